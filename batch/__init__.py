@@ -1,0 +1,1 @@
+"""The engine: reads, scores, plans, dispatches, stores. No argv, no environment, no printing."""

@@ -1,0 +1,93 @@
+"""The base of every model, and how a refused file is explained in one line."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+Location = tuple[str | int, ...]
+
+
+class Spec(BaseModel):
+    """A frozen model that refuses unknown keys; the text beneath a field is its description."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def problems(error: ValidationError, model: type[BaseModel], data: object) -> Iterator[tuple[Location, str]]:
+    """Yield (location, sentence) for each fault in `error`, in the file's own terms.
+
+    The location holds keys and indexes only: the tags pydantic puts into it for a union are taken out,
+    so that it can be looked up in the file that `data` was read from. An unknown key is answered with
+    the nearest known one.
+    """
+    for fault in error.errors(include_url=False):
+        if fault["type"] == "too_short" and fault["input"]:
+            continue  # pydantic counts a list's faulty items as absent; their own faults are listed already
+        location, owner = _walk(fault["loc"], model, data)
+        yield location, _sentence(fault, location, owner)
+
+
+def _sentence(fault: Mapping[str, Any], location: Location, owner: type[BaseModel] | None) -> str:
+    context = fault.get("ctx", {})
+    match fault["type"]:
+        case "extra_forbidden":
+            known = list(owner.model_fields) if owner else []
+            near = get_close_matches(str(location[-1]), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            return f"unknown key {location[-1]!r}; {hint}"
+        case "missing":
+            return f"{location[-1]!r} is missing"
+        case "union_tag_invalid":
+            near = get_close_matches(str(context["tag"]), context["expected_tags"].replace("'", "").split(", "), n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            kind = context["discriminator"].strip("'")
+            return f"unknown {kind} {context['tag']!r}{hint}; known: {context['expected_tags'].replace(chr(39), '')}"
+        case "union_tag_not_found":
+            return f"{context['discriminator']} is missing; it says which one this is"
+        case "value_error":
+            return str(context["error"])
+    got = fault.get("input")
+    shown = f", not {got!r}" if isinstance(got, str | int | float | bool | None) else ""
+    return f"{fault['msg'][0].lower()}{fault['msg'][1:]}{shown}"
+
+
+def _walk(raw: Sequence[str | int], model: type[BaseModel], data: object) -> tuple[Location, type[BaseModel] | None]:
+    """Follow pydantic's location through `data`, dropping union tags; also the model that owns its last key."""
+    path: list[str | int] = []
+    candidates: list[type[BaseModel]] = [model]
+    owner: type[BaseModel] | None = model
+    at = data
+    for position, part in enumerate(raw):
+        last = position == len(raw) - 1
+        owner = next((c for c in candidates if isinstance(part, str) and part in c.model_fields), None)
+        if isinstance(at, Mapping) and (part in at or last):
+            path.append(part)
+            owner = owner or (candidates[0] if candidates else None)
+            annotation = owner.model_fields[str(part)].annotation if owner and part in owner.model_fields else None
+            candidates = list(_models(annotation)) if annotation is not None else candidates
+            at = at.get(part)
+        elif isinstance(at, list | tuple) and isinstance(part, int) and part < len(at):
+            path.append(part)
+            at = at[part]
+        else:
+            tagged = [c for c in candidates if part in _tags(c)]
+            candidates = tagged or candidates
+    return tuple(path), owner
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every model class named in a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, UnionType) or get_args(annotation):
+        for inner in get_args(annotation):
+            yield from _models(inner)
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    """The literal values that choose `model` in a discriminated union, and its own name."""
+    literals = [get_args(f.annotation) for name, f in model.model_fields.items() if name in ("kind", "strategy")]
+    return (model.__name__, *(value for group in literals for value in group))

@@ -1,0 +1,103 @@
+"""Endpoints, their limits, and the models they serve."""
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.base import Spec
+
+Provider = Literal["openai", "anthropic", "azure", "generic"]
+
+# Enough to fill a typical vLLM or provider endpoint, few enough not to trip a shared one.
+DEFAULT_MAX_IN_FLIGHT = 64
+
+
+class LimitsSpec(Spec):
+    """What an endpoint allows. Held on our side: the server sees at most this."""
+
+    rpm: Annotated[float, Field(gt=0)] | None = None
+    """Requests per minute, paced evenly."""
+
+    tpm: Annotated[float, Field(gt=0)] | None = None
+    """Tokens per minute: prompt plus `max_tokens` is reserved before sending and settled after."""
+
+    max_in_flight: Annotated[int, Field(gt=0)] = DEFAULT_MAX_IN_FLIGHT
+    """Requests under way at once."""
+
+    burst: Annotated[int, Field(gt=0)] | None = None
+    """Requests the server lets through at once above the pace; left out: only what evens out late timers."""
+
+
+class EndpointSpec(Spec):
+    """One URL serving one model."""
+
+    url: str | None = None
+    """Base URL, up to and including `/v1`; left out: COMPLETION_BASE_URL, else OPENAI_BASE_URL."""
+
+    model: str | None = None
+    """What this endpoint calls the model; left out: the model's name in this file."""
+
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key; the key itself never enters this file."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the pool's requests relative to its other endpoints."""
+
+    limits: LimitsSpec = LimitsSpec()
+    """What this endpoint allows."""
+
+    provider: Provider = "generic"
+    """How limits are counted and headers are read."""
+
+    transport: Literal["openai", "litellm"] = "openai"
+    """`openai`: direct HTTP to an OpenAI-compatible server; `litellm`: everything LiteLLM knows."""
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError(f"an endpoint's url starts with http:// or https://, not {url!r}")
+        return url.rstrip("/") if url is not None else None
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, name: str | None) -> str | None:
+        # The value is not repeated: whoever pasted a key here must not find it in a log.
+        if name is not None and not name.replace("_", "a").isalnum():
+            raise ValueError("api_key_env takes the name of an environment variable, not the key")
+        return name
+
+
+class PriceSpec(Spec):
+    """US dollars per million tokens."""
+
+    input: Annotated[Decimal, Field(ge=0)]
+    """Dollars per million prompt tokens."""
+
+    output: Annotated[Decimal, Field(ge=0)]
+    """Dollars per million completion tokens."""
+
+
+class ModelSpec(Spec):
+    """A model rows can be routed to, and the pool of endpoints that serves it."""
+
+    name: str = Field(min_length=1)
+    """The name used in results, reports and rows."""
+
+    aliases: tuple[str, ...] = ()
+    """Other names by which a row's own `model` may ask for it."""
+
+    price: PriceSpec | None = None
+    """Left out: LiteLLM's price table by this name; not there either: unknown, which is not zero."""
+
+    endpoints: tuple[EndpointSpec, ...] = Field(default=(EndpointSpec(),), min_length=1)
+    """The pool."""
+
+    @model_validator(mode="after")
+    def _endpoints_differ(self) -> "ModelSpec":
+        seen = [(e.url, e.model) for e in self.endpoints]
+        twice = next((pair for pair in seen if seen.count(pair) > 1), None)
+        if twice:
+            raise ValueError(f"model {self.name!r} lists the endpoint {twice[0]} twice; raise its weight instead")
+        return self

@@ -1,0 +1,152 @@
+"""The job file."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.base import Spec
+from schemas.endpoints import ModelSpec
+from schemas.plans import PinPlanSpec, PlanSpec
+from schemas.routers import CorrectnessRouterSpec, RouterSpec, RulesRouterSpec
+
+BalancerName = Literal["weighted_round_robin", "least_connections", "round_robin", "random", "power_of_two"]
+
+
+class RaySpec(Spec):
+    """Where Ray runs."""
+
+    address: str | None = None
+    """Left out: a local cluster for this run; `auto` or `ray://...`: join one."""
+
+
+class InputSpec(Spec):
+    """The rows."""
+
+    path: str | tuple[str, ...]
+    """File, glob, folder or a list of them: .jsonl (.gz, .zst), .parquet, .csv; any pyarrow filesystem URI."""
+
+    id_column: str | None = None
+    """Column with each row's id; left out: `custom_id`, `id`, else `<file>:<row>`."""
+
+    prompt: str | None = None
+    """Template over the columns, as "{question}"; left out: the shape is found by itself."""
+
+    system: str | None = None
+    """System message put before prompts that are not already messages."""
+
+    params: dict[str, Any] = {}
+    """Request parameters, as `temperature` or `max_tokens`, under each row's own."""
+
+    row_models: Literal["honour", "ignore"] = "honour"
+    """A row's own `model`: a name or alias pins it, `router-<kind>-<cutoff>` routes it; or all are routed by the plan."""
+
+    on_invalid: Literal["record", "fail"] = "record"
+    """`record`: a bad row becomes an `invalid` result; `fail`: the run ends before anything is sent."""
+
+    limit: Annotated[int, Field(gt=0)] | None = None
+    """Only the first so many rows."""
+
+
+class DispatchSpec(Spec):
+    """How requests are sent."""
+
+    balancer: BalancerName = "least_connections"
+    """Which endpoint of a model's pool takes the next request."""
+
+    max_attempts: Annotated[int, Field(gt=0)] = 6
+    """Attempts a row may have, the first included."""
+
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Longest one attempt may take."""
+
+    on_ambiguous: Literal["retry", "fail"] = "retry"
+    """Rows that were in flight when a run was killed: send again, or record as failed."""
+
+    budget_usd: Annotated[Decimal, Field(gt=0)] | None = None
+    """Hard cap on this run's spending, reserved before each request; rows beyond it stay unsent."""
+
+    fallbacks: dict[str, tuple[str, ...]] = {}
+    """Models to try, in order, when every endpoint of a model refuses for good."""
+
+    dedup: Literal["auto", "on", "off"] = "auto"
+    """Equal requests are sent once: `auto` only at temperature 0."""
+
+
+class OutputSpec(Spec):
+    """Where results go."""
+
+    path: str
+    """A file, or a folder (ending in /, or one that exists) of parts."""
+
+    format: Literal["jsonl", "parquet", "openai_batch"] = "jsonl"
+    """Format of the results."""
+
+    run_dir: str | None = None
+    """Run directory; left out: `<path>.run`."""
+
+    carry: bool = True
+    """Carry the input's other columns into the results."""
+
+
+class JobSpec(Spec):
+    """A batch job: which prompts, which router, which models, which plan, where to."""
+
+    name: str = "job"
+    """Name shown in progress and reports."""
+
+    seed: int = 0
+    """Seed of everything random."""
+
+    engine: Literal["ray", "inline"] = "ray"
+    """`inline` runs the same pipeline in this process."""
+
+    ray: RaySpec = RaySpec()
+    """Where Ray runs."""
+
+    input: InputSpec
+    """The rows."""
+
+    router: RouterSpec = CorrectnessRouterSpec()
+    """What scores them."""
+
+    models: tuple[ModelSpec, ...] = Field(min_length=1)
+    """Cheapest first, strongest last."""
+
+    plan: PlanSpec
+    """How scores become a model per row."""
+
+    dispatch: DispatchSpec = DispatchSpec()
+    """How requests are sent."""
+
+    output: OutputSpec
+    """Where results go."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_model_needs_no_plan(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "plan" not in data:
+            models = data.get("models")
+            if isinstance(models, list | tuple) and len(models) == 1 and isinstance(models[0], dict):
+                return {**data, "plan": {"strategy": "pin", "model": models[0].get("name", "")}}
+        return data
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "JobSpec":
+        names = [name for model in self.models for name in (model.name, *model.aliases)]
+        twice = next((n for n in names if names.count(n) > 1), None)
+        if twice:
+            raise ValueError(f"two models are called {twice!r}")
+        own = [m.name for m in self.models]
+        if isinstance(self.plan, PinPlanSpec) and self.plan.model not in own:
+            raise ValueError(f"plan.model {self.plan.model!r} is not among the models: {', '.join(own)}")
+        if isinstance(self.router, RulesRouterSpec):
+            for rule in self.router.rules:
+                if rule.model is not None and rule.model not in own:
+                    raise ValueError(f"a rule names the model {rule.model!r}, which is not among: {', '.join(own)}")
+        for source, targets in self.dispatch.fallbacks.items():
+            for name in (source, *targets):
+                if name not in own:
+                    raise ValueError(f"dispatch.fallbacks names {name!r}, which is not among the models: {', '.join(own)}")
+        return self
+

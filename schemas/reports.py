@@ -1,0 +1,202 @@
+"""Reports and estimates."""
+
+from decimal import Decimal
+
+from pydantic import Field
+
+from schemas.base import Spec
+
+
+class RowCounts(Spec):
+    """Where every input row ended. `total` is the sum of the four after it."""
+
+    total: int
+    """Rows in the input."""
+    ok: int
+    """Answered."""
+    failed: int
+    """Sent, and given up."""
+    invalid: int
+    """Never sendable."""
+    unsent: int
+    """Not sent: the budget or a model's whole pool did not allow it."""
+    deduplicated: int = 0
+    """Of `ok` and `failed`, rows that share another row's answer."""
+
+
+class EndpointReport(Spec):
+    """One endpoint's part."""
+
+    rows: int
+    """Rows whose last attempt was here."""
+    attempts: int
+    """Requests sent here."""
+    throttled: int
+    """Of these, refused by a rate limit."""
+    errors: int
+    """Of these, ended in any other error."""
+    cost_usd: Decimal | None
+    """Spent here; `None`: unknown."""
+
+
+class ModelReport(Spec):
+    """One model's part."""
+
+    rows: int
+    """Rows routed here that are not invalid."""
+    share: float
+    """Of all such rows."""
+    prompt_tokens: int
+    """As the provider counted them."""
+    completion_tokens: int
+    """As the provider counted them."""
+    cost_usd: Decimal | None
+    """`None`: the price is unknown, or a usage is."""
+    attempts: int
+    """Requests sent."""
+    p50_seconds: float | None
+    """Median latency of the answers."""
+    p95_seconds: float | None
+    """95th percentile of the latency of the answers."""
+    endpoints: dict[str, EndpointReport]
+    """By URL."""
+
+
+class Counterfactual(Spec):
+    """What the same rows would have cost otherwise, at the tokens they really had."""
+
+    all_strongest_usd: Decimal | None
+    """Every row by the strongest model."""
+    all_cheapest_usd: Decimal | None
+    """Every row by the cheapest model."""
+    best_single: str | None
+    """The single model with the best predicted quality; `None` where the router predicts none."""
+    saved_usd: Decimal | None
+    """`all_strongest_usd` less what was spent."""
+
+
+class PlanReport(Spec):
+    """The plan as it was solved."""
+
+    strategy: str
+    """Which kind of plan."""
+    cutoff: float | None
+    """The score from which rows went to the strongest model."""
+    expected_share: dict[str, float]
+    """Share of the routed rows per model."""
+    pinned: int = 0
+    """Rows that carried their own model."""
+
+
+class Ambiguous(Spec):
+    """A row that was in flight when an earlier run was killed, and may have been billed."""
+
+    id: str
+    """The row's id."""
+    row: int
+    """Its position in the input."""
+    model: str
+    """Where it was sent."""
+    endpoint: str
+    """Where it was sent."""
+    cost_usd: Decimal | None
+    """Estimated cost of the attempt whose outcome is unknown; `None`: unknown."""
+
+
+class Timing(Spec):
+    """Where the time went, in seconds."""
+
+    wall_seconds: float
+    """Of all sittings of this run together."""
+    rows_per_second: float
+    """Rows over `wall_seconds`."""
+    scoring: float
+    """Reading and scoring."""
+    dispatch: float
+    """From the first request to the last answer."""
+
+
+class Report(Spec):
+    """What a run did."""
+
+    name: str
+    """The job's name."""
+    rows: RowCounts
+    """Where every row ended."""
+    models: dict[str, ModelReport]
+    """By name, cheapest first."""
+    cost_usd: Decimal
+    """What is known to have been spent."""
+    cost_is_complete: bool
+    """False: some answers have an unknown price or usage, and the true figure is higher."""
+    counterfactual: Counterfactual
+    """What the same rows would have cost otherwise."""
+    plan: PlanReport
+    """The plan as it was solved."""
+    ambiguous: tuple[Ambiguous, ...] = ()
+    """Rows an earlier sitting may have paid for."""
+    notes: tuple[str, ...] = ()
+    """One line each: endpoints that went out, torn journals, whatever a reader should know."""
+    errors: dict[str, int] = Field(default={})
+    """Rows that are not ok, by the kind of their error."""
+    timing: Timing
+    """Where the time went."""
+    versions: dict[str, str]
+    """Of batchrouter, Python and the libraries that matter."""
+    fingerprint: str
+    """Hash of everything in the job that affects answers."""
+    output: str = ""
+    """Where the results are."""
+
+
+class Range(Spec):
+    """A figure that is not known yet."""
+
+    low: float
+    """Every answer short."""
+    expected: float
+    """The figure to plan with."""
+    high: float
+    """Every answer as long as `max_tokens` allows."""
+
+
+class ModelEstimate(Spec):
+    """One model's part of an estimate."""
+
+    rows: int
+    """Rows routed here."""
+    share: float
+    """Of all routed rows."""
+    prompt_tokens: int
+    """Counted with the tokenizer at hand."""
+    completion_tokens: Range
+    """Before anything was sent."""
+    cost_usd: Range | None
+    """`None`: the price is unknown."""
+    eta_seconds: float | None
+    """From the pool's limits; `None`: nothing limits it."""
+
+
+class Estimate(Spec):
+    """What a run would do; nothing was sent."""
+
+    name: str
+    """The job's name."""
+    rows: RowCounts
+    """`ok` counts rows that would be sent."""
+    sampled: int | None = None
+    """Rows looked at, when not all were."""
+    models: dict[str, ModelEstimate]
+    """By name, cheapest first."""
+    cost_usd: Range
+    """Over models with a known price."""
+    cost_is_complete: bool
+    """False: some model's price is unknown."""
+    counterfactual: dict[str, Range | None]
+    """`all_strongest_usd` and `all_cheapest_usd`."""
+    plan: PlanReport
+    """The plan as it was solved."""
+    eta_seconds: float | None
+    """Of the slowest lane; `None`: no limits are configured."""
+    notes: tuple[str, ...] = ()
+    """One line each."""
