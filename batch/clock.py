@@ -1,26 +1,13 @@
-"""Time, passed in."""
+"""Time, passed in.
 
-import asyncio
-from typing import Protocol
+The dispatcher's clock is its event loop's own `time`, so that a virtual-time loop in tests moves timers and
+readings together. Nothing in `batch/` asks the `time` module.
+"""
 
+from collections.abc import Callable
 
-class Clock(Protocol):
-    """Monotonic seconds, and waiting for them to pass."""
+Clock = Callable[[], float]
+"""Monotonic seconds since some fixed instant."""
 
-    def now(self) -> float:
-        """Seconds since some fixed instant; never goes back."""
-        ...
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`; a cancellation passes through."""
-        ...
-
-
-class LoopClock:
-    """The running event loop's own clock, so that a virtual-time loop moves timers and readings together."""
-
-    def __init__(self) -> None:
-        self.now = asyncio.get_running_loop().time
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+WallClock = Callable[[], float]
+"""Seconds since the epoch; only for what servers say in dates."""

@@ -34,6 +34,7 @@ class DispatchError(BatchRouterError):
         kind: stable name for journals and reports.
         status: HTTP status, where there was an answer.
         code: the provider's `error.code`, where it gave one.
+        body: the answer's JSON on one line, where there was one: for the results, never for logs.
         retry_after: seconds the server asked us to stay away, if it did.
         retryable: may the row be tried again?
         reached: may the server have seen (and billed) the request?
@@ -54,8 +55,10 @@ class DispatchError(BatchRouterError):
         status: int | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        body: bytes | None = None,
     ) -> None:
         super().__init__(message)
+        self.body = body
         self.status = status
         self.code = code
         self.retry_after = retry_after

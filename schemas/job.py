@@ -39,7 +39,9 @@ class InputSpec(Spec):
     """Request parameters, as `temperature` or `max_tokens`, under each row's own."""
 
     row_models: Literal["honour", "ignore"] = "honour"
-    """A row's own `model`: a name or alias pins it, `router-<kind>-<cutoff>` routes it; or all are routed by the plan."""
+    """A row's own `model`: a name or alias pins it, `router-<kind>-<cutoff>` routes it; or all are routed by the
+    plan.
+    """
 
     on_invalid: Literal["record", "fail"] = "record"
     """`record`: a bad row becomes an `invalid` result; `fail`: the run ends before anything is sent."""
@@ -147,6 +149,7 @@ class JobSpec(Spec):
         for source, targets in self.dispatch.fallbacks.items():
             for name in (source, *targets):
                 if name not in own:
-                    raise ValueError(f"dispatch.fallbacks names {name!r}, which is not among the models: {', '.join(own)}")
+                    raise ValueError(
+                        f"dispatch.fallbacks names {name!r}, which is not among the models: {', '.join(own)}"
+                    )
         return self
-

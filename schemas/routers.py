@@ -92,9 +92,19 @@ class RuleSpec(Spec):
     def _says_something(self) -> "RuleSpec":
         if (self.score is None) == (self.model is None):
             raise ValueError("a rule gives either a score or a model")
-        conditions = (self.equals, self.one_of, self.matches, self.min_words, self.max_words, self.language, self.topic)
+        conditions = (
+            self.equals,
+            self.one_of,
+            self.matches,
+            self.min_words,
+            self.max_words,
+            self.language,
+            self.topic,
+        )
         if all(c is None for c in conditions):
-            raise ValueError("a rule needs a condition: equals, one_of, matches, min_words, max_words, language or topic")
+            raise ValueError(
+                "a rule needs a condition: equals, one_of, matches, min_words, max_words, language or topic"
+            )
         if self.equals is not None and self.column is None:
             raise ValueError("equals needs a column")
         if self.one_of is not None and self.column is None:

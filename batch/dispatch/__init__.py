@@ -1,0 +1,1 @@
+"""Sends rows to endpoints: at their limits, never over them, each row to exactly one end."""

@@ -1,0 +1,241 @@
+"""All lanes in one event loop, which holds all endpoint state, so limits are exact."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from random import Random
+
+from batch.clock import WallClock
+from batch.dispatch.balancers import build_balancer
+from batch.dispatch.budget import Budget
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.lane import Lane
+from batch.dispatch.pool import EndpointPool, Pricing
+from batch.dispatch.request import Request
+from batch.dispatch.retry import RetryRule
+from batch.dispatch.transports import Keys, Transport, build_transport
+from batch.dispatch.work import History, Journal, Work
+from schemas.endpoints import EndpointSpec, ModelSpec
+from schemas.job import DispatchSpec
+from schemas.results import ErrorInfo
+
+TransportBuilder = Callable[[EndpointSpec], Transport]
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchEnd:
+    """How a dispatch ended."""
+
+    interrupted: bool
+    """It was asked to stop before the end."""
+    stalled: tuple[str, ...]
+    """One line per model whose endpoints stayed unreachable; its rows wait for the next sitting."""
+    notes: tuple[str, ...]
+    """One line per endpoint that went out for good."""
+
+
+@dataclass(slots=True)
+class _Shard:
+    remaining: int
+    journals: dict[str, Journal]
+
+
+class Dispatcher:
+    """Sends every row of the shards it is fed, each to exactly one outcome.
+
+    Feed it shards in any number and at any time; `run` returns when the feed is closed and every row has its
+    outcome, or when it was drained. It must be built inside the event loop it runs in.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ModelSpec],
+        spec: DispatchSpec,
+        work: Work,
+        *,
+        seed: int,
+        keys: Keys,
+        wall: WallClock,
+        pricing: Mapping[str, Pricing] | None = None,
+        spent: Decimal = Decimal(0),
+        transports: TransportBuilder | None = None,
+        on_shard: Callable[[int], None] = lambda shard: None,
+    ) -> None:
+        """
+        Args:
+            models: with every endpoint's `url` and `model` filled in.
+            pricing: by model; needed where there is a budget.
+            spent: what earlier sittings of the run have used of the budget.
+            transports: builds an endpoint's transport; left out: as its spec says.
+            on_shard: called, in the loop, when a shard's last row has its outcome and its journals are closed.
+
+        Raises:
+            SpecError: an endpoint's key is not set, or it has no URL.
+        """
+        loop = asyncio.get_running_loop()
+        self._spec = spec
+        self._work = work
+        self._on_shard = on_shard
+        self._shards: dict[int, _Shard] = {}
+        self._feed_closed = False
+        self._drained = False
+        self._ended = loop.create_future()
+        budget = Budget(spec.budget_usd, spent) if spec.budget_usd is not None else None
+        self.lanes: dict[str, Lane] = {}
+        self._all_transports: list[Transport] = []
+        for position, model in enumerate(models):
+            random = Random(f"{seed}/{position}")  # noqa: S311  jitter and picks, not secrets
+            endpoints = [Endpoint(e, model.name, i, loop.time, random) for i, e in enumerate(model.endpoints)]
+            pool = EndpointPool(
+                model.name,
+                endpoints,
+                build_balancer(spec.balancer, random),
+                give_up_seconds=spec.timeout_seconds,
+                budget=budget,
+                pricing=(pricing or {}).get(model.name),
+            )
+            built = [
+                transports(e)
+                if transports is not None
+                else build_transport(e, timeout_seconds=spec.timeout_seconds, keys=keys, wall=wall)
+                for e in model.endpoints
+            ]
+            self._all_transports += built
+            self.lanes[model.name] = Lane(model.name, pool, built, RetryRule(spec.max_attempts, random), self)
+
+    async def run(self) -> DispatchEnd:
+        """Send until everything fed has its outcome.
+
+        Raises:
+            StorageError: an outcome could not be kept; everything stopped at once.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for lane in self.lanes.values():
+                    group.create_task(self._lane(lane))
+                await self._ended
+                for lane in self.lanes.values():
+                    lane.queue.stop()
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+        finally:
+            for shard in self._shards.values():
+                for journal in shard.journals.values():
+                    journal.close()
+            for transport in self._all_transports:
+                await transport.aclose()
+        stalled = tuple(lane.stalled for lane in self.lanes.values() if lane.stalled)
+        notes = tuple(
+            f"{lane.model}: {e.url} was out for the rest of the run: {e.health.reason}"
+            for lane in self.lanes.values()
+            for e in lane.pool.endpoints
+            if e.out
+        )
+        return DispatchEnd(self._drained and any(lane.open for lane in self.lanes.values()), stalled, notes)
+
+    def feed(self, shard: int, rows: Mapping[str, int]) -> None:
+        """Send a shard's rows; `rows` counts by model those that have no outcome yet."""
+        self._shards[shard] = _Shard(sum(rows.values()), {})
+        if self._shards[shard].remaining == 0:
+            self._finish_shard(shard)
+            return
+        history = self._work.history(shard)
+        for model, count in rows.items():
+            if count:
+                self.lanes[model].open += count
+                self.lanes[model].feed(self._pending(shard, model, history))
+
+    def close_feed(self) -> None:
+        """Nothing more comes: end once every row has its outcome."""
+        self._feed_closed = True
+        self._end_if_done()
+
+    def drain(self) -> None:
+        """Start nothing new, let what is in flight end, then return from `run`."""
+        self._drained = True
+        self._end()
+
+    def journal(self, shard: int, model: str) -> Journal:
+        """The journal of a shard's rows sent to this model, opened when first needed."""
+        journals = self._shards[shard].journals
+        journal = journals.get(model)
+        if journal is None:
+            journal = journals[model] = self._work.journal(shard, model)
+        return journal
+
+    def ended(self, request: Request) -> None:
+        """A row has its outcome."""
+        lane = self.lanes[request.model]
+        lane.open -= 1
+        shard = self._shards[request.shard]
+        shard.remaining -= 1
+        if shard.remaining == 0:
+            self._finish_shard(request.shard)
+        if lane.open == 0:
+            self._end_if_done()
+
+    def fall_back(self, request: Request) -> bool:
+        """Hand the row to the next of its planned model's fallbacks that still has an endpoint."""
+        chain = (request.planned, *self._spec.fallbacks.get(request.planned, ()))
+        for model in chain[chain.index(request.model) + 1 :]:
+            if not all(e.out for e in self.lanes[model].pool.endpoints):
+                self.lanes[request.model].open -= 1
+                self.lanes[model].open += 1
+                request.model = model
+                request.avoid = None
+                self.lanes[model].queue.put_back(request, 0.0)
+                return True
+        return False
+
+    def _pending(self, shard: int, model: str, history: History) -> Iterator[Sequence[Request]]:
+        """The shard's rows for this model that have no outcome yet, read as they are needed."""
+        for batch in self._work.routed(shard, model):
+            rows = []
+            for request in batch:
+                if request.row in history.finished:
+                    continue
+                request.sent = history.sent.get(request.row, 0)
+                endpoint = history.ambiguous.get(request.row)
+                if endpoint is not None and self._spec.on_ambiguous == "fail":
+                    self._fail_ambiguous(request, endpoint)
+                else:
+                    rows.append(request)
+            yield rows
+
+    def _fail_ambiguous(self, request: Request, url: str) -> None:
+        pool = self.lanes[request.model].pool
+        self.journal(request.shard, request.model).outcome(
+            request.row,
+            status="failed",
+            endpoint=next((e.index for e in pool.endpoints if e.url == url), None),
+            attempts=request.sent,
+            latency=None,
+            error=ErrorInfo(kind="ambiguous", message="in flight when a run was killed; it may have been billed"),
+        )
+        self.lanes[request.model].count("failed")
+        self.ended(request)
+
+    async def _lane(self, lane: Lane) -> None:
+        await lane.run()
+        # A stalled lane keeps its open rows for the next sitting; the others go on to their own end.
+        self._end_if_done()
+
+    def _finish_shard(self, shard: int) -> None:
+        for journal in self._shards.pop(shard).journals.values():
+            journal.close()
+        self._on_shard(shard)
+
+    def _end_if_done(self) -> None:
+        if self._feed_closed and all(lane.open == 0 or lane.stalled for lane in self.lanes.values()):
+            self._end()
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What went wrong first; whatever else a task group collected followed from it."""
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

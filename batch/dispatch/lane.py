@@ -1,0 +1,167 @@
+"""One model's rows, streamed through `lease -> send -> retry`. Lanes never wait for each other."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolUnreachable
+from batch.dispatch.queue import RowQueue
+from batch.dispatch.request import Completion, Request
+from batch.dispatch.retry import RetryRule
+from batch.dispatch.transports import Transport
+from batch.dispatch.work import Journal
+from batch.errors import DispatchError
+from schemas.results import ErrorInfo, Status
+
+
+class Floor(Protocol):
+    """What a lane asks of the dispatcher it belongs to."""
+
+    def journal(self, shard: int, model: str) -> Journal:
+        """The journal of a shard's rows sent to this model."""
+        ...
+
+    def ended(self, request: Request) -> None:
+        """The row has its outcome, and it is in the journal."""
+        ...
+
+    def fall_back(self, request: Request) -> bool:
+        """Hand the row to the next model in line; `False` if there is none."""
+        ...
+
+
+class Lane:
+    """Sends one model's rows with as many workers as its endpoints may have requests in flight.
+
+    Every row ends in exactly one journaled outcome, unless the lane is stopped first: then it stays as it is on disk.
+    """
+
+    def __init__(
+        self, model: str, pool: EndpointPool, transports: Sequence[Transport], rule: RetryRule, floor: Floor
+    ) -> None:
+        self.model = model
+        self.pool = pool
+        self.queue = RowQueue(self._refill)
+        self.stalled: str | None = None
+        self.open = 0
+        """Rows fed that have no outcome yet; kept by the dispatcher, since rows move between lanes."""
+        self.ok = self.failed = self.unsent = 0
+        self.prompt_tokens = self.completion_tokens = 0
+        self._transports = transports
+        self._rule = rule
+        self._floor = floor
+        self._batches: deque[Iterator[Sequence[Request]]] = deque()
+        self._loop = asyncio.get_running_loop()
+
+    def feed(self, batches: Iterable[Sequence[Request]]) -> None:
+        """More rows, after those already fed."""
+        self._batches.append(iter(batches))
+        self.queue.wake()
+
+    async def run(self) -> None:
+        """Send until the queue is stopped. Raises StorageError as soon as an outcome cannot be kept."""
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(self.pool.capacity):
+                workers.create_task(self._work())
+
+    def _refill(self) -> Sequence[Request]:
+        while self._batches:
+            rows = next(self._batches[0], None)
+            if rows is None:
+                self._batches.popleft()
+            elif rows:
+                return rows
+        return ()
+
+    async def _work(self) -> None:
+        while (request := await self.queue.get()) is not None:
+            try:
+                await self._attempt(request)
+            except PoolOut as error:
+                if not self._floor.fall_back(request):
+                    self._end(request, "unsent", error=ErrorInfo(kind="refused", message=str(error)))
+            except OverBudget as error:
+                self._end(request, "unsent", error=ErrorInfo(kind="budget", message=str(error)))
+            except PoolUnreachable as error:
+                self.stalled = str(error)
+                self.queue.stop()
+
+    async def _attempt(self, request: Request) -> None:
+        """One attempt, and what follows from it."""
+        started = 0.0
+        try:
+            async with self.pool.lease(request) as lease:
+                endpoint = lease.endpoint
+                request.sent += 1
+                request.attempts += 1
+                self._journal(request).intent(request.row, request.sent, endpoint.index)
+                started = self._loop.time()
+                completion = await self._transports[endpoint.index].send(request, endpoint.spec)
+                latency = self._loop.time() - started
+                lease.completed(completion)
+        except DispatchError as error:
+            self._failed(request, endpoint.index, error, self._loop.time() - started)
+        else:
+            self._end(request, "ok", endpoint=endpoint.index, latency=latency, completion=completion)
+
+    def _failed(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> None:
+        """Put the row back, or give it up."""
+        if not error.reached or error.blame == "gone":
+            request.attempts -= 1
+        if not error.reached:
+            request.sent -= 1
+        request.avoid = endpoint
+        delay = self._rule.delay(request, error)
+        self._journal(request).attempt(
+            request.row, request.sent, endpoint, kind=error.kind, status=error.status, latency=latency
+        )
+        if delay is None:
+            info = ErrorInfo(kind=error.kind, status=error.status, message=str(error))
+            self._end(request, "failed", endpoint=endpoint, latency=latency, error=info, response=error.body)
+        else:
+            self.queue.put_back(request, delay)
+
+    def _end(
+        self,
+        request: Request,
+        status: Status,
+        *,
+        endpoint: int | None = None,
+        latency: float | None = None,
+        completion: Completion | None = None,
+        error: ErrorInfo | None = None,
+        response: bytes | None = None,
+    ) -> None:
+        self._journal(request).outcome(
+            request.row,
+            status=status,
+            endpoint=endpoint,
+            attempts=request.sent,
+            latency=latency,
+            prompt_tokens=completion.prompt_tokens if completion else None,
+            completion_tokens=completion.completion_tokens if completion else None,
+            response=completion.raw if completion else response,
+            error=error,
+        )
+        self.count(status, completion)
+        self._floor.ended(request)
+
+    def count(self, status: Status, completion: Completion | None = None) -> None:
+        """Add an outcome to the lane's figures."""
+        match status:
+            case "ok":
+                self.ok += 1
+            case "unsent":
+                self.unsent += 1
+            case _:
+                self.failed += 1
+        if completion is not None:
+            self.prompt_tokens += completion.prompt_tokens or 0
+            self.completion_tokens += completion.completion_tokens or 0
+
+    def _journal(self, request: Request) -> Journal:
+        return self._floor.journal(request.shard, self.model)
+
+    def __repr__(self) -> str:
+        return f"Lane({self.model}, {self.ok} ok, {self.open} open, {self.pool!r})"

@@ -1,0 +1,262 @@
+"""The endpoints of one model. The only place that waits for capacity."""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from types import TracebackType
+
+from batch.dispatch.balancers import Balancer
+from batch.dispatch.budget import Budget
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.request import Completion, Cost, Request
+from batch.errors import BatchRouterError, DispatchError
+
+# Timers of an event loop may fire a little early; asking again sooner than this would spin.
+_SHORTEST_TIMER_SECONDS = 0.001
+
+
+class PoolOut(BatchRouterError):
+    """Every endpoint refuses for good."""
+
+
+class PoolUnreachable(BatchRouterError):
+    """No endpoint has answered for as long as one is waited for."""
+
+
+class OverBudget(BatchRouterError):
+    """The request does not fit into what the budget has left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """What attempts on this pool's model cost.
+
+    `bound` is an upper bound before sending, `None` if there is none; `cost` is what an answer cost, `None` if unknown.
+    """
+
+    bound: Callable[[Request], Decimal | None]
+    cost: Callable[[int | None, int | None], Decimal | None]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    request: Request
+    future: asyncio.Future[Endpoint]
+
+
+class EndpointPool:
+    """Leases endpoints to requests, in the order they ask.
+
+    `lease` filters (healthy, within limits, affordable), lets the balancer pick, and takes; when the lease ends, on
+    success, error or cancellation, it gives the slot back, settles tokens and money, records the outcome and serves
+    the next waiter.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        endpoints: Sequence[Endpoint],
+        balancer: Balancer,
+        *,
+        give_up_seconds: float,
+        budget: Budget | None = None,
+        pricing: Pricing | None = None,
+    ) -> None:
+        self.model = model
+        self.endpoints = tuple(endpoints)
+        self._balancer = balancer
+        self._give_up_seconds = give_up_seconds
+        self._loop = asyncio.get_running_loop()
+        self._waiters: deque[_Waiter] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.budget = budget
+        self.pricing = pricing
+        if budget is not None:
+            budget.on_release(self._serve)
+
+    @property
+    def capacity(self) -> int:
+        """Requests that may ever be in flight at once."""
+        return sum(e.concurrency.ceiling for e in self.endpoints)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return sum(e.in_flight for e in self.endpoints)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for an endpoint."""
+        return len(self._waiters)
+
+    def lease(self, request: Request) -> "Lease":
+        """An endpoint for one attempt: `async with pool.lease(request) as lease`.
+
+        Raises on entry PoolOut, PoolUnreachable or OverBudget; nothing is held then.
+        """
+        return Lease(self, request)
+
+    async def acquire(self, request: Request) -> Endpoint:
+        """Wait for an endpoint and take it. Cancelled while waiting, nothing is held."""
+        if not self._waiters:
+            endpoint = self._try(request)
+            if endpoint is not None:
+                return endpoint
+        waiter = _Waiter(request, self._loop.create_future())
+        self._waiters.append(waiter)
+        self._arm()
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
+                # Served and cancelled within one turn of the loop: the endpoint was taken in vain.
+                waiter.future.result().abandoned(request.cost)
+                self._unreserve(request)
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+            self._serve()
+            raise
+
+    def release(self, request: Request, endpoint: Endpoint, ended: Completion | DispatchError | None) -> None:
+        """Give back what `acquire` took. `None`: the attempt was cancelled, and may have been billed."""
+        taken = request.cost
+        if isinstance(ended, Completion):
+            used = (ended.prompt_tokens or 0) + (ended.completion_tokens or 0)
+            endpoint.answered(taken, Cost(1, used or taken.tokens))
+            self._settle(request, ended)
+        elif ended is None:
+            endpoint.abandoned(taken)
+            self._settle(request, None)
+        else:
+            endpoint.failed(taken, ended)
+            if ended.reached and ended.blame == "endpoint" and ended.status is None:
+                self._settle(request, None)
+            else:
+                self._unreserve(request)
+        if self._waiters:
+            self._serve()
+
+    def wake(self) -> None:
+        """Something outside changed; look at the waiters again."""
+        self._serve()
+
+    def _try(self, request: Request) -> Endpoint | None:
+        """Filter, pick, take; `None` if nothing can be taken now. Raises what `lease` promises."""
+        cost = request.cost
+        ready = [e for e in self.endpoints if e.delay(cost) <= 0.0]
+        if not ready:
+            if all(e.out for e in self.endpoints):
+                raise PoolOut(f"model {self.model!r}: {'; '.join(sorted({e.health.reason for e in self.endpoints}))}")
+            return None
+        if self.budget is not None and not self._affordable(request):
+            return None
+        if request.avoid is not None and len(ready) > 1:
+            ready = [e for e in ready if e.index != request.avoid]
+        endpoint = self._balancer.pick(request, ready) if len(ready) > 1 else ready[0]
+        endpoint.start(cost)
+        if self.budget is not None:
+            self.budget.reserve(self._bound(request))
+        return endpoint
+
+    def _serve(self) -> None:
+        """Give endpoints to waiters, first come first served, as far as they go."""
+        while self._waiters:
+            waiter = self._waiters[0]
+            if waiter.future.done():
+                self._waiters.popleft()
+                continue
+            try:
+                endpoint = self._try(waiter.request)
+                if endpoint is None:
+                    self._look_for_life()
+                    break
+            except BatchRouterError as error:
+                waiter.future.set_exception(error)
+            else:
+                waiter.future.set_result(endpoint)
+            self._waiters.popleft()
+        self._arm()
+
+    def _arm(self) -> None:
+        """Have the first waiter looked at again when the earliest endpoint may take it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiters:
+            cost = self._waiters[0].request.cost
+            soonest = min(e.delay(cost) for e in self.endpoints)
+            if soonest is not math.inf:
+                self._timer = self._loop.call_later(max(soonest, _SHORTEST_TIMER_SECONDS), self._serve)
+
+    def _look_for_life(self) -> None:
+        """Raise PoolUnreachable if every endpoint has been failing for too long."""
+        down = [e.health.down_since for e in self.endpoints if not e.out]
+        if not all(since is not None for since in down):
+            return
+        youngest = max(since for since in down if since is not None)
+        if self._loop.time() - youngest >= self._give_up_seconds:
+            raise PoolUnreachable(
+                f"model {self.model!r}: no endpoint has answered for {self._give_up_seconds:.0f} seconds"
+            )
+
+    def _affordable(self, request: Request) -> bool:
+        assert self.budget is not None
+        bound = self._bound(request)
+        if self.budget.fits(bound):
+            return True
+        if self.budget.never_fits(bound) or self.budget.reserved == 0:
+            raise OverBudget(f"up to ${bound:f} does not fit into the ${self.budget.cap - self.budget.spent:f} left")
+        return False
+
+    def _bound(self, request: Request) -> Decimal:
+        bound = self.pricing.bound(request) if self.pricing is not None else None
+        if bound is None:
+            raise OverBudget("what this row may cost has no upper bound: it needs max_tokens and a known price")
+        return bound
+
+    def _settle(self, request: Request, completion: Completion | None) -> None:
+        """The attempt was, or may have been, billed."""
+        if self.budget is None:
+            return
+        bound = self._bound(request)
+        used = None
+        if completion is not None and self.pricing is not None:
+            used = self.pricing.cost(completion.prompt_tokens, completion.completion_tokens)
+        self.budget.settle(bound, bound if used is None else used)
+
+    def _unreserve(self, request: Request) -> None:
+        if self.budget is not None:
+            self.budget.settle(self._bound(request), Decimal(0))
+
+    def __repr__(self) -> str:
+        return f"EndpointPool({len(self.endpoints)} endpoints, {self.in_flight} in flight, {self.waiting} waiting)"
+
+
+class Lease:
+    """An endpoint held for one attempt. Say `completed` before leaving; a DispatchError is seen on the way out."""
+
+    __slots__ = ("_ended", "_pool", "_request", "endpoint")
+
+    endpoint: Endpoint
+
+    def __init__(self, pool: EndpointPool, request: Request) -> None:
+        self._pool = pool
+        self._request = request
+        self._ended: Completion | None = None
+
+    def completed(self, completion: Completion) -> None:
+        """The attempt ended well."""
+        self._ended = completion
+
+    async def __aenter__(self) -> "Lease":
+        self.endpoint = await self._pool.acquire(self._request)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ended = error if isinstance(error, DispatchError) else self._ended
+        self._pool.release(self._request, self.endpoint, ended)

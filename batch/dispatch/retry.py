@@ -1,0 +1,61 @@
+"""Whether and when a row is tried again. Decided by tenacity's rules on a state we make; nothing sleeps here."""
+
+from random import Random
+from typing import Any
+
+from tenacity import RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_base, wait_exponential
+
+from batch.dispatch.request import Request
+from batch.errors import DispatchError
+
+# The first retry waits up to this, the next up to twice as much: AWS's full jitter with the OpenAI SDK's half second.
+BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 30.0
+
+
+class FullJitter(wait_base):
+    """`U(0, min(longest, base * 2**n))` from the randomness it is given; tenacity's own draws from the global one."""
+
+    def __init__(self, base: float, longest: float, random: Random) -> None:
+        self._full = wait_exponential(multiplier=base, max=longest)
+        self._random = random
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        return self._random.uniform(0.0, float(self._full(retry_state)))
+
+
+class RetryRule:
+    """At most `max_attempts` attempts a row.
+
+    A throttled row goes back at once, since the endpoint's own pause says when; any other waits by full jitter. An
+    attempt that never reached a server counts for nothing: the endpoint's cooldown, not the row, decides when to
+    knock again.
+    """
+
+    def __init__(self, max_attempts: int, random: Random) -> None:
+        self._stop = stop_after_attempt(max_attempts)
+        self._retryable = retry_if_exception(lambda e: isinstance(e, DispatchError) and e.retryable)
+        self._wait = FullJitter(BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, random)
+
+    def delay(self, request: Request, error: DispatchError) -> float | None:
+        """Seconds until the row may go again, after the attempt counted in `request.attempts`; `None`: give it up."""
+        if not error.reached or error.blame == "gone":
+            return 0.0
+        state = _state(request.attempts, error)
+        if not self._retryable(state) or self._stop(state):
+            return None
+        if error.blame == "throttle":
+            return 0.0
+        return self._wait(state)
+
+
+def _state(attempts: int, error: DispatchError) -> RetryCallState:
+    state = RetryCallState(retry_object=_NO_OBJECT, fn=None, args=(), kwargs={})
+    state.attempt_number = attempts
+    state.set_exception((type(error), error, error.__traceback__))
+    return state
+
+
+# The rules we use read only the attempt's number and its exception.
+_NO_OBJECT: Any = None

@@ -1,0 +1,71 @@
+"""What the dispatcher needs from the run directory, as it sees it."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from batch.dispatch.request import Request
+from schemas.results import ErrorInfo, Status
+
+
+class Journal(Protocol):
+    """Rows of one shard sent to one model. Every call has reached the kernel when it returns, or raises StorageError.
+
+    Endpoints are indexes into the model's pool.
+    """
+
+    def intent(self, row: int, attempt: int, endpoint: int) -> None:
+        """An attempt is about to start."""
+        ...
+
+    def attempt(self, row: int, attempt: int, endpoint: int, *, kind: str, status: int | None, latency: float) -> None:
+        """An attempt ended in an error and the row is no longer in flight."""
+        ...
+
+    def outcome(
+        self,
+        row: int,
+        *,
+        status: Status,
+        endpoint: int | None,
+        attempts: int,
+        latency: float | None,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        response: bytes | None = None,
+        error: ErrorInfo | None = None,
+    ) -> None:
+        """The row ended. `ok` and `failed` are final; `unsent` says why this sitting did not send it."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more comes; what was written will be synced."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What earlier sittings did to one shard."""
+
+    finished: Collection[int] = frozenset()
+    """Rows that need nothing more."""
+    sent: Mapping[int, int] = field(default_factory=dict)
+    """Requests already sent for rows that are not finished."""
+    ambiguous: Mapping[int, str] = field(default_factory=dict)
+    """Rows that were in flight when a sitting was killed, and the endpoint they were sent to."""
+
+
+class Work(Protocol):
+    """The rows to send and the journals to keep."""
+
+    def history(self, shard: int) -> History:
+        """What is already known of this shard."""
+        ...
+
+    def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
+        """The shard's rows for this model in row order, a bounded batch at a time."""
+        ...
+
+    def journal(self, shard: int, model: str) -> Journal:
+        """Open for appending."""
+        ...

@@ -1,0 +1,97 @@
+"""The dispatcher's rows and journals, in memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from batch.dispatch.request import Request
+from batch.dispatch.work import History
+from batch.errors import StorageError
+from schemas.results import ErrorInfo, Status
+from tests.fakes import request
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of one row."""
+
+    status: Status
+    attempts: int
+    journal: str
+    error: ErrorInfo | None
+
+
+@dataclass
+class MemoryJournal:
+    """Keeps what it is told; fails at the n-th outcome if asked to."""
+
+    model: str
+    events: list[tuple[str, int]]
+    outcomes: dict[int, Outcome]
+    fail_on: int | None = None
+    closed: bool = False
+
+    def intent(self, row: int, attempt: int, endpoint: int) -> None:
+        assert not self.closed
+        self.events.append(("intent", row))
+
+    def attempt(self, row: int, attempt: int, endpoint: int, *, kind: str, status: int | None, latency: float) -> None:
+        assert not self.closed
+        self.events.append((kind, row))
+
+    def outcome(
+        self,
+        row: int,
+        *,
+        status: Status,
+        endpoint: int | None,
+        attempts: int,
+        latency: float | None,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        response: bytes | None = None,
+        error: ErrorInfo | None = None,
+    ) -> None:
+        assert not self.closed
+        if self.fail_on is not None and len(self.outcomes) + 1 >= self.fail_on:
+            raise StorageError("the disk is full")
+        assert row not in self.outcomes, "a row has one outcome"
+        self.outcomes[row] = Outcome(status, attempts, self.model, error)
+        self.events.append((status, row))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class MemoryWork:
+    """`rows` of each (shard, model)."""
+
+    rows: dict[tuple[int, str], list[int]]
+    histories: dict[int, History] = field(default_factory=dict)
+    fail_on: int | None = None
+    prompt_tokens: int = 10
+    max_tokens: int | None = 10
+    events: list[tuple[str, int]] = field(default_factory=list)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    journals: list[MemoryJournal] = field(default_factory=list)
+    batches_read: int = 0
+
+    def history(self, shard: int) -> History:
+        return self.histories.get(shard, History())
+
+    def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
+        rows = self.rows[shard, model]
+        for start in range(0, len(rows), 64):
+            self.batches_read += 1
+            batch = [
+                request(row, model=model, prompt_tokens=self.prompt_tokens, max_tokens=self.max_tokens)
+                for row in rows[start : start + 64]
+            ]
+            for r in batch:
+                r.shard = shard
+            yield batch
+
+    def journal(self, shard: int, model: str) -> MemoryJournal:
+        journal = MemoryJournal(model, self.events, self.outcomes, self.fail_on)
+        self.journals.append(journal)
+        return journal

@@ -1,0 +1,364 @@
+"""The real dispatcher against servers written as functions, in virtual time."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
+from batch.dispatch.pool import Pricing
+from batch.dispatch.request import Completion, Request
+from batch.dispatch.work import History
+from batch.errors import (
+    BadRequest,
+    ConnectionLost,
+    NotConnected,
+    RateLimited,
+    Refused,
+    ServerError,
+    StorageError,
+)
+from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
+from schemas.job import DispatchSpec
+from tests.dispatch.memory_work import MemoryWork
+from tests.fakes import Behaviour, FunctionTransport, answer
+from tests.virtual_time import run
+
+
+def model(name: str, endpoints: int = 1, **limits: Any) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        endpoints=tuple(
+            EndpointSpec(url=f"http://{name}{i}/v1", model=name, limits=LimitsSpec(**limits)) for i in range(endpoints)
+        ),
+    )
+
+
+async def dispatch(
+    work: MemoryWork,
+    behaviour: Behaviour,
+    models: list[ModelSpec],
+    spec: DispatchSpec | None = None,
+    also: Callable[[Dispatcher], None] = lambda d: None,
+    **options: Any,
+) -> DispatchEnd:
+    dispatcher = Dispatcher(
+        models,
+        spec or DispatchSpec(),
+        work,
+        seed=0,
+        keys=lambda name: None,
+        wall=lambda: 0.0,
+        transports=lambda endpoint: FunctionTransport(behaviour),
+        **options,
+    )
+    for shard in sorted({s for s, _ in work.rows}):
+        finished = work.history(shard).finished
+        counts = {m: sum(r not in finished for r in rows) for (s, m), rows in work.rows.items() if s == shard}
+        dispatcher.feed(shard, counts)
+    dispatcher.close_feed()
+    also(dispatcher)
+    end = await dispatcher.run()
+    assert all(lane.pool.in_flight == 0 and lane.pool.waiting == 0 for lane in dispatcher.lanes.values())
+    assert all(journal.closed for journal in work.journals)
+    return end
+
+
+async def slow_yes(request: Request, endpoint: EndpointSpec) -> Completion:
+    await asyncio.sleep(0.5)
+    return answer()
+
+
+def test_every_row_has_one_outcome_and_every_intent_precedes_it() -> None:
+    """All rows of all shards and lanes end ok, each after its intent."""
+    work = MemoryWork(
+        {(s, m): list(range(1000 * s + b, 1000 * s + b + 300)) for s in (0, 1) for m, b in (("a", 0), ("b", 500))}
+    )
+    done: list[int] = []
+    end = run(dispatch(work, slow_yes, [model("a", 2), model("b")], on_shard=done.append))
+    assert end == DispatchEnd(False, (), ())
+    assert len(work.outcomes) == 1200
+    assert {o.status for o in work.outcomes.values()} == {"ok"}
+    assert sorted(done) == [0, 1]
+    first: dict[tuple[int, str], int] = {}
+    for position, (kind, row) in enumerate(work.events):
+        first.setdefault((row, kind), position)
+    assert all(first[row, "intent"] < first[row, "ok"] for row in work.outcomes)
+
+
+def test_the_server_sees_its_rate_and_no_more() -> None:
+    """600 a minute over 3 minutes: at most 600 in any minute, at least 98 % of them used."""
+    arrivals: list[float] = []
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        arrivals.append(asyncio.get_running_loop().time())
+        return await slow_yes(request, endpoint)
+
+    run(dispatch(MemoryWork({(0, "a"): list(range(1800))}), server, [model("a", rpm=600)]))
+    span = arrivals[-1] - arrivals[0]
+    assert 1799 / span * 60 >= 0.98 * 600
+    assert all(b - a >= 60 - 1e-6 for a, b in zip(arrivals, arrivals[600:], strict=False))
+
+
+def test_no_more_in_flight_than_allowed() -> None:
+    """The server never sees more than `max_in_flight` at once, and sees that many."""
+    now = peak = 0
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        nonlocal now, peak
+        now += 1
+        peak = max(peak, now)
+        await asyncio.sleep(1)
+        now -= 1
+        return answer()
+
+    run(dispatch(MemoryWork({(0, "a"): list(range(100))}), server, [model("a", max_in_flight=7)]))
+    assert peak == 7
+
+
+def test_a_failure_prefers_another_endpoint() -> None:
+    """After a 500 the same row goes to the other endpoint."""
+    tried: dict[int, list[str]] = {}
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        tried.setdefault(request.row, []).append(endpoint.url or "")
+        if request.row % 10 == 0 and len(tried[request.row]) == 1:
+            raise ServerError("HTTP 500", status=500)
+        return await slow_yes(request, endpoint)
+
+    run(dispatch(MemoryWork({(0, "a"): list(range(40))}), server, [model("a", 2)]))
+    assert all(len(set(tried[row])) == len(tried[row]) == 2 for row in range(0, 40, 10))
+
+
+def test_a_row_is_given_up_after_max_attempts_and_keeps_its_error() -> None:
+    """Six 500s end a row as failed with six attempts."""
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        if request.row == 3:
+            raise ServerError("HTTP 500", status=500)
+        return answer()
+
+    work = MemoryWork({(0, "a"): list(range(10))})
+    run(dispatch(work, server, [model("a", 2)]))
+    bad = work.outcomes[3]
+    assert (bad.status, bad.attempts) == ("failed", 6)
+    assert bad.error is not None
+    assert (bad.error.kind, bad.error.status) == ("server_error", 500)
+    assert Counter(o.status for o in work.outcomes.values()) == {"ok": 9, "failed": 1}
+
+
+def test_a_bad_request_is_not_tried_again() -> None:
+    """A 400 is the row's own fault."""
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        raise BadRequest("HTTP 400", status=400)
+
+    work = MemoryWork({(0, "a"): [0]})
+    run(dispatch(work, server, [model("a", 2)]))
+    assert work.outcomes[0].attempts == 1
+
+
+def test_retry_after_is_obeyed_whatever_its_length() -> None:
+    """Retry-After: 90 on one endpoint: it sees nothing for 90 s, the other one goes on."""
+    seen: dict[str, list[float]] = {}
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        now = asyncio.get_running_loop().time()
+        calls = seen.setdefault(endpoint.url or "", [])
+        calls.append(now)
+        if endpoint.url == "http://a0/v1" and len(calls) == 3:
+            raise RateLimited("HTTP 429", status=429, retry_after=90.0)
+        return await slow_yes(request, endpoint)
+
+    run(dispatch(MemoryWork({(0, "a"): list(range(400))}), server, [model("a", 2, max_in_flight=1)]))
+    limited = seen["http://a0/v1"]
+    assert limited[3] - limited[2] >= 90
+    assert sum(limited[2] < t < limited[2] + 90 for t in seen["http://a1/v1"]) > 150
+
+
+def test_throttling_alone_loses_no_row() -> None:
+    """A server that takes 20 requests a second and refuses the rest, limit not configured: every row is answered."""
+    tokens, stamp = 20.0, 1000.0
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        nonlocal tokens, stamp
+        now = asyncio.get_running_loop().time()
+        tokens, stamp = min(20.0, tokens + (now - stamp) * 20), now
+        if tokens < 1:
+            raise RateLimited("HTTP 429", status=429, retry_after=1.0)
+        tokens -= 1
+        return await slow_yes(request, endpoint)
+
+    work = MemoryWork({(0, "a"): list(range(1000))})
+    run(dispatch(work, server, [model("a", max_in_flight=64)]))
+    assert Counter(o.status for o in work.outcomes.values()) == {"ok": 1000}
+
+
+def test_no_connection_is_no_attempt_and_a_dead_server_is_waited_for() -> None:
+    """A server down for a minute costs no row its attempts and is not hammered."""
+    knocks = 0
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        nonlocal knocks
+        if asyncio.get_running_loop().time() < 1060:
+            knocks += 1
+            raise NotConnected("no connection")
+        return await slow_yes(request, endpoint)
+
+    work = MemoryWork({(0, "a"): list(range(200))})
+    run(dispatch(work, server, [model("a", max_in_flight=8)]))
+    assert {(o.status, o.attempts) for o in work.outcomes.values()} == {("ok", 1)}
+    assert knocks <= 8 + 6
+
+
+def test_a_dead_pool_stalls_its_lane_only() -> None:
+    """One model unreachable for ever: the other lane ends, the dead one is reported and its rows stay open."""
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        if endpoint.model == "a":
+            raise NotConnected("no connection")
+        return await slow_yes(request, endpoint)
+
+    work = MemoryWork({(0, "a"): list(range(100)), (0, "b"): list(range(100, 200))})
+    end = run(dispatch(work, server, [model("a"), model("b")]))
+    assert len(end.stalled) == 1
+    assert sorted(work.outcomes) == list(range(100, 200))
+
+
+def test_an_endpoint_that_refuses_for_good_is_asked_once_more_at_most() -> None:
+    """A wrong key on one endpoint: its rows go to the other, and it is out."""
+    calls: Counter[str] = Counter()
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        calls[endpoint.url or ""] += 1
+        if endpoint.url == "http://a0/v1":
+            raise Refused("HTTP 401: invalid_api_key", status=401)
+        return await slow_yes(request, endpoint)
+
+    work = MemoryWork({(0, "a"): list(range(100))})
+    end = run(dispatch(work, server, [model("a", 2, max_in_flight=1)]))
+    assert calls["http://a0/v1"] == 1
+    assert {(o.status, o.attempts) for o in work.outcomes.values()} <= {("ok", 1), ("ok", 2)}
+    assert end.notes == ("a: http://a0/v1 was out for the rest of the run: HTTP 401: invalid_api_key",)
+
+
+def test_a_refusing_pool_hands_its_rows_to_the_fallback_or_leaves_them_unsent() -> None:
+    """With a fallback every row is answered there; without one every row is unsent, and says why."""
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        if endpoint.model == "a":
+            raise Refused("HTTP 402", status=402)
+        return await slow_yes(request, endpoint)
+
+    work = MemoryWork({(0, "a"): list(range(50)), (0, "b"): [50]})
+    run(dispatch(work, server, [model("a"), model("b")], DispatchSpec(fallbacks={"a": ("b",)})))
+    assert {(o.status, o.journal) for o in work.outcomes.values()} == {("ok", "b")}
+    work = MemoryWork({(0, "a"): list(range(50)), (0, "b"): [50]})
+    run(dispatch(work, server, [model("a"), model("b")]))
+    assert Counter(o.status for o in work.outcomes.values()) == {"unsent": 50, "ok": 1}
+    assert {o.error.kind for o in work.outcomes.values() if o.error} == {"refused"}
+
+
+def test_lanes_do_not_wait_for_each_other_and_read_only_what_they_send() -> None:
+    """A pool at a standstill leaves the other lane's rate alone, and its rows stay on disk."""
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        await asyncio.sleep(3600 if endpoint.model == "a" else 0.5)
+        return answer()
+
+    work = MemoryWork({(0, "a"): list(range(6400)), (1, "b"): list(range(10_000, 16_400))})
+    finished: dict[int, float] = {}
+
+    def watch(dispatcher: Dispatcher) -> None:
+        asyncio.get_running_loop().call_later(600, dispatcher.drain)
+
+    def done(shard: int) -> None:
+        finished[shard] = asyncio.get_running_loop().time() - 1000
+
+    end = run(dispatch(work, server, [model("a"), model("b")], also=watch, on_shard=done))
+    assert end.interrupted
+    assert finished == {1: 50.0}
+    assert work.batches_read == 1 + 100
+
+
+def test_a_drain_lets_what_is_in_flight_end_and_starts_nothing_new() -> None:
+    """Drained at 0.7 s, the requests under way end and are journaled; no other row is touched."""
+    work = MemoryWork({(0, "a"): list(range(1000))})
+
+    def watch(dispatcher: Dispatcher) -> None:
+        asyncio.get_running_loop().call_later(0.7, dispatcher.drain)
+
+    end = run(dispatch(work, slow_yes, [model("a", max_in_flight=10)], also=watch))
+    assert end.interrupted
+    assert len(work.outcomes) == 20
+    assert sum(kind == "intent" for kind, _ in work.events) == 20
+
+
+def test_an_outcome_that_cannot_be_stored_stops_the_run() -> None:
+    """A full disk ends the run with StorageError at once, not with lost rows."""
+    work = MemoryWork({(0, "a"): list(range(1000))}, fail_on=30)
+    with pytest.raises(StorageError):
+        run(dispatch(work, slow_yes, [model("a", max_in_flight=10)]))
+    assert sum(kind == "intent" for kind, _ in work.events) <= 40
+
+
+def test_rows_with_an_outcome_are_not_sent_again_and_ambiguous_ones_follow_the_spec() -> None:
+    """Finished rows are skipped; an ambiguous row is sent again, or failed, as the job says."""
+    history = History(finished={0, 1}, sent={2: 1}, ambiguous={2: "http://a0/v1"})
+    work = MemoryWork({(0, "a"): [0, 1, 2, 3]}, histories={0: history})
+    run(dispatch(work, slow_yes, [model("a")]))
+    assert {r: (o.status, o.attempts) for r, o in work.outcomes.items()} == {2: ("ok", 2), 3: ("ok", 1)}
+    work = MemoryWork({(0, "a"): [0, 1, 2, 3]}, histories={0: history})
+    run(dispatch(work, slow_yes, [model("a")], DispatchSpec(on_ambiguous="fail")))
+    assert {r: o.status for r, o in work.outcomes.items()} == {2: "failed", 3: "ok"}
+
+
+def test_a_budget_is_never_overshot_and_what_does_not_fit_is_unsent() -> None:
+    """A dollar at up to ten cents a row: the spending the server sees stays within it at every moment."""
+    price = Decimal("0.005")
+    spent = Decimal(0)
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        nonlocal spent
+        await asyncio.sleep(0.5)
+        if request.row % 7 == 0:
+            raise ConnectionLost("broken")
+        spent += 15 * price
+        assert spent <= 1
+        return answer(10, 5)
+
+    def bound(request: Request) -> Decimal:
+        return (request.prompt_tokens + (request.max_tokens or 0)) * price
+
+    def cost(prompt: int | None, completion: int | None) -> Decimal | None:
+        return None if prompt is None or completion is None else (prompt + completion) * price
+
+    work = MemoryWork({(0, "a"): list(range(1, 60))})
+    spec = DispatchSpec(budget_usd=Decimal(1), max_attempts=1)
+    run(dispatch(work, server, [model("a")], spec, pricing={"a": Pricing(bound, cost)}))
+    counts = Counter(o.status for o in work.outcomes.values())
+    assert counts["unsent"] > 30
+    assert counts["ok"] >= 8
+    # A broken connection may have been billed: its reservation stays spent.
+    assert spent + counts["failed"] * Decimal("0.1") <= 1
+
+
+def test_cancelling_everything_leaves_nothing_held() -> None:
+    """A run cancelled in the middle gives every slot back."""
+    work = MemoryWork({(0, "a"): list(range(1000))})
+    held: list[Dispatcher] = []
+
+    async def main() -> None:
+        task = asyncio.create_task(dispatch(work, slow_yes, [model("a", max_in_flight=10, rpm=600)], also=held.append))
+        await asyncio.sleep(2.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+    pool = held[0].lanes["a"].pool
+    assert (pool.in_flight, pool.waiting) == (0, 0)
+    assert repr(pool) == "EndpointPool(1 endpoints, 0 in flight, 0 waiting)"
