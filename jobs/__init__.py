@@ -1,1 +1,64 @@
-"""What a person starts: the command line and the job kinds."""
+"""What a person starts: the command line and the job kinds.
+
+    from jobs import run, estimate
+    report = run("job.yaml")
+
+Both take the path of a job file or a JobSpec, and raise what `batch.errors` holds.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from schemas.job import JobSpec
+    from schemas.reports import Estimate, Report
+
+__version__ = "0.1.0"
+
+
+def run(
+    job: "str | Path | JobSpec",
+    *,
+    settings: Sequence[str] = (),
+    fresh: bool = False,
+    retry_failed: bool = False,
+) -> "Report":
+    """Run a job to its report; one that was stopped goes on where it was.
+
+    Args:
+        job: path of a job file, or the job itself.
+        settings: `key.key=value`, over the file's.
+        fresh: start anew in a new run directory, and keep the old one.
+        retry_failed: send rows that failed again.
+
+    Raises:
+        SpecError: the job or its input is wrong; nothing was sent.
+        StoppedError: it stopped before the end; calling again goes on.
+    """
+    from jobs.running import run_job
+
+    return run_job(_loaded(job, settings), fresh=fresh, retry_failed=retry_failed)
+
+
+def estimate(job: "str | Path | JobSpec", *, settings: Sequence[str] = (), sample: int | None = None) -> "Estimate":
+    """Score and plan a job for real, and send nothing.
+
+    Args:
+        job: path of a job file, or the job itself.
+        settings: `key.key=value`, over the file's.
+        sample: look at so many rows only, spread evenly over the input.
+
+    Raises:
+        SpecError: the job or its input is wrong.
+    """
+    from jobs.estimating import estimate_job
+
+    return estimate_job(_loaded(job, settings), sample=sample)
+
+
+def _loaded(job: "str | Path | JobSpec", settings: Sequence[str]) -> "JobSpec":
+    from jobs.jobfile import load_job
+    from schemas.job import JobSpec
+
+    return job if isinstance(job, JobSpec) else load_job(Path(job), settings)

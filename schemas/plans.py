@@ -13,7 +13,7 @@ class CutoffPlanSpec(Spec):
     strategy: Literal["cutoff"] = "cutoff"
     """Always `cutoff`."""
 
-    cutoff: float
+    cutoff: Annotated[float, Field(allow_inf_nan=False)]
     """Scores from here on go to the strongest model."""
 
 
@@ -47,18 +47,18 @@ class Plan(Spec):
     """Which kind of plan was solved."""
 
     weakest: str
-    """Model for rows below the cutoff."""
+    """Model for rows below the cutoff; with `pin`, the one model."""
 
     strongest: str
-    """Model for rows above the cutoff."""
+    """Model for rows above the cutoff; with `pin`, the one model."""
 
     cutoff: float | None
-    """Rows scoring above it go to the strongest; `None` with `pin`."""
+    """Rows scoring above it go to the strongest. `None` with `pin`, and with `share` where no row had a score."""
 
     last_tied_row: int | None = None
     """Of the rows scoring exactly the cutoff, those up to this row number go to the strongest.
 
-    `None`: all of them do."""
+    `None`: all of them do. -1: none of them does."""
 
     expected_share: dict[str, float] | None = None
-    """Share of the routed rows per model, once the whole input has been seen."""
+    """Per model, its share of the rows that the plan decides; `None` where it has seen none of them."""

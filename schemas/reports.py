@@ -1,10 +1,16 @@
 """Reports and estimates."""
 
 from decimal import Decimal
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field, PlainSerializer
 
 from schemas.base import Spec
+from schemas.plans import Plan
+
+# JSON readers add numbers up, not strings. The shortest text of the nearest float has the same digits as the
+# decimal up to 15 of them, which is a billion dollars in millionths.
+Dollars = Annotated[Decimal, PlainSerializer(float, return_type=float, when_used="json")]
 
 
 class RowCounts(Spec):
@@ -28,14 +34,14 @@ class EndpointReport(Spec):
     """One endpoint's part."""
 
     rows: int
-    """Rows whose last attempt was here."""
+    """Rows whose answer, or last error, came from here."""
     attempts: int
     """Requests sent here."""
     throttled: int
     """Of these, refused by a rate limit."""
     errors: int
     """Of these, ended in any other error."""
-    cost_usd: Decimal | None
+    cost_usd: Dollars | None
     """Spent here; `None`: unknown."""
 
 
@@ -46,11 +52,15 @@ class ModelReport(Spec):
     """Rows routed here that are not invalid."""
     share: float
     """Of all such rows."""
+    failed: int = 0
+    """Of `rows`, those that got no answer."""
+    unsent: int = 0
+    """Of `rows`, those that were not sent."""
     prompt_tokens: int
-    """As the provider counted them."""
+    """Summed over the rows, as the provider counted them."""
     completion_tokens: int
-    """As the provider counted them."""
-    cost_usd: Decimal | None
+    """Summed over the rows, as the provider counted them."""
+    cost_usd: Dollars | None
     """`None`: the price is unknown, or a usage is."""
     attempts: int
     """Requests sent."""
@@ -65,13 +75,13 @@ class ModelReport(Spec):
 class Counterfactual(Spec):
     """What the same rows would have cost otherwise, at the tokens they really had."""
 
-    all_strongest_usd: Decimal | None
+    all_strongest_usd: Dollars | None
     """Every row by the strongest model."""
-    all_cheapest_usd: Decimal | None
+    all_cheapest_usd: Dollars | None
     """Every row by the cheapest model."""
     best_single: str | None
     """The single model with the best predicted quality; `None` where the router predicts none."""
-    saved_usd: Decimal | None
+    saved_usd: Dollars | None
     """`all_strongest_usd` less what was spent."""
 
 
@@ -83,9 +93,15 @@ class PlanReport(Spec):
     cutoff: float | None
     """The score from which rows went to the strongest model."""
     expected_share: dict[str, float]
-    """Share of the routed rows per model."""
+    """Share of the routed rows per model; empty where the plan did not wait for all scores."""
     pinned: int = 0
     """Rows that carried their own model."""
+
+    @classmethod
+    def of(cls, plan: Plan, pinned: int) -> "PlanReport":
+        """What `plan` says, for a run in which so many rows chose their own model."""
+        share = plan.expected_share or {}
+        return cls(strategy=plan.strategy, cutoff=plan.cutoff, expected_share=share, pinned=pinned)
 
 
 class Ambiguous(Spec):
@@ -99,7 +115,7 @@ class Ambiguous(Spec):
     """Where it was sent."""
     endpoint: str
     """Where it was sent."""
-    cost_usd: Decimal | None
+    cost_usd: Dollars | None
     """Estimated cost of the attempt whose outcome is unknown; `None`: unknown."""
 
 
@@ -114,6 +130,8 @@ class Timing(Spec):
     """Reading and scoring."""
     dispatch: float
     """From the first request to the last answer."""
+    finished_at: AwareDatetime | None = None
+    """When the last sitting ended."""
 
 
 class Report(Spec):
@@ -125,7 +143,7 @@ class Report(Spec):
     """Where every row ended."""
     models: dict[str, ModelReport]
     """By name, cheapest first."""
-    cost_usd: Decimal
+    cost_usd: Dollars
     """What is known to have been spent."""
     cost_is_complete: bool
     """False: some answers have an unknown price or usage, and the true figure is higher."""

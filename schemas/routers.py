@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from schemas.base import Spec
 
-# A CPU core is busiest near this many tokens a batch; a GPU takes it in one pass.
+# A GPU takes this in one pass; on a CPU, where smaller batches are faster, it is only an upper bound.
 DEFAULT_BATCH_TOKENS = 16_384
 
 
@@ -22,7 +22,7 @@ class LocalEmbedderSpec(Spec):
 
 class _RouterSpec(Spec):
     batch_tokens: Annotated[int, Field(gt=0)] = DEFAULT_BATCH_TOKENS
-    """Tokens in one batch, padding included."""
+    """Most tokens in one batch, padding included."""
 
     actors: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Ray actors that score; `auto`: one per GPU, else one per spare core."""

@@ -16,6 +16,7 @@ from batch.dispatch.request import Request
 from batch.dispatch.retry import RetryRule
 from batch.dispatch.transports import Keys, Transport, build_transport
 from batch.dispatch.work import History, Journal, Work
+from batch.errors import BatchRouterError
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import DispatchSpec
 from schemas.results import ErrorInfo
@@ -61,6 +62,7 @@ class Dispatcher:
         spent: Decimal = Decimal(0),
         transports: TransportBuilder | None = None,
         on_shard: Callable[[int], None] = lambda shard: None,
+        on_first_request: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -69,6 +71,7 @@ class Dispatcher:
             spent: what earlier sittings of the run have used of the budget.
             transports: builds an endpoint's transport; left out: as its spec says.
             on_shard: called, in the loop, when a shard's last row has its outcome and its journals are closed.
+            on_first_request: called, in the loop, before the first request of this sitting is sent.
 
         Raises:
             SpecError: an endpoint's key is not set, or it has no URL.
@@ -77,6 +80,7 @@ class Dispatcher:
         self._spec = spec
         self._work = work
         self._on_shard = on_shard
+        self._on_first_request: Callable[[], None] | None = on_first_request
         self._shards: dict[int, _Shard] = {}
         self._feed_closed = False
         self._drained = False
@@ -134,17 +138,22 @@ class Dispatcher:
         )
         return DispatchEnd(self._drained and any(lane.open for lane in self.lanes.values()), stalled, notes)
 
-    def feed(self, shard: int, rows: Mapping[str, int]) -> None:
-        """Send a shard's rows; `rows` counts by model those that have no outcome yet."""
-        self._shards[shard] = _Shard(sum(rows.values()), {})
+    def feed(self, shard: int) -> None:
+        """Send what is left of a shard."""
+        history = self._work.history(shard)
+        self._shards[shard] = _Shard(sum(history.remaining.values()), {})
         if self._shards[shard].remaining == 0:
             self._finish_shard(shard)
             return
-        history = self._work.history(shard)
-        for model, count in rows.items():
+        for model, count in history.remaining.items():
             if count:
                 self.lanes[model].open += count
                 self.lanes[model].feed(self._pending(shard, model, history))
+
+    def feed_all(self, shards: Sequence[int]) -> None:
+        """Several at once."""
+        for shard in shards:
+            self.feed(shard)
 
     def close_feed(self) -> None:
         """Nothing more comes: end once every row has its outcome."""
@@ -156,8 +165,16 @@ class Dispatcher:
         self._drained = True
         self._end()
 
+    def fail(self, error: BatchRouterError) -> None:
+        """End `run` at once, with this error."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
     def journal(self, shard: int, model: str) -> Journal:
         """The journal of a shard's rows sent to this model, opened when first needed."""
+        if self._on_first_request is not None:
+            self._on_first_request()
+            self._on_first_request = None
         journals = self._shards[shard].journals
         journal = journals.get(model)
         if journal is None:
@@ -196,14 +213,13 @@ class Dispatcher:
                 if request.row in history.finished:
                     continue
                 request.sent = history.sent.get(request.row, 0)
-                endpoint = history.ambiguous.get(request.row)
-                if endpoint is not None and self._spec.on_ambiguous == "fail":
-                    self._fail_ambiguous(request, endpoint)
+                if request.row in history.ambiguous and self._spec.on_ambiguous == "fail":
+                    self._fail_ambiguous(request, history.ambiguous[request.row])
                 else:
                     rows.append(request)
             yield rows
 
-    def _fail_ambiguous(self, request: Request, url: str) -> None:
+    def _fail_ambiguous(self, request: Request, url: str | None) -> None:
         pool = self.lanes[request.model].pool
         self.journal(request.shard, request.model).outcome(
             request.row,

@@ -92,6 +92,16 @@ class EndpointPool:
         """Requests that wait for an endpoint."""
         return len(self._waiters)
 
+    def waits_for(self) -> str | None:
+        """What the first waiting request waits for; `None`: none waits."""
+        if not self._waiters:
+            return None
+        if all(e.health.delay() > 0 for e in self.endpoints):
+            return "cooldown"
+        if all(e.concurrency.delay(self._waiters[0].request.cost) > 0 for e in self.endpoints):
+            return "answers"
+        return "limits"
+
     def lease(self, request: Request) -> "Lease":
         """An endpoint for one attempt: `async with pool.lease(request) as lease`.
 
@@ -138,10 +148,6 @@ class EndpointPool:
                 self._unreserve(request)
         if self._waiters:
             self._serve()
-
-    def wake(self) -> None:
-        """Something outside changed; look at the waiters again."""
-        self._serve()
 
     def _try(self, request: Request) -> Endpoint | None:
         """Filter, pick, take; `None` if nothing can be taken now. Raises what `lease` promises."""

@@ -45,13 +45,15 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What earlier sittings did to one shard."""
+    """What earlier sittings left to do of one shard."""
 
+    remaining: Mapping[str, int]
+    """Rows that have no final outcome, by the model they are planned for."""
     finished: Collection[int] = frozenset()
     """Rows that need nothing more."""
     sent: Mapping[int, int] = field(default_factory=dict)
     """Requests already sent for rows that are not finished."""
-    ambiguous: Mapping[int, str] = field(default_factory=dict)
+    ambiguous: Mapping[int, str | None] = field(default_factory=dict)
     """Rows that were in flight when a sitting was killed, and the endpoint they were sent to."""
 
 
@@ -59,7 +61,7 @@ class Work(Protocol):
     """The rows to send and the journals to keep."""
 
     def history(self, shard: int) -> History:
-        """What is already known of this shard."""
+        """What is left of this shard."""
         ...
 
     def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:

@@ -1,7 +1,7 @@
 """The dispatcher's rows and journals, in memory."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batch.dispatch.request import Request
 from batch.dispatch.work import History
@@ -77,7 +77,9 @@ class MemoryWork:
     batches_read: int = 0
 
     def history(self, shard: int) -> History:
-        return self.histories.get(shard, History())
+        known = self.histories.get(shard, History({}))
+        left = {m: sum(row not in known.finished for row in rows) for (s, m), rows in self.rows.items() if s == shard}
+        return replace(known, remaining=left)
 
     def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
         rows = self.rows[shard, model]

@@ -56,9 +56,7 @@ async def dispatch(
         **options,
     )
     for shard in sorted({s for s, _ in work.rows}):
-        finished = work.history(shard).finished
-        counts = {m: sum(r not in finished for r in rows) for (s, m), rows in work.rows.items() if s == shard}
-        dispatcher.feed(shard, counts)
+        dispatcher.feed(shard)
     dispatcher.close_feed()
     also(dispatcher)
     end = await dispatcher.run()
@@ -307,7 +305,7 @@ def test_an_outcome_that_cannot_be_stored_stops_the_run() -> None:
 
 def test_rows_with_an_outcome_are_not_sent_again_and_ambiguous_ones_follow_the_spec() -> None:
     """Finished rows are skipped; an ambiguous row is sent again, or failed, as the job says."""
-    history = History(finished={0, 1}, sent={2: 1}, ambiguous={2: "http://a0/v1"})
+    history = History({}, finished={0, 1}, sent={2: 1}, ambiguous={2: "http://a0/v1"})
     work = MemoryWork({(0, "a"): [0, 1, 2, 3]}, histories={0: history})
     run(dispatch(work, slow_yes, [model("a")]))
     assert {r: (o.status, o.attempts) for r, o in work.outcomes.items()} == {2: ("ok", 2), 3: ("ok", 1)}

@@ -1,0 +1,175 @@
+"""Ray: reading and scoring spread over the cluster, the dispatcher on this node. The only module that imports it."""
+
+import logging
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import cycle
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
+from batch.engine import Handle
+from batch.errors import SpecError, StorageError
+from batch.stages import Reading, ScoredShard, Scoring, read_and_score, read_table, score_table
+
+# Rows travel through files. The store holds a few tables on their way to a scorer and no more.
+_OBJECT_STORE_BYTES = 256 << 20
+
+_RETRIES = 3
+
+
+class RayEngine:
+    """Tasks and actors on Ray.
+
+    A local cluster listens on loopback only, has no dashboard and ends with `close`. Keys are not passed: the
+    dispatcher looks them up, by name, in the environment of its own process.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str | None,
+        actors: int | str,
+        keys: Callable[[str], str | None],
+        wall: Callable[[], float],
+    ) -> None:
+        """Join the cluster at `address`, or start a local one.
+
+        Args:
+            address: `None` starts a local cluster.
+            actors: scoring actors for heavy routers, or `auto`.
+
+        Raises:
+            SpecError: there is no cluster at `address`.
+        """
+        self._keys = keys
+        self._wall = wall
+        self._actors = actors
+        self._own = address is None
+        _start(address)
+        self.cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.gpus = int(ray.cluster_resources().get("GPU", 0))
+        self.slots = 2 * self.cpus
+        self._call = ray.remote(max_retries=_RETRIES)(_call)
+        self._read = ray.remote(max_retries=_RETRIES)(read_table)
+        self._scorers: Any = None
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
+        return self._call.remote(function, *arguments)
+
+    def score(self, reading: Reading, scoring: Scoring) -> Handle:
+        if not scoring.heavy:
+            return self._call.remote(_read_and_score_light, reading, scoring)
+        if self._scorers is None:
+            self._scorers = cycle(self._start_scorers(scoring))
+        return next(self._scorers).score.remote(reading, self._read.remote(reading))
+
+    def wait(self, handles: Collection[Handle], seconds: float) -> list[Handle]:
+        if not handles:
+            return []
+        done, _ = ray.wait(list(handles), num_returns=len(handles), timeout=0)
+        if not done:
+            done, _ = ray.wait(list(handles), num_returns=1, timeout=seconds)
+        return list(done)
+
+    def result(self, handle: Handle) -> Any:
+        return _unwrapped(handle)
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        return [_unwrapped(handle) for handle in [self.submit(function, item) for item in items]]
+
+    def dispatcher(self, plan: DispatchPlan) -> "RayDispatcher":
+        return RayDispatcher(plan, self._keys, self._wall)
+
+    def close(self) -> None:
+        if self._own:
+            ray.shutdown()
+
+    def _start_scorers(self, scoring: Scoring) -> list[Any]:
+        """A GPU each where there are GPUs, else a CPU each; torch's threads share what there is."""
+        count = self._actors if isinstance(self._actors, int) else (self.gpus or self.cpus)
+        resources = {"num_gpus": 1} if self.gpus else {"num_cpus": 1}
+        actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(RouterActor)
+        threads = None if self.gpus else max(1, self.cpus // count)
+        return [actor.remote(scoring, threads) for _ in range(count)]
+
+
+class RouterActor:
+    """Keeps a loaded router and scores the tables it is sent."""
+
+    def __init__(self, scoring: Scoring, threads: int | None) -> None:
+        self._scorer = scoring.build(threads)
+
+    def score(self, reading: Reading, table: Any) -> ScoredShard:
+        """Score and store one shard. Done again after a crash, it stores the same."""
+        return score_table(reading, table, self._scorer)
+
+
+class RayDispatcher:
+    """The dispatcher as an actor on this node, where the run directory is."""
+
+    def __init__(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, max_concurrency=2, scheduling_strategy=here)(DispatchHost)
+        self._actor = actor.remote(plan, keys, wall)
+
+    def feed(self, shards: Sequence[int]) -> None:
+        self._actor.feed.remote(shards)
+
+    def close_feed(self) -> None:
+        self._actor.close_feed.remote()
+
+    def drain(self) -> None:
+        self._actor.drain.remote()
+
+    def poll(self) -> DispatchState:
+        try:
+            state: DispatchState = _unwrapped(self._actor.poll.remote())
+        except RayActorError as error:
+            raise StorageError("the dispatcher's process died; the same command goes on") from error
+        return state
+
+    def close(self) -> None:
+        ray.kill(self._actor)
+
+
+def _start(address: str | None) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    if address is None:
+        options |= {"include_dashboard": False, "dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
+        options |= {"object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": os.cpu_count()}
+    else:
+        options |= {"address": address}
+    try:
+        ray.init(**options)
+    except ConnectionError as error:
+        raise SpecError(f"ray.address {address}: no Ray cluster answers there; start one or leave it out") from error
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+_light: dict[str, Any] = {}
+
+
+def _read_and_score_light(reading: Reading, scoring: Scoring) -> ScoredShard:
+    """Read and score in one task: a light router is built faster than a table travels."""
+    key = scoring.job.model_dump_json()
+    if key not in _light:
+        _light[key] = scoring.build()
+    return read_and_score(reading, _light[key])
+
+
+def _unwrapped(handle: Any) -> Any:
+    """The value, or the error that the work itself raised."""
+    try:
+        return ray.get(handle)
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, Exception) and not isinstance(cause, RayTaskError):
+            raise cause from None
+        raise

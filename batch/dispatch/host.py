@@ -1,0 +1,214 @@
+"""A dispatcher on an event loop in a thread of its own, fed and watched from outside."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import uvloop
+
+from batch.clock import WallClock
+from batch.costs.prices import Price, prices_for
+from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
+from batch.dispatch.lane import Lane
+from batch.dispatch.pool import Pricing
+from batch.dispatch.request import Request
+from batch.dispatch.snapshot import LaneSnapshot
+from batch.dispatch.transports import Keys
+from batch.errors import BatchRouterError
+from batch.runs.group_sync import GroupSync
+from batch.runs.layout import Layout
+from batch.runs.lock import Lock
+from batch.runs.work import RunWork
+from schemas.endpoints import ModelSpec
+from schemas.job import DispatchSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchPlan:
+    """Everything a dispatcher is built from; picklable, and free of keys."""
+
+    run_path: str
+    """Run directory, on the machine where the dispatcher runs."""
+    models: tuple[ModelSpec, ...]
+    """With every endpoint's `url` and `model` filled in."""
+    spec: DispatchSpec
+    seed: int
+    retry_failed: bool = False
+    spent: Decimal = Decimal(0)
+    """Used of the budget by earlier sittings."""
+    sync: bool = True
+    """`False` leaves out fsync: only for measuring what it costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchState:
+    """Where a dispatch stands."""
+
+    lanes: tuple[LaneSnapshot, ...]
+    completed: tuple[int, ...]
+    """Shards completed since the last poll."""
+    since_first: float | None
+    """Seconds since the first request of this sitting."""
+    since_last: float | None
+    """Seconds since the last outcome of a shard."""
+    end: DispatchEnd | None = None
+    """Set once it has ended well."""
+    error: BatchRouterError | None = None
+    """Set once it has failed."""
+
+
+class DispatchHost:
+    """Runs a dispatcher; every method may be called from any thread and returns at once."""
+
+    def __init__(self, plan: DispatchPlan, keys: Keys, wall: WallClock) -> None:
+        """Start the thread.
+
+        Raises:
+            SpecError: a key is not set, or an endpoint has no url.
+        """
+        self._plan = plan
+        self._prices = prices_for(plan.models)
+        self._keys = keys
+        self._wall = wall
+        self._lock = threading.Lock()
+        self._completed: list[int] = []
+        self._end: DispatchEnd | None = None
+        self._error: BaseException | None = None
+        self._first_sent: float | None = None
+        self._last_shard: float | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="dispatch", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    def feed(self, shards: Sequence[int]) -> None:
+        """Send what is left of these shards."""
+        self._call(lambda dispatcher: dispatcher.feed_all(shards))
+
+    def close_feed(self) -> None:
+        """Nothing more comes."""
+        self._call(lambda dispatcher: dispatcher.close_feed())
+
+    def drain(self) -> None:
+        """Start nothing new, let what is in flight end."""
+        self._call(lambda dispatcher: dispatcher.drain())
+
+    def poll(self) -> DispatchState:
+        """Where it stands; an error other than ours is raised here."""
+        if self._error is not None and not isinstance(self._error, BatchRouterError):
+            raise self._error
+        # Read before the shards: once it is set, they are all there.
+        end = self._end
+        with self._lock:
+            completed, self._completed = tuple(self._completed), []
+        lanes = self._dispatcher.lanes.values() if self._dispatcher is not None else ()
+        return DispatchState(
+            lanes=tuple(_snapshot(lane, self._prices[lane.model]) for lane in lanes),
+            completed=completed,
+            since_first=self._since(self._first_sent),
+            since_last=self._since(self._last_shard),
+            end=end,
+            error=self._error,
+        )
+
+    def close(self) -> None:
+        """End it, whatever it is doing; what was in flight is ambiguous then."""
+        loop, task = self._loop, self._task
+        if loop is not None and task is not None and self._thread.is_alive():
+            loop.call_soon_threadsafe(task.cancel)
+        self._thread.join()
+
+    def _call(self, act: Callable[[Dispatcher], object]) -> None:
+        loop = self._loop
+        if loop is not None and self._thread.is_alive():
+            loop.call_soon_threadsafe(self._act, act)
+
+    def _act(self, act: Callable[[Dispatcher], object]) -> None:
+        """In the loop: what goes wrong ends the run."""
+        assert self._dispatcher is not None
+        try:
+            act(self._dispatcher)
+        except BatchRouterError as error:
+            self._dispatcher.fail(error)
+
+    def _main(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._run())
+        except BaseException as error:  # noqa: BLE001  the outermost edge of the thread: `poll` raises it
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _run(self) -> None:
+        plan = self._plan
+        layout = Layout(Path(plan.run_path))
+        with (
+            Lock(layout.journal_lock, f"run directory {plan.run_path}"),
+            GroupSync(enabled=plan.sync) as group,
+        ):
+            work = RunWork(layout, plan.models, plan.spec.fallbacks, group, retry_failed=plan.retry_failed)
+            self._dispatcher = Dispatcher(
+                plan.models,
+                plan.spec,
+                work,
+                seed=plan.seed,
+                keys=self._keys,
+                wall=self._wall,
+                pricing={name: _pricing(price) for name, price in self._prices.items() if price is not None},
+                spent=plan.spent,
+                on_shard=self._on_shard,
+                on_first_request=self._on_first_request,
+            )
+            self._loop = asyncio.get_running_loop()
+            self._task = asyncio.current_task()
+            self._ready.set()
+            end = await self._dispatcher.run()
+        self._end = end
+
+    def _on_shard(self, shard: int) -> None:
+        self._last_shard = self._now()
+        with self._lock:
+            self._completed.append(shard)
+
+    def _on_first_request(self) -> None:
+        self._first_sent = self._now()
+
+    def _now(self) -> float:
+        assert self._loop is not None
+        return self._loop.time()
+
+    def _since(self, moment: float | None) -> float | None:
+        return None if moment is None else self._now() - moment
+
+
+def _pricing(price: Price) -> Pricing:
+    """How a budget is reserved. A token is at least one byte, so the body's length bounds the prompt's tokens."""
+
+    def bound(request: Request) -> Decimal | None:
+        return None if request.max_tokens is None else price.cost(len(request.body), request.max_tokens)
+
+    return Pricing(bound, price.cost)
+
+
+def _snapshot(lane: Lane, price: Price | None) -> LaneSnapshot:
+    done = lane.ok + lane.failed + lane.unsent
+    return LaneSnapshot(
+        model=lane.model,
+        total=done + lane.open,
+        done=done,
+        ok=lane.ok,
+        failed=lane.failed + lane.unsent,
+        in_flight=lane.pool.in_flight,
+        throttled=sum(e.throttled for e in lane.pool.endpoints),
+        cost=None if price is None else price.total(lane.prompt_tokens, lane.completion_tokens),
+        waiting=lane.pool.waits_for(),
+    )

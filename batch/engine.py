@@ -1,0 +1,122 @@
+"""Where work runs: in this process, or on Ray. The pipeline sees no difference but time."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Protocol
+
+from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
+from batch.stages import Reading, ScoredShard, Scoring, read_and_score
+
+Handle = Any
+"""Stands for one piece of work that was asked for."""
+
+
+class DispatchHandle(Protocol):
+    """The dispatcher, wherever it runs. Calls arrive in order and return at once."""
+
+    def feed(self, shards: Sequence[int]) -> None:
+        """Send what is left of these shards."""
+        ...
+
+    def close_feed(self) -> None:
+        """Nothing more comes."""
+        ...
+
+    def drain(self) -> None:
+        """Start nothing new, let what is in flight end."""
+        ...
+
+    def poll(self) -> DispatchState:
+        """Where it stands, and which shards were completed since the last call."""
+        ...
+
+    def close(self) -> None:
+        """End it, whatever it is doing."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs functions of picklable arguments, elsewhere and several at a time where it can."""
+
+    slots: int
+    """Pieces of work worth having asked for at once."""
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
+        """Ask for `function(*arguments)`."""
+        ...
+
+    def score(self, reading: Reading, scoring: Scoring) -> Handle:
+        """Ask for a shard to be read, scored and stored: a ScoredShard."""
+        ...
+
+    def wait(self, handles: Collection[Handle], seconds: float) -> list[Handle]:
+        """Those that are done, as soon as there is one; none after `seconds`."""
+        ...
+
+    def result(self, handle: Handle) -> Any:
+        """What the work returned, or raise what it raised."""
+        ...
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        """`function` of each item, in order."""
+        ...
+
+    def dispatcher(self, plan: DispatchPlan) -> DispatchHandle:
+        """Start the dispatcher."""
+        ...
+
+    def close(self) -> None:
+        """End what is left."""
+        ...
+
+
+class _Task:
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self.function = function
+        self.arguments = arguments
+        self.value: Any = None
+
+
+class InlineEngine:
+    """Everything in this process: for tests, small jobs and dry runs. Work is done while it is waited for."""
+
+    slots = 1
+
+    def __init__(
+        self, keys: Callable[[str], str | None], wall: Callable[[], float], pause: Callable[[float], None]
+    ) -> None:
+        """`pause` lets so many seconds pass; `keys` and `wall` are the dispatcher's."""
+        self._pause = pause
+        self._keys = keys
+        self._wall = wall
+        self._scorer: Any = None
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
+        return _Task(function, arguments)
+
+    def score(self, reading: Reading, scoring: Scoring) -> Handle:
+        return _Task(self._score, (reading, scoring))
+
+    def wait(self, handles: Collection[Handle], seconds: float) -> list[Handle]:
+        for task in handles:
+            task.value = task.function(*task.arguments)
+            return [task]
+        # Only the dispatcher's thread is at work.
+        self._pause(seconds)
+        return []
+
+    def result(self, handle: Handle) -> Any:
+        return handle.value
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        return map(function, items)
+
+    def dispatcher(self, plan: DispatchPlan) -> DispatchHandle:
+        return DispatchHost(plan, self._keys, self._wall)
+
+    def close(self) -> None:
+        """Nothing outlives a call."""
+
+    def _score(self, reading: Reading, scoring: Scoring) -> ScoredShard:
+        if self._scorer is None:
+            self._scorer = scoring.build()
+        return read_and_score(reading, self._scorer)

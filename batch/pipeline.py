@@ -1,0 +1,316 @@
+"""A run from shards to output: every step is stored before the next one trusts it, so that any of them can be the
+last.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+
+from batch.clock import Clock
+from batch.costs.ledger import Ledger
+from batch.costs.prices import prices_for
+from batch.dispatch.host import DispatchPlan, DispatchState
+from batch.dispatch.snapshot import ProgressSnapshot
+from batch.engine import DispatchHandle, Engine, Handle
+from batch.planner import Planner
+from batch.reading.shard import Shard
+from batch.reading.shards import find_shards
+from batch.runs.commit import Committed, read_commit
+from batch.runs.directory import RunDirectory, Sitting
+from batch.stages import (
+    Committing,
+    Reading,
+    RoutedShard,
+    Routing,
+    ScoredShard,
+    Scoring,
+    commit,
+    route,
+    spent_in,
+    stored_routing,
+    stored_summary,
+)
+from schemas.endpoints import ModelSpec
+from schemas.job import JobSpec
+
+_POLL_SECONDS = 0.1
+
+# Routers that load a model: they stay loaded in actors, where the others are built anew by any task.
+HEAVY_ROUTERS = frozenset({"correctness", "import"})
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a sitting ended."""
+
+    finished: bool
+    """Every row has its end and every shard is committed."""
+    interrupted: bool
+    """It was asked to stop before that."""
+    notes: tuple[str, ...]
+    """One line each: models that stalled, endpoints that went out."""
+
+
+class Pipeline:
+    """One sitting of a run.
+
+    Work is asked of the engine and waited for in one loop: shards are read and scored side by side, planned in input
+    order, grouped by model, fed to the dispatcher, and committed as they are completed.
+    """
+
+    def __init__(
+        self,
+        job: JobSpec,
+        models: Sequence[ModelSpec],
+        directory: RunDirectory,
+        engine: Engine,
+        clock: Clock,
+        *,
+        retry_failed: bool = False,
+        observe: Callable[[ProgressSnapshot], None] = lambda snapshot: None,
+    ) -> None:
+        """
+        Args:
+            models: the job's, with every endpoint's `url` and `model` filled in.
+            directory: opened for this job.
+            retry_failed: send rows that failed again.
+            observe: called many times a second with where the run stands.
+        """
+        self._job = job
+        self._models = tuple(models)
+        self._names = tuple(model.name for model in models)
+        self._directory = directory
+        self._layout = directory.layout
+        self._engine = engine
+        self._clock = clock
+        self._retry_failed = retry_failed
+        self._observe = observe
+        self._prices = prices_for(self._models)
+        self._draining = False
+        self.shards: list[Shard] = []
+        self._to_score: list[int] = []
+        self._scored: dict[int, ScoredShard] = {}
+        self._routed: dict[int, RoutedShard] = {}
+        self._answered: set[int] = set()
+        self._committing: set[int] = set()
+        self._committed: set[int] = set()
+        self._pending: dict[Handle, Callable[[Any], None]] = {}
+        self._dispatcher: DispatchHandle | None = None
+        self._state: DispatchState | None = None
+        self._feed_closed = False
+        self._scored_at: float | None = None
+        self._first_sent_at: float | None = None
+        self._last_outcome_at: float | None = None
+
+    def drain(self) -> None:
+        """Stop in good order: what is in flight ends and is kept, nothing new starts. A signal handler may call it."""
+        self._draining = True
+
+    def run(self) -> RunEnd:
+        """Work until everything is committed, or until it was drained.
+
+        Raises:
+            InputError: the input is empty, or has rows that the job refuses; nothing was sent.
+            StorageError: something could not be stored; the same command goes on later.
+        """
+        started = self._clock()
+        try:
+            planner = self._prepare()
+            self._work(planner)
+        finally:
+            if self._dispatcher is not None:
+                self._dispatcher.close()
+            self._add_sitting(started)
+        end = self._state.end if self._state is not None else None
+        finished = len(self._committed) == len(self.shards)
+        return RunEnd(finished, self._draining and not finished, (*end.stalled, *end.notes) if end is not None else ())
+
+    def records(self) -> tuple[Ledger, list[Committed]]:
+        """The counts of all committed shards together, and their records."""
+        total = Ledger(self._prices)
+        records = [r for s in self.shards if (r := read_commit(self._layout, s.index)) is not None]
+        for record in records:
+            total.merge(Ledger.from_json(record.ledger, self._prices))
+        return total, records
+
+    def _prepare(self) -> Planner:
+        """Find out what earlier sittings left to do."""
+        self._show("reading")
+        if self._directory.manifest.shards is None:
+            shards = find_shards(self._job.input, self._layout.spool, map=self._engine.map)
+            self._directory.set_shards([asdict(shard) for shard in shards])
+        self.shards = [Shard(**shard) for shard in self._directory.manifest.shards or ()]
+        if self._directory.plan_changed:
+            self._directory.discard_plan()
+        for shard in self.shards:
+            routed = stored_routing(self._layout, shard.index, shard.first_row)
+            if routed is not None:
+                self._routed[shard.index] = routed
+            if self._is_committed(shard.index):
+                self._answered.add(shard.index)
+                self._committed.add(shard.index)
+        planner = Planner(self._job, self.shards, self._directory, frozenset(self._routed))
+        for shard in self.shards:
+            if self._layout.scored(shard.index).exists():
+                self._was_scored(planner, stored_summary(self._layout, shard.index))
+            else:
+                self._to_score.append(shard.index)
+        self._to_score.reverse()
+        return planner
+
+    def _is_committed(self, shard: int) -> bool:
+        """Was it committed with nothing left to send?"""
+        record = read_commit(self._layout, shard)
+        if record is None:
+            return False
+        statuses = Ledger.from_json(record.ledger, self._prices).statuses
+        return not statuses["unsent"] and not (self._retry_failed and statuses["failed"])
+
+    def _work(self, planner: Planner) -> None:
+        while not self._over():
+            if not self._draining:
+                self._ask_for_scores(planner)
+                for routing in planner.take():
+                    self._ask(self._engine.submit(route, routing), self._was_routed)
+            self._dispatch()
+            for handle in self._engine.wait(self._pending, _POLL_SECONDS):
+                self._pending.pop(handle)(self._engine.result(handle))
+            self._show(self._stage())
+
+    def _over(self) -> bool:
+        """Can nothing more happen in this sitting?"""
+        if self._pending or self._committable():
+            return False
+        if self._dispatcher is not None:
+            return self._state is not None and self._state.end is not None
+        return self._draining or len(self._committed) == len(self.shards)
+
+    def _ask(self, handle: Handle, then: Callable[[Any], None]) -> None:
+        self._pending[handle] = then
+
+    def _ask_for_scores(self, planner: Planner) -> None:
+        while self._to_score and len(self._pending) < self._engine.slots:
+            reading = Reading(
+                self._layout,
+                self.shards[self._to_score.pop()],
+                self._job.input,
+                "exact" if self._counts_exactly() else "estimate",
+                self._names[-1],
+            )
+            scoring = Scoring(self._job, heavy=self._job.router.kind in HEAVY_ROUTERS)
+            self._ask(self._engine.score(reading, scoring), lambda scored: self._was_scored(planner, scored))
+
+    def _counts_exactly(self) -> bool:
+        """Does anything reserve prompt tokens? If not, counting them would cost more than reading."""
+        return any(endpoint.limits.tpm is not None for model in self._models for endpoint in model.endpoints)
+
+    def _was_scored(self, planner: Planner, scored: ScoredShard) -> None:
+        planner.offer(scored)
+        self._scored[scored.index] = scored
+        if len(self._scored) == len(self.shards):
+            self._scored_at = self._clock()
+
+    def _was_routed(self, routed: RoutedShard) -> None:
+        self._routed[routed.index] = routed
+        if self._dispatcher is not None and not self._feed_closed:
+            self._dispatcher.feed([routed.index])
+
+    def _dispatch(self) -> None:
+        """Start, feed and watch the dispatcher; have completed shards committed."""
+        if self._dispatcher is None:
+            to_send = sorted(set(self._routed) - self._committed)
+            if not to_send or self._draining:
+                return
+            self._dispatcher = self._engine.dispatcher(self._dispatch_plan())
+            self._dispatcher.feed(to_send)
+        if self._draining:
+            self._feed_closed = True
+            self._dispatcher.drain()
+        elif not self._feed_closed and len(self._routed) == len(self.shards):
+            self._feed_closed = True
+            self._dispatcher.close_feed()
+        self._take(self._dispatcher.poll())
+        for index in self._committable():
+            self._committing.add(index)
+            self._ask(self._engine.submit(commit, self._committing_of(index)), self._committer(index))
+
+    def _take(self, state: DispatchState) -> None:
+        self._state = state
+        if state.error is not None:
+            raise state.error
+        now = self._clock()
+        if state.since_first is not None and self._first_sent_at is None:
+            self._first_sent_at = now - state.since_first
+        if state.since_last is not None:
+            self._last_outcome_at = now - state.since_last
+        self._answered.update(state.completed)
+
+    def _committable(self) -> list[int]:
+        """Completed shards, if those whose answers they share are complete too."""
+        open_ones = self._answered - self._committed - self._committing
+        return [
+            i
+            for i in sorted(open_ones)
+            if all(self._shard_of(row) in self._answered for row in self._routed[i].depends)
+        ]
+
+    def _shard_of(self, row: int) -> int:
+        return bisect_right(self.shards, row, key=lambda shard: shard.first_row) - 1
+
+    def _committing_of(self, index: int) -> Committing:
+        return Committing(
+            self._layout,
+            index,
+            self._models,
+            self._job.dispatch.fallbacks,
+            self._job.output,
+            tuple(shard.first_row for shard in self.shards),
+        )
+
+    def _committer(self, index: int) -> Callable[[Any], None]:
+        def was_committed(_: Committed) -> None:
+            self._committing.discard(index)
+            self._committed.add(index)
+
+        return was_committed
+
+    def _dispatch_plan(self) -> DispatchPlan:
+        spent = Decimal(0)
+        if self._job.dispatch.budget_usd is not None:
+            spent = sum((spent_in(self._layout, shard.index, self._models) for shard in self.shards), spent)
+        return DispatchPlan(
+            run_path=str(self._layout.path),
+            models=self._models,
+            spec=self._job.dispatch,
+            seed=self._job.seed,
+            retry_failed=self._retry_failed,
+            spent=spent,
+        )
+
+    def _add_sitting(self, started: float) -> None:
+        now = self._clock()
+        dispatch = 0.0
+        if self._first_sent_at is not None:
+            dispatch = max(0.0, (self._last_outcome_at or now) - self._first_sent_at)
+        scoring = (self._scored_at or now) - started
+        self._directory.add_sitting(Sitting(wall=now - started, scoring=scoring, dispatch=dispatch))
+
+    def _stage(self) -> str:
+        if len(self._scored) < len(self.shards):
+            return "scoring"
+        if self._state is not None and self._state.end is None:
+            return "draining" if self._draining else "dispatch"
+        return "writing"
+
+    def _show(self, stage: str) -> None:
+        self._observe(
+            ProgressSnapshot(
+                stage=stage,
+                scored=sum(scored.rows for scored in self._scored.values()),
+                total=sum(shard.rows for shard in self.shards) or None,
+                lanes=self._state.lanes if self._state is not None else (),
+                totals_final=self._feed_closed,
+            )
+        )

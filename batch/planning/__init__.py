@@ -1,0 +1,1 @@
+"""From scores to a model per row: pure functions over numpy arrays."""

@@ -1,0 +1,88 @@
+"""Decides, shard after shard in input order, where each row goes: repeated ids, the plan, equal requests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.planning.assign import UNDECIDED, assign
+from batch.planning.seen import NONE, Seen, with_model
+from schemas.plans import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPart:
+    """The columns of a scored part that planning looks at, as arrays of its length."""
+
+    row: NDArray[np.int64]
+    score: NDArray[np.float32]
+    """NaN where there is none."""
+    own_cutoff: NDArray[np.float32]
+    """NaN where there is none."""
+    pinned: NDArray[np.int16]
+    """Index of the model, or -1."""
+    valid: NDArray[np.bool_]
+    id_hash: NDArray[np.uint64]
+    has_own_id: NDArray[np.bool_]
+    content: NDArray[np.uint64]
+    """Two halves of the content hash, shape (n, 2)."""
+    deterministic: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedRows:
+    """What was decided of one part, as arrays of its length."""
+
+    model: NDArray[np.int16]
+    """Index of the model, or -1 where the row is not sent to any."""
+    same_as: NDArray[np.int64]
+    """Row whose answer is shared, or -1."""
+    repeats: NDArray[np.int64]
+    """Row that has the same id already, or -1."""
+
+
+class Ids:
+    """Finds rows whose id an earlier row has. Parts come in input order, each once."""
+
+    def __init__(self) -> None:
+        self._seen = Seen()
+
+    def repeats(self, part: PlannedPart) -> NDArray[np.int64]:
+        """For each row the earlier row with its id, or -1. An invalid row's id counts as taken too."""
+        repeats = np.full(len(part.row), NONE, np.int64)
+        own = part.has_own_id
+        keys = part.id_hash[own]
+        repeats[own] = self._seen.first(keys, keys, part.row[own])
+        repeats[~part.valid] = NONE
+        return repeats
+
+
+class Requests:
+    """Finds rows whose request, to the same model, an earlier row makes. Parts come in input order, each once."""
+
+    def __init__(self, dedup: Literal["auto", "on", "off"]) -> None:
+        self._dedup = dedup
+        self._seen = Seen()
+
+    def route(self, part: PlannedPart, repeats: NDArray[np.int64], plan: Plan, models: Sequence[str]) -> RoutedRows:
+        """Apply the plan and share answers."""
+        model = assign(part.score, part.row, part.own_cutoff, part.pinned, plan, models)
+        model[~part.valid | (repeats != NONE)] = UNDECIDED
+        same_as = np.full(len(part.row), NONE, np.int64)
+        if self._dedup != "off":
+            shares = model != UNDECIDED
+            if self._dedup == "auto":
+                shares &= part.deterministic
+            keys = with_model(part.content[shares, 0], model[shares])
+            same_as[shares] = self._seen.first(keys, part.content[shares, 1], part.row[shares])
+        return RoutedRows(model, same_as, repeats)
+
+
+def deciding_scores(part: PlannedPart, repeats: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Scores of the rows that the plan decides; NaN for invalid and repeated rows and those that chose for
+    themselves.
+    """
+    decides = part.valid & (repeats == NONE) & (part.pinned < 0) & ~np.isfinite(part.own_cutoff)
+    return np.where(decides, part.score, np.float32("nan"))

@@ -1,0 +1,52 @@
+"""Which row had a key first, over an input that comes in parts."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+# 2**64 over the golden ratio: spreads small numbers over all bits.
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+NONE = -1
+
+
+class Seen:
+    """Remembers the first row of every key. Parts come in row order; takes 24 bytes a key, and log n time each.
+
+    Keys are 64-bit hashes. Two rows count as equal only if their `check` is equal too: with 64 more bits of the same
+    hash no unequal pair will ever be met; where one is, the later row merely counts as new.
+    """
+
+    def __init__(self) -> None:
+        # Sorted runs, each at least twice as long as the next: merging is paid for once per doubling.
+        self._runs: list[tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]] = []
+
+    def first(self, keys: NDArray[np.uint64], checks: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each row, the earlier row with the same key and check, or NONE; the new keys are remembered."""
+        if not len(keys):
+            return np.empty(0, np.int64)
+        unique, index, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        check, row = checks[index], rows[index]
+        for run_keys, run_checks, run_rows in self._runs:
+            at = np.minimum(np.searchsorted(run_keys, unique), len(run_keys) - 1)
+            known = run_keys[at] == unique
+            check[known], row[known] = run_checks[at[known]], run_rows[at[known]]
+        earlier = np.where(check[inverse] == checks, row[inverse], NONE)
+        earlier[earlier == rows] = NONE
+        new = row == rows[index]
+        self._add(unique[new], check[new], row[new])
+        return earlier
+
+    def _add(self, keys: NDArray[np.uint64], checks: NDArray[np.uint64], rows: NDArray[np.int64]) -> None:
+        while len(keys) and self._runs and len(self._runs[-1][0]) < 2 * len(keys):
+            other = self._runs.pop()
+            keys, checks, rows = (np.concatenate(pair) for pair in zip(other, (keys, checks, rows), strict=True))
+            order = np.argsort(keys, kind="stable")
+            keys, checks, rows = keys[order], checks[order], rows[order]
+        if len(keys):
+            self._runs.append((keys, checks, rows))
+
+
+def with_model(keys: NDArray[np.uint64], model: NDArray[np.int16]) -> NDArray[np.uint64]:
+    """Keys under which equal requests to different models differ."""
+    mixed: NDArray[np.uint64] = keys ^ ((model.astype(np.uint64) + np.uint64(1)) * _SPREAD)
+    return mixed

@@ -1,0 +1,1 @@
+"""Prompt files -> stable shards -> Arrow tables of canonical columns."""

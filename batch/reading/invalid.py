@@ -1,0 +1,47 @@
+"""Why a row cannot become a request."""
+
+from typing import Literal
+
+InvalidKind = Literal[
+    "invalid_json",
+    "invalid_encoding",
+    "missing_column",
+    "wrong_type",
+    "empty_prompt",
+    "streaming",
+    "bad_method",
+    "bad_url",
+    "missing_id",
+]
+
+
+class InvalidRow(Exception):
+    """One row's fault, in words that never quote the row's values.
+
+    Attributes:
+        kind: stable name for the row's `error_kind`.
+        message: one line, without file and line.
+    """
+
+    def __init__(self, kind: InvalidKind, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+
+def type_name(value: object) -> str:
+    """JSON's own name for the type of `value`."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+    return type(value).__name__

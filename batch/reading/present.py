@@ -1,0 +1,50 @@
+"""Looking, before anything is sent, whether the columns that a job names are there at all."""
+
+from collections.abc import Iterator, Sequence, Set
+
+from batch.errors import InputError
+from batch.reading.parquet import parquet_columns
+from batch.reading.records import shard_records
+from batch.reading.shapes import Shaper, has_shape
+from batch.reading.shard import Shard
+from schemas.job import InputSpec
+
+COLUMNS_SHOWN = 8
+
+
+def check_columns(spec: InputSpec, shards: Sequence[Shard]) -> None:
+    """Raise InputError when no row has a column that the spec names, or none has a shape we know.
+
+    A good input is settled by its first rows; only a wrong one is looked through to its end. An input whose
+    lines are all broken passes: its rows say themselves what is wrong with them.
+    """
+    template = Shaper(spec).template
+    wanted = set(template.columns) if template is not None else set()
+    missing = wanted | ({spec.id_column} if spec.id_column is not None else set())
+    shaped = template is not None
+    seen: list[str] = []
+    for columns in _column_sets(shards):
+        seen = seen or list(columns)
+        missing -= columns
+        shaped = shaped or has_shape(columns)
+        if shaped and not missing:
+            return
+    if not seen:
+        return
+    shown = ", ".join(seen[:COLUMNS_SHOWN]) + (", ..." if len(seen) > COLUMNS_SHOWN else "")
+    if missing:
+        name = min(missing)
+        key = "input.prompt" if name in wanted else "input.id_column"
+        raise InputError(f"{key}: no row has the column {name!r}; the first row has: {shown}")
+    raise InputError(
+        f"input.prompt: no row has prompt, messages, input or body; give a template over its columns: {shown}"
+    )
+
+
+def _column_sets(shards: Sequence[Shard]) -> Iterator[Set[str]]:
+    """The column names of each row that is an object, or of each shard where it settles them."""
+    for shard in shards:
+        if shard.format == "parquet":
+            yield parquet_columns(shard)
+        else:
+            yield from (record.keys() for _, record in shard_records(shard) if isinstance(record, dict))

@@ -1,0 +1,87 @@
+"""The text of prompts, and what makes a prompt unusable."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from batch.reading.invalid import InvalidRow, type_name
+
+SYSTEM_ROLES = frozenset({"system", "developer"})
+
+
+class Conversation(NamedTuple):
+    """The text in a chat's messages."""
+
+    text: str
+    """All user messages, a line end between them; all messages where no user speaks."""
+
+    counted: str
+    """All messages."""
+
+    has_system: bool
+    """Is there a system (or developer) message?"""
+
+
+def conversation_text(body: Mapping[str, Any]) -> Conversation:
+    """Check `body["messages"]` and collect their text. Raises InvalidRow."""
+    if "messages" not in body:
+        raise InvalidRow("missing_column", "body has no messages")
+    messages = body["messages"]
+    if not isinstance(messages, list):
+        raise InvalidRow("wrong_type", f"messages must be a list, not {type_name(messages)}")
+    every: list[str] = []
+    user: list[str] = []
+    asked = has_system = False
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise InvalidRow("wrong_type", f"messages[{index}] must be an object with a role")
+        role = message["role"]
+        text, other = _content_text(message, index)
+        every.append(text)
+        has_system = has_system or role in SYSTEM_ROLES
+        if role == "user":
+            user.append(text)
+            asked = asked or other
+    told = user or every
+    if not asked and not any(text and not text.isspace() for text in told):
+        raise InvalidRow("empty_prompt", "messages hold no text to answer" if messages else "messages are empty")
+    return Conversation("\n".join(told), "\n".join(every), has_system)
+
+
+def input_text(body: Mapping[str, Any], key: str) -> tuple[str, int]:
+    """Text of a string or a list of strings, a line end between them, and how many there are. Raises InvalidRow."""
+    if key not in body:
+        raise InvalidRow("missing_column", f"body has no {key}")
+    value = body[key]
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise InvalidRow("wrong_type", f"{key} must be a string or a list of strings")
+    if not texts or not all(text.strip() for text in texts):
+        raise InvalidRow("empty_prompt", f"{key} is blank or has a blank item")
+    return "\n".join(texts), len(texts)
+
+
+def _content_text(message: Mapping[str, Any], index: int) -> tuple[str, bool]:
+    """Text of one message, and whether it holds anything besides text, as an image."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content, False
+    if content is None and message["role"] == "assistant":
+        # It called a tool instead of speaking.
+        return "", False
+    if not isinstance(content, list):
+        raise InvalidRow(
+            "wrong_type",
+            f"messages[{index}].content must be a string or a list of parts, not {type_name(content)}",
+        )
+    texts: list[str] = []
+    other = False
+    for at, part in enumerate(content):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            raise InvalidRow("wrong_type", f"messages[{index}].content[{at}] must be an object with a type")
+        if part["type"] != "text":
+            other = True
+        elif isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        else:
+            raise InvalidRow("wrong_type", f"messages[{index}].content[{at}].text must be a string")
+    return "\n".join(texts), other

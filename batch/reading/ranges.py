@@ -1,0 +1,128 @@
+"""Byte ranges of line files: where their lines begin and how many rows they hold."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from batch.reading.sources import open_file, reading
+
+BOM = b"\xef\xbb\xbf"
+CHUNK_BYTES = 1 << 20
+SEEK_BYTES = 1 << 16
+NEWLINE, SPACE = 10, 32
+
+
+@dataclass(frozen=True, slots=True)
+class TextRange:
+    """A stretch of a file, cut anywhere. The lines that start in it belong to it."""
+
+    location: str
+    """Absolute local path, or URI."""
+
+    start: int
+    """First byte."""
+
+    stop: int
+    """Byte after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountedRange:
+    """The lines of a TextRange."""
+
+    start: int
+    """Byte where the first of them starts, a byte order mark skipped."""
+
+    stop: int
+    """Byte after the last of them."""
+
+    lines: int
+    """Lines, blank ones included."""
+
+    rows: int
+    """Lines that hold more than whitespace."""
+
+
+def cut(location: str, size: int, target: int) -> Iterator[TextRange]:
+    """Yield ranges of about `target` bytes that cover the file."""
+    for start in range(0, size, target):
+        yield TextRange(location, start, min(start + target, size))
+
+
+def count_range(part: TextRange) -> CountedRange:
+    """Count the lines that start in `part`, in constant memory.
+
+    Ranges can be counted in any order and in different processes: together they hold every line once.
+    """
+    with reading(part.location), open_file(part.location) as file:
+        start = _first_line_start(file, part.start, part.stop)
+        if start >= part.stop:
+            return CountedRange(part.stop, part.stop, 0, 0)
+        stop = _first_line_start(file, part.stop, file.size())
+        if start == 0 and file.read_at(len(BOM), 0) == BOM:
+            start = len(BOM)
+        lines, rows = _count(file, start, stop)
+    return CountedRange(start, stop, lines, rows)
+
+
+def _first_line_start(file: Any, offset: int, end: int) -> int:
+    """The first byte from `offset` on that starts a line; `end` when that is not before it."""
+    if offset == 0:
+        return 0
+    at = offset - 1
+    while at < end:
+        chunk = file.read_at(min(SEEK_BYTES, end - at), at)
+        found = chunk.find(b"\n")
+        if found >= 0:
+            return int(at + found + 1)
+        if not chunk:
+            break
+        at += len(chunk)
+    return end
+
+
+def _count(file: Any, start: int, stop: int) -> tuple[int, int]:
+    """Lines and rows between two line starts; the last line of a file may lack its line end."""
+    tally = LineTally()
+    file.seek(start)
+    left = stop - start
+    while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+        left -= len(chunk)
+        tally.add(chunk)
+    return tally.lines + tally.unfinished, tally.rows + tally.unfinished_row
+
+
+class LineTally:
+    """Counts lines and rows in a stream of chunks that are cut anywhere."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        """Finished lines."""
+        self.rows = 0
+        """Finished lines that hold more than whitespace."""
+        self.unfinished = False
+        """Has a line begun that is not finished?"""
+        self.unfinished_row = False
+        """And does it hold more than whitespace, as far as it goes?"""
+
+    def add(self, chunk: bytes) -> None:
+        """Count the lines that `chunk`, which is not empty, finishes."""
+        array = np.frombuffer(chunk, np.uint8)
+        ends = np.flatnonzero(array == NEWLINE)
+        if not len(ends):
+            self.unfinished = True
+            self.unfinished_row = self.unfinished_row or bool(chunk.strip())
+            return
+        first, last = int(ends[0]), int(ends[-1])
+        self.lines += len(ends)
+        self.rows += self.unfinished_row or bool(chunk[:first].strip())
+        starts = ends[:-1] + 1
+        # Few lines start with whitespace, so looking at one byte settles nearly all of them.
+        doubtful = np.flatnonzero(array[starts] <= SPACE)
+        blank = sum(not chunk[starts[i] : ends[i + 1]].strip() for i in doubtful)
+        self.rows += len(starts) - blank
+        tail = chunk[last + 1 :]
+        self.unfinished = bool(tail)
+        self.unfinished_row = bool(tail.strip())

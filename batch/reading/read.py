@@ -1,0 +1,147 @@
+"""One shard -> its table of canonical columns."""
+
+from collections.abc import Callable, Iterator, Sequence, Set
+from hashlib import blake2b
+from itertools import islice
+from typing import NamedTuple
+
+import orjson
+import pyarrow as pa
+
+from batch.reading.columns import HASH_BYTES, ID_HASH_BYTES, PROMPT_TOKENS, READ_SCHEMA
+from batch.reading.ids import RowId, row_id
+from batch.reading.invalid import InvalidRow
+from batch.reading.records import Record, shard_records
+from batch.reading.shapes import REQUEST_COLUMNS, Shaper, is_batch_line
+from batch.reading.shard import Shard
+from schemas.job import InputSpec
+
+# Rows held as Python objects at a time. A 16 MiB shard of short rows, held whole, took 1.1 GB: what orjson
+# writes was measured to occupy 4 kB a result, however short, for as long as it is kept.
+BATCH_ROWS = 2048
+
+TokenCounter = Callable[[Sequence[str]], Sequence[int]]
+"""Tokens of each of these texts."""
+
+
+def read_shard(shard: Shard, spec: InputSpec, count_tokens: TokenCounter) -> pa.Table:
+    """Read a shard into a table of READ_SCHEMA: every row, good or invalid, in input order.
+
+    `count_tokens` is called once, with the whole prompt text of each good row. Raises InputError when the
+    file cannot be read or has changed since its shards were found, SpecError for a template or params that
+    cannot be used; never for what a row holds.
+    """
+    shaper = Shaper(spec)
+    rows = (
+        _row(shard, number, line, record, shaper, spec.id_column)
+        for number, (line, record) in enumerate(shard_records(shard), shard.first_row)
+    )
+    return _table(rows, count_tokens)
+
+
+class _Row(NamedTuple):
+    """One row of the table, in the order of READ_SCHEMA."""
+
+    row: int
+    line: int
+    id: str
+    id_hash: int | None
+    text: str | None = None
+    url: str | None = None
+    body: bytes | None = None
+    counted: str | None = None
+    """Text whose tokens become `prompt_tokens`."""
+    max_tokens: int | None = None
+    hash: bytes | None = None
+    deterministic: bool = False
+    asked: str | None = None
+    carry: bytes | None = None
+    error_kind: str | None = None
+    error_message: str | None = None
+
+
+def _row(
+    shard: Shard, number: int, line: int, record: Record | InvalidRow, shaper: Shaper, id_column: str | None
+) -> _Row:
+    own: RowId | None = None
+    if isinstance(record, InvalidRow):
+        return _invalid(shard, number, line, own, record, None)
+    used: Set[str] = REQUEST_COLUMNS if shaper.template is None else frozenset()
+    try:
+        own = row_id(record, id_column, batch_line=shaper.template is None and is_batch_line(record))
+        shaped = shaper.shape(record)
+        used = shaped.used
+        body = orjson.dumps(shaped.body)
+        ordered = orjson.dumps(shaped.body, option=orjson.OPT_SORT_KEYS)
+        carry = _carry(record, own, used)
+    except InvalidRow as fault:
+        return _invalid(shard, number, line, own, fault, _carry_or_none(record, own, used))
+    except orjson.JSONEncodeError:
+        # orjson reads deeper nesting than it writes.
+        too_deep = InvalidRow("invalid_json", "nested too deeply")
+        return _invalid(shard, number, line, own, too_deep, _carry_or_none(record, own, used))
+    return _Row(
+        row=number,
+        line=line,
+        id=f"{shard.name}:{line}" if own is None else own.id,
+        id_hash=_id_hash(own),
+        text=shaped.text,
+        url=shaped.url,
+        body=body,
+        counted=shaped.counted,
+        max_tokens=shaped.max_tokens,
+        hash=blake2b(shaped.url.encode() + ordered, digest_size=HASH_BYTES).digest(),
+        deterministic=shaped.deterministic,
+        asked=shaped.asked,
+        carry=carry,
+    )
+
+
+def _invalid(shard: Shard, number: int, line: int, own: RowId | None, fault: InvalidRow, carry: bytes | None) -> _Row:
+    return _Row(
+        row=number,
+        line=line,
+        id=f"{shard.name}:{line}" if own is None else own.id,
+        id_hash=_id_hash(own),
+        carry=carry,
+        error_kind=fault.kind,
+        error_message=f"{shard.name}:{line}: {fault.message}",
+    )
+
+
+def _id_hash(own: RowId | None) -> int | None:
+    if own is None:
+        return None
+    return int.from_bytes(blake2b(own.id.encode(), digest_size=ID_HASH_BYTES).digest(), "little")
+
+
+def _carry(record: Record, own: RowId | None, used: Set[str]) -> bytes | None:
+    """The columns that are neither the id nor in the request."""
+    column = None if own is None else own.column
+    rest = {key: value for key, value in record.items() if key not in used and key != column}
+    return orjson.dumps(rest) if rest else None
+
+
+def _carry_or_none(record: Record, own: RowId | None, used: Set[str]) -> bytes | None:
+    try:
+        return _carry(record, own, used)
+    except orjson.JSONEncodeError:
+        # The row is invalid already; what cannot be written cannot be carried.
+        return None
+
+
+def _table(rows: Iterator[_Row], count_tokens: TokenCounter) -> pa.Table:
+    at = READ_SCHEMA.get_field_index(PROMPT_TOKENS)
+    schema = READ_SCHEMA.remove(at)
+    batches: list[pa.RecordBatch] = []
+    texts: list[str] = []
+    counted: list[bool] = []
+    while some := list(islice(rows, BATCH_ROWS)):
+        columns = dict(zip(_Row._fields, zip(*some, strict=True), strict=True))
+        batches.append(pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema))
+        texts += [text for text in columns["counted"] if text is not None]
+        counted += [text is not None for text in columns["counted"]]
+    counts = iter(count_tokens(texts))
+    tokens = pa.array([next(counts) if good else None for good in counted], pa.int32())
+    table = pa.Table.from_batches(batches, schema).unify_dictionaries().combine_chunks()
+    return table.add_column(at, READ_SCHEMA.field(at), tokens)

@@ -1,0 +1,68 @@
+"""The records of a shard, as the file has them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from batch.errors import InputError
+from batch.reading.invalid import InvalidRow, type_name
+from batch.reading.parquet import parquet_records
+from batch.reading.shard import Shard
+from batch.reading.sources import open_file, reading
+
+Record = dict[str, Any]
+
+
+def shard_records(shard: Shard) -> Iterator[tuple[int, Record | InvalidRow]]:
+    """Yield (line, record) for each of the shard's rows, in order; what is no record comes as its fault.
+
+    Raises InputError when the file cannot be read or no longer has the rows it was counted to have.
+    """
+    match shard.format:
+        case "parquet":
+            records = parquet_records(shard)
+        case "jsonl":
+            records = ((line, _parsed(raw)) for line, raw in _lines(shard))
+        case "csv":
+            records = (_spooled(raw) for _, raw in _lines(shard))
+    read = 0
+    for read, record in enumerate(records, 1):
+        yield record
+        if read == shard.rows:
+            return
+    raise InputError(
+        f"{shard.name}: changed during the run, {read} rows where {shard.rows} were counted; start again with --fresh"
+    )
+
+
+def _lines(shard: Shard) -> Iterator[tuple[int, bytes]]:
+    """Lines that hold more than whitespace, each with its number."""
+    with reading(shard.name), open_file(shard.location) as file:
+        data: bytes = file.read_at(shard.stop - shard.start, shard.start)
+    for line, raw in enumerate(data.split(b"\n"), shard.first_line):
+        if raw and not raw.isspace():
+            yield line, raw
+
+
+def _parsed(raw: bytes) -> Record | InvalidRow:
+    try:
+        record = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return _not_json(raw, error)
+    if type(record) is dict:
+        return record
+    return InvalidRow("wrong_type", f"a row must be a JSON object, not {type_name(record)}")
+
+
+def _not_json(raw: bytes, error: orjson.JSONDecodeError) -> InvalidRow:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as undecodable:
+        return InvalidRow("invalid_encoding", f"not UTF-8 at byte {undecodable.start + 1} of the line")
+    return InvalidRow("invalid_json", f"not JSON: {error.msg} (column {error.colno})")
+
+
+def _spooled(raw: bytes) -> tuple[int, Record | InvalidRow]:
+    line, record, *fault = orjson.loads(raw)
+    return line, InvalidRow(*fault) if fault else record

@@ -1,0 +1,156 @@
+"""Stable shards: the same input is always cut at the same places."""
+
+from builtins import map as map_here
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pyarrow.parquet as pq
+
+from batch.errors import InputError
+from batch.reading.present import check_columns
+from batch.reading.ranges import CountedRange, TextRange, count_range, cut
+from batch.reading.shard import Shard
+from batch.reading.sources import Source, find_sources, open_file, reading
+from batch.reading.spool import Spooling, spool_file
+from schemas.job import InputSpec
+
+# Enough shards for a small cluster, each small enough to hold a few times over, none too small to be worth a task.
+SHARDS_WANTED = 32
+MIN_SHARD_BYTES = 1 << 20
+MAX_SHARD_BYTES = 16 << 20
+MAX_PARQUET_ROWS = 20_000
+# Long rows: 20,000 prompts of 100 kB would fill a worker's memory.
+MAX_PARQUET_BYTES = 64 << 20
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+class Mapper(Protocol):
+    """Calls a function once per item and gives the results in order; all of it can be pickled."""
+
+    def __call__(self, function: Callable[[Given], Made], items: Iterable[Given], /) -> Iterable[Made]: ...
+
+
+def find_shards(
+    spec: InputSpec,
+    spool: Path,
+    *,
+    map: Mapper = map_here,  # noqa: A002 - it stands in for the builtin
+) -> list[Shard]:
+    """Cut the input into shards, in input order, rows numbered from 0 over all files, `spec.limit` applied.
+
+    No file is read whole into memory. Line files are cut at line ends; compressed files and CSV are first
+    streamed into `spool`. `map` spreads the spooling of files and the counting of byte ranges; with a limit,
+    only as much as needed is counted, here.
+
+    Raises InputError for an input that is missing, unreadable, of an unknown kind or without rows, and for
+    a column that the spec names and no row has; SpecError for a prompt template or parameters that cannot be
+    used; StorageError when the spool cannot be written.
+    """
+    sources = find_sources(spec)
+    packed = [s for s in sources if s.compression is not None or s.format == "csv"]
+    spooled = dict(zip(packed, map(spool_file, [Spooling(s, spool, spec.limit) for s in packed]), strict=True))
+    texts = [_Text(s, *_stored(s, spooled.get(s))) for s in sources if s.format != "parquet"]
+    total = sum(text.size for text in texts)
+    target = min(max(total // SHARDS_WANTED, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
+    ranges = {text.source: list(cut(text.location, text.size, target)) for text in texts}
+    count = map if spec.limit is None else map_here
+    counted = iter(count(count_range, [part for parts in ranges.values() for part in parts]))
+    shards: list[Shard] = []
+    rows = 0
+    for shard in _pieces(sources, ranges, counted):
+        if spec.limit is not None and rows >= spec.limit:
+            break
+        kept = shard.rows if spec.limit is None else min(shard.rows, spec.limit - rows)
+        shards.append(replace(shard, index=len(shards), first_row=rows, rows=kept))
+        rows += kept
+    if not shards:
+        raise InputError(f"{_shown(spec)}: no rows; the input is empty")
+    check_columns(spec, shards)
+    return shards
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A line file: the source itself or what it was spooled into."""
+
+    source: Source
+    location: str
+    size: int
+
+
+def _stored(source: Source, spooled: Path | None) -> tuple[str, int]:
+    if spooled is None:
+        return source.location, source.size
+    location = str(spooled.absolute())
+    return location, spooled.stat().st_size
+
+
+def _shown(spec: InputSpec) -> str:
+    return spec.path if isinstance(spec.path, str) else ", ".join(spec.path)
+
+
+def _pieces(
+    sources: Sequence[Source], ranges: dict[Source, list[TextRange]], counted: Iterator[CountedRange]
+) -> Iterator[Shard]:
+    """Shards that hold rows, not yet numbered over the whole input."""
+    for source in sources:
+        if source.format == "parquet":
+            yield from _parquet_pieces(source)
+            continue
+        line = 1
+        for part in ranges[source]:
+            found = next(counted)
+            if found.rows:
+                yield Shard(
+                    index=0,
+                    location=part.location,
+                    name=source.name,
+                    format=source.format,
+                    start=found.start,
+                    stop=found.stop,
+                    first_row=0,
+                    rows=found.rows,
+                    first_line=line,
+                )
+            line += found.lines
+
+
+def _parquet_pieces(source: Source) -> Iterator[Shard]:
+    with reading(source.location), open_file(source.location) as file:
+        metadata = pq.ParquetFile(file).metadata
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        sizes = [group.num_rows for group in groups]
+        stored = sum(group.total_byte_size for group in groups)
+    rows = sum(sizes)
+    fitting = MAX_PARQUET_BYTES * rows // max(stored, 1)
+    for start, stop in _joined(sizes, max(1, min(MAX_PARQUET_ROWS, fitting))):
+        yield Shard(
+            index=0,
+            location=source.location,
+            name=source.name,
+            format="parquet",
+            start=start,
+            stop=stop,
+            first_row=0,
+            rows=stop - start,
+            first_line=start + 1,
+        )
+
+
+def _joined(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of at most `most` rows: small row groups joined, big ones cut."""
+    start = end = 0
+    for size in sizes:
+        if end > start and end + size - start > most:
+            yield start, end
+            start = end
+        end += size
+        while end - start > most:
+            yield start, start + most
+            start += most
+    if end > start:
+        yield start, end

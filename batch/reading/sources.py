@@ -1,0 +1,210 @@
+"""Which files an input names, and how each is opened."""
+
+import fnmatch
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+from urllib.parse import quote, unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.fs
+
+from batch.errors import InputError
+from schemas.job import InputSpec
+
+Format = Literal["jsonl", "parquet", "csv"]
+
+FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".csv": "csv"}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+SUPPORTED = ".jsonl or .csv (also with .gz or .zst), .parquet"
+WILDCARDS = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input file."""
+
+    location: str
+    """Absolute local path, or URI."""
+
+    name: str
+    """What ids and messages call it: its basename, and as much of its folder as tells it from the others."""
+
+    format: Format
+    """How its rows are written."""
+
+    compression: str | None
+    """`gzip`, `zstd` or none."""
+
+    size: int
+    """Bytes, as stored."""
+
+    mtime_ns: int | None
+    """Last change, nanoseconds since the epoch; `None` where the store does not say."""
+
+
+def find_sources(spec: InputSpec) -> list[Source]:
+    """List the files that `spec.path` names: a list in its order, folders and globs sorted by path.
+
+    A file named twice is read once. Raises InputError for a path that is not there, a glob or folder
+    without a supported file, and a file of an unknown kind.
+    """
+    paths = (spec.path,) if isinstance(spec.path, str) else spec.path
+    if not paths:
+        raise InputError("input.path: the list is empty; name at least one file")
+    found = {source.location: source for path in paths for source in _expand(path)}
+    return _named(list(found.values()))
+
+
+def fingerprint_inputs(spec: InputSpec) -> list[dict[str, str | int | None]]:
+    """Path, size and mtime_ns of every input file, in reading order: equal as long as the input is the same."""
+    return [{"path": s.location, "size": s.size, "mtime_ns": s.mtime_ns} for s in find_sources(spec)]
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what goes wrong while reading `name` into a one-line InputError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such file; check input.path") from error
+    except PermissionError as error:
+        raise InputError(f"{name}: may not be read; check its permissions") from error
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{name}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+def filesystem_of(location: str) -> tuple[Any, str]:
+    """The pyarrow filesystem of a location, and the path within it."""
+    if "://" not in location:
+        return pa.fs.LocalFileSystem(), location
+    filesystem, path = pa.fs.FileSystem.from_uri(location)
+    return filesystem, path
+
+
+def open_file(location: str) -> Any:
+    """A seekable pyarrow file. Raises what pyarrow raises."""
+    filesystem, path = filesystem_of(location)
+    return filesystem.open_input_file(path)
+
+
+def open_stream(location: str, compression: str | None) -> Any:
+    """A pyarrow stream of the file's decompressed bytes. Raises what pyarrow raises."""
+    filesystem, path = filesystem_of(location)
+    return filesystem.open_input_stream(path, compression=compression)
+
+
+def _expand(path: str) -> Iterator[Source]:
+    """The files of one path, glob, folder or URI."""
+    if "://" in path and urlsplit(path).password is not None:
+        raise InputError("input.path: holds a password, which a run directory must not; use the environment")
+    with reading(path):
+        filesystem, inner = filesystem_of(path if "://" in path else _absolute(path))
+        kind = filesystem.get_file_info(inner).type
+        if kind == pa.fs.FileType.File:
+            if _format(inner) is None:
+                raise InputError(f"{path}: unknown kind of file; input.path takes {SUPPORTED}")
+            infos = [filesystem.get_file_info(inner)]
+        elif kind == pa.fs.FileType.Directory:
+            infos = _files_below(filesystem, inner)
+            if not infos:
+                raise InputError(f"{path}: no supported file in this folder; input.path takes {SUPPORTED}")
+        elif WILDCARDS.isdisjoint(inner):
+            raise InputError(f"{path}: no such file; check input.path")
+        else:
+            infos = _matches(filesystem, inner)
+            if not infos:
+                raise InputError(f"{path}: no supported file matches; input.path takes {SUPPORTED}")
+    for info in infos:
+        compression = COMPRESSIONS.get(posixpath.splitext(info.path)[1].lower())
+        file_format = _format(info.path)
+        assert file_format is not None
+        location = _location(path, inner, info.path)
+        yield Source(location, info.base_name, file_format, compression, info.size or 0, info.mtime_ns)
+
+
+def _absolute(path: str) -> str:
+    # Tasks in other processes have other working directories. `Path.resolve` would also follow links.
+    return os.path.abspath(path)  # noqa: PTH100
+
+
+def _format(path: str) -> Format | None:
+    stem, extension = posixpath.splitext(path)
+    if extension.lower() not in COMPRESSIONS:
+        return FORMATS.get(extension.lower())
+    inner = FORMATS.get(posixpath.splitext(stem)[1].lower())
+    return None if inner == "parquet" else inner
+
+
+def _files_below(filesystem: Any, folder: str) -> list[Any]:
+    """Supported files at any depth, sorted by path; names that start with a dot are hidden."""
+    selector = pa.fs.FileSelector(folder, recursive=True)
+    prefix = len(folder.rstrip("/")) + 1
+    return sorted(
+        (
+            info
+            for info in filesystem.get_file_info(selector)
+            if info.type == pa.fs.FileType.File
+            and _format(info.path) is not None
+            and not any(part.startswith(".") for part in info.path[prefix:].split("/"))
+        ),
+        key=lambda info: str(info.path),
+    )
+
+
+def _matches(filesystem: Any, pattern: str) -> list[Any]:
+    """Supported files that a glob names, sorted by path. `**` stands for any folders, also none."""
+    parts = pattern.split("/")
+    literal = next(i for i, part in enumerate(parts) if not WILDCARDS.isdisjoint(part))
+    base = "/".join(parts[:literal]) or "/"
+    if filesystem.get_file_info(base).type != pa.fs.FileType.Directory:
+        return []
+    wanted = parts[literal:]
+    if len(wanted) > 1:
+        found = _files_below(filesystem, base)
+    else:
+        listed = filesystem.get_file_info(pa.fs.FileSelector(base))
+        found = [i for i in listed if i.type == pa.fs.FileType.File and _format(i.path) is not None]
+        found.sort(key=lambda info: str(info.path))
+    prefix = len(base.rstrip("/")) + 1
+    return [info for info in found if _fits(info.path[prefix:].split("/"), wanted)]
+
+
+def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    if not wanted:
+        return not parts
+    if wanted[0] == "**":
+        return _fits(parts, wanted[1:]) or (bool(parts) and _fits(parts[1:], wanted))
+    if not parts or (parts[0].startswith(".") and not wanted[0].startswith(".")):
+        return False
+    return fnmatch.fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
+
+
+def _location(asked: str, inner: str, found: str) -> str:
+    """The address of `found`, a path within the filesystem where `asked` is `inner`.
+
+    >>> _location("s3://bucket/a/*.csv?region=eu", "bucket/a/*.csv", "bucket/a/b c.csv")
+    's3://bucket/a/b%20c.csv?region=eu'
+    """
+    if "://" not in asked:
+        return found
+    # In a URI `?` starts the query, so it is no wildcard there.
+    address, question, query = asked.partition("?")
+    root = unquote(address).rstrip("/").removesuffix(inner.rstrip("/"))
+    return f"{root}{quote(found)}{question}{query}"
+
+
+def _named(sources: list[Source]) -> list[Source]:
+    """Lengthen the names of files that share a basename until they differ."""
+    times = Counter(source.name for source in sources)
+    alike = [source.location.split("/") for source in sources if times[source.name] > 1]
+    if not alike:
+        return sources
+    shared = 0
+    while len({tuple(parts[: shared + 1]) for parts in alike}) == 1:
+        shared += 1
+    return [replace(s, name="/".join(s.location.split("/")[shared:])) if times[s.name] > 1 else s for s in sources]

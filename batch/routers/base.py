@@ -1,0 +1,32 @@
+"""What a router is, and what embeds prompts for those that need it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Router(Protocol):
+    """Scores prompts; the higher, the more a prompt needs the model of that column.
+
+    `models` says what the columns mean. With one column per model, each is the predicted quality of that
+    model's answer, a probability. A pair router has one column: how likely the strongest model's answer wins.
+    """
+
+    models: tuple[str, ...]
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Return scores of shape `(len(prompts), len(models))`, rows in the order of `prompts`.
+
+        A prompt's scores depend on that prompt alone: not on its neighbours, the clock or earlier calls.
+        """
+        ...
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return vectors of shape `(len(texts), dimension)`, in the order of `texts`."""
+        ...

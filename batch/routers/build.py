@@ -1,0 +1,85 @@
+"""From a router's spec to the router, in one place."""
+
+from pathlib import Path
+from typing import assert_never
+
+from batch.errors import SpecError
+from batch.routers.base import Router
+from schemas.routers import (
+    ConstantRouterSpec,
+    CorrectnessRouterSpec,
+    ImportRouterSpec,
+    LengthRouterSpec,
+    RandomRouterSpec,
+    RouterSpec,
+    RulesRouterSpec,
+)
+
+# What `router-<kind>-<cutoff>` in a row may name: these need nothing but their defaults.
+_ROW_ROUTERS: dict[str, RouterSpec] = {
+    "random": RandomRouterSpec(kind="random"),
+    "constant": ConstantRouterSpec(kind="constant"),
+    "length": LengthRouterSpec(kind="length"),
+    "correctness": CorrectnessRouterSpec(),
+}
+ROW_KINDS = tuple(_ROW_ROUTERS)
+
+
+def build_router(spec: RouterSpec, models: tuple[str, ...], seed: int, threads: int | None = None) -> Router:
+    """Build the router for a job's `models`, cheapest first; `threads` are torch's, for routers that use it.
+
+    Raises SpecError, in one line, for whatever the spec names that is missing or does not fit.
+    """
+    match spec:
+        case RandomRouterSpec():
+            from batch.routers.random import RandomRouter
+
+            return RandomRouter(models[-1], seed)
+        case ConstantRouterSpec():
+            from batch.routers.constant import ConstantRouter
+
+            return ConstantRouter(models[-1], spec.value)
+        case LengthRouterSpec():
+            from batch.routers.length import LengthRouter
+
+            return LengthRouter(models[-1], spec.midpoint)
+        case RulesRouterSpec():
+            from batch.routers.rules import RulesRouter
+
+            return RulesRouter(models, spec)
+        case CorrectnessRouterSpec():
+            return _correctness(spec, models, threads)
+        case ImportRouterSpec():
+            from batch.routers.imported import import_router
+
+            return import_router(spec.path, spec.options, models)
+        case _:
+            assert_never(spec)
+
+
+def for_kind(kind: str) -> RouterSpec | None:
+    """Return the spec of a router that a row asks for by kind alone; `None` for one that needs more."""
+    return _ROW_ROUTERS.get(kind)
+
+
+def _correctness(spec: CorrectnessRouterSpec, models: tuple[str, ...], threads: int | None) -> Router:
+    from batch.routers.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+    from batch.routers.correctness import CorrectnessRouter, head_mixture
+    from batch.routers.embedder import LocalEmbedder, encoder_folder, encoder_sha256
+
+    checkpoint = load_checkpoint(Path(spec.checkpoint) if spec.checkpoint else DEFAULT_CHECKPOINT)
+    head_mixture(models, checkpoint.config)  # a model it does not know is refused before the slow part
+    trained_on = checkpoint.config.encoder
+    folder = encoder_folder(spec.embedder.model)
+    if encoder_sha256(folder) != trained_on.sha256:
+        raise SpecError(
+            f"router.embedder.model: {folder} is not the encoder that the checkpoint was trained on, {trained_on.name}"
+        )
+    embedder = LocalEmbedder(
+        folder,
+        layer=trained_on.layer,
+        max_tokens=trained_on.max_tokens,
+        batch_tokens=spec.batch_tokens,
+        threads=threads,
+    )
+    return CorrectnessRouter(models, checkpoint, embedder)

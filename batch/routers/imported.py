@@ -1,0 +1,38 @@
+"""A router of the user's own, named by its import path."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, cast
+
+from batch.errors import SpecError
+from batch.routers.base import Router
+
+
+def import_router(path: str, options: Mapping[str, Any], models: tuple[str, ...]) -> Router:
+    """Build the class at `path`, written `package.module:Class`, with `options` as keyword arguments.
+
+    The class says with `models` what its columns mean: one column, or one for each model it knows, the
+    cheapest and the strongest of `models` among them. Raises SpecError, in one line, where the module, the
+    class or either of its two members is missing, where its constructor refuses, or where `models` does not fit.
+    """
+    module_name, _, class_name = path.partition(":")
+    try:
+        module = import_module(module_name)
+    except ImportError as error:
+        raise SpecError(f"router.path: cannot import {module_name!r}: {error}; is it on PYTHONPATH?") from error
+    made = getattr(module, class_name, None)
+    if not isinstance(made, type):
+        raise SpecError(f"router.path: the module {module_name!r} has no class {class_name!r}")
+    if not callable(getattr(made, "score", None)):
+        raise SpecError(f"router.path: {path} has no method `score(prompts)`, so it is no router")
+    try:
+        router = made(**options)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"router.options: {path} refuses them: {error}") from error
+    columns = getattr(router, "models", None)
+    if not isinstance(columns, tuple) or not columns:
+        raise SpecError(f"router.path: {path} needs `models`, a tuple that names the columns of its scores")
+    missing = [name for name in (models[0], models[-1]) if name not in columns]
+    if len(columns) > 1 and missing:
+        raise SpecError(f"router.path: {path} has no column for {missing[0]!r}, only for {', '.join(columns)}")
+    return cast("Router", router)

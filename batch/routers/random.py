@@ -1,0 +1,26 @@
+"""A score by lot: the baseline of every comparison."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A float32 in [0, 1) holds 24 bits exactly; one more, and the largest values round up to 1.
+_BITS = 24
+
+
+class RandomRouter:
+    """Scores uniform on [0, 1), drawn from the prompt's own hash: the same whatever batch it comes in.
+
+    Equal prompts get equal scores, and another seed deals all of them anew.
+    """
+
+    def __init__(self, strongest: str, seed: int) -> None:
+        self.models: tuple[str, ...] = (strongest,)
+        self._key = blake2b(str(seed).encode()).digest()
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        drawn = (blake2b(prompt.encode(), digest_size=_BITS // 8, key=self._key).digest() for prompt in prompts)
+        scores = np.fromiter((int.from_bytes(d) for d in drawn), dtype=np.float32, count=len(prompts))
+        return (scores / np.float32(2**_BITS)).reshape(-1, 1)

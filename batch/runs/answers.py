@@ -1,0 +1,80 @@
+"""Which outcome stands for a row, over all the journals of its shard."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import NamedTuple
+
+from batch.runs.layout import Layout
+from batch.runs.parts import routed_rows
+from batch.runs.replay import Outcome, OutcomeReader, Replay, replay
+
+
+class Answer(NamedTuple):
+    """An outcome and the model it came from."""
+
+    model: str
+    outcome: Outcome
+
+
+class Answers:
+    """What the routed parts and journals of one shard say about its rows.
+
+    Attributes:
+        planned: the model each routed row was planned for.
+        replays: the journals, by model.
+    """
+
+    def __init__(
+        self, layout: Layout, shard: int, models: Sequence[str], fallbacks: Mapping[str, Sequence[str]]
+    ) -> None:
+        """Read the shard's journals; outcomes stay on disk.
+
+        Args:
+            models: all of the job's.
+            fallbacks: models to which a model's rows may have gone instead, in order.
+        """
+        self.planned: dict[int, str] = {}
+        self.replays: dict[str, Replay] = {}
+        self._fallbacks = fallbacks
+        self._readers: dict[str, OutcomeReader] = {}
+        for model in models:
+            self.planned |= dict.fromkeys(routed_rows(layout.routed(model, shard)), model)
+            self.replays[model] = replay(layout.journal(shard, model))
+        with ExitStack() as stack:
+            for model, journal in self.replays.items():
+                self._readers[model] = stack.enter_context(journal.open_outcomes())
+            self._open = stack.pop_all()
+
+    def find(self, row: int) -> Answer | None:
+        """The outcome that stands: of the planned model and its fallbacks the one that answered, else the last tried.
+
+        An outcome under any other model is what an older plan paid for; it does not count.
+        """
+        last: str | None = None
+        for model in self._chain(row):
+            if row in self.replays[model].ok:
+                return Answer(model, self._readers[model].read(row))
+            if row in self._readers[model]:
+                last = model
+        return Answer(last, self._readers[last].read(row)) if last is not None else None
+
+    def sent(self, row: int) -> int:
+        """Requests sent for a row so far. An attempt's number goes on counting where a row falls back."""
+        return max((self.replays[model].attempts.get(row, 0) for model in self._chain(row)), default=0)
+
+    def _chain(self, row: int) -> tuple[str, ...]:
+        planned = self.planned.get(row)
+        return () if planned is None else (planned, *self._fallbacks.get(planned, ()))
+
+    def close(self) -> None:
+        """Let go of the journals."""
+        self._open.close()
+
+    def __enter__(self) -> "Answers":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

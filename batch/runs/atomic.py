@@ -1,0 +1,90 @@
+"""Files that are there whole or not at all, also after a power cut."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from batch.errors import StorageError
+
+PRIVATE_FOLDER = 0o700
+
+# File names end at 255 bytes, and the temporary one adds some of its own.
+_LONGEST_STEM = 120
+
+
+def storage_error(path: Path, error: OSError, doing: str = "write") -> StorageError:
+    """What to raise for `error`: one line with the path and the system's own words."""
+    return StorageError(f"cannot {doing} {path}: {error.strerror or error}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; what the block wrote there becomes `path` when the block ends.
+
+    The content is on disk before it gets the name, and the name is on disk before this returns. When the
+    block raises, or is killed, an older `path` stays as it was. Missing folders are made. Mode 0600.
+
+    Raises:
+        StorageError: for every OSError, also one from the block itself.
+    """
+    try:
+        make_folder(path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=_temp_prefix(path), suffix=".tmp", dir=path.parent)
+        os.close(descriptor)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    temp = Path(name)
+    try:
+        yield temp
+        sync(temp)
+        temp.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Make `path` hold `data`, atomically. Raises StorageError."""
+    with replacing(path) as temp:
+        temp.write_bytes(data)
+
+
+def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
+    """Make `folder` and its missing parents, all with `mode`, and put their names on disk. Raises OSError."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent, mode)
+    folder.mkdir(mode=mode, exist_ok=True)
+    sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold the file's content, or the folder's list of names. Raises OSError.
+
+    A failed fsync must not be tried again: the kernel may have dropped the pages and the next call would succeed.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def leftovers(path: Path) -> Iterator[Path]:
+    """Temporary files that killed writers of `path` left beside it."""
+    if path.parent.is_dir():
+        prefix = _temp_prefix(path)
+        yield from (p for p in path.parent.iterdir() if p.name.startswith(prefix) and p.name.endswith(".tmp"))
+
+
+def is_temporary(path: Path) -> bool:
+    """Was this left by a writer that was killed?"""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def _temp_prefix(path: Path) -> str:
+    return f".{path.name[:_LONGEST_STEM]}."

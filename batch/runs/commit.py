@@ -1,0 +1,313 @@
+"""A shard's journals become its part of the output: one result for each input row, in order."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+import orjson
+
+from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
+from batch.runs.answers import Answer, Answers
+from batch.runs.atomic import write_bytes
+from batch.runs.layout import Layout
+from batch.runs.parts import iter_part
+from batch.runs.replay import OK, Sent
+from batch.runs.result import Result, content_of
+from batch.runs.verdicts import Verdicts, read_verdicts
+from batch.runs.writers import part_writer
+from schemas.job import OutputSpec
+from schemas.reports import Ambiguous
+from schemas.results import ErrorInfo, Status
+
+AttemptOutcome = Literal["ok", "throttled", "error"]
+
+Cost = Callable[[str, int | None, int | None], Decimal | None]
+"""Dollars of an answer by (model, prompt tokens, completion tokens); `None`: unknown."""
+
+UNSENT = ErrorInfo(kind="unsent", message="the run ended before this row was sent")
+
+UNKNOWN_ENDPOINT = "unknown"
+
+_ATTEMPT_OUTCOMES: Final[Mapping[str, AttemptOutcome]] = {OK: "ok", RateLimited.kind: "throttled"}
+_NOTHING = Decimal(0)
+
+
+class _Row(NamedTuple):
+    """What a commit needs of a scored row; columns that the part lacks are null."""
+
+    row: int
+    id: str
+    score: float | None
+    carry: bytes | None
+    error_kind: str | None
+    error_message: str | None
+    pinned: str | None
+    prompt_tokens: int | None
+    max_tokens: int | None
+
+
+class Counts(Protocol):
+    """What a commit feeds; `batch.costs.ledger.Ledger` is one."""
+
+    def add_attempt(self, model: str, endpoint: str, outcome: AttemptOutcome) -> None:
+        """One request ended so."""
+
+    def add_row(
+        self,
+        status: Status,
+        model: str | None,
+        endpoint: str | None,
+        prompt_tokens: int | None,
+        completion_tokens: int | None,
+        latency: float | None,
+        error_kind: str | None,
+        deduplicated: bool,
+        *,
+        pinned: bool,
+    ) -> None:
+        """One row ended so."""
+
+    def to_json(self) -> bytes:
+        """Everything counted, as a JSON object."""
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Stored for each committed shard, last of all: while it is not there, the shard is committed again."""
+
+    rows: int
+    """Results in the part."""
+    ledger: bytes
+    """The counts, as a JSON object."""
+    ambiguous: tuple[Ambiguous, ...] = ()
+    """Requests whose end nobody saw, of all sittings; their cost is an upper bound."""
+    notes: tuple[str, ...] = ()
+    """Damage found in the journals."""
+
+
+def read_commit(layout: Layout, shard: int) -> Committed | None:
+    """What was stored when `shard` was committed; `None`: it was not."""
+    try:
+        stored = orjson.loads(layout.commit(shard).read_bytes())
+    except FileNotFoundError:
+        return None
+    return Committed(
+        rows=stored["rows"],
+        ledger=orjson.dumps(stored["ledger"]),
+        ambiguous=tuple(Ambiguous.model_validate(a) for a in stored["ambiguous"]),
+        notes=tuple(stored["notes"]),
+    )
+
+
+def commit_shard(
+    layout: Layout,
+    shard: int,
+    *,
+    models: Sequence[str],
+    fallbacks: Mapping[str, Sequence[str]],
+    output: OutputSpec,
+    cost: Cost,
+    ledger: Counts,
+    unsent: ErrorInfo = UNSENT,
+    elsewhere: Callable[[int], Answer | None] = lambda _: None,
+) -> Committed:
+    """Write the part of `shard` and then its commit record. Done again, it writes the same bytes.
+
+    The scored part gives the rows and their order, the routed parts each row's model, the journals its outcome. A row
+    with no outcome is `unsent`. The verdicts say which rows repeat an id, which makes them `invalid`, and which
+    share another row's answer, which then costs nothing.
+
+    Args:
+        models: all of the job's.
+        fallbacks: models to which a model's rows may have gone instead.
+        output: format, and whether input columns are carried.
+        cost: prices.
+        ledger: an empty one; it takes every attempt and row of this shard and is stored in the record.
+        unsent: why rows were not sent that no outcome speaks of.
+        elsewhere: the answer of a row in another shard, for rows that share it.
+
+    Raises:
+        StorageError: something cannot be read or written; the shard is then not committed.
+    """
+    rows = 0
+    ambiguous: list[Ambiguous] = []
+    with Answers(layout, shard, models, fallbacks) as answers:
+        judge = _Judge(answers, _verdicts(layout, shard), elsewhere, cost, unsent)
+        lost = _lost(answers)
+        with part_writer(layout, shard, output) as write:
+            for given in _rows(layout.scored(shard)):
+                result = judge.result(given)
+                write(result if output.carry else result._replace(carry=None))
+                _count_row(ledger, result, shared=judge.shares(result), pinned=given.pinned is not None)
+                ambiguous += [_ambiguous(given, model, sent, cost) for model, sent in lost.get(given.row, ())]
+                rows += 1
+        _count_attempts(ledger, answers)
+        notes = tuple(note for journal in answers.replays.values() for note in journal.notes)
+    committed = Committed(rows, ledger.to_json(), tuple(ambiguous), notes)
+    _store(layout.commit(shard), committed)
+    return committed
+
+
+def _verdicts(layout: Layout, shard: int) -> Verdicts:
+    verdicts = read_verdicts(layout, shard)
+    if verdicts is None:
+        raise StorageError(f"{layout.verdicts(shard)} is missing: the shard was not routed; --fresh starts a new run")
+    return verdicts
+
+
+def _rows(scored: Path) -> Iterator[_Row]:
+    for batch in iter_part(scored, columns=_Row._fields):
+        columns: list[list[Any]] = []
+        for name in _Row._fields:
+            if name not in batch.schema.names:
+                columns.append([None] * batch.num_rows)
+            elif name == "score":
+                # By way of text: the shortest decimal that is this float32, as 0.116 and not 0.11599999666213989.
+                columns.append([_finite(text) for text in batch.column(name).cast("string").to_pylist()])
+            else:
+                columns.append(batch.column(name).to_pylist())
+        yield from map(_Row._make, zip(*columns, strict=True))
+
+
+def _finite(text: str | None) -> float | None:
+    value = float(text) if text is not None else None
+    return value if value is not None and isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Says what each row of one shard came to."""
+
+    answers: Answers
+    verdicts: Verdicts
+    elsewhere: Callable[[int], Answer | None]
+    cost: Cost
+    unsent: ErrorInfo
+
+    def result(self, given: _Row) -> Result:
+        if given.error_kind is not None:
+            error = ErrorInfo(kind=given.error_kind, message=given.error_message or given.error_kind)
+            return _unanswered(given, "invalid", None, error)
+        repeated = self.verdicts.repeated.get(given.row)
+        if repeated is not None:
+            return _unanswered(given, "invalid", None, ErrorInfo(kind="duplicate_id", message=repeated))
+        source = self.verdicts.same_as.get(given.row, given.row)
+        shared = source != given.row
+        answer = self.answers.find(source)
+        if answer is None and shared and source not in self.answers.planned:
+            answer = self.elsewhere(source)
+        if answer is not None:
+            return _answered(given, answer, self.cost, shared=shared)
+        sent = 0 if shared else self.answers.sent(source)
+        return _unanswered(given, "unsent", self.answers.planned.get(source), self.unsent, sent)
+
+    def shares(self, result: Result) -> bool:
+        """Is the row done, by another row's answer?"""
+        return result.row in self.verdicts.same_as and result.status in ("ok", "failed")
+
+
+def _unanswered(given: _Row, status: Status, model: str | None, error: ErrorInfo, attempts: int = 0) -> Result:
+    return Result(
+        id=given.id,
+        row=given.row,
+        status=status,
+        model=model,
+        endpoint=None,
+        score=given.score,
+        content=None,
+        response=None,
+        prompt_tokens=None,
+        completion_tokens=None,
+        cost_usd=None,
+        latency_seconds=None,
+        attempts=attempts,
+        error=error,
+        carry=given.carry,
+    )
+
+
+def _answered(given: _Row, answer: Answer, cost: Cost, *, shared: bool) -> Result:
+    model, outcome = answer
+    status, response, error = outcome.status, outcome.response, outcome.error
+    parsed = _parsed(response)
+    if response is not None and parsed is None:
+        # A transport let it through; one row must not make the whole part unreadable.
+        status, response = "failed", None
+        error = ErrorInfo(kind=BadAnswer.kind, message="the stored answer is not a JSON object")
+    metered = outcome.prompt_tokens is not None or outcome.completion_tokens is not None
+    charged = status == "ok" or metered
+    dollars = cost(model, outcome.prompt_tokens, outcome.completion_tokens) if charged and not shared else None
+    return Result(
+        id=given.id,
+        row=given.row,
+        status=status,
+        model=model,
+        endpoint=outcome.endpoint,
+        score=given.score,
+        content=content_of(parsed) if status == "ok" else None,
+        response=response,
+        prompt_tokens=outcome.prompt_tokens,
+        completion_tokens=outcome.completion_tokens,
+        cost_usd=_NOTHING if shared and charged else dollars,
+        latency_seconds=None if shared else outcome.latency,
+        attempts=0 if shared else outcome.attempts,
+        error=error,
+        carry=given.carry,
+    )
+
+
+def _parsed(response: bytes | None) -> dict[str, Any] | None:
+    try:
+        parsed = None if response is None else orjson.loads(response)
+    except orjson.JSONDecodeError:
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _count_row(ledger: Counts, result: Result, *, shared: bool, pinned: bool) -> None:
+    ledger.add_row(
+        result.status,
+        result.model,
+        result.endpoint,
+        result.prompt_tokens,
+        result.completion_tokens,
+        result.latency_seconds,
+        None if result.error is None else result.error.kind,
+        shared,
+        pinned=pinned,
+    )
+
+
+def _count_attempts(ledger: Counts, answers: Answers) -> None:
+    for model, journal in answers.replays.items():
+        for (endpoint, kind), times in journal.ended.items():
+            # What reached no server was not sent.
+            if kind != NotConnected.kind:
+                for _ in range(times):
+                    ledger.add_attempt(model, endpoint or UNKNOWN_ENDPOINT, _ATTEMPT_OUTCOMES.get(kind, "error"))
+
+
+def _lost(answers: Answers) -> dict[int, list[tuple[str, Sent]]]:
+    lost: dict[int, list[tuple[str, Sent]]] = {}
+    for model, journal in answers.replays.items():
+        for sent in journal.lost:
+            lost.setdefault(sent.row, []).append((model, sent))
+    return lost
+
+
+def _ambiguous(given: _Row, model: str, sent: Sent, cost: Cost) -> Ambiguous:
+    most = None if given.max_tokens is None else cost(model, given.prompt_tokens, given.max_tokens)
+    return Ambiguous(id=given.id, row=given.row, model=model, endpoint=sent.endpoint or UNKNOWN_ENDPOINT, cost_usd=most)
+
+
+def _store(path: Path, committed: Committed) -> None:
+    record = {
+        "rows": committed.rows,
+        "ambiguous": [a.model_dump(mode="json") for a in committed.ambiguous],
+        "notes": committed.notes,
+        "ledger": orjson.Fragment(committed.ledger),
+    }
+    write_bytes(path, orjson.dumps(record))

@@ -1,0 +1,263 @@
+"""The run directory: opened by one process at a time, and only for the job it was made for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shutil import rmtree
+from types import TracebackType
+from typing import Any
+
+from pydantic import ValidationError
+
+from batch.errors import FingerprintError, SpecError
+from batch.runs.atomic import is_temporary, make_folder, storage_error, sync, write_bytes
+from batch.runs.fingerprint import Fingerprint, changed
+from batch.runs.layout import Layout
+from batch.runs.lock import Lock
+from schemas.base import Spec
+from schemas.plans import Plan
+
+LAYOUT_VERSION = 1
+
+# More keys than this on one line tell nobody anything.
+_KEYS_SHOWN = 8
+
+
+class Sitting(Spec):
+    """Seconds that one process worked on the run."""
+
+    wall: float
+    """From start to end."""
+    scoring: float = 0.0
+    """Reading and scoring."""
+    dispatch: float = 0.0
+    """From the first request to the last answer."""
+
+
+class Manifest(Spec):
+    """`run.json`: what the run is."""
+
+    layout: int = LAYOUT_VERSION
+    """Version of the folder's layout."""
+    job: str
+    """The job's name."""
+    created: str
+    """When the run began, ISO 8601."""
+    batchrouter: str
+    """Version that began it."""
+    fingerprint: str
+    """Hash of `parts`."""
+    parts: dict[str, Any]
+    """What affects answers, by dotted key."""
+    plan: dict[str, Any]
+    """The plan as the job asks for it, by dotted key."""
+    shards: tuple[dict[str, Any], ...] | None = None
+    """The shards in input order, once they are known."""
+    sittings: tuple[Sitting, ...] = ()
+    """One for each process that ended in order."""
+
+
+class RunDirectory:
+    """A run directory that this process alone may change.
+
+    Attributes:
+        layout: where its files are.
+        manifest: what the run is; kept in step with `run.json`.
+        plan_changed: does the job ask for another plan than the one `plan.json` and the routed parts came from?
+    """
+
+    def __init__(self, layout: Layout, manifest: Manifest, asked: Fingerprint, lock: Lock) -> None:
+        self.layout = layout
+        self.manifest = manifest
+        self._asked = asked
+        self._lock = lock
+
+    @classmethod
+    def open(
+        cls, path: Path, asked: Fingerprint, *, job: str, created: str, version: str, fresh: bool = False
+    ) -> "RunDirectory":
+        """Create the run directory, or reopen it to go on.
+
+        Args:
+            path: the folder; made with its parents where missing.
+            asked: fingerprint of the job as it is now.
+            job: the job's name.
+            created: now, ISO 8601; kept only where the run is new.
+            version: of batchrouter; kept only where the run is new.
+            fresh: move an older run to `<path>.<n>`, where it is kept, and begin anew.
+
+        Raises:
+            SpecError: `path` is something else than a run directory; it is left alone.
+            RunLockedError: another process works on it.
+            FingerprintError: it belongs to a job that answers differently.
+            StorageError: it cannot be written.
+        """
+        path = path.absolute()
+        layout = Layout(path)
+        lock = _lock_own(layout)
+        try:
+            if fresh and layout.manifest.exists():
+                _move_aside(path)
+                lock.release()
+                lock = _lock_own(layout)
+            if layout.manifest.exists():
+                manifest = read_manifest(layout)
+                _refuse_other_job(path, manifest, asked)
+                _sweep(layout)
+            else:
+                manifest = Manifest(
+                    job=job,
+                    created=created,
+                    batchrouter=version,
+                    fingerprint=asked.hash,
+                    parts=dict(asked.parts),
+                    plan=dict(asked.plan),
+                )
+                _write(layout, manifest)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(layout, manifest, asked, lock)
+
+    @property
+    def plan_changed(self) -> bool:
+        return bool(changed(self.manifest.plan, self._asked.plan))
+
+    def set_shards(self, shards: Sequence[Mapping[str, Any]]) -> None:
+        """Store the shards. They are set once: everything after is kept by a shard's index."""
+        if self.manifest.shards is not None:
+            raise ValueError("the shards of a run are set once")
+        self._store(shards=tuple(dict(shard) for shard in shards))
+
+    def add_sitting(self, sitting: Sitting) -> None:
+        """Add the time this process worked."""
+        self._store(sittings=(*self.manifest.sittings, sitting))
+
+    def read_plan(self) -> Plan | None:
+        """The solved plan, if there is one."""
+        try:
+            return Plan.model_validate_json(self.layout.plan.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise SpecError(f"{self.layout.plan}: not a plan; --fresh starts a new run") from error
+
+    def write_plan(self, plan: Plan) -> None:
+        """Store the solved plan, atomically."""
+        write_bytes(self.layout.plan, plan.model_dump_json(indent=2).encode())
+
+    def discard_plan(self) -> None:
+        """Forget what an older plan decided; scores and journals stay.
+
+        The manifest changes last, so that a kill in the middle only means that this is done again.
+        """
+        layout = self.layout
+        files = (layout.commit(0), layout.part(0, "any"), layout.verdicts(0), layout.routed("any", 0).parent)
+        try:
+            for file in files:
+                if file.parent.exists():
+                    rmtree(file.parent)
+            layout.plan.unlink(missing_ok=True)
+            sync(layout.path)
+        except OSError as error:
+            raise storage_error(layout.path, error) from error
+        self._store(plan=dict(self._asked.plan))
+
+    def close(self) -> None:
+        """Let another process in."""
+        self._lock.release()
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _store(self, **changes: Any) -> None:
+        self.manifest = self.manifest.model_copy(update=changes)
+        _write(self.layout, self.manifest)
+
+
+def read_manifest(layout: Layout) -> Manifest:
+    """Read `run.json`; takes no lock.
+
+    Raises:
+        SpecError: the folder is no run directory, or one that this version cannot read.
+    """
+    try:
+        manifest = Manifest.model_validate_json(layout.manifest.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SpecError(f"{layout.path} is not a run directory: it has no run.json") from error
+    except OSError as error:
+        raise SpecError(f"cannot read {layout.manifest}: {error.strerror}") from error
+    except ValidationError as error:
+        raise SpecError(f"{layout.manifest} cannot be read; --fresh starts a new run and keeps this one") from error
+    if manifest.layout != LAYOUT_VERSION:
+        raise SpecError(
+            f"{layout.path} has layout {manifest.layout}, this version reads {LAYOUT_VERSION}; "
+            "--fresh starts a new run and keeps this one"
+        )
+    return manifest
+
+
+def is_run_directory(path: Path) -> bool:
+    """Does this folder hold a run?"""
+    return Layout(path).manifest.is_file()
+
+
+def _lock_own(layout: Layout) -> Lock:
+    """Lock the folder if it is ours or can become ours."""
+    path = layout.path
+    try:
+        make_folder(path)
+        foreign = [
+            entry
+            for entry in path.iterdir()
+            if entry not in (layout.run_lock, layout.manifest) and not is_temporary(entry)
+        ]
+    except (FileExistsError, NotADirectoryError) as error:
+        raise SpecError(f"run directory {path}: a file is in the way; choose another output.run_dir") from error
+    except OSError as error:
+        raise SpecError(
+            f"run directory {path} cannot be made: {error.strerror}; choose another output.run_dir"
+        ) from error
+    if foreign and not layout.manifest.is_file():
+        raise SpecError(
+            f"run directory {path}: the folder holds other things ({foreign[0].name}) and no run; "
+            "choose another output.run_dir"
+        )
+    return Lock(layout.run_lock, f"run directory {path}")
+
+
+def _move_aside(path: Path) -> None:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    try:
+        path.rename(aside)
+        sync(path.parent)
+    except OSError as error:
+        raise storage_error(path, error, "move") from error
+
+
+def _refuse_other_job(path: Path, manifest: Manifest, asked: Fingerprint) -> None:
+    keys = changed(manifest.parts, asked.parts)
+    if keys:
+        shown = ", ".join(keys[:_KEYS_SHOWN]) + (
+            f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
+        )
+        raise FingerprintError(
+            f"run directory {path} belongs to a job that differs in {shown}; "
+            "--fresh starts a new run and keeps the old one"
+        )
+
+
+def _sweep(layout: Layout) -> None:
+    """Remove what writers that were killed left half done."""
+    for entry in layout.path.rglob(".*.tmp"):
+        entry.unlink(missing_ok=True)
+
+
+def _write(layout: Layout, manifest: Manifest) -> None:
+    write_bytes(layout.manifest, manifest.model_dump_json(indent=2).encode())

@@ -1,0 +1,73 @@
+"""What makes two runs the same run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import PurePath
+from typing import Any
+
+from schemas.job import JobSpec
+
+Parts = Mapping[str, Any]
+
+# How a job reads, scores or sends faster does not change what it answers.
+_PACE_OF_ROUTER = {"batch_tokens", "actors"}
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Everything in a job that affects its answers, by dotted key, as plain JSON values.
+
+    `plan` stands apart: a changed plan decides anew from stored scores, it does not make another run.
+    """
+
+    parts: Parts = field(default_factory=dict)
+    plan: Parts = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """32 hex digits over `parts`; the order of keys does not matter."""
+        return blake2b(json.dumps(self.parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def fingerprint(job: JobSpec, inputs: Sequence[Mapping[str, Any]], router_hash: str | None) -> Fingerprint:
+    """The fingerprint of `job`.
+
+    Args:
+        job: the job file. Limits, weights, balancer, timeouts, keys, urls, prices, engine and budget are pace or money.
+        inputs: `path`, `size` and `mtime_ns` of each input file in order. Only the last part of the path counts, so
+            that a moved folder, or another spelling of it, is the same input.
+        router_hash: hash of the router's checkpoint; `None` where it has none.
+    """
+    parts: dict[str, Any] = {
+        "seed": job.seed,
+        "input.files": [[PurePath(str(i["path"])).name, i["size"], i["mtime_ns"]] for i in inputs],
+        "router.hash": router_hash,
+        "models": [model.name for model in job.models],
+        "dispatch.dedup": job.dispatch.dedup,
+        "output.format": job.output.format,
+        "output.carry": job.output.carry,
+    }
+    parts |= _flat("input", job.input.model_dump(mode="json", exclude={"path"}))
+    parts |= _flat("router", job.router.model_dump(mode="json", exclude=_PACE_OF_ROUTER))
+    for model in job.models:
+        parts[f"models.{model.name}.aliases"] = sorted(model.aliases)
+        parts[f"models.{model.name}.endpoints.model"] = sorted({e.model or model.name for e in model.endpoints})
+    return Fingerprint(parts, _flat("plan", job.plan.model_dump(mode="json")))
+
+
+def changed(old: Parts, new: Parts) -> list[str]:
+    """The dotted keys whose values differ, or that only one of the two has, in order of the alphabet."""
+    missing = object()
+    return sorted(k for k in old.keys() | new.keys() if old.get(k, missing) != new.get(k, missing))
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(f"{prefix}.{key}", value)
+        else:
+            flat[f"{prefix}.{key}"] = value
+    return flat

@@ -1,0 +1,200 @@
+"""What was sent and what came of it, one line each, appended before anything trusts it.
+
+A journal is a JSON Lines file per shard and model. Each line starts with a checksum of fixed width over the
+rest of the line, so that any damaged byte is noticed:
+
+    {"crc":"1c291ca3","journal":{"version":1,"endpoints":["http://a/v1","http://b/v1"]}}
+    {"crc":"...","intent":[row, attempt, endpoint]}
+    {"crc":"...","attempt":[row, attempt, endpoint, kind, status, seconds]}
+    {"crc":"...","outcome":{"row":7,"status":"ok","endpoint":0,...},"response":<the provider's JSON as it came>}
+
+`endpoint` is an index into the endpoints of the header above it. A header opens each sitting: a process that
+found the file, cut a torn last line off, and went on. An attempt ends by its `attempt` line or by the row's
+outcome; a row may have several outcomes, and the last one stands.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from zlib import crc32
+
+import orjson
+
+from batch.errors import StorageError
+from batch.runs.atomic import make_folder, storage_error
+from batch.runs.group_sync import GroupSync, SyncedFile
+from schemas.results import ErrorInfo, Status
+
+VERSION = 1
+
+CRC_MARK = b'{"crc":"'
+_PREFIX = CRC_MARK + b'%08x",'
+_LINE = _PREFIX + b"%b\n"
+REST = len(_PREFIX % 0)
+RESPONSE_MARK = b'},"response":'
+
+_BLOCK_BYTES = 1 << 16
+
+
+class Journal:
+    """Appends to one journal. Every call is one write(2), done when it returns, so that a kill loses none of it.
+
+    Every call raises StorageError where the line could not be written whole, or where an earlier write or sync
+    failed; the journal takes nothing more then. Calls belong in one thread.
+    """
+
+    def __init__(self, file: SyncedFile, group: GroupSync) -> None:
+        self._file = file
+        self._group = group
+        self._descriptor = file.descriptor
+        self._failure: StorageError | None = None
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: Path, endpoints: Sequence[str], group: GroupSync) -> "Journal":
+        """Open `path` for appending, made with its folders where missing, and start a sitting.
+
+        A torn last line is cut off; whoever wants to know of it calls `replay` first.
+
+        Args:
+            endpoints: urls that this sitting's endpoint indexes stand for.
+            group: syncs the file from now on, and closes it after `close`.
+        """
+        try:
+            make_folder(path.parent)
+            new = not path.exists()
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise storage_error(path, error, "open") from error
+        try:
+            _mend(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            raise storage_error(path, error, "mend") from error
+        file = SyncedFile(path, descriptor, new=new)
+        group.add(file)
+        journal = cls(file, group)
+        header = {"journal": {"version": VERSION, "endpoints": list(endpoints)}}
+        try:
+            journal._append(orjson.dumps(header)[1:])
+        except StorageError:
+            journal.close()
+            raise
+        return journal
+
+    def intent(self, row: int, attempt: int, endpoint: int) -> None:
+        """This attempt is about to be sent. A row whose last line this is was in flight when a run died."""
+        self._append(b'"intent":[%d,%d,%d]}' % (row, attempt, endpoint))
+
+    def attempt(self, row: int, attempt: int, endpoint: int, *, kind: str, status: int | None, latency: float) -> None:
+        """This attempt ended without an answer, after `latency` seconds; the row is no longer in flight."""
+        self._append(
+            b'"attempt":[%d,%d,%d,%b,%b,%.6f]}' % (row, attempt, endpoint, orjson.dumps(kind), _number(status), latency)
+        )
+
+    def outcome(
+        self,
+        row: int,
+        *,
+        status: Status,
+        endpoint: int | None,
+        attempts: int,
+        latency: float | None,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        response: bytes | None = None,
+        error: ErrorInfo | None = None,
+    ) -> None:
+        """The row is done. `ok` and `failed` end it for good; `unsent` only says why this sitting did not send it.
+
+        Args:
+            endpoint: that answered last.
+            attempts: requests sent for the row so far, over all sittings.
+            latency: seconds of the last attempt.
+            response: the provider's JSON. It is stored as it is; only line breaks, which JSON has between its
+                tokens and nowhere else, become spaces.
+            error: required unless `ok`.
+        """
+        if response is None:
+            response = b"null"
+        elif b"\n" in response or b"\r" in response:
+            response = response.replace(b"\n", b" ").replace(b"\r", b" ")
+        trouble = b"" if error is None else b',"error":' + orjson.dumps(error.model_dump())
+        self._append(
+            b'"outcome":{"row":%d,"status":"%b","endpoint":%b,"attempts":%d,"latency":%b,'
+            b'"prompt_tokens":%b,"completion_tokens":%b%b},"response":%b}'
+            % (
+                row,
+                status.encode(),
+                _number(endpoint),
+                attempts,
+                b"null" if latency is None else b"%.6f" % latency,
+                _number(prompt_tokens),
+                _number(completion_tokens),
+                trouble,
+                response,
+            )
+        )
+
+    def close(self) -> None:
+        """No more lines. The file is synced once more and closed by its GroupSync; closing twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            self._failure = self._failure or StorageError(f"{self._file.path} is closed")
+            self._group.release(self._file)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(self, rest: bytes) -> None:
+        failure = self._failure or self._group.failure
+        if failure is not None:
+            raise StorageError(str(failure)) from failure
+        line = _LINE % (crc32(rest), rest)
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError as error:
+            self._failure = storage_error(self._file.path, error, "append to")
+            raise self._failure from error
+        self._file.dirty = True
+        if written != len(line):
+            # The next sitting cuts the torn line off; to append after it would bury it in the middle.
+            self._failure = StorageError(
+                f"cannot append to {self._file.path}: only {written} of {len(line)} bytes were taken, is the disk full?"
+            )
+            raise self._failure
+
+
+def sound(line: bytes) -> bytes | None:
+    """The rest of a line, given without its newline, if its checksum holds."""
+    rest = line[REST:]
+    return rest if rest and line.startswith(_PREFIX % crc32(rest)) else None
+
+
+def _number(value: int | None) -> bytes:
+    return b"null" if value is None else b"%d" % value
+
+
+def _mend(descriptor: int) -> None:
+    """Leave the file empty or ending in a newline: cut a torn last line, finish one that lacks only its newline."""
+    size = os.fstat(descriptor).st_size
+    tail = b""
+    start = size
+    while start > 0 and b"\n" not in tail:
+        block = min(_BLOCK_BYTES, start)
+        start -= block
+        tail = os.pread(descriptor, block, start) + tail
+    last = tail[tail.rfind(b"\n") + 1 :]
+    if not last:
+        return
+    if sound(last) is not None:
+        os.write(descriptor, b"\n")
+    else:
+        os.ftruncate(descriptor, size - len(last))

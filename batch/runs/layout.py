@@ -1,0 +1,94 @@
+"""Where the files of a run are."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from urllib.parse import quote
+
+from schemas.job import OutputSpec
+
+# Longer quoted names are cut and told apart by a hash: a file name ends at 255 bytes.
+_LONGEST_NAME = 150
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names the files of a run directory; opens none, so that any process may hold one.
+
+    Paths come from shard indexes and quoted model names only, never from what a row says.
+    """
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What the run is."""
+        return self.path / "run.json"
+
+    @property
+    def run_lock(self) -> Path:
+        """Held by the process that drives the run."""
+        return self.path / "run.lock"
+
+    @property
+    def journal_lock(self) -> Path:
+        """Held by the process that appends to the journals."""
+        return self.path / "journal.lock"
+
+    @property
+    def plan(self) -> Path:
+        """The solved plan."""
+        return self.path / "plan.json"
+
+    @property
+    def report(self) -> Path:
+        """The report as JSON."""
+        return self.path / "report.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The report as a page."""
+        return self.path / "report.html"
+
+    @property
+    def spool(self) -> Path:
+        """Folder of inputs that had to be decompressed."""
+        return self.path / "spool"
+
+    def scored(self, shard: int) -> Path:
+        """Rows of one shard with their scores."""
+        return self.path / "scored" / f"{shard:05}.parquet"
+
+    def routed(self, model: str, shard: int) -> Path:
+        """Requests of one shard for one model."""
+        return self.path / "routed" / file_name(model) / f"{shard:05}.parquet"
+
+    def verdicts(self, shard: int) -> Path:
+        """Written last when a shard is routed: how many rows went where, and which are duplicates."""
+        return self.path / "verdicts" / f"{shard:05}.json"
+
+    def journal(self, shard: int, model: str) -> Path:
+        """Intents and outcomes of one shard and model."""
+        return self.path / "journal" / f"{shard:05}" / f"{file_name(model)}.jsonl"
+
+    def part(self, shard: int, suffix: str) -> Path:
+        """Results of one shard; `suffix` as `jsonl`."""
+        return self.path / "output" / f"part-{shard:05}.{suffix}"
+
+    def commit(self, shard: int) -> Path:
+        """Written last when a shard is committed: its counts, its ambiguous rows."""
+        return self.path / "committed" / f"{shard:05}.json"
+
+
+def run_path(output: OutputSpec) -> Path:
+    """The run directory of a job with this output: `output.run_dir`, else `<path>.run`."""
+    return Path(output.run_dir if output.run_dir is not None else output.path.rstrip("/") + ".run")
+
+
+def file_name(model: str) -> str:
+    """A file name for a model: one path component, no two models share one."""
+    # quote() leaves dots alone, and "." and ".." are folders that exist already.
+    name = quote(model, safe="").replace(".", "%2E") if set(model) == {"."} else quote(model, safe="")
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]}~{blake2b(model.encode(), digest_size=8).hexdigest()}"

@@ -1,0 +1,180 @@
+"""Results as Parquet: typed columns, one schema for all parts.
+
+The columns that were carried along are known in full only when the last row is: JSON Lines rows need not have the
+same keys. So a part in the run directory keeps them as one JSON column, and the typed columns come when the parts
+become the output. A column's type is what all its values in the whole run allow: bool, int64, double or string; a
+column with lists, objects or a mixture holds each value's JSON.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Context, Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch.runs.parts import iter_part
+from batch.runs.result import FIELDS, Result, carried_names
+
+CARRY = "carry"
+COMPRESSION = "zstd"
+
+# Prices read from a JSON float have up to 22 decimals a token; 14 digits are left for whole dollars.
+_MONEY = pa.decimal128(38, 24)
+_LAST_DECIMAL = Decimal(1).scaleb(-24)
+_EXACT = Context(prec=60)
+
+RESULT_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("status", pa.string()),
+        pa.field("model", pa.string()),
+        pa.field("endpoint", pa.string()),
+        pa.field("score", pa.float64()),
+        pa.field("content", pa.string()),
+        pa.field("response", pa.string()),
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("completion_tokens", pa.int64()),
+        pa.field("cost_usd", _MONEY),
+        pa.field("latency_seconds", pa.float64()),
+        pa.field("attempts", pa.int64()),
+        pa.field("error", pa.struct({"kind": pa.string(), "status": pa.int64(), "message": pa.string()})),
+    ]
+)
+PART_SCHEMA = RESULT_SCHEMA.append(pa.field(CARRY, pa.string()))
+
+# Rows and bytes of answers that are held before they become a row group.
+_GROUP_ROWS = 8192
+_GROUP_BYTES = 16 << 20
+
+# Input whose keys are data would make a table that nothing can open; its columns stay one JSON column.
+MOST_COLUMNS = 1000
+
+_LARGEST_IN_DOUBLE = 2**53
+
+
+class ParquetPart:
+    """A part being written; a context manager that closes the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetWriter(path, PART_SCHEMA, compression=COMPRESSION)
+        self._rows: list[Result] = []
+        self._bytes = 0
+
+    def write(self, result: Result) -> None:
+        """Add the next row."""
+        self._rows.append(result)
+        self._bytes += len(result.response or b"") + len(result.carry or b"")
+        if len(self._rows) >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = dict(zip(Result._fields, zip(*self._rows, strict=True), strict=True))
+        columns["cost_usd"] = tuple(_money(cost) for cost in columns["cost_usd"])
+        columns["error"] = tuple(None if e is None else e.model_dump() for e in columns["error"])
+        arrays = [pa.array(columns[field.name], field.type) for field in PART_SCHEMA]
+        self._file.write_batch(pa.record_batch(arrays, PART_SCHEMA))
+        self._rows.clear()
+        self._bytes = 0
+
+    def __enter__(self) -> "ParquetPart":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._rows and kind is None:
+                self._flush()
+        finally:
+            self._file.close()
+
+
+class Carried:
+    """The carried columns of a whole run, with their types.
+
+    Attributes:
+        schema: of the output.
+    """
+
+    def __init__(self, parts: Iterable[Path]) -> None:
+        """Look at the carried columns of every part, once."""
+        kinds: dict[str, set[str]] = {}
+        for carried in _carried(parts):
+            for column, value in carried.items():
+                kinds.setdefault(column, set()).add(_kind(value))
+        self._apart = len(kinds) <= MOST_COLUMNS
+        self._types = {column: _type(found) for column, found in kinds.items()} if self._apart else {}
+        self._is_json = {
+            c for c, found in kinds.items() if self._types.get(c) == pa.string() and found - {"null", "str"}
+        }
+        names = carried_names(kinds)
+        fields = [pa.field(names[column], kind) for column, kind in self._types.items()]
+        self.schema = pa.schema([*RESULT_SCHEMA, *(fields if self._apart else [PART_SCHEMA.field(CARRY)])])
+
+    def convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """A batch of a part as a batch of the output."""
+        if not self._apart:
+            return batch
+        rows = [orjson.loads(text) if text else {} for text in batch.column(CARRY).to_pylist()]
+        arrays = [batch.column(name) for name in FIELDS]
+        for column, kind in self._types.items():
+            values = [row.get(column) for row in rows]
+            if column in self._is_json:
+                values = [None if v is None else orjson.dumps(v) for v in values]
+            arrays.append(pa.array(values, kind))
+        return pa.record_batch(arrays, self.schema)
+
+
+def join(parts: Sequence[Path], carried: Carried, target: Path) -> None:
+    """Write these parts, in order, as one file with typed columns; one row group at a time in memory."""
+    with pq.ParquetWriter(target, carried.schema, compression=COMPRESSION) as file:
+        for part in parts:
+            for batch in iter_part(part, _GROUP_ROWS):
+                file.write_batch(carried.convert(batch))
+
+
+def _carried(parts: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    for part in parts:
+        for batch in iter_part(part, columns=[CARRY]):
+            for text in batch.column(CARRY).to_pylist():
+                if text:
+                    yield orjson.loads(text)
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "bool"
+        case int() if abs(value) <= _LARGEST_IN_DOUBLE:
+            return "int"
+        case int() if -(2**63) <= value < 2**63:
+            return "long"
+        case float():
+            return "float"
+        case str():
+            return "str"
+        case _:
+            return "json"
+
+
+def _type(kinds: set[str]) -> pa.DataType:
+    found = kinds - {"null"}
+    if found == {"bool"}:
+        return pa.bool_()
+    if found and found <= {"int", "long"}:
+        return pa.int64()
+    if found and found <= {"int", "float"}:
+        return pa.float64()
+    return pa.string()
+
+
+def _money(cost: Decimal | None) -> Decimal | None:
+    """The cost with the column's decimals; digits beyond the 24th are rounded."""
+    return None if cost is None else cost.quantize(_LAST_DECIMAL, context=_EXACT)

@@ -1,0 +1,287 @@
+"""What a journal says, read back."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import orjson
+
+from batch.errors import NotConnected
+from batch.runs.atomic import storage_error
+from batch.runs.journal import CRC_MARK, RESPONSE_MARK, REST, sound
+from schemas.results import ErrorInfo, Status
+
+# Kind under which an attempt is counted that ended well, and one whose end nobody saw.
+OK = "ok"
+LOST = "lost"
+
+_INTENT = len(b'"intent":[')
+_ATTEMPT = len(b'"attempt":')
+_OUTCOME = len(b'"outcome":')
+_ROW = len(b'"outcome":{"row":')
+_STATUS = len(b',"status":"')
+
+_ROW_OF_DAMAGED = re.compile(rb'"(?:intent|attempt)":\[(\d{1,18}),|"outcome":\{"row":(\d{1,18}),')
+
+_Endpoints = tuple[str, ...]
+
+
+class Sent(NamedTuple):
+    """A request that was on its way, and whose end nobody saw."""
+
+    row: int
+    attempt: int
+    endpoint: str | None
+    """`None`: the line that said so is damaged."""
+
+
+class Outcome(NamedTuple):
+    """How a row ended."""
+
+    row: int
+    status: Status
+    endpoint: str | None
+    attempts: int
+    latency: float | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    error: ErrorInfo | None
+    response: bytes | None
+    """The provider's JSON as it came; `None` where there was none."""
+
+
+class _Place(NamedTuple):
+    """Where the rest of a line is, and the endpoints that its index refers to."""
+
+    offset: int
+    length: int
+    endpoints: _Endpoints
+
+
+@dataclass
+class Replay:
+    """One journal, indexed: small whatever the length of the answers, which stay in the file.
+
+    Attributes:
+        path: the journal.
+        ok: rows answered.
+        failed: rows given up. Neither these nor the `ok` ones are to be sent again.
+        attempts: requests sent, by row; those that reached no server are not counted.
+        ambiguous: rows in flight when a sitting died, and neither ended nor sent again since.
+        lost: every request whose end nobody saw, also those of rows that were sent again since.
+        ended: by (endpoint, kind of error), how many attempts ended so; `ok` and `lost` are kinds too.
+        torn: bytes of a last line that was not written whole.
+        notes: one line for each damage, with file and line number.
+    """
+
+    path: Path
+    ok: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
+    attempts: dict[int, int] = field(default_factory=dict)
+    ambiguous: dict[int, Sent] = field(default_factory=dict)
+    lost: list[Sent] = field(default_factory=list)
+    ended: Counter[tuple[str | None, str]] = field(default_factory=Counter)
+    torn: int = 0
+    notes: list[str] = field(default_factory=list)
+    # Where the last outcome of each row is.
+    located: dict[int, _Place] = field(default_factory=dict, repr=False)
+
+    def finished(self, row: int) -> bool:
+        """Is there an outcome that ends the row for good?"""
+        return row in self.ok or row in self.failed
+
+    def open_outcomes(self) -> "OutcomeReader":
+        """A reader of single outcomes."""
+        return OutcomeReader(self.path, self.located)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """The standing outcome of each row that has one, `unsent` included, by row; one at a time in memory."""
+        with self.open_outcomes() as reader:
+            for row in sorted(self.located):
+                yield reader.read(row)
+
+
+class OutcomeReader:
+    """Reads outcomes of a journal in any order, straight from the file."""
+
+    def __init__(self, path: Path, located: Mapping[int, _Place]) -> None:
+        self._path = path
+        self._located = located
+        self._descriptor = -1
+        if located:
+            try:
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise storage_error(path, error, "read") from error
+
+    def __contains__(self, row: int) -> bool:
+        return row in self._located
+
+    def read(self, row: int) -> Outcome:
+        """The standing outcome of `row`; KeyError where it has none, StorageError where the file fails."""
+        place = self._located[row]
+        try:
+            rest = os.pread(self._descriptor, place.length, place.offset)
+        except OSError as error:
+            raise storage_error(self._path, error, "read") from error
+        return _parse_outcome(rest, place.endpoints)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> "OutcomeReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def replay(path: Path) -> Replay:
+    """Read a journal once, in a stream; it is left as it is. A journal that does not exist says nothing.
+
+    A torn last line is counted in `torn` and otherwise ignored: its write never returned, so nothing trusted it.
+    A damaged line elsewhere is skipped and noted; a row that it names counts as ambiguous unless another line ends it.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    scan = _Scan(Replay(path))
+    offset = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                whole = line.endswith(b"\n")
+                rest = sound(line[:-1] if whole else line)
+                if rest is not None:
+                    scan.add(rest, offset)
+                elif whole:
+                    scan.add_damaged(line, offset, number)
+                else:
+                    scan.result.torn = len(line)
+                    scan.result.notes.append(f"{path}:{number}: the last line was not written whole and is ignored")
+                offset += len(line)
+    except FileNotFoundError:
+        return scan.result
+    except OSError as error:
+        raise storage_error(path, error, "read") from error
+    scan.end()
+    return scan.result
+
+
+class _Scan:
+    """What is known half way through a journal."""
+
+    def __init__(self, result: Replay) -> None:
+        self.result = result
+        self._endpoints: _Endpoints = ()
+        self._in_flight: dict[int, Sent] = {}
+        self._damaged: set[int] = set()
+
+    def add(self, rest: bytes, offset: int) -> None:
+        """One sound line, that starts at `offset`."""
+        match rest[1:2]:
+            case b"i":
+                self._add_intent(rest)
+            case b"o":
+                self._add_outcome(rest, offset)
+            case b"a":
+                self._add_attempt(rest)
+            case b"j":
+                self._end_sitting()
+                self._endpoints = tuple(orjson.loads(b"{" + rest)["journal"]["endpoints"])
+
+    def add_damaged(self, line: bytes, offset: int, number: int) -> None:
+        """One line whose checksum is wrong."""
+        result = self.result
+        result.notes.append(f"{result.path}:{number}: the checksum is wrong, the line is skipped")
+        named = _ROW_OF_DAMAGED.search(line)
+        if named is not None:
+            self._damaged.add(int(named[1] or named[2]))
+        # Where only a newline was damaged, the line after it is whole, and may be a paid answer.
+        start = line.rfind(CRC_MARK, 1)
+        rest = sound(line[start:-1]) if start > 0 else None
+        if rest is not None:
+            self.add(rest, offset + start)
+
+    def end(self) -> None:
+        """No more lines."""
+        self._end_sitting()
+        for row in self._damaged:
+            if not self.result.finished(row) and row not in self.result.ambiguous:
+                self.result.ambiguous[row] = Sent(row, self.result.attempts.get(row, 0), None)
+
+    def _add_intent(self, rest: bytes) -> None:
+        row, attempt, endpoint = map(int, rest[_INTENT:-2].split(b","))
+        earlier = self._in_flight.get(row)
+        if earlier is not None:
+            self._lose(earlier)
+        self.result.ambiguous.pop(row, None)
+        self._in_flight[row] = Sent(row, attempt, self._url(endpoint))
+        self.result.attempts[row] = max(attempt, self.result.attempts.get(row, 0))
+
+    def _add_attempt(self, rest: bytes) -> None:
+        row, _, endpoint, kind, _, _ = orjson.loads(rest[_ATTEMPT:-1])
+        sent = self._in_flight.pop(row, None)
+        if kind == NotConnected.kind and sent is not None:
+            self.result.attempts[row] = sent.attempt - 1
+        self.result.ended[self._url(endpoint), kind] += 1
+
+    def _add_outcome(self, rest: bytes, offset: int) -> None:
+        result = self.result
+        comma = rest.index(b",", _ROW)
+        row = int(rest[_ROW:comma])
+        result.located[row] = _Place(offset + REST, len(rest), self._endpoints)
+        result.ambiguous.pop(row, None)
+        result.ok.discard(row)
+        result.failed.discard(row)
+        match rest[comma + _STATUS : comma + _STATUS + 1]:
+            case b"o":
+                result.ok.add(row)
+            case b"f":
+                result.failed.add(row)
+        sent = self._in_flight.pop(row, None)
+        if sent is not None:
+            error = None if row in result.ok else _parse_outcome(rest, self._endpoints).error
+            result.ended[sent.endpoint, OK if error is None else error.kind] += 1
+
+    def _end_sitting(self) -> None:
+        for sent in self._in_flight.values():
+            self._lose(sent)
+        self.result.ambiguous |= self._in_flight
+        self._in_flight.clear()
+
+    def _lose(self, sent: Sent) -> None:
+        self.result.lost.append(sent)
+        self.result.ended[sent.endpoint, LOST] += 1
+
+    def _url(self, endpoint: int) -> str | None:
+        return self._endpoints[endpoint] if endpoint < len(self._endpoints) else None
+
+
+def _parse_outcome(rest: bytes, endpoints: _Endpoints) -> Outcome:
+    end = rest.index(RESPONSE_MARK)
+    head = orjson.loads(rest[_OUTCOME : end + 1])
+    response = rest[end + len(RESPONSE_MARK) : -1]
+    error = head.get("error")
+    endpoint = head["endpoint"]
+    return Outcome(
+        head["row"],
+        head["status"],
+        endpoints[endpoint] if endpoint is not None and endpoint < len(endpoints) else None,
+        head["attempts"],
+        head["latency"],
+        head["prompt_tokens"],
+        head["completion_tokens"],
+        None if error is None else ErrorInfo(**error),
+        None if response == b"null" else response,
+    )

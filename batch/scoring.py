@@ -1,0 +1,243 @@
+"""Scores the rows of a shard: one router behind a batch interface, in this process or inside a Ray actor."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.routers.base import Router
+from batch.routers.build import ROW_KINDS, build_router, for_kind
+from batch.routers.rules import RulesRouter
+from schemas.endpoints import ModelSpec
+from schemas.job import JobSpec
+from schemas.plans import PinPlanSpec
+from schemas.routers import RouterSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+UNKNOWN_MODEL = "unknown_model"
+
+# A row's `model` is the user's text; a message repeats no more of it than tells what it was.
+_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What a row's own `model` asks for: one of the job's models, or a router of some kind and a cutoff."""
+
+    model: str | None = None
+    kind: str | None = None
+    cutoff: float = float("nan")
+
+
+class Scorer:
+    """Adds `score`, `own_cutoff`, `pinned` and `quality:<model>` columns to the rows of a shard.
+
+    Built from values that pickle, so that a Ray actor can be made of it; the job's router is loaded at once, the
+    routers that rows ask for by kind when the first such row comes.
+    """
+
+    def __init__(
+        self,
+        router: RouterSpec,
+        models: Sequence[ModelSpec],
+        *,
+        seed: int = 0,
+        row_models: Literal["honour", "ignore"] = "honour",
+        plan_scores: bool = True,
+        threads: int | None = None,
+    ) -> None:
+        """Load the router of a job whose `models` are given cheapest first.
+
+        `plan_scores=False` is for plans that ask for no score, as `pin`: rows left to the plan then have none,
+        and the job's router is not loaded. `threads` are torch's. Raises SpecError where a router cannot be built.
+        """
+        self._models = tuple(model.name for model in models)
+        self._by_name = {name: model.name for model in models for name in (model.name, *model.aliases)}
+        self._honoured = row_models == "honour"
+        self._seed = seed
+        self._threads = threads
+        self._spec = router
+        self._plan_scores = plan_scores
+        # The job's own router is as good a choice, but rules decide by themselves and have no cutoff.
+        own_kind = () if router.kind == "rules" else (router.kind,)
+        self._row_kinds = tuple(dict.fromkeys((*ROW_KINDS, *own_kind)))
+        self._loaded: dict[str, Router] = {}
+        self._columns: tuple[str, ...] = ()
+        if plan_scores:
+            columns = self._router(router.kind).models
+            self._columns = columns if len(columns) > 1 else ()
+
+    @classmethod
+    def for_job(cls, job: JobSpec, *, threads: int | None = None) -> "Scorer":
+        """Build the scorer of a job."""
+        return cls(
+            job.router,
+            job.models,
+            seed=job.seed,
+            row_models=job.input.row_models,
+            plan_scores=not isinstance(job.plan, PinPlanSpec),
+            threads=threads,
+        )
+
+    def score(self, table: "pa.Table", file: str | None = None) -> "pa.Table":
+        """Return the rows of `table`, as read, in the same order, with the columns of a scored part added.
+
+        `file` is what messages call the file that the rows are from. A row whose own `model` is neither among the
+        job's nor a router becomes invalid. Rows that are invalid, or pinned to a model, reach no router and have no
+        score. Raises SpecError where a router of the user's own returns anything but one finite number per prompt
+        and column.
+        """
+        rows = _Rows(table, len(self._columns))
+        if self._honoured:
+            self._apply_own_choices(rows, file)
+        kinds = rows.own_kind
+        if self._plan_scores:
+            self._score_by_plan(rows, [i for i in rows.open() if kinds[i] is None])
+        for kind in sorted({kind for kind in kinds if kind is not None}):
+            chosen = [i for i in range(len(kinds)) if kinds[i] == kind]
+            rows.score[chosen] = self._gap(kind, self._run(kind, [rows.text[i] for i in chosen]))
+        return rows.to_table(self._columns)
+
+    def _apply_own_choices(self, rows: "_Rows", file: str | None) -> None:
+        choices = {asked: self._choice(asked) for asked in set(rows.asked) if asked is not None}
+        for i in rows.open():
+            asked = rows.asked[i]
+            if asked is None:
+                continue
+            choice = choices[asked]
+            if choice is None:
+                rows.refuse(i, file, self._refusal(asked))
+            else:
+                rows.pinned[i], rows.own_kind[i], rows.own_cutoff[i] = choice.model, choice.kind, choice.cutoff
+
+    def _choice(self, asked: str) -> _Choice | None:
+        if asked in self._by_name:
+            return _Choice(model=self._by_name[asked])
+        # RouteLLM's spelling. A kind has no hyphen, and what follows may start with one: a negative cutoff.
+        parts = asked.split("-", 2)
+        if len(parts) < 3 or parts[0] != "router" or parts[1] not in self._row_kinds:
+            return None
+        try:
+            cutoff = float(parts[2])
+        except ValueError:
+            return None
+        is_a_score = abs(cutoff) <= float(np.finfo(np.float32).max)
+        return _Choice(kind=parts[1], cutoff=cutoff) if is_a_score else None
+
+    def _refusal(self, asked: str) -> str:
+        shown = asked if len(asked) <= _SHOWN else f"{asked[:_SHOWN]}..."
+        return (
+            f"asks for the model {shown!r}; known: {', '.join(self._by_name)}, and router-<kind>-<cutoff> of the kinds "
+            f"{', '.join(self._row_kinds)}; `input.row_models: ignore` routes such rows by the plan"
+        )
+
+    def _score_by_plan(self, rows: "_Rows", chosen: list[int]) -> None:
+        router = self._router(self._spec.kind)
+        texts = [rows.text[i] for i in chosen]
+        if isinstance(router, RulesRouter):
+            for i, decision in zip(chosen, router.decide(texts, rows.columns(chosen)), strict=True):
+                rows.pinned[i] = decision.model
+                rows.score[i] = decision.score if decision.model is None else np.nan
+            return
+        predicted = self._run(self._spec.kind, texts)
+        rows.score[chosen] = self._gap(self._spec.kind, predicted)
+        if self._columns:
+            rows.quality[chosen] = predicted
+
+    def _run(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        router = self._router(kind)
+        expected = (len(texts), len(router.models))
+        returned = router.score(texts)
+        try:
+            predicted = np.asarray(returned, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"router {kind}: `score` returned no array of numbers: {error}") from error
+        if predicted.shape != expected:
+            raise SpecError(f"router {kind}: `score` returned the shape {predicted.shape}, not {expected}")
+        if not np.isfinite(predicted).all():
+            raise SpecError(f"router {kind}: `score` returned a number that is not finite")
+        return predicted
+
+    def _gap(self, kind: str, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What rows are ranked by: a pair router's one column, else the strongest model's less the cheapest's."""
+        columns = self._router(kind).models
+        if len(columns) == 1:
+            return predicted[:, 0]
+        strongest, cheapest = (columns.index(self._models[end]) for end in (-1, 0))
+        gap: NDArray[np.float32] = predicted[:, strongest] - predicted[:, cheapest]
+        return gap
+
+    def _router(self, kind: str) -> Router:
+        if kind not in self._loaded:
+            spec = self._spec if kind == self._spec.kind else for_kind(kind)
+            assert spec is not None, "only kinds in ROW_KINDS become a choice"
+            self._loaded[kind] = build_router(spec, self._models, self._seed, self._threads)
+        return self._loaded[kind]
+
+
+class _Rows:
+    """The columns of one shard while they are being filled in."""
+
+    def __init__(self, table: "pa.Table", qualities: int) -> None:
+        count = table.num_rows
+        self._table = table
+        self._refused: list[int] = []
+        self.text: list[str] = table["text"].to_pylist()
+        self.asked: list[str | None] = table["asked"].to_pylist()
+        self.error_kind: list[str | None] = table["error_kind"].to_pylist()
+        self.error_message: list[str | None] = table["error_message"].to_pylist()
+        self.pinned: list[str | None] = [None] * count
+        self.own_kind: list[str | None] = [None] * count
+        self.own_cutoff = np.full(count, np.nan, dtype=np.float32)
+        self.score = np.full(count, np.nan, dtype=np.float32)
+        self.quality = np.full((count, qualities), np.nan, dtype=np.float32)
+
+    def open(self) -> list[int]:
+        """Rows that are valid and have no model yet."""
+        ends = zip(self.error_kind, self.pinned, strict=True)
+        return [i for i, (error, pinned) in enumerate(ends) if error is None and pinned is None]
+
+    def columns(self, chosen: Sequence[int]) -> list[Mapping[str, Any]]:
+        """The input's other columns of each chosen row."""
+        import orjson
+
+        carried = self._table["carry"].take(chosen).to_pylist()
+        return [{} if cell is None else orjson.loads(cell) for cell in carried]
+
+    def refuse(self, i: int, file: str | None, message: str) -> None:
+        """Make row `i` invalid."""
+        line = self._table["line"][i].as_py()
+        place = f"line {line}" if file is None else f"{file}:{line}"
+        self._refused.append(i)
+        self.error_kind[i] = UNKNOWN_MODEL
+        self.error_message[i] = f"{place}: {message}"
+
+    def to_table(self, quality_of: Sequence[str]) -> "pa.Table":
+        """The table with the new columns after its own; refused rows lose text and body, as invalid rows do."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        table = self._table
+        if self._refused:
+            refused = np.zeros(table.num_rows, dtype=bool)
+            refused[self._refused] = True
+            new = {
+                "text": pc.if_else(refused, None, table["text"]),
+                "body": pc.if_else(refused, None, table["body"]),
+                "error_kind": pa.array(self.error_kind, pa.string()),
+                "error_message": pa.array(self.error_message, pa.string()),
+            }
+            for name, column in new.items():
+                table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+        numbers = {"score": self.score, "own_cutoff": self.own_cutoff}
+        for name, values in numbers.items():
+            table = table.append_column(name, pa.array(values, pa.float32(), mask=np.isnan(values)))
+        table = table.append_column("pinned", pa.array(self.pinned, pa.string()))
+        for model, values in zip(quality_of, self.quality.T, strict=True):
+            table = table.append_column(f"quality:{model}", pa.array(values, pa.float32(), mask=np.isnan(values)))
+        return table

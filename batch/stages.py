@@ -1,0 +1,269 @@
+"""The steps of a run as functions of one shard: what Ray tasks execute, and the inline engine too.
+
+Arguments are small and picklable; rows travel through files of the run directory, not through arguments.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.costs.ledger import Ledger
+from batch.costs.prices import Price, prices_for
+from batch.costs.tokens import counter
+from batch.errors import BadAnswer, ConnectionLost, TimedOut
+from batch.planning.routing import PlannedPart, RoutedRows
+from batch.reading.columns import HASH, ID, ID_HASH
+from batch.reading.read import read_shard
+from batch.reading.shard import Shard
+from batch.runs.answers import Answer, Answers
+from batch.runs.commit import Committed, commit_shard
+from batch.runs.layout import Layout
+from batch.runs.parts import read_part, write_part
+from batch.runs.replay import LOST, replay
+from batch.runs.verdicts import Verdicts, read_verdicts, write_verdicts
+from batch.scoring import Scorer
+from schemas.endpoints import ModelSpec
+from schemas.job import InputSpec, JobSpec, OutputSpec
+
+_ROUTED_COLUMNS = ("row", "url", "body", "prompt_tokens", "max_tokens")
+_PLANNED_COLUMNS = ("row", "score", "own_cutoff", "pinned", "error_kind", ID_HASH, HASH, "deterministic")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One shard to read."""
+
+    layout: Layout
+    shard: Shard
+    spec: InputSpec
+    count: Literal["exact", "estimate"]
+    """How prompt tokens are counted."""
+    count_for: str
+    """The model whose tokenizer counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How to build the scorer; light routers load nothing heavy."""
+
+    job: JobSpec
+    heavy: bool
+    """Does the router load a model, so that it should stay loaded between shards?"""
+
+    def build(self, threads: int | None = None) -> Scorer:
+        """Load it."""
+        return Scorer.for_job(self.job, threads=threads)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredShard:
+    """What the pipeline keeps of a scored shard."""
+
+    index: int
+    rows: int
+    invalid: int
+    first_fault: str | None
+    """Message of the first invalid row."""
+
+
+def read_table(reading: Reading) -> Any:
+    """A shard's rows as a table."""
+    return read_shard(reading.shard, reading.spec, counter(reading.count, reading.count_for))
+
+
+def score_table(reading: Reading, table: Any, scorer: Scorer) -> ScoredShard:
+    """Score a table and store it: from here on nothing of it is scored again."""
+    scored = scorer.score(table, reading.shard.name)
+    write_part(reading.layout.scored(reading.shard.index), scored)
+    return summary(reading.shard.index, scored)
+
+
+def read_and_score(reading: Reading, scorer: Scorer) -> ScoredShard:
+    """Both in one go."""
+    return score_table(reading, read_table(reading), scorer)
+
+
+def summary(index: int, scored: Any) -> ScoredShard:
+    """What the pipeline keeps of a scored part."""
+    errors = scored["error_message"].drop_null()
+    return ScoredShard(index, scored.num_rows, len(errors), errors[0].as_py() if len(errors) else None)
+
+
+def stored_summary(layout: Layout, index: int) -> ScoredShard:
+    """The same of a part that an earlier sitting stored."""
+    return summary(index, read_part(layout.scored(index), ["row", "error_message"]))
+
+
+def load_planned(layout: Layout, index: int, models: Sequence[str]) -> PlannedPart:
+    """Read these columns of a stored part."""
+    part = read_part(layout.scored(index), _PLANNED_COLUMNS)
+    count = part.num_rows
+    names = {name: position for position, name in enumerate(models)}
+    pinned = [names.get(name, -1) if name is not None else -1 for name in part["pinned"].to_pylist()]
+    hashes = b"".join(value or bytes(16) for value in part[HASH].to_pylist())
+    return PlannedPart(
+        row=part["row"].to_numpy(),
+        score=_floats(part["score"]),
+        own_cutoff=_floats(part["own_cutoff"]),
+        pinned=np.array(pinned, np.int16),
+        valid=part["error_kind"].is_null().to_numpy(),
+        id_hash=part[ID_HASH].fill_null(0).to_numpy(),
+        has_own_id=part[ID_HASH].is_valid().to_numpy(),
+        content=np.frombuffer(hashes, np.uint64).reshape(count, 2),
+        deterministic=part["deterministic"].to_numpy(),
+    )
+
+
+def _floats(column: Any) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = column.to_numpy().astype(np.float32, copy=False)
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What planning decided of one shard."""
+
+    layout: Layout
+    index: int
+    models: tuple[str, ...]
+    rows: RoutedRows
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedShard:
+    """Rows of a shard to send, by model."""
+
+    index: int
+    routed: Mapping[str, int]
+    depends: tuple[int, ...]
+    """Rows in other shards whose answers are shared here."""
+
+
+def route(routing: Routing) -> RoutedShard:
+    """Group a shard's rows by model on disk."""
+    part = read_part(routing.layout.scored(routing.index), (*_ROUTED_COLUMNS, ID, "line"))
+    decided = routing.rows
+    sent = decided.same_as < 0
+    routed = {}
+    for position, model in enumerate(routing.models):
+        mask = (decided.model == position) & sent
+        if mask.any():
+            write_part(routing.layout.routed(model, routing.index), part.select(_ROUTED_COLUMNS).filter(mask))
+            routed[model] = int(mask.sum())
+    rows = part["row"].to_numpy()
+    verdicts = Verdicts(
+        routed,
+        same_as={int(rows[i]): int(decided.same_as[i]) for i in np.flatnonzero(~sent)},
+        repeated={
+            int(rows[i]): f"line {part['line'][i].as_py()}: its id is that of row {int(decided.repeats[i])} already"
+            for i in np.flatnonzero(decided.repeats >= 0)
+        },
+    )
+    write_verdicts(routing.layout, routing.index, verdicts)
+    elsewhere = sorted(set(verdicts.same_as.values()).difference(rows.tolist()))
+    return RoutedShard(routing.index, routed, tuple(elsewhere))
+
+
+def stored_routing(layout: Layout, index: int, first_row: int) -> RoutedShard | None:
+    """What an earlier sitting routed; `None`: nothing."""
+    verdicts = read_verdicts(layout, index)
+    if verdicts is None:
+        return None
+    return RoutedShard(index, verdicts.routed, tuple(sorted({r for r in verdicts.same_as.values() if r < first_row})))
+
+
+@dataclass(frozen=True, slots=True)
+class Committing:
+    """One shard to commit."""
+
+    layout: Layout
+    index: int
+    models: tuple[ModelSpec, ...]
+    fallbacks: Mapping[str, Sequence[str]]
+    output: OutputSpec
+    first_rows: tuple[int, ...]
+    """First row of each shard, for answers shared across shards."""
+
+
+def commit(committing: Committing) -> Committed:
+    """Write a shard's part of the output."""
+    prices = prices_for(committing.models)
+    names = [model.name for model in committing.models]
+    with _Elsewhere(committing, names) as elsewhere:
+        return commit_shard(
+            committing.layout,
+            committing.index,
+            models=names,
+            fallbacks=committing.fallbacks,
+            output=committing.output,
+            cost=lambda model, prompt, completion: _cost(prices[model], prompt, completion),
+            ledger=Ledger(prices),
+            elsewhere=elsewhere.find,
+        )
+
+
+class _Elsewhere:
+    """Answers of rows in other shards; their journals are indexed once each, when first needed."""
+
+    def __init__(self, committing: Committing, models: Sequence[str]) -> None:
+        self._committing = committing
+        self._models = models
+
+        self._open: dict[int, Answers] = {}
+
+    def find(self, row: int) -> Answer | None:
+        shard = bisect_right(self._committing.first_rows, row) - 1
+        if shard not in self._open:
+            asked = self._committing
+            self._open[shard] = Answers(asked.layout, shard, self._models, asked.fallbacks)
+        return self._open[shard].find(row)
+
+    def __enter__(self) -> "_Elsewhere":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for answers in self._open.values():
+            answers.close()
+
+
+def _cost(price: Price | None, prompt_tokens: int | None, completion_tokens: int | None) -> Any:
+    return price.cost(prompt_tokens, completion_tokens) if price is not None else None
+
+
+# Attempts that ended in one of these may have been billed, and nobody says how much.
+_MAYBE_BILLED = frozenset({TimedOut.kind, ConnectionLost.kind, BadAnswer.kind, LOST})
+
+
+def spent_in(layout: Layout, index: int, models: Sequence[ModelSpec]) -> Decimal:
+    """Dollars that a shard has cost so far, over all its journals; where it is unknown, an upper bound."""
+    spent = Decimal(0)
+    for model, price in prices_for(models).items():
+        journal = replay(layout.journal(index, model))
+        if price is None or not journal.attempts:
+            continue
+        bound = _dearest(layout, index, model, price)
+        for outcome in journal.outcomes():
+            if outcome.status == "ok":
+                cost = price.cost(outcome.prompt_tokens, outcome.completion_tokens)
+                spent += bound if cost is None else cost
+        spent += bound * sum(times for (_, kind), times in journal.ended.items() if kind in _MAYBE_BILLED)
+    return spent
+
+
+def _dearest(layout: Layout, index: int, model: str, price: Price) -> Decimal:
+    """The most that one request of this shard to this model can cost; 0 where none was bounded, so none was sent."""
+    part = read_part(layout.scored(index), ("body", "max_tokens"))
+    bounds = (
+        price.cost(len(body), most) or Decimal(0)
+        for body, most in zip(part["body"].to_pylist(), part["max_tokens"].to_pylist(), strict=True)
+        if body is not None and most is not None
+    )
+    return max(bounds, default=Decimal(0))

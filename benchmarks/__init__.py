@@ -1,0 +1,1 @@
+"""Each speed claim, rerunnable, with its peer measured in the same run."""

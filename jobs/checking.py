@@ -1,0 +1,145 @@
+"""`check`: the whole file and every endpoint looked at before a cent is spent."""
+
+import json
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from batch.costs.prices import prices_for
+from batch.errors import SpecError
+from batch.reading.read import read_shard
+from batch.reading.shards import find_shards
+from batch.routers.build import build_router
+from batch.runs.finish import check_writable
+from batch.scoring import Scorer
+from jobs.runtime import key, missing_keys, settle_environment, with_surroundings
+from jobs.surroundings import refusal
+from schemas.endpoints import EndpointSpec, ModelSpec
+from schemas.job import JobSpec
+
+_ANSWER_SECONDS = 10.0
+_AT_ONCE = 16
+_FAULTS_SHOWN = 20
+
+
+@dataclass
+class Findings:
+    """What a check found."""
+
+    rows: int = 0
+    """Rows in the input."""
+    invalid: int = 0
+    """Rows that could not be sent."""
+    faults: list[str] = field(default_factory=list)
+    """One line for each of the first invalid rows."""
+    problems: list[str] = field(default_factory=list)
+    """What would stop a run before it starts."""
+    warnings: list[str] = field(default_factory=list)
+    """What would not."""
+    endpoints: list[tuple[str, str, str]] = field(default_factory=list)
+    """Model, url, and what the endpoint said."""
+
+
+def check_job(job: JobSpec) -> Findings:
+    """Read and validate every row, build the router, look at output, keys, prices and endpoints. Sends no prompt."""
+    settle_environment()
+    found = Findings()
+    models: tuple[ModelSpec, ...] = ()
+    try:
+        models = with_surroundings(job.models)
+    except SpecError as error:
+        found.problems.append(str(error))
+    found.problems += missing_keys(models)
+    _check_rows(job, found)
+    try:
+        check_writable(job.output)
+    except SpecError as error:
+        found.problems.append(str(error))
+    for name, price in prices_for(job.models).items():
+        if price is None:
+            found.warnings.append(f"the price of {name} is not known: costs leave it out; give models.{name}.price")
+            if job.dispatch.budget_usd is not None:
+                found.problems.append(f"dispatch.budget_usd needs a price for {name}")
+    _check_endpoints(models, found)
+    return found
+
+
+def _check_rows(job: JobSpec, found: Findings) -> None:
+    """Every row through reading and the rows' own choices of model."""
+    try:
+        build_router(job.router, tuple(model.name for model in job.models), job.seed)
+        # The plan's scores cost the most and tell nothing about whether a row can be sent.
+        scorer = Scorer(job.router, job.models, row_models=job.input.row_models, plan_scores=False)
+        with tempfile.TemporaryDirectory(prefix="batchrouter-") as spool:
+            for shard in find_shards(job.input, Path(spool)):
+                table = read_shard(shard, job.input, lambda texts: [0] * len(texts))
+                scored = scorer.score(table, shard.name)
+                faults = scored["error_message"].drop_null()
+                found.rows += shard.rows
+                found.invalid += len(faults)
+                wanted = _FAULTS_SHOWN - len(found.faults)
+                found.faults += faults.slice(0, wanted).to_pylist()
+    except SpecError as error:
+        found.problems.append(str(error))
+    if found.invalid and job.input.on_invalid == "fail":
+        found.problems.append(f"{found.invalid} rows are invalid, and input.on_invalid is `fail`")
+
+
+def _check_endpoints(models: Sequence[ModelSpec], found: Findings) -> None:
+    asked = [(model, endpoint) for model in models for endpoint in model.endpoints]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        said = list(threads.map(lambda pair: _ask(pair[1]), asked))
+    silent: dict[str, int] = {}
+    for (model, endpoint), (well, answer) in zip(asked, said, strict=True):
+        url = endpoint.url or f"litellm:{endpoint.model}"
+        found.endpoints.append((model.name, url, answer))
+        if not well:
+            silent[model.name] = silent.get(model.name, 0) + 1
+            found.warnings.append(f"model {model.name}: {url}: {answer}")
+    for model in models:
+        if silent.get(model.name) == len(model.endpoints):
+            found.problems.append(f"model {model.name}: none of its endpoints is usable")
+
+
+def _ask(endpoint: EndpointSpec) -> tuple[bool, str]:
+    """Whether an endpoint is usable, and what it said to a request for its list of models, which costs nothing."""
+    if endpoint.url is None:
+        return True, "not asked: LiteLLM knows where it is"
+    reason = refusal(endpoint.url)
+    if reason is not None:
+        return False, f"no connection: {reason}"
+    request = urllib.request.Request(f"{endpoint.url}/models")  # noqa: S310  the spec allows http and https only
+    value = key(endpoint.api_key_env) if endpoint.api_key_env is not None else None
+    if value:
+        name, text = ("api-key", value) if endpoint.provider == "azure" else ("authorization", f"Bearer {value}")
+        request.add_unredirected_header(name, text)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
+    try:
+        with opener.open(request, timeout=_ANSWER_SECONDS) as answer:
+            return _listed(answer.read(1 << 20), endpoint.model)
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return False, f"HTTP {error.code}: the key is refused"
+        return True, f"reachable; it has no list of models (HTTP {error.code})"
+    except (OSError, ValueError) as error:
+        return False, f"no HTTP answer: {type(error).__name__}"
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *arguments: object) -> None:
+        """Follow none: a key must not reach a stranger."""
+
+
+def _listed(body: bytes, model: str | None) -> tuple[bool, str]:
+    try:
+        names = [entry["id"] for entry in json.loads(body)["data"]]
+    except (ValueError, KeyError, TypeError):
+        return True, "reachable; its list of models cannot be read"
+    if model in names:
+        return True, f"serves {model}"
+    shown = ", ".join(names[:5]) or "nothing"
+    return True, f"reachable, but lists {shown} and not {model}"

@@ -1,0 +1,242 @@
+"""The command line. Nothing heavy is imported before it is known what is asked for."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from batch.errors import BatchRouterError, SpecError, StorageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from schemas.job import JobSpec
+    from schemas.reports import Report
+
+
+class Exit(IntEnum):
+    """Exit statuses, as promised in the reference of the command line."""
+
+    OK = 0
+    SOME_NOT_OK = 1
+    WRONG = 2
+    STOPPED = 3
+    INTERRUPTED = 130
+
+
+app = typer.Typer(
+    name="batchrouter",
+    help="Route a file of prompts over many models, within every limit and budget, and never pay twice.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.", show_default=False)]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run directory.", show_default=False)]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key, as plan.strong=0.3.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N rows.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+@app.command()
+def run(
+    job: JobFile,
+    settings: Settings = None,
+    limit: Limit = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, and keep the old run directory.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send rows that failed again.")] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Send to local stand-ins with the same limits: a dress rehearsal.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Run a job. One that was stopped goes on where it was; nothing that was answered is sent again."""
+    with _explained():
+        spec = _load(job, settings, limit)
+        from jobs.progress import Progress
+        from jobs.running import run_job
+
+        with Progress() as progress:
+            if rehearse:
+                from jobs.dress import rehearsed
+
+                with rehearsed(spec) as stand_in:
+                    report = run_job(stand_in, fresh=fresh, retry_failed=retry_failed, progress=progress)
+            else:
+                report = run_job(spec, fresh=fresh, retry_failed=retry_failed, progress=progress)
+        _print_report(report, json=json)
+        raise typer.Exit(_status_of(report))
+
+
+@app.command()
+def estimate(
+    job: JobFile,
+    settings: Settings = None,
+    limit: Limit = None,
+    sample: Annotated[int | None, typer.Option("--sample", metavar="N", min=1, help="Look at about N rows.")] = None,
+    json: Json = False,
+) -> None:
+    """Score and plan a job for real, send nothing, and say what a run would cost and take."""
+    with _explained():
+        spec = _load(job, settings, limit)
+        from jobs.estimating import estimate_job
+        from jobs.report import render_estimate
+
+        found = estimate_job(spec, sample=sample)
+        if json:
+            _out(found.model_dump_json(indent=2))
+        else:
+            render_estimate(found, _console())
+
+
+@app.command()
+def check(job: JobFile, settings: Settings = None, limit: Limit = None, json: Json = False) -> None:
+    """Look at the whole file and every endpoint before a cent is spent."""
+    with _explained():
+        spec = _load(job, settings, limit)
+        from dataclasses import asdict
+        from json import dumps
+
+        from jobs.checking import check_job
+        from jobs.findings import render_findings
+
+        found = check_job(spec)
+        if json:
+            _out(dumps(asdict(found), indent=2))
+        else:
+            render_findings(found, spec.name, _console())
+        raise typer.Exit(Exit.WRONG if found.problems else Exit.SOME_NOT_OK if found.invalid else Exit.OK)
+
+
+@app.command()
+def report(run_dir: RunDir, json: Json = False) -> None:
+    """Print a run's report again."""
+    with _explained():
+        from jobs.standing import stored_report
+
+        _print_report(stored_report(run_dir), json=json)
+
+
+@app.command()
+def status(run_dir: RunDir, json: Json = False) -> None:
+    """Say where a run stands; it may be under way."""
+    with _explained():
+        from dataclasses import asdict
+        from json import dumps
+
+        from jobs.findings import render_standing
+        from jobs.standing import standing
+
+        found = standing(run_dir)
+        if json:
+            _out(dumps(asdict(found), indent=2))
+        else:
+            render_standing(found, run_dir, _console())
+
+
+@app.command()
+def rehearse(
+    endpoints: Annotated[Path, typer.Argument(metavar="ENDPOINTS.yaml", help="What to serve.", show_default=False)],
+) -> None:
+    """Serve local OpenAI-compatible endpoints with limits, latency and faults, until Ctrl-C."""
+    with _explained():
+        from jobs.rehearse import run_rehearsal
+
+        run_rehearsal(endpoints)
+
+
+@app.command()
+def schema() -> None:
+    """Print the job file's JSON Schema, for editors."""
+    from json import dumps
+
+    from schemas.job import JobSpec
+
+    _out(dumps(JobSpec.model_json_schema(), indent=2))
+
+
+def main() -> NoReturn:
+    """The console script."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except typer.Abort:
+        sys.exit(Exit.INTERRUPTED)
+    except Exception as error:
+        # Click's own usage errors print themselves; anything else is ours to see whole.
+        show: Callable[[], None] | None = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(Exit.WRONG)
+    sys.exit(Exit.OK)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn our errors into one line each on stderr, and an exit status."""
+    from jobs.stopped import StoppedError
+
+    try:
+        yield
+    except StoppedError as error:
+        _fail(error, Exit.INTERRUPTED if error.interrupted else Exit.STOPPED)
+    except StorageError as error:
+        _fail(error, Exit.STOPPED)
+    except SpecError as error:
+        _fail(error, Exit.WRONG)
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on where this one stopped")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _fail(error: BatchRouterError, status: Exit) -> NoReturn:
+    _say(str(error))
+    raise typer.Exit(status) from error
+
+
+def _say(text: str) -> None:
+    for line in text.splitlines():
+        sys.stderr.write(f"batchrouter: {line}\n")
+
+
+def _out(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _load(job: Path, settings: list[str] | None, limit: int | None) -> "JobSpec":
+    from jobs.jobfile import load_job
+
+    return load_job(job, [*(settings or ()), *([f"input.limit={limit}"] if limit is not None else [])])
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _print_report(found: "Report", *, json: bool) -> None:
+    if json:
+        _out(found.model_dump_json(indent=2))
+        return
+    from jobs.report import render_console
+
+    render_console(found, _console())
+
+
+def _status_of(found: "Report") -> Exit:
+    return Exit.OK if found.rows.ok == found.rows.total else Exit.SOME_NOT_OK
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""How figures and names are written for people."""
+
+from datetime import timedelta
+from decimal import Decimal
+from math import floor, log10
+
+UNKNOWN = "unknown"
+
+
+def usd(dollars: Decimal | float | None) -> str:
+    """`$1,234.56`; below a dollar three significant digits, `$0.000123`."""
+    if dollars is None:
+        return UNKNOWN
+    sign, size = ("-" if dollars < 0 else ""), abs(float(dollars))
+    if size == 0 or size >= 1:
+        return f"{sign}${size:,.2f}"
+    return f"{sign}${size:.{2 - floor(log10(size))}f}"
+
+
+def share(part: float) -> str:
+    """`42 %`; a tenth of a percent where that is all there is."""
+    percent = 100 * part
+    return f"{percent:.1f} %" if 0 < abs(percent) < 10 or 99 < abs(percent) < 100 else f"{percent:.0f} %"
+
+
+def compact(count: float) -> str:
+    """Four digits at most: `9,870`, `12.3k`, `4.56M`."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if count >= size:
+            value = count / (1e3 if letter == "k" else size)
+            return f"{value:.3g}{letter}" if value < 999.5 else f"{value:,.0f}{letter}"
+    return f"{count:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """`84 ms`, `3.2 s`, `4 min 05 s`, `2 h 07 min`, `3 d 4 h`."""
+    if seconds is None:
+        return "-"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms" if seconds else "0 s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = timedelta(seconds=round(seconds))
+    hours, minutes, left = whole.seconds // 3600, whole.seconds // 60 % 60, whole.seconds % 60
+    if whole.days:
+        return f"{whole.days} d {hours} h"
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {left:02} s"
+
+
+def pace(per_second: float) -> str:
+    """`310 rows/s`, `4.2 rows/s`, `12.0 rows/min`."""
+    if per_second >= 9.95 or not per_second:
+        return f"{per_second:,.0f} rows/s"
+    return f"{per_second:.1f} rows/s" if per_second >= 1 else f"{per_second * 60:.1f} rows/min"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 row`, `1,200 rows`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def printable(text: str) -> str:
+    """Text that came from a file, made harmless for a terminal: an id may hold escape sequences."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -1,0 +1,59 @@
+"""What `check` and `status` found, on a terminal."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobs.checking import Findings
+from jobs.figures import counted, duration, printable, share
+from jobs.standing import Standing
+
+
+def render_findings(found: Findings, name: str, console: Console) -> None:
+    """Print what a check found, the worst last, where the eye ends."""
+    title = Text.assemble((printable(name), "bold"), f"  {counted(found.rows, 'row')}")
+    if found.invalid:
+        title.append(f", {found.invalid:,} invalid", "yellow")
+    console.print(title)
+    if found.endpoints:
+        table = Table.grid(padding=(0, 2))
+        for model, url, said in found.endpoints:
+            table.add_row(Text(printable(model), "bold"), Text(printable(url)), Text(printable(said), "dim"))
+        console.print(table)
+    _list(console, "invalid", found.faults, "yellow")
+    if found.invalid > len(found.faults):
+        console.print(Text(f"and {found.invalid - len(found.faults):,} more invalid rows", "yellow"))
+    _list(console, "warning", found.warnings, "yellow")
+    _list(console, "problem", found.problems, "bold red")
+    if not found.problems:
+        console.print(Text("Nothing stands in the way of a run.", "green"))
+
+
+def render_standing(found: Standing, path: Path, console: Console) -> None:
+    """Print where a run stands."""
+    state = "running" if found.running else "finished" if found.finished else "stopped"
+    console.print(Text.assemble((printable(found.job), "bold"), f"  {state}  ", (printable(str(path)), "dim")))
+    if not found.shards:
+        console.print("The input has not been cut into shards yet.")
+        return
+    ended = sum(found.statuses.values())
+    table = Table.grid(padding=(0, 2))
+    table.add_row("rows", f"{found.rows:,}", f"in {counted(found.shards, 'shard')}")
+    table.add_row("scored", f"{found.scored:,}", share(found.scored / found.rows))
+    table.add_row("routed", f"{found.routed:,}", share(found.routed / found.rows))
+    told = ", ".join(f"{count:,} {status}" for status, count in sorted(found.statuses.items()) if count)
+    table.add_row("ended", f"{ended:,}", f"{share(ended / found.rows)}  {told}")
+    if found.ambiguous:
+        what = "requests under way" if found.running else "rows were in flight when the run was killed"
+        table.add_row("ambiguous", f"{found.ambiguous:,}", what)
+    table.add_row("time", duration(found.wall_seconds), f"in {counted(found.sittings, 'sitting')} that ended in order")
+    console.print(table)
+    if not found.running and not found.finished:
+        console.print("The same command goes on where it stopped.")
+
+
+def _list(console: Console, label: str, lines: list[str], style: str) -> None:
+    for line in lines:
+        console.print(Text.assemble((f"{label}: ", style), printable(line)), soft_wrap=True)

@@ -1,0 +1,164 @@
+"""From a YAML file to a frozen spec, with every fault said in one line: file, line, key, what to do."""
+
+from collections.abc import Hashable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from batch.errors import SpecError
+from schemas.base import Location, problems
+from schemas.job import JobSpec
+
+M = TypeVar("M", bound=BaseModel)
+
+# Keys that hold paths. In a file they are relative to the file, so that a job runs the same from any folder.
+_PATHS = (("input", "path"), ("output", "path"), ("output", "run_dir"), ("router", "checkpoint"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice, where PyYAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in keys:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is there twice", key_node.start_mark
+                )
+            keys.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_job(path: Path, settings: Sequence[str] = ()) -> JobSpec:
+    """Read a job file, with `--set a.b.c=value` settings over it.
+
+    Raises:
+        SpecError: one line per fault.
+    """
+    data, root = _read(path)
+    _anchor(data, path.absolute().parent)
+    for setting in settings:
+        _apply(data, setting)
+    return validated(JobSpec, data, root, path)
+
+
+def load_spec(path: Path, model: type[M]) -> M:
+    """Read any other spec file. Raises SpecError as `load_job` does."""
+    data, root = _read(path)
+    return validated(model, data, root, path)
+
+
+def validated(model: type[M], data: Any, root: yaml.Node | None, path: Path) -> M:
+    """`data` as a model, or SpecError with one line per fault."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = []
+        for location, sentence in problems(error, model, data):
+            where = f"{path}:{_line(root, location)}"
+            key = ".".join(str(part) for part in location)
+            lines.append(f"{where}: {key}: {sentence}" if key else f"{where}: {sentence}")
+        raise SpecError("\n".join(dict.fromkeys(lines))) from error
+
+
+def _read(path: Path) -> tuple[Any, yaml.Node | None]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        near = get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise SpecError(f"{path}: no such file{hint}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8 text at byte {error.start}; save it as UTF-8") from error
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        data = loader.construct_document(root) if root is not None else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark is not None else 1
+        raise SpecError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    finally:
+        loader.dispose()
+    if not isinstance(data, dict):
+        raise SpecError(
+            f"{path}: a job file is a mapping of keys (name, input, models, ...), not {type(data).__name__}"
+        )
+    return data, root
+
+
+def _line(node: yaml.Node | None, location: Location) -> int:
+    """Line of the deepest part of `location` that is in the file."""
+    line = 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if found is None:
+                break
+            line = found[0].start_mark.line + 1
+            node = found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _anchor(data: dict[str, Any], folder: Path) -> None:
+    """Make relative paths absolute, from the file's folder. URIs and absolute paths stay."""
+    for section, key in _PATHS:
+        block = data.get(section)
+        if not isinstance(block, dict) or key not in block:
+            continue
+        value = block[key]
+        if isinstance(value, str):
+            block[key] = _absolute(value, folder)
+        elif isinstance(value, list):
+            block[key] = [_absolute(v, folder) if isinstance(v, str) else v for v in value]
+
+
+def _absolute(value: str, folder: Path) -> str:
+    if not value or "://" in value or value.startswith("/"):
+        return value
+    slash = "/" if value.endswith("/") else ""
+    return f"{folder / value}{slash}"
+
+
+def _apply(data: dict[str, Any], setting: str) -> None:
+    """Set one dotted key; numbers step into lists."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise SpecError(f"--set {setting!r}: write it as key.key=value")
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError as error:
+        raise SpecError(f"--set {key}: the value {text!r} is not valid YAML") from error
+    parts = key.split(".")
+    if isinstance(value, str) and tuple(parts) in _PATHS:
+        value = _absolute(value, Path.cwd())
+    at: Any = data
+    for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        if isinstance(at, list):
+            if not part.isdigit() or int(part) >= len(at):
+                raise SpecError(f"--set {key}: {'.'.join(parts[:position])} has items 0 to {len(at) - 1}, not {part!r}")
+            index: Any = int(part)
+        elif isinstance(at, dict):
+            index = part
+        else:
+            raise SpecError(f"--set {key}: {'.'.join(parts[:position])} holds a value, not keys")
+        if last:
+            at[index] = value
+        elif isinstance(at, dict):
+            at = at.setdefault(index, {})
+        else:
+            at = at[index]

@@ -1,0 +1,262 @@
+"""Where a run stands, live on a terminal and line by line elsewhere."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from types import TracebackType
+from typing import Self
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from batch.dispatch.snapshot import LaneSnapshot, ProgressSnapshot
+from jobs.figures import counted, duration, pace, printable, share, usd
+
+# Long enough to even out a retry storm, short enough to follow a changed limit.
+RATE_WINDOW_SECONDS = 30.0
+
+# A log that nobody scrolls past.
+LINE_EVERY_SECONDS = 10.0
+
+FRAMES_PER_SECOND = 4
+
+
+class Pace:
+    """Rows per second over the last half minute. What was there at the first look is an earlier sitting's work."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def see(self, now: float, done: int) -> None:
+        """So many rows are done at `now`, in seconds."""
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and self._seen[1][0] <= now - RATE_WINDOW_SECONDS:
+            self._seen.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """Rows per second; `None`: it was looked at only once."""
+        if len(self._seen) < 2:
+            return None
+        (start, before), (end, after) = self._seen[0], self._seen[-1]
+        return (after - before) / (end - start) if end > start else None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """A lane with what follows from several looks at it."""
+
+    lane: LaneSnapshot
+    rate: float | None
+    eta: float | None
+    """Seconds to its end; `None`: nobody can tell yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A snapshot with what follows from several of them."""
+
+    now: ProgressSnapshot
+    lanes: tuple[LaneView, ...]
+    scoring_rate: float | None
+
+    @property
+    def done(self) -> int:
+        """Rows that have ended."""
+        return sum(view.lane.done for view in self.lanes)
+
+    @property
+    def sendable(self) -> int | None:
+        """Rows to be sent; `None`: not all are routed yet."""
+        return sum(view.lane.total for view in self.lanes) if self.now.totals_final else None
+
+    @property
+    def rate(self) -> float | None:
+        """Of all lanes together."""
+        rates = [view.rate for view in self.lanes if view.rate is not None]
+        return sum(rates) if rates else None
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to the end of the slowest lane: lanes do not wait for each other."""
+        etas = [view.eta for view in self.lanes]
+        return None if None in etas else max((eta for eta in etas if eta is not None), default=None)
+
+    @property
+    def cost(self) -> Decimal:
+        """What is known to have been spent."""
+        return sum((view.lane.cost or Decimal(0) for view in self.lanes), Decimal(0))
+
+
+class Progress:
+    """Shows snapshots as they come; a context manager.
+
+    On a terminal the display is redrawn four times a second and gone at the end, where the report follows. Elsewhere a
+    line appears at each new stage, every ten seconds while snapshots come, and at the end.
+    """
+
+    def __init__(self, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        """`console` is standard error unless given; `now` gives monotonic seconds."""
+        self._console = console or Console(stderr=True)
+        self._now = now
+        self._paces: dict[str, Pace] = {}
+        self._scoring = Pace()
+        self._stage = ""
+        self._view: View | None = None
+        self._last_line: tuple[float, str] | None = None
+        self._live: Live | None = None
+        if self._console.is_interactive:
+            self._live = Live(
+                console=self._console,
+                transient=True,
+                refresh_per_second=FRAMES_PER_SECOND,
+                get_renderable=self._frame,
+            )
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        elif self._view:
+            self._write_line(line(self._view))
+
+    def stage(self, name: str) -> None:
+        """What is being done now, until the next call or a snapshot that says otherwise."""
+        if name == self._stage:
+            return
+        self._stage = name
+        if not self._live:
+            self._write_line(name)
+
+    def update(self, snapshot: ProgressSnapshot) -> None:
+        """Show this from now on."""
+        now = self._now()
+        self.stage(snapshot.stage)
+        self._scoring.see(now, snapshot.scored)
+        lanes = []
+        for lane in snapshot.lanes:
+            pace_of_lane = self._paces.setdefault(lane.model, Pace())
+            pace_of_lane.see(now, lane.done)
+            lanes.append(_lane_view(lane, pace_of_lane.rate, final=snapshot.totals_final))
+        self._view = View(snapshot, tuple(lanes), self._scoring.rate)
+        if self._live or (self._last_line and now - self._last_line[0] < LINE_EVERY_SECONDS):
+            return
+        self._write_line(line(self._view))
+
+    def _write_line(self, text: str) -> None:
+        if self._last_line and text == self._last_line[1]:
+            return
+        self._console.print(Text(text), soft_wrap=True)
+        self._last_line = (self._now(), text)
+
+    def _frame(self) -> Group | Text:
+        return frame(self._view, self._stage, self._console.width) if self._view else Text(self._stage)
+
+
+def line(view: View) -> str:
+    """The view on one line."""
+    now = view.now
+    parts = [now.stage]
+    if now.total is None or now.scored < now.total:
+        parts.append(_progress(now.scored, now.total, "scored"))
+        if view.scoring_rate:
+            parts.append(pace(view.scoring_rate))
+    if view.lanes:
+        parts.append(_progress(view.done, view.sendable, "done"))
+        if view.rate:
+            parts.append(pace(view.rate))
+        parts.append(_cost(view))
+        if view.eta:
+            parts.append(f"{duration(view.eta)} left")
+    parts += [_lane_words(lane.lane) for lane in view.lanes]
+    return "; ".join(parts)
+
+
+def frame(view: View, stage: str, width: int) -> Group:
+    """The view as a block of a few lines, at most `width` columns wide."""
+    now = view.now
+    parts: list[Text | Table] = []
+    if now.total is None or now.scored < now.total:
+        parts.append(_overall("scored", now.scored, now.total, view.scoring_rate, None, width))
+    if view.lanes:
+        parts.append(_overall("done", view.done, view.sendable, view.rate, view.eta, width))
+        parts.append(_lanes(view, width))
+    words = [stage, _cost(view)] if view.lanes else [stage]
+    failed = sum(lane.lane.failed for lane in view.lanes)
+    if failed:
+        words.append(f"{failed:,} failed")
+    return Group(*parts, Text(", ".join(words), "dim"))
+
+
+def _lane_view(lane: LaneSnapshot, rate: float | None, *, final: bool) -> LaneView:
+    left = lane.total - lane.done
+    if not final:
+        return LaneView(lane, rate, None)
+    return LaneView(lane, rate, 0.0 if not left else left / rate if rate else None)
+
+
+def _progress(done: int, total: int | None, what: str) -> str:
+    if total is None:
+        return f"{counted(done, 'row')} {what}"
+    return f"{done:,} of {counted(total, 'row')} {what} ({share(done / total if total else 1.0)})"
+
+
+def _cost(view: View) -> str:
+    unknown = any(lane.lane.cost is None and lane.lane.done for lane in view.lanes)
+    return f"{usd(view.cost)} spent" + (" and some that is unknown" if unknown else "")
+
+
+def _lane_words(lane: LaneSnapshot) -> str:
+    words = [f"{lane.in_flight:,} in flight"]
+    if lane.failed:
+        words.append(f"{lane.failed:,} failed")
+    if lane.throttled:
+        words.append(f"{lane.throttled:,} throttled")
+    if lane.waiting:
+        words.append(f"waits for {lane.waiting}")
+    return f"{printable(lane.model)} {lane.done:,}/{lane.total:,} ({', '.join(words)})"
+
+
+def _overall(what: str, done: int, total: int | None, rate: float | None, eta: float | None, width: int) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    words = [_progress(done, total, what)]
+    if rate is not None:
+        words.append(pace(rate))
+    if eta is not None:
+        words.append(f"{duration(eta)} left")
+    # An empty bar while the total is not known: a pulsing one looks finished where there is no colour.
+    bar = ProgressBar(total=total or 1, completed=done if total else 0, width=max(10, min(40, width - 60)))
+    grid.add_row(bar, Text(", ".join(words)))
+    return grid
+
+
+def _lanes(view: View, width: int) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    table.add_column("model", no_wrap=True, overflow="ellipsis", max_width=max(12, width - 62))
+    for name in ("done", "in flight", "throttled", "rate", "cost", "left"):
+        table.add_column(name, justify="right", no_wrap=True)
+    open_end = "" if view.now.totals_final else "+"
+    for lane_view in view.lanes:
+        lane = lane_view.lane
+        table.add_row(
+            Text(printable(lane.model), "bold"),
+            f"{lane.done:,}/{lane.total:,}{open_end}",
+            Text(f"{lane.in_flight:,}", "yellow" if lane.waiting else ""),
+            Text(f"{lane.throttled:,}", "yellow" if lane.throttled else ""),
+            "-" if lane_view.rate is None else f"{lane_view.rate:,.{1 if lane_view.rate < 10 else 0}f}/s",
+            usd(lane.cost),
+            duration(lane_view.eta),
+        )
+    return table

@@ -1,0 +1,158 @@
+"""What a request asks for, as far as a rehearsal needs to know, and the bodies it is answered with."""
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL
+
+DEFAULT_DIMENSIONS = 64
+# Bytes of UTF-8 per token, near what tokenizers reach over many languages; no vocabulary to load.
+BYTES_PER_TOKEN = 4
+
+
+class BadBodyError(Exception):
+    """The request's body is not what its path takes; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: its prompts, how many answers to each, and how long they may be."""
+
+    url: str
+    model: str
+    prompts: tuple[str, ...]
+    prompt_tokens: int
+    max_tokens: int | None
+    choices: int
+    dimensions: int = DEFAULT_DIMENSIONS
+    base64: bool = False
+
+    @property
+    def tokens_reserved(self) -> int | None:
+        """Prompt plus the longest answers allowed; `None` where the request sets no bound."""
+        if self.url == EMBEDDINGS_URL:
+            return self.prompt_tokens
+        if self.max_tokens is None:
+            return None
+        return self.prompt_tokens + self.max_tokens * self.choices * len(self.prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One choice of a completion."""
+
+    content: str
+    tokens: int
+    finish_reason: str
+
+
+def count_tokens(text: str) -> int:
+    """Tokens of `text` by a rule of thumb: four bytes each, at least one."""
+    return max(1, -(-len(text.encode()) // BYTES_PER_TOKEN))
+
+
+def read_body(url: str, raw: bytes) -> Asked:
+    """What a request body asks of `url`. Raises BadBodyError."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadBodyError(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+        raise BadBodyError("the body must be a JSON object with a 'model'")
+    if body.get("stream"):
+        raise BadBodyError("'stream' is not rehearsed; leave it out")
+    model = body["model"]
+    if url == EMBEDDINGS_URL:
+        texts = _texts(body, "input")
+        dimensions = _positive(body, "dimensions") or DEFAULT_DIMENSIONS
+        encoded = body.get("encoding_format") == "base64"
+        return Asked(url, model, texts, sum(map(count_tokens, texts)), None, 1, dimensions, encoded)
+    max_tokens = _positive(body, "max_completion_tokens") or _positive(body, "max_tokens")
+    choices = _positive(body, "n") or 1
+    if url == COMPLETIONS_URL:
+        texts = _texts(body, "prompt")
+        return Asked(url, model, texts, sum(map(count_tokens, texts)), max_tokens, choices)
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        raise BadBodyError("'messages' must be a list of one or more messages")
+    contents = [(message.get("role"), _content(message.get("content"))) for message in messages]
+    prompt = "\n".join(text for role, text in contents if role == "user")
+    tokens = sum(count_tokens(text) for _, text in contents)
+    return Asked(url, model, (prompt,), tokens, max_tokens, choices)
+
+
+def completion_body(asked: Asked, name: str, answers: Sequence[Answer]) -> bytes:
+    """A chat or text completion. Nothing in it depends on the time, so equal requests get equal bytes."""
+    chat = asked.url == CHAT_URL
+    choices: list[dict[str, Any]] = [
+        {
+            "index": index,
+            **({"message": {"role": "assistant", "content": a.content}} if chat else {"text": a.content}),
+            "logprobs": None,
+            "finish_reason": a.finish_reason,
+        }
+        for index, a in enumerate(answers)
+    ]
+    spent = sum(a.tokens for a in answers)
+    return orjson.dumps(
+        {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{name}",
+            "object": "chat.completion" if chat else "text_completion",
+            "created": 0,
+            "model": asked.model,
+            "choices": choices,
+            "usage": {
+                "prompt_tokens": asked.prompt_tokens,
+                "completion_tokens": spent,
+                "total_tokens": asked.prompt_tokens + spent,
+            },
+        }
+    )
+
+
+def embeddings_body(asked: Asked, vectors: Sequence[Sequence[float]]) -> bytes:
+    """One vector per input, as floats or in base64 of little-endian float32, whichever was asked for."""
+    data = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": base64.b64encode(struct.pack(f"<{len(v)}f", *v)).decode() if asked.base64 else v,
+        }
+        for index, v in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": asked.prompt_tokens, "total_tokens": asked.prompt_tokens}
+    return orjson.dumps({"object": "list", "model": asked.model, "data": data, "usage": usage})
+
+
+def _texts(body: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = body.get(key)
+    if isinstance(value, str) and value:
+        return (value,)
+    if isinstance(value, list) and value and all(isinstance(v, str) and v for v in value):
+        return tuple(value)
+    raise BadBodyError(f"{key!r} must be a text or a list of texts")
+
+
+def _positive(body: Mapping[str, Any], key: str) -> int | None:
+    value = body.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadBodyError(f"{key!r} must be a whole number from 1")
+    return value
+
+
+def _content(content: object) -> str:
+    match content:
+        case None:
+            return ""
+        case str():
+            return content
+        case list():
+            return "".join(p["text"] for p in content if isinstance(p, dict) and isinstance(p.get("text"), str))
+    raise BadBodyError("a message's 'content' must be a text or a list of parts")

@@ -1,0 +1,169 @@
+"""`run`: from a job to its report."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from batch.engine import Engine, InlineEngine
+from batch.errors import SpecError
+from batch.pipeline import Pipeline, RunEnd
+from batch.reading.sources import fingerprint_inputs
+from batch.runs.atomic import write_bytes
+from batch.runs.directory import RunDirectory
+from batch.runs.fingerprint import fingerprint
+from batch.runs.finish import check_writable, finish
+from batch.runs.layout import run_path
+from jobs.progress import Progress
+from jobs.report_html import render_html
+from jobs.runtime import (
+    interrupts,
+    key,
+    missing_keys,
+    monotonic,
+    now,
+    pause,
+    settle_environment,
+    wall_clock,
+    with_surroundings,
+)
+from jobs.stopped import StoppedError
+from jobs.surroundings import unreachable
+from schemas.endpoints import ModelSpec
+from schemas.job import JobSpec
+from schemas.reports import Report, Timing
+from schemas.routers import CorrectnessRouterSpec
+
+_TOLD_VERSIONS = ("batchrouter", "ray", "pyarrow", "pyreqwest", "litellm", "torch", "transformers")
+
+
+def run_job(
+    job: JobSpec, *, fresh: bool = False, retry_failed: bool = False, progress: Progress | None = None
+) -> Report:
+    """Run `job` to its report, which is stored in the run directory too.
+
+    Raises:
+        SpecError: the job or its input is wrong; nothing was sent.
+        StorageError: something could not be stored; the same call goes on later.
+        StoppedError: it was interrupted, or endpoints stayed unreachable; the same call goes on later.
+    """
+    settle_environment()
+    models = with_surroundings(job.models)
+    notes = _preflight(job, models)
+    with (
+        RunDirectory.open(
+            run_path(job.output),
+            fingerprint(job, fingerprint_inputs(job.input), router_hash(job)),
+            job=job.name,
+            created=now().isoformat(timespec="seconds"),
+            version=version("batchrouter"),
+            fresh=fresh,
+        ) as directory,
+        engine_of(job) as engine,
+    ):
+        pipeline = Pipeline(
+            job,
+            models,
+            directory,
+            engine,
+            monotonic,
+            retry_failed=retry_failed,
+            observe=progress.update if progress is not None else lambda snapshot: None,
+        )
+        with interrupts(pipeline.drain):
+            end = pipeline.run()
+        if not end.finished:
+            raise _stopped(end)
+        written = finish(directory.layout, [shard.index for shard in pipeline.shards], job.output)
+        report = _report(job, pipeline, directory, written, (*notes, *end.notes))
+        write_bytes(directory.layout.report, report.model_dump_json(indent=2).encode())
+        write_bytes(directory.layout.report_html, render_html(report).encode())
+    return report
+
+
+@contextmanager
+def engine_of(job: JobSpec) -> Iterator[Engine]:
+    """Where the job's work runs; ended on the way out."""
+    engine: Engine
+    if job.engine == "inline":
+        engine = InlineEngine(key, wall_clock, pause)
+    else:
+        from batch.cluster import RayEngine
+
+        engine = RayEngine(address=job.ray.address, actors=job.router.actors, keys=key, wall=wall_clock)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def router_hash(job: JobSpec) -> str | None:
+    """Hash of the router's checkpoint; `None` where it has none."""
+    if not isinstance(job.router, CorrectnessRouterSpec):
+        return None
+    from batch.routers.checkpoint import DEFAULT_CHECKPOINT, checkpoint_fingerprint
+
+    return checkpoint_fingerprint(Path(job.router.checkpoint) if job.router.checkpoint else DEFAULT_CHECKPOINT)
+
+
+def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> tuple[str, ...]:
+    """Look at keys, endpoints and output before a cent is spent; what a reader should know of them."""
+    missing = missing_keys(models)
+    if missing:
+        raise SpecError("\n".join(missing))
+    check_writable(job.output)
+    silent = unreachable(models)
+    dead = [
+        line
+        for model in models
+        for line in silent.get(model.name, ())
+        if len(silent[model.name]) == len(model.endpoints)
+    ]
+    if dead:
+        raise SpecError("\n".join(dead))
+    return tuple(line for lines in silent.values() for line in lines)
+
+
+def _stopped(end: RunEnd) -> StoppedError:
+    if end.interrupted:
+        return StoppedError("interrupted; the same command goes on where this one stopped", interrupted=True)
+    reason = "; ".join(end.notes) or "the run ended early"
+    return StoppedError(f"{reason}; the same command goes on where this one stopped", interrupted=False)
+
+
+def _report(
+    job: JobSpec, pipeline: Pipeline, directory: RunDirectory, written: list[Path], notes: tuple[str, ...]
+) -> Report:
+    ledger, records = pipeline.records()
+    plan = directory.read_plan()
+    assert plan is not None, "a finished run has a plan"
+    sittings = directory.manifest.sittings
+    wall = sum(sitting.wall for sitting in sittings)
+    rows = sum(shard.rows for shard in pipeline.shards)
+    return ledger.report(
+        name=job.name,
+        plan=plan,
+        timing=Timing(
+            wall_seconds=wall,
+            rows_per_second=rows / wall if wall else 0.0,
+            scoring=sum(sitting.scoring for sitting in sittings),
+            dispatch=sum(sitting.dispatch for sitting in sittings),
+            finished_at=now(),
+        ),
+        versions=_versions(),
+        fingerprint=directory.manifest.fingerprint,
+        output=str(written[0] if len(written) == 1 else job.output.path),
+        ambiguous=[row for record in records for row in record.ambiguous],
+        notes=[*notes, *(note for record in records for note in record.notes)],
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _TOLD_VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

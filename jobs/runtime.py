@@ -1,0 +1,109 @@
+"""The process's surroundings: the only place that reads the environment, the clock and signals for the engine."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+
+from batch.errors import SpecError
+from schemas.endpoints import EndpointSpec, ModelSpec
+
+# Left to themselves these libraries ask the network, phone home or print at import.
+_QUIET = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def settle_environment() -> None:
+    """Set what keeps the libraries quiet and local, where the user has not decided otherwise."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def key(name: str) -> str | None:
+    """The value of an environment variable; passed by reference, so that values never travel."""
+    return os.environ.get(name)
+
+
+wall_clock = time.time
+monotonic = time.monotonic
+pause = time.sleep
+
+
+def now() -> datetime:
+    """The date and time, in UTC."""
+    return datetime.now(UTC)
+
+
+def with_surroundings(models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+    """Fill in what endpoints leave to the environment: url, key and the name they know their model by.
+
+    Raises:
+        SpecError: an endpoint has no url and the environment has none either.
+    """
+    return tuple(
+        model.model_copy(update={"endpoints": tuple(_filled(model, i) for i in range(len(model.endpoints)))})
+        for model in models
+    )
+
+
+def _filled(model: ModelSpec, position: int) -> EndpointSpec:
+    endpoint = model.endpoints[position]
+    changes: dict[str, str] = {}
+    if endpoint.model is None:
+        changes["model"] = model.name
+    if endpoint.url is None and endpoint.transport == "openai":
+        url = _first_set("COMPLETION_BASE_URL", "OPENAI_BASE_URL")
+        if url is None:
+            raise SpecError(
+                f"models.{model.name}.endpoints.{position} has no url: "
+                "give one, or set COMPLETION_BASE_URL or OPENAI_BASE_URL"
+            )
+        changes["url"] = os.environ[url].rstrip("/")
+        if endpoint.api_key_env is None:
+            named = _first_set("COMPLETION_API_KEY", "OPENAI_API_KEY")
+            if named is not None:
+                changes["api_key_env"] = named
+    return EndpointSpec.model_validate({**endpoint.model_dump(), **changes})
+
+
+def missing_keys(models: tuple[ModelSpec, ...]) -> list[str]:
+    """One line for each endpoint whose key is named but not set."""
+    return [
+        f"models.{model.name}.endpoints.{position}: the environment variable {endpoint.api_key_env} is not set"
+        for model in models
+        for position, endpoint in enumerate(model.endpoints)
+        if endpoint.api_key_env is not None and not os.environ.get(endpoint.api_key_env)
+    ]
+
+
+@contextmanager
+def interrupts(drain: Callable[[], None]) -> Iterator[None]:
+    """Call `drain` on the first Ctrl-C or SIGTERM; a second one raises KeyboardInterrupt."""
+    asked = False
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        drain()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _first_set(*names: str) -> str | None:
+    return next((name for name in names if os.environ.get(name)), None)

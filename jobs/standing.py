@@ -1,0 +1,110 @@
+"""`status` and `report`: what a run directory says, read without disturbing the run that may be using it."""
+
+import fcntl
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from pydantic import ValidationError
+
+from batch.errors import SpecError
+from batch.runs.commit import read_commit
+from batch.runs.directory import read_manifest
+from batch.runs.layout import Layout
+from batch.runs.replay import replay
+from batch.runs.verdicts import read_verdicts
+from schemas.reports import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a run stands."""
+
+    job: str
+    running: bool
+    """Is a process at work on it?"""
+    finished: bool
+    """Is there a report?"""
+    shards: int
+    """0: the input has not been cut yet."""
+    rows: int
+    scored: int
+    """Rows read and scored."""
+    routed: int
+    """Rows that a model was chosen for."""
+    statuses: dict[str, int]
+    """Rows that have ended, by how."""
+    ambiguous: int
+    """Rows whose request was in flight, now or when a run was killed."""
+    sittings: int
+    wall_seconds: float
+
+
+def standing(path: Path) -> Standing:
+    """Look at a run directory.
+
+    Raises:
+        SpecError: it is none.
+    """
+    layout = Layout(path)
+    manifest = read_manifest(layout)
+    shards = manifest.shards or ()
+    statuses: Counter[str] = Counter()
+    scored = routed = ambiguous = 0
+    for index, shard in enumerate(shards):
+        scored += shard["rows"] if layout.scored(index).exists() else 0
+        verdicts = read_verdicts(layout, index)
+        if verdicts is not None:
+            routed += sum(verdicts.routed.values()) + len(verdicts.same_as)
+        record = read_commit(layout, index)
+        if record is not None:
+            statuses.update(orjson.loads(record.ledger)["statuses"])
+            continue
+        for model in verdicts.routed if verdicts is not None else ():
+            journal = replay(layout.journal(index, model))
+            statuses["ok"] += len(journal.ok)
+            statuses["failed"] += len(journal.failed)
+            ambiguous += len(journal.ambiguous)
+    return Standing(
+        job=manifest.job,
+        running=_is_locked(layout.run_lock),
+        finished=layout.report.exists(),
+        shards=len(shards),
+        rows=sum(shard["rows"] for shard in shards),
+        scored=scored,
+        routed=routed,
+        statuses=dict(statuses),
+        ambiguous=ambiguous,
+        sittings=len(manifest.sittings),
+        wall_seconds=sum(sitting.wall for sitting in manifest.sittings),
+    )
+
+
+def stored_report(path: Path) -> Report:
+    """The report of a finished run.
+
+    Raises:
+        SpecError: there is none, and why.
+    """
+    layout = Layout(path)
+    manifest = read_manifest(layout)
+    try:
+        return Report.model_validate_json(layout.report.read_bytes())
+    except FileNotFoundError as error:
+        raise SpecError(f"{path}: run {manifest.job!r} has no report yet; see `batchrouter status`") from error
+    except ValidationError as error:
+        raise SpecError(f"{layout.report} was not written by this version; run the job again") from error
+
+
+def _is_locked(path: Path) -> bool:
+    """Does a process hold this lock?"""
+    try:
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,204 @@
+"""The default router: encoder, checkpoint, heads."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from batch.errors import SpecError
+from batch.routers.base import Router
+from batch.routers.build import build_router
+from batch.routers.checkpoint import (
+    CONFIG,
+    DEFAULT_CHECKPOINT,
+    HEADS,
+    Checkpoint,
+    CheckpointConfig,
+    EncoderConfig,
+    Heads,
+    checkpoint_fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from batch.routers.correctness import CorrectnessRouter
+from batch.routers.embedder import LocalEmbedder, encoder_folder, encoder_sha256, packaged_encoder
+from schemas.routers import CorrectnessRouterSpec, LocalEmbedderSpec
+from tests.routers.conftest import PAIR
+
+EASY = "What is the capital of France?"
+HARD = (
+    "Let G be a finite group acting transitively on a set of prime power size. Which of these statements is true of "
+    "its Sylow subgroups?\nA. They act regularly\nB. They act transitively\nC. They are normal\nD. None\nAnswer:"
+)
+
+
+class FirstLetters:
+    """Embeds a text as the codes of its first two letters, in tens."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([[ord(c) / 10 for c in text[:2]] for text in texts], dtype=np.float32).reshape(-1, 2)
+
+
+def checkpoint(*heads: str, matched_by: str) -> Checkpoint:
+    """Heads that weigh the two letters: the first head the first one, the last the second."""
+    encoder = EncoderConfig(name="letters", sha256="", layer=1, max_tokens=2, dimension=2)
+    values = {"heads": heads, "matched_by": matched_by, "encoder": encoder, "heads_sha256": ""}
+    config = CheckpointConfig.model_validate(values)
+    weight = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)[: len(heads)]
+    return Checkpoint(config, Heads(weight, np.full(len(heads), -6.5, dtype=np.float32)))
+
+
+def logit(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    odds: NDArray[np.float32] = probability / (1 - probability)
+    return np.log(odds)
+
+
+def test_probabilities_of_both_models(correctness: Router) -> None:
+    """Each column is a probability, and the strong model gains more on an exam in group theory than on a capital."""
+    scores = correctness.score([EASY, HARD])
+    assert correctness.models == PAIR
+    assert ((scores > 0) & (scores < 1)).all()
+    gain = scores[:, 1] - scores[:, 0]
+    assert gain[1] > gain[0]
+
+
+def test_long_prompts_end_at_256_tokens(embedder: LocalEmbedder) -> None:
+    """What follows the first 256 tokens changes nothing, however long it is."""
+    beginning = "word " * 300
+    vectors = embedder.embed([beginning, beginning + "something else " * 100_000])
+    np.testing.assert_allclose(vectors[0], vectors[1], rtol=0, atol=1e-5)
+
+
+def test_the_first_layers_are_those_of_the_whole_encoder(embedder: LocalEmbedder) -> None:
+    """Leaving the upper layers out gives the hidden states the whole encoder has after layer 2."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = packaged_encoder()
+    whole = AutoModel.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        tokens = AutoTokenizer.from_pretrained(folder)([EASY], return_tensors="pt")
+        states = whole(**tokens, output_hidden_states=True).hidden_states
+    np.testing.assert_allclose(embedder.embed([EASY])[0], states[2][0].mean(0).numpy(), rtol=0, atol=1e-5)
+
+
+def test_models_in_between_lie_between_the_heads() -> None:
+    """By position: the ends have the ends' heads, and a model in the middle the mean of their log odds."""
+    router = CorrectnessRouter(("s", "m", "l"), checkpoint("weak", "strong", matched_by="position"), FirstLetters())
+    log_odds = logit(router.score(["AZ", "ab"]))
+    np.testing.assert_allclose(log_odds[:, 1], (log_odds[:, 0] + log_odds[:, 2]) / 2, atol=1e-5)
+    np.testing.assert_allclose(log_odds[0, [0, 2]], [0.0, 2.5], atol=1e-5)
+
+
+def test_named_heads_go_by_name() -> None:
+    """A checkpoint trained on named models gives each its own head, in the job's order, and knows no others."""
+    named = checkpoint("a", "b", "c", matched_by="name")
+    log_odds = logit(CorrectnessRouter(("b", "a"), named, FirstLetters()).score(["AZ"]))
+    np.testing.assert_allclose(log_odds[0], [2.5, 0.0], atol=1e-5)
+    with pytest.raises(SpecError, match="trained on a, b, c; 'd' is not among them"):
+        CorrectnessRouter(("a", "d"), named, FirstLetters())
+
+
+def test_the_shipped_checkpoint_is_small_and_fits_the_packaged_encoder() -> None:
+    """It is below a megabyte and names the encoder that is installed."""
+    shipped = load_checkpoint()
+    assert sum(file.stat().st_size for file in DEFAULT_CHECKPOINT.iterdir()) < 1_000_000
+    assert shipped.config.encoder.sha256 == encoder_sha256(packaged_encoder())
+    assert shipped.config.matched_by == "position"
+
+
+def test_saved_is_loaded(tmp_path: Path) -> None:
+    """A checkpoint comes back as it was saved, and its fingerprint changes with its weights."""
+    first = checkpoint("a", "b", matched_by="name")
+    for folder, scale in ((tmp_path / "one", 1), (tmp_path / "two", 2)):
+        save_checkpoint(
+            folder,
+            Heads(first.heads.weight * np.float32(scale), first.heads.bias),
+            names=("a", "b"),
+            matched_by="name",
+            encoder=first.config.encoder,
+            training={"seed": 3},
+            card="# Card\n",
+        )
+    loaded = load_checkpoint(tmp_path / "one")
+    np.testing.assert_array_equal(loaded.heads.weight, first.heads.weight)
+    assert loaded.config.training == {"seed": 3}
+    assert checkpoint_fingerprint(tmp_path / "one") != checkpoint_fingerprint(tmp_path / "two")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "copy"))
+
+
+def change(folder: Path, **values: object) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | values))
+
+
+def test_a_checkpoint_that_was_altered_is_refused(copy: Path) -> None:
+    """Weights that are not the ones `config.json` describes are not loaded."""
+    save_file({"weight": np.zeros((2, 384), np.float32), "bias": np.zeros(2, np.float32)}, copy / HEADS)
+    with pytest.raises(SpecError, match="is not the file that"):
+        load_checkpoint(copy)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(copy: Path) -> None:
+    """Heads that do not match the configuration's models are refused."""
+    change(copy, heads=["a", "b", "c"])
+    with pytest.raises(SpecError, match=r"holds weights \(2, 384\), not \(3, 384\)"):
+        load_checkpoint(copy)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"format": 2}, "format: Input should be 1"),
+        ({"pickle": "x"}, "pickle: Extra inputs"),
+        ({"heads": 1}, "heads: "),
+    ],
+)
+def test_a_broken_config_is_refused(copy: Path, values: dict[str, object], says: str) -> None:
+    """A configuration of another format or with unknown keys is refused in one line that names the key."""
+    change(copy, **values)
+    with pytest.raises(SpecError, match=says) as refused:
+        load_checkpoint(copy)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    """A folder without a checkpoint is named together with the file that is missing."""
+    with pytest.raises(SpecError, match=r"cannot read .*config\.json: No such file"):
+        build_router(CorrectnessRouterSpec(checkpoint=str(tmp_path)), PAIR, seed=0)
+
+
+def test_another_encoder_is_refused(tmp_path: Path) -> None:
+    """Heads are not used on vectors of an encoder they were not trained on."""
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    spec = CorrectnessRouterSpec(embedder=LocalEmbedderSpec(model=str(tmp_path)))
+    with pytest.raises(SpecError, match="is not the encoder that the checkpoint was trained on"):
+        build_router(spec, PAIR, seed=0)
+
+
+def test_an_encoder_without_safetensors_is_refused(tmp_path: Path) -> None:
+    """A folder without weights in safetensors format is refused; no other format is tried."""
+    spec = CorrectnessRouterSpec(embedder=LocalEmbedderSpec(model=str(tmp_path)))
+    with pytest.raises(SpecError, match=r"cannot read .*model\.safetensors"):
+        build_router(spec, PAIR, seed=0)
+
+
+def test_nothing_is_downloaded() -> None:
+    """An encoder that is not on this machine is refused with the command that fetches it."""
+    with pytest.raises(SpecError, match="hf download nobody/no-such-encoder"):
+        encoder_folder("nobody/no-such-encoder")
+
+
+def test_more_layers_than_there_are(tmp_path: Path) -> None:
+    """Layers that the encoder does not have are refused: they would be made up."""
+    with pytest.raises(SpecError, match="it has 6 layers, not 7"):
+        LocalEmbedder(packaged_encoder(), layer=7, max_tokens=8, batch_tokens=8)

@@ -1,0 +1,169 @@
+"""The run directory."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from batch.errors import FingerprintError, RunLockedError, SpecError
+from batch.runs.directory import RunDirectory, Sitting, is_run_directory, read_manifest
+from batch.runs.fingerprint import Fingerprint
+from batch.runs.layout import Layout
+from batch.runs.lock import Lock
+from schemas.plans import Plan
+
+ASKED = Fingerprint({"seed": 0, "input.files": [["a.jsonl", 10, 5]]}, {"plan.strong": 0.5})
+
+
+def opened(path: Path, asked: Fingerprint = ASKED, *, fresh: bool = False) -> RunDirectory:
+    return RunDirectory.open(path, asked, job="job", created="2025-01-01T00:00:00Z", version="0.1.0", fresh=fresh)
+
+
+def test_a_new_run_is_described_in_its_manifest(tmp_path: Path) -> None:
+    """The folder is made, private, and says what it is; reopened it says the same and what was added."""
+    with opened(tmp_path / "deep" / "r") as run:
+        assert run.manifest.fingerprint == ASKED.hash
+        assert not run.plan_changed
+        run.set_shards([{"index": 0, "rows": 7}])
+        run.add_sitting(Sitting(wall=1.5, scoring=0.5))
+        assert run.layout.path.stat().st_mode & 0o777 == 0o700
+        assert run.layout.manifest.stat().st_mode & 0o777 == 0o600
+    with opened(tmp_path / "deep" / "r") as again:
+        assert again.manifest == run.manifest
+        again.add_sitting(Sitting(wall=2))
+        assert [s.wall for s in again.manifest.sittings] == [1.5, 2]
+        assert again.manifest.shards == ({"index": 0, "rows": 7},)
+        with pytest.raises(ValueError, match="once"):
+            again.set_shards([])
+
+
+def test_the_second_of_two_runs_is_refused(tmp_path: Path) -> None:
+    """While one process works on a run directory another is told its process id; afterwards it may."""
+    with opened(tmp_path / "r"), pytest.raises(RunLockedError, match=rf"process {os.getpid()} works on it"):
+        opened(tmp_path / "r")
+    with opened(tmp_path / "r"), pytest.raises(RunLockedError):
+        opened(tmp_path / "r", fresh=True)
+
+
+def test_a_refused_open_holds_no_lock(tmp_path: Path) -> None:
+    """After a refusal the lock is free again."""
+    opened(tmp_path / "r").close()
+    with pytest.raises(FingerprintError):
+        opened(tmp_path / "r", Fingerprint({"seed": 1}))
+    opened(tmp_path / "r").close()
+
+
+def test_another_jobs_run_directory_is_refused(tmp_path: Path) -> None:
+    """The message is one line, names the keys that differ and the way out."""
+    opened(tmp_path / "r").close()
+    other = Fingerprint({**ASKED.parts, "seed": 1, "router.kind": "mf"})
+    with pytest.raises(FingerprintError, match=r"differs in router\.kind, seed; --fresh") as caught:
+        opened(tmp_path / "r", other)
+    assert "\n" not in str(caught.value)
+
+
+def test_fresh_keeps_the_old_run(tmp_path: Path) -> None:
+    """`fresh` moves older runs to numbered folders, whole, and begins anew."""
+    with opened(tmp_path / "r") as first:
+        first.write_plan(plan())
+    for _ in range(2):
+        with opened(tmp_path / "r", Fingerprint({"seed": 1}), fresh=True) as run:
+            assert run.read_plan() is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "r.1", "r.2"]
+    assert read_manifest(Layout(tmp_path / "r.1")).fingerprint == ASKED.hash
+    assert (tmp_path / "r.1" / "plan.json").exists()
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    """A folder with other things in it is refused, also with `fresh`; an empty one is taken."""
+    (tmp_path / "thesis.tex").touch()
+    for fresh in (False, True):
+        with pytest.raises(SpecError, match=r"holds other things \(thesis.tex\).*output.run_dir"):
+            opened(tmp_path, fresh=fresh)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "empty").mkdir()
+    opened(tmp_path / "empty").close()
+    with pytest.raises(SpecError, match="a file is in the way"):
+        opened(tmp_path / "thesis.tex")
+
+
+def test_a_run_that_died_before_its_manifest_is_begun_again(tmp_path: Path) -> None:
+    """A folder with nothing but a lock and a half-written manifest is ours."""
+    (tmp_path / "run.lock").touch()
+    (tmp_path / ".run.json.abc.tmp").write_text("{")
+    with opened(tmp_path) as run:
+        assert run.manifest.job == "job"
+
+
+def test_an_unreadable_manifest_is_one_line(tmp_path: Path) -> None:
+    """Broken JSON, another layout or no manifest at all is a SpecError that says what to do."""
+    with pytest.raises(SpecError, match="is not a run directory"):
+        read_manifest(Layout(tmp_path))
+    opened(tmp_path / "r").close()
+    manifest = tmp_path / "r" / "run.json"
+    manifest.write_text(manifest.read_text().replace('"layout": 1', '"layout": 99'))
+    with pytest.raises(SpecError, match="has layout 99"):
+        opened(tmp_path / "r")
+    manifest.write_text("{")
+    with pytest.raises(SpecError, match="cannot be read; --fresh"):
+        opened(tmp_path / "r")
+    opened(tmp_path / "r", fresh=True).close()
+    assert is_run_directory(tmp_path / "r")
+
+
+def test_half_written_files_are_swept_when_a_run_goes_on(tmp_path: Path) -> None:
+    """What killed writers left is removed; parts stay."""
+    with opened(tmp_path / "r") as run:
+        part = run.layout.scored(0)
+        part.parent.mkdir()
+        part.touch()
+        (part.parent / ".00001.parquet.x.tmp").touch()
+    with opened(tmp_path / "r"):
+        assert list(part.parent.iterdir()) == [part]
+
+
+def test_a_changed_plan_is_noticed_until_it_is_discarded(tmp_path: Path) -> None:
+    """Discarding removes what the old plan decided and keeps scores and journals."""
+    with opened(tmp_path / "r") as run:
+        run.write_plan(plan())
+        assert run.read_plan() == plan()
+        layout = run.layout
+        kept = [layout.scored(0), layout.journal(0, "m")]
+        gone = [layout.routed("m", 0), layout.verdicts(0), layout.part(0, "jsonl"), layout.commit(0), layout.plan]
+        for path in kept + gone:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    asked = Fingerprint(ASKED.parts, {"plan.strong": 0.4})
+    with opened(tmp_path / "r", asked) as again:
+        assert again.plan_changed
+        again.discard_plan()
+        assert again.manifest.plan == asked.plan
+        assert all(path.exists() for path in kept)
+        assert not any(path.exists() for path in gone)
+    with opened(tmp_path / "r", asked) as later:
+        assert not later.plan_changed
+        assert later.read_plan() is None
+
+
+def test_a_damaged_plan_is_one_line(tmp_path: Path) -> None:
+    """A plan.json that is no plan is a SpecError."""
+    with opened(tmp_path / "r") as run:
+        run.layout.plan.write_text('{"strategy": "hope"}')
+        with pytest.raises(SpecError, match=r"plan.json: not a plan"):
+            run.read_plan()
+
+
+def test_a_lock_whose_file_was_moved_away_is_not_held(tmp_path: Path) -> None:
+    """Who waited with an open file of a folder that was moved aside gets a lock on the new one."""
+    (tmp_path / "a").mkdir()
+    with Lock(tmp_path / "a" / "lock", "a"):
+        (tmp_path / "a").rename(tmp_path / "b")
+        (tmp_path / "a").mkdir()
+        with Lock(tmp_path / "a" / "lock", "a") as second:
+            second.release()
+        with pytest.raises(RunLockedError):
+            Lock(tmp_path / "b" / "lock", "b")
+
+
+def plan() -> Plan:
+    return Plan(strategy="share", weakest="a", strongest="b", cutoff=0.5)

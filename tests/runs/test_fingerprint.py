@@ -1,0 +1,108 @@
+"""What makes two runs the same run."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from batch.runs.fingerprint import changed, fingerprint
+from schemas.job import JobSpec
+
+INPUTS = [{"path": "in/a.jsonl", "size": 10, "mtime_ns": 5}]
+JOB: dict[str, Any] = {
+    "input": {"path": "in/a.jsonl", "params": {"temperature": 0, "stop": ["x"]}},
+    "router": {"kind": "random"},
+    "models": [
+        {"name": "weak", "endpoints": [{"url": "http://a/v1"}, {"url": "http://b/v1", "model": "org/weak"}]},
+        {"name": "strong", "aliases": ["s"]},
+    ],
+    "plan": {"strategy": "share", "strong": 0.5},
+    "output": {"path": "out.jsonl"},
+}
+
+
+def job(changes: dict[str, Any]) -> JobSpec:
+    """The job with some dotted keys set."""
+    spec = deepcopy(JOB)
+    for dotted, value in changes.items():
+        *path, last = dotted.split(".")
+        at: Any = spec
+        for key in path:
+            at = at[int(key)] if isinstance(at, list) else at.setdefault(key, {})
+        at[int(last) if isinstance(at, list) else last] = value
+    return JobSpec.model_validate(spec)
+
+
+ORIGINAL = fingerprint(job({}), INPUTS, "abc")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "renamed"},
+        {"engine": "inline"},
+        {"ray.address": "auto"},
+        {"input.path": "./in/../in/a.jsonl"},
+        {"models.0.endpoints.0": {"url": "http://elsewhere/v1", "weight": 3, "limits": {"rpm": 9}, "api_key_env": "K"}},
+        {"models.0.price": {"input": 1, "output": 2}},
+        {"router.batch_tokens": 77},
+        {"router.actors": 2},
+        {"dispatch.balancer": "random"},
+        {"dispatch.max_attempts": 1},
+        {"dispatch.timeout_seconds": 1},
+        {"dispatch.on_ambiguous": "fail"},
+        {"dispatch.budget_usd": 1},
+        {"output.path": "elsewhere.jsonl"},
+        {"plan": {"strategy": "cutoff", "cutoff": 0.3}},
+    ],
+)
+def test_pace_money_and_places_do_not_make_another_run(changes: dict[str, Any]) -> None:
+    """What changes no answer leaves the hash as it is."""
+    assert fingerprint(job(changes), INPUTS, "abc").hash == ORIGINAL.hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        ({"seed": 1}, ["seed"]),
+        ({"input.prompt": "{q}"}, ["input.prompt"]),
+        ({"input.params.temperature": 1}, ["input.params.temperature"]),
+        ({"input.params.top_p": 1}, ["input.params.top_p"]),
+        ({"input.limit": 5}, ["input.limit"]),
+        ({"router": {"kind": "constant"}}, ["router.kind", "router.value"]),
+        ({"models.1.name": "stronger"}, None),
+        ({"models.1.aliases": []}, ["models.strong.aliases"]),
+        ({"models.0.endpoints.1.model": "other"}, ["models.weak.endpoints.model"]),
+        ({"dispatch.dedup": "on"}, ["dispatch.dedup"]),
+        ({"output.format": "parquet"}, ["output.format"]),
+        ({"output.carry": False}, ["output.carry"]),
+    ],
+)
+def test_what_affects_answers_does(changes: dict[str, Any], keys: list[str] | None) -> None:
+    """It changes the hash, and the keys that differ are named as the job file spells them."""
+    other = fingerprint(job(changes), INPUTS, "abc")
+    assert other.hash != ORIGINAL.hash
+    named = changed(ORIGINAL.parts, other.parts)
+    assert named == keys if keys is not None else "models" in named
+
+
+def test_the_order_of_models_counts() -> None:
+    """Cheapest first is part of the question."""
+    turned = fingerprint(job({"models": JOB["models"][::-1]}), INPUTS, "abc")
+    assert changed(ORIGINAL.parts, turned.parts) == ["models"]
+
+
+def test_inputs_and_checkpoint_count() -> None:
+    """A touched input, a longer one or another checkpoint is another run; the same file elsewhere is not."""
+    touched = fingerprint(job({}), [{**INPUTS[0], "mtime_ns": 6}], "abc")
+    assert changed(ORIGINAL.parts, touched.parts) == ["input.files"]
+    assert changed(ORIGINAL.parts, fingerprint(job({}), INPUTS, "abd").parts) == ["router.hash"]
+    moved = fingerprint(job({}), [{**INPUTS[0], "path": "/data/a.jsonl"}], "abc")
+    assert moved.hash == ORIGINAL.hash
+
+
+def test_a_changed_plan_is_told_apart() -> None:
+    """The plan is not in the hash, and its changes are found by themselves."""
+    other = fingerprint(job({"plan.strong": 0.4}), INPUTS, "abc")
+    assert other.hash == ORIGINAL.hash
+    assert changed(ORIGINAL.plan, other.plan) == ["plan.strong"]

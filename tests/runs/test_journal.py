@@ -1,0 +1,222 @@
+"""Appending to a journal."""
+
+import errno
+import os
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from batch.errors import StorageError
+from batch.runs.group_sync import GroupSync
+from batch.runs.journal import Journal
+from tests.runs.journals import FAILURE, URLS, Sitting, answered, given_up, lines
+
+
+def test_every_line_is_json_with_a_checksum(tmp_path: Path) -> None:
+    """Each call adds one line at once; the provider's JSON is in it as it came."""
+    path = tmp_path / "journal" / "m.jsonl"
+    with Sitting(path) as journal:
+        journal.intent(7, 1, 0)
+        journal.attempt(7, 1, 0, kind="rate_limited", status=429, latency=0.1)
+        journal.attempt(7, 2, 0, kind="timeout", status=None, latency=600.0)
+        answered(journal, 7, attempts=3, response='{"text":"naïve \\u2028","n":1e400}'.encode())
+        given_up(journal, 8)
+        journal.outcome(9, status="unsent", endpoint=None, attempts=0, latency=None, error=FAILURE)
+        assert len(lines(path)) == 7
+    assert b'"response":' + '{"text":"naïve \\u2028","n":1e400}}\n'.encode() in path.read_bytes()
+    header, intent, throttled, late, good, bad, unsent = lines(path)
+    assert header["journal"] == {"version": 1, "endpoints": list(URLS)}
+    assert intent["intent"] == [7, 1, 0]
+    assert throttled["attempt"] == [7, 1, 0, "rate_limited", 429, 0.1]
+    assert late["attempt"] == [7, 2, 0, "timeout", None, 600.0]
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    assert good["outcome"] == {"row": 7, "status": "ok", "endpoint": 0, "attempts": 3, "latency": 0.25, **usage}
+    assert isinstance(bad["outcome"], dict)
+    assert bad["outcome"]["error"] == FAILURE.model_dump()
+    assert bad["response"] is None
+    assert isinstance(unsent["outcome"], dict)
+    assert unsent["outcome"]["endpoint"] is None
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_pretty_printed_answers_stay_on_one_line(tmp_path: Path) -> None:
+    """Line breaks between a provider's tokens become spaces."""
+    with Sitting(tmp_path / "j") as journal:
+        answered(journal, 0, response=b'{\r\n  "choices": [\n  ]\n}')
+    assert lines(tmp_path / "j")[1]["response"] == {"choices": []}
+
+
+def test_each_sitting_starts_with_its_endpoints(tmp_path: Path) -> None:
+    """Reopening appends; a header says what indexes mean from here on."""
+    for urls in (URLS, URLS[:1]):
+        with Sitting(tmp_path / "j", urls) as journal:
+            journal.intent(0, 1, 0)
+    headers = [line["journal"] for line in lines(tmp_path / "j") if "journal" in line]
+    assert headers == [{"version": 1, "endpoints": list(URLS)}, {"version": 1, "endpoints": list(URLS[:1])}]
+
+
+@pytest.mark.parametrize("kept", [1, 30, 200_000])
+def test_a_torn_last_line_is_cut_when_reopened(tmp_path: Path, kept: int) -> None:
+    """What was not written whole is removed, however long, and what follows is whole again."""
+    path = tmp_path / "j"
+    with Sitting(path) as journal:
+        journal.intent(0, 1, 0)
+        answered(journal, 1, response=b'{"long":"%b"}' % (b"x" * 300_000))
+    sound = path.read_bytes()
+    before_last = sound[: sound[:-1].rindex(b"\n") + 1]
+    path.write_bytes(sound[: len(before_last) + kept])
+    with Sitting(path):
+        pass
+    assert path.read_bytes().startswith(before_last)
+    assert [next(reversed(line)) for line in lines(path)] == ["journal", "intent", "journal"]
+
+
+def test_a_last_line_that_lacks_only_its_newline_is_kept(tmp_path: Path) -> None:
+    """An answer that is all there is not thrown away for one byte."""
+    path = tmp_path / "j"
+    with Sitting(path) as journal:
+        answered(journal, 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    with Sitting(path):
+        pass
+    assert [sorted(line)[1] for line in lines(path)] == ["journal", "outcome", "journal"]
+
+
+def test_a_failed_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is a StorageError that names file and reason, and nothing is appended after it."""
+    path = tmp_path / "j"
+    with Sitting(path) as journal:
+        with monkeypatch.context() as patch:
+
+            def full(descriptor: int, data: bytes) -> int:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            patch.setattr(os, "write", full)
+            with pytest.raises(StorageError, match=r"cannot append to .*j: No space left on device"):
+                journal.intent(0, 1, 0)
+        with pytest.raises(StorageError, match="No space left"):
+            journal.intent(1, 1, 0)
+    assert len(lines(path)) == 1
+
+
+def test_a_short_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of which the disk took only a part is cut off by the next sitting, not buried by more lines."""
+    path = tmp_path / "j"
+    with Sitting(path) as journal:
+        write = os.write
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:10]))
+            with pytest.raises(StorageError, match=r"only 10 of \d+ bytes"):
+                journal.intent(0, 1, 0)
+        with pytest.raises(StorageError, match="only 10"):
+            answered(journal, 0)
+    with Sitting(path):
+        pass
+    assert [line.keys() - {"crc"} for line in lines(path)] == [{"journal"}, {"journal"}]
+
+
+def test_a_closed_journal_takes_nothing(tmp_path: Path) -> None:
+    """A line for a closed journal is refused, so that its descriptor's next owner never gets it."""
+    with Sitting(tmp_path / "j") as journal:
+        journal.close()
+        journal.close()
+        with pytest.raises(StorageError, match="is closed"):
+            journal.intent(0, 1, 0)
+
+
+def test_a_journal_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:
+    """A folder, or a link to somewhere else, in the journal's place is refused."""
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in (".", "link"):
+        with pytest.raises(StorageError, match="cannot open"):
+            Sitting(tmp_path / name)
+
+
+class CountingDisk:
+    """Stands for fdatasync: remembers each file's size when it was synced; fails at the n-th sync if asked to."""
+
+    def __init__(self, fail_on: int | None = None) -> None:
+        self.sizes: list[int] = []
+        self.synced = Event()
+        self._fail_on = fail_on
+
+    def __call__(self, descriptor: int) -> None:
+        if len(self.sizes) + 1 == self._fail_on:
+            self.sizes.append(-1)
+            self.synced.set()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.sizes.append(os.fstat(descriptor).st_size)
+        self.synced.set()
+
+
+def test_what_is_written_is_synced_within_a_window(tmp_path: Path) -> None:
+    """A dirty journal is synced without being asked, and a clean one is left alone."""
+    disk = CountingDisk()
+    path = tmp_path / "j"
+    with GroupSync(window_seconds=0.001, sync_file=disk) as group, Journal.open(path, URLS, group) as journal:
+        for row in range(20):
+            disk.synced.clear()
+            journal.intent(row, 1, 0)
+            assert disk.synced.wait(5)
+    assert disk.sizes[-1] == path.stat().st_size
+    # One for the header, one for each line; a sync may have caught the header together with the first.
+    assert 20 <= len(disk.sizes) <= 22
+
+
+def test_many_lines_share_a_sync(tmp_path: Path) -> None:
+    """Closing syncs what the window had not yet reached, once for all lines, before the file is closed."""
+    disk = CountingDisk()
+    path = tmp_path / "j"
+    group = GroupSync(window_seconds=3600, sync_file=disk)
+    journal = Journal.open(path, URLS, group)
+    for row in range(1000):
+        journal.intent(row, 1, 0)
+    journal.close()
+    assert disk.sizes == []
+    group.close()
+    assert disk.sizes == [path.stat().st_size]
+
+
+def test_a_failed_sync_ends_every_journal(tmp_path: Path) -> None:
+    """No journal takes a line after a sync failed, the sync is not tried again, and closing says so as well."""
+    disk = CountingDisk(fail_on=1)
+    group = GroupSync(window_seconds=0.001, sync_file=disk)
+    one, other = (Journal.open(tmp_path / name, URLS, group) for name in "ab")
+    assert disk.synced.wait(5)
+    with pytest.raises(StorageError, match=r"cannot sync .*a: Input/output error"):
+        wait_for_failure(group, other)
+    one.close()
+    other.close()
+    with pytest.raises(StorageError, match="Input/output error"):
+        group.close()
+    assert disk.sizes == [-1]
+
+
+def wait_for_failure(group: GroupSync, journal: Journal) -> None:
+    """The event is set just before the failure is stored; use the journal until it notices."""
+    for row in range(10_000_000):
+        journal.intent(row, 1, 0)
+
+
+def test_without_syncing_nothing_is_synced(tmp_path: Path) -> None:
+    """The switch for benchmarks leaves the file to the kernel, and closes it all the same."""
+    disk = CountingDisk()
+    group = GroupSync(enabled=False, sync_file=disk)
+    journal = Journal.open(tmp_path / "j", URLS, group)
+    journal.intent(0, 1, 0)
+    journal.close()
+    group.close()
+    assert disk.sizes == []
+    assert len(lines(tmp_path / "j")) == 2
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    """A hundred journals opened and closed leave as many open files as there were."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with GroupSync(window_seconds=0.001) as group:
+        for number in range(100):
+            with Journal.open(tmp_path / str(number), URLS, group) as journal:
+                journal.intent(0, 1, 0)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -1,0 +1,43 @@
+"""Paths of a run directory."""
+
+from pathlib import Path
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from batch.runs.layout import Layout, file_name, run_path
+from schemas.job import OutputSpec
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)
+
+
+@given(NAMES)
+@example("..")
+@example(".")
+@example("../../etc/passwd")
+@example("a/b\x00c")
+@example("模" * 200)
+def test_a_model_name_is_one_component_of_a_path(name: str) -> None:
+    """Whatever a model is called, its files stay inside the run directory and fit a file system."""
+    layout = Layout(Path("/runs/r"))
+    journal = layout.journal(3, name)
+    assert journal.parent == Path("/runs/r/journal/00003")
+    assert layout.routed(name, 12).parent.parent == Path("/runs/r/routed")
+    assert layout.routed(name, 12).parent.name not in ("", ".", "..")
+    assert "\x00" not in str(journal)
+    assert len(journal.name.encode()) <= 200
+
+
+@given(NAMES, NAMES)
+@example("a" * 200 + "b", "a" * 200 + "c")
+@example(".", "%2E")
+def test_two_models_never_share_a_file(one: str, other: str) -> None:
+    """Different names give different files."""
+    assert (file_name(one) == file_name(other)) == (one == other)
+
+
+def test_the_run_directory_is_beside_the_output() -> None:
+    """Without `run_dir` it is the output's path with `.run` behind, also for a folder."""
+    assert run_path(OutputSpec(path="out/results.jsonl")) == Path("out/results.jsonl.run")
+    assert run_path(OutputSpec(path="out/parts/")) == Path("out/parts.run")
+    assert run_path(OutputSpec(path="out/parts/", run_dir="elsewhere")) == Path("elsewhere")
