@@ -3,11 +3,12 @@
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import cycle
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
@@ -19,6 +20,7 @@ from batch.stages import Reading, ScoredShard, Scoring, read_and_score, read_tab
 _OBJECT_STORE_BYTES = 256 << 20
 
 _RETRIES = 3
+_CLOSE_SECONDS = 10.0
 
 
 class RayEngine:
@@ -47,7 +49,6 @@ class RayEngine:
         """
         self._keys = keys
         self._wall = wall
-        self._actors = actors
         self._own = address is None
         _start(address)
         self.cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -55,7 +56,8 @@ class RayEngine:
         self.slots = 2 * self.cpus
         self._call = ray.remote(max_retries=_RETRIES)(_call)
         self._read = ray.remote(max_retries=_RETRIES)(read_table)
-        self._scorers: Any = None
+        self._scorers: list[_ScorerHandle] = []
+        self._most_scorers = actors if isinstance(actors, int) else (self.gpus or self.cpus)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         return self._call.remote(function, *arguments)
@@ -63,9 +65,18 @@ class RayEngine:
     def score(self, reading: Reading, scoring: Scoring) -> Handle:
         if not scoring.heavy:
             return self._call.remote(_read_and_score_light, reading, scoring)
-        if self._scorers is None:
-            self._scorers = cycle(self._start_scorers(scoring))
-        return next(self._scorers).score.remote(reading, self._read.remote(reading))
+        scorer = min(self._scorers, key=lambda s: len(s.scoring), default=None)
+        if scorer is None or (scorer.scoring and len(self._scorers) < self._most_scorers):
+            scorer = _ScorerHandle(self._start_scorer(scoring), set())
+            self._scorers.append(scorer)
+        handle = scorer.actor.score.remote(reading, self._read.remote(reading))
+        scorer.scoring.add(handle)
+        return handle
+
+    def stop_scoring(self) -> None:
+        for scorer in self._scorers:
+            ray.kill(scorer.actor)
+        self._scorers.clear()
 
     def wait(self, handles: Collection[Handle], seconds: float) -> list[Handle]:
         if not handles:
@@ -76,6 +87,8 @@ class RayEngine:
         return list(done)
 
     def result(self, handle: Handle) -> Any:
+        for scorer in self._scorers:
+            scorer.scoring.discard(handle)
         return _unwrapped(handle)
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
@@ -88,13 +101,18 @@ class RayEngine:
         if self._own:
             ray.shutdown()
 
-    def _start_scorers(self, scoring: Scoring) -> list[Any]:
-        """A GPU each where there are GPUs, else a CPU each; torch's threads share what there is."""
-        count = self._actors if isinstance(self._actors, int) else (self.gpus or self.cpus)
-        resources = {"num_gpus": 1} if self.gpus else {"num_cpus": 1}
-        actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(RouterActor)
-        threads = None if self.gpus else max(1, self.cpus // count)
-        return [actor.remote(scoring, threads) for _ in range(count)]
+    def _start_scorer(self, scoring: Scoring) -> Any:
+        """On a GPU where there are GPUs, else beside the tasks: reading and routing need every CPU that Ray counts."""
+        resources = {"num_gpus": 1} if self.gpus else {"num_cpus": 0}
+        options = {"max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD", **resources}
+        threads = None if self.gpus else max(1, self.cpus // self._most_scorers)
+        return ray.remote(**options)(RouterActor).remote(scoring, threads)
+
+
+@dataclass(slots=True)
+class _ScorerHandle:
+    actor: Any
+    scoring: set[Any]
 
 
 class RouterActor:
@@ -108,12 +126,39 @@ class RouterActor:
         return score_table(reading, table, self._scorer)
 
 
+class DispatcherActor:
+    """Holds the dispatcher. A class with a coroutine would make Ray run its calls side by side, in any order."""
+
+    def __init__(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> None:
+        self._host = DispatchHost(plan, keys, wall)
+
+    def feed(self, shards: Sequence[int]) -> None:
+        """As DispatchHandle."""
+        self._host.feed(shards)
+
+    def close_feed(self) -> None:
+        """As DispatchHandle."""
+        self._host.close_feed()
+
+    def drain(self) -> None:
+        """As DispatchHandle."""
+        self._host.drain()
+
+    def poll(self) -> DispatchState:
+        """As DispatchHandle."""
+        return self._host.poll()
+
+    def close(self) -> None:
+        """As DispatchHandle."""
+        self._host.close()
+
+
 class RayDispatcher:
     """The dispatcher as an actor on this node, where the run directory is."""
 
     def __init__(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=0, max_concurrency=2, scheduling_strategy=here)(DispatchHost)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(DispatcherActor)
         self._actor = actor.remote(plan, keys, wall)
 
     def feed(self, shards: Sequence[int]) -> None:
@@ -133,6 +178,9 @@ class RayDispatcher:
         return state
 
     def close(self) -> None:
+        # In good order first, so that the journals are synced; then the process.
+        with suppress(RayActorError, GetTimeoutError):
+            ray.get(self._actor.close.remote(), timeout=_CLOSE_SECONDS)
         ray.kill(self._actor)
 
 

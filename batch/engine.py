@@ -48,6 +48,10 @@ class Engine(Protocol):
         """Ask for a shard to be read, scored and stored: a ScoredShard."""
         ...
 
+    def stop_scoring(self) -> None:
+        """Nothing more is to be scored: free what routers hold."""
+        ...
+
     def wait(self, handles: Collection[Handle], seconds: float) -> list[Handle]:
         """Those that are done, as soon as there is one; none after `seconds`."""
         ...
@@ -95,6 +99,9 @@ class InlineEngine:
 
     def score(self, reading: Reading, scoring: Scoring) -> Handle:
         return _Task(self._score, (reading, scoring))
+
+    def stop_scoring(self) -> None:
+        self._scorer = None
 
     def wait(self, handles: Collection[Handle], seconds: float) -> list[Handle]:
         for task in handles:

@@ -23,7 +23,6 @@ from batch.stages import (
     Committing,
     Reading,
     RoutedShard,
-    Routing,
     ScoredShard,
     Scoring,
     commit,
@@ -211,6 +210,7 @@ class Pipeline:
         self._scored[scored.index] = scored
         if len(self._scored) == len(self.shards):
             self._scored_at = self._clock()
+            self._engine.stop_scoring()
 
     def _was_routed(self, routed: RoutedShard) -> None:
         self._routed[routed.index] = routed
@@ -300,9 +300,11 @@ class Pipeline:
     def _stage(self) -> str:
         if len(self._scored) < len(self.shards):
             return "scoring"
-        if self._state is not None and self._state.end is None:
-            return "draining" if self._draining else "dispatch"
-        return "writing"
+        if len(self._committed) == len(self.shards) or (self._state is not None and self._state.end is not None):
+            return "writing"
+        if self._draining:
+            return "draining"
+        return "planning" if self._state is None else "dispatch"
 
     def _show(self, stage: str) -> None:
         self._observe(

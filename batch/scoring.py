@@ -137,6 +137,8 @@ class Scorer:
         )
 
     def _score_by_plan(self, rows: "_Rows", chosen: list[int]) -> None:
+        if not chosen:
+            return
         router = self._router(self._spec.kind)
         texts = [rows.text[i] for i in chosen]
         if isinstance(router, RulesRouter):

@@ -2,8 +2,8 @@
 
     python benchmarks/scoring.py [--prompts N] [--threads N] [--data FOLDER]
 
-Both ways run in the same process on the same prompts, so their ratio holds where absolute figures drift. The
-synthetic prompts are near 96 tokens; with --data, a folder with mmlu.parquet, real questions follow.
+Both ways run the same two layers, in the same process on the same prompts, so their ratio holds where absolute
+figures drift. The synthetic prompts are near 96 tokens; with --data, a folder with mmlu.parquet, real ones follow.
 """
 
 import argparse

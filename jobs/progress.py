@@ -108,7 +108,7 @@ class Progress:
         self._paces: dict[str, Pace] = {}
         self._scoring = Pace()
         self._stage = ""
-        self._view: View | None = None
+        self.view: View | None = None
         self._last_line: tuple[float, str] | None = None
         self._live: Live | None = None
         if self._console.is_interactive:
@@ -129,8 +129,8 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
-        elif self._view:
-            self._write_line(line(self._view))
+        elif self.view:
+            self._write_line(line(self.view))
 
     def stage(self, name: str) -> None:
         """What is being done now, until the next call or a snapshot that says otherwise."""
@@ -150,10 +150,10 @@ class Progress:
             pace_of_lane = self._paces.setdefault(lane.model, Pace())
             pace_of_lane.see(now, lane.done)
             lanes.append(_lane_view(lane, pace_of_lane.rate, final=snapshot.totals_final))
-        self._view = View(snapshot, tuple(lanes), self._scoring.rate)
+        self.view = View(snapshot, tuple(lanes), self._scoring.rate)
         if self._live or (self._last_line and now - self._last_line[0] < LINE_EVERY_SECONDS):
             return
-        self._write_line(line(self._view))
+        self._write_line(line(self.view))
 
     def _write_line(self, text: str) -> None:
         if self._last_line and text == self._last_line[1]:
@@ -162,7 +162,7 @@ class Progress:
         self._last_line = (self._now(), text)
 
     def _frame(self) -> Group | Text:
-        return frame(self._view, self._stage, self._console.width) if self._view else Text(self._stage)
+        return frame(self.view, self._stage, self._console.width) if self.view else Text(self._stage)
 
 
 def line(view: View) -> str:

@@ -88,7 +88,8 @@ def _verdict(report: Report) -> Text:
 
 def _comparison(report: Report) -> Table:
     names = list(report.models)
-    figures: list[tuple[str, Decimal | None]] = [("this run", report.cost_usd)]
+    this = "this run" if report.cost_is_complete else "this run, at least"
+    figures: list[tuple[str, Decimal | None]] = [(this, report.cost_usd)]
     figures.append((f"all {printable(names[-1])}", report.counterfactual.all_strongest_usd))
     if len(names) > 1:
         figures.append((f"all {printable(names[0])}", report.counterfactual.all_cheapest_usd))
@@ -149,7 +150,7 @@ def _errors(report: Report) -> Table:
 
 
 def _ambiguous(report: Report) -> Table:
-    table = _table("perhaps paid twice", "row", "model", "endpoint")
+    table = _table("possibly billed", "row", "model", "endpoint")
     for row in report.ambiguous[:MOST_AMBIGUOUS]:
         table.add_row(*(Text(printable(cell)) for cell in (row.id, f"{row.row:,}", row.model, row.endpoint)))
     more = len(report.ambiguous) - MOST_AMBIGUOUS

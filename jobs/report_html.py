@@ -75,7 +75,8 @@ def _rows(report: Report) -> str:
 
 def _comparison(report: Report) -> str:
     names, other = list(report.models), report.counterfactual
-    figures = [("This run", report.cost_usd, ""), (f"All by {names[-1]}", other.all_strongest_usd, " other")]
+    this = "This run" if report.cost_is_complete else "This run, at least"
+    figures = [(this, report.cost_usd, ""), (f"All by {names[-1]}", other.all_strongest_usd, " other")]
     if len(names) > 1:
         figures.append((f"All by {names[0]}", other.all_cheapest_usd, " other"))
     longest = max((value for _, value, _ in figures if value is not None), default=Decimal(0))
@@ -155,11 +156,11 @@ def _ambiguous(report: Report) -> str:
         for row in report.ambiguous[:MOST_AMBIGUOUS]
     ]
     columns = ("Id", "Row", "Model", "Endpoint", "At most")
-    why = "In flight when an earlier sitting was killed: billed perhaps, with no answer seen."
+    why = "These were in flight when an earlier sitting was killed, and nobody saw how they ended."
     more = len(report.ambiguous) - MOST_AMBIGUOUS
     rest = f'<p class="quiet">And {more:,} more in report.json.</p>' if more > 0 else ""
     table = _table(columns, lines, words=("Id", "Model", "Endpoint"))
-    title = f"Perhaps paid twice: {counted(len(report.ambiguous), 'row')}"
+    title = f"Possibly billed without an answer: {counted(len(report.ambiguous), 'row')}"
     return _section(title, f'<p class="quiet">{why}</p>{table}{rest}')
 
 

@@ -78,6 +78,14 @@ def test_invalid_rows_reach_no_router() -> None:
     assert scored["error_kind"].to_pylist() == [UNKNOWN_MODEL, "invalid_json"]
 
 
+def test_no_valid_rows() -> None:
+    """A shard in which every row is invalid or pinned calls no router, not even with nothing."""
+    rules = RulesRouterSpec(kind="rules", rules=(RuleSpec(topic="law", score=1),))
+    broken = ImportRouterSpec(kind="import", path=f"{THIRD_PARTY}:WrongShape")
+    for router in (rules, broken):
+        assert Scorer(router, MODELS).score(table([None, "a"], [None, "large"]))["score"].to_pylist() == [None, None]
+
+
 def test_a_row_may_choose_its_model() -> None:
     """A name or an alias pins a row, which then has no score; the name, never the alias, is stored."""
     scored = Scorer(RANDOM, MODELS).score(table(["a", "b", "c"], asked=["large", "cheap", None]))

@@ -1,4 +1,4 @@
-"""What routing decided of a shard besides its models: duplicates. Written last, so that it marks the shard as routed."""
+"""What routing decided of a shard besides models: duplicates. Written last, so that it marks the shard as routed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

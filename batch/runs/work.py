@@ -57,7 +57,9 @@ class RunWork:
             remaining[model] = len(rows) - len(done)
             for row in set(rows).difference(done):
                 sent[row] = max(journal.attempts.get(row, 0) for journal in reached)
-                ambiguous |= {row: j.ambiguous[row].endpoint for j in reached if row in j.ambiguous}
+                for journal in reached:
+                    if row in journal.ambiguous:
+                        ambiguous[row] = journal.ambiguous[row].endpoint
         return History(remaining, finished, sent, ambiguous)
 
     def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
