@@ -1,0 +1,218 @@
+"""A whole job of short prompts, and its dispatcher alone, beside a bare aiohttp loop: `python -m benchmarks.dispatch`.
+
+The server is nginx with one worker and a constant answer. The peer is the least that can be done: 128 coroutines that post the
+same payloads and parse the answers, with no limits, retries, balancing, journal or output. All are run in turn, `--rounds`
+times, and the ratio of the best of each is printed; single figures drift with the machine, ratios hold.
+"""
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import uvloop
+
+from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.request import Request
+from batch.dispatch.work import History
+from batch.runs.group_sync import GroupSync
+from batch.runs.journal import Journal
+from benchmarks.constant_server import constant_server
+from benchmarks.memory import resident_of_session
+from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
+from schemas.job import DispatchSpec
+
+IN_FLIGHT = 128
+QUESTIONS = (
+    "What is {a} times {b}?",
+    "Which is larger, {a} or {b}, and by how much?",
+    "Write the number {a} in Roman numerals, then do the same for {b}.",
+    "If a train leaves at {a} past noon and takes {b} minutes, when does it arrive?",
+)
+
+
+def prompt(row: int) -> str:
+    """A short prompt of its own for every row."""
+    return QUESTIONS[row % len(QUESTIONS)].format(a=row % 997 + 3, b=row // 7 + 2)
+
+
+def body(row: int) -> bytes:
+    """The request that the job sends for a row, without its model."""
+    message = {"messages": [{"role": "user", "content": prompt(row)}], "temperature": 0.7}
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def bare_aiohttp(urls: Sequence[str], rows: int) -> float:
+    """Rows per second of a bare loop."""
+    import aiohttp
+    import orjson
+
+    bodies = [b'{"model":"m",' + body(row)[1:] for row in range(rows)]
+
+    async def main() -> float:
+        waiting = iter(bodies)
+        headers = {"content-type": "application/json"}
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def work(url: str) -> None:
+                for payload in waiting:
+                    async with session.post(url, data=payload, headers=headers) as response:
+                        orjson.loads(await response.read())
+
+            started = time.perf_counter()
+            await asyncio.gather(*(work(f"{urls[i % len(urls)]}/chat/completions") for i in range(IN_FLIGHT)))
+            return rows / (time.perf_counter() - started)
+
+    return uvloop.run(main())
+
+
+def models(urls: Sequence[str]) -> list[ModelSpec]:
+    """Two models with two endpoints each, 128 in flight in all."""
+    limits = LimitsSpec(max_in_flight=IN_FLIGHT // len(urls))
+    half = len(urls) // 2
+    return [
+        ModelSpec(name=name, endpoints=tuple(EndpointSpec(url=u, model=name, limits=limits) for u in pool))
+        for name, pool in (("weak", urls[:half]), ("strong", urls[half:]))
+    ]
+
+
+class _GeneratedWork:
+    """Rows made up as they are asked for, and real journals: what is measured is the dispatcher with its promises."""
+
+    def __init__(self, folder: Path, rows: int, group: GroupSync) -> None:
+        self._folder = folder
+        self._rows = rows
+        self._group = group
+
+    def history(self, shard: int) -> History:
+        return History({"weak": self._rows // 2, "strong": self._rows // 2})
+
+    def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
+        start = 0 if model == "weak" else self._rows // 2
+        for first in range(start, start + self._rows // 2, 512):
+            last = min(first + 512, start + self._rows // 2)
+            yield [
+                Request(row, shard, "/v1/chat/completions", body(row), 20, None, model) for row in range(first, last)
+            ]
+
+    def journal(self, shard: int, model: str) -> Journal:
+        return Journal.open(self._folder / f"{model}.jsonl", ["a", "b"], self._group)
+
+
+def dispatcher_alone(urls: Sequence[str], rows: int) -> float:
+    """Rows per second of the dispatcher: least connections, concurrency limits, intents and outcomes journaled and synced."""
+
+    async def main(folder: Path) -> float:
+        with GroupSync() as group:
+            dispatcher = Dispatcher(
+                models(urls),
+                DispatchSpec(balancer="least_connections"),
+                _GeneratedWork(folder, rows, group),
+                seed=0,
+                keys=lambda name: None,
+                wall=time.time,
+            )
+            started = time.perf_counter()
+            dispatcher.feed(0)
+            dispatcher.close_feed()
+            await dispatcher.run()
+            return rows / (time.perf_counter() - started)
+
+    with tempfile.TemporaryDirectory() as folder:
+        return uvloop.run(main(Path(folder)))
+
+
+def whole_job(urls: Sequence[str], rows: int, engine: str) -> tuple[float, dict[str, object], int]:
+    """Rows per second from the command's start to its end, its report, and the peak memory of all its processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        prompts = Path(folder) / "prompts.jsonl"
+        with prompts.open("w") as file:
+            file.writelines(json.dumps({"id": f"r{row}", "prompt": prompt(row)}) + "\n" for row in range(rows))
+        job = {
+            "name": "benchmark",
+            "engine": engine,
+            "input": {"path": str(prompts), "params": {"temperature": 0.7}},
+            "router": {"kind": "random"},
+            "models": [m.model_dump(mode="json") for m in models(urls)],
+            "plan": {"strategy": "share", "strong": 0.5},
+            "output": {"path": str(Path(folder) / "results.jsonl")},
+        }
+        path = Path(folder) / "job.yaml"
+        path.write_text(json.dumps(job))
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "jobs.cli", "run", str(path), "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+        peak = _Peak(process.pid)
+        with peak:
+            out, err = process.communicate()
+        wall = time.perf_counter() - started
+        if process.returncode != 0:
+            raise SystemExit(err.decode())
+        with (Path(folder) / "results.jsonl").open() as results:
+            assert sum(1 for _ in results) == rows
+        return rows / wall, json.loads(out), peak.most
+
+
+class _Peak:
+    """Samples the memory of a process and all it started."""
+
+    def __init__(self, pid: int) -> None:
+        self.most = 0
+        self._pid = pid
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.25):
+            self.most = max(self.most, resident_of_session(self._pid))
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def best(measure: Callable[[], float], rounds: int) -> float:
+    """The best of several rounds."""
+    return max(measure() for _ in range(rounds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--memory-rows", type=int, default=0, help="also a whole job of so many rows, for its memory")
+    arguments = parser.parse_args()
+    rows = arguments.rows
+    with constant_server(4) as urls:
+        bare = alone = whole = inline = 0.0
+        peak = 0
+        report: dict[str, object] = {}
+        for _ in range(arguments.rounds):
+            bare = max(bare, bare_aiohttp(urls, rows))
+            alone = max(alone, dispatcher_alone(urls, rows))
+            speed, report, memory = whole_job(urls, rows, "ray")
+            whole, peak = max(whole, speed), max(peak, memory)
+            inline = max(inline, whole_job(urls, rows, "inline")[0])
+        print(f"{rows:,} rows, {IN_FLIGHT} in flight, best of {arguments.rounds}")
+        print(f"  bare aiohttp       {bare:9,.0f} rows/s")
+        print(f"  dispatcher alone   {alone:9,.0f} rows/s   {alone / bare:.2f} x bare aiohttp")
+        print(f"  whole job on Ray   {whole:9,.0f} rows/s   {whole / bare:.2f} x bare aiohttp, start and end included")
+        print(f"  whole job inline   {inline:9,.0f} rows/s   {inline / bare:.2f} x bare aiohttp, start and end included")
+        print(f"  peak memory on Ray {peak / 2**20:9,.0f} MiB, summed over its processes")
+        print(f"  timing of the last job on Ray: {report['timing']}")
+        if arguments.memory_rows:
+            speed, _, peak = whole_job(urls, arguments.memory_rows, "ray")
+            print(f"{arguments.memory_rows:,} rows: {speed:,.0f} rows/s, peak memory {peak / 2**20:,.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
