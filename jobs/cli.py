@@ -166,9 +166,8 @@ def schema() -> None:
 def main() -> NoReturn:
     """The console script."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
+        # Outside its standalone mode click returns the status that a command ended with.
+        sys.exit(app(standalone_mode=False))
     except typer.Abort:
         sys.exit(Exit.INTERRUPTED)
     except Exception as error:
@@ -178,7 +177,6 @@ def main() -> NoReturn:
             raise
         show()
         sys.exit(Exit.WRONG)
-    sys.exit(Exit.OK)
 
 
 @contextmanager
