@@ -2,12 +2,13 @@
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -192,9 +193,26 @@ def _start(address: str | None) -> None:
     else:
         options |= {"address": address}
     try:
-        ray.init(**options)
+        with _on_loopback() if address is None else nullcontext():
+            ray.init(**options)
     except ConnectionError as error:
         raise SpecError(f"ray.address {address}: no Ray cluster answers there; start one or leave it out") from error
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have a local cluster listen on loopback only.
+
+    Where it may be joined from elsewhere, Ray turns 127.0.0.1 into the address of the network card, and then each of
+    its processes listens on all interfaces. RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 says that it may not, if it is set
+    before Ray is imported; this says it at any time.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
