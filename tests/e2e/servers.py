@@ -45,8 +45,14 @@ def transformers_serve(checkpoint: Path, log: Path, *, patience_seconds: float =
     port = free_port()
     model = str(checkpoint.resolve())
     command = [BIN / "transformers", "serve", model, "--host", HOST, "--port", port, "--device", "cpu"]
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    with _running(command, log, offline, f"http://{HOST}:{port}/health", patience_seconds) as seconds:
+    # A model this small is slower with more threads, and much slower where others want the cores too.
+    environ = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    with _running(command, log, environ, f"http://{HOST}:{port}/health", patience_seconds) as seconds:
         yield Server(f"http://{HOST}:{port}/v1", model, None, log, seconds)
 
 
