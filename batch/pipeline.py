@@ -300,10 +300,12 @@ class Pipeline:
     def _stage(self) -> str:
         if len(self._scored) < len(self.shards):
             return "scoring"
-        if len(self._committed) == len(self.shards) or (self._state is not None and self._state.end is not None):
+        if len(self._committed) == len(self.shards):
             return "writing"
         if self._draining:
             return "draining"
+        if self._state is not None and self._state.end is not None:
+            return "writing"
         return "planning" if self._state is None else "dispatch"
 
     def _show(self, stage: str) -> None:

@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 from decimal import Decimal
-from math import floor, log10
+from math import ceil, floor, log10
+from pathlib import Path
 
 UNKNOWN = "unknown"
 
@@ -47,6 +48,21 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {left:02} s"
 
 
+def countdown(seconds: float | None) -> str:
+    """Time left, in whole seconds: `21 s`, `4 min 05 s`; nothing at the end, `-` where nobody can tell."""
+    if seconds is None:
+        return "-"
+    whole = ceil(seconds)
+    return (f"{whole} s" if whole < 60 else duration(whole)) if whole else ""
+
+
+def stopwatch(seconds: float) -> str:
+    """Time that has gone by: `0:05`, `12:30`, `1:04:09`."""
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
 def pace(per_second: float) -> str:
     """`310 rows/s`, `4.2 rows/s`, `12.0 rows/min`."""
     if per_second >= 9.95 or not per_second:
@@ -57,6 +73,13 @@ def pace(per_second: float) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 row`, `1,200 rows`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def typed(path: Path | str) -> str:
+    """A path as short as it can be typed from here."""
+    if not path or not Path(path).is_relative_to(Path.cwd()):
+        return str(path)
+    return f"{Path(path).relative_to(Path.cwd())}{'/' if str(path).endswith('/') else ''}"
 
 
 def printable(text: str) -> str:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batch.dispatch.snapshot import LaneSnapshot, ProgressSnapshot
-from jobs.figures import counted, duration, pace, printable, share, usd
+from jobs.figures import countdown, counted, pace, printable, share, stopwatch, usd
 
 # Long enough to even out a retry storm, short enough to follow a changed limit.
 RATE_WINDOW_SECONDS = 30.0
@@ -25,6 +25,14 @@ RATE_WINDOW_SECONDS = 30.0
 LINE_EVERY_SECONDS = 10.0
 
 FRAMES_PER_SECOND = 4
+
+# The pipeline's stages, said to whoever waits.
+_WORDS = {
+    "reading": "reading the input",
+    "dispatch": "sending",
+    "draining": "stopping: what is in flight comes back first",
+    "writing": "writing the results",
+}
 
 
 class Pace:
@@ -97,17 +105,19 @@ class View:
 class Progress:
     """Shows snapshots as they come; a context manager.
 
-    On a terminal the display is redrawn four times a second and gone at the end, where the report follows. Elsewhere a
-    line appears at each new stage, every ten seconds while snapshots come, and at the end.
+    On a terminal the display is redrawn four times a second and gone at the end, where the report follows; after an
+    error its last state stays, as a line. Elsewhere a line appears at each new stage, every ten seconds while snapshots
+    come, and at the end; each begins with the time since the start.
     """
 
     def __init__(self, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
         """`console` is standard error unless given; `now` gives monotonic seconds."""
         self._console = console or Console(stderr=True)
         self._now = now
+        self._started = now()
         self._paces: dict[str, Pace] = {}
         self._scoring = Pace()
-        self._stage = ""
+        self._stage = "starting"
         self.view: View | None = None
         self._last_line: tuple[float, str] | None = None
         self._live: Live | None = None
@@ -129,7 +139,7 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
-        elif self.view:
+        if self.view and self.view.lanes and (error or not self._live):
             self._write_line(line(self.view))
 
     def stage(self, name: str) -> None:
@@ -138,7 +148,7 @@ class Progress:
             return
         self._stage = name
         if not self._live:
-            self._write_line(name)
+            self._write_line(_WORDS.get(name, name))
 
     def update(self, snapshot: ProgressSnapshot) -> None:
         """Show this from now on."""
@@ -149,7 +159,9 @@ class Progress:
         for lane in snapshot.lanes:
             pace_of_lane = self._paces.setdefault(lane.model, Pace())
             pace_of_lane.see(now, lane.done)
-            lanes.append(_lane_view(lane, pace_of_lane.rate, final=snapshot.totals_final))
+            # Rows that are left when a run is stopped take no time of this sitting.
+            final = snapshot.totals_final and snapshot.stage != "draining"
+            lanes.append(_lane_view(lane, pace_of_lane.rate, final=final))
         self.view = View(snapshot, tuple(lanes), self._scoring.rate)
         if self._live or (self._last_line and now - self._last_line[0] < LINE_EVERY_SECONDS):
             return
@@ -158,17 +170,17 @@ class Progress:
     def _write_line(self, text: str) -> None:
         if self._last_line and text == self._last_line[1]:
             return
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(f"{stopwatch(self._now() - self._started)}  {text}"), soft_wrap=True)
         self._last_line = (self._now(), text)
 
     def _frame(self) -> Group | Text:
-        return frame(self.view, self._stage, self._console.width) if self.view else Text(self._stage)
+        return frame(self.view, self._stage, self._console.width) if self.view else Text(self._stage, "dim")
 
 
 def line(view: View) -> str:
     """The view on one line."""
     now = view.now
-    parts = [now.stage]
+    parts = [_WORDS.get(now.stage, now.stage)]
     if now.total is None or now.scored < now.total:
         parts.append(_progress(now.scored, now.total, "scored"))
         if view.scoring_rate:
@@ -179,7 +191,7 @@ def line(view: View) -> str:
             parts.append(pace(view.rate))
         parts.append(_cost(view))
         if view.eta:
-            parts.append(f"{duration(view.eta)} left")
+            parts.append(f"{countdown(view.eta)} left")
     parts += [_lane_words(lane.lane) for lane in view.lanes]
     return "; ".join(parts)
 
@@ -193,7 +205,8 @@ def frame(view: View, stage: str, width: int) -> Group:
     if view.lanes:
         parts.append(_overall("done", view.done, view.sendable, view.rate, view.eta, width))
         parts.append(_lanes(view, width))
-    words = [stage, _cost(view)] if view.lanes else [stage]
+    said = _WORDS.get(stage, stage)
+    words = [said, _cost(view)] if view.lanes else [said]
     failed = sum(lane.lane.failed for lane in view.lanes)
     if failed:
         words.append(f"{failed:,} failed")
@@ -232,10 +245,10 @@ def _lane_words(lane: LaneSnapshot) -> str:
 def _overall(what: str, done: int, total: int | None, rate: float | None, eta: float | None, width: int) -> Table:
     grid = Table.grid(padding=(0, 2))
     words = [_progress(done, total, what)]
-    if rate is not None:
+    if rate:
         words.append(pace(rate))
-    if eta is not None:
-        words.append(f"{duration(eta)} left")
+    if eta:
+        words.append(f"{countdown(eta)} left")
     # An empty bar while the total is not known: a pulsing one looks finished where there is no colour.
     bar = ProgressBar(total=total or 1, completed=done if total else 0, width=max(10, min(40, width - 60)))
     grid.add_row(bar, Text(", ".join(words)))
@@ -245,8 +258,9 @@ def _overall(what: str, done: int, total: int | None, rate: float | None, eta: f
 def _lanes(view: View, width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     table.add_column("model", no_wrap=True, overflow="ellipsis", max_width=max(12, width - 62))
-    for name in ("done", "in flight", "throttled", "rate", "cost", "left"):
-        table.add_column(name, justify="right", no_wrap=True)
+    # As wide as figures usually get, so that columns stay where they are from frame to frame.
+    for name, least in (("done", 9), ("in flight", 0), ("throttled", 0), ("rate", 7), ("cost", 9), ("left", 6)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=least)
     open_end = "" if view.now.totals_final else "+"
     for lane_view in view.lanes:
         lane = lane_view.lane
@@ -257,6 +271,6 @@ def _lanes(view: View, width: int) -> Table:
             Text(f"{lane.throttled:,}", "yellow" if lane.throttled else ""),
             "-" if lane_view.rate is None else f"{lane_view.rate:,.{1 if lane_view.rate < 10 else 0}f}/s",
             usd(lane.cost),
-            duration(lane_view.eta),
+            countdown(lane_view.eta),
         )
     return table

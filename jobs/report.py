@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -10,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobs.figures import compact, counted, duration, pace, printable, share, usd
+from jobs.figures import compact, counted, duration, pace, printable, share, typed, usd
 from schemas.reports import Estimate, PlanReport, Range, Report, RowCounts
 
 # The full list is in report.json.
@@ -20,8 +21,8 @@ MOST_AMBIGUOUS = 10
 WIDE = 100
 
 
-def render_console(report: Report, console: Console) -> None:
-    """Print what a run did."""
+def render_console(report: Report, console: Console, page: Path | None = None) -> None:
+    """Print what a run did, and where its results and its `page` are."""
     console.print(_title(report.name, report.rows, report.timing.wall_seconds, report.timing.rows_per_second))
     console.print(_verdict(report))
     _indented(console, _comparison(report))
@@ -31,7 +32,8 @@ def render_console(report: Report, console: Console) -> None:
         _indented(console, _errors(report))
     if report.ambiguous:
         _indented(console, _ambiguous(report))
-    facts = [*(("note", note) for note in report.notes), ("plan", _plan(report.plan)), ("output", report.output)]
+    facts = [*(("note", note) for note in report.notes), ("plan", _plan(report.plan))]
+    facts += [("results", typed(report.output)), ("report", typed(page) if page is not None else "")]
     _indented(console, _labelled(facts))
 
 
@@ -182,12 +184,12 @@ def _estimated_models(estimate: Estimate, *, wide: bool) -> Table:
 
 
 def _plan(plan: PlanReport) -> str:
-    parts = [plan.strategy]
+    parts = [plan.strategy] if plan.strategy != "cutoff" else []
     if plan.cutoff is not None:
         parts.append(f"cutoff {plan.cutoff:.6g}")
     parts += [f"{printable(name)} {share(part)}" for name, part in plan.expected_share.items()]
     if plan.pinned:
-        parts.append(f"{counted(plan.pinned, 'row')} chose their own model")
+        parts.append(f"{counted(plan.pinned, 'row')} pinned")
     return ", ".join(parts)
 
 

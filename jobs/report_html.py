@@ -176,7 +176,7 @@ def _plan(report: Report) -> str:
         facts.append(("Cutoff", f"{plan.cutoff:.6g}"))
     facts += [(name, f"{share(part)} expected") for name, part in plan.expected_share.items()]
     if plan.pinned:
-        facts.append(("Own choice", f"{counted(plan.pinned, 'row')} named a model"))
+        facts.append(("Pinned", f"{counted(plan.pinned, 'row')}, by their own word or by a rule"))
     return _section("Plan", _facts(facts))
 
 

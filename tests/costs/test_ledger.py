@@ -171,7 +171,7 @@ def test_the_report_survives_its_json() -> None:
 
 
 def test_pinned_rows_are_counted() -> None:
-    """The plan's report says how many rows chose their own model."""
+    """The plan's report says how many rows were pinned."""
     ledger = Ledger(PRICES)
     ledger.add_row(*Row(), pinned=True)
     ledger.add_row(*Row())

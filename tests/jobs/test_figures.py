@@ -1,8 +1,9 @@
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from jobs.figures import compact, duration, pace, printable, share, usd
+from jobs.figures import compact, countdown, duration, pace, printable, share, stopwatch, typed, usd
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,24 @@ def test_shares_and_paces() -> None:
 def test_names_cannot_steer_the_terminal() -> None:
     """Escape sequences and line ends in a user's id are shown, not obeyed."""
     assert printable("a\x1b[31mb\nc é") == "a�[31mb�c é"
+
+
+def test_clocks() -> None:
+    """Time left comes in whole seconds and ends in nothing; time gone by reads like a stopwatch."""
+    assert [countdown(x) for x in (None, 0, 0.135, 21.2, 59.5, 245)] == [
+        "-",
+        "",
+        "1 s",
+        "22 s",
+        "1 min 00 s",
+        "4 min 05 s",
+    ]
+    assert [stopwatch(x) for x in (0, 5.9, 750, 3849)] == ["0:00", "0:05", "12:30", "1:04:09"]
+
+
+def test_paths_are_short_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path below the current folder is shown from there, any other as it is."""
+    monkeypatch.chdir(tmp_path)
+    assert typed(tmp_path / "out" / "results.jsonl") == "out/results.jsonl"
+    assert typed(f"{tmp_path}/out/") == "out/"
+    assert [typed(path) for path in ("/elsewhere/a", "s3://bucket/a", "")] == ["/elsewhere/a", "s3://bucket/a", ""]

@@ -69,7 +69,7 @@ def test_lines_come_at_each_stage_and_every_ten_seconds() -> None:
             now.at = float(second)
             progress.update(dispatching(second * 2))
     lines = file.getvalue().splitlines()
-    assert lines[0] == "dispatch"
+    assert lines[0] == "0:00  sending"
     assert [words.split("; ")[1] for words in lines[1:]] == [
         "20 of 100 rows done (20 %)",
         "40 of 100 rows done (40 %)",
@@ -77,7 +77,7 @@ def test_lines_come_at_each_stage_and_every_ten_seconds() -> None:
     ]
     assert LINE_EVERY_SECONDS == 10
     assert lines[1] == (
-        "dispatch; 20 of 100 rows done (20 %); 2.0 rows/s; $0.500 spent; 40.0 s left; "
+        "0:10  sending; 20 of 100 rows done (20 %); 2.0 rows/s; $0.500 spent; 40 s left; "
         "mixtral 20/100 (4 in flight, 2 throttled)"
     )
 
@@ -90,7 +90,7 @@ def test_nothing_is_claimed_before_it_is_known() -> None:
     now.at = 10.0
     progress.update(ProgressSnapshot("scoring", 500, None, (lane(total=250, done=50),)))
     text = file.getvalue().splitlines()[-1]
-    assert text.startswith("scoring; 500 rows scored; 50 rows/s; 50 rows done; $0.500 spent")
+    assert text.startswith("0:10  scoring; 500 rows scored; 50 rows/s; 50 rows done; $0.500 spent")
     assert "%" not in text
     assert "left" not in text
 
@@ -146,7 +146,7 @@ def test_the_live_block_fits(width: int, final: bool) -> None:
     shown = drawn(view, width)
     assert max(map(len, shown.splitlines())) <= width
     assert ("500/12,000+" in shown) is not final
-    assert "dispatch, $1.00 spent" in shown
+    assert "sending, $1.00 spent" in shown
     assert len(line(view)) > width
 
 
@@ -156,4 +156,25 @@ def test_a_stage_is_shown_before_there_are_rows() -> None:
     with progress:
         progress.stage("starting Ray")
         progress.stage("starting Ray")
-    assert file.getvalue().splitlines() == ["starting Ray"]
+    assert file.getvalue().splitlines() == ["0:00  starting Ray"]
+
+
+def test_a_run_that_is_stopped_has_no_time_left() -> None:
+    """While the requests in flight come back, the display says so and promises no end of the rest."""
+    progress, file = plain(now := Hand())
+    for second, stage in ((0, "dispatch"), (10, "draining")):
+        now.at = float(second)
+        progress.update(ProgressSnapshot(stage, 100, 100, (lane(done=second),), totals_final=True))
+    assert progress.view is not None
+    assert progress.view.eta is None
+    assert "stopping: what is in flight comes back first" in file.getvalue()
+
+
+def test_an_error_leaves_the_last_state_on_the_terminal() -> None:
+    """The live block is gone at the end; what it said last stays if the run did not come to its report."""
+    file = StringIO()
+    console = Console(file=file, width=80, force_terminal=True, color_system=None)
+    with pytest.raises(KeyboardInterrupt), Progress(console, Hand()) as progress:
+        progress.update(dispatching(40))
+        raise KeyboardInterrupt
+    assert "0:00  sending; 40 of 100 rows done (40 %); $0.500 spent" in file.getvalue().splitlines()[-1]
