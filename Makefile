@@ -3,22 +3,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 
 .PHONY: run test format clean
 
 $(VENV)/.run: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "batchrouter needs Python 3.11 or newer: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "batchrouter needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@echo "Installing into $(VENV): a few minutes and a few GB the first time, most of it PyTorch ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
-	touch $@
+	@echo "Installing what the tests need ..."
+	@$(PIP) --editable '.[test]'
+	@touch $@
 
 run: $(VENV)/.run
-	$(BIN)/python examples/quickstart/run.py
+	@$(BIN)/python examples/quickstart/run.py
 
 test: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -4,67 +4,53 @@ Every call starts afresh. To see a run go on where it stopped, interrupt it with
 called so after the end, it finds that there is nothing left to do. Other arguments go to `batchrouter run`.
 """
 
-import subprocess
+import asyncio
+import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
+from batch.errors import SpecError
+from jobs.jobfile import load_spec
+from jobs.rehearse import Rehearsal
+from schemas.rehearse import RehearsalSpec
 
 HERE = Path(__file__).resolve().parent
-BATCHROUTER = (sys.executable, "-m", "jobs.cli")
+STOPPED = (3, 130)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Serve, run, say where everything is; the run's exit status."""
+async def main(arguments: Sequence[str]) -> int:
+    """Serve the endpoints, run the job in a process of its own, and give its exit status."""
     passed_on = [a for a in arguments if a != "--resume"]
     if "--resume" not in arguments:
         passed_on.append("--fresh")
-    with endpoints() as urls:
-        if not urls:
-            return 2
-        sys.stdout.write(f"Serving {len(urls)} local endpoints. Running {shown(HERE / 'job.yaml')} ...\n\n")
-        sys.stdout.flush()
-        status = finished(subprocess.Popen([*BATCHROUTER, "run", str(HERE / "job.yaml"), *passed_on]))
-    results = HERE / "out" / "results.jsonl"
-    if status in (0, 1):
-        sys.stdout.write(
-            f"\nResults, one line per prompt, in order:  {shown(results)}\n"
-            f"The report, to look at in a browser:     {shown(Path(f'{results}.run') / 'report.html')}\n"
-        )
+    async with Rehearsal(load_spec(HERE / "endpoints.yaml", RehearsalSpec), folder=HERE) as rehearsal:
+        say(f"Serving {len(rehearsal.urls)} local endpoints. Running {shown(HERE / 'job.yaml')} ...\n")
+        # Ctrl-C reaches the run by itself. It waits for what is in flight, so the endpoints must outlive it.
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        job = str(HERE / "job.yaml")
+        run = await asyncio.create_subprocess_exec(sys.executable, "-m", "jobs.cli", "run", job, *passed_on)
+        loop.add_signal_handler(signal.SIGTERM, run.terminate)
+        status = await run.wait()
+    if status in STOPPED:
+        say(f"\nTo go on where it stopped:  {shown(Path(sys.executable))} {shown(Path(__file__))} --resume")
     return status
 
 
-@contextmanager
-def endpoints() -> Iterator[list[str]]:
-    """Serve endpoints.yaml from a process of its own; its lines `<model> <url>`, none if it could not start."""
-    # In a session of its own, so that Ctrl-C reaches only the run, which then finishes what is in flight.
-    command = [*BATCHROUTER, "rehearse", str(HERE / "endpoints.yaml")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as server:
-        assert server.stdout is not None
-        try:
-            first = server.stdout.readline()
-            # All endpoints answer before the first line is written, and the lines come in one piece.
-            expected = len(yaml.safe_load((HERE / "endpoints.yaml").read_text())["endpoints"])
-            yield [first, *(server.stdout.readline() for _ in range(expected - 1))] if first else []
-        finally:
-            server.terminate()
-
-
-def finished(process: subprocess.Popen[bytes]) -> int:
-    """Wait for `process`, which deals with Ctrl-C itself; its exit status."""
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
-
-
-def shown(path: Path) -> Path:
+def shown(path: Path) -> str:
     """`path` as short as it can be typed from here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def say(text: str) -> None:
+    """Print at once: the run's own lines come from another process."""
+    print(text, flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(asyncio.run(main(sys.argv[1:])))
+    except SpecError as error:
+        sys.exit(f"quickstart: {error}")
