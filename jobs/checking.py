@@ -26,6 +26,16 @@ _AT_ONCE = 16
 _FAULTS_SHOWN = 20
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointFinding:
+    """What an endpoint said."""
+
+    model: str
+    url: str
+    usable: bool
+    said: str
+
+
 @dataclass
 class Findings:
     """What a check found."""
@@ -40,8 +50,8 @@ class Findings:
     """What would stop a run before it starts."""
     warnings: list[str] = field(default_factory=list)
     """What would not."""
-    endpoints: list[tuple[str, str, str]] = field(default_factory=list)
-    """Model, url, and what the endpoint said."""
+    endpoints: list[EndpointFinding] = field(default_factory=list)
+    """In the job's order."""
 
 
 def check_job(job: JobSpec) -> Findings:
@@ -93,16 +103,18 @@ def _check_endpoints(models: Sequence[ModelSpec], found: Findings) -> None:
     asked = [(model, endpoint) for model in models for endpoint in model.endpoints]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         said = list(threads.map(lambda pair: _ask(pair[1]), asked))
-    silent: dict[str, int] = {}
-    for (model, endpoint), (well, answer) in zip(asked, said, strict=True):
-        url = endpoint.url or f"litellm:{endpoint.model}"
-        found.endpoints.append((model.name, url, answer))
-        if not well:
-            silent[model.name] = silent.get(model.name, 0) + 1
-            found.warnings.append(f"model {model.name}: {url}: {answer}")
+    found.endpoints += [
+        EndpointFinding(model.name, endpoint.url or f"litellm:{endpoint.model}", usable, answer)
+        for (model, endpoint), (usable, answer) in zip(asked, said, strict=True)
+    ]
     for model in models:
-        if silent.get(model.name) == len(model.endpoints):
-            found.problems.append(f"model {model.name}: none of its endpoints is usable")
+        mine = [endpoint.usable for endpoint in found.endpoints if endpoint.model == model.name]
+        if not any(mine):
+            what = "its endpoint is not usable" if len(mine) == 1 else f"none of its {len(mine)} endpoints is usable"
+            found.problems.append(f"model {model.name}: {what}")
+        elif not all(mine):
+            unusable = len(mine) - sum(mine)
+            found.warnings.append(f"model {model.name}: {unusable} of its {len(mine)} endpoints are not usable")
 
 
 def _ask(endpoint: EndpointSpec) -> tuple[bool, str]:

@@ -30,7 +30,6 @@ class Exit(IntEnum):
 
 app = typer.Typer(
     name="batchrouter",
-    help="Route a file of prompts over many models, within every limit and budget, and never pay twice.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,10 +42,29 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key, as plan.strong=0.3.")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N rows.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from jobs import __version__
+
+        _out(f"batchrouter {__version__}")
+        raise typer.Exit
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
-@app.command()
+@app.callback()
+def batchrouter(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Route a file of prompts over many models, within every limit and budget, and never pay twice."""
+
+
+@app.command(short_help="Run a job, or go on with it.")
 def run(
     job: JobFile,
     settings: Settings = None,
@@ -68,15 +86,17 @@ def run(
             if rehearse:
                 from jobs.dress import rehearsed
 
-                with rehearsed(spec) as stand_in:
-                    report = run_job(stand_in, fresh=fresh, retry_failed=retry_failed, progress=progress)
+                with rehearsed(spec) as spec:
+                    report = run_job(spec, fresh=fresh, retry_failed=retry_failed, progress=progress)
             else:
                 report = run_job(spec, fresh=fresh, retry_failed=retry_failed, progress=progress)
-        _print_report(report, json=json)
+        from batch.runs.layout import run_path
+
+        _print_report(report, run_path(spec.output), json=json)
         raise typer.Exit(_status_of(report))
 
 
-@app.command()
+@app.command(short_help="What would a run cost and take? Sends nothing.")
 def estimate(
     job: JobFile,
     settings: Settings = None,
@@ -88,16 +108,18 @@ def estimate(
     with _explained():
         spec = _load(job, settings, limit)
         from jobs.estimating import estimate_job
+        from jobs.progress import Progress
         from jobs.report import render_estimate
 
-        found = estimate_job(spec, sample=sample)
+        with Progress() as progress:
+            found = estimate_job(spec, sample=sample, progress=progress)
         if json:
             _out(found.model_dump_json(indent=2))
         else:
             render_estimate(found, _console())
 
 
-@app.command()
+@app.command(short_help="Look at every row, key and endpoint. Sends nothing.")
 def check(job: JobFile, settings: Settings = None, limit: Limit = None, json: Json = False) -> None:
     """Look at the whole file and every endpoint before a cent is spent."""
     with _explained():
@@ -107,8 +129,11 @@ def check(job: JobFile, settings: Settings = None, limit: Limit = None, json: Js
 
         from jobs.checking import check_job
         from jobs.findings import render_findings
+        from jobs.progress import Progress
 
-        found = check_job(spec)
+        with Progress() as progress:
+            progress.stage("looking at rows and endpoints")
+            found = check_job(spec)
         if json:
             _out(dumps(asdict(found), indent=2))
         else:
@@ -116,16 +141,16 @@ def check(job: JobFile, settings: Settings = None, limit: Limit = None, json: Js
         raise typer.Exit(Exit.WRONG if found.problems else Exit.SOME_NOT_OK if found.invalid else Exit.OK)
 
 
-@app.command()
+@app.command(short_help="Print a run's report again.")
 def report(run_dir: RunDir, json: Json = False) -> None:
     """Print a run's report again."""
     with _explained():
         from jobs.standing import stored_report
 
-        _print_report(stored_report(run_dir), json=json)
+        _print_report(stored_report(run_dir), run_dir, json=json)
 
 
-@app.command()
+@app.command(short_help="Say where a run stands.")
 def status(run_dir: RunDir, json: Json = False) -> None:
     """Say where a run stands; it may be under way."""
     with _explained():
@@ -142,7 +167,7 @@ def status(run_dir: RunDir, json: Json = False) -> None:
             render_standing(found, run_dir, _console())
 
 
-@app.command()
+@app.command(short_help="Serve local endpoints for dress rehearsals.")
 def rehearse(
     endpoints: Annotated[Path, typer.Argument(metavar="ENDPOINTS.yaml", help="What to serve.", show_default=False)],
 ) -> None:
@@ -153,7 +178,7 @@ def rehearse(
         run_rehearsal(endpoints)
 
 
-@app.command()
+@app.command(short_help="Print the job file's JSON Schema.")
 def schema() -> None:
     """Print the job file's JSON Schema, for editors."""
     from json import dumps
@@ -223,13 +248,14 @@ def _console() -> "Console":
     return Console()
 
 
-def _print_report(found: "Report", *, json: bool) -> None:
+def _print_report(found: "Report", run_dir: Path, *, json: bool) -> None:
     if json:
         _out(found.model_dump_json(indent=2))
         return
+    from batch.runs.layout import Layout
     from jobs.report import render_console
 
-    render_console(found, _console())
+    render_console(found, _console(), page=Layout(run_dir).report_html)
 
 
 def _status_of(found: "Report") -> Exit:

@@ -11,6 +11,7 @@ import numpy as np
 
 from batch.costs.estimate import ModelLoad, estimate
 from batch.costs.prices import prices_for
+from batch.dispatch.snapshot import ProgressSnapshot
 from batch.engine import Engine, Handle
 from batch.pipeline import HEAVY_ROUTERS
 from batch.planner import Planner
@@ -20,6 +21,7 @@ from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
 from batch.runs.parts import read_part
 from batch.stages import Reading, Routing, ScoredShard, Scoring
+from jobs.progress import Progress
 from jobs.running import engine_of
 from jobs.runtime import now, settle_environment
 from schemas.job import JobSpec
@@ -46,17 +48,18 @@ class _Totals:
         )
 
 
-def estimate_job(job: JobSpec, *, sample: int | None = None) -> Estimate:
+def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress | None = None) -> Estimate:
     """Estimate `job`; no key is needed and no endpoint is looked at.
 
     Args:
         sample: look at about so many rows, the same part of every shard, and scale.
+        progress: told how far scoring is.
 
     Raises:
         SpecError: the job or its input is wrong.
     """
     settle_environment()
-    with tempfile.TemporaryDirectory(prefix="batchrouter-") as folder, engine_of(job) as engine:
+    with tempfile.TemporaryDirectory(prefix="batchrouter-") as folder, engine_of(job, progress) as engine:
         asked = Fingerprint(plan={})
         with RunDirectory.open(
             Path(folder) / "run",
@@ -69,15 +72,19 @@ def estimate_job(job: JobSpec, *, sample: int | None = None) -> Estimate:
             total = sum(shard.rows for shard in shards)
             looked_at = _sampled(shards, total, sample)
             planner = Planner(job, looked_at, directory, frozenset())
-            totals = _Totals()
+            totals, seen, done = _Totals(), sum(shard.rows for shard in looked_at), 0
+            if progress is not None:
+                progress.update(ProgressSnapshot("scoring", done, seen))
             for scored in _scored(job, looked_at, directory, engine):
                 totals.statuses["invalid"] += scored.invalid
+                done += scored.rows
+                if progress is not None:
+                    progress.update(ProgressSnapshot("scoring", done, seen))
                 planner.offer(scored)
                 for routing in planner.take():
                     _count(routing, totals)
             plan = planner.plan
             assert plan is not None, "a plan is solved once every shard has been scored"
-    seen = sum(shard.rows for shard in looked_at)
     factor = total / seen
     invalid = round(totals.statuses["invalid"] * factor)
     return estimate(

@@ -19,8 +19,9 @@ def render_findings(found: Findings, name: str, console: Console) -> None:
     console.print(title)
     if found.endpoints:
         table = Table.grid(padding=(0, 2))
-        for model, url, said in found.endpoints:
-            table.add_row(Text(printable(model), "bold"), Text(printable(url)), Text(printable(said), "dim"))
+        for endpoint in found.endpoints:
+            name_and_url = Text(printable(endpoint.model), "bold"), Text(printable(endpoint.url))
+            table.add_row(*name_and_url, Text(printable(endpoint.said), "dim" if endpoint.usable else "yellow"))
         console.print(table)
     _list(console, "invalid", found.faults, "yellow")
     if found.invalid > len(found.faults):
@@ -40,18 +41,22 @@ def render_standing(found: Standing, path: Path, console: Console) -> None:
         return
     ended = sum(found.statuses.values())
     table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(justify="right")
     table.add_row("rows", f"{found.rows:,}", f"in {counted(found.shards, 'shard')}")
     table.add_row("scored", f"{found.scored:,}", share(found.scored / found.rows))
     table.add_row("routed", f"{found.routed:,}", share(found.routed / found.rows))
     told = ", ".join(f"{count:,} {status}" for status, count in sorted(found.statuses.items()) if count)
     table.add_row("ended", f"{ended:,}", f"{share(ended / found.rows)}  {told}")
-    if found.ambiguous:
-        what = "requests under way" if found.running else "rows were in flight when the run was killed"
-        table.add_row("ambiguous", f"{found.ambiguous:,}", what)
-    table.add_row("time", duration(found.wall_seconds), f"in {counted(found.sittings, 'sitting')} that ended in order")
+    if found.ambiguous and found.running:
+        table.add_row("in flight", f"{found.ambiguous:,}", "sent, and not answered yet")
+    elif found.ambiguous:
+        table.add_row("ambiguous", f"{found.ambiguous:,}", "in flight when the run was killed, and possibly billed")
+    if found.sittings:
+        table.add_row("time", duration(found.wall_seconds), f"in {counted(found.sittings, 'sitting')} so far")
     console.print(table)
     if not found.running and not found.finished:
-        console.print("The same command goes on where it stopped.")
+        console.print("The same `batchrouter run` goes on where it stopped.")
 
 
 def _list(console: Console, label: str, lines: list[str], style: str) -> None:

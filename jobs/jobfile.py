@@ -14,6 +14,9 @@ from schemas.job import JobSpec
 
 M = TypeVar("M", bound=BaseModel)
 
+# What a YAML file may hold that is no mapping, by the names its author knows.
+_KINDS = {type(None): "empty", list: "a list", str: "text"}
+
 # Keys that hold paths. In a file they are relative to the file, so that a job runs the same from any folder.
 _PATHS = (("input", "path"), ("output", "path"), ("output", "run_dir"), ("router", "checkpoint"))
 
@@ -39,7 +42,7 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> JobSpec:
     Raises:
         SpecError: one line per fault.
     """
-    data, root = _read(path)
+    data, root = _read(path, "a job file is a mapping of keys (name, input, models, ...)")
     _anchor(data, path.absolute().parent)
     for setting in settings:
         _apply(data, setting)
@@ -48,7 +51,8 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> JobSpec:
 
 def load_spec(path: Path, model: type[M]) -> M:
     """Read any other spec file. Raises SpecError as `load_job` does."""
-    data, root = _read(path)
+    known = ", ".join(model.model_fields)
+    data, root = _read(path, f"this file is a mapping of keys ({known})")
     return validated(model, data, root, path)
 
 
@@ -65,7 +69,7 @@ def validated(model: type[M], data: Any, root: yaml.Node | None, path: Path) -> 
         raise SpecError("\n".join(dict.fromkeys(lines))) from error
 
 
-def _read(path: Path) -> tuple[Any, yaml.Node | None]:
+def _read(path: Path, expected: str) -> tuple[Any, yaml.Node | None]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -89,9 +93,7 @@ def _read(path: Path) -> tuple[Any, yaml.Node | None]:
     finally:
         loader.dispose()
     if not isinstance(data, dict):
-        raise SpecError(
-            f"{path}: a job file is a mapping of keys (name, input, models, ...), not {type(data).__name__}"
-        )
+        raise SpecError(f"{path}: {expected}, not {_KINDS.get(type(data), 'a value')}")
     return data, root
 
 

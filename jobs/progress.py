@@ -228,6 +228,8 @@ def _progress(done: int, total: int | None, what: str) -> str:
 
 def _cost(view: View) -> str:
     unknown = any(lane.lane.cost is None and lane.lane.done for lane in view.lanes)
+    if unknown and not view.cost:
+        return "cost unknown"
     return f"{usd(view.cost)} spent" + (" and some that is unknown" if unknown else "")
 
 

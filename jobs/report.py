@@ -76,9 +76,12 @@ def _verdict(report: Report) -> Text:
             text.append(", ").append(f"{count:,} {word}", "red" if word == "failed" else "yellow")
     if rows.deduplicated:
         text.append(f" ({rows.deduplicated:,} shared another row's answer)")
-    text.append("; ").append(usd(report.cost_usd), "bold").append(" spent")
-    if not report.cost_is_complete:
-        text.append(", and some that is unknown", "yellow")
+    if report.spent_usd is None:
+        text.append("; ").append("the cost is unknown", "yellow")
+    else:
+        text.append("; ").append(usd(report.spent_usd), "bold").append(" spent")
+        if not report.cost_is_complete:
+            text.append(", and some that is unknown", "yellow")
     saved = report.counterfactual.saved_usd
     everything = report.counterfactual.all_strongest_usd
     if saved is not None and everything:
@@ -90,8 +93,8 @@ def _verdict(report: Report) -> Text:
 
 def _comparison(report: Report) -> Table:
     names = list(report.models)
-    this = "this run" if report.cost_is_complete else "this run, at least"
-    figures: list[tuple[str, Decimal | None]] = [(this, report.cost_usd)]
+    this = "this run" if report.cost_is_complete or report.spent_usd is None else "this run, at least"
+    figures: list[tuple[str, Decimal | None]] = [(this, report.spent_usd)]
     figures.append((f"all {printable(names[-1])}", report.counterfactual.all_strongest_usd))
     if len(names) > 1:
         figures.append((f"all {printable(names[0])}", report.counterfactual.all_cheapest_usd))

@@ -43,10 +43,12 @@ def _headline(report: Report) -> str:
     percent = share(float(abs(saved) / everything)) if saved is not None and everything else None
     word = "Saved" if saved is None or saved >= 0 else "Spent more"
     incomplete = "" if report.cost_is_complete else "at least: some answers have no known cost"
+    if report.spent_usd is None:
+        incomplete = "no answer has a known cost"
     per_row = usd(report.cost_usd / rows.ok) + " an answer" if rows.ok and report.cost_is_complete else incomplete
     figures = (
         ("Rows answered", f"{rows.ok:,}", f"of {rows.total:,}, {share(rows.ok / rows.total if rows.total else 0)}"),
-        ("Cost", usd(report.cost_usd), per_row),
+        ("Cost", usd(report.spent_usd), per_row),
         (
             word,
             usd(abs(saved)) if saved is not None else UNKNOWN,
@@ -75,8 +77,8 @@ def _rows(report: Report) -> str:
 
 def _comparison(report: Report) -> str:
     names, other = list(report.models), report.counterfactual
-    this = "This run" if report.cost_is_complete else "This run, at least"
-    figures = [(this, report.cost_usd, ""), (f"All by {names[-1]}", other.all_strongest_usd, " other")]
+    this = "This run" if report.cost_is_complete or report.spent_usd is None else "This run, at least"
+    figures = [(this, report.spent_usd, ""), (f"All by {names[-1]}", other.all_strongest_usd, " other")]
     if len(names) > 1:
         figures.append((f"All by {names[0]}", other.all_cheapest_usd, " other"))
     longest = max((value for _, value, _ in figures if value is not None), default=Decimal(0))

@@ -60,7 +60,7 @@ def run_job(
             version=version("batchrouter"),
             fresh=fresh,
         ) as directory,
-        engine_of(job) as engine,
+        engine_of(job, progress) as engine,
     ):
         pipeline = Pipeline(
             job,
@@ -74,7 +74,7 @@ def run_job(
         with interrupts(pipeline.drain):
             end = pipeline.run()
         if not end.finished:
-            raise _stopped(end)
+            raise _stopped(end, fresh=fresh)
         written = finish(directory.layout, [shard.index for shard in pipeline.shards], job.output)
         report = _report(job, pipeline, directory, written, (*notes, *end.notes))
         write_bytes(directory.layout.report, report.model_dump_json(indent=2).encode())
@@ -83,12 +83,14 @@ def run_job(
 
 
 @contextmanager
-def engine_of(job: JobSpec) -> Iterator[Engine]:
+def engine_of(job: JobSpec, progress: Progress | None = None) -> Iterator[Engine]:
     """Where the job's work runs; ended on the way out."""
     engine: Engine
     if job.engine == "inline":
         engine = InlineEngine(key, wall_clock, pause)
     else:
+        if progress is not None:
+            progress.stage("joining the Ray cluster" if job.ray.address is not None else "starting Ray")
         from batch.cluster import RayEngine
 
         engine = RayEngine(address=job.ray.address, actors=job.router.actors, keys=key, wall=wall_clock)
@@ -125,11 +127,10 @@ def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> tuple[str, ...]:
     return tuple(line for lines in silent.values() for line in lines)
 
 
-def _stopped(end: RunEnd) -> StoppedError:
-    if end.interrupted:
-        return StoppedError("interrupted; the same command goes on where this one stopped", interrupted=True)
-    reason = "; ".join(end.notes) or "the run ended early"
-    return StoppedError(f"{reason}; the same command goes on where this one stopped", interrupted=False)
+def _stopped(end: RunEnd, *, fresh: bool) -> StoppedError:
+    same = "the same command without --fresh" if fresh else "the same command"
+    reason = "interrupted" if end.interrupted else "; ".join(end.notes) or "the run ended early"
+    return StoppedError(f"{reason}; {same} goes on where this one stopped", interrupted=end.interrupted)
 
 
 def _report(

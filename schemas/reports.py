@@ -166,6 +166,11 @@ class Report(Spec):
     output: str = ""
     """Where the results are."""
 
+    @property
+    def spent_usd(self) -> Decimal | None:
+        """What was spent, at least; `None`: nothing is known of it, which is not zero."""
+        return self.cost_usd if self.cost_is_complete or self.cost_usd else None
+
 
 class Range(Spec):
     """A figure that is not known yet."""

@@ -120,6 +120,11 @@ def test_unknown_cost_is_said() -> None:
     with progress:
         progress.update(snapshot)
     assert "$0.500 spent and some that is unknown" in file.getvalue()
+    progress, file = plain(now)
+    with progress:
+        progress.update(ProgressSnapshot("dispatch", 2, 2, (lane("own", done=1, cost=None),), totals_final=True))
+    assert "; cost unknown; " in file.getvalue()
+    assert "$" not in file.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -174,7 +179,12 @@ def test_an_error_leaves_the_last_state_on_the_terminal() -> None:
     """The live block is gone at the end; what it said last stays if the run did not come to its report."""
     file = StringIO()
     console = Console(file=file, width=80, force_terminal=True, color_system=None)
-    with pytest.raises(KeyboardInterrupt), Progress(console, Hand()) as progress:
-        progress.update(dispatching(40))
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with Progress(console, Hand()) as progress:
+            progress.update(dispatching(40))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert "0:00  sending; 40 of 100 rows done (40 %); $0.500 spent" in file.getvalue().splitlines()[-1]

@@ -119,11 +119,17 @@ def test_unknown_is_never_shown_as_nothing() -> None:
     """Where a price is unknown, the console and the page say so in words."""
     ledger = Ledger({"own": None})
     ledger.add_row("ok", "own", "http://a/v1", 10, 10, 0.1, None, False)
-    report = report_of(ledger)
-    console = " ".join(on_console(report, 80))
-    assert "and some that is unknown" in console
-    assert "this run, at least" in console
-    assert "unknown" in render_html(report)
+    nothing = report_of(ledger)
+    assert "the cost is unknown" in " ".join(on_console(nothing, 80))
+    assert "$" not in "".join([*on_console(nothing, 80), *Page(render_html(nothing)).texts])
+    assert "unknown" in render_html(nothing)
+
+    ledger = Ledger({"cheap": CHEAP, "own": None})
+    for model in ("cheap", "own"):
+        ledger.add_row("ok", model, f"http://{model}/v1", 10, 10, 0.1, None, False)
+    something = " ".join(on_console(report_of(ledger), 80))
+    assert "$0.0000120 spent, and some that is unknown" in something
+    assert "this run, at least" in something
     assert "whose price is unknown" in " ".join(on_console(estimate_of(None), 120))
 
 
