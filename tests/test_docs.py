@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from pydantic import BaseModel
 
+from jobs.cli import app
 from schemas import endpoints, job, plans, rehearse, routers
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +101,17 @@ def test_yaml_in_the_documentation_is_valid(page: str) -> None:
                 "output": {"path": "out.jsonl"},
             }
             job.JobSpec.model_validate({**whole, **block})
+
+
+def test_every_command_and_option_is_documented() -> None:
+    """Each command has a section that shows all its own options, and no section shows an option that is none."""
+    by_heading = sections((ROOT / "docs" / "command-line.md").read_text())
+    shared = set(re.findall(r"`(--[a-z][a-z-]*)", by_heading["# The command line"]))
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        own = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", by_heading[f"## {name}"]))
+        assert own <= options, name
+        assert options <= own | shared, name
 
 
 def test_links_between_pages_lead_somewhere() -> None:
