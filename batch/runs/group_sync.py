@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Lock, Thread
 from types import TracebackType
@@ -9,9 +10,11 @@ from types import TracebackType
 from batch.errors import StorageError
 from batch.runs.atomic import storage_error, sync
 
-# A power cut costs at most what was appended in this window and the sync after it, 20 ms together on a
-# disk that syncs in 10. Answers take seconds, so that nobody waits for it.
-WINDOW_SECONDS = 0.01
+# A power cut costs at most what was appended in this window and the sync after it. Not less: each sync makes the file
+# system commit its own journal, and appends wait meanwhile. At 10 ms, and one file after the other, that took a third of
+# the dispatcher's time; files synced side by side share one commit.
+WINDOW_SECONDS = 0.02
+_SIDE_BY_SIDE = 8
 
 # macOS has no fdatasync.
 SYNC_FILE: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
@@ -53,6 +56,8 @@ class GroupSync:
         self._files: list[SyncedFile] = []
         self._lock = Lock()
         self._stop = Event()
+        # Its threads start when first needed, so a GroupSync that syncs nothing has none.
+        self._pool = ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="group-sync")
         self._thread = Thread(target=self._run, name="group-sync", daemon=True) if enabled else None
         if self._thread is not None:
             self._thread.start()
@@ -79,6 +84,7 @@ class GroupSync:
             if self._thread is not None:
                 self._thread.join()
             self._round()
+            self._pool.shutdown()
         if self.failure is not None:
             raise StorageError(str(self.failure)) from self.failure
 
@@ -97,7 +103,7 @@ class GroupSync:
     def _round(self) -> None:
         with self._lock:
             files = list(self._files)
-        closed = [file for file in files if self._visit(file)]
+        closed = [file for file, done in zip(files, self._pool.map(self._visit, files), strict=True) if done]
         if closed:
             with self._lock:
                 self._files = [file for file in self._files if file not in closed]

@@ -14,7 +14,10 @@ from batch.dispatch.transports.answers import completion, refusal
 from batch.errors import BadRequest, ConnectionLost, DispatchError, NotConnected, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
 
+# Connecting ends well before the attempt does: pyreqwest gives a timeout the same class whether or not anything was
+# sent, and only one that hits while connecting carries hyper's `Connect`.
 _LONGEST_CONNECT_SECONDS = 30.0
+_CONNECT_SHARE = 0.5
 # Shorter than the idle timeouts of the usual servers, so that we close first and do not send into a closing connection.
 _IDLE_SECONDS = 4.0
 
@@ -80,7 +83,7 @@ def _client(endpoint: EndpointSpec, timeout_seconds: float, keys: Keys) -> Clien
         .user_agent("batchrouter")
         .default_headers(headers)
         .timeout(timedelta(seconds=timeout_seconds))
-        .connect_timeout(timedelta(seconds=min(timeout_seconds, _LONGEST_CONNECT_SECONDS)))
+        .connect_timeout(timedelta(seconds=min(timeout_seconds * _CONNECT_SHARE, _LONGEST_CONNECT_SECONDS)))
         .pool_idle_timeout(timedelta(seconds=_IDLE_SECONDS))
         .build()
     )
