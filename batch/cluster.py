@@ -2,8 +2,9 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ _OBJECT_STORE_BYTES = 256 << 20
 
 _RETRIES = 3
 _CLOSE_SECONDS = 10.0
+_CONNECT_SECONDS = 5.0
 
 
 class RayEngine:
@@ -130,7 +132,8 @@ class RouterActor:
 class DispatcherActor:
     """Holds the dispatcher. A class with a coroutine would make Ray run its calls side by side, in any order."""
 
-    def __init__(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> None:
+    def start(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> None:
+        """Not the constructor: what that raises, Ray reports as a death."""
         self._host = DispatchHost(plan, keys, wall)
 
     def feed(self, shards: Sequence[int]) -> None:
@@ -160,7 +163,8 @@ class RayDispatcher:
     def __init__(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, scheduling_strategy=here)(DispatcherActor)
-        self._actor = actor.remote(plan, keys, wall)
+        self._actor = actor.remote()
+        self._started = self._actor.start.remote(plan, keys, wall)
 
     def feed(self, shards: Sequence[int]) -> None:
         self._actor.feed.remote(shards)
@@ -173,6 +177,7 @@ class RayDispatcher:
 
     def poll(self) -> DispatchState:
         try:
+            _unwrapped(self._started)
             state: DispatchState = _unwrapped(self._actor.poll.remote())
         except RayActorError as error:
             raise StorageError("the dispatcher's process died; the same command goes on") from error
@@ -181,7 +186,13 @@ class RayDispatcher:
     def close(self) -> None:
         # In good order first, so that the journals are synced; then the process.
         with suppress(RayActorError, GetTimeoutError):
-            ray.get(self._actor.close.remote(), timeout=_CLOSE_SECONDS)
+            try:
+                ray.get(self._started, timeout=_CLOSE_SECONDS)
+            except RayTaskError:
+                # It could not start, which is what `poll` raises: there is nothing to close.
+                pass
+            else:
+                ray.get(self._actor.close.remote(), timeout=_CLOSE_SECONDS)
         ray.kill(self._actor)
 
 
@@ -190,13 +201,32 @@ def _start(address: str | None) -> None:
     if address is None:
         options |= {"include_dashboard": False, "dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
         options |= {"object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": os.cpu_count()}
-    else:
-        options |= {"address": address}
-    try:
-        with _on_loopback() if address is None else nullcontext():
+        with _on_loopback():
             ray.init(**options)
+        return
+    nobody = f"ray.address {address}: no Ray cluster answers there; start one or leave it out"
+    try:
+        # Ray itself tries for a minute, and then ends the process.
+        if not _is_silent(address):
+            ray.init(address=address, **options)
+            return
     except ConnectionError as error:
-        raise SpecError(f"ray.address {address}: no Ray cluster answers there; start one or leave it out") from error
+        raise SpecError(nobody) from error
+    except ValueError as error:
+        raise SpecError(f"ray.address {address}: {' '.join(str(error).split())}") from error
+    raise SpecError(nobody)
+
+
+def _is_silent(address: str) -> bool:
+    """Is this a host and port to which no connection can be made?"""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return False
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
+            return False
+    except OSError:
+        return True
 
 
 @contextmanager
