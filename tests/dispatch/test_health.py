@@ -1,0 +1,205 @@
+"""Pauses, cooldowns, probes and the end of an endpoint, with a clock moved by hand."""
+
+import math
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.dispatch.health import (
+    FAILURES_IN_A_ROW,
+    FIRST_COOLDOWN_SECONDS,
+    LONGEST_COOLDOWN_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    Health,
+    State,
+)
+from batch.errors import (
+    BadAnswer,
+    BadRequest,
+    ConnectionLost,
+    DispatchError,
+    NotConnected,
+    RateLimited,
+    Refused,
+    ServerError,
+    TimedOut,
+)
+
+
+class HandClock:
+    """Shows the time it was set to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Patient:
+    """A health and its clock."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        self.health = Health(self.clock, Random(0))
+
+    def fail(self, times: int, error: DispatchError | None = None) -> None:
+        """So many attempts in a row that end so."""
+        for _ in range(times):
+            self.health.started()
+            self.health.failed(error or ServerError("x"))
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+
+@pytest.mark.parametrize("kind", [ServerError, TimedOut, ConnectionLost, BadAnswer])
+def test_five_failures_in_a_row_cool_it_down(kind: type[DispatchError]) -> None:
+    """Four do not, and an answer in between starts the count anew."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW - 1, kind("x"))
+    assert patient.health.delay() == 0
+    patient.health.answered()
+    patient.fail(FAILURES_IN_A_ROW - 1, kind("x"))
+    assert patient.health.delay() == 0
+    patient.fail(1, kind("x"))
+    assert (patient.health.state, patient.health.delay()) == (State.COOLING, FIRST_COOLDOWN_SECONDS)
+
+
+def test_one_refused_connection_cools_it_down() -> None:
+    """Nobody is there: four more would only cost time."""
+    patient = Patient()
+    patient.fail(1, NotConnected("x"))
+    assert patient.health.state is State.COOLING
+
+
+def test_a_cooldown_ends_with_a_single_probe() -> None:
+    """After the first request nothing more may be sent until that one has ended; its answer ends the cooldown."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW)
+    patient.pass_time(FIRST_COOLDOWN_SECONDS)
+    assert patient.health.delay() == 0
+    patient.health.started()
+    assert (patient.health.state, patient.health.delay()) == (State.PROBING, math.inf)
+    patient.health.answered()
+    assert (patient.health.state, patient.health.delay()) == (State.UP, 0)
+
+
+def test_a_failed_probe_doubles_the_cooldown_up_to_the_longest() -> None:
+    """One failure is enough then; an answer brings the first cooldown back."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW)
+    expected = FIRST_COOLDOWN_SECONDS
+    for _ in range(12):
+        assert patient.health.delay() == expected
+        patient.pass_time(expected)
+        patient.fail(1)
+        expected = min(2 * expected, LONGEST_COOLDOWN_SECONDS)
+    patient.pass_time(expected)
+    patient.health.started()
+    patient.health.answered()
+    patient.fail(FAILURES_IN_A_ROW)
+    assert patient.health.delay() == FIRST_COOLDOWN_SECONDS
+
+
+def test_late_failures_do_not_lengthen_a_cooldown() -> None:
+    """Requests that were in flight when it began fail as well, and say nothing new."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW)
+    for _ in range(20):
+        patient.health.failed(ServerError("x"))
+    assert patient.health.delay() == FIRST_COOLDOWN_SECONDS
+
+
+def test_a_late_answer_ends_a_cooldown() -> None:
+    """Whoever answers is well."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW)
+    patient.health.answered()
+    assert patient.health.state is State.UP
+
+
+def test_an_abandoned_probe_is_sent_again() -> None:
+    """A cancelled probe says nothing, and another one may go at once."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW)
+    patient.pass_time(FIRST_COOLDOWN_SECONDS)
+    patient.health.started()
+    patient.health.abandoned()
+    assert (patient.health.state, patient.health.delay()) == (State.COOLING, 0)
+
+
+@given(st.lists(st.floats(0, 500), min_size=1, max_size=10))
+def test_a_shorter_pause_never_shortens_a_longer_one(waits: list[float]) -> None:
+    """Of several refusals at once the longest counts."""
+    patient = Patient()
+    for wait in waits:
+        patient.health.failed(RateLimited("x", retry_after=wait))
+    assert patient.health.delay() == pytest.approx(max(waits))
+
+
+def test_a_pause_does_not_shorten_a_cooldown_nor_a_servers_own_wait() -> None:
+    """Whichever is longest counts, and a 503 may ask for longer than a cooldown."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW - 1)
+    patient.fail(1, ServerError("x", retry_after=90))
+    patient.health.failed(RateLimited("x", retry_after=1))
+    assert patient.health.delay() == 90
+
+
+def test_a_refusal_without_a_time_pauses_longer_each_time() -> None:
+    """Between a half and a whole second at first, twice that with each in a row, a minute at most."""
+    patient = Patient()
+    full = 1.0
+    for _ in range(10):
+        patient.health.failed(RateLimited("x"))
+        wait = patient.health.delay()
+        assert full / 2 <= wait <= full
+        patient.pass_time(wait)
+        full = min(2 * full, LONGEST_PAUSE_SECONDS)
+    patient.health.answered()
+    patient.health.failed(RateLimited("x"))
+    assert patient.health.delay() <= 1
+
+
+def test_a_throttled_probe_shows_that_it_is_well() -> None:
+    """It answers, if only to slow us down: it is paused, not failing."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW)
+    patient.pass_time(FIRST_COOLDOWN_SECONDS)
+    patient.fail(1, RateLimited("x", retry_after=3))
+    assert (patient.health.state, patient.health.delay(), patient.health.down_since) == (State.UP, 3, None)
+
+
+def test_a_rows_own_fault_shows_that_it_is_well() -> None:
+    """A 400 is an answer: it ends a row of failures and a probe."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW)
+    patient.pass_time(FIRST_COOLDOWN_SECONDS)
+    patient.fail(1, BadRequest("x"))
+    assert (patient.health.state, patient.health.down_since) == (State.UP, None)
+
+
+def test_out_is_for_good() -> None:
+    """Neither time nor a late answer brings it back, and it says why."""
+    patient = Patient()
+    patient.fail(1, Refused("HTTP 401"))
+    patient.pass_time(1e6)
+    patient.health.answered()
+    patient.health.failed(RateLimited("x", retry_after=0))
+    patient.health.failed(ServerError("x"))
+    assert (patient.health.state, patient.health.delay(), patient.health.reason) == (State.OUT, math.inf, "HTTP 401")
+
+
+def test_down_since_is_when_it_last_answered_no_more() -> None:
+    """The first failure of the row that goes on, not the latest."""
+    patient = Patient()
+    patient.fail(1)
+    since = patient.clock.now
+    patient.pass_time(5)
+    patient.fail(3)
+    assert patient.health.down_since == since
+    patient.health.answered()
+    assert patient.health.down_since is None

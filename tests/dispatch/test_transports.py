@@ -1,0 +1,396 @@
+"""What the transports make of servers, good and bad: a Completion or a DispatchError, and nothing else."""
+
+import asyncio
+import inspect
+import socket
+from dataclasses import replace
+from email.utils import formatdate
+from typing import Any
+
+import orjson
+import pyreqwest.exceptions
+import pytest
+
+from batch.dispatch.request import Completion
+from batch.dispatch.transports import build_transport
+from batch.dispatch.transports.openai import OpenAITransport
+from batch.errors import (
+    BadAnswer,
+    BadRequest,
+    ConnectionLost,
+    DispatchError,
+    NotConnected,
+    RateLimited,
+    Refused,
+    ServerError,
+    SpecError,
+    TimedOut,
+)
+from schemas.endpoints import EndpointSpec
+from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL
+from tests.dispatch.raw_server import Handler, RawServer, http, raw_server, says
+from tests.fakes import request
+from tests.rehearsed import serve
+
+KEY = "sk-very-secret"
+NOW = 1_700_000_000.0
+GOOD = b'{"choices":[{"message":{"content":"yes"}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}'
+
+
+def transport(url: str, timeout_seconds: float = 5.0, **endpoint: Any) -> tuple[OpenAITransport, EndpointSpec]:
+    spec = EndpointSpec(url=url, model="m", **endpoint)
+    return OpenAITransport(spec, timeout_seconds=timeout_seconds, keys=lambda name: KEY, wall=lambda: NOW), spec
+
+
+async def send(url: str, path: str = CHAT_URL, **options: Any) -> Completion:
+    """One attempt against whatever is there."""
+    sender, spec = transport(url, **options)
+    asked = request()
+    asked.url = path
+    try:
+        return await sender.send(asked, spec)
+    finally:
+        await sender.aclose()
+
+
+def ask(handler: Handler, path: str = CHAT_URL, **options: Any) -> tuple[Completion, RawServer]:
+    """One attempt against a server of its own."""
+
+    async def main() -> tuple[Completion, RawServer]:
+        async with raw_server(handler) as server:
+            return await send(server.url, path, **options), server
+
+    return asyncio.run(main())
+
+
+def fault(handler: Handler, **options: Any) -> DispatchError:
+    """The error that one attempt ends in; it has a cause or a status, and gives nothing away."""
+    with pytest.raises(DispatchError) as caught:
+        ask(handler, **options)
+    error = caught.value
+    assert error.__cause__ is not None or error.status is not None
+    assert KEY not in f"{error!r} {error} {error.body!r}"
+    assert "hi" not in str(error).split()
+    return error
+
+
+def test_a_good_answer_comes_whole(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its bytes as they came and its token counts; what was sent is the row's body behind the endpoint's model."""
+    completion, server = ask(says(http(200, GOOD)))
+    assert (completion.raw, completion.prompt_tokens, completion.completion_tokens) == (GOOD, 3, 1)
+    (received,) = server.received
+    head, body = received.split(b"\r\n\r\n", 1)
+    assert head.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
+    assert orjson.loads(body) == {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT_URL, b'{"choices":[{"message":{"content":"yes"}}]}'),
+        (COMPLETIONS_URL, b'{"choices":[{"text":"yes"}]}'),
+        (EMBEDDINGS_URL, b'{"data":[{"embedding":[0.5]}]}'),
+    ],
+)
+def test_each_path_is_asked_where_it_is(path: str, body: bytes) -> None:
+    """The row's path follows the endpoint's base URL, once."""
+    _, server = ask(says(http(200, body)), path)
+    assert server.received[0].startswith(f"POST {path} HTTP/1.1\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("provider", "header"), [("generic", f"authorization: bearer {KEY}"), ("azure", f"api-key: {KEY}")]
+)
+def test_the_key_goes_where_the_provider_wants_it(provider: str, header: str) -> None:
+    """As a bearer token, for Azure as `api-key`, and nowhere else."""
+    _, server = ask(says(http(200, GOOD)), api_key_env="K", provider=provider)
+    lines = server.received[0].lower().split(b"\r\n")
+    assert [line for line in lines if KEY.encode() in line] == [header.lower().encode()]
+
+
+def test_without_a_key_none_is_sent() -> None:
+    """No api_key_env, no authorization."""
+    _, server = ask(says(http(200, GOOD)))
+    assert b"authorization" not in server.received[0].lower()
+
+
+def test_a_key_is_not_in_any_repr() -> None:
+    """Neither the transport nor its endpoint shows it, and one that is not set is named by its variable."""
+    built, spec = transport("http://127.0.0.1:9/v1", api_key_env="K")
+    assert KEY not in f"{built!r} {vars(built)!r} {spec!r}"
+    with pytest.raises(SpecError, match="environment variable K is not set"):
+        build_transport(spec, timeout_seconds=1, keys=lambda name: None, wall=lambda: NOW)
+
+
+def test_an_answer_with_line_breaks_comes_out_on_one_line() -> None:
+    """Pretty-printed JSON is written anew, so that it fits on a journal's line; an error's body too."""
+    pretty = orjson.dumps(orjson.loads(GOOD), option=orjson.OPT_INDENT_2)
+    completion, _ = ask(says(http(200, pretty.replace(b"\n", b"\r\n"))))
+    assert b"\n" not in completion.raw
+    assert b"\r" not in completion.raw
+    assert orjson.loads(completion.raw) == orjson.loads(GOOD)
+    assert fault(says(http(400, b'{\n "error": {}\n}'))).body == b'{"error":{}}'
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def test_a_refused_connection_reached_nobody() -> None:
+    """NotConnected: nothing was sent, so nothing was billed."""
+    with pytest.raises(NotConnected) as caught:
+        asyncio.run(send(f"http://127.0.0.1:{free_port()}/v1"))
+    assert not caught.value.reached
+
+
+def test_a_name_that_does_not_resolve_reached_nobody() -> None:
+    """`.invalid` never does."""
+    with pytest.raises(NotConnected):
+        asyncio.run(send("http://nowhere.invalid/v1"))
+
+
+def test_a_connection_that_is_never_accepted_reached_nobody() -> None:
+    """The time for connecting runs out first, however short the time for the answer is."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        address = server.getsockname()
+        fillers = [socket.socket() for _ in range(8)]
+        try:
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(address)
+            with pytest.raises(NotConnected):
+                asyncio.run(send(f"http://127.0.0.1:{address[1]}/v1", timeout_seconds=0.3))
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+def test_a_server_that_is_no_tls_server_reached_nobody() -> None:
+    """A failed handshake comes before the request."""
+
+    async def main() -> None:
+        async with raw_server(says(b"not tls")) as server:
+            await send(server.url.replace("http://", "https://"), timeout_seconds=0.3)
+
+    with pytest.raises(NotConnected):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10\r\n{",
+        b"garbage\r\n\r\n",
+    ],
+)
+def test_an_answer_that_breaks_off_is_a_lost_connection(answer: bytes) -> None:
+    """Before it began, in its head, in its body: the server had the request, and may have billed it."""
+    error = fault(says(answer))
+    assert isinstance(error, ConnectionLost)
+    assert error.reached
+    assert error.retryable
+
+
+def test_a_slow_answer_is_timed_out() -> None:
+    """Before the first byte and after it."""
+
+    async def never(request: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    async def drips(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    for handler in (never, drips):
+        error = fault(handler, timeout_seconds=0.2)
+        assert isinstance(error, TimedOut)
+        assert (error.reached, error.retryable) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"null", b"{}", b'{"choices":[]}', b'{"choices":{}}', b'{"error":"x"}', b"\xff"]
+)
+def test_a_200_that_is_no_answer_is_a_bad_answer(body: bytes) -> None:
+    """Whatever is not the JSON that was promised may be asked for again."""
+    error = fault(says(http(200, body)))
+    assert isinstance(error, BadAnswer)
+    assert (error.status, error.retryable, error.blame) == (200, True, "endpoint")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(status: int) -> None:
+    """Prompt and key never reach the target; the endpoint is out, and the message says what to do."""
+
+    async def main() -> RawServer:
+        async with raw_server(says(http(200, GOOD))) as target:
+            redirect = says(http(status, b"", f"location: {target.url}/chat/completions"))
+            async with raw_server(redirect) as server:
+                with pytest.raises(Refused, match="give the final url"):
+                    await send(server.url, api_key_env="K")
+            return target
+
+    assert asyncio.run(main()).received == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        (("retry-after-ms: 1500", "retry-after: 99"), 1.5),
+        (("retry-after: 0.25",), 0.25),
+        (("retry-after: 120",), 120.0),
+        (("Retry-After: 7",), 7.0),
+        ((f"retry-after: {formatdate(NOW + 90, usegmt=True)}",), 90.0),
+        ((f"retry-after: {formatdate(NOW + 90, usegmt=True)}", f"date: {formatdate(NOW + 60, usegmt=True)}"), 30.0),
+        ((f"retry-after: {formatdate(NOW - 90, usegmt=True)}",), 0.0),
+        (("retry-after: -5",), 0.0),
+        (("retry-after: soon",), None),
+        (("retry-after: nan",), None),
+        (("retry-after: inf",), None),
+        ((), None),
+    ],
+)
+def test_a_429_says_how_long_to_stay_away(headers: tuple[str, ...], wait: float | None) -> None:
+    """In milliseconds, seconds whole or not, or as a date; by the server's own clock where it tells it."""
+    error = fault(says(http(429, b'{"error":{"code":"rate_limit_exceeded"}}', *headers)))
+    assert isinstance(error, RateLimited)
+    assert error.retry_after == wait
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, b'{"error":{"code":"context_length_exceeded"}}', BadRequest),
+        (413, b"", BadRequest),
+        (422, b'{"detail":[]}', BadRequest),
+        (401, b'{"error":{"message":"bad key sk-very-secret"}}', Refused),
+        (402, b"", Refused),
+        (403, b"", Refused),
+        (404, b'{"error":{"code":"model_not_found"}}', Refused),
+        (408, b"", ServerError),
+        (409, b"", ServerError),
+        (500, b"<html>oops</html>", ServerError),
+        (502, b"", ServerError),
+        (503, b"", ServerError),
+        (529, b'{"error":{"type":"overloaded_error"}}', ServerError),
+        (429, b'{"error":{"code":"insufficient_quota"}}', Refused),
+        (429, b'{"error":{"type":"insufficient_quota","code":null}}', Refused),
+        (429, b'{"error":{"type":"rate_limit_error","details":{"error_code":"credit_balance_exhausted"}}}', Refused),
+        (429, b"slow down", RateLimited),
+    ],
+)
+def test_each_status_means_one_thing(status: int, body: bytes, kind: type[DispatchError]) -> None:
+    """The row's fault, the endpoint's, or the end of the endpoint."""
+    with pytest.raises(DispatchError) as caught:
+        ask(says(http(status, body)))
+    assert type(caught.value) is kind
+    assert caught.value.status == status
+    assert KEY not in f"{caught.value} {caught.value!r}"
+
+
+def test_a_server_may_say_when_it_is_back() -> None:
+    """A 503's Retry-After is kept."""
+    assert fault(says(http(503, b"", "retry-after: 3"))).retry_after == 3
+
+
+def errors_of_pyreqwest() -> list[type[Exception]]:
+    """Every error class that it can raise."""
+    named = vars(pyreqwest.exceptions).values()
+    return [c for c in named if inspect.isclass(c) and issubclass(c, pyreqwest.exceptions.PyreqwestError)]
+
+
+def made(kind: type[Exception]) -> Exception:
+    details: dict[str, Any] = {"causes": None, "status": 500, "doc": "{", "pos": 0}
+    return kind("boom") if kind is pyreqwest.exceptions.PyreqwestError else kind("boom", details)
+
+
+@pytest.mark.parametrize("kind", errors_of_pyreqwest(), ids=lambda kind: kind.__name__)
+def test_every_error_of_the_client_ends_in_our_tree(kind: type[Exception]) -> None:
+    """A new class in a new version of the client ends as a DispatchError too, with its cause kept."""
+
+    class RaisingClient:
+        def post(self, url: str) -> None:
+            raise made(kind)
+
+        async def close(self) -> None:
+            """Nothing is open."""
+
+    async def main() -> None:
+        sender, spec = transport("http://127.0.0.1:9/v1")
+        await sender.aclose()
+        sender._client = RaisingClient()  # type: ignore[assignment]
+        await sender.send(request(), spec)
+
+    with pytest.raises(DispatchError) as caught:
+        asyncio.run(main())
+    assert type(caught.value.__cause__) is kind
+    assert caught.value.kind != DispatchError.kind
+
+
+def test_a_cancelled_attempt_is_cancelled() -> None:
+    """Cancellation passes through, and is not taken for a broken connection."""
+
+    async def never(request: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        async with raw_server(never) as server:
+            sending = asyncio.create_task(send(server.url))
+            await server.arrived.wait()
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+
+    asyncio.run(main())
+
+
+def test_a_base_url_with_more_in_its_path_is_kept() -> None:
+    """A proxy may serve the API below a path of its own."""
+
+    async def main() -> RawServer:
+        async with raw_server(says(http(200, GOOD))) as server:
+            await send(server.url.replace("/v1", "/team/a/v1"))
+            return server
+
+    assert asyncio.run(main()).received[0].startswith(b"POST /team/a/v1/chat/completions HTTP/1.1\r\n")
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
+def test_litellm_answers_and_refusals_come_out_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through LiteLLM: an answer with its counts, an unknown model is refused, a closed port is no answer."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    with serve({"model": "m", "answers": "echo"}) as served:
+
+        async def through(url: str, model: str) -> Completion:
+            spec = EndpointSpec(url=url, model=f"openai/{model}", transport="litellm", api_key_env="K")
+            sender = build_transport(spec, timeout_seconds=5, keys=lambda name: KEY, wall=lambda: NOW)
+            try:
+                return await sender.send(replace(request()), spec)
+            finally:
+                await sender.aclose()
+
+        completion = asyncio.run(through(served.urls[0], "m"))
+        assert (orjson.loads(completion.raw)["choices"][0]["message"]["content"], completion.completion_tokens) == (
+            "hi",
+            1,
+        )
+        assert b"\n" not in completion.raw
+        with pytest.raises(Refused) as refused:
+            asyncio.run(through(served.urls[0], "other"))
+        assert refused.value.status == 404
+        assert KEY not in f"{refused.value!r}"
+        with pytest.raises(DispatchError) as lost:
+            asyncio.run(through(f"http://127.0.0.1:{free_port()}/v1", "m"))
+        assert lost.value.retryable
+        spec = EndpointSpec(url=served.urls[0], model="openai/m", transport="litellm", api_key_env="K")
+        with pytest.raises(SpecError, match="environment variable K is not set"):
+            build_transport(spec, timeout_seconds=1, keys=lambda name: None, wall=lambda: NOW)
