@@ -201,6 +201,8 @@ def _start(address: str | None) -> None:
     if address is None:
         options |= {"include_dashboard": False, "dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
         options |= {"object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": os.cpu_count()}
+        # Ray makes its workers wait for everything else on the machine; ours are what it is there for.
+        options |= {"_system_config": {"worker_niceness": 0}}
         # Tells every run that the cluster asks for a token, as it does by default.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         with _on_loopback():

@@ -93,7 +93,7 @@ class Planner:
         assert self._plan is not None
         part = load_planned(self._directory.layout, index, self._names)
         rows = self._requests.route(part, self._repeats.pop(index), self._plan, self._names)
-        return Routing(self._directory.layout, index, self._names, rows)
+        return Routing(self._directory.layout, index, self._shards[index].name, self._names, rows)
 
     @property
     def plan(self) -> Plan | None:

@@ -131,6 +131,8 @@ class Routing:
 
     layout: Layout
     index: int
+    file: str
+    """What messages call the file that the rows are from."""
     models: tuple[str, ...]
     rows: RoutedRows
 
@@ -156,12 +158,12 @@ def route(routing: Routing) -> RoutedShard:
         if mask.any():
             write_part(routing.layout.routed(model, routing.index), part.select(_ROUTED_COLUMNS).filter(mask))
             routed[model] = int(mask.sum())
-    rows = part["row"].to_numpy()
+    rows, lines = part["row"].to_numpy(), part["line"]
     verdicts = Verdicts(
         routed,
         same_as={int(rows[i]): int(decided.same_as[i]) for i in np.flatnonzero(~sent)},
         repeated={
-            int(rows[i]): f"line {part['line'][i].as_py()}: its id is that of row {int(decided.repeats[i])} already"
+            int(rows[i]): f"{routing.file}:{lines[i].as_py()}: its id is that of row {int(decided.repeats[i])} already"
             for i in np.flatnonzero(decided.repeats >= 0)
         },
     )

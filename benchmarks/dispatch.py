@@ -1,8 +1,12 @@
 """A whole job of short prompts, and its dispatcher alone, beside a bare aiohttp loop: `python -m benchmarks.dispatch`.
 
-The server is nginx with one worker and a constant answer. The peer is the least that can be done: 128 coroutines that post the
-same payloads and parse the answers, with no limits, retries, balancing, journal or output. All are run in turn, `--rounds`
-times, and the ratio of the best of each is printed; single figures drift with the machine, ratios hold.
+The server is nginx with one worker and a constant answer. The peer is the least that can be done: 128 coroutines
+that post the same payloads and parse the answers, with no limits, retries, balancing, journal or output. All are run
+in turn, `--rounds` times, and the ratio of the best of each is printed; single figures drift with the machine,
+ratios hold.
+
+"whole job" is a run's own wall time, from finding its input to its last committed part; "the command" adds what comes
+before and after in the process: imports, Ray's start and end, the report.
 """
 
 import argparse
@@ -13,8 +17,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -106,7 +111,9 @@ class _GeneratedWork:
 
 
 def dispatcher_alone(urls: Sequence[str], rows: int) -> float:
-    """Rows per second of the dispatcher: least connections, concurrency limits, intents and outcomes journaled and synced."""
+    """Rows per second of the dispatcher: least connections, concurrency limits, intents and outcomes journaled and
+    synced.
+    """
 
     async def main(folder: Path) -> float:
         with GroupSync() as group:
@@ -128,7 +135,7 @@ def dispatcher_alone(urls: Sequence[str], rows: int) -> float:
         return uvloop.run(main(Path(folder)))
 
 
-def whole_job(urls: Sequence[str], rows: int, engine: str) -> tuple[float, dict[str, object], int]:
+def whole_job(urls: Sequence[str], rows: int, engine: str) -> tuple[float, dict[str, Any], int]:
     """Rows per second from the command's start to its end, its report, and the peak memory of all its processes."""
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.jsonl"
@@ -180,11 +187,6 @@ class _Peak:
         self._thread.join()
 
 
-def best(measure: Callable[[], float], rounds: int) -> float:
-    """The best of several rounds."""
-    return max(measure() for _ in range(rounds))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
@@ -192,26 +194,36 @@ def main() -> None:
     parser.add_argument("--memory-rows", type=int, default=0, help="also a whole job of so many rows, for its memory")
     arguments = parser.parse_args()
     rows = arguments.rows
+    bare, alone, commands, pipelines, peaks = [], [], [], [], []
     with constant_server(4) as urls:
-        bare = alone = whole = inline = 0.0
-        peak = 0
-        report: dict[str, object] = {}
         for _ in range(arguments.rounds):
-            bare = max(bare, bare_aiohttp(urls, rows))
-            alone = max(alone, dispatcher_alone(urls, rows))
-            speed, report, memory = whole_job(urls, rows, "ray")
-            whole, peak = max(whole, speed), max(peak, memory)
-            inline = max(inline, whole_job(urls, rows, "inline")[0])
+            bare.append(bare_aiohttp(urls, rows))
+            alone.append(dispatcher_alone(urls, rows))
+            for engine in ("ray", "inline"):
+                speed, report, memory = whole_job(urls, rows, engine)
+                commands.append((engine, speed))
+                pipelines.append((engine, report["timing"]["rows_per_second"]))
+                peaks.append((engine, memory))
         print(f"{rows:,} rows, {IN_FLIGHT} in flight, best of {arguments.rounds}")
-        print(f"  bare aiohttp       {bare:9,.0f} rows/s")
-        print(f"  dispatcher alone   {alone:9,.0f} rows/s   {alone / bare:.2f} x bare aiohttp")
-        print(f"  whole job on Ray   {whole:9,.0f} rows/s   {whole / bare:.2f} x bare aiohttp, start and end included")
-        print(f"  whole job inline   {inline:9,.0f} rows/s   {inline / bare:.2f} x bare aiohttp, start and end included")
-        print(f"  peak memory on Ray {peak / 2**20:9,.0f} MiB, summed over its processes")
-        print(f"  timing of the last job on Ray: {report['timing']}")
+        peer = max(bare)
+        _line("bare aiohttp", peer, peer)
+        _line("dispatcher alone", max(alone), peer)
+        for engine in ("ray", "inline"):
+            _line(f"whole job, {engine}", _best(pipelines, engine), peer)
+            _line(f"the command, {engine}", _best(commands, engine), peer)
+        for engine in ("ray", "inline"):
+            print(f"  peak memory, {engine:<8} {_best(peaks, engine) / 2**20:8,.0f} MiB, summed over its processes")
         if arguments.memory_rows:
-            speed, _, peak = whole_job(urls, arguments.memory_rows, "ray")
-            print(f"{arguments.memory_rows:,} rows: {speed:,.0f} rows/s, peak memory {peak / 2**20:,.0f} MiB")
+            speed, _, memory = whole_job(urls, arguments.memory_rows, "ray")
+            print(f"{arguments.memory_rows:,} rows, ray: {speed:,.0f} rows/s, peak memory {memory / 2**20:,.0f} MiB")
+
+
+def _line(name: str, speed: float, peer: float) -> None:
+    print(f"  {name:<22} {speed:8,.0f} rows/s   {speed / peer:5.2f} x bare aiohttp")
+
+
+def _best(figures: Sequence[tuple[str, float]], engine: str) -> float:
+    return max(figure for name, figure in figures if name == engine)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from pathlib import Path
 def resident_of_session(leader: int) -> int:
     """Bytes resident in `leader` and all its descendants, also those whose parent is gone.
 
-    Shared pages are shared out: each process counts its proportional part (PSS), so that the sum is what the machine holds.
+    Shared pages are shared out: each process counts its proportional part (PSS), so that the sum is what the machine
+    holds.
     """
     parents: dict[int, int] = {}
     sessions: dict[int, int] = {}

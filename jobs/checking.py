@@ -16,6 +16,7 @@ from batch.reading.shards import find_shards
 from batch.routers.build import build_router
 from batch.runs.finish import check_writable
 from batch.scoring import Scorer
+from jobs.overlap import check_apart
 from jobs.runtime import key, missing_keys, settle_environment, with_surroundings
 from jobs.surroundings import refusal
 from schemas.endpoints import EndpointSpec, ModelSpec
@@ -67,6 +68,7 @@ def check_job(job: JobSpec) -> Findings:
     _check_rows(job, found)
     try:
         check_writable(job.output)
+        check_apart(job)
     except SpecError as error:
         found.problems.append(str(error))
     for name, price in prices_for(job.models).items():

@@ -28,12 +28,28 @@ class _Loader(yaml.SafeLoader):
         keys: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a list or a mapping cannot be a key", key_node.start_mark
+                )
             if key in keys:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is there twice", key_node.start_mark
                 )
             keys.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_timestamp(self, node: yaml.ScalarNode) -> Any:
+        """A date; PyYAML lets the ValueError of one that is in no calendar through."""
+        try:
+            return super().construct_yaml_timestamp(node)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} is no date ({error}); put a text in quotes", node.start_mark
+            ) from error
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_timestamp)
 
 
 def load_job(path: Path, settings: Sequence[str] = ()) -> JobSpec:
@@ -80,21 +96,28 @@ def _read(path: Path, expected: str) -> tuple[Any, yaml.Node | None]:
         raise SpecError(f"{path}: not UTF-8 text at byte {error.start}; save it as UTF-8") from error
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        raise SpecError(f"{path}: not valid YAML: {_reason(error)}") from error
     try:
         root = loader.get_single_node()
         data = loader.construct_document(root) if root is not None else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = mark.line + 1 if mark is not None else 1
-        raise SpecError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise SpecError(f"{path}:{line}: not valid YAML: {_reason(error)}") from error
     finally:
         loader.dispose()
     if not isinstance(data, dict):
         raise SpecError(f"{path}: {expected}, not {_KINDS.get(type(data), 'a value')}")
     return data, root
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    """What is wrong, without the places that PyYAML adds on lines of their own."""
+    told = (error.problem or error.context) if isinstance(error, yaml.MarkedYAMLError) else None
+    return " ".join((told or str(error)).split())
 
 
 def _line(node: yaml.Node | None, location: Location) -> int:
@@ -141,9 +164,9 @@ def _apply(data: dict[str, Any], setting: str) -> None:
     if not equals or not key:
         raise SpecError(f"--set {setting!r}: write it as key.key=value")
     try:
-        value = yaml.safe_load(text) if text else None
+        value = yaml.load(text, _Loader) if text else None  # noqa: S506  the loader is a safe one
     except yaml.YAMLError as error:
-        raise SpecError(f"--set {key}: the value {text!r} is not valid YAML") from error
+        raise SpecError(f"--set {key}: the value {text!r} is not valid YAML: {_reason(error)}") from error
     parts = key.split(".")
     if isinstance(value, str) and tuple(parts) in _PATHS:
         value = _absolute(value, Path.cwd())

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from batch.costs.prices import prices_for
 from batch.engine import Engine, InlineEngine
 from batch.errors import SpecError
 from batch.pipeline import Pipeline, RunEnd
@@ -15,6 +16,7 @@ from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.finish import check_writable, finish
 from batch.runs.layout import run_path
+from jobs.overlap import check_apart
 from jobs.progress import Progress
 from jobs.report_html import render_html
 from jobs.runtime import (
@@ -115,6 +117,11 @@ def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> tuple[str, ...]:
     if missing:
         raise SpecError("\n".join(missing))
     check_writable(job.output)
+    check_apart(job)
+    if job.dispatch.budget_usd is not None:
+        unpriced = [name for name, price in prices_for(models).items() if price is None]
+        if unpriced:
+            raise SpecError("\n".join(f"dispatch.budget_usd needs a price for {name}" for name in unpriced))
     silent = unreachable(models)
     dead = [
         line

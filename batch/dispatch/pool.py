@@ -115,6 +115,8 @@ class EndpointPool:
             endpoint = self._try(request)
             if endpoint is not None:
                 return endpoint
+            # Who waits alone is next looked at when an endpoint is due again, and would knock for ever.
+            self._look_for_life()
         waiter = _Waiter(request, self._loop.create_future())
         self._waiters.append(waiter)
         self._arm()

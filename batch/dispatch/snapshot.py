@@ -10,7 +10,7 @@ class LaneSnapshot:
 
     model: str
     total: int
-    """Rows routed here so far, those of earlier sittings included."""
+    """Rows given to this lane so far, in this sitting."""
     done: int
     """Rows that have ended."""
     ok: int

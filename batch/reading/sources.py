@@ -65,6 +65,29 @@ def fingerprint_inputs(spec: InputSpec) -> list[dict[str, str | int | None]]:
     return [{"path": s.location, "size": s.size, "mtime_ns": s.mtime_ns} for s in find_sources(spec)]
 
 
+def takes_in(spec: InputSpec, path: str) -> str | None:
+    """The one of `spec.path` that reads a local file at `path`, whether or not it is there yet; `None`: none does."""
+    place = os.path.realpath(path)
+    asked = (spec.path,) if isinstance(spec.path, str) else spec.path
+    return next((one for one in asked if "://" not in one and _takes_in(one, place)), None)
+
+
+def _takes_in(asked: str, place: str) -> bool:
+    if place == os.path.realpath(asked):
+        return True
+    if _format(place) is None:
+        return False
+    folder, wanted = _absolute(asked), ["**"]
+    # As in reading: what is there by this very name is no pattern.
+    if not WILDCARDS.isdisjoint(folder) and not os.path.exists(folder):  # noqa: PTH110
+        folder, wanted = _split(folder)
+    root = os.path.realpath(folder).rstrip("/") + "/"
+    inside = place.removeprefix(root).split("/")
+    if not place.startswith(root) or (_goes_deep(wanted) and any(part.startswith(".") for part in inside)):
+        return False
+    return _fits(inside, wanted)
+
+
 @contextmanager
 def reading(name: str) -> Iterator[None]:
     """Turn what goes wrong while reading `name` into a one-line InputError."""
@@ -158,13 +181,10 @@ def _files_below(filesystem: Any, folder: str) -> list[Any]:
 
 def _matches(filesystem: Any, pattern: str) -> list[Any]:
     """Supported files that a glob names, sorted by path. `**` stands for any folders, also none."""
-    parts = pattern.split("/")
-    literal = next(i for i, part in enumerate(parts) if not WILDCARDS.isdisjoint(part))
-    base = "/".join(parts[:literal]) or "/"
+    base, wanted = _split(pattern)
     if filesystem.get_file_info(base).type != pa.fs.FileType.Directory:
         return []
-    wanted = parts[literal:]
-    if len(wanted) > 1:
+    if _goes_deep(wanted):
         found = _files_below(filesystem, base)
     else:
         listed = filesystem.get_file_info(pa.fs.FileSelector(base))
@@ -172,6 +192,18 @@ def _matches(filesystem: Any, pattern: str) -> list[Any]:
         found.sort(key=lambda info: str(info.path))
     prefix = len(base.rstrip("/")) + 1
     return [info for info in found if _fits(info.path[prefix:].split("/"), wanted)]
+
+
+def _split(pattern: str) -> tuple[str, list[str]]:
+    """The folder that a glob starts from, and the parts of its path below that."""
+    parts = pattern.split("/")
+    literal = next(i for i, part in enumerate(parts) if not WILDCARDS.isdisjoint(part))
+    return "/".join(parts[:literal]) or "/", parts[literal:]
+
+
+def _goes_deep(wanted: Sequence[str]) -> bool:
+    """Can a glob with these parts name files in folders below its base? Hidden ones are left out then."""
+    return len(wanted) > 1 or wanted[0] == "**"
 
 
 def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:

@@ -1,0 +1,32 @@
+"""Results and run directories must not lie where the input is read from."""
+
+from pathlib import Path
+
+from batch.errors import SpecError
+from batch.reading.sources import takes_in
+from batch.runs.layout import Layout, run_path
+from batch.runs.writers import suffixes
+from schemas.job import JobSpec
+
+
+def check_apart(job: JobSpec) -> None:
+    """Find out, before anything is sent, whether results would replace the input or be read as input next time.
+
+    Raises:
+        SpecError: they would.
+    """
+    path = Path(job.output.path)
+    in_parts = job.output.path.endswith("/") or path.is_dir()
+    suffix = suffixes(job.output)[0]
+    asked = takes_in(job.input, str(path / f"part-00000.{suffix}" if in_parts else path))
+    if asked is not None:
+        what = "replace the input" if asked == job.output.path else f"be read as input next time, from {asked}"
+        raise SpecError(f"output.path {job.output.path}: the results would {what}; choose another output.path")
+    layout = Layout(run_path(job.output))
+    for file in (layout.part(0, suffix), layout.scored(0), layout.journal(0, job.models[0].name)):
+        asked = takes_in(job.input, str(file))
+        if asked is not None:
+            raise SpecError(
+                f"run directory {layout.path}: its files would be read as input next time, from {asked}; "
+                "choose another output.run_dir"
+            )

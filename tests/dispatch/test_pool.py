@@ -1,0 +1,323 @@
+"""The pool, in virtual time: who gets which endpoint, and what is held when something ends early."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+import pytest
+
+from batch.dispatch.balancers import build_balancer
+from batch.dispatch.budget import Budget
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.health import FIRST_COOLDOWN_SECONDS, State
+from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolUnreachable, Pricing
+from batch.errors import ConnectionLost, NotConnected, RateLimited, Refused, ServerError, TimedOut
+from schemas.endpoints import EndpointSpec, LimitsSpec
+from tests.fakes import answer, request
+from tests.virtual_time import run
+
+DOLLAR = Pricing(lambda asked: Decimal(1), lambda prompt, completion: Decimal("0.25"))
+
+
+def pool_of(count: int = 1, *, budget: Budget | None = None, **limits: Any) -> EndpointPool:
+    loop = asyncio.get_running_loop()
+    random = Random(0)
+    return EndpointPool(
+        "m",
+        [
+            Endpoint(EndpointSpec(url=f"http://e{i}/v1", limits=LimitsSpec(**limits)), "m", i, loop.time, random)
+            for i in range(count)
+        ],
+        build_balancer("least_connections", random),
+        give_up_seconds=60,
+        budget=budget,
+        pricing=DOLLAR if budget is not None else None,
+    )
+
+
+def in_loop(test: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await test()
+
+    run(main())
+
+
+async def settle() -> None:
+    """Let everything that can go on do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def assert_nothing_is_held(pool: EndpointPool) -> None:
+    assert (pool.in_flight, pool.waiting) == (0, 0)
+    assert pool.budget is None or pool.budget.reserved == 0
+
+
+def test_who_asks_first_is_served_first() -> None:
+    """With one slot, twenty requests get it in the order they asked."""
+
+    async def test() -> None:
+        pool = pool_of(max_in_flight=1)
+        served: list[int] = []
+
+        async def one(row: int) -> None:
+            async with pool.lease(request(row)) as lease:
+                served.append(row)
+                await asyncio.sleep(1)
+                lease.completed(answer())
+
+        await asyncio.gather(*(one(row) for row in range(20)))
+        assert served == list(range(20))
+        assert_nothing_is_held(pool)
+
+    in_loop(test)
+
+
+def test_a_small_request_does_not_pass_a_large_one() -> None:
+    """One that waits for tokens is not starved by later ones that would fit."""
+
+    async def test() -> None:
+        pool = pool_of(tpm=6000, max_in_flight=10)
+        served: list[int] = []
+
+        async def one(row: int, tokens: int) -> None:
+            async with pool.lease(request(row, prompt_tokens=tokens, max_tokens=0)) as lease:
+                served.append(row)
+                lease.completed(answer(tokens, 0))
+
+        await asyncio.gather(one(0, 100), one(1, 100), *(one(row, 1) for row in range(2, 8)))
+        assert served == list(range(8))
+
+    in_loop(test)
+
+
+def test_a_waiter_that_is_cancelled_holds_nothing_and_blocks_nobody() -> None:
+    """Those behind it are served as if it had not been there."""
+
+    async def test() -> None:
+        pool = pool_of(max_in_flight=1)
+        first = await pool.acquire(request(0))
+        waiters = [asyncio.create_task(pool.acquire(request(row))) for row in (1, 2, 3)]
+        await settle()
+        assert pool.waiting == 3
+        waiters[0].cancel()
+        waiters[1].cancel()
+        await settle()
+        assert pool.waiting == 1
+        pool.release(request(0), first, answer())
+        endpoint = await waiters[2]
+        pool.release(request(3), endpoint, answer())
+        assert_nothing_is_held(pool)
+
+    in_loop(test)
+
+
+def test_a_waiter_cancelled_in_the_very_turn_it_is_served_gives_it_on() -> None:
+    """The endpoint it was given goes to the next in line, and reserved money comes back."""
+
+    async def test() -> None:
+        pool = pool_of(max_in_flight=1, budget=Budget(Decimal(10)))
+        asked = request(0)
+        first = await pool.acquire(asked)
+        second, third = (asyncio.create_task(pool.acquire(request(row))) for row in (1, 2))
+        await settle()
+        pool.release(asked, first, answer())
+        second.cancel()
+        endpoint = await third
+        assert second.cancelled() or (await asyncio.gather(second, return_exceptions=True))
+        assert pool.in_flight == 1
+        pool.release(request(2), endpoint, answer())
+        assert_nothing_is_held(pool)
+        assert pool.budget is not None
+        assert pool.budget.spent == Decimal("0.5")
+
+    in_loop(test)
+
+
+def test_a_lease_that_is_cancelled_counts_as_billed() -> None:
+    """The slot comes back; the money does not, since the server may have done the work."""
+
+    async def test() -> None:
+        pool = pool_of(max_in_flight=1, budget=Budget(Decimal(10)))
+
+        async def hold() -> None:
+            async with pool.lease(request()):
+                await asyncio.sleep(100)
+
+        holding = asyncio.create_task(hold())
+        await settle()
+        assert pool.in_flight == 1
+        holding.cancel()
+        await settle()
+        assert_nothing_is_held(pool)
+        assert pool.budget is not None
+        assert pool.budget.spent == 1
+
+    in_loop(test)
+
+
+def test_only_one_request_probes() -> None:
+    """After a cooldown, of ten requests that wait one is sent; when it is answered the others follow."""
+
+    async def test() -> None:
+        pool = pool_of(max_in_flight=10)
+        endpoint = await pool.acquire(request())
+        pool.release(request(), endpoint, NotConnected("x"))
+        waiters = [asyncio.create_task(pool.acquire(request(row))) for row in range(10)]
+        await asyncio.sleep(FIRST_COOLDOWN_SECONDS * 0.9)
+        assert pool.in_flight == 0
+        await asyncio.sleep(FIRST_COOLDOWN_SECONDS)
+        assert (pool.in_flight, pool.waiting, endpoint.health.state) == (1, 9, State.PROBING)
+        pool.release(request(), endpoint, answer())
+        await settle()
+        assert (pool.in_flight, pool.waiting) == (9, 0)
+        await asyncio.gather(*waiters)
+
+    in_loop(test)
+
+
+def test_a_cancelled_probe_lets_the_next_one_probe() -> None:
+    """No request waits for ever for the end of a probe that was given up."""
+
+    async def test() -> None:
+        pool = pool_of(max_in_flight=10)
+        endpoint = await pool.acquire(request())
+        pool.release(request(), endpoint, NotConnected("x"))
+        await asyncio.sleep(FIRST_COOLDOWN_SECONDS)
+        probe = await pool.acquire(request())
+        waiter = asyncio.create_task(pool.acquire(request(1)))
+        await settle()
+        assert not waiter.done()
+        pool.release(request(), probe, None)
+        assert await waiter is endpoint
+
+    in_loop(test)
+
+
+def test_a_pause_is_kept_to_its_end() -> None:
+    """Nobody is served before what the server asked for has passed, though a shorter pause came later."""
+
+    async def test() -> None:
+        pool = pool_of(max_in_flight=10)
+        leases = [await pool.acquire(request(row)) for row in range(2)]
+        start = asyncio.get_running_loop().time()
+        pool.release(request(0), leases[0], RateLimited("x", retry_after=30))
+        pool.release(request(1), leases[1], RateLimited("x", retry_after=1))
+        await pool.acquire(request(2))
+        assert asyncio.get_running_loop().time() - start == pytest.approx(30, abs=0.01)
+
+    in_loop(test)
+
+
+def test_a_row_prefers_an_endpoint_that_has_not_failed_it() -> None:
+    """Unless that one alone is ready."""
+
+    async def test() -> None:
+        pool = pool_of(2, max_in_flight=1)
+        asked = request()
+        asked.avoid = 0
+        assert (await pool.acquire(asked)).index == 1
+        assert (await pool.acquire(asked)).index == 0
+
+    in_loop(test)
+
+
+def test_a_pool_whose_endpoints_all_refuse_says_why() -> None:
+    """Those that wait are told at once, and so is whoever comes later."""
+
+    async def test() -> None:
+        pool = pool_of(max_in_flight=1)
+        endpoint = await pool.acquire(request())
+        waiting = [asyncio.create_task(pool.acquire(request(row))) for row in (1, 2)]
+        await settle()
+        pool.release(request(), endpoint, Refused("HTTP 401: invalid_api_key"))
+        for waiter in waiting:
+            with pytest.raises(PoolOut, match="invalid_api_key"):
+                await waiter
+        with pytest.raises(PoolOut):
+            await pool.acquire(request())
+        assert_nothing_is_held(pool)
+
+    in_loop(test)
+
+
+def test_a_pool_that_nobody_can_reach_is_given_up() -> None:
+    """After as long as an attempt may take, and not before, though a single request waits at a time."""
+
+    async def test() -> None:
+        pool = pool_of(2)
+        start = asyncio.get_running_loop().time()
+
+        async def knock_for_ever() -> None:
+            while True:
+                with suppress(NotConnected):
+                    async with pool.lease(request()):
+                        raise NotConnected("x")
+
+        with pytest.raises(PoolUnreachable, match="60 seconds"):
+            await knock_for_ever()
+        assert asyncio.get_running_loop().time() - start >= 60
+        assert_nothing_is_held(pool)
+
+    in_loop(test)
+
+
+@pytest.mark.parametrize(
+    ("error", "charged"),
+    [
+        (ServerError("x", status=500), 0),
+        (RateLimited("x", status=429), 0),
+        (NotConnected("x"), 0),
+        (TimedOut("x"), 1),
+        (ConnectionLost("x"), 1),
+    ],
+)
+def test_money_comes_back_where_nothing_can_have_been_billed(error: Exception, charged: int) -> None:
+    """What the server refused costs nothing; what it may have done counts in full."""
+
+    async def test() -> None:
+        pool = pool_of(budget=Budget(Decimal(10)))
+
+        async def attempt() -> None:
+            async with pool.lease(request()):
+                raise error
+
+        with pytest.raises(type(error)):
+            await attempt()
+        assert pool.budget is not None
+        assert pool.budget.spent == charged
+        assert pool.budget.reserved == 0
+
+    in_loop(test)
+
+
+def test_the_cap_holds_however_many_ask_at_once() -> None:
+    """With $2.50 and requests of up to $1, two are under way at a time; what they leave over lets others go."""
+
+    async def test() -> None:
+        pool = pool_of(max_in_flight=100, budget=Budget(Decimal("2.5")))
+        assert pool.budget is not None
+        budget = pool.budget
+        ended: list[str] = []
+
+        async def one(row: int) -> None:
+            try:
+                async with pool.lease(request(row)) as lease:
+                    assert budget.spent + budget.reserved <= budget.cap
+                    await asyncio.sleep(1)
+                    lease.completed(answer())
+            except OverBudget:
+                ended.append("over")
+            else:
+                ended.append("ok")
+
+        await asyncio.gather(*(one(row) for row in range(20)))
+        # $0.25 each: after seven, $0.75 is left and no request of up to $1 fits.
+        assert (ended.count("ok"), ended.count("over")) == (7, 13)
+        assert budget.spent == Decimal("1.75")
+        assert_nothing_is_held(pool)
+
+    in_loop(test)

@@ -1,0 +1,147 @@
+"""The command line: what each command prints, where, and the status it ends with."""
+
+import json
+import os
+import re
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import Exit
+from tests.jobs.commands import Command, Job, written
+from tests.rehearsed import Served
+
+HEAVY = ("ray", "torch", "pyarrow", "litellm", "pandas", "transformers", "numpy")
+
+
+def test_a_good_job_ends_with_0_and_again_with_0(command: Command, job: Job, tmp_path: Path, served: Served) -> None:
+    """The job that the others are spoilt from runs; run again it sends nothing and says the same."""
+    path = written(job, tmp_path)
+    first = command("run", path, "--json")
+    assert (first.status, first.faults) == (Exit.OK, [])
+    assert json.loads(first.out)["rows"]["ok"] == 3
+    assert len(served.posts) == 3
+    again = command("run", path, "--json")
+    assert (again.status, len(served.posts)) == (Exit.OK, 3)
+    assert json.loads(again.out)["rows"] == json.loads(first.out)["rows"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run",),
+        ("run", "job.yaml", "--limit", "0"),
+        ("run", "job.yaml", "--no-such-option"),
+        ("no-such-command",),
+        ("run", "no-such-file.yaml"),
+        ("report", "no-such-folder"),
+        ("status", "no-such-folder"),
+        ("rehearse", "no-such-file.yaml"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_ends_with_2(arguments: tuple[str, ...], command: Command) -> None:
+    """A misspelt command line or path is explained on stderr, without a traceback."""
+    ended = command(*arguments)
+    assert ended.status == Exit.WRONG
+    assert ended.out == ""
+    assert ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_some_rows_not_ok_ends_with_1(command: Command, job: Job, tmp_path: Path) -> None:
+    """A run that finished with an invalid row says so by its status."""
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "good"}\n{"prompt": 7}\n')
+    ended = command("run", written(job, tmp_path), "--json")
+    assert ended.status == Exit.SOME_NOT_OK
+    assert json.loads(ended.out)["rows"] | {"deduplicated": 0} == {
+        "total": 2,
+        "ok": 1,
+        "failed": 0,
+        "invalid": 1,
+        "unsent": 0,
+        "deduplicated": 0,
+    }
+
+
+def test_json_is_all_that_comes_on_stdout(command: Command, job: Job, tmp_path: Path, served: Served) -> None:
+    """run, report, status, estimate and check print one JSON document each; estimate and check send no prompt."""
+    path = written(job, tmp_path)
+    for looked in ("estimate", "check"):
+        ended = command(looked, path, "--json")
+        assert ended.status == Exit.OK, ended.err
+        assert isinstance(json.loads(ended.out), dict)
+    assert served.posts == []
+    ran = json.loads(command("run", path, "--json").out)
+    assert json.loads(command("report", tmp_path / "out" / "results.jsonl.run", "--json").out) == ran
+    standing = json.loads(command("status", tmp_path / "out" / "results.jsonl.run", "--json").out)
+    assert (standing["finished"], standing["statuses"]["ok"]) == (True, 3)
+
+
+def test_check_finds_the_same_faults_as_run(command: Command, job: Job, tmp_path: Path) -> None:
+    """What would stop a run is among the problems of a check, and its status is 2 as well."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        job["models"][1]["endpoints"][0]["url"] = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+    job["output"] = {"path": "prompts.jsonl", "run_dir": "run"}
+    ended = command("check", written(job, tmp_path), "--json")
+    assert ended.status == Exit.WRONG
+    problems = json.loads(ended.out)["problems"]
+    assert any("replace the input" in problem for problem in problems)
+    assert any("large" in problem for problem in problems)
+
+
+def test_the_schema_describes_the_job_file(command: Command, job: Job) -> None:
+    """It is a JSON Schema whose references resolve, with every top-level key described and the needed ones named."""
+    ended = command("schema")
+    schema = json.loads(ended.out)
+    assert (ended.status, schema["type"], schema["additionalProperties"]) == (Exit.OK, "object", False)
+    assert set(schema["required"]) >= {"input", "models", "output"}
+    assert set(job) <= set(schema["properties"])
+    for spec in schema["properties"].values():
+        # A key that holds a section is described where the section is.
+        target = spec.get("$ref", "").removeprefix("#/$defs/")
+        assert spec.get("description") or schema["$defs"][target]["description"]
+    references = set(re.findall(r'"\$ref": "#/\$defs/([^"]+)"', ended.out))
+    assert references <= set(schema["$defs"])
+
+
+# In a process of its own, to see what a command imports.
+
+_SPY = """
+import sys
+from jobs.cli import main
+try:
+    main()
+finally:
+    sys.stderr.write("imported:" + ",".join(sorted(set(sys.modules) & set({heavy!r}))) + "\\n")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(("--help",), 0), (("run", "--help"), 0), (("schema",), 0), (("run", "wrong.yaml"), 2), (("run", "none.yaml"), 2)],
+    ids=str,
+)
+def test_help_and_refusals_are_instant(arguments: tuple[str, ...], status: int, tmp_path: Path) -> None:
+    """They import no heavy library and take less than half a second of processor time."""
+    (tmp_path / "wrong.yaml").write_text("engin: ray\n")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ended = subprocess.run(
+        [sys.executable, "-c", _SPY.format(heavy=HEAVY), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ended.returncode == status, ended.stderr
+    *said, imported = ended.stderr.splitlines()
+    assert imported == "imported:"
+    assert all(line.startswith("batchrouter: ") for line in said)
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.5

@@ -1,0 +1,70 @@
+"""Which files an input would read, asked before they are there."""
+
+from pathlib import Path
+
+import pytest
+
+from batch.errors import InputError
+from batch.reading.sources import find_sources, takes_in
+from schemas.job import InputSpec
+
+FILES = (
+    "a.jsonl",
+    "b.txt",
+    "c.csv.gz",
+    "[d].jsonl",
+    "sub/a.jsonl",
+    "sub/.e.jsonl",
+    "sub/deep/f.parquet",
+    ".hidden/g.jsonl",
+    "sub.jsonl/h.jsonl",
+)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "",
+        "sub",
+        "sub/",
+        "sub.jsonl",
+        ".hidden",
+        "a.jsonl",
+        "sub/../a.jsonl",
+        "[d].jsonl",
+        "[ab].jsonl",
+        "*",
+        "*.jsonl",
+        "*/*.jsonl",
+        "**",
+        "**/*.jsonl",
+        "**/a.jsonl",
+        "sub/*",
+        "sub/**",
+        "sub/**/*.parquet",
+        ".hidden/*",
+        ".*/*.jsonl",
+        "nowhere/*",
+    ],
+)
+def test_exactly_what_is_read_is_taken_in(asked: str, tmp_path: Path) -> None:
+    """For every file of a tree, the answer is whether reading finds it."""
+    for name in FILES:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("{}\n")
+    spec = InputSpec(path=f"{tmp_path}/{asked}")
+    try:
+        found = {Path(source.location) for source in find_sources(spec)}
+    except InputError:
+        found = set()
+    assert {tmp_path / name for name in FILES if takes_in(spec, str(tmp_path / name))} == {p.resolve() for p in found}
+
+
+def test_links_lead_to_what_they_lead_to(tmp_path: Path) -> None:
+    """Another spelling of a folder is the same folder; remote inputs take in no local file."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    spec = InputSpec(path=("s3://bucket/data", str(tmp_path / "link")))
+    assert takes_in(spec, str(tmp_path / "data" / "out.jsonl")) == str(tmp_path / "link")
+    assert takes_in(spec, str(tmp_path / "other" / "out.jsonl")) is None
