@@ -15,14 +15,15 @@ LOOK_EVERY_SECONDS = 0.002
 class Command:
     """`batchrouter run JOB --json`, leader of a process group and session of its own, its output in files."""
 
-    def __init__(self, job: Path, output: Path) -> None:
-        """`output` with the suffixes .out and .err is what it prints."""
+    def __init__(self, job: Path, output: Path, *settings: str) -> None:
+        """`output` with the suffixes .out and .err is what it prints; `settings` are `key=value`."""
         self._out = output.with_suffix(".out")
         self._err = output.with_suffix(".err")
+        given = [word for setting in settings for word in ("--set", setting)]
         # Files, since a pipe would stay open for as long as anything that Ray started.
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jobs.cli", "run", str(job), "--json"],
+                [sys.executable, "-m", "jobs.cli", "run", str(job), "--json", *given],
                 cwd=ROOT,
                 stdout=out,
                 stderr=err,
@@ -56,6 +57,11 @@ class Command:
     def kill(self) -> None:
         """SIGKILL the process group. What Ray keeps in groups of its own is left to end by itself."""
         self.signal(signal.SIGKILL)
+        self._process.wait()
+
+    def kill_driver(self) -> None:
+        """SIGKILL the process itself and nothing else, as the kernel does when memory runs out."""
+        self._process.kill()
         self._process.wait()
 
     def kill_all(self) -> None:

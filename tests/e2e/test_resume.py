@@ -70,9 +70,9 @@ class BrokenRun:
         }
         self.job.write_text(json.dumps(job))
 
-    def start(self) -> Command:
+    def start(self, *settings: str) -> Command:
         """The same command, every time."""
-        self.commands.append(Command(self.job, self.job.with_name(f"start-{len(self.commands)}")))
+        self.commands.append(Command(self.job, self.job.with_name(f"start-{len(self.commands)}"), *settings))
         return self.commands[-1]
 
     @property
@@ -120,7 +120,7 @@ LATE = [_sent(ROWS - 5)]
     ("broken_run", "instants"),
     [
         pytest.param(("inline", 8), [*EARLY, *MIDDLE, *LATE], id="inline"),
-        pytest.param(("ray", 8), [_file("scored/00001.parquet"), *MIDDLE, *LATE], id="ray"),
+        pytest.param(("ray", 8), [_file("scored/00001.parquet"), *MIDDLE[::2], *LATE], id="ray"),
     ],
     indirect=["broken_run"],
 )
@@ -156,6 +156,20 @@ def test_a_run_whose_dispatcher_is_killed_says_so_and_goes_on(broken_run: Broken
     command = run.start()
     assert command.wait() == 0, command.stderr
     assert command.leaves_nothing(), command.processes()
+    _same_as(unbroken, run)
+
+
+@pytest.mark.parametrize("broken_run", [pytest.param(("ray", 4), id="ray")], indirect=True)
+def test_what_a_killed_driver_left_behind_is_waited_for(broken_run: BrokenRun, unbroken: bytes) -> None:
+    """Ray takes seconds to end a dispatcher whose driver is gone; a run that begins at once waits, and goes on."""
+    run = broken_run
+    command = run.start()
+    command.until(lambda: run.sent >= 50)
+    command.kill_driver()
+    _forget_nothing(run)
+    # In this process, because it is there sooner than a new Ray would be.
+    command = run.start("engine=inline")
+    assert command.wait() == 0, command.stderr
     _same_as(unbroken, run)
 
 
