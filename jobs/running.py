@@ -15,7 +15,7 @@ from batch.runs.atomic import write_bytes
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.finish import check_writable, finish
-from batch.runs.layout import run_path
+from batch.runs.layout import Layout, run_path
 from jobs.overlap import check_apart
 from jobs.progress import Progress
 from jobs.report_html import render_html
@@ -30,6 +30,7 @@ from jobs.runtime import (
     wall_clock,
     with_surroundings,
 )
+from jobs.standing import stored_report
 from jobs.stopped import StoppedError
 from jobs.surroundings import unreachable
 from schemas.endpoints import ModelSpec
@@ -52,29 +53,36 @@ def run_job(
     """
     settle_environment()
     models = with_surroundings(job.models)
-    notes = _preflight(job, models)
-    with (
-        RunDirectory.open(
-            run_path(job.output),
-            fingerprint(job, fingerprint_inputs(job.input), router_hash(job)),
-            job=job.name,
-            created=now().isoformat(timespec="seconds"),
-            version=version("batchrouter"),
-            fresh=fresh,
-        ) as directory,
-        engine_of(job, progress) as engine,
-    ):
-        pipeline = Pipeline(
-            job,
-            models,
-            directory,
-            engine,
-            monotonic,
-            retry_failed=retry_failed,
-            observe=progress.update if progress is not None else lambda snapshot: None,
-        )
-        with interrupts(pipeline.drain):
-            end = pipeline.run()
+    _preflight(job, models)
+    path = run_path(job.output)
+    reported = Layout(path).report.exists() and not fresh
+    notes = () if reported else _reached(models)
+    with RunDirectory.open(
+        path,
+        fingerprint(job, fingerprint_inputs(job.input), router_hash(job)),
+        job=job.name,
+        created=now().isoformat(timespec="seconds"),
+        version=version("batchrouter"),
+        fresh=fresh,
+    ) as directory:
+        if reported and _is_finished(directory, retry_failed=retry_failed):
+            # Only the output is written again: that takes no cluster, and no endpoint need be there.
+            job = job.model_copy(update={"engine": "inline"})
+        else:
+            notes = _reached(models) if reported else notes
+            directory.layout.report.unlink(missing_ok=True)
+        with engine_of(job, progress) as engine:
+            pipeline = Pipeline(
+                job,
+                models,
+                directory,
+                engine,
+                monotonic,
+                retry_failed=retry_failed,
+                observe=progress.update if progress is not None else lambda snapshot: None,
+            )
+            with interrupts(pipeline.drain):
+                end = pipeline.run()
         if not end.finished:
             raise _stopped(end, fresh=fresh)
         written = finish(directory.layout, [shard.index for shard in pipeline.shards], job.output)
@@ -82,6 +90,14 @@ def run_job(
         write_bytes(directory.layout.report, report.model_dump_json(indent=2).encode())
         write_bytes(directory.layout.report_html, render_html(report).encode())
     return report
+
+
+def _is_finished(directory: RunDirectory, *, retry_failed: bool) -> bool:
+    """Did an earlier sitting leave nothing to send?"""
+    if directory.plan_changed or not directory.layout.report.exists():
+        return False
+    rows = stored_report(directory.layout.path).rows
+    return not rows.unsent and not (retry_failed and rows.failed)
 
 
 @contextmanager
@@ -111,8 +127,8 @@ def router_hash(job: JobSpec) -> str | None:
     return checkpoint_fingerprint(Path(job.router.checkpoint) if job.router.checkpoint else DEFAULT_CHECKPOINT)
 
 
-def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> tuple[str, ...]:
-    """Look at keys, endpoints and output before a cent is spent; what a reader should know of them."""
+def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> None:
+    """Look at keys, output and prices before a cent is spent."""
     missing = missing_keys(models)
     if missing:
         raise SpecError("\n".join(missing))
@@ -122,6 +138,10 @@ def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> tuple[str, ...]:
         unpriced = [name for name, price in prices_for(models).items() if price is None]
         if unpriced:
             raise SpecError("\n".join(f"dispatch.budget_usd needs a price for {name}" for name in unpriced))
+
+
+def _reached(models: tuple[ModelSpec, ...]) -> tuple[str, ...]:
+    """Refuse a model none of whose endpoints can be reached; what a reader should know of the others."""
     silent = unreachable(models)
     dead = [
         line

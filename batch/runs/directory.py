@@ -99,8 +99,12 @@ class RunDirectory:
                 _move_aside(path)
                 lock.release()
                 lock = _lock_own(layout)
-            if layout.manifest.exists():
-                manifest = read_manifest(layout)
+            manifest = read_manifest(layout) if layout.manifest.exists() else None
+            if manifest is not None and changed(manifest.parts, asked.parts) and not layout.journals.exists():
+                # Nothing was sent yet, so nothing is lost: whoever mends a refused job need not ask for a new run.
+                _clear(layout)
+                manifest = None
+            if manifest is not None:
                 _refuse_other_job(path, manifest, asked)
                 _sweep(layout)
             else:
@@ -239,6 +243,20 @@ def _move_aside(path: Path) -> None:
         sync(path.parent)
     except OSError as error:
         raise storage_error(path, error, "move") from error
+
+
+def _clear(layout: Layout) -> None:
+    """Remove everything but the locks, the manifest last: a kill in the middle only means that this is done again."""
+    kept = (layout.manifest, layout.run_lock, layout.journal_lock)
+    try:
+        for entry in layout.path.iterdir():
+            if entry.is_dir():
+                rmtree(entry)
+            elif entry not in kept:
+                entry.unlink()
+        layout.manifest.unlink()
+    except OSError as error:
+        raise storage_error(layout.path, error, "clear") from error
 
 
 def _refuse_other_job(path: Path, manifest: Manifest, asked: Fingerprint) -> None:

@@ -10,9 +10,9 @@ from types import TracebackType
 from batch.errors import StorageError
 from batch.runs.atomic import storage_error, sync
 
-# A power cut costs at most what was appended in this window and the sync after it. Not less: each sync makes the file
-# system commit its own journal, and appends wait meanwhile. At 10 ms, and one file after the other, that took a third of
-# the dispatcher's time; files synced side by side share one commit.
+# A power cut costs at most what was appended in this window and the sync after it. Not less: each sync makes the
+# file system commit its own journal, and appends wait meanwhile. At 10 ms, and one file after the other, that took a
+# third of the dispatcher's time; files synced side by side share one commit.
 WINDOW_SECONDS = 0.02
 _SIDE_BY_SIDE = 8
 

@@ -55,6 +55,11 @@ class Layout:
         """Folder of inputs that had to be decompressed."""
         return self.path / "spool"
 
+    @property
+    def journals(self) -> Path:
+        """Folder of the journals; there once something was sent."""
+        return self.path / "journal"
+
     def scored(self, shard: int) -> Path:
         """Rows of one shard with their scores."""
         return self.path / "scored" / f"{shard:05}.parquet"

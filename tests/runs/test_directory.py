@@ -19,6 +19,22 @@ def opened(path: Path, asked: Fingerprint = ASKED, *, fresh: bool = False) -> Ru
     return RunDirectory.open(path, asked, job="job", created="2025-01-01T00:00:00Z", version="0.1.0", fresh=fresh)
 
 
+def sent(path: Path) -> None:
+    """A run that has sent something, closed."""
+    with opened(path) as run:
+        run.layout.journals.mkdir()
+
+
+def test_a_changed_job_begins_anew_where_nothing_was_sent(tmp_path: Path) -> None:
+    """Whoever mends a refused job is not asked for --fresh: the old scores are gone, the folder is the new job's."""
+    other = Fingerprint({**ASKED.parts, "seed": 1})
+    with opened(tmp_path / "r") as run:
+        run.layout.scored(0).parent.mkdir()
+    with opened(tmp_path / "r", other) as anew:
+        assert anew.manifest.fingerprint == other.hash
+        assert not anew.layout.scored(0).parent.exists()
+
+
 def test_a_new_run_is_described_in_its_manifest(tmp_path: Path) -> None:
     """The folder is made, private, and says what it is; reopened it says the same and what was added."""
     with opened(tmp_path / "deep" / "r") as run:
@@ -47,7 +63,7 @@ def test_the_second_of_two_runs_is_refused(tmp_path: Path) -> None:
 
 def test_a_refused_open_holds_no_lock(tmp_path: Path) -> None:
     """After a refusal the lock is free again."""
-    opened(tmp_path / "r").close()
+    sent(tmp_path / "r")
     with pytest.raises(FingerprintError):
         opened(tmp_path / "r", Fingerprint({"seed": 1}))
     opened(tmp_path / "r").close()
@@ -55,7 +71,7 @@ def test_a_refused_open_holds_no_lock(tmp_path: Path) -> None:
 
 def test_another_jobs_run_directory_is_refused(tmp_path: Path) -> None:
     """The message is one line, names the keys that differ and the way out."""
-    opened(tmp_path / "r").close()
+    sent(tmp_path / "r")
     other = Fingerprint({**ASKED.parts, "seed": 1, "router.kind": "mf"})
     with pytest.raises(FingerprintError, match=r"differs in router\.kind, seed; --fresh") as caught:
         opened(tmp_path / "r", other)
