@@ -197,8 +197,8 @@ class DispatchHost:
 async def _lock_of(layout: Layout, patience_seconds: float) -> Lock:
     """The lock on the journals.
 
-    Where only the driver of an earlier sitting was killed, its dispatcher goes on until Ray ends it, seconds later. It is
-    waited for, unless there is a budget: what it spends meanwhile is not in the plan's `spent`.
+    Where only the driver of an earlier sitting was killed, its dispatcher goes on until Ray ends it, seconds later.
+    It is waited for, unless there is a budget: what it spends meanwhile is not in the plan's `spent`.
 
     Raises:
         RunLockedError: it is still held after that.
