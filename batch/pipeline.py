@@ -98,6 +98,7 @@ class Pipeline:
         self._pending: dict[Handle, Callable[[Any], None]] = {}
         self._dispatcher: DispatchHandle | None = None
         self._state: DispatchState | None = None
+        self._fed = False
         self._feed_closed = False
         self._scored_at: float | None = None
         self._first_sent_at: float | None = None
@@ -117,6 +118,9 @@ class Pipeline:
         started = self._clock()
         try:
             planner = self._prepare()
+            if len(self._committed) < len(self.shards):
+                # Before there is anything to send: its process starts while rows are scored.
+                self._dispatcher = self._engine.dispatcher(self._dispatch_plan())
             self._work(planner)
         finally:
             if self._dispatcher is not None:
@@ -214,16 +218,18 @@ class Pipeline:
 
     def _was_routed(self, routed: RoutedShard) -> None:
         self._routed[routed.index] = routed
-        if self._dispatcher is not None and not self._feed_closed:
+        if self._dispatcher is not None and self._fed and not self._feed_closed:
             self._dispatcher.feed([routed.index])
 
     def _dispatch(self) -> None:
         """Start, feed and watch the dispatcher; have completed shards committed."""
         if self._dispatcher is None:
+            return
+        if not self._fed:
             to_send = sorted(set(self._routed) - self._committed)
-            if not to_send or self._draining:
+            if not to_send and not self._draining:
                 return
-            self._dispatcher = self._engine.dispatcher(self._dispatch_plan())
+            self._fed = True
             self._dispatcher.feed(to_send)
         if self._draining:
             self._feed_closed = True

@@ -20,6 +20,8 @@ from schemas.job import InputSpec
 SHARDS_WANTED = 32
 MIN_SHARD_BYTES = 1 << 20
 MAX_SHARD_BYTES = 16 << 20
+# Below this, here and now is sooner than a worker process starts.
+WORTH_SPREADING_BYTES = 64 << 20
 MAX_PARQUET_ROWS = 20_000
 # Long rows: 20,000 prompts of 100 kB would fill a worker's memory.
 MAX_PARQUET_BYTES = 64 << 20
@@ -43,14 +45,16 @@ def find_shards(
     """Cut the input into shards, in input order, rows numbered from 0 over all files, `spec.limit` applied.
 
     No file is read whole into memory. Line files are cut at line ends; compressed files and CSV are first
-    streamed into `spool`. `map` spreads the spooling of files and the counting of byte ranges; with a limit,
-    only as much as needed is counted, here.
+    streamed into `spool`. `map` spreads the spooling of files and the counting of byte ranges where that is worth it;
+    with a limit, only as much as needed is counted, here.
 
     Raises InputError for an input that is missing, unreadable, of an unknown kind or without rows, and for
     a column that the spec names and no row has; SpecError for a prompt template or parameters that cannot be
     used; StorageError when the spool cannot be written.
     """
     sources = find_sources(spec)
+    if sum(source.size for source in sources) < WORTH_SPREADING_BYTES:
+        map = map_here  # noqa: A001 - it stands in for the builtin
     packed = [s for s in sources if s.compression is not None or s.format == "csv"]
     spooled = dict(zip(packed, map(spool_file, [Spooling(s, spool, spec.limit) for s in packed]), strict=True))
     texts = [_Text(s, *_stored(s, spooled.get(s))) for s in sources if s.format != "parquet"]

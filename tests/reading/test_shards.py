@@ -74,8 +74,11 @@ def test_the_same_input_is_cut_the_same_way_and_shards_travel(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_files_are_spooled_and_counted_through_the_mapper_it_is_given(tmp_path: Path) -> None:
+def test_large_files_are_spooled_and_counted_through_the_mapper_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Spooling and counting go through `map`, with functions and items that can be pickled."""
+    monkeypatch.setattr(module, "WORTH_SPREADING_BYTES", 0)
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.jsonl").write_bytes(lines(20))
