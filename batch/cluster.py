@@ -41,6 +41,7 @@ class RayEngine:
         actors: int | str,
         keys: Callable[[str], str | None],
         wall: Callable[[], float],
+        pause: Callable[[float], None],
     ) -> None:
         """Join the cluster at `address`, or start a local one.
 
@@ -53,6 +54,7 @@ class RayEngine:
         """
         self._keys = keys
         self._wall = wall
+        self._pause = pause
         self._own = address is None
         _start(address)
         self.cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -86,6 +88,8 @@ class RayEngine:
 
     def wait(self, handles: Collection[Handle], seconds: float) -> list[Handle]:
         if not handles:
+            # Only the dispatcher is at work, and each look at it costs it time.
+            self._pause(seconds)
             return []
         done, _ = ray.wait(list(handles), num_returns=len(handles), timeout=0)
         if not done:

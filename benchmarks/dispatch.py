@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,11 @@ def dispatcher_alone(urls: Sequence[str], rows: int) -> float:
         return uvloop.run(main(Path(folder)))
 
 
-def whole_job(urls: Sequence[str], rows: int, engine: str) -> tuple[float, dict[str, Any], int]:
-    """Rows per second from the command's start to its end, its report, and the peak memory of all its processes."""
+def whole_job(urls: Sequence[str], rows: int, engine: str, *, weigh: bool = False) -> tuple[float, dict[str, Any], int]:
+    """Rows per second from the command's start to its end, its report, and the peak memory of all its processes.
+
+    Weighing slows the job down, so without `weigh` the memory is 0.
+    """
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.jsonl"
         with prompts.open("w") as file:
@@ -156,7 +160,7 @@ def whole_job(urls: Sequence[str], rows: int, engine: str) -> tuple[float, dict[
         command = [sys.executable, "-m", "jobs.cli", "run", str(path), "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         peak = _Peak(process.pid)
-        with peak:
+        with peak if weigh else nullcontext():
             out, err = process.communicate()
         wall = time.perf_counter() - started
         if process.returncode != 0:
@@ -191,19 +195,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--memory-rows", type=int, default=0, help="also a whole job of so many rows, for its memory")
+    parser.add_argument("--memory", action="store_true", help="also weigh jobs of this size and of four times as much")
     arguments = parser.parse_args()
     rows = arguments.rows
-    bare, alone, commands, pipelines, peaks = [], [], [], [], []
+    bare, alone, commands, pipelines = [], [], [], []
     with constant_server(4) as urls:
         for _ in range(arguments.rounds):
             bare.append(bare_aiohttp(urls, rows))
             alone.append(dispatcher_alone(urls, rows))
             for engine in ("ray", "inline"):
-                speed, report, memory = whole_job(urls, rows, engine)
+                speed, report, _ = whole_job(urls, rows, engine)
                 commands.append((engine, speed))
                 pipelines.append((engine, report["timing"]["rows_per_second"]))
-                peaks.append((engine, memory))
         print(f"{rows:,} rows, {IN_FLIGHT} in flight, best of {arguments.rounds}")
         peer = max(bare)
         _line("bare aiohttp", peer, peer)
@@ -211,11 +214,10 @@ def main() -> None:
         for engine in ("ray", "inline"):
             _line(f"whole job, {engine}", _best(pipelines, engine), peer)
             _line(f"the command, {engine}", _best(commands, engine), peer)
-        for engine in ("ray", "inline"):
-            print(f"  peak memory, {engine:<8} {_best(peaks, engine) / 2**20:8,.0f} MiB, summed over its processes")
-        if arguments.memory_rows:
-            speed, _, memory = whole_job(urls, arguments.memory_rows, "ray")
-            print(f"{arguments.memory_rows:,} rows, ray: {speed:,.0f} rows/s, peak memory {memory / 2**20:,.0f} MiB")
+        if arguments.memory:
+            for count in (rows, 4 * rows):
+                _, _, memory = whole_job(urls, count, "ray", weigh=True)
+                print(f"  peak memory on Ray, {count:,} rows: {memory / 2**20:,.0f} MiB, all its processes together")
 
 
 def _line(name: str, speed: float, peer: float) -> None:

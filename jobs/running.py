@@ -111,7 +111,7 @@ def engine_of(job: JobSpec, progress: Progress | None = None) -> Iterator[Engine
             progress.stage("joining the Ray cluster" if job.ray.address is not None else "starting Ray")
         from batch.cluster import RayEngine
 
-        engine = RayEngine(address=job.ray.address, actors=job.router.actors, keys=key, wall=wall_clock)
+        engine = RayEngine(address=job.ray.address, actors=job.router.actors, keys=key, wall=wall_clock, pause=pause)
     try:
         yield engine
     finally:

@@ -43,7 +43,7 @@ def engine() -> Iterator[RayEngine]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(KEY_NAME, KEY)
         settle_environment()
-        running = RayEngine(address=None, actors=1, keys=key, wall=wall_clock)
+        running = RayEngine(address=None, actors=1, keys=key, wall=wall_clock, pause=pause)
         yield running
         running.close()
 
@@ -179,7 +179,7 @@ def test_it_listens_on_loopback_only_and_has_no_dashboard(engine: RayEngine) -> 
 def test_an_address_where_nobody_answers_is_said(tmp_path: Path) -> None:
     """In seconds, where Ray would try for a minute and then end the process."""
     with pytest.raises(SpecError, match="no Ray cluster answers there"):
-        RayEngine(address="127.0.0.1:9", actors=1, keys=key, wall=wall_clock)
+        RayEngine(address="127.0.0.1:9", actors=1, keys=key, wall=wall_clock, pause=pause)
 
 
 def _route(layout: Layout, shard: int, rows: range) -> None:
