@@ -1,9 +1,9 @@
 """A whole job of short prompts, and its dispatcher alone, beside a bare aiohttp loop: `python -m benchmarks.dispatch`.
 
 The server is nginx with one worker and a constant answer. The peer is the least that can be done: 128 coroutines
-that post the same payloads and parse the answers, with no limits, retries, balancing, journal or output. All are run
-in turn, `--rounds` times, and the ratio of the best of each is printed; single figures drift with the machine,
-ratios hold.
+that post the same payloads and parse the answers, with no limits, retries, balancing, journal or output. Machines
+drift within a minute, so each figure is divided by the mean of the peer just before and just after it, and the median
+ratio of all rounds is printed, with all of them behind it.
 
 "whole job" is a run's own wall time, from finding its input to its last committed part; "the command" adds what comes
 before and after in the process: imports, Ray's start and end, the report.
@@ -12,6 +12,7 @@ before and after in the process: imports, Ray's start and end, the report.
 import argparse
 import asyncio
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -198,34 +199,39 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="also weigh jobs of this size and of four times as much")
     arguments = parser.parse_args()
     rows = arguments.rows
-    bare, alone, commands, pipelines = [], [], [], []
+    figures: dict[str, list[tuple[float, float]]] = {}
     with constant_server(4) as urls:
+        before = bare_aiohttp(urls, rows)
         for _ in range(arguments.rounds):
-            bare.append(bare_aiohttp(urls, rows))
-            alone.append(dispatcher_alone(urls, rows))
-            for engine in ("ray", "inline"):
-                speed, report, _ = whole_job(urls, rows, engine)
-                commands.append((engine, speed))
-                pipelines.append((engine, report["timing"]["rows_per_second"]))
-        print(f"{rows:,} rows, {IN_FLIGHT} in flight, best of {arguments.rounds}")
-        peer = max(bare)
-        _line("bare aiohttp", peer, peer)
-        _line("dispatcher alone", max(alone), peer)
-        for engine in ("ray", "inline"):
-            _line(f"whole job, {engine}", _best(pipelines, engine), peer)
-            _line(f"the command, {engine}", _best(commands, engine), peer)
+            for measure in (_alone, _whole_on_ray, _whole_inline):
+                speeds = measure(urls, rows)
+                after = bare_aiohttp(urls, rows)
+                for name, speed in speeds.items():
+                    figures.setdefault(name, []).append((speed, speed / ((before + after) / 2)))
+                before = after
+        print(f"{rows:,} rows, {IN_FLIGHT} in flight, {arguments.rounds} rounds; bare aiohttp last: {before:,.0f}/s")
+        for name, pairs in figures.items():
+            speed, ratio = (statistics.median(column) for column in zip(*pairs, strict=True))
+            spread = " ".join(f"{ratio:.2f}" for _, ratio in pairs)
+            print(f"  {name:<20} {speed:8,.0f} rows/s   {ratio:.2f} x bare aiohttp   ({spread})")
         if arguments.memory:
             for count in (rows, 4 * rows):
                 _, _, memory = whole_job(urls, count, "ray", weigh=True)
                 print(f"  peak memory on Ray, {count:,} rows: {memory / 2**20:,.0f} MiB, all its processes together")
 
 
-def _line(name: str, speed: float, peer: float) -> None:
-    print(f"  {name:<22} {speed:8,.0f} rows/s   {speed / peer:5.2f} x bare aiohttp")
+def _alone(urls: Sequence[str], rows: int) -> dict[str, float]:
+    return {"dispatcher alone": dispatcher_alone(urls, rows)}
 
 
-def _best(figures: Sequence[tuple[str, float]], engine: str) -> float:
-    return max(figure for name, figure in figures if name == engine)
+def _whole_on_ray(urls: Sequence[str], rows: int) -> dict[str, float]:
+    command, report, _ = whole_job(urls, rows, "ray")
+    return {"whole job, ray": report["timing"]["rows_per_second"], "the command, ray": command}
+
+
+def _whole_inline(urls: Sequence[str], rows: int) -> dict[str, float]:
+    command, report, _ = whole_job(urls, rows, "inline")
+    return {"whole job, inline": report["timing"]["rows_per_second"], "the command, inline": command}
 
 
 if __name__ == "__main__":
