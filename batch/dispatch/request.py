@@ -33,14 +33,12 @@ class Request:
     """Requests sent in all."""
     avoid: int | None = None
     """Index of the endpoint that failed it last; another one is preferred."""
+    cost: Cost = field(init=False)
+    """Reserved before sending: the prompt plus as many tokens as the answer may have."""
 
     def __post_init__(self) -> None:
         self.planned = self.planned or self.model
-
-    @property
-    def cost(self) -> Cost:
-        """Reserved before sending: the prompt plus as many tokens as the answer may have."""
-        return Cost(1, self.prompt_tokens + (self.max_tokens or 0))
+        self.cost = Cost(1, self.prompt_tokens + (self.max_tokens or 0))
 
 
 @dataclass(slots=True, eq=False)
