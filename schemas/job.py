@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from schemas.base import Spec
 from schemas.endpoints import ModelSpec
@@ -91,8 +91,15 @@ class OutputSpec(Spec):
     """Carry the input's other columns into the results."""
 
 
+def _plan_may_be_left_out(schema: dict[str, Any]) -> None:
+    """With one model there is nothing to plan, which editors cannot know."""
+    schema["required"].remove("plan")
+
+
 class JobSpec(Spec):
     """A batch job: which prompts, which router, which models, which plan, where to."""
+
+    model_config = ConfigDict(json_schema_extra=_plan_may_be_left_out)
 
     name: str = "job"
     """Name shown in progress and reports."""
