@@ -1,13 +1,10 @@
 """`run --rehearse`: the job as it is, sent to local stand-ins with the same limits."""
 
-import asyncio
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from jobs.rehearse import Rehearsal
+from jobs.rehearse import Rehearsal, served
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.job import JobSpec
 from schemas.rehearse import LatencySpec, RehearsalEndpointSpec, RehearsalLimitsSpec, RehearsalSpec
@@ -31,7 +28,7 @@ def rehearsed(job: JobSpec) -> Iterator[JobSpec]:
             for name, endpoint in zip(names, endpoints, strict=True)
         ),
     )
-    with _served(spec) as urls:
+    with served(Rehearsal(spec)) as urls:
         yield _redirected(job, iter(urls))
 
 
@@ -55,28 +52,3 @@ def _redirected(job: JobSpec, urls: Iterator[str]) -> JobSpec:
 def _stand_in(endpoint: EndpointSpec, url: str) -> EndpointSpec:
     changes = {"url": url, "api_key_env": None, "transport": "openai", "provider": "generic"}
     return endpoint.model_copy(update=changes)
-
-
-@contextmanager
-def _served(spec: RehearsalSpec) -> Iterator[tuple[str, ...]]:
-    """Serve from a thread of this process; the urls."""
-    urls: Future[tuple[str, ...]] = Future()
-    stop: Future[None] = Future()
-
-    async def serve() -> None:
-        async with Rehearsal(spec) as rehearsal:
-            urls.set_result(rehearsal.urls)
-            await asyncio.wrap_future(stop)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="rehearsal") as thread:
-        serving = thread.submit(asyncio.run, serve())
-        # Whichever comes first: the urls, or the reason why there are none.
-        either: list[Future[Any]] = [urls, serving]
-        wait(either, return_when=FIRST_COMPLETED)
-        if serving.done():
-            serving.result()
-        try:
-            yield urls.result()
-        finally:
-            stop.set_result(None)
-            serving.result()

@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Self
@@ -105,6 +106,31 @@ class Rehearsal:
             return await endpoint.respond(request)
 
         return respond
+
+
+@contextmanager
+def served(rehearsal: Rehearsal) -> Iterator[tuple[str, ...]]:
+    """Serve from a thread of this process meanwhile; the urls, in the spec's order. Raises what starting raises."""
+    urls: Future[tuple[str, ...]] = Future()
+    stop: Future[None] = Future()
+
+    async def serve() -> None:
+        async with rehearsal:
+            urls.set_result(rehearsal.urls)
+            await asyncio.wrap_future(stop)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="rehearsal") as thread:
+        serving = thread.submit(asyncio.run, serve())
+        # Whichever comes first: the urls, or the reason why there are none.
+        either: list[Future[Any]] = [urls, serving]
+        wait(either, return_when=FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        try:
+            yield urls.result()
+        finally:
+            stop.set_result(None)
+            serving.result()
 
 
 async def _stop(server: asyncio.Server, connections: set[HttpConnection]) -> None:

@@ -1,17 +1,15 @@
 """Rehearsed endpoints in a thread of the test's own process, that remember every request."""
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.rehearsal.endpoint import RehearsedEndpoint
 from jobs.rehearsal.http import HttpRequest, HttpResponse, Respond
-from jobs.rehearse import Rehearsal
+from jobs.rehearse import Rehearsal, served
 from schemas.rehearse import RehearsalSpec
 
 
@@ -65,24 +63,6 @@ class RecordingRehearsal(Rehearsal):
 def serve(*endpoints: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Iterator[Served]:
     """Serve these endpoints meanwhile; `environ` holds the keys they ask for."""
     spec = RehearsalSpec.model_validate({"endpoints": list(endpoints)})
-    served = Served()
-    ready: Future[tuple[str, ...]] = Future()
-    stop: Future[None] = Future()
-
-    async def main() -> None:
-        async with RecordingRehearsal(spec, served, environ or {}) as rehearsal:
-            ready.set_result(rehearsal.urls)
-            await asyncio.wrap_future(stop)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="rehearsal") as thread:
-        serving = thread.submit(asyncio.run, main())
-        either: list[Future[Any]] = [ready, serving]
-        wait(either, return_when=FIRST_COMPLETED)
-        if serving.done():
-            serving.result()
-        served.urls = ready.result()
-        try:
-            yield served
-        finally:
-            stop.set_result(None)
-            serving.result()
+    seen = Served()
+    with served(RecordingRehearsal(spec, seen, environ or {})) as seen.urls:
+        yield seen

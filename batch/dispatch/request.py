@@ -49,5 +49,3 @@ class Completion:
     """The provider's whole JSON on one line."""
     prompt_tokens: int | None
     completion_tokens: int | None
-    headers: dict[str, str] = field(default_factory=dict)
-    """Rate-limit headers, lower case."""

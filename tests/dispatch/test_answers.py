@@ -34,18 +34,18 @@ def test_a_count_that_was_not_said_is_unknown(
     usage: object, prompt_tokens: int | None, completion_tokens: int | None
 ) -> None:
     """Whatever is not a whole number from 0 is no count; unknown is not 0."""
-    answer = completion(orjson.dumps({"choices": [{}], "usage": usage}), CHAT_URL, {})
+    answer = completion(orjson.dumps({"choices": [{}], "usage": usage}), CHAT_URL)
     assert (answer.prompt_tokens, answer.completion_tokens) == (prompt_tokens, completion_tokens)
 
 
 def test_embeddings_have_no_answer_tokens() -> None:
     """Where the prompt was counted the answer's count is 0; where it was not, both are unknown."""
-    counted = completion(b'{"data":[{}],"usage":{"prompt_tokens":4}}', EMBEDDINGS_URL, {})
+    counted = completion(b'{"data":[{}],"usage":{"prompt_tokens":4}}', EMBEDDINGS_URL)
     assert (counted.prompt_tokens, counted.completion_tokens) == (4, 0)
-    uncounted = completion(b'{"data":[{}]}', EMBEDDINGS_URL, {})
+    uncounted = completion(b'{"data":[{}]}', EMBEDDINGS_URL)
     assert (uncounted.prompt_tokens, uncounted.completion_tokens) == (None, None)
     with pytest.raises(BadAnswer):
-        completion(b'{"choices":[{}]}', EMBEDDINGS_URL, {})
+        completion(b'{"choices":[{}]}', EMBEDDINGS_URL)
 
 
 @given(st.binary(max_size=60), st.integers(300, 599))
@@ -64,7 +64,7 @@ def test_any_bytes_with_any_status_are_an_error_of_ours(raw: bytes, status: int)
 def test_any_bytes_with_200_are_an_answer_or_a_bad_one(raw: bytes) -> None:
     """Reading raises BadAnswer and nothing else."""
     with suppress(BadAnswer):
-        completion(raw, CHAT_URL, {})
+        completion(raw, CHAT_URL)
 
 
 @given(

@@ -35,7 +35,7 @@ _PASSING = frozenset({408, 409, 425})
 _CODE = re.compile(r"[\w.\-/:\[\]]{1,80}\Z")
 
 
-def completion(raw: bytes, url: str, headers: Mapping[str, str]) -> Completion:
+def completion(raw: bytes, url: str) -> Completion:
     """Read a 2xx answer.
 
     Raises:
@@ -55,7 +55,7 @@ def completion(raw: bytes, url: str, headers: Mapping[str, str]) -> Completion:
         completion_tokens = _count(usage.get("completion_tokens"))
         if completion_tokens is None and wanted == "data" and prompt_tokens is not None:
             completion_tokens = 0
-    return Completion(one_line(raw, answer), prompt_tokens, completion_tokens, dict(headers))
+    return Completion(one_line(raw, answer), prompt_tokens, completion_tokens)
 
 
 def refusal(status: int, raw: bytes, headers: Mapping[str, str], wall: WallClock) -> DispatchError:

@@ -58,7 +58,7 @@ class LiteLLMTransport:
         except Exception as error:
             # LiteLLM raises its own tree, OpenAI's, httpx's and bare ValueErrors, by provider: all of them end here.
             raise self._translated(error) from error
-        return completion(answer.model_dump_json(exclude_none=True).encode(), request.url, {})
+        return completion(answer.model_dump_json(exclude_none=True).encode(), request.url)
 
     async def aclose(self) -> None:
         await self._session.aclose()

@@ -49,7 +49,7 @@ class OpenAITransport:
         except PyreqwestError as error:
             raise self._translated(error) from error
         if 200 <= response.status < 300:
-            return completion(raw, request.url, {})
+            return completion(raw, request.url)
         raise refusal(response.status, raw, _told(response), self._wall)
 
     async def aclose(self) -> None:
