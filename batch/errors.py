@@ -1,6 +1,9 @@
 """The errors this engine raises. Class and attributes say what happened; nobody inspects message text."""
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from batch.dispatch.request import Allowance
 
 
 class BatchRouterError(Exception):
@@ -36,6 +39,7 @@ class DispatchError(BatchRouterError):
         code: the provider's `error.code`, where it gave one.
         body: the answer's JSON on one line, where there was one: for the results, never for logs.
         retry_after: seconds the server asked us to stay away, if it did.
+        allowances: what the server said about its limits.
         retryable: may the row be tried again?
         reached: may the server have seen (and billed) the request?
         blame: `row`: another endpoint would say the same; `endpoint`: this endpoint's trouble;
@@ -56,8 +60,10 @@ class DispatchError(BatchRouterError):
         code: str | None = None,
         retry_after: float | None = None,
         body: bytes | None = None,
+        allowances: "tuple[Allowance, ...]" = (),
     ) -> None:
         super().__init__(message)
+        self.allowances = allowances
         self.body = body
         self.status = status
         self.code = code

@@ -9,9 +9,6 @@ from schemas.base import Spec
 
 Provider = Literal["openai", "anthropic", "azure", "generic"]
 
-# Enough to fill a typical vLLM or provider endpoint, few enough not to trip a shared one.
-DEFAULT_MAX_IN_FLIGHT = 64
-
 
 class LimitsSpec(Spec):
     """What an endpoint allows. Held on our side: the server sees at most this."""
@@ -20,13 +17,30 @@ class LimitsSpec(Spec):
     """Requests per minute, paced evenly."""
 
     tpm: Annotated[float, Field(gt=0)] | None = None
-    """Tokens per minute: prompt plus `max_tokens` is reserved before sending and settled after."""
+    """Tokens per minute, prompt and answer, reserved before sending as the provider counts them."""
 
-    max_in_flight: Annotated[int, Field(gt=0)] = DEFAULT_MAX_IN_FLIGHT
-    """Requests under way at once."""
+    input_tpm: Annotated[float, Field(gt=0)] | None = None
+    """Prompt tokens per minute, where they have a limit of their own."""
+
+    output_tpm: Annotated[float, Field(gt=0)] | None = None
+    """Answer tokens per minute, where they have a limit of their own."""
+
+    max_in_flight: Annotated[int, Field(gt=0)] | None = None
+    """Requests under way at once; left out: found while running, by what the endpoint answers per second."""
 
     burst: Annotated[int, Field(gt=0)] | None = None
     """Requests the server lets through at once above the pace; left out: only what evens out late timers."""
+
+    window_seconds: Literal[1, 10, 60] | None = None
+    """The server counts in windows of this length, which no limit overfills; left out: as the provider does."""
+
+    @model_validator(mode="after")
+    def _bursts_are_for_buckets(self) -> "LimitsSpec":
+        if self.burst is not None and self.rpm is None:
+            raise ValueError(f"burst {self.burst} needs an rpm")
+        if self.burst is not None and self.window_seconds is not None:
+            raise ValueError(f"burst {self.burst} is for servers that count evenly; leave it or window_seconds out")
+        return self
 
 
 class EndpointSpec(Spec):

@@ -200,8 +200,8 @@ class Dispatcher:
                 self.lanes[request.model].open -= 1
                 self.lanes[model].open += 1
                 request.model = model
-                request.avoid = None
-                self.lanes[model].queue.put_back(request, 0.0)
+                request.avoid = 0
+                self.lanes[model].queue.put_back(request)
                 return True
         return False
 

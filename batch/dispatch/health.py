@@ -7,13 +7,27 @@ from random import Random
 from batch.clock import Clock
 from batch.errors import DispatchError, NotConnected
 
-# Envoy's outlier detection ejects after five failures in a row, and never for longer than five minutes.
+# Envoy's outlier detection ejects after five failures in a row.
 FAILURES_IN_A_ROW = 5
-FIRST_COOLDOWN_SECONDS = 2.0
-LONGEST_COOLDOWN_SECONDS = 300.0
+# Where failures and answers alternate: this share of the ends within about `_SHARE_SECONDS`, of so many at least.
+FAILURE_SHARE = 0.6
+_SHARE_ENDS = 20
+_SHARE_SECONDS = 15.0
 
-# A 429 that does not say how long: the wait doubles from here with each refusal in a row.
-FIRST_PAUSE_SECONDS = 1.0
+# Five failures in a row happen by chance, once in 3,000 requests where one in five fails: the first cooldown is
+# short. When its probe fails too, the next is a tenth of the time the endpoint has been away: its return is noticed
+# soon, and whatever stays away for hours is knocked at once a minute.
+FIRST_COOLDOWN_SECONDS = 1.0
+COOLDOWN_SECONDS = 10.0
+LONGEST_COOLDOWN_SECONDS = 60.0
+_SHARE_OF_ABSENCE = 0.1
+
+# After a cooldown an endpoint gets back what it may have in flight, evenly over this time (Envoy: from a tenth on).
+SLOW_START_SECONDS = 3.0
+_SLOWEST_START = 0.1
+
+# A 429 that does not say how long: the wait doubles from here with each refusal that follows a wait.
+FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
 
 
@@ -30,7 +44,8 @@ class Health:
     """Pauses, cooldowns and the end of one endpoint.
 
     A *pause* is what the server asked for (429): the endpoint is well. A *cooldown* follows failures, grows with
-    repetition, and ends with a single probe whose outcome decides. *Out* is for the whole run.
+    repetition, and ends with a single probe whose outcome decides; after it the endpoint starts slowly. *Out* is for
+    the whole run.
     """
 
     def __init__(self, clock: Clock, random: Random) -> None:
@@ -42,6 +57,10 @@ class Health:
         self._failures = 0
         self._cooldowns = 0
         self._throttles = 0
+        self._paused_at = self._probed_at = self._returned_at = -math.inf
+        self._start_seconds = 0.0
+        self._bad = self._ends = 0.0
+        self._ended_at = clock()
         self.down_since: float | None = None
 
     def delay(self) -> float:
@@ -54,56 +73,103 @@ class Health:
         """A request was sent: the first one after a cooldown is its probe."""
         if self.state is State.COOLING:
             self.state = State.PROBING
+            self._probed_at = self._clock()
+
+    @property
+    def starting(self) -> bool:
+        """Is it in its slow start?"""
+        return self._clock() - self._returned_at < self._start_seconds
+
+    def share(self) -> float:
+        """Share of its requests in flight that it may have: below 1 after a return."""
+        if not self.starting:
+            return 1.0
+        return max(_SLOWEST_START, (self._clock() - self._returned_at) / self._start_seconds)
+
+    def share_delay(self, share: float) -> float:
+        """Seconds until it may have this share of its requests in flight."""
+        return max(0.0, self._returned_at + self._start_seconds * min(1.0, share) - self._clock())
 
     def answered(self) -> None:
         """A good answer, or one that shows the endpoint is well."""
-        if self.state is not State.OUT:
+        if self.state is State.OUT:
+            return
+        if self.state is not State.UP:
             self.state = State.UP
+            self._returned_at = self._clock()
+            away = self._returned_at - (self.down_since if self.down_since is not None else self._returned_at)
+            self._start_seconds = min(SLOW_START_SECONDS, away)
+            self._bad = self._ends = 0.0
         self._failures = self._cooldowns = self._throttles = 0
         self.down_since = None
+        self._count(0.0)
 
-    def failed(self, error: DispatchError) -> None:
-        """An attempt ended in an error."""
+    def failed(self, error: DispatchError, started: float) -> None:
+        """An attempt that started then ended in an error."""
         match error.blame:
             case "row":
                 self.answered()
             case "throttle":
-                self._throttle(error)
+                self._throttle(error, started)
             case "gone":
                 self.state = State.OUT
                 self.reason = str(error)
             case "endpoint":
-                self._count(error)
+                self._fail(error, started)
 
     def abandoned(self) -> None:
         """An attempt was cancelled and says nothing; a probe must be sent again."""
         if self.state is State.PROBING:
             self.state = State.COOLING
 
-    def _throttle(self, error: DispatchError) -> None:
+    def _throttle(self, error: DispatchError, started: float) -> None:
+        now = self._clock()
         if self.state is State.PROBING:
             self.state = State.UP
         self._failures = 0
         self.down_since = None
         wait = error.retry_after
         if wait is None:
+            if started < self._paused_at:
+                # It was on its way when the pause began, and says what is known.
+                return
             full = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._throttles)
             wait = full * self._random.uniform(0.5, 1.0)
             self._throttles = min(self._throttles + 1, 10)
+        self._paused_at = now
         # A later, shorter pause never shortens an earlier one.
-        self._until = max(self._until, self._clock() + wait)
+        self._until = max(self._until, now + wait)
 
-    def _count(self, error: DispatchError) -> None:
+    def _fail(self, error: DispatchError, started: float) -> None:
+        now = self._clock()
         self._failures += 1
+        self._count(1.0)
         if self.down_since is None:
-            self.down_since = self._clock()
+            self.down_since = now
         if error.retry_after is not None:
-            self._until = max(self._until, self._clock() + error.retry_after)
+            self._until = max(self._until, now + error.retry_after)
+        failed_probe = self.state is State.PROBING and started >= self._probed_at
         unreachable = isinstance(error, NotConnected)
-        if self.state is State.PROBING or (
-            self.state is State.UP and (unreachable or self._failures >= FAILURES_IN_A_ROW)
-        ):
-            wait = min(LONGEST_COOLDOWN_SECONDS, FIRST_COOLDOWN_SECONDS * 2**self._cooldowns)
-            self._cooldowns = min(self._cooldowns + 1, 16)
-            self._until = max(self._until, self._clock() + wait)
-            self.state = State.COOLING
+        if failed_probe or (self.state is State.UP and (unreachable or self._too_many())):
+            self._cool(now)
+
+    def _too_many(self) -> bool:
+        often = self._ends >= _SHARE_ENDS and self._bad >= FAILURE_SHARE * self._ends
+        return often or self._failures >= FAILURES_IN_A_ROW
+
+    def _cool(self, now: float) -> None:
+        if self._cooldowns:
+            away = now - (self.down_since if self.down_since is not None else now)
+            wait = min(LONGEST_COOLDOWN_SECONDS, max(COOLDOWN_SECONDS, away * _SHARE_OF_ABSENCE))
+        else:
+            wait = FIRST_COOLDOWN_SECONDS
+        self._cooldowns += 1
+        self._until = max(self._until, now + wait)
+        self.state = State.COOLING
+
+    def _count(self, bad: float) -> None:
+        now = self._clock()
+        kept = math.exp((self._ended_at - now) / _SHARE_SECONDS)
+        self._ended_at = now
+        self._ends = self._ends * kept + 1
+        self._bad = self._bad * kept + bad

@@ -5,14 +5,19 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from batch.dispatch.expected import ExpectedTokens
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolUnreachable
 from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Completion, Request
-from batch.dispatch.retry import RetryRule
+from batch.dispatch.retry import RetryBudget, RetryRule
 from batch.dispatch.transports import Transport
 from batch.dispatch.work import Journal
 from batch.errors import DispatchError
 from schemas.results import ErrorInfo, Status
+
+# Rows to look ahead for long ones, for each that may be under way: what the slots answer while the longest runs.
+_AHEAD_PER_SLOT = 16
+_LEAST_AHEAD = 512
 
 
 class Floor(Protocol):
@@ -42,7 +47,12 @@ class Lane:
     ) -> None:
         self.model = model
         self.pool = pool
-        self.queue = RowQueue(self._refill)
+        self.queue = RowQueue(
+            self._refill,
+            ahead=lambda: max(_LEAST_AHEAD, _AHEAD_PER_SLOT * pool.allowed),
+            work=lambda request: self._expected.work(request),
+            retries=RetryBudget(asyncio.get_running_loop().time),
+        )
         self.stalled: str | None = None
         self.open = 0
         """Rows fed that have no outcome yet; kept by the dispatcher, since rows move between lanes."""
@@ -53,6 +63,9 @@ class Lane:
         self._floor = floor
         self._batches: deque[Iterator[Sequence[Request]]] = deque()
         self._loop = asyncio.get_running_loop()
+        self._expected = ExpectedTokens()
+        self._workers: asyncio.TaskGroup | None = None
+        self._working = self._free = 0
 
     def feed(self, batches: Iterable[Sequence[Request]]) -> None:
         """More rows, after those already fed."""
@@ -61,9 +74,8 @@ class Lane:
 
     async def run(self) -> None:
         """Send until the queue is stopped. Raises StorageError as soon as an outcome cannot be kept."""
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(self.pool.capacity):
-                workers.create_task(self._work())
+        async with asyncio.TaskGroup() as self._workers:
+            self._hire()
 
     def _refill(self) -> Sequence[Request]:
         while self._batches:
@@ -73,6 +85,19 @@ class Lane:
             elif rows:
                 return rows
         return ()
+
+    def _hire(self) -> None:
+        """One more worker."""
+        assert self._workers is not None
+        self._working += 1
+        self._free += 1
+        self._workers.create_task(self._work())
+
+    def _leased(self) -> None:
+        """A worker has an endpoint: let another one look for the next, if there may be more under way at once."""
+        self._free -= 1
+        if self._free == 0 and self._working < self.pool.allowed:
+            self._hire()
 
     async def _work(self) -> None:
         while (request := await self.queue.get()) is not None:
@@ -89,29 +114,33 @@ class Lane:
 
     async def _attempt(self, request: Request) -> None:
         """One attempt, and what follows from it."""
-        started = 0.0
+        request.cost = self._expected.cost(request)
         try:
             async with self.pool.lease(request) as lease:
-                endpoint = lease.endpoint
-                request.sent += 1
-                request.attempts += 1
-                self._journal(request).intent(request.row, request.sent, endpoint.index)
-                started = self._loop.time()
-                completion = await self._transports[endpoint.index].send(request, endpoint.spec)
-                latency = self._loop.time() - started
-                lease.completed(completion)
+                self._leased()
+                try:
+                    endpoint = lease.endpoint
+                    request.sent += 1
+                    request.attempts += 1
+                    self._journal(request).intent(request.row, request.sent, endpoint.index)
+                    completion = await self._transports[endpoint.index].send(request, endpoint.spec)
+                    latency = self._loop.time() - request.started
+                    lease.completed(completion)
+                finally:
+                    self._free += 1
         except DispatchError as error:
-            self._failed(request, endpoint.index, error, self._loop.time() - started)
+            self._failed(request, endpoint.index, error, self._loop.time() - request.started)
         else:
+            self._expected.learn(request, completion)
             self._end(request, "ok", endpoint=endpoint.index, latency=latency, completion=completion)
 
     def _failed(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> None:
         """Put the row back, or give it up."""
-        if not error.reached or error.blame == "gone":
+        if not error.reached or error.blame == "gone" or (error.blame == "throttle" and self._throttles_all(request)):
             request.attempts -= 1
         if not error.reached:
             request.sent -= 1
-        request.avoid = endpoint
+        request.avoid |= 1 << endpoint
         delay = self._rule.delay(request, error)
         self._journal(request).attempt(
             request.row, request.sent, endpoint, kind=error.kind, status=error.status, latency=latency
@@ -120,7 +149,12 @@ class Lane:
             info = ErrorInfo(kind=error.kind, status=error.status, message=str(error))
             self._end(request, "failed", endpoint=endpoint, latency=latency, error=info, response=error.body)
         else:
-            self.queue.put_back(request, delay)
+            self.queue.put_back(request, delay, retry=error.blame == "endpoint" and error.reached)
+
+    def _throttles_all(self, request: Request) -> bool:
+        """Has nobody been answered since the row was last throttled? Then that says nothing about the row."""
+        seen, request.answers_seen = request.answers_seen, self.pool.answers
+        return request.answers_seen <= max(seen, 0)
 
     def _end(
         self,

@@ -11,7 +11,7 @@ from types import TracebackType
 from batch.dispatch.balancers import Balancer
 from batch.dispatch.budget import Budget
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.request import Completion, Cost, Request
+from batch.dispatch.request import Completion, Request
 from batch.errors import BatchRouterError, DispatchError
 
 # Timers of an event loop may fire a little early; asking again sooner than this would spin.
@@ -78,9 +78,14 @@ class EndpointPool:
             budget.on_release(self._serve)
 
     @property
-    def capacity(self) -> int:
-        """Requests that may ever be in flight at once."""
-        return sum(e.concurrency.ceiling for e in self.endpoints)
+    def allowed(self) -> int:
+        """Requests that may be in flight at once, as things stand."""
+        return sum(int(e.concurrency.allowed) for e in self.endpoints if not e.out)
+
+    @property
+    def answers(self) -> int:
+        """Good answers so far."""
+        return sum(e.sent - e.in_flight - e.throttled - e.errors for e in self.endpoints)
 
     @property
     def in_flight(self) -> int:
@@ -98,7 +103,7 @@ class EndpointPool:
             return None
         if all(e.health.delay() > 0 for e in self.endpoints):
             return "cooldown"
-        if all(e.concurrency.delay(self._waiters[0].request.cost) > 0 for e in self.endpoints):
+        if all(e.concurrency.delay() > 0 for e in self.endpoints):
             return "answers"
         return "limits"
 
@@ -125,7 +130,7 @@ class EndpointPool:
         except asyncio.CancelledError:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 # Served and cancelled within one turn of the loop: the endpoint was taken in vain.
-                waiter.future.result().abandoned(request.cost)
+                waiter.future.result().abandoned(request)
                 self._unreserve(request)
             elif waiter in self._waiters:
                 self._waiters.remove(waiter)
@@ -134,16 +139,14 @@ class EndpointPool:
 
     def release(self, request: Request, endpoint: Endpoint, ended: Completion | DispatchError | None) -> None:
         """Give back what `acquire` took. `None`: the attempt was cancelled, and may have been billed."""
-        taken = request.cost
         if isinstance(ended, Completion):
-            used = (ended.prompt_tokens or 0) + (ended.completion_tokens or 0)
-            endpoint.answered(taken, Cost(1, used or taken.tokens))
+            endpoint.answered(request, ended)
             self._settle(request, ended)
         elif ended is None:
-            endpoint.abandoned(taken)
+            endpoint.abandoned(request)
             self._settle(request, None)
         else:
-            endpoint.failed(taken, ended)
+            endpoint.failed(request, ended)
             if ended.reached and ended.blame == "endpoint" and ended.status is None:
                 self._settle(request, None)
             else:
@@ -161,10 +164,10 @@ class EndpointPool:
             return None
         if self.budget is not None and not self._affordable(request):
             return None
-        if request.avoid is not None and len(ready) > 1:
-            ready = [e for e in ready if e.index != request.avoid]
+        if request.avoid and len(ready) > 1:
+            ready = [e for e in ready if not request.avoid >> e.index & 1] or ready
         endpoint = self._balancer.pick(request, ready) if len(ready) > 1 else ready[0]
-        endpoint.start(cost)
+        endpoint.start(request)
         if self.budget is not None:
             self.budget.reserve(self._bound(request))
         return endpoint

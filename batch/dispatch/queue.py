@@ -3,22 +3,44 @@
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from batch.dispatch.request import Request
+from batch.dispatch.retry import RetryBudget
 
 
 class RowQueue:
     """Gives rows to the lane's workers: first those whose back-off has passed, then fresh ones.
 
-    Fresh rows are asked of `refill` a batch at a time, only when a worker needs one, so memory does not grow with
-    the input.
+    Fresh rows are asked of `refill` a batch at a time, so memory does not grow with the input. When there is nothing
+    more to ask for, those at hand go out longest expected work first, so that the last ones do not wait for one long
+    answer. A retry goes out only as far as the retry budget allows.
     """
 
-    def __init__(self, refill: Callable[[], Iterable[Request]]) -> None:
+    def __init__(
+        self,
+        refill: Callable[[], Sequence[Request]],
+        *,
+        ahead: Callable[[], int],
+        work: Callable[[Request], float],
+        retries: RetryBudget,
+    ) -> None:
+        """
+        Args:
+            refill: the next fresh rows; empty: there are none now.
+            ahead: fresh rows to have at hand, so that long ones among the last are seen in time.
+            work: how long a row is expected to take.
+            retries: who may go out again.
+        """
         self._refill = refill
+        self._ahead = ahead
+        self._work = work
+        self._retries = retries
         self._loop = asyncio.get_running_loop()
         self._fresh: deque[Request] = deque()
+        self._more = True
+        self._returned: deque[Request] = deque()
+        self._again: deque[Request] = deque()
         self._delayed: list[tuple[float, int, Request]] = []
         self._order = 0
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -34,42 +56,84 @@ class RowQueue:
             await self._wait()
         return None
 
-    def put_back(self, request: Request, delay: float) -> None:
-        """Give `request` out again, not before `delay` seconds from now."""
-        self._order += 1
-        heapq.heappush(self._delayed, (self._loop.time() + delay, self._order, request))
-        self.wake()
+    def put_back(self, request: Request, delay: float = 0.0, *, retry: bool = False) -> None:
+        """Give `request` out again, not before `delay` seconds from now; `retry`: it counts against the budget."""
+        if not retry:
+            self._returned.append(request)
+        elif delay <= 0.0:
+            self._again.append(request)
+        else:
+            self._order += 1
+            heapq.heappush(self._delayed, (self._loop.time() + delay, self._order, request))
+        if self._idle:
+            # One row needs one worker; who finds nothing to do yet sets the timer anew.
+            self._rouse(1)
 
     def wake(self) -> None:
-        """There may be rows now: let idle workers look."""
-        if self._idle:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            while self._idle:
-                future = self._idle.popleft()
-                if not future.done():
-                    future.set_result(None)
+        """There may be fresh rows now: let idle workers look."""
+        self._more = True
+        self._rouse(len(self._idle))
 
     def stop(self) -> None:
         """Give out nothing more; rows still here stay as they are on disk."""
         self._stopped = True
-        self.wake()
+        self._rouse(len(self._idle))
+
+    def _rouse(self, workers: int) -> None:
+        while self._idle and workers:
+            future = self._idle.popleft()
+            if not future.done():
+                future.set_result(None)
+                workers -= 1
 
     def _pop(self) -> Request | None:
-        if self._delayed and self._delayed[0][0] <= self._loop.time():
-            return heapq.heappop(self._delayed)[2]
-        if not self._fresh:
-            self._fresh.extend(self._refill())
-        return self._fresh.popleft() if self._fresh else None
+        if self._returned:
+            return self._returned.popleft()
+        if self._delayed or self._again:
+            now = self._loop.time()
+            while self._delayed and self._delayed[0][0] <= now:
+                self._again.append(heapq.heappop(self._delayed)[2])
+            if self._again and self._retries.delay() <= 0.0:
+                self._retries.spend()
+                return self._again.popleft()
+        if self._more:
+            self._read_ahead()
+        if self._fresh:
+            self._retries.earn()
+            return self._fresh.popleft()
+        return None
+
+    def _read_ahead(self) -> None:
+        ahead = self._ahead()
+        while self._more and len(self._fresh) < ahead:
+            rows = self._refill()
+            self._fresh.extend(rows)
+            self._more = bool(rows)
+        if not self._more:
+            self._fresh = deque(sorted(self._fresh, key=self._work, reverse=True))
 
     async def _wait(self) -> None:
-        if self._delayed and self._timer is None:
-            self._timer = self._loop.call_at(self._delayed[0][0], self._due)
+        self._arm()
         future = self._loop.create_future()
         self._idle.append(future)
         await future
 
+    def _arm(self) -> None:
+        """Have somebody look when the next row that waits for its time may go."""
+        if self._again:
+            due = self._loop.time() + self._retries.delay()
+        elif self._delayed:
+            due = self._delayed[0][0]
+        else:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._due)
+
     def _due(self) -> None:
         self._timer = None
-        self.wake()
+        self._rouse(1)
+        if self._idle:
+            self._arm()

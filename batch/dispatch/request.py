@@ -1,14 +1,37 @@
 """A row on its way to an endpoint, and what comes back."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Measure = Literal["requests", "tokens", "input", "output"]
+"""What a limit counts."""
 
 
 class Cost(NamedTuple):
     """What one attempt takes from an endpoint's limits."""
 
     requests: int
-    tokens: int
+    input: int
+    """Tokens of the prompt."""
+    output: int
+    """Most tokens the answer may have; 0 where nothing bounds it. After the attempt: those it has."""
+    expected: int
+    """Tokens the answer is expected to have. After the attempt: those it has."""
+
+
+NOTHING = Cost(0, 0, 0, 0)
+
+
+class Allowance(NamedTuple):
+    """What a server says about one of its limits, in an answer's headers."""
+
+    measure: Measure
+    limit: float | None
+    """Per minute."""
+    remaining: float | None
+    """Left when the answer was made."""
+    reset_seconds: float | None
+    """Until the limit is whole again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,14 +54,21 @@ class Request:
     """Requests sent that count against `max_attempts`."""
     sent: int = 0
     """Requests sent in all."""
-    avoid: int | None = None
-    """Index of the endpoint that failed it last; another one is preferred."""
+    avoid: int = 0
+    """Bits of the endpoints that failed it; others are preferred."""
+    key: int = 0
+    """What `consistent_hash` goes by: rows of one key go to one endpoint while it has room."""
+    started: float = 0.0
+    """When the attempt that is under way took its endpoint, on the loop's clock."""
+    answers_seen: int = -1
+    """Answers its pool had given when the row was last throttled."""
     cost: Cost = field(init=False)
-    """Reserved before sending: the prompt plus as many tokens as the answer may have."""
+    """Taken from the limits by the next attempt."""
 
     def __post_init__(self) -> None:
         self.planned = self.planned or self.model
-        self.cost = Cost(1, self.prompt_tokens + (self.max_tokens or 0))
+        output = self.max_tokens or 0
+        self.cost = Cost(1, self.prompt_tokens, output, output)
 
 
 @dataclass(slots=True, eq=False)
@@ -49,3 +79,5 @@ class Completion:
     """The provider's whole JSON on one line."""
     prompt_tokens: int | None
     completion_tokens: int | None
+    allowances: tuple[Allowance, ...] = ()
+    """What the server said about its limits."""

@@ -6,12 +6,49 @@ from typing import Any
 from tenacity import RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_base, wait_exponential
 
+from batch.clock import Clock
 from batch.dispatch.request import Request
 from batch.errors import DispatchError
 
 # The first retry waits up to this, the next up to twice as much: AWS's full jitter with the OpenAI SDK's half second.
 BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
+
+
+# Retries a pool may make: this many for each fresh row, and so many a second besides (Finagle has 0.2 and 10). More
+# than the fifth of attempts that a bad endpoint may lose, or its rows would all wait for the end of the lane.
+RETRIES_PER_ROW = 0.4
+RETRIES_PER_SECOND = 10.0
+_MOST_SAVED_SECONDS = 10.0
+
+
+class RetryBudget:
+    """How many rows that failed may go again, so that retries never become most of what an ailing endpoint sees.
+
+    Nothing is lost for lack of it: rows wait, and fresh ones go first.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._as_of = clock()
+        self._most = RETRIES_PER_SECOND * _MOST_SAVED_SECONDS
+        self._level = self._most
+
+    def earn(self) -> None:
+        """A fresh row goes out."""
+        self._level = min(self._most, self._level + RETRIES_PER_ROW)
+
+    def delay(self) -> float:
+        """Seconds until a retry may go out; 0.0: now."""
+        now = self._clock()
+        self._level = min(self._most, self._level + (now - self._as_of) * RETRIES_PER_SECOND)
+        self._as_of = now
+        # A millisecond more than is due: timers may fire a little early.
+        return 0.0 if self._level >= 1.0 else (1.0 - self._level) / RETRIES_PER_SECOND + 0.001
+
+    def spend(self) -> None:
+        """A retry goes out; only right after `delay` said 0.0."""
+        self._level -= 1.0
 
 
 class FullJitter(wait_base):
@@ -26,7 +63,7 @@ class FullJitter(wait_base):
 
 
 class RetryRule:
-    """At most `max_attempts` attempts a row.
+    """At most `max_attempts` attempts a row, as the lane counts them.
 
     A throttled row goes back at once, since the endpoint's own pause says when; any other waits by full jitter. An
     attempt that never reached a server counts for nothing: the endpoint's cooldown, not the row, decides when to

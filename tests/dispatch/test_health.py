@@ -8,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.dispatch.health import (
+    COOLDOWN_SECONDS,
     FAILURES_IN_A_ROW,
     FIRST_COOLDOWN_SECONDS,
+    FIRST_PAUSE_SECONDS,
     LONGEST_COOLDOWN_SECONDS,
     LONGEST_PAUSE_SECONDS,
+    SLOW_START_SECONDS,
     Health,
     State,
 )
@@ -49,7 +52,7 @@ class Patient:
         """So many attempts in a row that end so."""
         for _ in range(times):
             self.health.started()
-            self.health.failed(error or ServerError("x"))
+            self.health.failed(error or ServerError("x"), self.clock.now)
 
     def pass_time(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -87,21 +90,66 @@ def test_a_cooldown_ends_with_a_single_probe() -> None:
     assert (patient.health.state, patient.health.delay()) == (State.UP, 0)
 
 
-def test_a_failed_probe_doubles_the_cooldown_up_to_the_longest() -> None:
-    """One failure is enough then; an answer brings the first cooldown back."""
+def test_a_failed_probe_is_followed_by_a_longer_cooldown() -> None:
+    """One failure is enough then. The waits are a tenth of the absence, between ten seconds and a minute, so that no
+    ten seconds see two probes; an answer brings the first cooldown back.
+    """
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW)
-    expected = FIRST_COOLDOWN_SECONDS
-    for _ in range(12):
-        assert patient.health.delay() == expected
-        patient.pass_time(expected)
+    assert patient.health.delay() == FIRST_COOLDOWN_SECONDS
+    away = FIRST_COOLDOWN_SECONDS
+    patient.pass_time(away)
+    waits = []
+    for _ in range(60):
         patient.fail(1)
-        expected = min(2 * expected, LONGEST_COOLDOWN_SECONDS)
-    patient.pass_time(expected)
+        waits.append(patient.health.delay())
+        assert waits[-1] == pytest.approx(min(LONGEST_COOLDOWN_SECONDS, max(COOLDOWN_SECONDS, away / 10)))
+        away += waits[-1]
+        patient.pass_time(waits[-1])
+    assert (waits[0], waits[-1]) == (COOLDOWN_SECONDS, LONGEST_COOLDOWN_SECONDS)
     patient.health.started()
     patient.health.answered()
     patient.fail(FAILURES_IN_A_ROW)
     assert patient.health.delay() == FIRST_COOLDOWN_SECONDS
+
+
+def test_an_endpoint_that_fails_most_of_the_time_cools_down_without_five_in_a_row() -> None:
+    """Three of four attempts, never five in a row; where one in five fails at random it never does so by its share."""
+    patient = Patient()
+    for attempt in range(40):
+        if attempt % 4:
+            patient.fail(1)
+        else:
+            patient.health.answered()
+        patient.pass_time(0.1)
+        if patient.health.state is State.COOLING:
+            break
+    assert patient.health.state is State.COOLING
+    well = Patient()
+    for attempt in range(1000):
+        if attempt % 5 == 0:
+            well.fail(1)
+        else:
+            well.health.answered()
+        well.pass_time(0.1)
+        assert well.health.state is State.UP
+
+
+def test_a_return_is_a_slow_start() -> None:
+    """After a long absence it may have a tenth of its requests in flight at first, and all of them three seconds on."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW)
+    patient.pass_time(30)
+    patient.health.started()
+    assert patient.health.share() == 1.0
+    patient.health.answered()
+    assert (patient.health.starting, patient.health.share()) == (True, 0.1)
+    assert patient.health.share_delay(0.5) == pytest.approx(SLOW_START_SECONDS / 2)
+    patient.pass_time(SLOW_START_SECONDS / 2)
+    assert patient.health.share() == pytest.approx(0.5)
+    assert patient.health.share_delay(0.5) == pytest.approx(0.0)
+    patient.pass_time(SLOW_START_SECONDS / 2)
+    assert (patient.health.starting, patient.health.share()) == (False, 1.0)
 
 
 def test_late_failures_do_not_lengthen_a_cooldown() -> None:
@@ -109,8 +157,12 @@ def test_late_failures_do_not_lengthen_a_cooldown() -> None:
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW)
     for _ in range(20):
-        patient.health.failed(ServerError("x"))
+        patient.health.failed(ServerError("x"), patient.clock.now - 0.1)
     assert patient.health.delay() == FIRST_COOLDOWN_SECONDS
+    patient.pass_time(FIRST_COOLDOWN_SECONDS)
+    patient.health.started()
+    patient.health.failed(ServerError("x"), patient.clock.now - 60)
+    assert patient.health.state is State.PROBING
 
 
 def test_a_late_answer_ends_a_cooldown() -> None:
@@ -136,7 +188,7 @@ def test_a_shorter_pause_never_shortens_a_longer_one(waits: list[float]) -> None
     """Of several refusals at once the longest counts."""
     patient = Patient()
     for wait in waits:
-        patient.health.failed(RateLimited("x", retry_after=wait))
+        patient.health.failed(RateLimited("x", retry_after=wait), patient.clock.now)
     assert patient.health.delay() == pytest.approx(max(waits))
 
 
@@ -145,23 +197,33 @@ def test_a_pause_does_not_shorten_a_cooldown_nor_a_servers_own_wait() -> None:
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW - 1)
     patient.fail(1, ServerError("x", retry_after=90))
-    patient.health.failed(RateLimited("x", retry_after=1))
+    patient.health.failed(RateLimited("x", retry_after=1), patient.clock.now)
     assert patient.health.delay() == 90
 
 
 def test_a_refusal_without_a_time_pauses_longer_each_time() -> None:
-    """Between a half and a whole second at first, twice that with each in a row, a minute at most."""
+    """Between a quarter and half a second at first, twice that with each in a row, a minute at most."""
     patient = Patient()
-    full = 1.0
+    full = FIRST_PAUSE_SECONDS
     for _ in range(10):
-        patient.health.failed(RateLimited("x"))
+        patient.fail(1, RateLimited("x"))
         wait = patient.health.delay()
         assert full / 2 <= wait <= full
         patient.pass_time(wait)
         full = min(2 * full, LONGEST_PAUSE_SECONDS)
     patient.health.answered()
-    patient.health.failed(RateLimited("x"))
-    assert patient.health.delay() <= 1
+    patient.fail(1, RateLimited("x"))
+    assert patient.health.delay() <= FIRST_PAUSE_SECONDS
+
+
+def test_refusals_of_one_round_trip_are_one_refusal() -> None:
+    """Fifty requests that were under way when the first was refused do not add up to a minute's pause."""
+    patient = Patient()
+    sent = patient.clock.now
+    patient.pass_time(0.2)
+    for _ in range(50):
+        patient.health.failed(RateLimited("x"), sent)
+    assert patient.health.delay() <= FIRST_PAUSE_SECONDS
 
 
 def test_a_throttled_probe_shows_that_it_is_well() -> None:
@@ -188,8 +250,8 @@ def test_out_is_for_good() -> None:
     patient.fail(1, Refused("HTTP 401"))
     patient.pass_time(1e6)
     patient.health.answered()
-    patient.health.failed(RateLimited("x", retry_after=0))
-    patient.health.failed(ServerError("x"))
+    patient.health.failed(RateLimited("x", retry_after=0), 0.0)
+    patient.health.failed(ServerError("x"), 0.0)
     assert (patient.health.state, patient.health.delay(), patient.health.reason) == (State.OUT, math.inf, "HTTP 401")
 
 

@@ -160,7 +160,9 @@ def test_a_lease_that_is_cancelled_counts_as_billed() -> None:
 
 
 def test_only_one_request_probes() -> None:
-    """After a cooldown, of ten requests that wait one is sent; when it is answered the others follow."""
+    """After a cooldown, of ten requests that wait one is sent; when it is answered the others follow, one by one and
+    then all.
+    """
 
     async def test() -> None:
         pool = pool_of(max_in_flight=10)
@@ -173,6 +175,8 @@ def test_only_one_request_probes() -> None:
         assert (pool.in_flight, pool.waiting, endpoint.health.state) == (1, 9, State.PROBING)
         pool.release(request(), endpoint, answer())
         await settle()
+        assert (pool.in_flight, pool.waiting) == (1, 8)
+        await asyncio.sleep(FIRST_COOLDOWN_SECONDS * 2)
         assert (pool.in_flight, pool.waiting) == (9, 0)
         await asyncio.gather(*waiters)
 
@@ -218,7 +222,7 @@ def test_a_row_prefers_an_endpoint_that_has_not_failed_it() -> None:
     async def test() -> None:
         pool = pool_of(2, max_in_flight=1)
         asked = request()
-        asked.avoid = 0
+        asked.avoid = 1 << 0
         assert (await pool.acquire(asked)).index == 1
         assert (await pool.acquire(asked)).index == 0
 

@@ -1,0 +1,123 @@
+"""How each provider counts what a request takes from its limits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from batch.clock import Clock
+from batch.dispatch.limiters import Count, Limiter, RequestPace, TokenPace, Window
+from batch.dispatch.request import Cost, Measure
+from schemas.endpoints import LimitsSpec, Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One provider's way of counting."""
+
+    tokens: Callable[[Cost], float]
+    """What a request takes from a limit on all tokens, when it arrives."""
+    refunds: bool
+    """Does what the answer did not use come back when it ends?"""
+    request_window: float | None = None
+    """Requests are counted in windows of so many seconds; `None`: continuously."""
+    token_window: float | None = None
+    """The same for tokens."""
+
+
+def _prompt_and_answer(cost: Cost) -> float:
+    return cost.input + cost.output
+
+
+def _the_larger(cost: Cost) -> float:
+    return max(cost.input, cost.output)
+
+
+PROFILES: dict[Provider, Profile] = {
+    # "The maximum of max_tokens and the estimated number of tokens", from OpenAI's guide on rate limits.
+    "openai": Profile(_the_larger, refunds=False),
+    # Input and output are estimated on arrival and corrected at the end.
+    "anthropic": Profile(_prompt_and_answer, refunds=True),
+    # Requests over 1 or 10 seconds: an even pace keeps to the former, a window to the latter. Tokens: an estimate
+    # that is not corrected, and is reset every minute.
+    "azure": Profile(_prompt_and_answer, refunds=False, request_window=10, token_window=60),
+    "generic": Profile(_prompt_and_answer, refunds=True),
+}
+
+
+def build_limiters(spec: LimitsSpec, provider: Provider, clock: Clock) -> list[Limiter]:
+    """The limiters of an endpoint but for its concurrency, all to be asked."""
+    profile = PROFILES[provider]
+    request_window = spec.window_seconds or profile.request_window
+    token_window = spec.window_seconds or profile.token_window
+    limiters: list[Limiter] = []
+    if spec.rpm is not None:
+        limiters += _requests(spec.rpm, spec.burst, request_window, clock)
+    if spec.tpm is not None:
+        limiters += _tokens(spec.tpm, profile, token_window, clock)
+    if spec.input_tpm is not None:
+        limiters.append(
+            TokenPace(spec.input_tpm, clock, measure="input", count=lambda c: c.input, refunds=profile.refunds)
+        )
+    if spec.output_tpm is not None:
+        limiters += _output(spec.output_tpm, profile, clock)
+    return limiters
+
+
+def told_limiter(measure: Measure, limit: float, provider: Provider, clock: Clock) -> Limiter:
+    """A limit that is not configured and that the server told us, per minute."""
+    profile = PROFILES[provider]
+    match measure:
+        case "requests":
+            return RequestPace(limit, None, clock)
+        case "tokens":
+            return TokenPace(limit, clock, count=profile.tokens, refunds=profile.refunds)
+        case "input":
+            return TokenPace(limit, clock, measure=measure, count=lambda c: c.input, refunds=profile.refunds)
+        case "output":
+            return TokenPace(limit, clock, measure=measure, count=lambda c: c.output, refunds=profile.refunds)
+        case _:
+            assert_never(measure)
+
+
+def _requests(rpm: float, burst: int | None, window: float | None, clock: Clock) -> list[Limiter]:
+    if window is None or burst is not None:
+        return [RequestPace(rpm, burst, clock)]
+    per_window = rpm * window / 60
+    if per_window < 1:
+        return [RequestPace(rpm, None, clock)]
+    # Evenly within the window too, as servers ask for, a little ahead of the limit so that only the window binds.
+    return [RequestPace(rpm * _AHEAD, max(1, int(per_window * _AT_ONCE)), clock), Window(per_window, window, clock)]
+
+
+# A pace above the window's makes up for late timers. What may go out at once is the same share of a window.
+_AHEAD = 1.05
+_AT_ONCE = 0.05
+
+
+def _tokens(tpm: float, profile: Profile, window: float | None, clock: Clock) -> list[Limiter]:
+    if window is not None:
+        return [
+            TokenPace(tpm * _AHEAD, clock, count=profile.tokens, refunds=False),
+            Window(tpm * window / 60, window, clock, measure="tokens", count=profile.tokens),
+        ]
+    if not profile.refunds:
+        return [TokenPace(tpm, clock, count=profile.tokens, refunds=False)]
+    return _refunded(tpm, profile.tokens, lambda c: c.input + c.expected, "tokens", clock)
+
+
+def _output(tpm: float, profile: Profile, clock: Clock) -> list[Limiter]:
+    if not profile.refunds:
+        return [TokenPace(tpm, clock, measure="output", count=lambda c: c.output, refunds=False)]
+    return _refunded(tpm, lambda c: c.output, lambda c: c.expected, "output", clock)
+
+
+def _refunded(tpm: float, reserved: Count, expected: Count, measure: Measure, clock: Clock) -> list[Limiter]:
+    """Two buckets: an even pace of what answers really use, and the server's own, which reserves the most.
+
+    With the server's alone, twice the limit would go out in the first minute; with the pace alone, long answers
+    under way would empty the server's.
+    """
+    return [
+        TokenPace(tpm, clock, measure=measure, count=expected),
+        TokenPace(tpm, clock, measure=measure, count=reserved, whole_minute=True),
+    ]
