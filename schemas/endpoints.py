@@ -9,6 +9,10 @@ from schemas.base import Spec
 
 Provider = Literal["openai", "anthropic", "azure", "generic"]
 
+# The least that common servers take by default (text-embeddings-inference; OpenAI takes 2,048, vLLM any number), and
+# what a request costs is spread so thin by then that more gains little.
+DEFAULT_MAX_INPUTS = 32
+
 
 class LimitsSpec(Spec):
     """What an endpoint allows. Held on our side: the server sees at most this."""
@@ -33,6 +37,9 @@ class LimitsSpec(Spec):
 
     window_seconds: Literal[1, 10, 60] | None = None
     """The server counts in windows of this length, which no limit overfills; left out: as the provider does."""
+
+    max_inputs: Annotated[int, Field(gt=0)] = DEFAULT_MAX_INPUTS
+    """Embedding rows that may travel in one request; 1: each alone. What the server refuses is found out."""
 
     @model_validator(mode="after")
     def _bursts_are_for_buckets(self) -> "LimitsSpec":

@@ -62,6 +62,8 @@ class Request:
     """When the attempt that is under way took its endpoint, on the loop's clock."""
     answers_seen: int = -1
     """Answers its pool had given when the row was last throttled."""
+    rows: "tuple[Request, ...]" = ()
+    """Rows that travel together in this request; empty: it is a row itself."""
     cost: Cost = field(init=False)
     """Taken from the limits by the next attempt."""
 

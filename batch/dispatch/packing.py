@@ -1,0 +1,219 @@
+"""Several embedding rows in one HTTP request, and an answer for each of them out of its one answer.
+
+Rows travel together if their bodies are equal but for `input`, and each has one input. To the pool a packed request is
+a request like any other, of one request and the sum of its tokens; intents, outcomes and attempts stay the rows' own.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
+
+import orjson
+
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.request import Completion, Request
+from batch.errors import BadAnswer
+from schemas.endpoints import LimitsSpec
+from schemas.openai_batch import EMBEDDINGS_URL
+
+# OpenAI takes 300,000 tokens in one request of embeddings; ours are partly estimates.
+_MOST_TOKENS = 200_000
+# The least that common servers take of a request's body is 2 MB (text-embeddings-inference).
+_MOST_BYTES = 1_500_000
+# Servers refuse at any time what exceeds the tokens that they let through at once, which is rarely less than this.
+_SECONDS_OF_TOKENS = 6.0
+# Limits are per minute: what is refused for longer than that, with nothing answered, is too large to ever pass.
+_THROTTLED_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A row that may travel with others."""
+
+    row: Request
+    input: bytes
+    """JSON of its one input."""
+    alike: tuple[type, bytes]
+    """Equal for rows that may share a request: a text or a list of tokens, and the JSON of all other parameters."""
+
+
+def piece_of(row: Request) -> Piece | None:
+    """The row as a piece of a larger request; `None` if it has to go alone."""
+    if row.url != EMBEDDINGS_URL:
+        return None
+    params = orjson.loads(row.body)
+    value = params.pop("input", None)
+    is_tokens = isinstance(value, list) and bool(value) and all(type(token) is int for token in value)
+    if not (isinstance(value, str) or is_tokens):
+        return None
+    return Piece(row, orjson.dumps(value), (type(value), orjson.dumps(params, option=orjson.OPT_SORT_KEYS)))
+
+
+def pack(pieces: Sequence[Piece]) -> Request:
+    """One request for pieces that are alike; of a single one, its row as it is."""
+    first = pieces[0].row
+    if len(pieces) == 1:
+        return first
+    params = pieces[0].alike[1]
+    rest = b"}" if params == b"{}" else b"," + params[1:]
+    avoid = 0
+    for piece in pieces:
+        avoid |= piece.row.avoid
+    return Request(
+        row=first.row,
+        shard=first.shard,
+        url=first.url,
+        body=b'{"input":[' + b",".join(piece.input for piece in pieces) + b"]" + rest,
+        prompt_tokens=sum(piece.row.prompt_tokens for piece in pieces),
+        max_tokens=None,
+        model=first.model,
+        avoid=avoid,
+        key=first.key,
+        rows=tuple(piece.row for piece in pieces),
+    )
+
+
+def halves(request: Request) -> Iterator[Request]:
+    """A packed request as two."""
+    pieces = [piece for row in request.rows if (piece := piece_of(row)) is not None]
+    middle = len(pieces) // 2
+    yield pack(pieces[:middle])
+    yield pack(pieces[middle:])
+
+
+def split(request: Request, completion: Completion) -> Sequence[Completion]:
+    """The answers of a packed request's rows, each as if it had been asked alone, in the order of the rows.
+
+    Usage is shared out by the rows' own counts of tokens, and adds up to the whole exactly.
+
+    Raises:
+        BadAnswer: it does not hold exactly one item for each input.
+    """
+    answer = orjson.loads(completion.raw)
+    items = answer["data"]
+    count = len(request.rows)
+    by_index = {item["index"]: item for item in items if isinstance(item, dict) and isinstance(item.get("index"), int)}
+    if len(items) != count or by_index.keys() != set(range(count)):
+        raise BadAnswer(f"{len(items)} embeddings came, not one for each of {count} inputs", status=200)
+    weights = [row.prompt_tokens for row in request.rows]
+    usage = _shares(answer.get("usage"), weights)
+    prompt_tokens = _shares(completion.prompt_tokens, weights)
+    completion_tokens = _shares(completion.completion_tokens, weights)
+    answers = []
+    for i in range(count):
+        own = {"data": [{**by_index[i], "index": 0}], "usage": usage[i]}
+        raw = orjson.dumps({key: own.get(key, value) for key, value in answer.items()})
+        answers.append(Completion(raw, prompt_tokens[i], completion_tokens[i]))
+    return answers
+
+
+def _shares(value: Any, weights: Sequence[int]) -> Sequence[Any]:
+    """What of `value` belongs to each weight: whole numbers are shared out exactly, also within objects."""
+    if isinstance(value, dict):
+        columns = [_shares(inner, weights) for inner in value.values()]
+        return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * len(weights)
+    if isinstance(value, int) and not isinstance(value, bool):
+        parts = weights if sum(weights) > 0 else [1] * len(weights)
+        total = sum(parts)
+        bounds = [value * upto // total for upto in accumulate(parts, initial=0)]
+        return [upper - lower for lower, upper in pairwise(bounds)]
+    return [value] * len(weights)
+
+
+class PackSize:
+    """How many inputs one endpoint takes in a request: what is configured, less where it turned out to be less.
+
+    A refusal may come from one bad input or from the number of inputs; only the halves tell. While they are under
+    way, new requests have half as many; if both are answered, that stays. Other trouble halves the number too, and
+    good answers double it again.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._allowed = most
+        self._in_question: list[int] = []
+        self._throttled_since: float | None = None
+
+    @property
+    def allowed(self) -> int:
+        """Inputs that the next request may have."""
+        return min((self._allowed, *(size // 2 for size in self._in_question)))
+
+    def answered(self, size: int) -> None:
+        """A request of so many inputs was answered."""
+        self._throttled_since = None
+        if size >= self._allowed:
+            self._allowed = min(self._most, 2 * size)
+
+    def failed(self, size: int) -> None:
+        """One failed by the endpoint's fault, perhaps since it was too much."""
+        self._allowed = max(1, min(self._allowed, size // 2))
+
+    def throttled(self, size: int, now: float) -> None:
+        """One was refused by a limit."""
+        if self._throttled_since is None:
+            self._throttled_since = now
+        elif now - self._throttled_since > _THROTTLED_SECONDS:
+            self._throttled_since = now
+            self.failed(size)
+
+    def refused(self, size: int) -> None:
+        """One of at least two inputs was refused as bad; its halves go out now."""
+        self._in_question.append(size)
+
+    def settled(self, size: int, *, too_large: bool) -> None:
+        """The halves of what was refused have ended; `too_large`: all of it was answered."""
+        self._in_question.remove(size)
+        if too_large:
+            self._most = min(self._most, size // 2)
+            self._allowed = min(self._allowed, self._most)
+
+
+class AtHand(Protocol):
+    """Where rows wait."""
+
+    def get_nowait(self) -> Request | None:
+        """The next row, if there is one now."""
+        ...
+
+    def put_back(self, request: Request) -> None:
+        """Give it out again."""
+        ...
+
+
+class Packer:
+    """Fills requests for one pool with the rows at hand."""
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._endpoints = endpoints
+        self.sizes = [PackSize(endpoint.spec.limits.max_inputs) for endpoint in endpoints]
+        """By the endpoint's index."""
+
+    def fill(self, row: Request, queue: AtHand) -> Request:
+        """The row with as many others as any endpoint of the pool takes at once; nothing is waited for."""
+        first = piece_of(row)
+        if first is None:
+            return row
+        usable = [endpoint for endpoint in self._endpoints if not endpoint.out]
+        most = min((self.sizes[endpoint.index].allowed for endpoint in usable), default=1)
+        tokens = min((_most_tokens(endpoint.spec.limits) for endpoint in usable), default=0.0) - row.prompt_tokens
+        size = _MOST_BYTES - len(row.body)
+        pieces = [first]
+        while len(pieces) < most and (other := queue.get_nowait()) is not None:
+            piece = piece_of(other)
+            tokens -= other.prompt_tokens
+            size -= len(other.body)
+            if piece is None or piece.alike != first.alike or tokens < 0 or size < 0:
+                queue.put_back(other)
+                break
+            pieces.append(piece)
+        return pack(pieces)
+
+
+def _most_tokens(limits: LimitsSpec) -> float:
+    """Tokens that a packed request may have."""
+    per_minute = min((tpm for tpm in (limits.tpm, limits.input_tpm) if tpm is not None), default=None)
+    if per_minute is None:
+        return _MOST_TOKENS
+    return min(_MOST_TOKENS, per_minute / 60 * min(_SECONDS_OF_TOKENS, limits.window_seconds or _SECONDS_OF_TOKENS))

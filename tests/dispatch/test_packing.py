@@ -1,0 +1,270 @@
+"""Embedding rows packed into requests, and their answers taken apart."""
+
+from collections import deque
+from random import Random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.packing import Packer, PackSize, halves, pack, piece_of, split
+from batch.dispatch.request import Completion, Request
+from batch.errors import BadAnswer
+from schemas.endpoints import EndpointSpec, LimitsSpec
+from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
+
+
+def embedding(
+    row: int, value: object = "text", *, tokens: int = 1, url: str = EMBEDDINGS_URL, **params: Any
+) -> Request:
+    return Request(row, 0, url, orjson.dumps({"input": value, **params}), tokens, None, "m")
+
+
+def packed(*rows: Request) -> Request:
+    return pack([piece for row in rows if (piece := piece_of(row)) is not None])
+
+
+def answer(*items: object, usage: object = None, **more: Any) -> Completion:
+    tokens = usage["prompt_tokens"] if isinstance(usage, dict) else None
+    told = {"object": "list", "data": items, "model": "m", **more} | ({"usage": usage} if usage is not None else {})
+    return Completion(orjson.dumps(told), tokens, None if tokens is None else 0)
+
+
+class Rows:
+    """Rows at hand."""
+
+    def __init__(self, *rows: Request) -> None:
+        self.left = deque(rows)
+
+    def get_nowait(self) -> Request | None:
+        return self.left.popleft() if self.left else None
+
+    def put_back(self, request: Request) -> None:
+        self.left.appendleft(request)
+
+
+def packer(*limits: dict[str, Any]) -> Packer:
+    specs = [EndpointSpec(url=f"http://e{i}/v1", limits=LimitsSpec(**each)) for i, each in enumerate(limits)]
+    return Packer([Endpoint(spec, "m", i, lambda: 0.0, Random(0)) for i, spec in enumerate(specs)])
+
+
+def numbers(request: Request) -> list[int]:
+    return [row.row for row in request.rows] or [request.row]
+
+
+def test_one_request_has_all_inputs_and_the_sum_of_tokens() -> None:
+    """The packed body is the rows' own with a list for `input`, whatever the order of their keys."""
+    other = Request(2, 0, EMBEDDINGS_URL, b'{"encoding_format":"base64","dimensions":4,"input":"b"}', 5, None, "m")
+    one = packed(embedding(1, "a", tokens=3, dimensions=4, encoding_format="base64"), other)
+    assert orjson.loads(one.body) == {"input": ["a", "b"], "dimensions": 4, "encoding_format": "base64"}
+    assert numbers(one) == [1, 2]
+    assert one.cost == (1, 8, 0, 0)
+
+
+def test_a_single_row_goes_as_it_is() -> None:
+    """A pack of one is the row itself."""
+    row = embedding(1)
+    assert packed(row) is row
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        embedding(0, ["two", "texts"]),
+        embedding(0, []),
+        embedding(0, [[1, 2]]),
+        embedding(0, [True]),
+        embedding(0, None),
+        embedding(0, url=CHAT_URL),
+    ],
+)
+def test_what_is_not_one_input_goes_alone(row: Request) -> None:
+    """Lists of inputs, odd inputs and other requests are left as they are."""
+    assert piece_of(row) is None
+    assert packer({}).fill(row, Rows(embedding(1))) is row
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        (embedding(0, "a"), embedding(1, "b"), True),
+        (embedding(0, [1, 2]), embedding(1, [3]), True),
+        (embedding(0, "a"), embedding(1, [1, 2]), False),
+        (embedding(0, "a", dimensions=4), embedding(1, "a", dimensions=8), False),
+        (embedding(0, "a", user="x"), embedding(1, "a"), False),
+    ],
+)
+def test_only_rows_alike_travel_together(one: Request, other: Request, together: bool) -> None:
+    """Bodies must be equal but for the input, and texts do not go with tokens; what does not fit stays in the queue."""
+    rows = Rows(other)
+    assert numbers(packer({}).fill(one, rows)) == ([0, 1] if together else [0])
+    assert list(rows.left) == ([] if together else [other])
+
+
+@pytest.mark.parametrize(
+    ("limits", "count"),
+    [
+        ([{}], 32),
+        ([{"max_inputs": 5}], 5),
+        ([{"max_inputs": 1}], 1),
+        ([{"max_inputs": 50}, {"max_inputs": 7}], 7),
+        ([{"max_inputs": 2048}], 100),
+        # 100 tokens a row: six seconds of 60,000 a minute, one second, and the fewer of two endpoints.
+        ([{"max_inputs": 2048, "tpm": 10_000}], 10),
+        ([{"max_inputs": 2048, "tpm": 10_000, "window_seconds": 1}], 1),
+        ([{"max_inputs": 2048, "input_tpm": 10_000}, {"input_tpm": 5_000}], 5),
+    ],
+)
+def test_a_pack_is_what_every_endpoint_takes(limits: list[dict[str, Any]], count: int) -> None:
+    """At most `max_inputs` of each endpoint of the pool, and at most what its token limit lets through at once."""
+    rows = Rows(*(embedding(i, tokens=100) for i in range(1, 100)))
+    assert numbers(packer(*limits).fill(embedding(0, tokens=100), rows)) == list(range(count))
+    assert len(rows.left) == 100 - count
+
+
+def test_bodies_stay_below_what_servers_take() -> None:
+    """Texts of 100 kB go by the dozen, not by the hundred."""
+    rows = Rows(*(embedding(i, "x" * 100_000) for i in range(1, 50)))
+    assert len(packer({"max_inputs": 50}).fill(embedding(0, "x" * 100_000), rows).body) < 1_600_000
+
+
+def test_halves_are_the_whole() -> None:
+    """In order, and down to the rows themselves."""
+    rows = [embedding(i, f"t{i}") for i in range(3)]
+    first, second = halves(packed(*rows))
+    assert first is rows[0]
+    assert numbers(second) == [1, 2]
+    assert orjson.loads(second.body) == {"input": ["t1", "t2"]}
+
+
+def test_each_row_gets_its_own_answer() -> None:
+    """By `index`, not by place; with index 0, and everything else as the server said it."""
+    one, two = split(
+        packed(embedding(0), embedding(1)),
+        answer({"index": 1, "embedding": "AAAA"}, {"index": 0, "embedding": [0.1, 1e-8]}, id="x"),
+    )
+    common = {"object": "list", "model": "m", "id": "x"}
+    assert orjson.loads(one.raw) == {**common, "data": [{"index": 0, "embedding": [0.1, 1e-8]}]}
+    assert orjson.loads(two.raw) == {**common, "data": [{"index": 0, "embedding": "AAAA"}]}
+    assert (one.prompt_tokens, one.completion_tokens) == (None, None)
+
+
+@given(
+    st.lists(st.integers(0, 10_000), min_size=2, max_size=40), st.integers(0, 10**6), st.none() | st.integers(0, 1000)
+)
+def test_usage_adds_up(weights: list[int], total: int, cached: int | None) -> None:
+    """Every count is shared out exactly, within one of each row's proportion, and rows' tokens are what usage says."""
+    usage = {"prompt_tokens": total, "total_tokens": total, "details": {"cached": cached}}
+    rows = packed(*(embedding(i, tokens=tokens) for i, tokens in enumerate(weights)))
+    parts = split(rows, answer(*({"index": i, "embedding": []} for i in range(len(weights))), usage=usage))
+    told = [orjson.loads(part.raw)["usage"] for part in parts]
+    assert [each["prompt_tokens"] for each in told] == [part.prompt_tokens for part in parts]
+    assert sum(each["prompt_tokens"] for each in told) == sum(each["total_tokens"] for each in told) == total
+    if cached is not None:
+        assert sum(each["details"]["cached"] for each in told) == cached
+    assert {part.completion_tokens for part in parts} == {0}
+    whole = sum(weights)
+    for weight, part in zip(weights, parts, strict=True):
+        assert part.prompt_tokens is not None
+        assert abs(part.prompt_tokens - (total * weight / whole if whole else total / len(weights))) < 1
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [{"index": 0}],
+        [{"index": 0}, {"index": 0}],
+        [{"index": 0}, {"index": 2}],
+        [{"index": 0}, {"index": 1}, {"index": 1}],
+        [{"index": 0}, {"index": [1]}],
+        [{"index": 0}, {}],
+        [{"index": 0}, "x"],
+    ],
+)
+def test_an_answer_must_have_one_item_for_each_input(items: list[object]) -> None:
+    """Too few, too many, the same twice or none that can be told apart are no answer to anybody."""
+    with pytest.raises(BadAnswer, match=r"not one for each of 2 inputs"):
+        split(packed(embedding(0), embedding(1)), answer(*items))
+
+
+def test_a_refusal_halves_until_it_is_settled() -> None:
+    """While halves are under way requests are smaller; one bad input changes nothing, too many inputs change it."""
+    size = PackSize(64)
+    size.refused(64)
+    size.refused(32)
+    assert size.allowed == 16
+    size.settled(32, too_large=False)
+    assert size.allowed == 32
+    size.settled(64, too_large=False)
+    assert size.allowed == 64
+    size.refused(64)
+    size.settled(64, too_large=True)
+    assert size.allowed == 32
+    size.answered(32)
+    assert size.allowed == 32
+
+
+def test_trouble_halves_and_answers_double() -> None:
+    """Down to one input, and up to what is allowed again."""
+    size = PackSize(8)
+    seen = []
+    for _ in range(4):
+        size.failed(size.allowed)
+        seen.append(size.allowed)
+    for _ in range(4):
+        size.answered(size.allowed)
+        seen.append(size.allowed)
+    assert seen == [4, 2, 1, 1, 2, 4, 8, 8]
+
+
+def test_throttling_says_nothing_for_a_minute() -> None:
+    """Only what is throttled for longer than the minute that limits are made of is too large to pass."""
+    size = PackSize(8)
+    for now in (0.0, 30.0, 60.0):
+        size.throttled(8, now)
+    assert size.allowed == 8
+    size.answered(8)
+    size.throttled(8, 70.0)
+    assert size.allowed == 8
+    size.throttled(8, 131.0)
+    assert size.allowed == 4
+
+
+@given(
+    limit=st.integers(1, 64),
+    bad=st.sets(st.integers(0, 199), max_size=5),
+)
+def test_the_server_decides_how_many(limit: int, bad: set[int]) -> None:
+    """Against a server of any batch limit, with bad rows among the good ones, exactly the bad ones are refused, and
+    the limit is found out once: only bad rows make it be looked for again.
+    """
+    filler = packer({"max_inputs": 64})
+    size = filler.sizes[0]
+    rows = Rows(*(embedding(i) for i in range(200)))
+    refused: set[int] = set()
+    oversized = 0
+
+    def send(request: Request) -> bool:
+        nonlocal oversized
+        sent = numbers(request)
+        if len(sent) <= limit and bad.isdisjoint(sent):
+            size.answered(len(sent))
+            return True
+        if len(sent) == 1:
+            refused.update(sent)
+            return False
+        oversized += len(sent) > limit
+        size.refused(len(sent))
+        answered = [send(half) for half in halves(request)]
+        too_large = all(answered)
+        size.settled(len(sent), too_large=too_large)
+        return too_large
+
+    while (row := rows.get_nowait()) is not None:
+        send(filler.fill(row, rows))
+    assert refused == bad
+    # To find it takes at most 63 refusals, if 64 inputs go down to one.
+    assert oversized <= 63 * (1 + len(bad))
