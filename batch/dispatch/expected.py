@@ -1,47 +1,58 @@
 """How long a row's answer will be, learned from the answers of rows like it."""
 
+import math
+
 from batch.dispatch.request import Completion, Cost, Request
 
-# Rows alike: the same `max_tokens`, and bodies within a factor of two. Averages follow about so many answers.
+Kind = tuple[int, int]
+"""Rows alike in what is known before they are sent: `max_tokens` (0: none), and the prompt's length by steps."""
+
+# Prompts a factor of 1.41 apart: finer kinds hold too few rows to be counted.
+_STEPS_PER_DOUBLING = 2
+# Averages follow about so many answers.
 _MEMORY = 200
 # Until a kind of row has given so many answers, its `max_tokens` stands.
 _ENOUGH = 8
+_BYTES_PER_TOKEN = 4
+# Reading a token takes an endpoint about a hundredth of the time that writing one does.
+_PROMPT_TOKEN = 0.01
+
+
+def kind_of(request: Request) -> Kind:
+    """The kind of a row."""
+    size = request.prompt_tokens or len(request.body) // _BYTES_PER_TOKEN
+    return request.max_tokens or 0, round(_STEPS_PER_DOUBLING * math.log2(max(1, size)))
 
 
 class ExpectedTokens:
     """A mean per kind of row; what it says is an expectation, never a bound."""
 
     def __init__(self) -> None:
-        self._means: dict[tuple[int | None, int], list[float]] = {}
+        self._means: dict[Kind, list[float]] = {}
 
     def cost(self, request: Request) -> Cost:
         """What the row's next attempt is to take from the limits."""
-        output = request.max_tokens or 0
-        return Cost(1, request.prompt_tokens, output, int(self._mean(request, output)))
+        return Cost(1, request.prompt_tokens, request.max_tokens or 0, round(self._mean(kind_of(request))))
+
+    def cost_of(self, kind: Kind) -> Cost:
+        """The same, of a typical row of this kind."""
+        most, step = kind
+        return Cost(1, round(2 ** (step / _STEPS_PER_DOUBLING)), most, round(self._mean(kind)))
 
     def work(self, request: Request) -> float:
         """How long the row is expected to take, compared with others of its lane: answer tokens, then the prompt's."""
-        size = request.prompt_tokens or len(request.body) / _BYTES_PER_TOKEN
-        return self._mean(request, float(request.max_tokens or 0)) + size * _PROMPT_TOKEN
+        kind = kind_of(request)
+        return self._mean(kind) + _PROMPT_TOKEN * self.cost_of(kind).input
 
     def learn(self, request: Request, completion: Completion) -> None:
         """An answer came."""
         tokens = completion.completion_tokens
         if tokens is None:
             return
-        known = self._means.setdefault(_kind(request), [0.0, 0.0])
+        known = self._means.setdefault(kind_of(request), [0.0, 0.0])
         known[0] = min(known[0] + 1, _MEMORY)
         known[1] += (tokens - known[1]) / known[0]
 
-    def _mean(self, request: Request, otherwise: float) -> float:
-        known = self._means.get(_kind(request))
-        return otherwise if known is None or known[0] < _ENOUGH else known[1]
-
-
-_BYTES_PER_TOKEN = 4
-# Reading a token takes an endpoint about a hundredth of the time that writing one does.
-_PROMPT_TOKEN = 0.01
-
-
-def _kind(request: Request) -> tuple[int | None, int]:
-    return request.max_tokens, len(request.body).bit_length()
+    def _mean(self, kind: Kind) -> float:
+        known = self._means.get(kind)
+        return float(kind[0]) if known is None or known[0] < _ENOUGH else known[1]

@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from batch.dispatch.expected import ExpectedTokens
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.expected import ExpectedTokens, kind_of
+from batch.dispatch.fit import Fit
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolUnreachable
 from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Completion, Request
@@ -15,9 +17,11 @@ from batch.dispatch.work import Journal
 from batch.errors import DispatchError
 from schemas.results import ErrorInfo, Status
 
-# Rows to look ahead for long ones, for each that may be under way: what the slots answer while the longest runs.
-_AHEAD_PER_SLOT = 16
-_LEAST_AHEAD = 512
+# Rows to look ahead for long ones, for each that may be under way: what a slot answers while the longest runs.
+_AHEAD_PER_SLOT = 64
+_LEAST_AHEAD, _MOST_AHEAD = 1024, 8192
+# With fewer rows at hand for each that may be under way, the longest go first, whichever endpoint they suit.
+_FIT_PER_SLOT = 4
 
 
 class Floor(Protocol):
@@ -43,15 +47,27 @@ class Lane:
     """
 
     def __init__(
-        self, model: str, pool: EndpointPool, transports: Sequence[Transport], rule: RetryRule, floor: Floor
+        self,
+        model: str,
+        pool: EndpointPool,
+        transports: Sequence[Transport],
+        rule: RetryRule,
+        floor: Floor,
+        *,
+        choosy: bool = False,
     ) -> None:
+        """
+        Args:
+            choosy: each endpoint takes the rows at hand that suit it; else first come, first served.
+        """
         self.model = model
         self.pool = pool
         self.queue = RowQueue(
             self._refill,
-            ahead=lambda: max(_LEAST_AHEAD, _AHEAD_PER_SLOT * pool.allowed),
+            ahead=lambda: min(_MOST_AHEAD, max(_LEAST_AHEAD, _AHEAD_PER_SLOT * pool.allowed)),
             work=lambda request: self._expected.work(request),
             retries=RetryBudget(asyncio.get_running_loop().time),
+            kind=kind_of if choosy else None,
         )
         self.stalled: str | None = None
         self.open = 0
@@ -64,6 +80,9 @@ class Lane:
         self._batches: deque[Iterator[Sequence[Request]]] = deque()
         self._loop = asyncio.get_running_loop()
         self._expected = ExpectedTokens()
+        self._fit = Fit(pool.endpoints, self._expected.cost_of) if choosy else None
+        if choosy:
+            pool.better = self._better
         self._workers: asyncio.TaskGroup | None = None
         self._working = self._free = 0
 
@@ -118,6 +137,7 @@ class Lane:
         try:
             async with self.pool.lease(request) as lease:
                 self._leased()
+                request = lease.request
                 try:
                     endpoint = lease.endpoint
                     request.sent += 1
@@ -131,7 +151,7 @@ class Lane:
         except DispatchError as error:
             self._failed(request, endpoint.index, error, self._loop.time() - request.started)
         else:
-            self._expected.learn(request, completion)
+            self._learn(request, completion, endpoint, latency)
             self._end(request, "ok", endpoint=endpoint.index, latency=latency, completion=completion)
 
     def _failed(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> None:
@@ -150,6 +170,25 @@ class Lane:
             self._end(request, "failed", endpoint=endpoint, latency=latency, error=info, response=error.body)
         else:
             self.queue.put_back(request, delay, retry=error.blame == "endpoint" and error.reached)
+
+    def _better(self, request: Request, endpoint: Endpoint) -> Request:
+        """Of the rows at hand, the one that `endpoint` should take in place of `request`."""
+        fit = self._fit
+        assert fit is not None
+        least = _FIT_PER_SLOT * self.pool.allowed
+        other = self.queue.exchange(request, lambda counts: fit.choose(endpoint, counts, self._loop.time()), least)
+        if other is request:
+            return request
+        other.cost = self._expected.cost(other)
+        if endpoint.can_take(other.cost):
+            return other
+        self.queue.undo_exchange(request, other)
+        return request
+
+    def _learn(self, request: Request, completion: Completion, endpoint: Endpoint, latency: float) -> None:
+        self._expected.learn(request, completion)
+        if self._fit is not None and completion.completion_tokens is not None:
+            self._fit.learn(endpoint, completion.completion_tokens, latency)
 
     def _throttles_all(self, request: Request) -> bool:
         """Has nobody been answered since the row was last throttled? Then that says nothing about the row."""

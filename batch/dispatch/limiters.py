@@ -17,9 +17,10 @@ _ROUNDING_MARGIN = 1 + 1e-7
 _CATCH_UP_SECONDS = 0.05
 _CATCH_UP_FROM_RPM = 150
 
-# Share of a token limit that may be taken at once; the pace is lowered by as much, so that no minute holds more than
-# the limit.
-_TOKEN_BURST = 1 / 100
+# Tokens that may be taken at once: so many seconds of the limit, or rows of different lengths and a second limit on
+# requests would leave some unused. No minute holds more than the limit all the same: minutes are summed up by slots.
+_TOKEN_BURST_SECONDS = 3.0
+_SLOT_SECONDS = 0.25
 
 # How much two requests may come closer together on their way. A window is kept longer by this.
 _JITTER_SECONDS = 0.012
@@ -36,6 +37,9 @@ class Limiter(Protocol):
     measure: Measure
     """What it counts, so that the server's own word about it finds it."""
 
+    may_owe: bool
+    """May an attempt that is larger than what there is go out, if those after it wait for longer?"""
+
     def delay(self, cost: Cost) -> float:
         """Seconds until an attempt of this cost may start; 0.0 is now, infinity is when another one ends."""
         ...
@@ -46,6 +50,10 @@ class Limiter(Protocol):
 
     def settle(self, taken: Cost, used: Cost) -> None:
         """The attempt ended: what it really used may differ from what it took."""
+        ...
+
+    def seconds(self, cost: Cost) -> float:
+        """Seconds of the limit's rate that an attempt of this cost takes."""
         ...
 
     def correct(self, said: Allowance, since: Cost, age: float) -> None:
@@ -68,6 +76,7 @@ class RequestPace:
     """
 
     measure: Measure = "requests"
+    may_owe = False
 
     def __init__(self, rpm: float, burst: int | None, clock: Clock) -> None:
         self._rpm = rpm
@@ -93,6 +102,9 @@ class RequestPace:
     def settle(self, taken: Cost, used: Cost) -> None:
         """A request counts from its start, whatever became of it."""
 
+    def seconds(self, cost: Cost) -> float:
+        return self.interval * cost.requests
+
     def correct(self, said: Allowance, since: Cost, age: float) -> None:
         """Only ever slower than configured: what others take from the same limit is not ours to use."""
         if said.limit is not None and said.limit > 0:
@@ -105,9 +117,11 @@ class RequestPace:
 class TokenPace:
     """Tokens per minute by a token bucket, reserved before sending and, where `refunds` is set, corrected after.
 
-    A request larger than the bucket waits until it is full and leaves it in debt, so it goes out, and those after it
-    pay.
+    No minute holds more than the limit, whatever the bucket has saved. A request larger than the bucket waits until
+    it is full and leaves it in debt, so it goes out, and those after it pay.
     """
+
+    may_owe = True
 
     def __init__(
         self,
@@ -117,57 +131,160 @@ class TokenPace:
         measure: Measure = "tokens",
         count: Count = lambda cost: cost.input + cost.expected,
         refunds: bool = True,
-        whole_minute: bool = False,
     ) -> None:
         """
         Args:
             count: what a request takes.
             refunds: is what it did not use given back?
-            whole_minute: a bucket that holds a minute's tokens, as servers have it; else one that is all but even.
         """
         self.measure: Measure = measure
-        self._tpm = tpm
+        self._tpm = self._limit = tpm
         self._count = count
         self._refunds = refunds
-        self._burst = 1.0 if whole_minute else _TOKEN_BURST
-        self._lowered = 0.0 if whole_minute else _TOKEN_BURST
         self._clock = clock
-        self._as_of = clock()
-        self.capacity = self.rate = 0.0
-        self._pace(tpm)
-        self._level = self.capacity
-
-    def _pace(self, tpm: float) -> None:
-        self.capacity = tpm * self._burst
-        self.rate = tpm * (1 - self._lowered) / 60
+        self._bucket = _Bucket(tpm * _TOKEN_BURST_SECONDS / 60, tpm / 60, clock())
+        self._minute = _Minute()
 
     def delay(self, cost: Cost) -> float:
-        self._refill()
-        needed = min(float(self._count(cost)), self.capacity)
-        wait = (needed - self._level) / self.rate
+        now = self._clock()
+        needed = self._count(cost)
+        wait = max(self._bucket.delay(needed, now), self._minute.delay(self._limit - needed, now))
         return wait if wait > _ROUNDING_SECONDS else 0.0
 
     def take(self, cost: Cost) -> None:
-        self._refill()
-        self._level -= self._count(cost)
+        self._add(self._count(cost))
 
     def settle(self, taken: Cost, used: Cost) -> None:
         if self._refunds:
-            self._refill()
-            self._level = min(self.capacity, self._level + self._count(taken) - self._count(used))
+            self._add(self._count(used) - self._count(taken))
+
+    def seconds(self, cost: Cost) -> float:
+        return self._count(cost) / self._bucket.rate
 
     def correct(self, said: Allowance, since: Cost, age: float) -> None:
-        self._refill()
-        if said.limit is not None and said.limit > 0:
-            self._pace(min(self._tpm, said.limit))
-        if said.remaining is not None:
-            left = max(said.remaining, said.remaining + age * self.rate - self._count(since))
-            self._level = min(self._level, left, self.capacity)
-
-    def _refill(self) -> None:
         now = self._clock()
+        if said.limit is not None and said.limit > 0:
+            self._limit = min(self._tpm, said.limit)
+            self._bucket.change(self._limit * _TOKEN_BURST_SECONDS / 60, self._limit / 60, now)
+        if said.remaining is not None:
+            self._bucket.clamp(said.remaining, self._count(since), age, now)
+
+    def _add(self, tokens: float) -> None:
+        now = self._clock()
+        self._bucket.take(tokens, now)
+        self._minute.add(tokens, now)
+
+
+class TokenReserve:
+    """The bucket of a server that holds a minute's tokens, reserves the most an answer may have, and refunds.
+
+    It bounds what is under way rather than the rate: many long answers at once would empty it.
+    """
+
+    may_owe = False
+
+    def __init__(self, tpm: float, clock: Clock, *, measure: Measure, count: Count) -> None:
+        self.measure: Measure = measure
+        self._tpm = tpm
+        self._count = count
+        self._clock = clock
+        self._bucket = _Bucket(tpm, tpm / 60, clock())
+
+    def delay(self, cost: Cost) -> float:
+        wait = self._bucket.delay(self._count(cost), self._clock())
+        return wait if wait > _ROUNDING_SECONDS else 0.0
+
+    def take(self, cost: Cost) -> None:
+        self._bucket.take(self._count(cost), self._clock())
+
+    def settle(self, taken: Cost, used: Cost) -> None:
+        self._bucket.take(self._count(used) - self._count(taken), self._clock())
+
+    def seconds(self, cost: Cost) -> float:
+        return 0.0
+
+    def correct(self, said: Allowance, since: Cost, age: float) -> None:
+        now = self._clock()
+        if said.limit is not None and said.limit > 0:
+            limit = min(self._tpm, said.limit)
+            self._bucket.change(limit, limit / 60, now)
+        if said.remaining is not None:
+            self._bucket.clamp(said.remaining, self._count(since), age, now)
+
+
+class _Bucket:
+    """A token bucket that may be in debt."""
+
+    def __init__(self, capacity: float, rate: float, now: float) -> None:
+        self.capacity = self._level = capacity
+        self.rate = rate
+        self._as_of = now
+
+    def delay(self, amount: float, now: float) -> float:
+        """Seconds until it holds the amount, or is full."""
+        self._refill(now)
+        return (min(amount, self.capacity) - self._level) / self.rate
+
+    def take(self, amount: float, now: float) -> None:
+        """Take it, or give it back where it is negative."""
+        self._refill(now)
+        self._level = min(self.capacity, self._level - amount)
+
+    def change(self, capacity: float, rate: float, now: float) -> None:
+        """Hold and refill something else from now on."""
+        self._refill(now)
+        self.capacity, self.rate = capacity, rate
+        self._level = min(self._level, capacity)
+
+    def clamp(self, remaining: float, since: float, age: float, now: float) -> None:
+        """The server had so much left, in an answer whose request is so old; `since` was taken after that one.
+
+        Where the answer was written when it began, the server has refilled since, and has counted what was taken
+        since; where it was written at its end, neither. The kinder reading counts: it cannot be below the truth.
+        """
+        self._refill(now)
+        self._level = min(self._level, max(remaining, remaining + age * self.rate - since))
+
+    def _refill(self, now: float) -> None:
         self._level = min(self.capacity, self._level + (now - self._as_of) * self.rate)
         self._as_of = now
+
+
+class _Minute:
+    """What was taken in the last minute, by slots of a quarter of a second."""
+
+    def __init__(self) -> None:
+        self._slots: deque[list[float]] = deque()
+        self._sum = 0.0
+
+    def delay(self, room: float, now: float) -> float:
+        """Seconds until no more than `room` was taken in the minute before; at once where nothing was."""
+        self._forget(now)
+        excess = self._sum - max(0.0, room)
+        if excess <= 0:
+            return 0.0
+        until = now
+        for ends, amount in self._slots:
+            excess -= amount
+            until = ends
+            if excess <= 0:
+                break
+        return until - now
+
+    def add(self, amount: float, now: float) -> None:
+        """Taken now, or given back."""
+        ends = (math.floor(now / _SLOT_SECONDS) + 1) * _SLOT_SECONDS + 60.0
+        if self._slots and self._slots[-1][0] == ends:
+            self._slots[-1][1] += amount
+        else:
+            self._slots.append([ends, amount])
+        self._sum += amount
+
+    def _forget(self, now: float) -> None:
+        while self._slots and self._slots[0][0] <= now + _ROUNDING_SECONDS:
+            self._sum -= self._slots.popleft()[1]
+        if not self._slots:
+            self._sum = 0.0
 
 
 class Window:
@@ -176,6 +293,8 @@ class Window:
     What two requests may come closer together on their way is kept as a reserve, so that a server that counts from
     their arrival agrees. A cost beyond the limit goes out alone.
     """
+
+    may_owe = False
 
     def __init__(
         self,
@@ -187,7 +306,7 @@ class Window:
         count: Count = lambda cost: cost.requests,
     ) -> None:
         self.measure: Measure = measure
-        self.seconds = seconds + min(_JITTER_SECONDS, _MOST_JITTER * seconds)
+        self.seconds_long = seconds + min(_JITTER_SECONDS, _MOST_JITTER * seconds)
         # What is left of a fraction is never reached: 1.5 requests a window are one.
         self._most = self._limit = max(1.0, math.floor(limit + 1e-9))
         self._per_minute = limit * 60 / seconds
@@ -212,11 +331,14 @@ class Window:
 
     def take(self, cost: Cost) -> None:
         amount = self._count(cost)
-        self._taken.append((self._clock() + self.seconds, amount))
+        self._taken.append((self._clock() + self.seconds_long, amount))
         self._sum += amount
 
     def settle(self, taken: Cost, used: Cost) -> None:
         """Nothing comes back before the window ends."""
+
+    def seconds(self, cost: Cost) -> float:
+        return self._count(cost) / self._limit * self.seconds_long
 
     def correct(self, said: Allowance, since: Cost, age: float) -> None:
         if said.limit is not None and said.limit > 0:

@@ -44,7 +44,7 @@ class Pricing:
 @dataclass(slots=True, eq=False)
 class _Waiter:
     request: Request
-    future: asyncio.Future[Endpoint]
+    future: asyncio.Future[tuple[Endpoint, Request]]
 
 
 class EndpointPool:
@@ -64,7 +64,12 @@ class EndpointPool:
         give_up_seconds: float,
         budget: Budget | None = None,
         pricing: Pricing | None = None,
+        better: Callable[[Request, Endpoint], Request] | None = None,
     ) -> None:
+        """
+        Args:
+            better: may put another row in the place of the one that is about to get this endpoint.
+        """
         self.model = model
         self.endpoints = tuple(endpoints)
         self._balancer = balancer
@@ -74,6 +79,7 @@ class EndpointPool:
         self._timer: asyncio.TimerHandle | None = None
         self.budget = budget
         self.pricing = pricing
+        self.better = better
         if budget is not None:
             budget.on_release(self._serve)
 
@@ -114,12 +120,12 @@ class EndpointPool:
         """
         return Lease(self, request)
 
-    async def acquire(self, request: Request) -> Endpoint:
-        """Wait for an endpoint and take it. Cancelled while waiting, nothing is held."""
+    async def acquire(self, request: Request) -> tuple[Endpoint, Request]:
+        """Wait for an endpoint and take it, for this row or a better one. Cancelled while waiting, nothing is held."""
         if not self._waiters:
-            endpoint = self._try(request)
-            if endpoint is not None:
-                return endpoint
+            taken = self._try(request)
+            if taken is not None:
+                return taken
             # Who waits alone is next looked at when an endpoint is due again, and would knock for ever.
             self._look_for_life()
         waiter = _Waiter(request, self._loop.create_future())
@@ -130,7 +136,8 @@ class EndpointPool:
         except asyncio.CancelledError:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 # Served and cancelled within one turn of the loop: the endpoint was taken in vain.
-                waiter.future.result().abandoned(request)
+                endpoint, request = waiter.future.result()
+                endpoint.abandoned(request)
                 self._unreserve(request)
             elif waiter in self._waiters:
                 self._waiters.remove(waiter)
@@ -154,7 +161,7 @@ class EndpointPool:
         if self._waiters:
             self._serve()
 
-    def _try(self, request: Request) -> Endpoint | None:
+    def _try(self, request: Request) -> tuple[Endpoint, Request] | None:
         """Filter, pick, take; `None` if nothing can be taken now. Raises what `lease` promises."""
         cost = request.cost
         ready = [e for e in self.endpoints if e.delay(cost) <= 0.0]
@@ -167,10 +174,12 @@ class EndpointPool:
         if request.avoid and len(ready) > 1:
             ready = [e for e in ready if not request.avoid >> e.index & 1] or ready
         endpoint = self._balancer.pick(request, ready) if len(ready) > 1 else ready[0]
+        if self.better is not None:
+            request = self.better(request, endpoint)
         endpoint.start(request)
         if self.budget is not None:
             self.budget.reserve(self._bound(request))
-        return endpoint
+        return endpoint, request
 
     def _serve(self) -> None:
         """Give endpoints to waiters, first come first served, as far as they go."""
@@ -180,14 +189,14 @@ class EndpointPool:
                 self._waiters.popleft()
                 continue
             try:
-                endpoint = self._try(waiter.request)
-                if endpoint is None:
+                taken = self._try(waiter.request)
+                if taken is None:
                     self._look_for_life()
                     break
             except BatchRouterError as error:
                 waiter.future.set_exception(error)
             else:
-                waiter.future.set_result(endpoint)
+                waiter.future.set_result(taken)
             self._waiters.popleft()
         self._arm()
 
@@ -249,13 +258,15 @@ class EndpointPool:
 class Lease:
     """An endpoint held for one attempt. Say `completed` before leaving; a DispatchError is seen on the way out."""
 
-    __slots__ = ("_ended", "_pool", "_request", "endpoint")
+    __slots__ = ("_ended", "_pool", "endpoint", "request")
 
     endpoint: Endpoint
+    request: Request
+    """The row to send: the one it was asked for, or one that suits the endpoint better."""
 
     def __init__(self, pool: EndpointPool, request: Request) -> None:
         self._pool = pool
-        self._request = request
+        self.request = request
         self._ended: Completion | None = None
 
     def completed(self, completion: Completion) -> None:
@@ -263,11 +274,11 @@ class Lease:
         self._ended = completion
 
     async def __aenter__(self) -> "Lease":
-        self.endpoint = await self._pool.acquire(self._request)
+        self.endpoint, self.request = await self._pool.acquire(self.request)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ended = error if isinstance(error, DispatchError) else self._ended
-        self._pool.release(self._request, self.endpoint, ended)
+        self._pool.release(self.request, self.endpoint, ended)

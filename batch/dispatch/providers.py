@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from batch.clock import Clock
-from batch.dispatch.limiters import Count, Limiter, RequestPace, TokenPace, Window
+from batch.dispatch.limiters import Count, Limiter, RequestPace, TokenPace, TokenReserve, Window
 from batch.dispatch.request import Cost, Measure
 from schemas.endpoints import LimitsSpec, Provider
 
@@ -119,5 +119,5 @@ def _refunded(tpm: float, reserved: Count, expected: Count, measure: Measure, cl
     """
     return [
         TokenPace(tpm, clock, measure=measure, count=expected),
-        TokenPace(tpm, clock, measure=measure, count=reserved, whole_minute=True),
+        TokenReserve(tpm, clock, measure=measure, count=reserved),
     ]

@@ -3,10 +3,15 @@
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from batch.dispatch.at_hand import RowsAtHand
+from batch.dispatch.expected import Kind
 from batch.dispatch.request import Request
 from batch.dispatch.retry import RetryBudget
+
+# Rows at hand take about so much memory at most, and a batch.
+_MOST_BYTES = 32 << 20
 
 
 class RowQueue:
@@ -24,6 +29,7 @@ class RowQueue:
         ahead: Callable[[], int],
         work: Callable[[Request], float],
         retries: RetryBudget,
+        kind: Callable[[Request], Kind] | None = None,
     ) -> None:
         """
         Args:
@@ -31,14 +37,16 @@ class RowQueue:
             ahead: fresh rows to have at hand, so that long ones among the last are seen in time.
             work: how long a row is expected to take.
             retries: who may go out again.
+            kind: needed for `exchange`.
         """
         self._refill = refill
         self._ahead = ahead
         self._work = work
         self._retries = retries
         self._loop = asyncio.get_running_loop()
-        self._fresh: deque[Request] = deque()
+        self._fresh = RowsAtHand(kind)
         self._more = True
+        self._most_rows = 1
         self._returned: deque[Request] = deque()
         self._again: deque[Request] = deque()
         self._delayed: list[tuple[float, int, Request]] = []
@@ -55,6 +63,25 @@ class RowQueue:
                 return row
             await self._wait()
         return None
+
+    def exchange(self, request: Request, choose: Callable[[Mapping[Kind, int]], Kind | None], least: int) -> Request:
+        """A fresh row of the kind that `choose` prefers among those at hand; `request` takes its place at the head.
+
+        Not where fewer than `least` are at hand: then the longest go first.
+        """
+        if request.sent or request.avoid or len(self._fresh) < least:
+            return request
+        kind = choose(self._fresh.counts)
+        other = self._fresh.pop_kind(kind) if kind is not None else None
+        if other is None:
+            return request
+        self._fresh.put_first(request)
+        return other
+
+    def undo_exchange(self, request: Request, other: Request) -> None:
+        """`request` is sent after all, and `other` is the next to be given out."""
+        self._fresh.pop()
+        self._fresh.put_first(other)
 
     def put_back(self, request: Request, delay: float = 0.0, *, retry: bool = False) -> None:
         """Give `request` out again, not before `delay` seconds from now; `retry`: it counts against the budget."""
@@ -98,19 +125,21 @@ class RowQueue:
                 return self._again.popleft()
         if self._more:
             self._read_ahead()
-        if self._fresh:
+        row = self._fresh.pop()
+        if row is not None:
             self._retries.earn()
-            return self._fresh.popleft()
-        return None
+        return row
 
     def _read_ahead(self) -> None:
         ahead = self._ahead()
-        while self._more and len(self._fresh) < ahead:
+        while self._more and len(self._fresh) < min(ahead, self._most_rows):
             rows = self._refill()
             self._fresh.extend(rows)
             self._more = bool(rows)
+            if rows:
+                self._most_rows = max(1, _MOST_BYTES * len(rows) // sum(len(row.body) for row in rows))
         if not self._more:
-            self._fresh = deque(sorted(self._fresh, key=self._work, reverse=True))
+            self._fresh.sort(self._work)
 
     async def _wait(self) -> None:
         self._arm()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dispatch.limiters import Concurrency, RequestPace, TokenPace, Window
+from batch.dispatch.limiters import Concurrency, RequestPace, TokenPace, TokenReserve, Window
 from batch.dispatch.providers import build_limiters
 from batch.dispatch.request import NOTHING as NO_COST
 from batch.dispatch.request import Allowance, Cost
@@ -217,7 +217,7 @@ def test_the_servers_word_slows_us_down_at_once_and_never_speeds_us_up() -> None
 def test_an_old_header_is_read_with_its_age() -> None:
     """A server that wrote `remaining: 0` when a ten-second answer began has refilled since, but for what was sent."""
     clock = HandClock()
-    pace = TokenPace(60_000, clock, whole_minute=True)
+    pace = TokenReserve(60_000, clock, measure="tokens", count=lambda cost: cost.input)
     pace.correct(Allowance("tokens", 60_000, 0, None), Cost(4, 4000, 0, 0), age=10.0)
     assert pace.delay(Cost(1, 6000, 0, 0)) == pytest.approx(0.0)
     assert pace.delay(Cost(1, 7000, 0, 0)) == pytest.approx(1.0)

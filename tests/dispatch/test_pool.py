@@ -99,7 +99,7 @@ def test_a_waiter_that_is_cancelled_holds_nothing_and_blocks_nobody() -> None:
 
     async def test() -> None:
         pool = pool_of(max_in_flight=1)
-        first = await pool.acquire(request(0))
+        first = (await pool.acquire(request(0)))[0]
         waiters = [asyncio.create_task(pool.acquire(request(row))) for row in (1, 2, 3)]
         await settle()
         assert pool.waiting == 3
@@ -108,7 +108,7 @@ def test_a_waiter_that_is_cancelled_holds_nothing_and_blocks_nobody() -> None:
         await settle()
         assert pool.waiting == 1
         pool.release(request(0), first, answer())
-        endpoint = await waiters[2]
+        endpoint, _ = await waiters[2]
         pool.release(request(3), endpoint, answer())
         assert_nothing_is_held(pool)
 
@@ -121,12 +121,12 @@ def test_a_waiter_cancelled_in_the_very_turn_it_is_served_gives_it_on() -> None:
     async def test() -> None:
         pool = pool_of(max_in_flight=1, budget=Budget(Decimal(10)))
         asked = request(0)
-        first = await pool.acquire(asked)
+        first = (await pool.acquire(asked))[0]
         second, third = (asyncio.create_task(pool.acquire(request(row))) for row in (1, 2))
         await settle()
         pool.release(asked, first, answer())
         second.cancel()
-        endpoint = await third
+        endpoint, _ = await third
         assert second.cancelled() or (await asyncio.gather(second, return_exceptions=True))
         assert pool.in_flight == 1
         pool.release(request(2), endpoint, answer())
@@ -166,7 +166,7 @@ def test_only_one_request_probes() -> None:
 
     async def test() -> None:
         pool = pool_of(max_in_flight=10)
-        endpoint = await pool.acquire(request())
+        endpoint = (await pool.acquire(request()))[0]
         pool.release(request(), endpoint, NotConnected("x"))
         waiters = [asyncio.create_task(pool.acquire(request(row))) for row in range(10)]
         await asyncio.sleep(FIRST_COOLDOWN_SECONDS * 0.9)
@@ -188,15 +188,15 @@ def test_a_cancelled_probe_lets_the_next_one_probe() -> None:
 
     async def test() -> None:
         pool = pool_of(max_in_flight=10)
-        endpoint = await pool.acquire(request())
+        endpoint = (await pool.acquire(request()))[0]
         pool.release(request(), endpoint, NotConnected("x"))
         await asyncio.sleep(FIRST_COOLDOWN_SECONDS)
-        probe = await pool.acquire(request())
+        probe = (await pool.acquire(request()))[0]
         waiter = asyncio.create_task(pool.acquire(request(1)))
         await settle()
         assert not waiter.done()
         pool.release(request(), probe, None)
-        assert await waiter is endpoint
+        assert (await waiter)[0] is endpoint
 
     in_loop(test)
 
@@ -206,7 +206,7 @@ def test_a_pause_is_kept_to_its_end() -> None:
 
     async def test() -> None:
         pool = pool_of(max_in_flight=10)
-        leases = [await pool.acquire(request(row)) for row in range(2)]
+        leases = [(await pool.acquire(request(row)))[0] for row in range(2)]
         start = asyncio.get_running_loop().time()
         pool.release(request(0), leases[0], RateLimited("x", retry_after=30))
         pool.release(request(1), leases[1], RateLimited("x", retry_after=1))
@@ -223,8 +223,8 @@ def test_a_row_prefers_an_endpoint_that_has_not_failed_it() -> None:
         pool = pool_of(2, max_in_flight=1)
         asked = request()
         asked.avoid = 1 << 0
-        assert (await pool.acquire(asked)).index == 1
-        assert (await pool.acquire(asked)).index == 0
+        assert (await pool.acquire(asked))[0].index == 1
+        assert (await pool.acquire(asked))[0].index == 0
 
     in_loop(test)
 
@@ -234,7 +234,7 @@ def test_a_pool_whose_endpoints_all_refuse_says_why() -> None:
 
     async def test() -> None:
         pool = pool_of(max_in_flight=1)
-        endpoint = await pool.acquire(request())
+        endpoint = (await pool.acquire(request()))[0]
         waiting = [asyncio.create_task(pool.acquire(request(row))) for row in (1, 2)]
         await settle()
         pool.release(request(), endpoint, Refused("HTTP 401: invalid_api_key"))

@@ -1,0 +1,73 @@
+"""Fresh rows of one lane, in memory: in order, or by kind."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from batch.dispatch.expected import Kind
+from batch.dispatch.request import Request
+
+
+class RowsAtHand:
+    """A queue that can also give the first row of a kind, where it is told how to find out kinds."""
+
+    def __init__(self, kind: Callable[[Request], Kind] | None = None) -> None:
+        self.counts: dict[Kind, int] = {}
+        """Rows here, by kind; empty where kinds are of no interest."""
+        self._kind = kind
+        self._order: deque[Request] = deque()
+        self._by_kind: dict[Kind, deque[Request]] = {}
+        # Rows leave by either queue and are found out in the other one later.
+        self._here: dict[int, Kind] = {}
+
+    def __len__(self) -> int:
+        return len(self._order) if self._kind is None else len(self._here)
+
+    def extend(self, rows: Iterable[Request]) -> None:
+        """More rows, behind."""
+        if self._kind is None:
+            self._order.extend(rows)
+            return
+        for row in rows:
+            self._order.append(row)
+            self._by_kind.setdefault(self._enter(row), deque()).append(row)
+
+    def put_first(self, row: Request) -> None:
+        """A row that was taken comes back, and is the next."""
+        self._order.appendleft(row)
+        if self._kind is not None:
+            self._by_kind.setdefault(self._enter(row), deque()).appendleft(row)
+
+    def pop(self) -> Request | None:
+        """The next row."""
+        while self._order:
+            row = self._order.popleft()
+            if self._kind is None or self._leave(row):
+                return row
+        return None
+
+    def pop_kind(self, kind: Kind) -> Request | None:
+        """The next row of this kind."""
+        rows = self._by_kind.get(kind)
+        while rows:
+            row = rows.popleft()
+            if self._leave(row):
+                return row
+        return None
+
+    def sort(self, work: Callable[[Request], float]) -> None:
+        """Put those with the most work first."""
+        here = [row for row in self._order if self._kind is None or row.row in self._here]
+        self._order = deque(sorted(here, key=work, reverse=True))
+
+    def _enter(self, row: Request) -> Kind:
+        assert self._kind is not None
+        kind = self._here[row.row] = self._kind(row)
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        return kind
+
+    def _leave(self, row: Request) -> bool:
+        kind = self._here.pop(row.row, None)
+        if kind is None:
+            return False
+        self.counts[kind] -= 1
+        return True
