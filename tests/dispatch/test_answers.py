@@ -8,8 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dispatch.transports.answers import SPENT_CODES, completion, one_line, refusal, retry_after
-from batch.errors import BadAnswer, DispatchError, RateLimited, Refused
+from batch.dispatch.request import Allowance
+from batch.dispatch.transports.answers import (
+    ROW_CODES,
+    SPENT_CODES,
+    THROTTLE_CODES,
+    UNSERVED_CODES,
+    completion,
+    one_line,
+    refusal,
+    retry_after,
+)
+from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
+from schemas.endpoints import Provider
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
 
 NOW = 1_700_000_000.0
@@ -17,6 +28,17 @@ NOW = 1_700_000_000.0
 
 def now() -> float:
     return NOW
+
+
+def silent(name: str) -> str | None:
+    """No header at all."""
+    return None
+
+
+def refused(status: int, error: object, provider: Provider = "generic", **headers: str) -> DispatchError:
+    """What a refusal with this `error` in its body stands for."""
+    said = {name.replace("_", "-"): value for name, value in headers.items()}
+    return refusal(status, orjson.dumps({"error": error}), said.get, provider, now)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +73,7 @@ def test_embeddings_have_no_answer_tokens() -> None:
 @given(st.binary(max_size=60), st.integers(300, 599))
 def test_any_bytes_with_any_status_are_an_error_of_ours(raw: bytes, status: int) -> None:
     """Nothing a server writes makes reading a refusal fail, and what is kept of it is one line of JSON."""
-    error = refusal(status, raw, {}, now)
+    error = refusal(status, raw, silent, "generic", now)
     assert isinstance(error, DispatchError)
     assert error.status == status
     assert "\n" not in str(error)
@@ -85,7 +107,7 @@ def test_one_line_changes_nothing_but_breaks(value: object) -> None:
 @given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=30))
 def test_any_header_says_how_long_or_nothing(milliseconds: str, seconds: str, date: str) -> None:
     """A wait is never negative, infinite or a failure."""
-    wait = retry_after({"retry-after-ms": milliseconds, "retry-after": seconds, "date": date}, now)
+    wait = retry_after({"retry-after-ms": milliseconds, "retry-after": seconds, "date": date}.get, now)
     assert wait is None or 0 <= wait < float("inf")
 
 
@@ -100,19 +122,109 @@ def test_any_header_says_how_long_or_nothing(milliseconds: str, seconds: str, da
 )
 def test_dates_good_and_bad(text: str, wait: float | None) -> None:
     """A date in the past is no wait, one that is no date says nothing."""
-    said = retry_after({"retry-after": text}, now)
+    said = retry_after({"retry-after": text}.get, now)
     assert said == wait or (wait is None and (said is None or said > 1e9))
 
 
-@pytest.mark.parametrize("code", sorted(SPENT_CODES))
-def test_spent_credit_is_no_rate_limit(code: str) -> None:
-    """No waiting cures it, whichever provider says so."""
-    assert type(refusal(429, orjson.dumps({"error": {"code": code}}), {}, now)) is Refused
-    assert type(refusal(429, orjson.dumps({"error": {"code": f"not_{code}"}}), {}, now)) is RateLimited
+@pytest.mark.parametrize("status", [400, 402, 403, 404, 429])
+@pytest.mark.parametrize("code", sorted(SPENT_CODES | UNSERVED_CODES))
+def test_what_no_waiting_cures_takes_the_endpoint_out(code: str, status: int) -> None:
+    """Spent credit, a bad key, an unknown model: by the code, whichever status it comes with."""
+    error = refused(status, {"code": code, "type": "rate_limit_error"})
+    assert (type(error), error.blame, error.code) == (Refused, "gone", code)
+    assert type(refused(429, {"code": f"not_{code}"})) is RateLimited
+
+
+@pytest.mark.parametrize("code", sorted(SPENT_CODES | UNSERVED_CODES))
+def test_a_5xx_is_never_for_good(code: str) -> None:
+    """Gateways say that a model is unknown while none of its servers is up."""
+    assert type(refused(503, {"code": code})) is ServerError
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 422, 429, 500])
+@pytest.mark.parametrize("code", sorted(ROW_CODES))
+def test_what_a_row_says_is_the_rows_fault(code: str, status: int) -> None:
+    """A content filter that answers 403, a prompt too long: the endpoint stays, and the row is not sent again."""
+    error = refused(status, {"code": code})
+    assert (type(error), error.blame, error.retryable) == (BadRequest, "row", False)
+
+
+def test_a_flagged_prompt_is_the_rows_fault() -> None:
+    """OpenRouter says it by status 403 and `metadata`; another 403 with metadata is about the endpoint."""
+    metadata = {"reasons": ["violence"], "flagged_input": "...", "provider_name": "x"}
+    assert refused(403, {"code": 403, "message": "", "metadata": metadata}).blame == "row"
+    assert refused(403, {"code": 403, "message": "", "metadata": {"provider_name": "x"}}).blame == "gone"
+
+
+@pytest.mark.parametrize("status", [400, 403, 429, 500, 503, 529])
+@pytest.mark.parametrize("code", sorted(THROTTLE_CODES))
+def test_an_overloaded_server_asks_for_a_slower_pace(code: str, status: int) -> None:
+    """It is well: it is not ejected, its rows wait without using up their attempts, and a wait it asks for is kept."""
+    error = refused(status, {"code": code}, retry_after="7")
+    assert (type(error), error.blame, error.retry_after) == (RateLimited, "throttle", 7.0)
+
+
+def test_a_status_decides_where_no_code_is_known() -> None:
+    """529 is an overload by itself; a bare 503 may be a proxy with nobody behind it."""
+    kinds = {status: type(refused(status, {"code": "new"})) for status in (400, 403, 404, 413, 429, 500, 503, 529)}
+    assert kinds == {
+        400: BadRequest,
+        403: Refused,
+        404: Refused,
+        413: BadRequest,
+        429: RateLimited,
+        500: ServerError,
+        503: ServerError,
+        529: RateLimited,
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"error": {"code": "429", "type": "budget_exceeded"}}, "budget_exceeded"),
+        (
+            {"error": {"type": "rate_limit_error", "details": {"error_code": "enforced_spend_limit_reached"}}},
+            "enforced_spend_limit_reached",
+        ),
+        ({"code": "Arrearage", "message": "", "request_id": "x"}, "Arrearage"),
+        ({"object": "error", "type": "invalid_model", "code": "1500"}, "invalid_model"),
+        ([{"error": {"code": "model_not_found"}}], "model_not_found"),
+    ],
+)
+def test_the_most_precise_word_decides_wherever_it_stands(body: object, code: str) -> None:
+    """LiteLLM's proxy has it in `type`, Anthropic in `details`, Mistral and DashScope at the top, Google in a list."""
+    error = refusal(429, orjson.dumps(body), silent, "generic", now)
+    assert (type(error), error.code, str(error)) == (Refused, code, f"HTTP 429: {code}")
+
+
+def test_googles_details_are_a_list() -> None:
+    """Whatever shape the parts have that others use for codes, reading goes on."""
+    error = refused(429, {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [{"reason": "x"}], "innererror": 7})
+    assert (type(error), error.code) == (RateLimited, "RESOURCE_EXHAUSTED")
+
+
+USED_UP = {"x_ratelimit_limit_requests": "60", "x_ratelimit_remaining_requests": "0"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "wait"), [("azure", 9.0), ("openai", None), ("generic", None), ("anthropic", None)]
+)
+def test_only_a_windows_reset_is_a_wait(provider: Provider, wait: float | None) -> None:
+    """Azure's limit opens again at its reset; one that fills evenly says by it when it is full, far too long a wait."""
+    error = refused(429, {}, provider, **USED_UP, x_ratelimit_reset_requests="9s")
+    assert error.retry_after == wait
+    assert error.allowances == (() if provider == "anthropic" else (Allowance("requests", 60, 0, 9),))
+
+
+def test_a_wait_that_is_said_is_kept() -> None:
+    """`retry-after` is the server's own word, whatever its resets are; and no reset makes a failure a pause."""
+    assert refused(429, {}, "azure", **USED_UP, x_ratelimit_reset_requests="9s", retry_after="2").retry_after == 2
+    assert refused(500, {}, "azure", **USED_UP, x_ratelimit_reset_requests="9s").retry_after is None
 
 
 @pytest.mark.parametrize("code", ["the prompt was: hello", "x" * 81, "a\nb", "", None, 7, ["x"]])
 def test_only_codes_are_shown(code: object) -> None:
     """What is not one short word may be a prompt or a key, and stays out of the message."""
-    error = refusal(400, orjson.dumps({"error": {"code": code, "message": "secret"}}), {}, now)
+    error = refused(400, {"code": code, "message": "secret"})
     assert (str(error), error.code) == ("HTTP 400", None)

@@ -11,7 +11,7 @@ import orjson
 import pyreqwest.exceptions
 import pytest
 
-from batch.dispatch.request import Completion
+from batch.dispatch.request import Allowance, Completion
 from batch.dispatch.transports import build_transport
 from batch.dispatch.transports.openai import OpenAITransport
 from batch.errors import (
@@ -280,7 +280,10 @@ def test_a_429_says_how_long_to_stay_away(headers: tuple[str, ...], wait: float 
         (500, b"<html>oops</html>", ServerError),
         (502, b"", ServerError),
         (503, b"", ServerError),
-        (529, b'{"error":{"type":"overloaded_error"}}', ServerError),
+        (529, b'{"type":"error","error":{"type":"overloaded_error"}}', RateLimited),
+        (503, b'{"error":{"code":"server_is_overloaded"}}', RateLimited),
+        (403, b'{"error":{"code":"content_filter","innererror":{"code":"ResponsibleAIPolicyViolation"}}}', BadRequest),
+        (400, b'{"error":{"code":"400","type":"budget_exceeded"}}', Refused),
         (429, b'{"error":{"code":"insufficient_quota"}}', Refused),
         (429, b'{"error":{"type":"insufficient_quota","code":null}}', Refused),
         (429, b'{"error":{"type":"rate_limit_error","details":{"error_code":"credit_balance_exhausted"}}}', Refused),
@@ -299,6 +302,50 @@ def test_each_status_means_one_thing(status: int, body: bytes, kind: type[Dispat
 def test_a_server_may_say_when_it_is_back() -> None:
     """A 503's Retry-After is kept."""
     assert fault(says(http(503, b"", "retry-after: 3"))).retry_after == 3
+
+
+LIMITS = ("x-ratelimit-limit-requests: 60", "X-RateLimit-Remaining-Requests: 59", "x-ratelimit-reset-requests: 1s")
+SAID = (Allowance("requests", 60, 59, 1),)
+
+
+@pytest.mark.parametrize("body", [GOOD, GOOD.replace(b"choices", b"data")])
+def test_a_good_answer_says_what_is_left(body: bytes) -> None:
+    """Its headers' word on the server's limits comes with it, for completions and embeddings."""
+    completion, _ = ask(says(http(200, body, *LIMITS)), EMBEDDINGS_URL if b"data" in body else CHAT_URL)
+    assert completion.allowances == SAID
+    assert ask(says(http(200, GOOD)))[0].allowances == ()
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500])
+def test_a_refusal_says_what_is_left(status: int) -> None:
+    """Whatever it refuses."""
+    assert fault(says(http(status, b"", *LIMITS))).allowances == SAID
+
+
+def test_headers_are_read_as_the_provider_means_them() -> None:
+    """Anthropic's limits are not looked for at OpenAI."""
+    limits = ("anthropic-ratelimit-requests-limit: 9", "anthropic-ratelimit-requests-remaining: 3")
+    assert ask(says(http(200, GOOD, *limits)), provider="openai")[0].allowances == ()
+    assert ask(says(http(200, GOOD, *limits)), provider="anthropic")[0].allowances == (
+        Allowance("requests", 9, 3, None),
+    )
+
+
+def test_headers_in_another_tongue_are_as_if_not_there() -> None:
+    """Bytes that are not ASCII neither lose a good answer nor make of a 429 anything else."""
+
+    async def odd(request: bytes, writer: asyncio.StreamWriter) -> None:
+        head = (
+            b"HTTP/1.1 %d X\r\ncontent-length: %d\r\nretry-after: \xe9\r\nx-ratelimit-remaining-requests: \xff\r\n\r\n"
+        )
+        status, body = (200, GOOD) if b"/chat" in request.split(b"\r\n")[0] else (429, b"")
+        writer.write(head % (status, len(body)) + body)
+        await writer.drain()
+
+    assert ask(odd)[0].allowances == ()
+    with pytest.raises(RateLimited) as caught:
+        ask(odd, EMBEDDINGS_URL)
+    assert (caught.value.retry_after, caught.value.allowances) == (None, ())
 
 
 def errors_of_pyreqwest() -> list[type[Exception]]:
@@ -394,3 +441,36 @@ def test_litellm_answers_and_refusals_come_out_alike(monkeypatch: pytest.MonkeyP
         spec = EndpointSpec(url=served.urls[0], model="openai/m", transport="litellm", api_key_env="K")
         with pytest.raises(SpecError, match="environment variable K is not set"):
             build_transport(spec, timeout_seconds=1, keys=lambda name: None, wall=lambda: NOW)
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
+def test_through_litellm_a_server_says_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiteLLM changes statuses and drops codes and headers; what comes out is what the server sent."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    good = orjson.loads(GOOD) | {"id": "x", "object": "chat.completion", "created": 1, "model": "m"}
+    good["choices"][0] |= {"index": 0, "finish_reason": "stop"}
+
+    async def through(answer: bytes, model: str) -> Completion:
+        async with raw_server(says(answer)) as server:
+            spec = EndpointSpec(url=server.url, model=model, transport="litellm", api_key_env="K")
+            sender = build_transport(spec, timeout_seconds=5, keys=lambda name: KEY, wall=lambda: NOW)
+            try:
+                return await sender.send(request(), spec)
+            finally:
+                await sender.aclose()
+
+    def refused(status: int, body: bytes, model: str) -> DispatchError:
+        with pytest.raises(DispatchError) as caught:
+            asyncio.run(through(http(status, body, "retry-after: 7", *LIMITS), model))
+        error = caught.value
+        assert (error.status, error.retry_after, error.allowances) == (status, 7.0, SAID)
+        return error
+
+    assert asyncio.run(through(http(200, orjson.dumps(good), *LIMITS), "openai/m")).allowances == SAID
+    spent = b'{"error":{"message":"m","type":"insufficient_quota","code":"project_spend_limit_exceeded"}}'
+    filtered = b'{"error":{"message":"m","type":"x","code":"content_filter"}}'
+    overloaded = b'{"type":"error","error":{"message":"m","type":"overloaded_error"}}'
+    assert refused(429, spent, "openai/m").code == "project_spend_limit_exceeded"
+    assert type(refused(403, filtered, "openai/m")) is BadRequest
+    assert type(refused(529, overloaded, "anthropic/claude-3-haiku-20240307")) is RateLimited

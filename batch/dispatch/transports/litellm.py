@@ -12,6 +12,7 @@ import orjson
 from batch.clock import WallClock
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports import Keys
+from batch.dispatch.transports.allowances import told
 from batch.dispatch.transports.answers import completion, refusal
 from batch.errors import BadAnswer, ConnectionLost, DispatchError, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
@@ -36,6 +37,7 @@ class LiteLLMTransport:
             EMBEDDINGS_URL: litellm.aembedding,
         }
         self._wall = wall
+        self._provider = endpoint.provider
         self._options: dict[str, Any] = {
             "model": endpoint.model,
             "timeout": timeout_seconds,
@@ -58,7 +60,8 @@ class LiteLLMTransport:
         except Exception as error:
             # LiteLLM raises its own tree, OpenAI's, httpx's and bare ValueErrors, by provider: all of them end here.
             raise self._translated(error) from error
-        return completion(answer.model_dump_json(exclude_none=True).encode(), request.url)
+        said = told(_headers(answer).get, self._provider, self._wall)
+        return completion(answer.model_dump_json(exclude_none=True).encode(), request.url, said)
 
     async def aclose(self) -> None:
         await self._session.aclose()
@@ -71,10 +74,35 @@ class LiteLLMTransport:
         if isinstance(error, litellm.exceptions.APIConnectionError | httpx.TransportError):
             # LiteLLM files unexpected faults of its own here too, so it is not known whether anything was sent.
             return ConnectionLost(f"no answer: {type(error).__name__}")
+        response = _response(error)
+        if response is not None:
+            return refusal(response.status_code, response.content, response.headers.get, self._provider, self._wall)
         status = getattr(error, "status_code", None)
         if not isinstance(status, int):
             return BadAnswer(f"LiteLLM could not read the answer: {type(error).__name__}")
         codes = {key: getattr(error, key, None) for key in ("code", "type")}
         body = orjson.dumps({"error": {k: v for k, v in codes.items() if isinstance(v, str)}})
-        headers = getattr(getattr(error, "response", None), "headers", None) or {}
-        return refusal(status, body, {k.lower(): v for k, v in headers.items()}, self._wall)
+        headers = getattr(error, "litellm_response_headers", None) or {}
+        return refusal(status, body, headers.get, self._provider, self._wall)
+
+
+def _headers(answer: Any) -> dict[str, str]:
+    """The provider's own headers, which LiteLLM gives with a prefix beside those that it makes of them."""
+    hidden = getattr(answer, "_hidden_params", None) or {}
+    given = hidden.get("additional_headers") or {}
+    return {name.lower().removeprefix("llm_provider-"): str(value) for name, value in given.items()}
+
+
+def _response(error: BaseException) -> httpx.Response | None:
+    """The provider's refusal, as it came: LiteLLM's own errors change its status and lose its codes and headers.
+
+    It is the first of what the error followed from; those on the way carry empty stand-ins.
+    """
+    found = None
+    cause: BaseException | None = error
+    while cause is not None:
+        response = getattr(cause, "response", None)
+        if isinstance(response, httpx.Response) and response.status_code >= 300 and response.headers:
+            found = response
+        cause = cause.__cause__ or cause.__context__
+    return found if found is not None and found.is_stream_consumed else None

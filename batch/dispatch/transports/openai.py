@@ -8,8 +8,9 @@ from pyreqwest.exceptions import BuilderError, PyreqwestError, RequestTimeoutErr
 from pyreqwest.response import Response
 
 from batch.clock import WallClock
-from batch.dispatch.request import Completion, Request
+from batch.dispatch.request import Allowance, Completion, Request
 from batch.dispatch.transports import Keys
+from batch.dispatch.transports.allowances import Header, told
 from batch.dispatch.transports.answers import completion, refusal
 from batch.errors import BadRequest, ConnectionLost, DispatchError, NotConnected, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
@@ -21,8 +22,6 @@ _CONNECT_SHARE = 0.5
 # Shorter than the idle timeouts of the usual servers, so that we close first and do not send into a closing connection.
 _IDLE_SECONDS = 4.0
 
-_TOLD = ("retry-after", "retry-after-ms", "date")
-
 
 class OpenAITransport:
     """One endpoint's connections. Redirects are refused: a 307 would carry prompt and key to a stranger."""
@@ -32,6 +31,7 @@ class OpenAITransport:
             raise SpecError("an endpoint has no url: give `url`, or set COMPLETION_BASE_URL or OPENAI_BASE_URL")
         self._base = endpoint.url
         self._wall = wall
+        self._provider = endpoint.provider
         self._timeout_seconds = timeout_seconds
         self._client = _client(endpoint, timeout_seconds, keys)
         self._prefix = b'{"model":' + json.dumps(endpoint.model).encode() + b","
@@ -49,11 +49,19 @@ class OpenAITransport:
         except PyreqwestError as error:
             raise self._translated(error) from error
         if 200 <= response.status < 300:
-            return completion(raw, request.url)
-        raise refusal(response.status, raw, _told(response), self._wall)
+            return completion(raw, request.url, self._told(response))
+        raise refusal(response.status, raw, _legible(response), self._provider, self._wall)
 
     async def aclose(self) -> None:
         await self._client.close()
+
+    def _told(self, response: Response) -> tuple[Allowance, ...]:
+        """What a good answer says about the limits."""
+        try:
+            return told(response.get_header, self._provider, self._wall)
+        except ValueError:
+            # One of the headers is not ASCII.
+            return ()
 
     def _translated(self, error: PyreqwestError) -> DispatchError:
         if isinstance(error, BuilderError):
@@ -94,6 +102,13 @@ def _causes(error: PyreqwestError) -> list[str]:
     return [cause["message"] for cause in details.get("causes") or ()]
 
 
-def _told(response: Response) -> dict[str, str]:
-    """The headers that say how long to wait."""
-    return {name: value for name in _TOLD if (value := response.get_header(name)) is not None}
+def _legible(response: Response) -> Header:
+    """The headers of an answer; one that is not ASCII is as if it were not there."""
+
+    def header(name: str) -> str | None:
+        try:
+            return response.get_header(name)
+        except ValueError:
+            return None
+
+    return header

@@ -1,0 +1,239 @@
+"""What servers say about their limits, and for how long, in the headers of their answers."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from math import isfinite
+from typing import NamedTuple
+
+from batch.clock import WallClock
+from batch.dispatch.request import Allowance, Measure
+from schemas.endpoints import Provider
+
+Header = Callable[[str], str | None]
+"""Gives an answer's header by its lower-case name."""
+
+# A limit is taken to be of a minute unless its reset is further away, and clocks that tell whole seconds are off by so
+# much: Groq, and OpenAI's free tier, count requests by the day under the same names.
+_MINUTE_SECONDS = 62.0
+# What is above is no limit and no time until a reset.
+_MOST = 1e12
+_LONGEST_SECONDS = 31 * 86_400.0
+# Numbers from here on are seconds, and milliseconds, since 1970.
+_EPOCH_SECONDS = 1e9
+_EPOCH_MILLISECONDS = 1e11
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d)")
+_DURATION = re.compile(rf"(?:{_PART.pattern})+")
+# `100;w=60` of the IETF's drafts, `100;window=60` of older ones.
+_POLICY = re.compile(r"([0-9]{1,12}) *; *w(?:indow)?=([0-9]{1,9})")
+
+
+class _Names(NamedTuple):
+    """The headers of one limit."""
+
+    measure: Measure
+    limit: str
+    remaining: str
+    reset: str
+    policy: str | None = None
+    """Header that says of which time the limit is; without one it is a minute's."""
+
+
+def _openai(measure: Measure, what: str) -> _Names:
+    return _Names(measure, f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}")
+
+
+def _anthropic(measure: Measure, what: str) -> _Names:
+    stem = f"anthropic-ratelimit-{what}"
+    return _Names(measure, f"{stem}-limit", f"{stem}-remaining", f"{stem}-reset")
+
+
+_OPENAI = (
+    _openai("requests", "requests"),
+    _openai("requests", "project-requests"),
+    _openai("requests", "req-minute"),  # Mistral
+    _openai("tokens", "tokens"),
+    _openai("tokens", "project-tokens"),
+    _openai("tokens", "tokens_usage_based"),
+    _openai("tokens", "tokens-minute"),  # Mistral, Cerebras
+    _openai("input", "input-tokens"),
+    _openai("output", "output-tokens"),
+)
+_ANTHROPIC = (
+    _anthropic("requests", "requests"),
+    _anthropic("tokens", "tokens"),
+    _anthropic("input", "input-tokens"),
+    _anthropic("output", "output-tokens"),
+)
+# The IETF's drafts up to the sixth, and what came before them: GitHub, OpenRouter, most gateways and middlewares.
+_WINDOWS = (
+    _Names("requests", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "ratelimit-policy"),
+    _Names("requests", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit-policy"),
+)
+
+
+class _Dialect(NamedTuple):
+    """How a provider speaks of its limits."""
+
+    signs: tuple[str, ...]
+    """One of these is in every answer that speaks of limits; looking for one costs 0.1 us."""
+    even: tuple[_Names, ...]
+    """Limits that fill again evenly: their reset is when they are full, long after something is free again."""
+    windowed: tuple[_Names, ...]
+    """Limits that fill again all at once, at their reset."""
+
+
+_OPENAI_SIGNS = ("x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens")
+_ANTHROPIC_SIGNS = ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-tokens-remaining")
+_DIALECTS: dict[Provider, _Dialect] = {
+    "openai": _Dialect(_OPENAI_SIGNS, _OPENAI, ()),
+    "azure": _Dialect(_OPENAI_SIGNS, (), _OPENAI),
+    "anthropic": _Dialect(_ANTHROPIC_SIGNS, _ANTHROPIC, ()),
+    "generic": _Dialect(
+        (
+            *_OPENAI_SIGNS,
+            "x-ratelimit-remaining-tokens-minute",
+            _ANTHROPIC_SIGNS[0],
+            *(names.remaining for names in _WINDOWS),
+        ),
+        _OPENAI + _ANTHROPIC,
+        _WINDOWS,
+    ),
+}
+
+
+def told(header: Header, provider: Provider, wall: WallClock) -> tuple[Allowance, ...]:
+    """What an answer says about the server's limits, at most once per measure.
+
+    Where several limits of one measure are said (an organisation's and a project's tokens, those estimated and those
+    used), all hold at once: the smallest limit, the least that remains, and the reset of that.
+
+    What is no count is left out: a negative one, as Azure's Responses API sends, 0 for a limit, a number that no
+    server means. A limit of another time than a minute comes without its `limit`; what remains of it still holds.
+    """
+    dialect = _DIALECTS[provider]
+    for sign in dialect.signs:
+        if header(sign) is not None:
+            break
+    else:
+        return ()
+    now = server_time(header, wall)
+    found: dict[Measure, Allowance] = {}
+    for names in dialect.even + dialect.windowed:
+        said = _allowance(header, names, now)
+        if said is not None:
+            other = found.get(said.measure)
+            found[said.measure] = said if other is None else _both(other, said)
+    return tuple(found.values())
+
+
+def reopens(header: Header, provider: Provider, wall: WallClock) -> float | None:
+    """Seconds until every limit that is used up has something left again; `None`: none is, or it cannot be told.
+
+    Only a limit that is counted in windows says so by its reset: Azure's, and those of the IETF's drafts. One that
+    fills again evenly (OpenAI's, Anthropic's) says when it is full: one request of a minute's 60 is there a second
+    after the last was used, when the reset is still a minute away.
+    """
+    now = server_time(header, wall)
+    said = [_allowance(header, names, now) for names in _DIALECTS[provider].windowed]
+    waits = [a.reset_seconds for a in said if a is not None and a.remaining == 0 and a.reset_seconds]
+    return max(waits, default=None)
+
+
+def _allowance(header: Header, names: _Names, now: float) -> Allowance | None:
+    remaining_text = header(names.remaining)
+    if remaining_text is None:
+        return None
+    if header(f"llm_provider-{names.remaining}") is not None:
+        # LiteLLM's proxy repeats what the one deployment said that answered. The proxy may have many.
+        return None
+    limit_text = header(names.limit)
+    limit = _count(limit_text)
+    if limit_text is not None and not limit:
+        # -1 and 0 mean that there is none; what is said to remain of it means nothing then.
+        return None
+    remaining = _count(remaining_text)
+    reset = seconds_until(header(names.reset), now)
+    if limit is not None and names.policy is not None:
+        limit = _per_minute(limit, f"{limit_text}, {header(names.policy)}")
+    elif reset is not None and reset > _MINUTE_SECONDS:
+        limit = None
+    if limit is None and remaining is None:
+        return None
+    return Allowance(names.measure, limit, remaining, reset)
+
+
+def _both(one: Allowance, other: Allowance) -> Allowance:
+    limits = [a.limit for a in (one, other) if a.limit is not None]
+    # Where as much remains of both, the one that says until when.
+    scarce = min((one, other), key=lambda a: (_MOST if a.remaining is None else a.remaining, a.reset_seconds is None))
+    return Allowance(one.measure, min(limits, default=None), scarce.remaining, scarce.reset_seconds)
+
+
+def _per_minute(limit: float, policy: str) -> float | None:
+    for quota, seconds in _POLICY.findall(policy):
+        if float(quota) == limit and float(seconds) > 0:
+            return limit * 60 / float(seconds)
+    return None
+
+
+def _count(text: str | None) -> float | None:
+    """A number of things; of a list of them, as `10, 10;w=1`, the first."""
+    value = number(text)
+    if value is None and text:
+        value = number(re.split("[,;]", text, maxsplit=1)[0])
+    return value if value is not None and 0 <= value <= _MOST else None
+
+
+def number(text: str | None) -> float | None:
+    """A finite number, or `None`."""
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        return None
+    return value if value is not None and isfinite(value) else None
+
+
+def seconds_until(text: str | None, now: float) -> float | None:
+    """Seconds from `now` until a reset, 0.0 if it has passed; `None`: it does not say, or is over a month away.
+
+    It comes as a Go duration (`1s`, `6m0s`, `12ms`, `1h2m3.5s`), as seconds without a unit, as seconds or milliseconds
+    since 1970, or as a date (RFC 3339, or as HTTP has them).
+    """
+    if not text:
+        return None
+    if ":" in text:
+        then = moment(text)
+        seconds = None if then is None else max(0.0, then - now)
+    elif _DURATION.fullmatch(text):
+        seconds = sum(float(amount) * _UNITS[unit] for amount, unit in _PART.findall(text))
+    else:
+        seconds = number(text)
+        if seconds is not None and seconds >= _EPOCH_SECONDS:
+            seconds = max(0.0, (seconds / 1000 if seconds >= _EPOCH_MILLISECONDS else seconds) - now)
+    return seconds if seconds is not None and 0 <= seconds <= _LONGEST_SECONDS else None
+
+
+def server_time(header: Header, wall: WallClock) -> float:
+    """Seconds since the epoch by the server's own clock, where it tells it; ours may be off."""
+    said = header("date")
+    then = moment(said) if said else None
+    return wall() if then is None else then
+
+
+# Servers say the same second, and the same reset, in many answers; to read an HTTP date anew takes 6 us.
+@lru_cache(maxsize=64)
+def moment(text: str) -> float | None:
+    """Seconds since the epoch of a date as RFC 3339 or HTTP has them, UTC where it names no zone; else `None`."""
+    try:
+        then = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            then = parsedate_to_datetime(text)
+        except (ValueError, OverflowError):
+            return None
+    return (then if then.tzinfo is not None else then.replace(tzinfo=UTC)).timestamp()
