@@ -58,20 +58,26 @@ def cost_range(price: Price, load: ModelLoad) -> Range:
     return Range(low=low, expected=expected, high=high)
 
 
-def eta_seconds(endpoints: Sequence[EndpointSpec], rows: int, tokens: float) -> float | None:
-    """Seconds a pool needs at least, when `rpm` and `tpm` alone hold it back; `None`: an endpoint has neither.
+def eta_seconds(
+    endpoints: Sequence[EndpointSpec], rows: int, prompt_tokens: float, completion_tokens: float
+) -> float | None:
+    """Seconds a pool needs at least, when its limits per minute alone hold it back; `None`: an endpoint has none.
 
-    `tokens` are those of all rows, prompt and completion. How many answers `max_in_flight` allows a minute
-    depends on a latency that is not known before the first of them.
+    The tokens are those of all rows. How many answers `max_in_flight` allows a minute depends on a latency that is
+    not known before the first of them.
     """
     if not rows:
         return 0.0
     per_minute = 0.0
     for endpoint in endpoints:
         limits = endpoint.limits
-        paces = [limits.rpm] if limits.rpm else []
-        if limits.tpm:
-            paces.append(limits.tpm * rows / max(tokens, 1))
+        shared = (
+            (limits.rpm, rows),
+            (limits.tpm, prompt_tokens + completion_tokens),
+            (limits.input_tpm, prompt_tokens),
+            (limits.output_tpm, completion_tokens),
+        )
+        paces = [limit * rows / max(used, 1) for limit, used in shared if limit is not None]
         if not paces:
             return None
         per_minute += min(paces)
@@ -106,7 +112,7 @@ def estimate(
             prompt_tokens=load.prompt_tokens,
             completion_tokens=completion,
             cost_usd=cost_range(price, load) if price else None,
-            eta_seconds=eta_seconds(model.endpoints, load.rows, load.prompt_tokens + completion.expected),
+            eta_seconds=eta_seconds(model.endpoints, load.rows, load.prompt_tokens, completion.expected),
         )
     together = _together(all_loads.values())
     etas = [part.eta_seconds for part in parts.values() if part.eta_seconds is not None]

@@ -11,8 +11,8 @@ from schemas.reports import Estimate, Range, RowCounts
 PLAN = Plan(strategy="share", weakest="cheap", strongest="dear", cutoff=0.5)
 
 
-def endpoint(rpm: float | None = None, tpm: float | None = None, port: int = 1) -> EndpointSpec:
-    return EndpointSpec(url=f"http://127.0.0.1:{port}/v1", limits=LimitsSpec(rpm=rpm, tpm=tpm))
+def endpoint(**limits: float) -> EndpointSpec:
+    return EndpointSpec(url="http://x/v1", limits=LimitsSpec.model_validate(limits))
 
 
 def estimate_of(loads: dict[str, ModelLoad], dear: Price | None) -> Estimate:
@@ -45,17 +45,20 @@ def test_answers_lie_between_a_token_and_their_limit(load: ModelLoad, tokens: Ra
         ((endpoint(rpm=60), endpoint(rpm=30)), 100 * 60 / 90),
         ((endpoint(tpm=6_000),), 500),
         ((endpoint(rpm=60, tpm=6_000),), 500),
+        ((endpoint(rpm=60, input_tpm=6_000, output_tpm=3_000),), 400),
+        ((endpoint(tpm=60_000, output_tpm=600),), 1000),
         ((endpoint(rpm=60), endpoint()), None),
     ],
 )
 def test_the_limits_set_the_time(endpoints: tuple[EndpointSpec, ...], seconds: float | None) -> None:
     """A pool is as fast as its endpoints together, each held by the tighter of its limits; none, where one has none."""
-    assert eta_seconds(endpoints, rows=100, tokens=50_000) == (None if seconds is None else pytest.approx(seconds))
+    expected = None if seconds is None else pytest.approx(seconds)
+    assert eta_seconds(endpoints, 100, prompt_tokens=40_000, completion_tokens=10_000) == expected
 
 
 def test_a_model_without_rows_takes_no_time() -> None:
     """No rows, no waiting."""
-    assert eta_seconds((endpoint(),), rows=0, tokens=0) == 0
+    assert eta_seconds((endpoint(),), 0, 0, 0) == 0
 
 
 def test_costs_add_up() -> None:
