@@ -1,5 +1,6 @@
 """What headers say about limits: from text to numbers, without a server."""
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import formatdate
 from typing import get_args
@@ -104,6 +105,23 @@ def test_a_date_is_the_same_moment_in_every_zone(then: int, offset: int) -> None
     assert moment(local.isoformat()) == then
 
 
+def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever we are."""
+    try:
+        with monkeypatch.context() as there:
+            there.setenv("TZ", "JST-9")
+            time.tzset()
+            assert (moment("1970-01-01T00:00:07"), moment("Thu, 01 Jan 1970 00:00:08")) == (7.0, 8.0)
+    finally:
+        time.tzset()
+
+
+@pytest.mark.parametrize("text", ["", "soon", "Jan +99999999999 1 12.30.40 GMT", "Mon, 32 Foo 2024 00:00:00 GMT"])
+def test_what_is_no_date_is_none(text: str) -> None:
+    """Neither one that cannot be read nor one that no calendar has."""
+    assert moment(text) is None
+
+
 def openai(what: str, limit: str, remaining: str, reset: str | None = None) -> dict[str, str]:
     """One limit in OpenAI's words."""
     said = {f"x-ratelimit-limit-{what}": limit, f"x-ratelimit-remaining-{what}": remaining}
@@ -171,7 +189,15 @@ def test_the_servers_own_clock_is_used() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "remaining", "reset"),
-    [("-1", "-1", "0"), ("-1", "0", "0"), ("0", "0", "0"), ("nan", "1", "1s"), ("1e999", "1", "1s"), ("", "", "")],
+    [
+        ("-1", "-1", "0"),
+        ("-1", "0", "0"),
+        ("0", "0", "0"),
+        ("nan", "1", "1s"),
+        ("1e999", "1", "1s"),
+        ("1e13", "1", "1s"),
+        ("", "", ""),
+    ],
 )
 def test_what_is_no_limit_limits_nothing(limit: str, remaining: str, reset: str) -> None:
     """Azure's Responses API says -1 of -1: nobody is stopped by a remainder of no limit."""

@@ -223,6 +223,16 @@ def test_a_wait_that_is_said_is_kept() -> None:
     assert refused(500, {}, "azure", **USED_UP, x_ratelimit_reset_requests="9s").retry_after is None
 
 
+def test_a_redirect_is_a_redirect() -> None:
+    """Whatever its body says, the endpoint is elsewhere."""
+    assert type(refused(307, {"code": "rate_limit_exceeded"})) is Refused
+
+
+def test_a_status_is_no_code() -> None:
+    """A code that only repeats the status gives way to the type."""
+    assert (refused(400, {"code": "400", "type": "new"}).code, refused(400, {"code": "400"}).code) == ("new", None)
+
+
 @pytest.mark.parametrize("code", ["the prompt was: hello", "x" * 81, "a\nb", "", None, 7, ["x"]])
 def test_only_codes_are_shown(code: object) -> None:
     """What is not one short word may be a prompt or a key, and stays out of the message."""
