@@ -3,8 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from batch.dispatch.expected import Kind
-from batch.dispatch.request import Request
+from batch.dispatch.request import Kind, Request
 
 
 class RowsAtHand:

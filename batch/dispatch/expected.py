@@ -2,10 +2,7 @@
 
 import math
 
-from batch.dispatch.request import Completion, Cost, Request
-
-Kind = tuple[int, int]
-"""Rows alike in what is known before they are sent: `max_tokens` (0: none), and the prompt's length by steps."""
+from batch.dispatch.request import Completion, Cost, Kind, Request
 
 # Prompts a factor of 1.41 apart: finer kinds hold too few rows to be counted.
 _STEPS_PER_DOUBLING = 2
@@ -19,7 +16,13 @@ _PROMPT_TOKEN = 0.01
 
 
 def kind_of(request: Request) -> Kind:
-    """The kind of a row."""
+    """The kind of a row; worked out once."""
+    if request.kind is None:
+        request.kind = _kind(request)
+    return request.kind
+
+
+def _kind(request: Request) -> Kind:
     size = request.prompt_tokens or len(request.body) // _BYTES_PER_TOKEN
     return request.max_tokens or 0, round(_STEPS_PER_DOUBLING * math.log2(max(1, size)))
 

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.expected import Kind
 from batch.dispatch.health import State
-from batch.dispatch.request import Cost
+from batch.dispatch.request import Cost, Kind
 
 _SOLVE_SECONDS = 5.0
 # Answers until an endpoint's latency counts.

@@ -13,6 +13,7 @@ FAILURES_IN_A_ROW = 5
 FAILURE_SHARE = 0.6
 _SHARE_ENDS = 20
 _SHARE_SECONDS = 15.0
+_FORGOTTEN = 0.01
 
 # Five failures in a row happen by chance, once in 3,000 requests where one in five fails: the first cooldown is
 # short. When its probe fails too, the next is a tenth of the time the endpoint has been away: its return is noticed
@@ -95,14 +96,11 @@ class Health:
         if self.state is State.OUT:
             return
         if self.state is not State.UP:
-            self.state = State.UP
-            self._returned_at = self._clock()
-            away = self._returned_at - (self.down_since if self.down_since is not None else self._returned_at)
-            self._start_seconds = min(SLOW_START_SECONDS, away)
-            self._bad = self._ends = 0.0
-        self._failures = self._cooldowns = self._throttles = 0
-        self.down_since = None
-        self._count(0.0)
+            self._return()
+        if self.down_since is not None or self._throttles or self._bad:
+            self._failures = self._cooldowns = self._throttles = 0
+            self.down_since = None
+            self._count(0.0)
 
     def failed(self, error: DispatchError, started: float) -> None:
         """An attempt that started then ended in an error."""
@@ -122,6 +120,13 @@ class Health:
         if self.state is State.PROBING:
             self.state = State.COOLING
 
+    def _return(self) -> None:
+        self.state = State.UP
+        self._returned_at = self._clock()
+        away = self._returned_at - (self.down_since if self.down_since is not None else self._returned_at)
+        self._start_seconds = min(SLOW_START_SECONDS, away)
+        self._bad = self._ends = 0.0
+
     def _throttle(self, error: DispatchError, started: float) -> None:
         now = self._clock()
         if self.state is State.PROBING:
@@ -129,7 +134,8 @@ class Health:
         self._failures = 0
         self.down_since = None
         wait = error.retry_after
-        if wait is None:
+        # Zero is what servers say that round down, and no leave to knock at once.
+        if not wait:
             if started < self._paused_at:
                 # It was on its way when the pause began, and says what is known.
                 return
@@ -168,8 +174,11 @@ class Health:
         self.state = State.COOLING
 
     def _count(self, bad: float) -> None:
+        """Weigh an end of an attempt; from a failure on, until it is all but forgotten."""
         now = self._clock()
         kept = math.exp((self._ended_at - now) / _SHARE_SECONDS)
         self._ended_at = now
         self._ends = self._ends * kept + 1
         self._bad = self._bad * kept + bad
+        if self._bad < _FORGOTTEN:
+            self._bad = self._ends = 0.0

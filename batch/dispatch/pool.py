@@ -89,6 +89,11 @@ class EndpointPool:
         return sum(int(e.concurrency.allowed) for e in self.endpoints if not e.out)
 
     @property
+    def limited(self) -> bool:
+        """Does any endpoint count requests or tokens over time?"""
+        return any(e.limiters for e in self.endpoints)
+
+    @property
     def answers(self) -> int:
         """Good answers so far."""
         return sum(e.sent - e.in_flight - e.throttled - e.errors for e in self.endpoints)

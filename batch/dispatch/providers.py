@@ -69,6 +69,8 @@ def told_limiter(measure: Measure, limit: float, provider: Provider, clock: Cloc
     match measure:
         case "requests":
             return RequestPace(limit, None, clock)
+        case "tokens" if profile.token_window is not None:
+            return Window(limit, profile.token_window, clock, measure=measure, count=profile.tokens)
         case "tokens":
             return TokenPace(limit, clock, count=profile.tokens, refunds=profile.refunds)
         case "input":

@@ -7,6 +7,10 @@ Measure = Literal["requests", "tokens", "input", "output"]
 """What a limit counts."""
 
 
+Kind = tuple[int, int]
+"""Rows alike in what is known before they are sent: `max_tokens` (0: none), and the prompt's length by steps."""
+
+
 class Cost(NamedTuple):
     """What one attempt takes from an endpoint's limits."""
 
@@ -60,6 +64,8 @@ class Request:
     """What `consistent_hash` goes by: rows of one key go to one endpoint while it has room."""
     started: float = 0.0
     """When the attempt that is under way took its endpoint, on the loop's clock."""
+    kind: Kind | None = None
+    """Its kind, once somebody asked for it."""
     answers_seen: int = -1
     """Answers its pool had given when the row was last throttled."""
     rows: "tuple[Request, ...]" = ()

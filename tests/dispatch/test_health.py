@@ -183,7 +183,7 @@ def test_an_abandoned_probe_is_sent_again() -> None:
     assert (patient.health.state, patient.health.delay()) == (State.COOLING, 0)
 
 
-@given(st.lists(st.floats(0, 500), min_size=1, max_size=10))
+@given(st.lists(st.floats(1, 500), min_size=1, max_size=10))
 def test_a_shorter_pause_never_shortens_a_longer_one(waits: list[float]) -> None:
     """Of several refusals at once the longest counts."""
     patient = Patient()
@@ -214,6 +214,13 @@ def test_a_refusal_without_a_time_pauses_longer_each_time() -> None:
     patient.health.answered()
     patient.fail(1, RateLimited("x"))
     assert patient.health.delay() <= FIRST_PAUSE_SECONDS
+
+
+def test_zero_seconds_are_no_leave_to_knock_at_once() -> None:
+    """A server that rounds its wait down to nothing is waited for as one that says none."""
+    patient = Patient()
+    patient.fail(1, RateLimited("x", retry_after=0.0))
+    assert patient.health.delay() >= FIRST_PAUSE_SECONDS / 2
 
 
 def test_refusals_of_one_round_trip_are_one_refusal() -> None:
