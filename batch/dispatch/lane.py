@@ -8,6 +8,7 @@ from typing import Protocol
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.expected import ExpectedTokens, kind_of
 from batch.dispatch.fit import Fit
+from batch.dispatch.packing import Packer, halves, split
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolUnreachable
 from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Completion, Request
@@ -83,6 +84,7 @@ class Lane:
         self._fit = Fit(pool.endpoints, self._expected.cost_of) if choosy else None
         if choosy:
             pool.better = self._better
+        self._packer = Packer(pool.endpoints)
         self._workers: asyncio.TaskGroup | None = None
         self._working = self._free = 0
 
@@ -119,40 +121,78 @@ class Lane:
             self._hire()
 
     async def _work(self) -> None:
-        while (request := await self.queue.get()) is not None:
-            try:
-                await self._attempt(request)
-            except PoolOut as error:
-                if not self._floor.fall_back(request):
-                    self._end(request, "unsent", error=ErrorInfo(kind="refused", message=str(error)))
-            except OverBudget as error:
-                self._end(request, "unsent", error=ErrorInfo(kind="budget", message=str(error)))
-            except PoolUnreachable as error:
-                self.stalled = str(error)
-                self.queue.stop()
+        while (row := await self.queue.get()) is not None:
+            await self._deliver(self._packer.fill(row, self.queue))
 
-    async def _attempt(self, request: Request) -> None:
-        """One attempt, and what follows from it."""
+    async def _deliver(self, request: Request) -> bool:
+        """One attempt at a row or at several packed ones; were they answered?"""
+        try:
+            return await self._attempt(request)
+        except PoolOut as error:
+            for row in request.rows or (request,):
+                if not self._floor.fall_back(row):
+                    self._end(row, "unsent", error=ErrorInfo(kind="refused", message=str(error)))
+        except OverBudget as error:
+            if request.rows:
+                return await self._deliver_halves(request)
+            self._end(request, "unsent", error=ErrorInfo(kind="budget", message=str(error)))
+        except PoolUnreachable as error:
+            self.stalled = str(error)
+            self.queue.stop()
+        return False
+
+    async def _deliver_halves(self, request: Request) -> bool:
+        """Once the queue is stopped, packed rows stay as they are on disk."""
+        answered = [not self.queue.stopped and await self._deliver(half) for half in halves(request)]
+        return all(answered)
+
+    async def _attempt(self, request: Request) -> bool:
+        """One attempt, and what follows from it; was it answered?"""
         request.cost = self._expected.cost(request)
         try:
             async with self.pool.lease(request) as lease:
                 self._leased()
                 request = lease.request
+                rows = request.rows or (request,)
                 try:
                     endpoint = lease.endpoint
-                    request.sent += 1
-                    request.attempts += 1
-                    self._journal(request).intent(request.row, request.sent, endpoint.index)
+                    for row in rows:
+                        row.sent += 1
+                        row.attempts += 1
+                        self._journal(row).intent(row.row, row.sent, endpoint.index)
                     completion = await self._transports[endpoint.index].send(request, endpoint.spec)
+                    answers = split(request, completion) if request.rows else (completion,)
                     latency = self._loop.time() - request.started
                     lease.completed(completion)
                 finally:
                     self._free += 1
         except DispatchError as error:
-            self._failed(request, endpoint.index, error, self._loop.time() - request.started)
-        else:
-            self._learn(request, completion, endpoint, latency)
-            self._end(request, "ok", endpoint=endpoint.index, latency=latency, completion=completion)
+            latency = self._loop.time() - request.started
+            if request.rows and error.blame == "row":
+                return await self._refused(request, endpoint.index, error, latency)
+            self._packer.failed(endpoint.index, len(rows), error, self._loop.time())
+            for row in rows:
+                self._failed(row, endpoint.index, error, latency)
+            return False
+        self._packer.sizes[endpoint.index].answered(len(rows))
+        self._learn(request, completion, endpoint, latency)
+        for row, answer in zip(rows, answers, strict=True):
+            self._end(row, "ok", endpoint=endpoint.index, latency=latency, completion=answer)
+        return True
+
+    async def _refused(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> bool:
+        """Packed rows that are refused, for one of them or for their number: their halves tell. It counts for none."""
+        count = len(request.rows)
+        for row in request.rows:
+            row.attempts -= 1
+            self._journal(row).attempt(
+                row.row, row.sent, endpoint, kind=error.kind, status=error.status, latency=latency
+            )
+        size = self._packer.sizes[endpoint]
+        size.refused(count)
+        answered = await self._deliver_halves(request)
+        size.settled(count, too_large=answered)
+        return answered
 
     def _failed(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> None:
         """Put the row back, or give it up."""
@@ -175,6 +215,8 @@ class Lane:
         """Of the rows at hand, the one that `endpoint` should take in place of `request`."""
         fit = self._fit
         assert fit is not None
+        if request.rows:
+            return request
         least = _FIT_PER_SLOT * self.pool.allowed
         other = self.queue.exchange(request, lambda counts: fit.choose(endpoint, counts, self._loop.time()), least)
         if other is request:
@@ -186,6 +228,8 @@ class Lane:
         return request
 
     def _learn(self, request: Request, completion: Completion, endpoint: Endpoint, latency: float) -> None:
+        if request.rows:
+            return
         self._expected.learn(request, completion)
         if self._fit is not None and completion.completion_tokens is not None:
             self._fit.learn(endpoint, completion.completion_tokens, latency)

@@ -13,7 +13,7 @@ import orjson
 
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Completion, Request
-from batch.errors import BadAnswer
+from batch.errors import BadAnswer, DispatchError
 from schemas.endpoints import LimitsSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 
@@ -148,7 +148,8 @@ class PackSize:
 
     def failed(self, size: int) -> None:
         """One failed by the endpoint's fault, perhaps since it was too much."""
-        self._allowed = max(1, min(self._allowed, size // 2))
+        if size > 1:
+            self._allowed = min(self._allowed, size // 2)
 
     def throttled(self, size: int, now: float) -> None:
         """One was refused by a limit."""
@@ -189,6 +190,13 @@ class Packer:
         self._endpoints = endpoints
         self.sizes = [PackSize(endpoint.spec.limits.max_inputs) for endpoint in endpoints]
         """By the endpoint's index."""
+
+    def failed(self, endpoint: int, size: int, error: DispatchError, now: float) -> None:
+        """An attempt at so many inputs ended in an error that was not about them."""
+        if error.blame == "throttle":
+            self.sizes[endpoint].throttled(size, now)
+        elif error.blame == "endpoint" and error.reached:
+            self.sizes[endpoint].failed(size)
 
     def fill(self, row: Request, queue: AtHand) -> Request:
         """The row with as many others as any endpoint of the pool takes at once; nothing is waited for."""

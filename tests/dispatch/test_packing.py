@@ -1,6 +1,10 @@
 """Embedding rows packed into requests, and their answers taken apart."""
 
-from collections import deque
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -9,12 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.packing import Packer, PackSize, halves, pack, piece_of, split
+from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Completion, Request
-from batch.errors import BadAnswer
-from schemas.endpoints import EndpointSpec, LimitsSpec
+from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, ServerError, TimedOut
+from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
+from schemas.job import DispatchSpec
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
+from tests.dispatch.memory_work import MemoryJournal, MemoryWork
+from tests.fakes import FunctionTransport
+from tests.virtual_time import run
 
 
 def embedding(
@@ -268,3 +278,163 @@ def test_the_server_decides_how_many(limit: int, bad: set[int]) -> None:
     assert refused == bad
     # To find it takes at most 63 refusals, if 64 inputs go down to one.
     assert oversized <= 63 * (1 + len(bad))
+
+
+@dataclass
+class KeptJournal(MemoryJournal):
+    """Keeps answers too."""
+
+    answers: dict[int, Any] = field(default_factory=dict)
+
+    def outcome(self, row: int, **told: Any) -> None:
+        super().outcome(row, **told)
+        self.answers[row] = orjson.loads(told["response"]) if told["status"] == "ok" else told["error"].kind
+
+
+@dataclass
+class EmbeddingWork(MemoryWork):
+    """Rows to embed; row 7 says "7"."""
+
+    answers: dict[int, Any] = field(default_factory=dict)
+
+    def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
+        for row in self.rows[shard, model]:
+            body = orjson.dumps({"input": str(row), "dimensions": 2})
+            yield [Request(row, shard, EMBEDDINGS_URL, body, 10, None, model)]
+
+    def journal(self, shard: int, model: str) -> KeptJournal:
+        return KeptJournal(model, self.events, self.outcomes, self.fail_on, answers=self.answers)
+
+
+@dataclass
+class Server:
+    """Embeds "7" as [7.0]; counts requests and inputs."""
+
+    most: int = 2048
+    bad: frozenset[str] = frozenset()
+    trouble: Callable[[int], DispatchError | None] = lambda number: None
+    deaf: bool = False
+    """It looks at the first input only."""
+    sizes: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    async def __call__(self, request: Request, endpoint: EndpointSpec) -> Completion:
+        asked = orjson.loads(request.body)["input"]
+        inputs = [asked] if isinstance(asked, str) else asked
+        self.sizes.append(len(inputs))
+        self.times.append(asyncio.get_running_loop().time())
+        trouble = self.trouble(len(self.sizes))
+        await asyncio.sleep(0.1)
+        if trouble is not None:
+            raise trouble
+        if len(inputs) > self.most or not self.bad.isdisjoint(inputs):
+            raise BadRequest("HTTP 400", status=400)
+        items = [{"index": i, "embedding": [float(text)]} for i, text in enumerate(inputs[:1] if self.deaf else inputs)]
+        return answer(*items, usage={"prompt_tokens": 10 * len(inputs), "total_tokens": 10 * len(inputs)})
+
+
+def sent_to(
+    server: Server, rows: int, *, spec: DispatchSpec | None = None, pricing: Pricing | None = None, **limits: Any
+) -> EmbeddingWork:
+    """Rows 0 to `rows`, sent by the real dispatcher."""
+    work = EmbeddingWork({(0, "m"): list(range(rows))})
+    model = ModelSpec(name="m", endpoints=(EndpointSpec(url="http://m/v1", model="m", limits=LimitsSpec(**limits)),))
+
+    async def main() -> None:
+        dispatcher = Dispatcher(
+            [model],
+            spec or DispatchSpec(),
+            work,
+            seed=0,
+            keys=lambda name: None,
+            wall=lambda: 0.0,
+            transports=lambda endpoint: FunctionTransport(server),
+            pricing={} if pricing is None else {"m": pricing},
+        )
+        dispatcher.feed(0)
+        dispatcher.close_feed()
+        await dispatcher.run()
+        (lane,) = dispatcher.lanes.values()
+        assert lane.pool.in_flight == lane.open == 0
+        assert lane.prompt_tokens == 10 * lane.ok
+
+    run(main())
+    return work
+
+
+def own_answers(work: EmbeddingWork) -> set[int]:
+    """Rows that have their own embedding, and their own share of the usage."""
+    return {
+        row
+        for row, told in work.answers.items()
+        if not isinstance(told, str)
+        and told["data"] == [{"index": 0, "embedding": [float(row)]}]
+        and told["usage"] == {"prompt_tokens": 10, "total_tokens": 10}
+    }
+
+
+def test_rows_share_requests_and_nothing_else() -> None:
+    """A hundred rows go in four requests; each has its intent before its outcome, and its own answer."""
+    server = Server()
+    work = sent_to(server, 100)
+    assert sorted(server.sizes) == [4, 32, 32, 32]
+    assert own_answers(work) == set(range(100))
+    assert Counter(work.events) == Counter((kind, row) for kind in ("intent", "ok") for row in range(100))
+
+
+def test_a_packed_request_costs_one_request_and_all_its_tokens() -> None:
+    """One request a second carries 32 rows a second; 6,000 tokens a minute carry ten."""
+    by_requests, by_tokens = Server(), Server()
+    sent_to(by_requests, 320, rpm=60)
+    assert len(by_requests.sizes) == 10
+    assert by_requests.times[-1] - by_requests.times[0] == pytest.approx(9, rel=0.1)
+    sent_to(by_tokens, 320, tpm=6000)
+    assert by_tokens.times[-1] - by_tokens.times[0] == pytest.approx(32, rel=0.15)
+
+
+@pytest.mark.parametrize("most", [2048, 5, 1])
+def test_bad_rows_fail_alone(most: int) -> None:
+    """Whatever the server's batch limit, the bad rows fail as bad requests and no other row loses an attempt."""
+    server = Server(most=most, bad=frozenset({"13", "57", "58"}))
+    work = sent_to(server, 100, spec=DispatchSpec(max_attempts=1), max_in_flight=4)
+    assert own_answers(work) == set(range(100)) - {13, 57, 58}
+    assert {work.answers[row] for row in (13, 57, 58)} == {"bad_request"}
+
+
+def test_a_smaller_batch_limit_is_found_once() -> None:
+    """A server that takes 5 inputs at once refuses some requests at first, and then none of hundreds."""
+    server = Server(most=5)
+    work = sent_to(server, 2000, max_in_flight=2)
+    assert own_answers(work) == set(range(2000))
+    assert all(size <= 5 for size in server.sizes[50:])
+    assert server.sizes.count(4) > 400
+
+
+@pytest.mark.parametrize(
+    "error", [RateLimited("HTTP 429", status=429, retry_after=1.0), ServerError("HTTP 500"), TimedOut("late")]
+)
+def test_trouble_puts_all_rows_back(error: DispatchError) -> None:
+    """A quarter of the requests fail in one way or another; every row is answered, and each sending has its intent."""
+    server = Server(trouble=lambda number: error if number % 4 == 0 else None)
+    work = sent_to(server, 300)
+    assert own_answers(work) == set(range(300))
+    assert max(outcome.attempts for outcome in work.outcomes.values()) > 1
+    intents = Counter(row for kind, row in work.events if kind == "intent")
+    assert intents == {row: outcome.attempts for row, outcome in work.outcomes.items()}
+
+
+def test_a_server_that_looks_at_one_input_only_is_found_out() -> None:
+    """Its answers are nobody's; rows go in smaller and smaller requests until each goes alone."""
+    server = Server(deaf=True)
+    work = sent_to(server, 64, max_in_flight=1)
+    assert own_answers(work) == set(range(64))
+
+
+def test_a_budget_is_held_row_by_row() -> None:
+    """Where a whole pack does not fit into what is left, those of its rows are sent that do."""
+    pricing = Pricing(
+        lambda request: Decimal(max(1, len(request.rows))), lambda prompt, answer: Decimal(prompt or 0) / 10
+    )
+    work = sent_to(Server(), 100, spec=DispatchSpec(budget_usd=Decimal(75)), pricing=pricing)
+    assert len(own_answers(work)) == 75
+    assert Counter(outcome.status for outcome in work.outcomes.values()) == {"ok": 75, "unsent": 25}
