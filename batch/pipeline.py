@@ -15,10 +15,12 @@ from batch.dispatch.host import DispatchPlan, DispatchState
 from batch.dispatch.snapshot import ProgressSnapshot
 from batch.engine import DispatchHandle, Engine, Handle
 from batch.planner import Planner
+from batch.reading.present import check_column
 from batch.reading.shard import Shard
 from batch.reading.shards import find_shards
 from batch.runs.commit import Committed, read_commit
 from batch.runs.directory import RunDirectory, Sitting
+from batch.runs.keys import key_column
 from batch.stages import (
     Committing,
     Reading,
@@ -112,7 +114,8 @@ class Pipeline:
         """Work until everything is committed, or until it was drained.
 
         Raises:
-            InputError: the input is empty, or has rows that the job refuses; nothing was sent.
+            InputError: the input is empty, lacks a column that the job names, or has rows that the job refuses;
+                nothing was sent.
             StorageError: something could not be stored; the same command goes on later.
         """
         started = self._clock()
@@ -154,6 +157,9 @@ class Pipeline:
             if self._is_committed(shard.index):
                 self._answered.add(shard.index)
                 self._committed.add(shard.index)
+        column = key_column(self._job.dispatch)
+        if column is not None and len(self._routed) < len(self.shards):
+            check_column("dispatch.hash_key", column, self.shards)
         planner = Planner(self._job, self.shards, self._directory, frozenset(self._routed))
         for shard in self.shards:
             if self._layout.scored(shard.index).exists():

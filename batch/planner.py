@@ -10,6 +10,7 @@ from batch.planning.routing import Ids, Requests, deciding_scores
 from batch.planning.solve import solve
 from batch.reading.shard import Shard
 from batch.runs.directory import RunDirectory
+from batch.runs.keys import stored_key
 from batch.stages import Routing, ScoredShard, load_planned
 from schemas.job import JobSpec
 from schemas.plans import Plan, SharePlanSpec
@@ -93,7 +94,8 @@ class Planner:
         assert self._plan is not None
         part = load_planned(self._directory.layout, index, self._names)
         rows = self._requests.route(part, self._repeats.pop(index), self._plan, self._names)
-        return Routing(self._directory.layout, index, self._shards[index].name, self._names, rows)
+        key = stored_key(self._job.dispatch)
+        return Routing(self._directory.layout, index, self._shards[index].name, self._names, rows, key)
 
     @property
     def plan(self) -> Plan | None:

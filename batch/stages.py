@@ -23,6 +23,7 @@ from batch.reading.read import read_shard
 from batch.reading.shard import Shard
 from batch.runs.answers import Answer, Answers
 from batch.runs.commit import Committed, commit_shard
+from batch.runs.keys import columns_for, name_of, with_key
 from batch.runs.layout import Layout
 from batch.runs.parts import read_part, write_part
 from batch.runs.replay import LOST, replay
@@ -135,6 +136,8 @@ class Routing:
     """What messages call the file that the rows are from."""
     models: tuple[str, ...]
     rows: RoutedRows
+    key: str | None = None
+    """What rows are stuck to endpoints by, where that is not in the requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +152,19 @@ class RoutedShard:
 
 def route(routing: Routing) -> RoutedShard:
     """Group a shard's rows by model on disk."""
-    part = read_part(routing.layout.scored(routing.index), (*_ROUTED_COLUMNS, ID, "line"))
+    key = routing.key
+    part = read_part(routing.layout.scored(routing.index), {*_ROUTED_COLUMNS, ID, "line", *columns_for(key)})
+    columns: tuple[str, ...] = _ROUTED_COLUMNS
+    if key is not None:
+        part = with_key(part, key)
+        columns = (*columns, name_of(key))
     decided = routing.rows
     sent = decided.same_as < 0
     routed = {}
     for position, model in enumerate(routing.models):
         mask = (decided.model == position) & sent
         if mask.any():
-            write_part(routing.layout.routed(model, routing.index), part.select(_ROUTED_COLUMNS).filter(mask))
+            write_part(routing.layout.routed(model, routing.index), part.select(columns).filter(mask))
             routed[model] = int(mask.sum())
     rows, lines = part["row"].to_numpy(), part["line"]
     verdicts = Verdicts(

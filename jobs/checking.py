@@ -11,10 +11,12 @@ from pathlib import Path
 
 from batch.costs.prices import prices_for
 from batch.errors import SpecError
+from batch.reading.present import check_column
 from batch.reading.read import read_shard
 from batch.reading.shards import find_shards
 from batch.routers.build import build_router
 from batch.runs.finish import check_writable
+from batch.runs.keys import key_column
 from batch.scoring import Scorer
 from jobs.overlap import check_apart
 from jobs.runtime import key, missing_keys, settle_environment, with_surroundings
@@ -87,7 +89,11 @@ def _check_rows(job: JobSpec, found: Findings) -> None:
         # The plan's scores cost the most and tell nothing about whether a row can be sent.
         scorer = Scorer(job.router, job.models, row_models=job.input.row_models, plan_scores=False)
         with tempfile.TemporaryDirectory(prefix="batchrouter-") as spool:
-            for shard in find_shards(job.input, Path(spool)):
+            shards = find_shards(job.input, Path(spool))
+            column = key_column(job.dispatch)
+            if column is not None:
+                check_column("dispatch.hash_key", column, shards)
+            for shard in shards:
                 table = read_shard(shard, job.input, lambda texts: [0] * len(texts))
                 scored = scorer.score(table, shard.name)
                 faults = scored["error_message"].drop_null()

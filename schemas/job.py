@@ -10,7 +10,17 @@ from schemas.endpoints import ModelSpec
 from schemas.plans import PinPlanSpec, PlanSpec
 from schemas.routers import CorrectnessRouterSpec, RouterSpec, RulesRouterSpec
 
-BalancerName = Literal["weighted_round_robin", "least_connections", "round_robin", "random", "power_of_two"]
+BalancerName = Literal[
+    "weighted_round_robin",
+    "least_connections",
+    "round_robin",
+    "random",
+    "power_of_two",
+    "peak_ewma",
+    "adaptive",
+    "consistent_hash",
+    "priority",
+]
 
 
 class RaySpec(Spec):
@@ -55,6 +65,9 @@ class DispatchSpec(Spec):
 
     balancer: BalancerName = "least_connections"
     """Which endpoint of a model's pool takes the next request."""
+
+    hash_key: Annotated[str, Field(min_length=1)] = "prefix"
+    """What `consistent_hash` goes by: `prefix` (the messages' beginning), `id` (the row's id) or an input column."""
 
     max_attempts: Annotated[int, Field(gt=0)] = 6
     """Attempts a row may have, the first included."""

@@ -1,6 +1,8 @@
 """Which endpoint of a pool takes the next request. Each is a few lines over live endpoint state."""
 
+import math
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from random import Random
 from typing import Protocol, assert_never
 
@@ -13,7 +15,7 @@ class Balancer(Protocol):
     """Picks; the pool has already taken out whatever is unhealthy or at a limit."""
 
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
-        """One of `ready`, which is not empty and may differ from call to call."""
+        """One of `ready`, which is not empty and may differ from call to call. What is picked is then started."""
         ...
 
 
@@ -29,25 +31,57 @@ class RoundRobin:
         return picked
 
 
-class WeightedRoundRobin:
-    """nginx's smooth weighted round-robin: exact over each cycle, and never a whole pick ahead.
-
-    Every ready endpoint gains its weight, the highest is picked and pays the sum back. Weights 5, 1, 1 give a a b a
-    c a a.
-    """
+class _SmoothTurns:
+    """nginx's smooth weighted round-robin: every ready endpoint gains its weight, the highest pays the sum back."""
 
     def __init__(self) -> None:
         self._current: dict[int, float] = {}
 
-    def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
+    def take(self, ready: Sequence[Endpoint], weights: Sequence[float]) -> Endpoint:
+        """The next of `ready`, each having the weight at its place."""
         current = self._current
-        total = 0.0
-        for endpoint in ready:
-            total += endpoint.weight
-            current[endpoint.index] = current.get(endpoint.index, 0.0) + endpoint.weight
+        for endpoint, weight in zip(ready, weights, strict=True):
+            current[endpoint.index] = current.get(endpoint.index, 0.0) + weight
         picked = max(ready, key=lambda e: current[e.index])
-        current[picked.index] -= total
+        current[picked.index] -= sum(weights)
         return picked
+
+
+class WeightedRoundRobin:
+    """Turns by weight, smoothly: exact over each cycle, and never a whole pick ahead. 5, 1, 1 give a a b a c a a."""
+
+    def __init__(self) -> None:
+        self._turns = _SmoothTurns()
+
+    def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
+        return self._turns.take(ready, [e.weight for e in ready])
+
+
+class Adaptive:
+    """Smooth turns, where the weights follow what was measured: throughput, and the square of the share of successes.
+
+    Squared, since what fails costs an attempt here and another one elsewhere. An endpoint that has answered nothing
+    yet counts as an average one.
+    """
+
+    # Of an average endpoint's share, so that a slow or failing one is measured again.
+    least = 0.05
+
+    def __init__(self) -> None:
+        self._turns = _SmoothTurns()
+
+    def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
+        measured = [e.speed.throughput for e in ready]
+        known = [throughput for throughput in measured if throughput is not None]
+        # Relative to the pool: turns are kept in these units from pick to pick.
+        average = sum(known) / len(known) if known else 1.0
+        return self._turns.take(
+            ready,
+            [
+                e.weight * max(self.least, (throughput or average) / average * _success(e) ** 2)
+                for e, throughput in zip(ready, measured, strict=True)
+            ],
+        )
 
 
 class LeastConnections:
@@ -59,24 +93,78 @@ class LeastConnections:
 
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
         turn = self._last_turn
-        # The request itself is counted: of two idle endpoints the heavier one is the less loaded.
-        picked = min(ready, key=lambda e: ((e.in_flight + 1) / e.weight, turn.get(e.index, -1)))
+        picked = min(ready, key=lambda e: (_load(e), turn.get(e.index, -1)))
         self._turns += 1
         turn[picked.index] = self._turns
         return picked
 
 
 class PowerOfTwo:
-    """The less loaded of two drawn at random: within O(ln ln n) of the best, and no herd."""
+    """The less loaded of two different ones drawn by weight: within O(ln ln n) of the mean, and no herd."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
 
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
-        if len(ready) == 1:
-            return ready[0]
-        first, second = self._random.sample(ready, 2)
-        return min(first, second, key=lambda e: (e.in_flight + 1) / e.weight)
+        first = _drawn(self._random, ready)
+        others = [e for e in ready if e is not first]
+        return min(first, _drawn(self._random, others), key=_load) if others else first
+
+
+class PeakEwma:
+    """Finagle's peak EWMA: the least of seconds per token, times the requests in flight with this one among them.
+
+    Errors are charged a penalty, or failing fast would look like answering fast. Of an endpoint that has answered
+    nothing the best is assumed, but it gets one request at a time until it answers, as long as others are known.
+    """
+
+    def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
+        peaks = [e.speed.peak(busy=e.in_flight > 0) for e in ready]
+        best = min((peak for peak in peaks if peak is not None), default=1.0)
+
+        def cost(at: int) -> tuple[bool, float]:
+            peak, endpoint = peaks[at], ready[at]
+            is_being_probed = peak is None and endpoint.in_flight > 0
+            return is_being_probed, (best if peak is None else peak) * _load(endpoint) / _success(endpoint) ** 2
+
+        return ready[min(range(len(ready)), key=cost)]
+
+
+class ConsistentHash:
+    """Rows of one key go to one endpoint, so that its prefix cache is reused, until that has too much of the load.
+
+    Rendezvous hashing: each key has the endpoints in a line of its own, the heavier the nearer, and the first with room
+    takes the row; removing one moves its own keys alone. Bounded loads (Mirrokni, Thorup and Zadimoghaddam, arXiv
+    1608.01350): of the requests in flight on the ready endpoints, this one included, each may have `room` times its
+    weight's share. Not for a pool with a handful of requests in flight: there the bound sends most rows elsewhere.
+    """
+
+    # HAProxy and Vimeo run with 125 % to 150 %.
+    room = 1.25
+
+    def __init__(self) -> None:
+        self._salts: dict[int, int] = {}
+
+    def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
+        total = sum(e.in_flight for e in ready) + 1
+        share = self.room * total / sum(e.weight for e in ready)
+        with_room = [e for e in ready if e.in_flight < math.ceil(share * e.weight - _ROUNDING)]
+        return self.home(request, with_room)
+
+    def home(self, request: Request, among: Sequence[Endpoint]) -> Endpoint:
+        """The first of these in the line of the request's key, whatever they have under way."""
+        return min(among, key=lambda e: self._distance(request, e))
+
+    def _distance(self, request: Request, endpoint: Endpoint) -> float:
+        """Exponentially distributed with the weight as its rate: each is the nearest for its weight's share of keys."""
+        salt = self._salts.get(endpoint.index)
+        if salt is None:
+            # What an endpoint is, not where it stands in the list: keys stay when another one is taken off.
+            named = f"{endpoint.url} {endpoint.model} {endpoint.spec.api_key_env}"
+            salt = int.from_bytes(blake2b(named.encode(), digest_size=8).digest())
+            self._salts[endpoint.index] = salt
+        drawn = (_mixed((request.key or request.row) ^ salt) + 0.5) / 2**64
+        return -math.log(drawn) / endpoint.weight
 
 
 class RandomChoice:
@@ -86,7 +174,14 @@ class RandomChoice:
         self._random = random
 
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
-        return self._random.choices(ready, [e.weight for e in ready])[0]
+        return _drawn(self._random, ready)
+
+
+class Priority:
+    """The first one listed until it is full, then the next: for endpoints from the cheapest to the dearest."""
+
+    def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
+        return min(ready, key=lambda e: e.index)
 
 
 def build_balancer(name: BalancerName, random: Random) -> Balancer:
@@ -101,8 +196,43 @@ def build_balancer(name: BalancerName, random: Random) -> Balancer:
             build = LeastConnections
         case "power_of_two":
             return PowerOfTwo(random)
+        case "peak_ewma":
+            build = PeakEwma
+        case "adaptive":
+            build = Adaptive
+        case "consistent_hash":
+            build = ConsistentHash
         case "random":
             return RandomChoice(random)
+        case "priority":
+            build = Priority
         case _:
             assert_never(name)
     return build()
+
+
+# Shares that are whole numbers may come out a little above.
+_ROUNDING = 1e-9
+
+
+def _load(endpoint: Endpoint) -> float:
+    """Requests in flight for its weight; the next one counts, so of two idle endpoints the heavier has less load."""
+    return (endpoint.in_flight + 1) / endpoint.weight
+
+
+def _success(endpoint: Endpoint) -> float:
+    return 1.0 - endpoint.speed.error_share
+
+
+def _drawn(chance: Random, ready: Sequence[Endpoint]) -> Endpoint:
+    return chance.choices(ready, [e.weight for e in ready])[0]
+
+
+def _mixed(value: int) -> int:
+    """64 bits of which each depends on each of `value`'s (the finaliser of splitmix64)."""
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _64_BITS
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & _64_BITS
+    return value ^ value >> 31
+
+
+_64_BITS = 2**64 - 1

@@ -159,7 +159,14 @@ class DispatchHost:
             await _lock_of(layout, 0.0 if plan.spec.budget_usd is not None else _ORPHAN_SECONDS),
             GroupSync(enabled=plan.sync) as group,
         ):
-            work = RunWork(layout, plan.models, plan.spec.fallbacks, group, retry_failed=plan.retry_failed)
+            work = RunWork(
+                layout,
+                plan.models,
+                plan.spec.fallbacks,
+                group,
+                retry_failed=plan.retry_failed,
+                hash_key=plan.spec.hash_key if plan.spec.balancer == "consistent_hash" else None,
+            )
             self._dispatcher = Dispatcher(
                 plan.models,
                 plan.spec,

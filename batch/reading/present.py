@@ -31,14 +31,31 @@ def check_columns(spec: InputSpec, shards: Sequence[Shard]) -> None:
             return
     if not seen:
         return
-    shown = ", ".join(seen[:COLUMNS_SHOWN]) + (", ..." if len(seen) > COLUMNS_SHOWN else "")
     if missing:
         name = min(missing)
-        key = "input.prompt" if name in wanted else "input.id_column"
-        raise InputError(f"{key}: no row has the column {name!r}; the first row has: {shown}")
+        raise _absent("input.prompt" if name in wanted else "input.id_column", name, seen)
     raise InputError(
-        f"input.prompt: no row has prompt, messages, input or body; give a template over its columns: {shown}"
+        f"input.prompt: no row has prompt, messages, input or body; give a template over its columns: {_shown(seen)}"
     )
+
+
+def check_column(key: str, name: str, shards: Sequence[Shard]) -> None:
+    """Raise InputError when no row has the column `name`, which the job's `key` asks for; otherwise as above."""
+    seen: list[str] = []
+    for columns in _column_sets(shards):
+        if name in columns:
+            return
+        seen = seen or list(columns)
+    if seen:
+        raise _absent(key, name, seen)
+
+
+def _absent(key: str, name: str, seen: Sequence[str]) -> InputError:
+    return InputError(f"{key}: no row has the column {name!r}; the first row has: {_shown(seen)}")
+
+
+def _shown(columns: Sequence[str]) -> str:
+    return ", ".join(columns[:COLUMNS_SHOWN]) + (", ..." if len(columns) > COLUMNS_SHOWN else "")
 
 
 def _column_sets(shards: Sequence[Shard]) -> Iterator[Set[str]]:

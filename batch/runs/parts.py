@@ -1,6 +1,6 @@
 """Scored and routed parts: Parquet files, one a shard, written whole or not at all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def write_part(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temp, compression=COMPRESSION, row_group_size=_group_rows(table))
 
 
-def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_part(path: Path, columns: Collection[str] | None = None) -> pa.Table:
     """A whole part, or these columns of it; columns the part lacks are left out.
 
     Raises:
@@ -70,7 +70,7 @@ def _reading(path: Path) -> Iterator[pq.ParquetFile]:
         raise StorageError(f"cannot read {path}: {' '.join(str(error).split())}") from error
 
 
-def _present(file: pq.ParquetFile, columns: Sequence[str] | None) -> list[str] | None:
+def _present(file: pq.ParquetFile, columns: Collection[str] | None) -> list[str] | None:
     if columns is None:
         return None
     there = set(file.schema_arrow.names)

@@ -7,6 +7,7 @@ from batch.dispatch.request import Request
 from batch.dispatch.work import History
 from batch.runs.group_sync import GroupSync
 from batch.runs.journal import Journal
+from batch.runs.keys import keys_of
 from batch.runs.layout import Layout
 from batch.runs.parts import iter_routed, routed_rows
 from batch.runs.replay import Replay, replay
@@ -27,17 +28,20 @@ class RunWork:
         group: GroupSync,
         *,
         retry_failed: bool = False,
+        hash_key: str | None = None,
     ) -> None:
         """
         Args:
             models: with every endpoint's `url` and `model` filled in.
             retry_failed: rows that failed are not finished.
+            hash_key: what requests get their `key` from; left out: they need none.
         """
         self._layout = layout
         self._endpoints = {m.name: [address(e, m.name) for e in m.endpoints] for m in models}
         self._fallbacks = fallbacks
         self._group = group
         self._retry_failed = retry_failed
+        self._hash_key = hash_key
 
     def history(self, shard: int) -> History:
         verdicts = read_verdicts(self._layout, shard)
@@ -64,10 +68,11 @@ class RunWork:
 
     def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
         for batch in iter_routed(self._layout.routed(model, shard), _BATCH_ROWS):
-            columns = (batch.column(name).to_pylist() for name in ("row", "url", "body", "prompt_tokens", "max_tokens"))
+            columns = [batch.column(name).to_pylist() for name in ("row", "url", "body", "prompt_tokens", "max_tokens")]
+            keys = keys_of(batch, columns[2], self._hash_key)
             yield [
-                Request(row, shard, url, body, prompt_tokens, max_tokens, model)
-                for row, url, body, prompt_tokens, max_tokens in zip(*columns, strict=True)
+                Request(row, shard, url, body, prompt_tokens, max_tokens, model, key=key)
+                for row, url, body, prompt_tokens, max_tokens, key in zip(*columns, keys, strict=True)
             ]
 
     def journal(self, shard: int, model: str) -> Journal:

@@ -1,119 +1,456 @@
-"""Balancers, as claims about many picks."""
+"""Balancers, as claims about many picks of endpoints whose requests are started, and ended, by hand."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from random import Random
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dispatch.balancers import Balancer, LeastConnections, WeightedRoundRobin, build_balancer
+from batch.dispatch.balancers import Balancer, ConsistentHash, LeastConnections, build_balancer
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.request import Cost
+from batch.dispatch.request import Request
+from batch.errors import ServerError
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.job import BalancerName
-from tests.fakes import request
+from tests.fakes import answer, request
 
-NAMES: Sequence[BalancerName] = (
-    "round_robin",
-    "weighted_round_robin",
-    "least_connections",
-    "power_of_two",
-    "random",
-)
-COST = Cost(1, 0)
+NAMES: Sequence[BalancerName] = get_args(BalancerName)
+WEIGHTS = st.lists(st.integers(1, 30), min_size=1, max_size=12)
 
 
-def endpoints(weights: Sequence[float]) -> list[Endpoint]:
+class Clock:
+    """Moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def endpoints(weights: Sequence[float], clock: Clock | None = None) -> list[Endpoint]:
     limits = LimitsSpec(max_in_flight=10**9)
     return [
-        Endpoint(EndpointSpec(url=f"http://e{i}/v1", weight=w, limits=limits), "m", i, lambda: 0.0, Random(0))
+        Endpoint(EndpointSpec(url=f"http://e{i}/v1", weight=w, limits=limits), "m", i, clock or Clock(), Random(0))
         for i, w in enumerate(weights)
     ]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_balancer_picks_one_of_the_ready(name: BalancerName) -> None:
-    """Whatever subset is ready, the pick is in it."""
-    balancer = build_balancer(name, Random(1))
-    pool = endpoints([1, 2, 3, 4])
+def keyed(key: int) -> Request:
+    row = request(key)
+    row.key = key
+    return row
+
+
+def keys(count: int) -> list[Request]:
+    """Requests of so many keys."""
+    draw = Random(5)
+    return [keyed(draw.randrange(1, 2**64)) for _ in range(count)]
+
+
+def picks(balancer: Balancer, ready: Sequence[Endpoint], asked: Iterable[Request]) -> list[int]:
+    """Which endpoint each request gets while nothing is under way."""
+    return [balancer.pick(row, ready).index for row in asked]
+
+
+def assert_shares(counts: Counter[int], weights: Sequence[float], deviations: float = 4.5) -> None:
+    """Drawn by weight, so within so many standard deviations of it."""
+    total = sum(counts.values())
+    for i, weight in enumerate(weights):
+        share = weight / sum(weights)
+        assert abs(counts[i] - total * share) <= deviations * math.sqrt(total * share * (1 - share)), counts
+
+
+# The contract.
+
+
+def history_of_picks(name: BalancerName, seed: int) -> list[int]:
+    """Picks among changing endpoints whose requests end well or not, after times that differ."""
+    clock = Clock()
+    pool = endpoints([1, 2, 3, 4], clock)
+    balancer = build_balancer(name, Random(seed))
     draw = Random(2)
+    under_way: list[tuple[Request, Endpoint]] = []
+    picked: list[int] = []
     for _ in range(10_000):
+        clock.now += draw.random()
+        while len(under_way) > 20 or (under_way and draw.random() < 0.5):
+            ended, endpoint = under_way.pop(draw.randrange(len(under_way)))
+            match draw.randrange(3):
+                case 0:
+                    endpoint.failed(ended, ServerError("500"))
+                case 1:
+                    endpoint.abandoned(ended)
+                case _:
+                    endpoint.answered(ended, answer(completion_tokens=draw.randrange(200)))
         ready = [e for e in pool if draw.random() < 0.5] or [pool[0]]
-        assert balancer.pick(request(), ready) in ready
+        asked = keyed(draw.randrange(2**64))
+        endpoint = balancer.pick(asked, ready)
+        assert endpoint in ready
+        endpoint.start(asked)
+        under_way.append((asked, endpoint))
+        picked.append(endpoint.index)
+    return picked
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_balancer_picks_one_of_the_ready_and_the_same_again(name: BalancerName) -> None:
+    """Whatever is ready and however requests end, the pick is ready, every endpoint has its turn, and one seed gives
+    one history.
+    """
+    picked = history_of_picks(name, seed=1)
+    assert set(picked) == {0, 1, 2, 3}
+    assert history_of_picks(name, seed=1) == picked
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_balancer_takes_the_only_one(name: BalancerName) -> None:
+    """One endpoint gets everything, however much it has under way."""
+    (only,) = pool = endpoints([2])
+    balancer = build_balancer(name, Random(1))
+    for row in keys(200):
+        assert balancer.pick(row, pool) is only
+        only.start(row)
+
+
+# Turns.
+
+
+def test_round_robin_goes_round() -> None:
+    """Each in its turn, and one that is not ready loses only its turn."""
+    pool = endpoints([9, 1, 1])
+    balancer = build_balancer("round_robin", Random(0))
+    assert picks(balancer, pool, [request()] * 5) == [0, 1, 2, 0, 1]
+    assert picks(balancer, pool[:2], [request()] * 3) == [0, 1, 0]
+    assert picks(balancer, pool, [request()] * 3) == [1, 2, 0]
 
 
 def test_smooth_weighted_round_robin_of_5_1_1() -> None:
     """nginx's own example: a a b a c a a."""
-    balancer = WeightedRoundRobin()
-    pool = endpoints([5, 1, 1])
-    assert [balancer.pick(request(), pool).index for _ in range(7)] == [0, 0, 1, 0, 2, 0, 0]
+    balancer = build_balancer("weighted_round_robin", Random(0))
+    assert picks(balancer, endpoints([5, 1, 1]), [request()] * 7) == [0, 0, 1, 0, 2, 0, 0]
 
 
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=12))
-def test_weighted_round_robin_is_exact_over_a_cycle_and_never_a_pick_ahead(weights: list[int]) -> None:
-    """After each cycle every endpoint had exactly its weight, and none is ever a whole pick ahead of its share."""
-    balancer = WeightedRoundRobin()
-    pool = endpoints(weights)
+@pytest.mark.parametrize("unit", [1, 0.1])
+@given(weights=WEIGHTS)
+def test_weighted_round_robin_is_exact_over_a_cycle_and_never_a_pick_ahead(unit: float, weights: list[int]) -> None:
+    """After each cycle every endpoint had exactly its weight, and none is ever a whole pick ahead of its share, also
+    where weights are no whole numbers.
+    """
+    balancer = build_balancer("weighted_round_robin", Random(0))
+    pool = endpoints([unit * weight for weight in weights])
     total = sum(weights)
     counts: Counter[int] = Counter()
     for t in range(1, 3 * total + 1):
-        counts[balancer.pick(request(), pool).index] += 1
-        for i, weight in enumerate(weights):
-            assert counts[i] - t * weight / total < 1
+        picked = balancer.pick(request(), pool).index
+        counts[picked] += 1
+        # Only who was picked can have come ahead.
+        assert counts[picked] * total - t * weights[picked] < total
         if t % total == 0:
             assert [counts[i] for i in range(len(weights))] == [w * t // total for w in weights]
 
 
-def spread(balancer: Balancer, pool: list[Endpoint], picks: int, service: Sequence[float]) -> Counter[int]:
-    """Picks with requests that end after each endpoint's own service time, in picks."""
-    counts: Counter[int] = Counter()
-    ends: list[tuple[float, Endpoint]] = []
-    for t in range(picks):
-        for end, endpoint in [e for e in ends if e[0] <= t]:
-            ends.remove((end, endpoint))
-            endpoint.abandoned(COST)
-        picked = balancer.pick(request(), pool)
-        picked.start(COST)
-        counts[picked.index] += 1
-        ends.append((t + service[picked.index], picked))
-    return counts
+@given(weights=WEIGHTS, away=st.integers(0, 500), before=st.integers(0, 100))
+def test_an_endpoint_that_was_away_does_not_catch_up(weights: list[int], away: int, before: int) -> None:
+    """However long it could not be picked, in its first cycle after its return each gets its weight, give or take one
+    pick: what was missed is no debt.
+    """
+    balancer = build_balancer("weighted_round_robin", Random(0))
+    pool = endpoints(weights)
+    picks(balancer, pool, [request()] * before)
+    picks(balancer, pool[1:] or pool, [request()] * away)
+    counts = Counter(picks(balancer, pool, [request()] * sum(weights)))
+    assert all(abs(counts[i] - weight) <= 1 for i, weight in enumerate(weights))
 
 
-def test_least_connections_follows_weights_when_speeds_are_equal() -> None:
-    """Endpoints of equal speed get work in the ratio of their weights."""
-    counts = spread(LeastConnections(), endpoints([3, 1]), 20_000, [64, 64])
-    assert 2.8 < counts[0] / counts[1] < 3.2
+@given(WEIGHTS)
+def test_adaptive_takes_turns_by_weight_until_something_is_measured(weights: list[int]) -> None:
+    """With nothing known of any endpoint its picks are those of weighted_round_robin."""
+    pool = endpoints(weights)
+    adaptive, plain = (build_balancer(name, Random(0)) for name in ("adaptive", "weighted_round_robin"))
+    asked = [request()] * 100
+    assert picks(adaptive, pool, asked) == picks(plain, pool, asked)
 
 
-def test_least_connections_sends_a_slow_endpoint_less() -> None:
-    """An endpoint four times as slow gets about a fifth."""
-    counts = spread(LeastConnections(), endpoints([1, 1]), 20_000, [20, 80])
-    assert 0.17 < counts[1] / 20_000 < 0.23
+# Loads.
+
+
+@given(WEIGHTS)
+def test_least_connections_fills_by_weight(weights: list[int]) -> None:
+    """With requests that stay, the loads over weights are as even as whole requests can be."""
+    pool = endpoints(weights)
+    balancer = LeastConnections()
+    for _ in range(5 * sum(weights)):
+        balancer.pick(request(), pool).start(request())
+    assert [e.in_flight for e in pool] == [5 * weight for weight in weights]
 
 
 def test_idle_equals_take_turns() -> None:
     """Two idle endpoints share work evenly, though the first is always free again."""
-    balancer = LeastConnections()
-    pool = endpoints([1, 1])
-    counts = Counter(balancer.pick(request(), pool).index for _ in range(1000))
+    counts = Counter(picks(LeastConnections(), endpoints([1, 1]), [request()] * 1000))
     assert counts[0] == counts[1] == 500
 
 
-def test_power_of_two_keeps_loads_close() -> None:
-    """A hundred thousand requests that stay: the fullest of ten endpoints is a handful above the mean."""
-    pool = endpoints([1] * 10)
+def fullest_above_mean(name: BalancerName, requests: int, endpoint_count: int) -> float:
+    pool = endpoints([1] * endpoint_count)
+    balancer = build_balancer(name, Random(3))
+    row = request()
+    for _ in range(requests):
+        balancer.pick(row, pool).start(row)
+    return max(e.in_flight for e in pool) - requests / endpoint_count
+
+
+def test_power_of_two_keeps_loads_close_however_many_there_are() -> None:
+    """The fullest of 50 endpoints is O(ln ln n) above the mean after 10,000 requests as after 100,000; drawn at random
+    it is tens above, and the more the longer.
+    """
+    assert fullest_above_mean("power_of_two", 10_000, 50) <= 4
+    assert fullest_above_mean("power_of_two", 100_000, 50) <= 4
+    assert fullest_above_mean("random", 10_000, 50) > 20
+    assert fullest_above_mean("random", 100_000, 50) > 60
+
+
+def test_power_of_two_fills_by_weight() -> None:
+    """A heavy endpoint is drawn as often as it can take it: loads over weights stay even."""
+    weights = [10, 1, 1, 1]
+    pool = endpoints(weights)
     balancer = build_balancer("power_of_two", Random(3))
-    for _ in range(100_000):
-        balancer.pick(request(), pool).start(COST)
-    loads = [e.in_flight for e in pool]
-    assert max(loads) - 10_000 < 20
+    for _ in range(13_000):
+        balancer.pick(request(), pool).start(request())
+    assert all(abs(e.in_flight / e.weight - 1000) < 20 for e in pool)
 
 
 def test_random_follows_weights() -> None:
-    """Draws come in the ratio of the weights, within four standard deviations."""
-    balancer = build_balancer("random", Random(4))
-    pool = endpoints([3, 1])
-    counts = Counter(balancer.pick(request(), pool).index for _ in range(100_000))
-    assert abs(counts[0] - 75_000) < 4 * (100_000 * 0.75 * 0.25) ** 0.5
+    """Draws come in the ratio of the weights."""
+    weights = [3, 1, 0.5]
+    counts = Counter(picks(build_balancer("random", Random(4)), endpoints(weights), [request()] * 100_000))
+    assert_shares(counts, weights)
+
+
+def test_priority_fills_the_first_listed_and_then_overflows() -> None:
+    """Each endpoint is at its limit before the next one gets anything, and what becomes free is filled again first."""
+    limits = (3, 2, 10)
+    pool = [
+        Endpoint(EndpointSpec(url=f"http://e{i}/v1", limits=LimitsSpec(max_in_flight=most)), "m", i, Clock(), Random(0))
+        for i, most in enumerate(limits)
+    ]
+    balancer = build_balancer("priority", Random(0))
+    rows = [request(row) for row in range(8)]
+    picked = []
+    for row in rows:
+        endpoint = balancer.pick(row, [e for e in reversed(pool) if e.delay(row.cost) <= 0.0])
+        endpoint.start(row)
+        picked.append(endpoint.index)
+    assert picked == [0, 0, 0, 1, 1, 2, 2, 2]
+    pool[1].answered(rows[3], answer())
+    pool[0].answered(rows[0], answer())
+    ready = [e for e in pool if e.delay(rows[0].cost) <= 0.0]
+    assert balancer.pick(request(), ready) is pool[0]
+
+
+# What was measured.
+
+
+def measured(seconds: Sequence[float], clock: Clock) -> list[Endpoint]:
+    """Idle endpoints, each of which has just taken so long for its only answer."""
+    pool = endpoints([1] * len(seconds), clock)
+    begun = clock.now
+    for endpoint, latency in sorted(zip(pool, seconds, strict=True), key=lambda pair: pair[1]):
+        row = request()
+        clock.now = begun
+        endpoint.start(row)
+        clock.now = begun + latency
+        endpoint.answered(row, answer())
+    return pool
+
+
+def test_adaptive_measures_a_slow_endpoint_again() -> None:
+    """However slow it was, it gets a twentieth of an average endpoint's turns."""
+    pool = measured([1, 1, 10_000], Clock())
+    counts = Counter(picks(build_balancer("adaptive", Random(0)), pool, [request()] * 100_000))
+    average = (1 + 1 + 0) / 3
+    assert counts[2] / 100_000 == pytest.approx(0.05 * average / (2 + 0.05 * average), rel=0.01)
+
+
+def test_peak_ewma_tries_a_slow_endpoint_again() -> None:
+    """Though the other one is idle and quick, a peak is forgotten while nothing is under way."""
+    clock = Clock()
+    pool = measured([1, 50], clock)
+    balancer = build_balancer("peak_ewma", Random(0))
+    picked = []
+    for _ in range(1000):
+        row = request()
+        endpoint = balancer.pick(row, pool)
+        picked.append(endpoint.index)
+        endpoint.start(row)
+        clock.now += 1
+        endpoint.answered(row, answer())
+    assert set(picked[:100]) == {0}
+    assert 1 in picked
+
+
+def test_an_endpoint_of_which_nothing_is_known_gets_one_request_until_it_answers() -> None:
+    """peak_ewma sends others everything else meanwhile, however much they have under way."""
+    clock = Clock()
+    pool = [*measured([1, 1], clock), endpoints([1, 1, 1], clock)[2]]
+    balancer = build_balancer("peak_ewma", Random(0))
+    probe = request()
+    counts: Counter[int] = Counter()
+    for _ in range(1000):
+        endpoint = balancer.pick(probe, pool)
+        endpoint.start(probe)
+        counts[endpoint.index] += 1
+    assert counts[2] == 1
+    assert abs(counts[0] - counts[1]) <= 2
+    clock.now += 1
+    pool[2].answered(probe, answer())
+    assert balancer.pick(request(), pool) is pool[2]
+
+
+def test_endpoints_of_which_nothing_is_known_share_the_first_requests() -> None:
+    """Before any endpoint has answered, peak_ewma goes by requests in flight."""
+    pool = endpoints([1, 2, 1])
+    balancer = build_balancer("peak_ewma", Random(0))
+    for _ in range(400):
+        balancer.pick(request(), pool).start(request())
+    assert [e.in_flight for e in pool] == [100, 200, 100]
+
+
+def test_an_endpoint_that_hangs_does_not_look_faster_by_the_second() -> None:
+    """Of two equals the one that stops answering keeps about what it has under way, and the other takes the rest."""
+    clock = Clock()
+    pool = measured([1, 1], clock)
+    balancer = build_balancer("peak_ewma", Random(0))
+    for _ in range(20):
+        balancer.pick(request(), pool).start(request())
+    for _ in range(1000):
+        row = request()
+        picked = balancer.pick(row, pool)
+        picked.start(row)
+        clock.now += 1
+        if picked is pool[1]:
+            picked.answered(row, answer())
+    assert pool[0].in_flight <= 12
+
+
+def test_a_short_answer_does_not_make_an_endpoint_slow() -> None:
+    """Half a second before the first token and 20 ms for each: answers of any length cost about the same per token."""
+    clock = Clock()
+    for tokens in (1, 10, 100, 1000):
+        (endpoint,) = endpoints([1], clock)
+        row = request()
+        endpoint.start(row)
+        clock.now += 0.5 + 0.02 * tokens
+        endpoint.answered(row, answer(completion_tokens=tokens))
+        peak = endpoint.speed.peak(busy=True)
+        throughput = endpoint.speed.throughput
+        assert peak == pytest.approx(0.02)
+        assert throughput == pytest.approx(50)
+
+
+@pytest.mark.parametrize("latency", [0.01, 5.0, 600.0])
+def test_failures_count_until_they_are_long_past(latency: float) -> None:
+    """The share of failures rises with each, whether they come fast or slowly, and fades when nothing more fails."""
+    clock = Clock()
+    (endpoint,) = endpoints([1], clock)
+    shares = [endpoint.speed.error_share]
+    for _ in range(5):
+        row = request()
+        endpoint.start(row)
+        clock.now += latency
+        endpoint.failed(row, ServerError("500"))
+        shares.append(endpoint.speed.error_share)
+    assert shares[0] == 0
+    assert shares == sorted(set(shares))
+    assert shares[1] == 0.5
+    clock.now += 10 * max(latency, 10)
+    assert endpoint.speed.error_share < 0.05
+    clock.now += 1e9
+    assert endpoint.speed.error_share < 1e-6
+
+
+# Keys.
+
+
+def test_a_key_stays_with_its_endpoint_while_there_is_room() -> None:
+    """The same key goes to the same endpoint, in another process's balancer too, whatever came in between."""
+    pool = endpoints([1, 2, 3, 4])
+    rows = keys(10_000)
+    first = picks(ConsistentHash(), pool, rows)
+    assert picks(ConsistentHash(), pool[::-1], rows[::-1])[::-1] == first
+    # As found once: a server's cache outlives our process.
+    assert first[:12] == [2, 2, 3, 3, 2, 2, 2, 2, 3, 3, 3, 2]
+
+
+def test_keys_follow_weights() -> None:
+    """Of 100,000 keys every endpoint has its weight's share."""
+    weights = [1, 2, 3, 0.5]
+    assert_shares(Counter(picks(ConsistentHash(), endpoints(weights), keys(100_000))), weights)
+
+
+def test_rows_without_a_key_are_spread() -> None:
+    """They go by their number."""
+    weights = [1, 1, 1]
+    assert_shares(
+        Counter(picks(ConsistentHash(), endpoints(weights), [request(row) for row in range(30_000)])), weights
+    )
+
+
+@pytest.mark.parametrize("removed", range(4))
+def test_removing_an_endpoint_moves_its_own_keys_alone(removed: int) -> None:
+    """Every other key stays where it was, and those that move are shared out by weight."""
+    weights = [1, 2, 3, 4]
+    pool = endpoints(weights)
+    rows = keys(20_000)
+    balancer = ConsistentHash()
+    before = picks(balancer, pool, rows)
+    after = picks(balancer, [e for e in pool if e.index != removed], rows)
+    assert all(old == new for old, new in zip(before, after, strict=True) if old != removed)
+    moved = Counter(new for old, new in zip(before, after, strict=True) if old == removed)
+    assert_shares(moved, [0 if i == removed else weight for i, weight in enumerate(weights)])
+
+
+@given(
+    weights=WEIGHTS,
+    bursts=st.lists(
+        st.tuples(st.integers(1, 3), st.integers(1, 50), st.integers(0, 50), st.integers(0, 2**12 - 1)), max_size=20
+    ),
+)
+def test_no_endpoint_has_more_than_its_bound(weights: list[int], bursts: list[tuple[int, int, int, int]]) -> None:
+    """With a few hot keys, requests that end in any order and any endpoints ready, a pick never takes an endpoint above
+    ceil(1.25 x its weight's share) of what those that are ready have under way.
+    """
+    pool = endpoints(weights)
+    balancer = ConsistentHash()
+    under_way: list[tuple[Request, Endpoint]] = []
+    for key, starting, ending, mask in bursts:
+        ready = [e for e in pool if mask >> e.index & 1] or pool
+        for _ in range(starting):
+            row = keyed(key)
+            picked = balancer.pick(row, ready)
+            picked.start(row)
+            under_way.append((row, picked))
+            total = sum(e.in_flight for e in ready)
+            share = Fraction(weights[picked.index], sum(weights[e.index] for e in ready))
+            assert picked.in_flight <= math.ceil(Fraction(5, 4) * total * share)
+        for _ in range(min(ending, len(under_way))):
+            row, endpoint = under_way.pop(0)
+            endpoint.abandoned(row)
+
+
+def test_one_key_for_all_rows_is_spread_evenly() -> None:
+    """Where the whole input begins alike, no endpoint has more than a quarter above its share, and all get work."""
+    weights = [1, 1, 2]
+    pool = endpoints(weights)
+    balancer = ConsistentHash()
+    for _ in range(4000):
+        row = keyed(7)
+        balancer.pick(row, pool).start(row)
+    loads = [e.in_flight / (4000 * e.weight / 4) for e in pool]
+    assert max(loads) <= 1.251
+    assert min(loads) > 0.2

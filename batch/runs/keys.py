@@ -1,0 +1,77 @@
+"""Keys of rows: what the balancer `consistent_hash` goes by. The same in every process and run."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from batch.reading.columns import CARRY, ID
+from schemas.job import DispatchSpec
+
+# About 256 tokens, by which OpenAI chooses the machine whose prompt cache may know a request: short enough for a
+# system prompt or the head of a document to fill it, long enough to tell those apart. Where the whole input shares
+# more than that all rows have one key, and the bound on each endpoint's load spreads them evenly.
+PREFIX_BYTES = 1024
+
+# Parameters in front of the messages are no part of the prompt.
+_MESSAGES = b'"messages":'
+
+
+def stored_key(spec: DispatchSpec) -> str | None:
+    """What routed parts hold besides the requests: `id` or a column's name; `None`: nothing."""
+    return spec.hash_key if spec.balancer == "consistent_hash" and spec.hash_key != "prefix" else None
+
+
+def key_column(spec: DispatchSpec) -> str | None:
+    """The input column that the job's keys are from; `None`: none."""
+    key = stored_key(spec)
+    return None if key == "id" else key
+
+
+def columns_for(key: str | None) -> tuple[str, ...]:
+    """Columns of a scored part that `with_key` looks at."""
+    match key:
+        case None:
+            return ()
+        case "id":
+            return (ID,)
+        case _:
+            return (ID, CARRY)
+
+
+def name_of(key: str) -> str:
+    """What the column with these keys is called in a routed part."""
+    return f"key:{key}"
+
+
+def with_key(part: pa.Table, key: str) -> pa.Table:
+    """The part with a column `name_of(key)`. Rows that lack the input column go by their id, which may be just it."""
+    ids = part[ID].to_pylist()
+    if key == "id":
+        values: list[Any] = ids
+    else:
+        carried = (orjson.loads(cell) if cell is not None else {} for cell in part[CARRY].to_pylist())
+        values = [row.get(key, own) for row, own in zip(carried, ids, strict=True)]
+    hashes = [_hash(orjson.dumps(value)) for value in values]
+    return part.append_column(name_of(key), pa.array(hashes, pa.uint64()))
+
+
+def keys_of(batch: pa.RecordBatch, bodies: Sequence[bytes], key: str | None) -> list[int]:
+    """Keys of the requests of a routed part's batch; 0 where nobody asks, or the part was routed without them."""
+    if key == "prefix":
+        return [_hash(_beginning(body)) for body in bodies]
+    if key is None or name_of(key) not in batch.schema.names:
+        return [0] * len(bodies)
+    keys: list[int] = batch.column(name_of(key)).to_pylist()
+    return keys
+
+
+def _beginning(body: bytes) -> bytes:
+    start = max(0, body.find(_MESSAGES))
+    return body[start : start + PREFIX_BYTES]
+
+
+def _hash(value: bytes) -> int:
+    return int.from_bytes(blake2b(value, digest_size=8).digest()) or 1
