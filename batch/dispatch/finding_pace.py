@@ -1,0 +1,124 @@
+"""How many requests a second a server lets through, found from its refusals."""
+
+import math
+from collections import deque
+
+from batch.clock import Clock
+from batch.dispatch.request import Allowance, Cost, Measure
+
+# A refusal takes a twentieth of what was accepted.
+_DECREASE = 0.95
+# CUBIC's curve comes back to what was accepted in the time of so many requests, stays about there, and is 5 % above it
+# after twice and 40 % after three times as long. Longer: fewer refusals; shorter: a wrong rate is found out sooner.
+# The first estimates are the worst, and are revised soonest.
+_RETURN_REQUESTS = 60
+_FIRST_RETURN_SECONDS = 2.0
+_RETURN_GROWTH = 1.5
+_SHORTEST_RETURN_SECONDS = 6.0
+_LONGEST_RETURN_SECONDS = 30.0
+# One refusal takes no more than this from a rate that held requests back: after a pause little was accepted, and that
+# says nothing. It did hold them back where no more than so many times as much went out.
+_LEAST_KEPT = 0.7
+_HELD = 3.0
+
+# What was accepted is counted over so many seconds, longer where they hold fewer than so many requests.
+_COUNTED_SECONDS = 2.0
+_COUNTED_REQUESTS = 10
+_LONGEST_COUNTED_SECONDS = 15.0
+
+# What late timers cost is caught up: this much of the pace. No more, since servers that allow no burst refuse it.
+_CATCH_UP_SECONDS = 0.01
+_ROUNDING_SECONDS = 1e-6
+
+
+class FoundPace:
+    """Requests per second where nobody said how many: a `Limiter` that holds nothing back until a refusal.
+
+    From then on it holds a rate that follows CUBIC (RFC 9438): a twentieth below what the server accepted, back there
+    within seconds, a while of rest, and then faster and faster beyond, so that a server which allows more, or an
+    estimate that was too low, is found out. `refused` tells it of refusals; everything else it sees by `take`.
+    """
+
+    measure: Measure = "requests"
+
+    def __init__(self, clock: Clock, *, ceiling: float = math.inf, known: float | None = None) -> None:
+        """
+        Args:
+            ceiling: requests per minute never to be exceeded.
+            known: requests per minute that an earlier run found.
+        """
+        self._clock = clock
+        self._ceiling = ceiling / 60
+        self._accepted = math.inf if known is None else known / 60
+        self._lowered_at = -math.inf if known is None else clock() - _LONGEST_RETURN_SECONDS
+        self._return_seconds = _FIRST_RETURN_SECONDS if known is None else _LONGEST_RETURN_SECONDS
+        self._next = clock()
+        self._started: deque[float] = deque()
+        self._refused: deque[float] = deque()
+
+    @property
+    def found(self) -> float | None:
+        """Requests per minute, to remember for the next run; `None` while nothing was refused."""
+        return None if self._accepted == math.inf else self._accepted * 60
+
+    @property
+    def rate(self) -> float:
+        """Requests per second that may go out now; infinity: any number."""
+        if self._accepted == math.inf:
+            return self._ceiling
+        ahead = (self._clock() - self._lowered_at) / self._return_seconds - 1
+        return min(self._ceiling, self._accepted * (1 + (1 - _DECREASE) * ahead**3))
+
+    def delay(self, cost: Cost) -> float:
+        rate = self.rate
+        if rate == math.inf:
+            return 0.0
+        wait = self._next - self._tolerance(rate) - self._clock()
+        return wait if wait > _ROUNDING_SECONDS else 0.0
+
+    def take(self, cost: Cost) -> None:
+        now = self._clock()
+        self._next = max(now, self._next) + cost.requests / self.rate
+        self._started.append(now)
+        while self._started[0] < now - _COUNTED_SECONDS and len(self._started) > _COUNTED_REQUESTS:
+            self._started.popleft()
+
+    def settle(self, taken: Cost, used: Cost) -> None:
+        """A request counts from its start, whatever became of it."""
+
+    def correct(self, said: Allowance, since: Cost, age: float) -> None:
+        """A limit that the server states is held from now on."""
+        if said.limit is not None and said.limit > 0:
+            self._ceiling = min(self._ceiling, said.limit / 60)
+
+    def refused(self, started: float) -> None:
+        """The server refused an attempt that started then: it does not count as accepted, and the rate is lowered.
+
+        Once per round trip: what was sent before the rate was last lowered says nothing about it.
+        """
+        self._refused.append(started)
+        if started < self._lowered_at:
+            return
+        rate = self.rate
+        measured = self._measured()
+        held = rate <= measured * _HELD
+        self._accepted = max(measured, rate * _LEAST_KEPT) if held else measured
+        now = self._clock()
+        longest = max(_SHORTEST_RETURN_SECONDS, min(_LONGEST_RETURN_SECONDS, _RETURN_REQUESTS / self._accepted))
+        if self._lowered_at > -math.inf:
+            self._return_seconds = min(longest, self._return_seconds * _RETURN_GROWTH)
+        self._lowered_at = now
+        self._next = max(self._next, now + 1 / self.rate)
+
+    def _measured(self) -> float:
+        """Accepted per second of late; never quite nothing."""
+        now = self._clock()
+        first = self._started[0] if self._started else now
+        seconds = min(_LONGEST_COUNTED_SECONDS, max(_COUNTED_SECONDS, now - first))
+        while self._refused and self._refused[0] < now - seconds:
+            self._refused.popleft()
+        started = sum(1 for at in self._started if at >= now - seconds)
+        return max(0.5, started - len(self._refused)) / seconds
+
+    def _tolerance(self, rate: float) -> float:
+        return math.floor(rate * _CATCH_UP_SECONDS) / rate

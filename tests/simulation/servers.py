@@ -1,0 +1,220 @@
+"""Servers as formulas, and a client of them, on a clock of their own: how much they do at once, what they refuse."""
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+from batch.dispatch.finding_pace import FoundPace
+from batch.dispatch.health import Health
+from batch.dispatch.request import Cost
+from batch.errors import RateLimited
+
+Speed = Callable[[int], float]
+"""Tokens per second of each request, by how many are served at once."""
+
+
+class Server(Protocol):
+    """What a simulation asks of a server. Times only ever grow."""
+
+    def submit(self, name: int, tokens: float, now: float) -> bool:
+        """A request arrives; `False`: it is refused."""
+        ...
+
+    def next_end(self) -> float:
+        """When the next request ends, if nothing else arrives; infinity: never."""
+        ...
+
+    def end(self, now: float) -> int:
+        """The request that ends now."""
+        ...
+
+
+class SharedServer:
+    """Serves up to `slots` requests at once, all at the same speed, which depends on how many there are.
+
+    The others wait in line, first come first served, or are refused where there is no line.
+    """
+
+    def __init__(self, speed: Speed, *, slots: float = math.inf, queues: bool = True) -> None:
+        self.speed = speed
+        self.slots = slots
+        self._queues = queues
+        self._line: deque[tuple[int, float]] = deque()
+        self._served: list[tuple[float, int]] = []
+        self._done = self._as_of = 0.0
+
+    def submit(self, name: int, tokens: float, now: float) -> bool:
+        self._advance(now)
+        if len(self._served) < self.slots:
+            heapq.heappush(self._served, (self._done + tokens, name))
+        elif self._queues:
+            self._line.append((name, tokens))
+        else:
+            return False
+        return True
+
+    def next_end(self) -> float:
+        if not self._served:
+            return math.inf
+        return self._as_of + (self._served[0][0] - self._done) / self.speed(len(self._served))
+
+    def end(self, now: float) -> int:
+        self._advance(now)
+        name = heapq.heappop(self._served)[1]
+        while self._line and len(self._served) < self.slots:
+            waiting, tokens = self._line.popleft()
+            heapq.heappush(self._served, (self._done + tokens, waiting))
+        return name
+
+    def _advance(self, now: float) -> None:
+        """Everybody served got as many tokens since the last look."""
+        if self._served:
+            self._done += (now - self._as_of) * self.speed(len(self._served))
+        self._as_of = now
+
+
+class RatedServer:
+    """A token bucket of `burst` requests before another server; a refusal takes nothing."""
+
+    def __init__(self, behind: Server, rate: float, burst: float) -> None:
+        self.rate = rate
+        self._behind = behind
+        self._burst = self._level = burst
+        self._as_of = 0.0
+
+    def submit(self, name: int, tokens: float, now: float) -> bool:
+        self._level = min(self._burst, self._level + (now - self._as_of) * self.rate)
+        self._as_of = now
+        if self._level < 1.0:
+            return False
+        self._level -= 1.0
+        return self._behind.submit(name, tokens, now)
+
+    def next_end(self) -> float:
+        return self._behind.next_end()
+
+    def end(self, now: float) -> int:
+        return self._behind.end(now)
+
+
+def lognormal_tokens(mean: float, sigma: float, random: Random) -> Callable[[], float]:
+    """Lengths of answers; sigma 0: all the same."""
+    return lambda: random.lognormvariate(math.log(mean) - sigma * sigma / 2, sigma)
+
+
+class Limits(Protocol):
+    """What `FoundConcurrency` and `Concurrency` have in common."""
+
+    in_flight: int
+
+    def delay(self) -> float: ...
+    def take(self) -> None: ...
+    def give_back(self) -> None: ...
+    def answered(self, tokens: int, started: float, now: float) -> None: ...
+    def refused(self, started: float, now: float) -> bool | None: ...
+
+
+@dataclass
+class Run:
+    """What a server saw."""
+
+    ended: list[tuple[float, float]] = field(default_factory=list)
+    """When an answer was given, and its tokens."""
+    refused: list[float] = field(default_factory=list)
+
+    def throughput(self, start: float, end: float) -> float:
+        """Tokens per second of the answers given in this time."""
+        return sum(tokens for at, tokens in self.ended if start <= at < end) / (end - start)
+
+    def answers(self, start: float, end: float) -> int:
+        """Answers given in this time."""
+        return sum(start <= at < end for at, _ in self.ended)
+
+    def refusals(self, start: float, end: float) -> int:
+        """Requests refused in this time."""
+        return sum(start <= at < end for at in self.refused)
+
+
+NETWORK_SECONDS = 0.005
+_ONE = Cost(1, 0, 0, 0)
+
+
+class Client:
+    """Sends whenever its limits let it, with as many rows waiting as you like, pausing after refusals as endpoints do.
+
+    Without asyncio: a search over all concurrencies takes a hundred runs.
+    """
+
+    def __init__(self, server: Server, concurrency: Limits, tokens: Callable[[], float], seed: int = 1) -> None:
+        self.run = Run()
+        self.now = 0.0
+        self.pace: FoundPace | None = None
+        self._server = server
+        self._concurrency = concurrency
+        self._tokens = tokens
+        self._health = Health(self.clock, Random(seed))
+        self._sent: list[tuple[float, float]] = []
+        self._arriving: deque[tuple[float, int]] = deque()
+        self._refused: deque[tuple[float, int]] = deque()
+
+    def clock(self) -> float:
+        """Now, for what asks a clock."""
+        return self.now
+
+    def until(self, end: float) -> Run:
+        """Go on until then."""
+        while True:
+            due = self._send()
+            answer = self._server.next_end()
+            arrival = self._arriving[0][0] if self._arriving else math.inf
+            refusal = self._refused[0][0] if self._refused else math.inf
+            soonest = max(self.now, min(due, answer, arrival, refusal))
+            if soonest >= end:
+                self.now = end
+                return self.run
+            self.now = soonest
+            if arrival <= soonest:
+                self._arrive(self._arriving.popleft()[1])
+            elif refusal <= soonest:
+                self._turned_away(self._refused.popleft()[1])
+            elif answer <= soonest:
+                self._answered(self._server.end(soonest))
+
+    def _send(self) -> float:
+        """Send what may go now; when to look again."""
+        while self._concurrency.delay() == 0.0:
+            wait = self._health.delay()
+            if self.pace is not None:
+                wait = max(wait, self.pace.delay(_ONE))
+            if wait > 0:
+                return self.now + max(wait, 0.001)
+            self._concurrency.take()
+            if self.pace is not None:
+                self.pace.take(_ONE)
+            self._arriving.append((self.now + NETWORK_SECONDS, len(self._sent)))
+            self._sent.append((self.now, self._tokens()))
+        return math.inf
+
+    def _arrive(self, name: int) -> None:
+        if not self._server.submit(name, self._sent[name][1], self.now):
+            self.run.refused.append(self.now)
+            self._refused.append((self.now + NETWORK_SECONDS, name))
+
+    def _turned_away(self, name: int) -> None:
+        started = self._sent[name][0]
+        explained = self._concurrency.refused(started, self.now)
+        if self.pace is not None and not explained:
+            self.pace.refused(started)
+        self._concurrency.give_back()
+        self._health.failed(RateLimited("429"), started)
+
+    def _answered(self, name: int) -> None:
+        started, tokens = self._sent[name]
+        self.run.ended.append((self.now, tokens))
+        self._concurrency.give_back()
+        self._health.answered()
+        self._concurrency.answered(int(tokens), started, self.now)

@@ -1,0 +1,320 @@
+"""Limits that nobody configured are found: on servers written as formulas, against the best that any number reaches."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch.dispatch.finding_concurrency import START, FoundConcurrency
+from batch.dispatch.finding_pace import FoundPace
+from batch.dispatch.limiters import Concurrency
+from batch.dispatch.request import Allowance, Cost
+from tests.simulation.servers import Client, RatedServer, Run, Server, SharedServer, lognormal_tokens
+
+CEILING = 512
+SEEDS = (1, 2, 3)
+ONE = Cost(1, 0, 0, 0)
+
+
+def batching(speed: float, half: float) -> SharedServer:
+    """Like vLLM: all together make `speed * half * c / (c + half)` tokens per second."""
+    return SharedServer(lambda c: speed * half / (c + half))
+
+
+def thrashing(speed: float, half: float, best: int) -> SharedServer:
+    """The same, but beyond `best` at once it wastes its time."""
+    return SharedServer(lambda c: speed * half / (c + half) / (1 + 2 * max(0, c - best) / best))
+
+
+def slots(number: int, speed: float, *, queues: bool = True) -> SharedServer:
+    """So many at once; the others wait in line, as with Ollama, or are refused."""
+    return SharedServer(lambda _: speed, slots=number, queues=queues)
+
+
+@dataclass
+class Found:
+    """A run with nothing configured."""
+
+    concurrency: FoundConcurrency
+    client: Client
+
+
+def find(server: Server, seed: int, *, paced: bool = True) -> Found:
+    concurrency = FoundConcurrency(CEILING)
+    client = Client(server, concurrency, answers(seed), seed)
+    if paced:
+        client.pace = FoundPace(client.clock)
+    return Found(concurrency, client)
+
+
+def answers(seed: int) -> Callable[[], float]:
+    """A hundred tokens on average; the longest of a hundred answers has 500."""
+    return lognormal_tokens(100, 0.8, Random(seed))
+
+
+def best_static(make: Callable[[], Server], seed: int, start: float, end: float) -> float:
+    """The most tokens per second that any one number in flight reaches with these answers."""
+    rungs = sorted({round(1.25**k) for k in range(28)} | {CEILING})
+    return max(Client(make(), Concurrency(c), answers(seed), seed).until(end).throughput(start, end) for c in rungs)
+
+
+def share_of_best(make: Callable[[], Server], seed: int, start: float, end: float) -> float:
+    return find(make(), seed).client.until(end).throughput(start, end) / best_static(make, seed, start, end)
+
+
+QUEUEING = {
+    "vLLM, 0.5 to 12 s": lambda: batching(200, 20),
+    "vLLM, 2 to 12 s": lambda: batching(50, 100),
+    "thrashes beyond 20": lambda: thrashing(200, 20, 20),
+    "thrashes beyond 48": lambda: thrashing(100, 30, 48),
+    "1 slot": lambda: slots(1, 200),
+    "4 slots": lambda: slots(4, 100),
+    "32 slots": lambda: slots(32, 100),
+    "32 slots, 10 s": lambda: slots(32, 10),
+}
+
+
+@pytest.mark.parametrize("name", QUEUEING)
+def test_servers_that_queue(name: str) -> None:
+    """From 60 s on, servers that queue without complaint do 95 % of what the best fixed number would have them do."""
+    shares = [share_of_best(QUEUEING[name], seed, 60, 120) for seed in SEEDS]
+    assert sum(shares) / len(shares) >= 0.95
+
+
+SLOW = {
+    "thrashes beyond 100, 8 s": (lambda: thrashing(33, 60, 100), 0.87, 0.95),
+    "vLLM, 10 s and more": (lambda: batching(100, 5), 0.9, 0.93),
+    # Its best is at 300 in flight, where an answer takes three minutes.
+    "vLLM, 10 s and much more": (lambda: batching(10, 20), 0.65, 0.73),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_slow_answers(name: str) -> None:
+    """Where a minute holds few round trips, less than the best is reached after one, and more after four."""
+    make, after_one, after_four = SLOW[name]
+    assert sum(share_of_best(make, seed, 60, 120) for seed in SEEDS) / len(SEEDS) >= after_one
+    assert share_of_best(make, SEEDS[0], 240, 480) >= after_four
+
+
+def utilisation(run: Run, possible: float, start: float, end: float) -> float:
+    return run.throughput(start, end) / possible
+
+
+@pytest.mark.parametrize(("number", "speed"), [(1, 100), (4, 100), (32, 200), (32, 50), (32, 10), (200, 50)])
+def test_slots_and_refusals(number: int, speed: float) -> None:
+    """Slots without a line are kept busy from 60 s on, at two refusals or one in a hundred requests."""
+    used = []
+    for seed in SEEDS:
+        run = find(slots(number, speed, queues=False), seed).client.until(120)
+        used.append(utilisation(run, number * speed, 60, 120))
+        assert run.refusals(60, 120) <= max(2.0, 0.01 * run.answers(60, 120))
+    assert sum(used) / len(used) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "seconds", "least"),
+    [
+        (100, 20, 1, 0.95),
+        (100, 100, 1, 0.95),
+        (50, 10, 0.2, 0.95),
+        (10, 5, 1, 0.95),
+        (20, 5, 5, 0.9),
+        # No burst at all: two requests that come closer than the pace are one too many.
+        (100, 1, 1, 0.92),
+        (10, 1, 1, 0.85),
+        (2, 1, 1, 0.9),
+        (1, 1, 0.5, 0.8),
+        # 200 in flight at once, which takes four doublings of 10 s.
+        (20, 5, 10, 0.6),
+    ],
+)
+def test_rates_and_refusals(rate: float, burst: float, seconds: float, least: float) -> None:
+    """A request rate is kept to from 60 s on; a refusal now and then, every 10 s or so, is what finds it."""
+    used = []
+    for seed in SEEDS:
+        run = find(RatedServer(slots(10_000, 100 / seconds), rate, burst), seed).client.until(120)
+        used.append(run.answers(60, 120) / (rate * 60))
+        assert run.refusals(60, 120) <= max(5.0, 0.02 * rate * 60)
+    assert sum(used) / len(used) >= least
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+@pytest.mark.parametrize("queues", [True, False])
+def test_slots_that_change(factor: float, queues: bool) -> None:
+    """A server that gets twice the slots, or loses half of them, is used to 95 % a minute later."""
+    for seed in SEEDS:
+        server = slots(32 if factor > 1 else 64, 100, queues=queues)
+        found = find(server, seed, paced=False)
+        found.client.until(60)
+        server.slots *= factor
+        assert utilisation(found.client.until(180), server.slots * 100, 120, 180) >= 0.95
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_rate_that_changes(factor: float) -> None:
+    """A rate that doubles or halves is used to 93 % a minute later, with less than 1 % refused."""
+    for seed in SEEDS:
+        server = RatedServer(slots(10_000, 100), 100 / factor, 10)
+        found = find(server, seed)
+        found.client.until(60)
+        server.rate *= factor
+        run = found.client.until(180)
+        assert run.answers(120, 180) >= 0.93 * server.rate * 60
+        assert run.refusals(120, 180) <= 0.01 * server.rate * 60
+
+
+def test_known_from_an_earlier_run() -> None:
+    """What an earlier run found is used from the first second on."""
+    first = find(slots(32, 100, queues=False), 1)
+    first.client.until(120)
+    assert first.concurrency.found == 32
+    server = slots(32, 100, queues=False)
+    again = Client(server, FoundConcurrency(CEILING, known=first.concurrency.found), answers(2))
+    assert again.until(20).throughput(3, 20) >= 0.93 * 3200
+    assert FoundConcurrency(16, known=100).allowed == 16
+    assert FoundConcurrency(CEILING).found is None
+
+
+def test_nothing_is_learned_while_another_limit_binds() -> None:
+    """With four rows at a time, of the eight that may go, it does not grow."""
+    concurrency = FoundConcurrency(CEILING)
+    for now in range(1000):
+        for _ in range(4):
+            concurrency.take()
+        for _ in range(4):
+            concurrency.give_back()
+            concurrency.answered(100, now, now + 1.0)
+    assert concurrency.allowed == START
+
+
+def test_answers_without_usage_are_counted() -> None:
+    """Servers that tell no tokens are found all the same."""
+
+    class Silent(FoundConcurrency):
+        def answered(self, tokens: int, started: float, now: float) -> None:
+            super().answered(0, started, now)
+
+    run = Client(slots(16, 1.0), Silent(CEILING), lambda: 1.0).until(120)
+    assert run.answers(60, 120) >= 0.95 * 16 * 60
+
+
+def test_one_decrease_per_round_trip() -> None:
+    """Refusals of requests sent before the last decrease take no more than the requests themselves."""
+    concurrency = FoundConcurrency(CEILING, known=100)
+    for _ in range(100):
+        concurrency.take()
+    concurrency.refused(0.0, 1.0)
+    concurrency.give_back()
+    assert concurrency.allowed == 95.0
+    concurrency.refused(0.0, 1.0)
+    concurrency.give_back()
+    assert concurrency.allowed == 95.0
+    concurrency.refused(1.5, 2.0)
+    assert concurrency.allowed == pytest.approx(95 * 0.95)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    ceiling=st.integers(1, 100),
+    known=st.none() | st.integers(1, 200),
+    events=st.lists(st.tuples(st.sampled_from("aaaar"), st.floats(0.001, 5), st.integers(0, 500)), max_size=200),
+)
+def test_bounds(ceiling: int, known: int | None, events: list[tuple[str, float, int]]) -> None:
+    """Whatever happens, at least one and at most the ceiling may be in flight."""
+    concurrency = FoundConcurrency(ceiling, known)
+    started: list[float] = []
+    now = 0.0
+    for kind, seconds, tokens in events:
+        while concurrency.delay() == 0.0:
+            concurrency.take()
+            started.append(now)
+        now += seconds
+        if kind == "a":
+            concurrency.give_back()
+            concurrency.answered(tokens, started.pop(0), now)
+        else:
+            concurrency.refused(started.pop(), now)
+            concurrency.give_back()
+        assert 1 <= int(concurrency.allowed) <= ceiling
+        assert concurrency.in_flight == len(started)
+
+
+class HandClock:
+    """Moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def paced(clock: HandClock, pace: FoundPace, seconds: float) -> int:
+    """Requests that go out in so many seconds, if all may."""
+    sent = 0
+    end = clock.now + seconds
+    while clock.now + (wait := pace.delay(ONE)) < end:
+        clock.now += wait
+        pace.take(ONE)
+        sent += 1
+        if pace.rate == math.inf:
+            clock.now += 0.01
+    clock.now = end
+    return sent
+
+
+def test_no_pace_until_a_refusal() -> None:
+    """Nothing is held back, and nothing known, before the first refusal; then what was accepted, less a twentieth."""
+    clock = HandClock()
+    pace = FoundPace(clock)
+    assert paced(clock, pace, 10) == pytest.approx(1000, abs=2)
+    assert pace.found is None
+    pace.refused(clock.now - 0.01)
+    assert pace.rate == pytest.approx(95, rel=0.02)
+    assert paced(clock, pace, 1) == pytest.approx(95, abs=4)
+
+
+def test_the_curve() -> None:
+    """The rate comes back, rests there, and then leaves faster and faster: 40 % above after three times as long."""
+    clock = HandClock()
+    pace = FoundPace(clock)
+    paced(clock, pace, 10)
+    pace.refused(clock.now - 0.01)
+    accepted = pace.found
+    assert accepted is not None
+    rates = []
+    for _ in range(9):
+        rates.append(pace.rate * 60 / accepted)
+        clock.now += 1.0
+    assert rates[2] == pytest.approx(1.0)
+    assert rates[4] == pytest.approx(1.05)
+    assert rates[6] == pytest.approx(1.4)
+    assert rates == sorted(rates)
+
+
+def test_one_lowering_per_round_trip() -> None:
+    """Refusals of what was sent before the rate was lowered do not lower it again."""
+    clock = HandClock()
+    pace = FoundPace(clock)
+    paced(clock, pace, 10)
+    sent = clock.now - 0.01
+    pace.refused(sent)
+    rate = pace.rate
+    for _ in range(10):
+        pace.refused(sent)
+    assert pace.rate == rate
+
+
+def test_pace_never_above_a_ceiling() -> None:
+    """Neither a configured ceiling nor a limit that the server states is ever exceeded, by more than late timers."""
+    clock = HandClock()
+    pace = FoundPace(clock, ceiling=600)
+    assert paced(clock, pace, 10) <= 101
+    pace.correct(Allowance("requests", 300.0, None, None), Cost(0, 0, 0, 0), 0.0)
+    assert paced(clock, pace, 10) <= 51
+    assert FoundPace(clock, known=120).rate == pytest.approx(2.0)
