@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
+from batch.routers.base import Outside
 from batch.stages import Reading, ScoredShard, Scoring, read_and_score
 
 Handle = Any
@@ -88,7 +89,7 @@ class InlineEngine:
     def __init__(
         self, keys: Callable[[str], str | None], wall: Callable[[], float], pause: Callable[[float], None]
     ) -> None:
-        """`pause` lets so many seconds pass; `keys` and `wall` are the dispatcher's."""
+        """`pause` lets so many seconds pass; `keys` and `wall` are for whoever calls endpoints."""
         self._pause = pause
         self._keys = keys
         self._wall = wall
@@ -125,5 +126,5 @@ class InlineEngine:
 
     def _score(self, reading: Reading, scoring: Scoring) -> ScoredShard:
         if self._scorer is None:
-            self._scorer = scoring.build()
+            self._scorer = scoring.build(outside=Outside(self._keys, self._wall))
         return read_and_score(reading, self._scorer)

@@ -22,6 +22,10 @@ class StorageError(BatchRouterError):
     """Something could not be stored. The run stops at once; the same command goes on later."""
 
 
+class EmbedderError(BatchRouterError):
+    """Prompts could not be embedded, for now. The same command goes on later."""
+
+
 class RunLockedError(SpecError):
     """Another process works on this run directory."""
 

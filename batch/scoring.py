@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.base import Router
+from batch.routers.base import NOTHING_OUTSIDE, Outside, Router
 from batch.routers.build import ROW_KINDS, build_router, for_kind
 from batch.routers.rules import RulesRouter
 from schemas.endpoints import ModelSpec
@@ -50,17 +50,20 @@ class Scorer:
         row_models: Literal["honour", "ignore"] = "honour",
         plan_scores: bool = True,
         threads: int | None = None,
+        outside: Outside = NOTHING_OUTSIDE,
     ) -> None:
         """Load the router of a job whose `models` are given cheapest first.
 
         `plan_scores=False` is for plans that ask for no score, as `pin`: rows left to the plan then have none,
-        and the job's router is not loaded. `threads` are torch's. Raises SpecError where a router cannot be built.
+        and the job's router is not loaded. `threads` are torch's; `outside` is for routers that call endpoints.
+        Raises SpecError where a router cannot be built.
         """
         self._models = tuple(model.name for model in models)
         self._by_name = {name: model.name for model in models for name in (model.name, *model.aliases)}
         self._honoured = row_models == "honour"
         self._seed = seed
         self._threads = threads
+        self._outside = outside
         self._spec = router
         self._plan_scores = plan_scores
         # The job's own router is as good a choice, but rules decide by themselves and have no cutoff.
@@ -73,7 +76,7 @@ class Scorer:
             self._columns = columns if len(columns) > 1 else ()
 
     @classmethod
-    def for_job(cls, job: JobSpec, *, threads: int | None = None) -> "Scorer":
+    def for_job(cls, job: JobSpec, *, threads: int | None = None, outside: Outside = NOTHING_OUTSIDE) -> "Scorer":
         """Build the scorer of a job."""
         return cls(
             job.router,
@@ -82,6 +85,7 @@ class Scorer:
             row_models=job.input.row_models,
             plan_scores=not isinstance(job.plan, PinPlanSpec),
             threads=threads,
+            outside=outside,
         )
 
     def score(self, table: "pa.Table", file: str | None = None) -> "pa.Table":
@@ -178,7 +182,7 @@ class Scorer:
         if kind not in self._loaded:
             spec = self._spec if kind == self._spec.kind else for_kind(kind)
             assert spec is not None, "only kinds in ROW_KINDS become a choice"
-            self._loaded[kind] = build_router(spec, self._models, self._seed, self._threads)
+            self._loaded[kind] = build_router(spec, self._models, self._seed, self._threads, self._outside)
         return self._loaded[kind]
 
 

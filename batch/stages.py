@@ -21,6 +21,7 @@ from batch.planning.routing import PlannedPart, RoutedRows
 from batch.reading.columns import HASH, ID, ID_HASH
 from batch.reading.read import read_shard
 from batch.reading.shard import Shard
+from batch.routers.base import NOTHING_OUTSIDE, Outside
 from batch.runs.answers import Answer, Answers
 from batch.runs.commit import Committed, commit_shard
 from batch.runs.keys import columns_for, name_of, with_key
@@ -31,6 +32,8 @@ from batch.runs.verdicts import Verdicts, read_verdicts, write_verdicts
 from batch.scoring import Scorer
 from schemas.endpoints import ModelSpec
 from schemas.job import InputSpec, JobSpec, OutputSpec
+from schemas.openai_batch import EMBEDDINGS_URL
+from schemas.routers import CorrectnessRouterSpec, EndpointEmbedderSpec
 
 _ROUTED_COLUMNS = ("row", "url", "body", "prompt_tokens", "max_tokens")
 _PLANNED_COLUMNS = ("row", "score", "own_cutoff", "pinned", "error_kind", ID_HASH, HASH, "deterministic")
@@ -57,9 +60,15 @@ class Scoring:
     heavy: bool
     """Does the router load a model, so that it should stay loaded between shards?"""
 
-    def build(self, threads: int | None = None) -> Scorer:
+    @property
+    def calls_endpoints(self) -> bool:
+        """Does the router hold limits of endpoints, so that there may be only one of it?"""
+        router = self.job.router
+        return isinstance(router, CorrectnessRouterSpec) and isinstance(router.embedder, EndpointEmbedderSpec)
+
+    def build(self, threads: int | None = None, outside: Outside = NOTHING_OUTSIDE) -> Scorer:
         """Load it."""
-        return Scorer.for_job(self.job, threads=threads)
+        return Scorer.for_job(self.job, threads=threads, outside=outside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +279,11 @@ def spent_in(layout: Layout, index: int, models: Sequence[ModelSpec]) -> Decimal
 
 def _dearest(layout: Layout, index: int, model: str, price: Price) -> Decimal:
     """The most that one request of this shard to this model can cost; 0 where none was bounded, so none was sent."""
-    part = read_part(layout.scored(index), ("body", "max_tokens"))
+    part = read_part(layout.scored(index), ("url", "body", "max_tokens"))
+    rows = zip(*(part[name].to_pylist() for name in ("url", "body", "max_tokens")), strict=True)
     bounds = (
-        price.cost(len(body), most) or Decimal(0)
-        for body, most in zip(part["body"].to_pylist(), part["max_tokens"].to_pylist(), strict=True)
-        if body is not None and most is not None
+        price.cost(len(body), 0 if url == EMBEDDINGS_URL else most) or Decimal(0)
+        for url, body, most in rows
+        if body is not None and (most is not None or url == EMBEDDINGS_URL)
     )
     return max(bounds, default=Decimal(0))

@@ -19,7 +19,7 @@ from batch.runs.finish import check_writable
 from batch.runs.keys import key_column
 from batch.scoring import Scorer
 from jobs.overlap import check_apart
-from jobs.runtime import key, missing_keys, settle_environment, with_surroundings
+from jobs.runtime import embedder_of, key, missing_keys, settle_environment, with_embedder, with_surroundings
 from jobs.surroundings import refusal
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import JobSpec
@@ -64,9 +64,10 @@ def check_job(job: JobSpec) -> Findings:
     models: tuple[ModelSpec, ...] = ()
     try:
         models = with_surroundings(job.models)
+        job = with_embedder(job)
     except SpecError as error:
         found.problems.append(str(error))
-    found.problems += missing_keys(models)
+    found.problems += missing_keys(job, models)
     _check_rows(job, found)
     try:
         check_writable(job.output)
@@ -78,7 +79,8 @@ def check_job(job: JobSpec) -> Findings:
             found.warnings.append(f"the price of {name} is not known: costs leave it out; give models.{name}.price")
             if job.dispatch.budget_usd is not None:
                 found.problems.append(f"dispatch.budget_usd needs a price for {name}")
-    _check_endpoints(models, found)
+    embedder = embedder_of(job)
+    _check_endpoints(models if embedder is None else (*models, embedder), found)
     return found
 
 

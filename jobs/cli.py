@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from batch.errors import BatchRouterError, SpecError, StorageError
+from batch.errors import BatchRouterError, EmbedderError, SpecError, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -213,7 +213,7 @@ def _explained() -> Iterator[None]:
         yield
     except StoppedError as error:
         _fail(error, Exit.INTERRUPTED if error.interrupted else Exit.STOPPED)
-    except StorageError as error:
+    except (StorageError, EmbedderError) as error:
         _fail(error, Exit.STOPPED)
     except SpecError as error:
         _fail(error, Exit.WRONG)

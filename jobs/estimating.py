@@ -23,7 +23,7 @@ from batch.runs.parts import read_part
 from batch.stages import Reading, Routing, ScoredShard, Scoring
 from jobs.progress import Progress
 from jobs.running import engine_of
-from jobs.runtime import now, settle_environment
+from jobs.runtime import now, settle_environment, with_embedder
 from schemas.job import JobSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 from schemas.reports import Estimate, RowCounts
@@ -49,7 +49,7 @@ class _Totals:
 
 
 def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress | None = None) -> Estimate:
-    """Estimate `job`; no key is needed and no endpoint is looked at.
+    """Estimate `job`; no key is needed and no endpoint is looked at, but for those of a router's embedder.
 
     Args:
         sample: look at about so many rows, the same part of every shard, and scale.
@@ -59,6 +59,7 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
         SpecError: the job or its input is wrong.
     """
     settle_environment()
+    job = with_embedder(job)
     with tempfile.TemporaryDirectory(prefix="batchrouter-") as folder, engine_of(job, progress) as engine:
         asked = Fingerprint(plan={})
         with RunDirectory.open(

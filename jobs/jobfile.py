@@ -18,7 +18,13 @@ M = TypeVar("M", bound=BaseModel)
 _KINDS = {type(None): "empty", list: "a list", str: "text"}
 
 # Keys that hold paths. In a file they are relative to the file, so that a job runs the same from any folder.
-_PATHS = (("input", "path"), ("output", "path"), ("output", "run_dir"), ("router", "checkpoint"))
+_PATHS = (
+    ("input", "path"),
+    ("output", "path"),
+    ("output", "run_dir"),
+    ("router", "checkpoint"),
+    ("router", "embedder", "cache"),
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -140,8 +146,10 @@ def _line(node: yaml.Node | None, location: Location) -> int:
 
 def _anchor(data: dict[str, Any], folder: Path) -> None:
     """Make relative paths absolute, from the file's folder. URIs and absolute paths stay."""
-    for section, key in _PATHS:
-        block = data.get(section)
+    for *sections, key in _PATHS:
+        block: Any = data
+        for section in sections:
+            block = block.get(section) if isinstance(block, dict) else None
         if not isinstance(block, dict) or key not in block:
             continue
         value = block[key]

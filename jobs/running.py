@@ -20,6 +20,7 @@ from jobs.overlap import check_apart
 from jobs.progress import Progress
 from jobs.report_html import render_html
 from jobs.runtime import (
+    embedder_of,
     interrupts,
     key,
     missing_keys,
@@ -28,6 +29,7 @@ from jobs.runtime import (
     pause,
     settle_environment,
     wall_clock,
+    with_embedder,
     with_surroundings,
 )
 from jobs.standing import stored_report
@@ -53,10 +55,11 @@ def run_job(
     """
     settle_environment()
     models = with_surroundings(job.models)
-    _preflight(job, models)
     path = run_path(job.output)
+    job = with_embedder(job, Layout(path).cache)
+    _preflight(job, models)
     reported = Layout(path).report.exists() and not fresh
-    notes = () if reported else _reached(models)
+    notes = () if reported else _reached(job, models)
     with RunDirectory.open(
         path,
         fingerprint(job, fingerprint_inputs(job.input), router_hash(job)),
@@ -69,7 +72,7 @@ def run_job(
             # Only the output is written again: that takes no cluster, and no endpoint need be there.
             job = job.model_copy(update={"engine": "inline"})
         else:
-            notes = _reached(models) if reported else notes
+            notes = _reached(job, models) if reported else notes
             directory.layout.report.unlink(missing_ok=True)
         with engine_of(job, progress) as engine:
             pipeline = Pipeline(
@@ -129,7 +132,7 @@ def router_hash(job: JobSpec) -> str | None:
 
 def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> None:
     """Look at keys, output and prices before a cent is spent."""
-    missing = missing_keys(models)
+    missing = missing_keys(job, models)
     if missing:
         raise SpecError("\n".join(missing))
     check_writable(job.output)
@@ -140,12 +143,14 @@ def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> None:
             raise SpecError("\n".join(f"dispatch.budget_usd needs a price for {name}" for name in unpriced))
 
 
-def _reached(models: tuple[ModelSpec, ...]) -> tuple[str, ...]:
+def _reached(job: JobSpec, models: tuple[ModelSpec, ...]) -> tuple[str, ...]:
     """Refuse a model none of whose endpoints can be reached; what a reader should know of the others."""
-    silent = unreachable(models)
+    embedder = embedder_of(job)
+    asked = models if embedder is None else (*models, embedder)
+    silent = unreachable(asked)
     dead = [
         line
-        for model in models
+        for model in asked
         for line in silent.get(model.name, ())
         if len(silent[model.name]) == len(model.endpoints)
     ]

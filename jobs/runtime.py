@@ -6,10 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 
 from batch.errors import SpecError
 from schemas.endpoints import EndpointSpec, ModelSpec
+from schemas.job import JobSpec
+from schemas.plans import PinPlanSpec
+from schemas.routers import CorrectnessRouterSpec, EndpointEmbedderSpec
+
+_EMBEDDER = "router.embedder"
 
 # Left to themselves these libraries ask the network, phone home or print at import.
 _QUIET = {
@@ -48,37 +54,69 @@ def with_surroundings(models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
     Raises:
         SpecError: an endpoint has no url and the environment has none either.
     """
-    return tuple(
-        model.model_copy(update={"endpoints": tuple(_filled(model, i) for i in range(len(model.endpoints)))})
-        for model in models
+    return tuple(_with_surroundings(model, f"models.{model.name}", "COMPLETION") for model in models)
+
+
+def with_embedder(job: JobSpec, cache: Path | None = None) -> JobSpec:
+    """Fill in what the endpoints of a router's embedder leave to the environment.
+
+    Args:
+        cache: where its vectors are kept, if the job does not say.
+
+    Raises:
+        SpecError: as `with_surroundings`.
+    """
+    router, pool = job.router, embedder_of(job)
+    if pool is None or not isinstance(router, CorrectnessRouterSpec):
+        return job
+    assert isinstance(router.embedder, EndpointEmbedderSpec), "only these have a pool"
+    embedder = router.embedder.at(_with_surroundings(pool, _EMBEDDER, "EMBEDDING"), str(cache) if cache else None)
+    return job.model_copy(update={"router": router.model_copy(update={"embedder": embedder})})
+
+
+def embedder_of(job: JobSpec) -> ModelSpec | None:
+    """The embedding model that the job's scores come from, with its endpoints; `None` where nothing is asked."""
+    router = job.router
+    if isinstance(job.plan, PinPlanSpec) or not isinstance(router, CorrectnessRouterSpec):
+        return None
+    return router.embedder.pool() if isinstance(router.embedder, EndpointEmbedderSpec) else None
+
+
+def _with_surroundings(model: ModelSpec, key: str, prefix: str) -> ModelSpec:
+    filled = tuple(
+        _filled(endpoint, model.name, f"{key}.endpoints.{i}", prefix) for i, endpoint in enumerate(model.endpoints)
     )
+    return model.model_copy(update={"endpoints": filled})
 
 
-def _filled(model: ModelSpec, position: int) -> EndpointSpec:
-    endpoint = model.endpoints[position]
+def _filled(endpoint: EndpointSpec, model: str, key: str, prefix: str) -> EndpointSpec:
     changes: dict[str, str] = {}
     if endpoint.model is None:
-        changes["model"] = model.name
+        changes["model"] = model
     if endpoint.url is None and endpoint.transport == "openai":
-        url = _first_set("COMPLETION_BASE_URL", "OPENAI_BASE_URL")
+        url = _first_set(f"{prefix}_BASE_URL", "OPENAI_BASE_URL")
         if url is None:
-            raise SpecError(
-                f"models.{model.name}.endpoints.{position} has no url: "
-                "give one, or set COMPLETION_BASE_URL or OPENAI_BASE_URL"
-            )
+            raise SpecError(f"{key} has no url: give one, or set {prefix}_BASE_URL or OPENAI_BASE_URL")
         changes["url"] = os.environ[url].rstrip("/")
         if endpoint.api_key_env is None:
-            named = _first_set("COMPLETION_API_KEY", "OPENAI_API_KEY")
+            named = _first_set(f"{prefix}_API_KEY", "OPENAI_API_KEY")
             if named is not None:
                 changes["api_key_env"] = named
     return EndpointSpec.model_validate({**endpoint.model_dump(), **changes})
 
 
-def missing_keys(models: tuple[ModelSpec, ...]) -> list[str]:
-    """One line for each endpoint whose key is named but not set."""
+def missing_keys(job: JobSpec, models: tuple[ModelSpec, ...]) -> list[str]:
+    """One line for each endpoint whose key is named but not set.
+
+    Args:
+        job: after `with_embedder`.
+        models: after `with_surroundings`.
+    """
+    pool = embedder_of(job)
+    pools = [(f"models.{model.name}", model) for model in models] + ([(_EMBEDDER, pool)] if pool is not None else [])
     return [
-        f"models.{model.name}.endpoints.{position}: the environment variable {endpoint.api_key_env} is not set"
-        for model in models
+        f"{key}.endpoints.{position}: the environment variable {endpoint.api_key_env} is not set"
+        for key, model in pools
         for position, endpoint in enumerate(model.endpoints)
         if endpoint.api_key_env is not None and not os.environ.get(endpoint.api_key_env)
     ]

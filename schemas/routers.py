@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from schemas.base import Spec
+from schemas.endpoints import EndpointSpec, ModelSpec
 
 # A GPU takes this in one pass; on a CPU, where smaller batches are faster, it is only an upper bound.
 DEFAULT_BATCH_TOKENS = 16_384
@@ -18,6 +19,69 @@ class LocalEmbedderSpec(Spec):
 
     model: str | None = None
     """Folder or hub id of a sentence encoder; left out: the packaged MiniLM."""
+
+
+class EndpointEmbedderSpec(EndpointSpec):
+    """Embeds prompts by calling `/v1/embeddings`, at one endpoint or, with `endpoints`, at a pool of them."""
+
+    kind: Literal["endpoint"]
+    """Always `endpoint`."""
+
+    model: str = Field(min_length=1)
+    """The embedding model: the one the checkpoint was trained on."""
+
+    url: str | None = None
+    """Base URL, up to and including `/v1`; left out: EMBEDDING_BASE_URL, else OPENAI_BASE_URL."""
+
+    endpoints: tuple[EndpointSpec, ...] = ()
+    """A pool like a model's, in place of `url`, `api_key_env`, `weight`, `limits`, `provider` and `transport`."""
+
+    dimensions: Annotated[int, Field(gt=0)] | None = None
+    """Length of vectors to ask for; left out: the model's own."""
+
+    max_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Prompts are cut at two bytes for each of these, so they rarely have more; left out: as the checkpoint says."""
+
+    cache: str | None = None
+    """Folder in which vectors are kept, for any number of jobs; left out: `cache` in the run directory."""
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> "EndpointEmbedderSpec":
+        both = sorted(self.model_fields_set & set(_OF_ONE_ENDPOINT)) if self.endpoints else []
+        if both:
+            raise ValueError(f"give {', '.join(both)} in `endpoints`, or leave `endpoints` out")
+        try:
+            self.pool()
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return self
+
+    def pool(self) -> ModelSpec:
+        """The embedding model with its endpoints."""
+        own = EndpointSpec(**{key: getattr(self, key) for key in _OF_ONE_ENDPOINT})
+        return ModelSpec(
+            name=self.model,
+            endpoints=tuple(
+                e if e.model is not None else e.model_copy(update={"model": self.model})
+                for e in self.endpoints or (own,)
+            ),
+        )
+
+    def at(self, pool: ModelSpec, cache: str | None) -> "EndpointEmbedderSpec":
+        """The same embedder with these endpoints, and this folder where it has none of its own."""
+        return EndpointEmbedderSpec(
+            kind=self.kind,
+            model=self.model,
+            endpoints=pool.endpoints,
+            dimensions=self.dimensions,
+            max_tokens=self.max_tokens,
+            cache=self.cache or cache,
+        )
+
+
+_OF_ONE_ENDPOINT = ("url", "api_key_env", "weight", "limits", "provider", "transport")
+
+EmbedderSpec = Annotated[LocalEmbedderSpec | EndpointEmbedderSpec, Field(discriminator="kind")]
 
 
 class _RouterSpec(Spec):
@@ -134,8 +198,21 @@ class CorrectnessRouterSpec(_RouterSpec):
     checkpoint: str | None = None
     """Folder of a trained checkpoint; left out: the one that ships."""
 
-    embedder: LocalEmbedderSpec = LocalEmbedderSpec()
+    embedder: EmbedderSpec = LocalEmbedderSpec()
     """Must be the encoder the checkpoint was trained on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _embedders_are_local(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("embedder"), dict) and "kind" not in data["embedder"]:
+            return {**data, "embedder": {"kind": "local", **data["embedder"]}}
+        return data
+
+    @model_validator(mode="after")
+    def _one_actor_holds_limits(self) -> "CorrectnessRouterSpec":
+        if isinstance(self.embedder, EndpointEmbedderSpec) and self.actors not in ("auto", 1):
+            raise ValueError(f"actors {self.actors}: the limits of an embedder's endpoints are held by one actor")
+        return self
 
 
 class ImportRouterSpec(_RouterSpec):

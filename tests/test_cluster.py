@@ -5,6 +5,7 @@ import os
 import pickle
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec, JobSpec
 from tests.e2e.commands import living
 from tests.e2e.ledger_server import Ledger, ledger_server
+from tests.rehearsed import serve
+from tests.routers.endpoint_checkpoint import DIMENSION, MODEL, write_checkpoint
 
 pytestmark = pytest.mark.real
 
@@ -124,6 +127,39 @@ def test_a_shard_is_scored_as_in_process(engine: RayEngine, tmp_path: Path, kind
         assert (scored.index, scored.rows, scored.invalid) == (0, 300, 0)
         stored.append(layout.scored(0).read_bytes())
     assert stored[0] == stored[1]
+
+
+def test_one_actor_asks_an_embedders_endpoints(
+    tmp_path: Path, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many shards are asked for at once, so that limits are held in one place; its key does not travel."""
+    monkeypatch.setattr(engine, "_most_scorers", 4)
+    (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": f"p{row}"}) for row in range(90)))
+    with serve({"model": MODEL, "api_key_env": KEY_NAME}, environ={KEY_NAME: KEY}) as served:
+        embedder = {"kind": "endpoint", "model": MODEL, "url": served.urls[0], "dimensions": DIMENSION}
+        job = JobSpec.model_validate(
+            {
+                "input": {"path": str(tmp_path / "prompts.jsonl")},
+                "router": {
+                    "kind": "correctness",
+                    "checkpoint": write_checkpoint(tmp_path / "checkpoint"),
+                    "embedder": embedder | {"api_key_env": KEY_NAME},
+                },
+                "models": [{"name": "small"}, {"name": "large"}],
+                "plan": {"strategy": "share", "strong": 0.5},
+                "output": {"path": str(tmp_path / "results.jsonl")},
+            }
+        )
+        layout = Layout(tmp_path / "run")
+        (shard,) = find_shards(job.input, layout.spool, map=engine.map)
+        readings = [Reading(layout, replace(shard, index=i), job.input, "estimate", "large") for i in range(3)]
+        handles = [engine.score(reading, Scoring(job, heavy=True)) for reading in readings]
+        assert len(engine._scorers) == 1
+        assert KEY.encode() not in pickle.dumps(Scoring(job, heavy=True))
+        for handle in handles:
+            assert result_of(engine, handle).rows == 90
+        engine.stop_scoring()
+        assert sum(len(post["input"]) for post in served.posts) == 3 * 90
 
 
 def test_the_dispatcher_is_fed_in_order_and_keeps_the_key_to_itself(

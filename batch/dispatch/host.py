@@ -24,6 +24,7 @@ from batch.runs.lock import Lock
 from batch.runs.work import RunWork
 from schemas.endpoints import ModelSpec
 from schemas.job import DispatchSpec
+from schemas.openai_batch import EMBEDDINGS_URL
 
 # Measured: Ray ends an orphan within 2.2 seconds.
 _ORPHAN_SECONDS = 15.0
@@ -225,7 +226,8 @@ def _pricing(price: Price) -> Pricing:
     """How a budget is reserved. A token is at least one byte, so the body's length bounds the prompt's tokens."""
 
     def bound(request: Request) -> Decimal | None:
-        return None if request.max_tokens is None else price.cost(len(request.body), request.max_tokens)
+        most = 0 if request.url == EMBEDDINGS_URL else request.max_tokens
+        return None if most is None else price.cost(len(request.body), most)
 
     return Pricing(bound, price.cost)
 

@@ -1,10 +1,14 @@
 """What a router is, and what embeds prompts for those that need it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from batch.clock import WallClock
+from batch.dispatch.transports import Keys
 
 
 class Router(Protocol):
@@ -30,3 +34,14 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape `(len(texts), dimension)`, in the order of `texts`."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What routers that call endpoints need of the world; it pickles by reference, so that no key travels."""
+
+    keys: Keys
+    wall: WallClock
+
+
+NOTHING_OUTSIDE = Outside(keys=lambda name: None, wall=lambda: 0.0)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from batch.errors import SpecError
 from schemas.base import Spec
@@ -23,16 +23,26 @@ DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "correctness"
 class EncoderConfig(Spec):
     """The encoder the heads were trained on, and how it is used."""
 
+    kind: Literal["local", "endpoint"] = "local"
+    """Does it run in the scoring process, or behind `/v1/embeddings`?"""
     name: str
-    """What people call it."""
-    sha256: str
-    """Of its weights: other weights would give numbers that look right and are not."""
-    layer: int = Field(gt=0)
-    """Hidden states after this layer are averaged over the tokens."""
+    """What people call it; behind an endpoint, the model that is asked for."""
+    sha256: str = ""
+    """Of its weights: other weights would give numbers that look right and are not. Of an endpoint's nobody knows."""
+    layer: int | None = Field(default=None, gt=0)
+    """Hidden states after this layer are averaged over the tokens; an endpoint's encoder has only its own end."""
     max_tokens: int = Field(gt=0)
     """Tokens of a prompt that are looked at, from its beginning."""
     dimension: int = Field(gt=0)
     """Length of its vectors."""
+
+    @model_validator(mode="after")
+    def _known_as_its_kind_is(self) -> "EncoderConfig":
+        if self.kind == "local" and self.layer is None:
+            raise ValueError("a local encoder needs a layer")
+        if self.kind == "endpoint" and (self.layer is not None or self.sha256):
+            raise ValueError("an encoder behind an endpoint has no layer and no sha256")
+        return self
 
 
 class CheckpointConfig(Spec):

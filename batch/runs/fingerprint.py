@@ -12,7 +12,12 @@ from schemas.job import JobSpec
 Parts = Mapping[str, Any]
 
 # How a job reads, scores or sends faster does not change what it answers.
-_PACE_OF_ROUTER = {"batch_tokens", "actors"}
+_PACE_OF_ENDPOINTS = ("url", "api_key_env", "weight", "limits", "provider", "transport", "endpoints", "cache")
+_PACE_OF_ROUTER: Mapping[str, Any] = {
+    "batch_tokens": True,
+    "actors": True,
+    "embedder": dict.fromkeys(_PACE_OF_ENDPOINTS, True),
+}
 
 
 @dataclass(frozen=True)

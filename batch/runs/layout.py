@@ -56,6 +56,11 @@ class Layout:
         return self.path / "spool"
 
     @property
+    def cache(self) -> Path:
+        """Folder of vectors that a router was given by endpoints."""
+        return self.path / "cache"
+
+    @property
     def journals(self) -> Path:
         """Folder of the journals; there once something was sent."""
         return self.path / "journal"

@@ -1,0 +1,270 @@
+"""Embeds prompts by calling `/v1/embeddings`, through a dispatcher of its own.
+
+Limits, balancing, retries, health and packing are the dispatcher's, so they are as exact here as for the rows
+themselves, as long as one process alone calls the endpoints.
+"""
+
+import asyncio
+import threading
+import weakref
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from batch.costs.tokens import counter
+from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.request import Request
+from batch.dispatch.work import History
+from batch.errors import BadRequest, BatchRouterError, EmbedderError, SpecError
+from batch.routers.base import Outside
+from batch.routers.vector_cache import Vector, VectorCache, key_of
+from schemas.job import DispatchSpec
+from schemas.openai_batch import EMBEDDINGS_URL
+from schemas.results import ErrorInfo, Status
+from schemas.routers import EndpointEmbedderSpec
+
+# Tokens of common vocabularies have more than two bytes in nearly every text, of any script.
+_BYTES_PER_TOKEN = 2
+# Vectors come within seconds, and while they do not, every row waits.
+_DISPATCH = DispatchSpec(timeout_seconds=120)
+_LOOK_SECONDS = 0.1
+
+
+class EndpointEmbedder:
+    """Vectors from endpoints. Equal texts are asked for once, and once per cache."""
+
+    def __init__(
+        self,
+        spec: EndpointEmbedderSpec,
+        *,
+        dimension: int,
+        max_tokens: int,
+        outside: Outside,
+        dispatch: DispatchSpec = _DISPATCH,
+    ) -> None:
+        """Nothing is sent, no key looked up and no file made before the first text comes.
+
+        Args:
+            dimension: length that vectors must have.
+            max_tokens: where prompts are cut, if the spec does not say.
+            dispatch: how requests are sent.
+        """
+        self._spec = spec
+        self._dimension = dimension
+        self._longest = _BYTES_PER_TOKEN * (spec.max_tokens or max_tokens)
+        self._outside = outside
+        self._dispatch = dispatch
+        self._cache: VectorCache | None = None
+        self._line: _Line | None = None
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return vectors of shape `(len(texts), dimension)`, in the order of `texts`; all of them, or it raises.
+
+        Raises:
+            SpecError: an endpoint's key or url is missing, every endpoint refuses for good, a prompt is refused, or
+                vectors are not what the checkpoint was trained on.
+            EmbedderError: the endpoints stayed unreachable, or prompts had no good answer in all their attempts.
+            StorageError: the cache cannot be used.
+        """
+        cut = [self._cut(text) for text in texts]
+        keys = {text: key_of(self._spec.model, self._spec.dimensions, text) for text in cut}
+        if self._cache is None and self._spec.cache is not None:
+            self._cache = VectorCache(Path(self._spec.cache))
+        known = self._cache.get(list(keys.values())) if self._cache is not None else {}
+        missing = [text for text, key in keys.items() if not self._fits(known.get(key))]
+        if missing:
+            known |= self._ask({text: keys[text] for text in missing})
+        vectors = np.empty((len(cut), self._dimension), dtype=np.float32)
+        for row, text in enumerate(cut):
+            vectors[row] = known[keys[text]]
+        return vectors
+
+    def _ask(self, missing: dict[str, bytes]) -> dict[bytes, Vector]:
+        if self._line is None:
+            self._line = _Line(self._spec, self._outside, self._dispatch)
+            # The line's thread knows nothing of its embedder, so it ends when that is forgotten.
+            weakref.finalize(self, self._line.close)
+        call = self._line.send(list(missing))
+        keys = list(missing.values())
+        answered = dict(call.vectors)
+        got = {keys[row]: vector for row, vector in answered.items() if self._fits(vector)}
+        # Before anything is raised: what was answered has been paid for.
+        if self._cache is not None and got:
+            self._cache.put(got)
+        if call.error is not None:
+            raise _failure(call.error)
+        if len(got) < len(keys):
+            wrong = next(vector for vector in answered.values() if not self._fits(vector))
+            raise SpecError(
+                f"router.embedder: {self._spec.model} gives {_described(wrong)}; "
+                f"the checkpoint was trained on vectors of {self._dimension}"
+            )
+        return got
+
+    def _cut(self, text: str) -> str:
+        # Empty inputs are refused.
+        raw = text.encode()[: self._longest] or b" "
+        return raw.decode(errors="ignore")
+
+    def _fits(self, vector: Vector | None) -> bool:
+        return vector is not None and vector.shape == (self._dimension,) and bool(np.isfinite(vector).all())
+
+
+def _described(vector: Vector) -> str:
+    return f"vectors of {vector.size}" if vector.ndim == 1 and np.isfinite(vector).all() else "no numbers"
+
+
+def _failure(error: ErrorInfo) -> BatchRouterError:
+    if error.kind == BadRequest.kind:
+        return SpecError(
+            f"router.embedder: a prompt is refused: {error.message}; router.embedder.max_tokens cuts long ones shorter"
+        )
+    if error.kind == "refused":
+        return SpecError(f"router.embedder: {error.message}")
+    return EmbedderError(f"router.embedder: {error.message}; the same command goes on")
+
+
+@dataclass
+class _Call:
+    """Texts to embed, and what came of them by their place among them."""
+
+    texts: Sequence[str]
+    tokens: Sequence[int]
+    vectors: dict[int, Vector] = field(default_factory=dict)
+    error: ErrorInfo | None = None
+    """Of one that was not answered."""
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def intent(self, row: int, attempt: int, endpoint: int) -> None:
+        """Nothing is kept of attempts: what is lost is asked for again."""
+
+    def attempt(self, row: int, attempt: int, endpoint: int, *, kind: str, status: int | None, latency: float) -> None:
+        """As `intent`."""
+
+    def outcome(
+        self,
+        row: int,
+        *,
+        status: Status,
+        endpoint: int | None,
+        attempts: int,
+        latency: float | None,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        response: bytes | None = None,
+        error: ErrorInfo | None = None,
+    ) -> None:
+        """A text has its vector, or has none."""
+        if status == "ok":
+            assert response is not None, "answers have a response"
+            self.vectors[row] = _vector(response)
+        else:
+            self.error = error
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Calls:
+    """Work of a dispatcher: each call is a shard."""
+
+    def __init__(self, model: str, dimensions: int | None) -> None:
+        self._model = model
+        self._params = {} if dimensions is None else {"dimensions": dimensions}
+        self.open: dict[int, _Call] = {}
+
+    def history(self, shard: int) -> History:
+        return History({self._model: len(self.open[shard].texts)})
+
+    def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
+        call = self.open[shard]
+        for row, (text, tokens) in enumerate(zip(call.texts, call.tokens, strict=True)):
+            body = orjson.dumps({"input": text, **self._params})
+            yield [Request(row, shard, EMBEDDINGS_URL, body, tokens, None, model)]
+
+    def journal(self, shard: int, model: str) -> _Call:
+        return self.open[shard]
+
+
+class _Line:
+    """A dispatcher in a thread of its own, which keeps its limits and its findings between calls."""
+
+    def __init__(self, spec: EndpointEmbedderSpec, outside: Outside, dispatch: DispatchSpec) -> None:
+        """Raises SpecError where an endpoint's key or url is missing."""
+        self._pool = spec.pool()
+        self._calls = _Calls(self._pool.name, spec.dimensions)
+        self._outside = outside
+        self._dispatch = dispatch
+        counted = any(e.limits.tpm or e.limits.input_tpm for e in self._pool.endpoints)
+        self._count = counter("exact" if counted else "estimate", self._pool.name)
+        self._sent = 0
+        self._error: BaseException | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="embedder", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    def send(self, texts: Sequence[str]) -> _Call:
+        """Every text with its vector, or an error that says why one has none."""
+        call = _Call(texts, self._count(texts))
+        number = self._sent
+        self._sent += 1
+        self._calls.open[number] = call
+        self._loop.call_soon_threadsafe(self._dispatcher.feed, number)
+        lane = self._dispatcher.lanes[self._pool.name]
+        while not call.ended.wait(_LOOK_SECONDS):
+            if self._error is not None:
+                raise self._error
+            if lane.stalled is not None:
+                call.error = ErrorInfo(kind="unreachable", message=lane.stalled)
+                break
+        return call
+
+    def close(self) -> None:
+        """End the thread."""
+        # Its loop may be gone already.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._dispatcher.drain)
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except BaseException as error:  # noqa: BLE001  the outermost edge of the thread: `send` raises it
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._dispatcher = Dispatcher(
+            [self._pool],
+            self._dispatch,
+            self._calls,
+            seed=0,
+            keys=self._outside.keys,
+            wall=self._outside.wall,
+            on_shard=lambda number: self._calls.open.pop(number).ended.set(),
+        )
+        self._ready.set()
+        await self._dispatcher.run()
+
+
+def _vector(response: bytes) -> Vector:
+    """The numbers in an answer; one NaN where there are none."""
+    try:
+        (item,) = orjson.loads(response)["data"]
+        value: Any = item["embedding"]
+        if isinstance(value, str):
+            return np.frombuffer(b64decode(value, validate=True), "<f4").astype(np.float32)
+        return np.array(value, dtype=np.float32)
+    except (ValueError, KeyError, TypeError):
+        return np.full(1, np.nan, dtype=np.float32)
