@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
 from batch.engine import Handle
 from batch.errors import SpecError, StorageError
+from batch.routers.base import Outside
 from batch.stages import Reading, ScoredShard, Scoring, read_and_score, read_table, score_table
 
 # Rows travel through files. The store holds a few tables on their way to a scorer and no more.
@@ -74,7 +75,8 @@ class RayEngine:
         if not scoring.heavy:
             return self._call.remote(_read_and_score_light, reading, scoring)
         scorer = min(self._scorers, key=lambda s: len(s.scoring), default=None)
-        if scorer is None or (scorer.scoring and len(self._scorers) < self._most_scorers):
+        most = 1 if scoring.calls_endpoints else self._most_scorers
+        if scorer is None or (scorer.scoring and len(self._scorers) < most):
             scorer = _ScorerHandle(self._start_scorer(scoring), set())
             self._scorers.append(scorer)
         handle = scorer.actor.score.remote(reading, self._read.remote(reading))
@@ -112,11 +114,17 @@ class RayEngine:
             ray.shutdown()
 
     def _start_scorer(self, scoring: Scoring) -> Any:
-        """On a GPU where there are GPUs, else beside the tasks: reading and routing need every CPU that Ray counts."""
-        resources = {"num_gpus": 1} if self.gpus else {"num_cpus": 0}
-        options = {"max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD", **resources}
+        """On a GPU where there are GPUs, else beside the tasks: reading and routing need every CPU that Ray counts.
+
+        One that calls endpoints needs no GPU; it runs on this node, where the keys and the cache are.
+        """
+        options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
+        if scoring.calls_endpoints:
+            options |= {"scheduling_strategy": _here(), "num_cpus": 0}
+        else:
+            options |= {"scheduling_strategy": "SPREAD", **({"num_gpus": 1} if self.gpus else {"num_cpus": 0})}
         threads = None if self.gpus else max(1, self.cpus // self._most_scorers)
-        return ray.remote(**options)(RouterActor).remote(scoring, threads)
+        return ray.remote(**options)(RouterActor).remote(scoring, threads, Outside(self._keys, self._wall))
 
 
 @dataclass(slots=True)
@@ -128,8 +136,8 @@ class _ScorerHandle:
 class RouterActor:
     """Keeps a loaded router and scores the tables it is sent."""
 
-    def __init__(self, scoring: Scoring, threads: int | None) -> None:
-        self._scorer = scoring.build(threads)
+    def __init__(self, scoring: Scoring, threads: int | None, outside: Outside) -> None:
+        self._scorer = scoring.build(threads, outside)
 
     def score(self, reading: Reading, table: Any) -> ScoredShard:
         """Score and store one shard. Done again after a crash, it stores the same."""
@@ -168,8 +176,7 @@ class RayDispatcher:
     """The dispatcher as an actor on this node, where the run directory is."""
 
     def __init__(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(DispatcherActor)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=_here())(DispatcherActor)
         self._actor = actor.remote()
         self._started = self._actor.start.remote(plan, keys, wall)
 
@@ -201,6 +208,10 @@ class RayDispatcher:
             else:
                 ray.get(self._actor.close.remote(), timeout=_CLOSE_SECONDS)
         ray.kill(self._actor)
+
+
+def _here() -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _start(address: str | None) -> None:
