@@ -7,9 +7,12 @@ from decimal import Decimal
 from random import Random
 
 from batch.clock import WallClock
-from batch.dispatch.balancers import build_balancer
+from batch.dispatch.balancers import Balancer, ConsistentHash, build_balancer
 from batch.dispatch.budget import Budget
-from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.chooser import Chooser, Homes
+from batch.dispatch.endpoint import Endpoint, FoundLimits, address
+from batch.dispatch.expected import ExpectedTokens
+from batch.dispatch.fit import Fit
 from batch.dispatch.lane import Lane
 from batch.dispatch.pool import EndpointPool, Pricing
 from batch.dispatch.request import Request
@@ -61,6 +64,7 @@ class Dispatcher:
         pricing: Mapping[str, Pricing] | None = None,
         spent: Decimal = Decimal(0),
         transports: TransportBuilder | None = None,
+        known: Mapping[str, Mapping[str, FoundLimits]] | None = None,
         on_shard: Callable[[int], None] = lambda shard: None,
         on_first_request: Callable[[], None] = lambda: None,
     ) -> None:
@@ -70,6 +74,7 @@ class Dispatcher:
             pricing: by model; needed where there is a budget.
             spent: what earlier sittings of the run have used of the budget.
             transports: builds an endpoint's transport; left out: as its spec says.
+            known: what an earlier sitting found endpoints to bear, by model and endpoint.
             on_shard: called, in the loop, when a shard's last row has its outcome and its journals are closed.
             on_first_request: called, in the loop, before the first request of this sitting is sent.
 
@@ -82,6 +87,8 @@ class Dispatcher:
         self._on_shard = on_shard
         self._on_first_request: Callable[[], None] | None = on_first_request
         self._shards: dict[int, _Shard] = {}
+        self._fed: asyncio.Queue[int] = asyncio.Queue()
+        self._not_begun = 0
         self._feed_closed = False
         self._drained = False
         self._ended = loop.create_future()
@@ -89,12 +96,17 @@ class Dispatcher:
         self.lanes: dict[str, Lane] = {}
         self._all_transports: list[Transport] = []
         for position, model in enumerate(models):
+            before = (known or {}).get(model.name, {})
             random = Random(f"{seed}/{position}")  # noqa: S311  jitter and picks, not secrets
-            endpoints = [Endpoint(e, model.name, i, loop.time, random) for i, e in enumerate(model.endpoints)]
+            endpoints = [
+                Endpoint(e, model.name, i, loop.time, random, before.get(address(e, model.name), FoundLimits()))
+                for i, e in enumerate(model.endpoints)
+            ]
+            balancer = build_balancer(spec.balancer, random)
             pool = EndpointPool(
                 model.name,
                 endpoints,
-                build_balancer(spec.balancer, random),
+                balancer,
                 give_up_seconds=spec.timeout_seconds,
                 budget=budget,
                 pricing=(pricing or {}).get(model.name),
@@ -107,8 +119,9 @@ class Dispatcher:
             ]
             self._all_transports += built
             rule = RetryRule(spec.max_attempts, random)
-            choosy = _rows_matter(model, spec)
-            self.lanes[model.name] = Lane(model.name, pool, built, rule, self, choosy=choosy)
+            expected = ExpectedTokens()
+            chooser = _chooser(model, endpoints, balancer, expected)
+            self.lanes[model.name] = Lane(model.name, pool, built, rule, self, expected=expected, chooser=chooser)
 
     async def run(self) -> DispatchEnd:
         """Send until everything fed has its outcome.
@@ -120,7 +133,9 @@ class Dispatcher:
             async with asyncio.TaskGroup() as group:
                 for lane in self.lanes.values():
                     group.create_task(self._lane(lane))
+                beginner = group.create_task(self._begin_fed())
                 await self._ended
+                beginner.cancel()
                 for lane in self.lanes.values():
                     lane.queue.stop()
         except BaseExceptionGroup as errors:
@@ -138,11 +153,28 @@ class Dispatcher:
             for e in lane.pool.endpoints
             if e.out
         )
-        return DispatchEnd(self._drained and any(lane.open for lane in self.lanes.values()), stalled, notes)
+        left = self._not_begun or any(lane.open for lane in self.lanes.values())
+        return DispatchEnd(bool(self._drained and left), stalled, notes)
 
     def feed(self, shard: int) -> None:
         """Send what is left of a shard."""
-        history = self._work.history(shard)
+        self._begin(shard, self._work.history(shard))
+
+    def feed_all(self, shards: Sequence[int]) -> None:
+        """Send what is left of several, one after the other; what is left of them is found out off the loop."""
+        self._not_begun += len(shards)
+        for shard in shards:
+            self._fed.put_nowait(shard)
+
+    async def _begin_fed(self) -> None:
+        while True:
+            shard = await self._fed.get()
+            history = await asyncio.to_thread(self._work.history, shard)
+            self._not_begun -= 1
+            self._begin(shard, history)
+            self._end_if_done()
+
+    def _begin(self, shard: int, history: History) -> None:
         self._shards[shard] = _Shard(sum(history.remaining.values()), {})
         if self._shards[shard].remaining == 0:
             self._finish_shard(shard)
@@ -151,11 +183,6 @@ class Dispatcher:
             if count:
                 self.lanes[model].open += count
                 self.lanes[model].feed(self._pending(shard, model, history))
-
-    def feed_all(self, shards: Sequence[int]) -> None:
-        """Several at once."""
-        for shard in shards:
-            self.feed(shard)
 
     def close_feed(self) -> None:
         """Nothing more comes: end once every row has its outcome."""
@@ -171,6 +198,14 @@ class Dispatcher:
         """End `run` at once, with this error."""
         if not self._ended.done():
             self._ended.set_exception(error)
+
+    def found(self) -> dict[str, dict[str, FoundLimits]]:
+        """What endpoints were found to bear so far, by model and endpoint; only what is known."""
+        found = {
+            model: {e.url: e.found for e in lane.pool.endpoints if e.found != FoundLimits()}
+            for model, lane in self.lanes.items()
+        }
+        return {model: endpoints for model, endpoints in found.items() if endpoints}
 
     def journal(self, shard: int, model: str) -> Journal:
         """The journal of a shard's rows sent to this model, opened when first needed."""
@@ -245,7 +280,9 @@ class Dispatcher:
         self._on_shard(shard)
 
     def _end_if_done(self) -> None:
-        if self._feed_closed and all(lane.open == 0 or lane.stalled for lane in self.lanes.values()):
+        if not self._feed_closed or self._not_begun:
+            return
+        if all(lane.open == 0 or lane.stalled for lane in self.lanes.values()):
             self._end()
 
     def _end(self) -> None:
@@ -253,10 +290,14 @@ class Dispatcher:
             self._ended.set_result(None)
 
 
-def _rows_matter(model: ModelSpec, spec: DispatchSpec) -> bool:
-    """Does it matter which endpoint gets which rows? Where it is the row that chooses its endpoint, it is settled."""
+def _chooser(
+    model: ModelSpec, endpoints: Sequence[Endpoint], balancer: Balancer, expected: ExpectedTokens
+) -> Chooser | None:
+    """Where it matters which endpoint gets which rows, who chooses them."""
+    if isinstance(balancer, ConsistentHash):
+        return Homes(balancer, endpoints)
     differ = len({(e.provider, e.limits) for e in model.endpoints}) > 1
-    return differ and spec.balancer != "consistent_hash"
+    return Fit(endpoints, expected.cost_of) if differ else None
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,11 +1,14 @@
 """One endpoint's live state."""
 
 import math
+from dataclasses import dataclass
 from random import Random
 
 from batch.clock import Clock
+from batch.dispatch.finding_concurrency import FoundConcurrency
+from batch.dispatch.finding_pace import FoundPace
 from batch.dispatch.health import Health, State
-from batch.dispatch.limiters import Concurrency
+from batch.dispatch.limiters import Concurrency, Limiter
 from batch.dispatch.providers import build_limiters, told_limiter
 from batch.dispatch.request import NOTHING, Allowance, Completion, Cost, Request
 from batch.dispatch.speed import Speed
@@ -18,13 +21,39 @@ def address(spec: EndpointSpec, model: str) -> str:
     return spec.url or f"litellm:{spec.model or model}"
 
 
+# Requests in flight at one endpoint where nobody said how many: each is a connection, and a row in memory.
+MOST_IN_FLIGHT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLimits:
+    """What an endpoint was found to bear, where nothing is configured."""
+
+    in_flight: int | None = None
+    """Requests under way at once; `None`: configured, or not known yet."""
+    rpm: float | None = None
+    """Requests per minute; `None`: nothing was refused."""
+
+
 class Endpoint:
     """Limits, requests in flight, health, speed and counts of one endpoint.
 
     Everything the pool and the balancers look at; changed only by `start` and the ends of an attempt.
     """
 
-    def __init__(self, spec: EndpointSpec, model: str, index: int, clock: Clock, random: Random) -> None:
+    def __init__(
+        self,
+        spec: EndpointSpec,
+        model: str,
+        index: int,
+        clock: Clock,
+        random: Random,
+        known: FoundLimits = FoundLimits(),
+    ) -> None:
+        """
+        Args:
+            known: what an earlier sitting found.
+        """
         self.spec = spec
         self.url = address(spec, model)
         self.model = spec.model or model
@@ -32,12 +61,18 @@ class Endpoint:
         self.weight = spec.weight
         self.health = Health(clock, random)
         self.speed = Speed(clock)
-        self.limiters = build_limiters(spec.limits, spec.provider, clock)
-        self.concurrency = Concurrency(spec.limits.max_in_flight or 64)
+        # A server may refuse though its limits are held: others use them too, or they were not all configured.
+        self.pace = FoundPace(clock, known=known.rpm)
+        self.limiters: list[Limiter] = build_limiters(spec.limits, spec.provider, clock)
+        most = spec.limits.max_in_flight
+        self.concurrency: Concurrency | FoundConcurrency = (
+            FoundConcurrency(MOST_IN_FLIGHT, known.in_flight) if most is None else Concurrency(most)
+        )
         self.sent = self.throttled = self.errors = 0
         self._clock = clock
         self._taken = NOTHING
         self._marks: dict[Request, Cost] = {}
+        self._tells = False
 
     @property
     def in_flight(self) -> int:
@@ -49,6 +84,13 @@ class Endpoint:
         """Is it out for the rest of the run?"""
         return self.health.state is State.OUT
 
+    @property
+    def found(self) -> FoundLimits:
+        """What it was found to bear."""
+        concurrency = self.concurrency
+        in_flight = concurrency.found if isinstance(concurrency, FoundConcurrency) else None
+        return FoundLimits(in_flight, self.pace.found)
+
     def delay(self, cost: Cost) -> float:
         """Seconds until it may take a request of this cost; infinity if only an event can tell."""
         longest = self.concurrency.delay()
@@ -58,6 +100,7 @@ class Endpoint:
         longest = max(longest, health.delay())
         if self.in_flight and health.starting:
             longest = max(longest, health.share_delay((self.in_flight + 1) / self.concurrency.allowed))
+        longest = max(longest, self.pace.delay(cost))
         for limiter in self.limiters:
             longest = max(longest, limiter.delay(cost))
         return longest
@@ -71,16 +114,11 @@ class Endpoint:
         request.started = self._clock()
         self.concurrency.take()
         cost = request.cost
-        if self.limiters:
-            for limiter in self.limiters:
-                limiter.take(cost)
-            taken = self._taken
-            self._taken = Cost(
-                taken.requests + cost.requests,
-                taken.input + cost.input,
-                taken.output + cost.output,
-                taken.expected + cost.expected,
-            )
+        self.pace.take(cost)
+        for limiter in self.limiters:
+            limiter.take(cost)
+        if self._tells:
+            self._taken = self._taken.plus(cost)
             self._marks[request] = self._taken
         self.health.started()
         self.sent += 1
@@ -103,7 +141,8 @@ class Endpoint:
         now = self._clock()
         if error.blame == "throttle":
             self.throttled += 1
-            self.concurrency.refused(request.started, now)
+            if not self.concurrency.refused(request.started, now):
+                self.pace.refused(request.started)
         else:
             self.errors += 1
         if error.blame == "endpoint":
@@ -119,16 +158,19 @@ class Endpoint:
 
     def _end(self, request: Request, used: Cost, allowances: tuple[Allowance, ...], now: float) -> None:
         self.concurrency.give_back()
-        if self.limiters:
-            for limiter in self.limiters:
-                limiter.settle(request.cost, used)
-        mark = self._marks.pop(request, None)
-        if allowances:
-            self._correct(allowances, mark or self._taken, now - request.started)
+        for limiter in self.limiters:
+            limiter.settle(request.cost, used)
+        if self._tells:
+            mark = self._marks.pop(request, self._taken)
+            if allowances:
+                self._correct(allowances, mark, now - request.started)
+        elif allowances:
+            self._tells = True
+            self._correct(allowances, self._taken, now - request.started)
 
     def _correct(self, allowances: tuple[Allowance, ...], mark: Cost, age: float) -> None:
         """The server said where it stands: a limit of which nothing is configured is taken from what it says."""
-        since = Cost(*(now - then for now, then in zip(self._taken, mark, strict=True)))
+        since = self._taken.less(mark)
         for said in allowances:
             known = [limiter for limiter in self.limiters if limiter.measure == said.measure]
             for limiter in known:

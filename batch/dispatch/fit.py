@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.expected import kind_of
 from batch.dispatch.health import State
-from batch.dispatch.request import Cost, Kind
+from batch.dispatch.request import Cost, Kind, Request
 
 _SOLVE_SECONDS = 5.0
 # Answers until an endpoint's latency counts.
@@ -59,15 +60,13 @@ class Fit:
         self._credit: dict[int, dict[Kind, float]] = {e.index: {} for e in endpoints}
         self._solved_at = -math.inf
 
+    def kind(self, request: Request) -> Kind:
+        return kind_of(request)
+
     def learn(self, endpoint: Endpoint, tokens: int, seconds: float) -> None:
-        """An answer of so many tokens took so long."""
         self._latency[endpoint.index].learn(tokens, seconds)
 
     def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int], now: float) -> Kind | None:
-        """The kind of row that `endpoint` should take next; `None`: any.
-
-        `at_hand` counts the rows there are, by kind.
-        """
         if now - self._solved_at >= _SOLVE_SECONDS:
             self._solved_at = now
             costs = {kind: self._cost_of(kind) for kind, rows in at_hand.items() if rows}

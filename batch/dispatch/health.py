@@ -27,7 +27,9 @@ _SHARE_OF_ABSENCE = 0.1
 SLOW_START_SECONDS = 3.0
 _SLOWEST_START = 0.1
 
-# A 429 that does not say how long: the wait doubles from here with each refusal that follows a wait.
+# A 429 that does not say how long. Where others are answered the pace is lowered for it, and a moment is enough; where
+# a refusal follows another, the wait doubles from here.
+MOMENT_SECONDS = 0.05
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
 
@@ -139,8 +141,8 @@ class Health:
             if started < self._paused_at:
                 # It was on its way when the pause began, and says what is known.
                 return
-            full = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._throttles)
-            wait = full * self._random.uniform(0.5, 1.0)
+            full = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (self._throttles - 1))
+            wait = (full if self._throttles else MOMENT_SECONDS) * self._random.uniform(0.5, 1.0)
             self._throttles = min(self._throttles + 1, 10)
         self._paused_at = now
         # A later, shorter pause never shortens an earlier one.

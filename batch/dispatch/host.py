@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -17,10 +18,12 @@ from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Request
 from batch.dispatch.snapshot import LaneSnapshot
 from batch.dispatch.transports import Keys
-from batch.errors import BatchRouterError, RunLockedError
+from batch.errors import BatchRouterError, RunLockedError, StorageError
+from batch.runs.found_limits import read_found, write_found
 from batch.runs.group_sync import GroupSync
 from batch.runs.layout import Layout
 from batch.runs.lock import Lock
+from batch.runs.spent import spent
 from batch.runs.work import RunWork
 from schemas.endpoints import ModelSpec
 from schemas.job import DispatchSpec
@@ -29,6 +32,7 @@ from schemas.openai_batch import EMBEDDINGS_URL
 # Measured: Ray ends an orphan within 2.2 seconds.
 _ORPHAN_SECONDS = 15.0
 _LOOK_AGAIN_SECONDS = 0.1
+_REMEMBER_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,6 @@ class DispatchPlan:
     spec: DispatchSpec
     seed: int
     retry_failed: bool = False
-    spent: Decimal = Decimal(0)
-    """Used of the budget by earlier sittings."""
     sync: bool = True
     """`False` leaves out fsync: only for measuring what it costs."""
 
@@ -157,7 +159,7 @@ class DispatchHost:
         plan = self._plan
         layout = Layout(Path(plan.run_path))
         with (
-            await _lock_of(layout, 0.0 if plan.spec.budget_usd is not None else _ORPHAN_SECONDS),
+            await _lock_of(layout, _ORPHAN_SECONDS),
             GroupSync(enabled=plan.sync) as group,
         ):
             work = RunWork(
@@ -176,14 +178,21 @@ class DispatchHost:
                 keys=self._keys,
                 wall=self._wall,
                 pricing={name: _pricing(price) for name, price in self._prices.items() if price is not None},
-                spent=plan.spent,
+                # Not before the lock is held: until then another dispatcher may be spending.
+                spent=Decimal(0) if plan.spec.budget_usd is None else spent(layout, plan.models),
                 on_shard=self._on_shard,
+                known=read_found(layout.found_limits),
                 on_first_request=self._on_first_request,
             )
             self._loop = asyncio.get_running_loop()
             self._task = asyncio.current_task()
             self._ready.set()
-            end = await self._dispatcher.run()
+            remembering = asyncio.create_task(_remember(self._dispatcher, layout))
+            try:
+                end = await self._dispatcher.run()
+            finally:
+                remembering.cancel()
+                _keep(self._dispatcher, layout)
         self._end = end
 
     def _on_shard(self, shard: int) -> None:
@@ -206,7 +215,7 @@ async def _lock_of(layout: Layout, patience_seconds: float) -> Lock:
     """The lock on the journals.
 
     Where only the driver of an earlier sitting was killed, its dispatcher goes on until Ray ends it, seconds later.
-    It is waited for, unless there is a budget: what it spends meanwhile is not in the plan's `spent`.
+    It is waited for.
 
     Raises:
         RunLockedError: it is still held after that.
@@ -220,6 +229,21 @@ async def _lock_of(layout: Layout, patience_seconds: float) -> Lock:
             if loop.time() >= deadline:
                 raise
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+async def _remember(dispatcher: Dispatcher, layout: Layout) -> None:
+    """Keep what is found now and then, should this sitting be killed."""
+    while True:
+        await asyncio.sleep(_REMEMBER_SECONDS)
+        _keep(dispatcher, layout)
+
+
+def _keep(dispatcher: Dispatcher, layout: Layout) -> None:
+    found = dispatcher.found()
+    if found:
+        # Where the disk is full the journals say so; what endpoints bear is found again.
+        with suppress(StorageError):
+            write_found(layout.found_limits, found)
 
 
 def _pricing(price: Price) -> Pricing:

@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from batch.dispatch.chooser import Chooser
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.expected import ExpectedTokens, kind_of
-from batch.dispatch.fit import Fit
+from batch.dispatch.expected import ExpectedTokens
 from batch.dispatch.packing import Packer, halves, split
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolUnreachable
 from batch.dispatch.queue import RowQueue
@@ -22,7 +22,7 @@ from schemas.results import ErrorInfo, Status
 _AHEAD_PER_SLOT = 64
 _LEAST_AHEAD, _MOST_AHEAD = 1024, 8192
 # With fewer rows at hand for each that may be under way, the longest go first, whichever endpoint they suit.
-_FIT_PER_SLOT = 4
+_CHOOSE_PER_SLOT = 4
 
 
 class Floor(Protocol):
@@ -55,11 +55,13 @@ class Lane:
         rule: RetryRule,
         floor: Floor,
         *,
-        choosy: bool = False,
+        expected: ExpectedTokens | None = None,
+        chooser: Chooser | None = None,
     ) -> None:
         """
         Args:
-            choosy: each endpoint takes the rows at hand that suit it; else first come, first served.
+            expected: how long answers will be; left out: learned by this lane alone.
+            chooser: has each endpoint take rows at hand that suit it; left out: first come, first served.
         """
         self.model = model
         self.pool = pool
@@ -68,7 +70,7 @@ class Lane:
             ahead=lambda: min(_MOST_AHEAD, max(_LEAST_AHEAD, _AHEAD_PER_SLOT * pool.allowed)),
             work=lambda request: self._expected.work(request),
             retries=RetryBudget(asyncio.get_running_loop().time),
-            kind=kind_of if choosy else None,
+            kind=chooser.kind if chooser is not None else None,
         )
         self.stalled: str | None = None
         self.open = 0
@@ -80,9 +82,9 @@ class Lane:
         self._floor = floor
         self._batches: deque[Iterator[Sequence[Request]]] = deque()
         self._loop = asyncio.get_running_loop()
-        self._expected = ExpectedTokens()
-        self._fit = Fit(pool.endpoints, self._expected.cost_of) if choosy else None
-        if choosy:
+        self._expected = expected or ExpectedTokens()
+        self._chooser = chooser
+        if chooser is not None:
             pool.better = self._better
         self._packer = Packer(pool.endpoints)
         self._workers: asyncio.TaskGroup | None = None
@@ -148,7 +150,8 @@ class Lane:
 
     async def _attempt(self, request: Request) -> bool:
         """One attempt, and what follows from it; was it answered?"""
-        request.cost = self._expected.cost(request)
+        if self.pool.counts_tokens:
+            request.cost = self._expected.cost(request)
         try:
             async with self.pool.lease(request) as lease:
                 self._leased()
@@ -213,12 +216,14 @@ class Lane:
 
     def _better(self, request: Request, endpoint: Endpoint) -> Request:
         """Of the rows at hand, the one that `endpoint` should take in place of `request`."""
-        fit = self._fit
-        assert fit is not None
+        chooser = self._chooser
+        assert chooser is not None
         if request.rows:
             return request
-        least = _FIT_PER_SLOT * self.pool.allowed
-        other = self.queue.exchange(request, lambda counts: fit.choose(endpoint, counts, self._loop.time()), least)
+        least = _CHOOSE_PER_SLOT * self.pool.allowed
+        other = self.queue.exchange(
+            request, lambda at_hand: chooser.choose(endpoint, at_hand, self._loop.time()), least
+        )
         if other is request:
             return request
         other.cost = self._expected.cost(other)
@@ -231,8 +236,8 @@ class Lane:
         if request.rows:
             return
         self._expected.learn(request, completion)
-        if self._fit is not None and completion.completion_tokens is not None:
-            self._fit.learn(endpoint, completion.completion_tokens, latency)
+        if self._chooser is not None and completion.completion_tokens is not None:
+            self._chooser.learn(endpoint, completion.completion_tokens, latency)
 
     def _throttles_all(self, request: Request) -> bool:
         """Has nobody been answered since the row was last throttled? Then that says nothing about the row."""

@@ -386,8 +386,13 @@ class Concurrency:
         if self.allowed < self.ceiling:
             self.allowed = min(float(self.ceiling), self.allowed + 1.0 / self.allowed)
 
-    def refused(self, started: float, now: float) -> None:
-        """The server asked us to slow down; what was sent before we last did says nothing new."""
+    def refused(self, started: float, now: float) -> bool:
+        """The server asked us to slow down; what was sent before we last did says nothing new.
+
+        Returns:
+            Is the refusal explained, so that no other limit need be the reason? Never: this one is configured.
+        """
         if started >= self._lowered_at:
             self.allowed = max(1.0, min(self.allowed, float(self.in_flight)) * self.decrease)
             self._lowered_at = now
+        return False

@@ -89,9 +89,9 @@ class EndpointPool:
         return sum(int(e.concurrency.allowed) for e in self.endpoints if not e.out)
 
     @property
-    def limited(self) -> bool:
-        """Does any endpoint count requests or tokens over time?"""
-        return any(e.limiters for e in self.endpoints)
+    def counts_tokens(self) -> bool:
+        """Does any endpoint limit tokens?"""
+        return any(limiter.measure != "requests" for e in self.endpoints for limiter in e.limiters)
 
     @property
     def answers(self) -> int:

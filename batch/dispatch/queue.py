@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from batch.dispatch.at_hand import RowsAtHand
-from batch.dispatch.expected import Kind
-from batch.dispatch.request import Request
+from batch.dispatch.request import Kind, Request
 from batch.dispatch.retry import RetryBudget
 
 # Rows at hand take about so much memory at most, and a batch.
@@ -53,6 +52,7 @@ class RowQueue:
         self._order = 0
         self._idle: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._due_at = 0.0
         self._stopped = False
 
     async def get(self) -> Request | None:
@@ -165,9 +165,11 @@ class RowQueue:
         else:
             return
         if self._timer is not None:
-            if self._timer.when() <= due:
+            # Not asked of the handle: uvloop gives one without a time where it is due at once.
+            if self._due_at <= due:
                 return
             self._timer.cancel()
+        self._due_at = due
         self._timer = self._loop.call_at(due, self._due)
 
     def _due(self) -> None:

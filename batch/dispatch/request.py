@@ -22,6 +22,14 @@ class Cost(NamedTuple):
     expected: int
     """Tokens the answer is expected to have. After the attempt: those it has."""
 
+    def plus(self, other: "Cost") -> "Cost":
+        """Both together."""
+        return Cost(*(own + more for own, more in zip(self, other, strict=True)))
+
+    def less(self, other: "Cost") -> "Cost":
+        """What is left of this without the other."""
+        return Cost(*(own - less for own, less in zip(self, other, strict=True)))
+
 
 NOTHING = Cost(0, 0, 0, 0)
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
-from urllib.parse import quote
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote, urlsplit
 
 from schemas.job import OutputSpec
 
@@ -51,6 +51,11 @@ class Layout:
         return self.path / "report.html"
 
     @property
+    def found_limits(self) -> Path:
+        """What endpoints were found to bear."""
+        return self.path / "limits.json"
+
+    @property
     def spool(self) -> Path:
         """Folder of inputs that had to be decompressed."""
         return self.path / "spool"
@@ -90,9 +95,32 @@ class Layout:
         return self.path / "committed" / f"{shard:05}.json"
 
 
+def local_path(path: str) -> Path | None:
+    """Where on this machine an output path leads, `file://` or plain; `None`: it is on an object store."""
+    if "://" not in path:
+        return Path(path)
+    parts = urlsplit(path)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def is_folder(output: OutputSpec) -> bool:
+    """Are the results a folder of parts? On an object store only a / at the end says so."""
+    place = local_path(output.path)
+    return output.path.partition("?")[0].endswith("/") or (place is not None and place.is_dir())
+
+
 def run_path(output: OutputSpec) -> Path:
-    """The run directory of a job with this output: `output.run_dir`, else `<path>.run`."""
-    return Path(output.run_dir if output.run_dir is not None else output.path.rstrip("/") + ".run")
+    """The run directory of a job with this output: `output.run_dir`, else `<path>.run`.
+
+    Journals need a disk. Of a path on an object store only the last name counts, so the run directory is relative.
+    """
+    if output.run_dir is not None:
+        return Path(output.run_dir)
+    place = local_path(output.path)
+    if place is not None:
+        return Path(f"{place}.run")
+    address = urlsplit(output.path)
+    return Path(f"{PurePosixPath(unquote(address.path)).name or address.hostname}.run")
 
 
 def file_name(model: str) -> str:

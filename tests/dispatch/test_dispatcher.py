@@ -127,7 +127,7 @@ def test_a_failure_prefers_another_endpoint() -> None:
             raise ServerError("HTTP 500", status=500)
         return await slow_yes(request, endpoint)
 
-    run(dispatch(MemoryWork({(0, "a"): list(range(40))}), server, [model("a", 2)]))
+    run(dispatch(MemoryWork({(0, "a"): list(range(40))}), server, [model("a", 2, max_in_flight=64)]))
     assert all(len(set(tried[row])) == len(tried[row]) == 2 for row in range(0, 40, 10))
 
 
@@ -276,7 +276,7 @@ def test_lanes_do_not_wait_for_each_other_and_read_only_what_they_send() -> None
     def done(shard: int) -> None:
         finished[shard] = asyncio.get_running_loop().time() - 1000
 
-    end = run(dispatch(work, server, [model("a"), model("b")], also=watch, on_shard=done))
+    end = run(dispatch(work, server, [model("a", max_in_flight=64), model("b", max_in_flight=64)], also=watch, on_shard=done))
     assert end.interrupted
     assert finished == {1: 50.0}
     # Of the lane that stands still, what its look-ahead holds.

@@ -14,6 +14,7 @@ from batch.dispatch.health import (
     FIRST_PAUSE_SECONDS,
     LONGEST_COOLDOWN_SECONDS,
     LONGEST_PAUSE_SECONDS,
+    MOMENT_SECONDS,
     SLOW_START_SECONDS,
     Health,
     State,
@@ -202,25 +203,27 @@ def test_a_pause_does_not_shorten_a_cooldown_nor_a_servers_own_wait() -> None:
 
 
 def test_a_refusal_without_a_time_pauses_longer_each_time() -> None:
-    """Between a quarter and half a second at first, twice that with each in a row, a minute at most."""
+    """A moment at first, between a quarter and half a second after that, then twice that with each in a row, a minute
+    at most; an answer ends the row.
+    """
     patient = Patient()
-    full = FIRST_PAUSE_SECONDS
+    full = MOMENT_SECONDS
     for _ in range(10):
         patient.fail(1, RateLimited("x"))
         wait = patient.health.delay()
         assert full / 2 <= wait <= full
         patient.pass_time(wait)
-        full = min(2 * full, LONGEST_PAUSE_SECONDS)
+        full = min(2 * full, LONGEST_PAUSE_SECONDS) if full > MOMENT_SECONDS else FIRST_PAUSE_SECONDS
     patient.health.answered()
     patient.fail(1, RateLimited("x"))
-    assert patient.health.delay() <= FIRST_PAUSE_SECONDS
+    assert patient.health.delay() <= MOMENT_SECONDS
 
 
 def test_zero_seconds_are_no_leave_to_knock_at_once() -> None:
     """A server that rounds its wait down to nothing is waited for as one that says none."""
     patient = Patient()
     patient.fail(1, RateLimited("x", retry_after=0.0))
-    assert patient.health.delay() >= FIRST_PAUSE_SECONDS / 2
+    assert patient.health.delay() >= MOMENT_SECONDS / 2
 
 
 def test_refusals_of_one_round_trip_are_one_refusal() -> None:

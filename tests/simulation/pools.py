@@ -99,7 +99,9 @@ class RowsWork(MemoryWork):
     def _request(self, number: int, shard: int, model: str) -> Request:
         row = self.all_rows[number]
         body = b"x" * (4 * row.prompt)
-        return Request(number, shard, "/v1/chat/completions", body, row.prompt, row.max_tokens, model)
+        url = "/v1/chat/completions"
+        # Rows with prompts of one length share their beginning.
+        return Request(number, shard, url, body, row.prompt, row.max_tokens, model, key=row.prompt)
 
 
 @dataclass(frozen=True)

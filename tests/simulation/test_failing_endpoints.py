@@ -7,6 +7,8 @@ from random import Random
 
 import pytest
 
+from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.endpoint import FoundLimits
 from batch.dispatch.health import COOLDOWN_SECONDS, FAILURES_IN_A_ROW, SLOW_START_SECONDS
 from batch.dispatch.request import Completion
 from batch.errors import ConnectionLost, DispatchError, NotConnected, RateLimited, Refused, ServerError
@@ -163,3 +165,54 @@ def test_a_throttle_of_everybody_fails_no_row() -> None:
     outcome = simulate({"m": pool}, {"m": [ROW] * 5000})
     assert {o.status for o in outcome.work.outcomes.values()} == {"ok"}
     assert len(pool[0].arrivals(20, 620)) <= 100
+
+
+@pytest.mark.parametrize("slots", [4, 60])
+def test_what_nobody_configured_is_found_and_remembered(slots: int) -> None:
+    """A server that refuses whatever is beyond its slots: within a minute it is kept at 95 % of them, and what was
+    found is there for the next run.
+    """
+    found: list[FoundLimits] = []
+
+    async def behave(self: Server, row: Row) -> Completion:
+        if self.in_flight > slots:
+            raise RateLimited("x", status=429)
+        await asyncio.sleep(1.0)
+        return answer()
+
+    pool = [server("e", behave)]
+
+    def look(dispatcher: Dispatcher) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(110, lambda: found.append(dispatcher.found()["m"]["http://e/v1"]))
+
+    simulate({"m": pool}, {"m": [ROW] * 120 * slots}, also=look)
+    assert pool[0].rate(60, 110) >= 0.95 * slots
+    assert sum(not s.good for s in pool[0].arrivals(60, 110)) <= 0.01 * 50 * slots + 1
+    assert found[0].in_flight is not None
+    assert abs(found[0].in_flight - slots) <= 1 + slots // 20
+
+
+def test_rows_of_one_key_go_to_one_endpoint_while_all_are_full() -> None:
+    """With `consistent_hash` and rows that come in any order, nine of ten find the endpoint that has seen their key."""
+    random = Random(2)
+    keys = 64
+    seen: dict[str, set[int]] = {}
+    hits = total = 0
+
+    async def behave(self: Server, row: Row) -> Completion:
+        nonlocal hits, total
+        known = seen.setdefault(str(self.spec.url), set())
+        total += 1
+        hits += row.prompt in known
+        known.add(row.prompt)
+        await asyncio.sleep(0.5)
+        return answer()
+
+    pool = [server(f"e{i}", behave, max_in_flight=16) for i in range(4)]
+    rows = [Row(100 + random.randrange(keys), 10, 10) for _ in range(6000)]
+    simulate({"m": pool}, {"m": rows}, spec=DispatchSpec(balancer="consistent_hash"))
+    assert total == 6000
+    assert hits >= 0.9 * (total - keys)
+    shares = [len(each.seen) / total for each in pool]
+    assert max(shares) <= 1.3 / 4

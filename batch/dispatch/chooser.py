@@ -1,0 +1,49 @@
+"""Who chooses among the rows at hand for an endpoint."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from batch.dispatch.balancers import ConsistentHash
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.request import Kind, Request
+
+
+class Chooser(Protocol):
+    """Sorts rows into kinds, and says which kind an endpoint should take next."""
+
+    def kind(self, request: Request) -> Kind:
+        """The kind of a row, the same each time."""
+        ...
+
+    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int], now: float) -> Kind | None:
+        """A kind of which there is a row at hand; `None`: the next row, whatever its kind.
+
+        `at_hand` counts the rows there are, by kind; `now` is on the loop's clock.
+        """
+        ...
+
+    def learn(self, endpoint: Endpoint, tokens: int, seconds: float) -> None:
+        """An answer of so many tokens took so long."""
+        ...
+
+
+class Homes:
+    """For `consistent_hash`: a row's kind is the endpoint that its key belongs to.
+
+    While every endpoint is full, the one that gets free takes the next row, whosever it is, and nothing is reused: of
+    the rows at hand it takes one of its own. One that has none takes the next row all the same.
+    """
+
+    def __init__(self, balancer: ConsistentHash, endpoints: Sequence[Endpoint]) -> None:
+        self._balancer = balancer
+        self._endpoints = endpoints
+
+    def kind(self, request: Request) -> Kind:
+        return self._balancer.home(request, self._endpoints).index, 0
+
+    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int], now: float) -> Kind | None:
+        own = (endpoint.index, 0)
+        return own if at_hand.get(own) else None
+
+    def learn(self, endpoint: Endpoint, tokens: int, seconds: float) -> None:
+        """A row's home does not depend on how fast it is."""
