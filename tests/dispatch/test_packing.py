@@ -18,12 +18,21 @@ from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.packing import Packer, PackSize, halves, pack, piece_of, split
 from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Completion, Request
-from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, ServerError, TimedOut
+from batch.errors import (
+    BadAnswer,
+    BadRequest,
+    DispatchError,
+    NotConnected,
+    RateLimited,
+    Refused,
+    ServerError,
+    TimedOut,
+)
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
 from tests.dispatch.memory_work import MemoryJournal, MemoryWork
-from tests.fakes import FunctionTransport
+from tests.fakes import Behaviour, FunctionTransport
 from tests.virtual_time import run
 
 
@@ -333,16 +342,26 @@ class Server:
         return answer(*items, usage={"prompt_tokens": 10 * len(inputs), "total_tokens": 10 * len(inputs)})
 
 
+def model(name: str, **limits: Any) -> ModelSpec:
+    endpoint = EndpointSpec(url=f"http://{name}/v1", model=name, limits=LimitsSpec(**limits))
+    return ModelSpec(name=name, endpoints=(endpoint,))
+
+
 def sent_to(
-    server: Server, rows: int, *, spec: DispatchSpec | None = None, pricing: Pricing | None = None, **limits: Any
+    server: Behaviour,
+    rows: int,
+    *,
+    spec: DispatchSpec | None = None,
+    pricing: Pricing | None = None,
+    drained_after: float | None = None,
+    **limits: Any,
 ) -> EmbeddingWork:
-    """Rows 0 to `rows`, sent by the real dispatcher."""
+    """Rows 0 to `rows`, planned for the model `m` and sent by the real dispatcher; the model `n` may take over."""
     work = EmbeddingWork({(0, "m"): list(range(rows))})
-    model = ModelSpec(name="m", endpoints=(EndpointSpec(url="http://m/v1", model="m", limits=LimitsSpec(**limits)),))
 
     async def main() -> None:
         dispatcher = Dispatcher(
-            [model],
+            [model("m", **limits), model("n", **limits)],
             spec or DispatchSpec(),
             work,
             seed=0,
@@ -353,10 +372,13 @@ def sent_to(
         )
         dispatcher.feed(0)
         dispatcher.close_feed()
+        if drained_after is not None:
+            asyncio.get_running_loop().call_later(drained_after, dispatcher.drain)
         await dispatcher.run()
-        (lane,) = dispatcher.lanes.values()
-        assert lane.pool.in_flight == lane.open == 0
-        assert lane.prompt_tokens == 10 * lane.ok
+        lanes = dispatcher.lanes.values()
+        assert all(lane.pool.in_flight == lane.pool.waiting == 0 for lane in lanes)
+        assert sum(lane.prompt_tokens for lane in lanes) == 10 * sum(lane.ok for lane in lanes)
+        assert sum(lane.open for lane in lanes) == rows - len(work.outcomes)
 
     run(main())
     return work
@@ -438,3 +460,37 @@ def test_a_budget_is_held_row_by_row() -> None:
     work = sent_to(Server(), 100, spec=DispatchSpec(budget_usd=Decimal(75)), pricing=pricing)
     assert len(own_answers(work)) == 75
     assert Counter(outcome.status for outcome in work.outcomes.values()) == {"ok": 75, "unsent": 25}
+
+
+def test_rows_of_a_pack_fall_back_like_others() -> None:
+    """Where a whole pool refuses for good, each of them goes to the next model, and is packed there again."""
+    server = Server()
+
+    async def refuses(request: Request, endpoint: EndpointSpec) -> Completion:
+        if endpoint.model == "m":
+            raise Refused("HTTP 401", status=401)
+        return await server(request, endpoint)
+
+    work = sent_to(refuses, 100, spec=DispatchSpec(fallbacks={"m": ("n",)}))
+    assert own_answers(work) == set(range(100))
+    assert {outcome.journal for outcome in work.outcomes.values()} == {"n"}
+    assert max(server.sizes) == 32
+
+
+def test_what_reached_nobody_counts_for_nobody() -> None:
+    """A server that was not there at first costs no row an attempt."""
+    server = Server(trouble=lambda number: NotConnected("no connection") if number <= 3 else None)
+    work = sent_to(server, 100, spec=DispatchSpec(max_attempts=1))
+    assert own_answers(work) == set(range(100))
+    assert {outcome.attempts for outcome in work.outcomes.values()} == {1}
+
+
+def test_a_stop_leaves_no_row_in_doubt() -> None:
+    """Stopped while a pack is being halved: what was sent has ended, and the rest waits for the next sitting."""
+    server = Server(bad=frozenset({"3"}))
+    work = sent_to(server, 32, drained_after=0.25)
+    assert server.sizes == [32, 16, 8]
+    assert work.outcomes == {}
+    sent = Counter(row for kind, row in work.events if kind == "intent")
+    ended = Counter(row for kind, row in work.events if kind == "bad_request")
+    assert sent == ended
