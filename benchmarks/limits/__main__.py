@@ -27,6 +27,7 @@ CASES: dict[str, Callable[[Settings], None]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.limits",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="cases:\n" + "\n".join(f"  {name:<12} {case.__doc__}" for name, case in CASES.items()),

@@ -16,7 +16,6 @@ PATIENCE_SECONDS = 900.0
 # A server's log may be so much behind.
 _LOG_SECONDS = 0.3
 
-
 Start = Callable[[], AbstractContextManager[Sequence[Server]]]
 Told = Callable[[Sequence[Server]], Batch]
 """What a client is told, given the servers that were started for it."""

@@ -7,12 +7,12 @@ from benchmarks.limits.clients.batch import OURS, Batch, cookbook, litellm
 from benchmarks.limits.comparing import compare, observe
 from benchmarks.limits.figures import Seen
 from benchmarks.limits.rates import used
-from benchmarks.limits.rows import prompt, prompt_tokens
+from benchmarks.limits.rows import mean_answer_tokens, mean_prompt_tokens, prompt, prompt_tokens
 from benchmarks.limits.servers.behaviour import Behaviour
 from benchmarks.limits.servers.proxy import litellm_proxy
 from benchmarks.limits.servers.starting import pool
 from benchmarks.limits.settings import Settings
-from benchmarks.limits.tokens import ANSWER, MAX_TOKENS, MINUTES, PROMPT, ROWS_PER_MINUTE
+from benchmarks.limits.tokens import MAX_TOKENS, MINUTES, ROWS_PER_MINUTE
 from schemas.endpoints import LimitsSpec
 
 
@@ -20,7 +20,7 @@ def case_proxy(settings: Settings) -> None:
     """LiteLLM's proxy holding a key's requests, then its tokens, per minute."""
     seconds = settings.longest_window
     requests = ROWS_PER_MINUTE * seconds // 60
-    tpm = round(ROWS_PER_MINUTE * (PROMPT + ANSWER))
+    tpm = round(ROWS_PER_MINUTE * (mean_prompt_tokens() + mean_answer_tokens(MAX_TOKENS)))
     amount = tpm * seconds // 60
     _proxied(
         settings,

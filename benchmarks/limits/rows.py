@@ -1,11 +1,14 @@
 """The rows of a batch. Both sides make them up from the row's number, so that every client gets the same answers."""
 
 import re
+import statistics
 from random import Random
 
 TYPICAL_ANSWER = 60
 """Median length of an answer, in tokens."""
 _SPREAD = 0.8
+# More rows than any run has.
+_SAMPLE = range(4000)
 _MARK = re.compile(r"row (\d+)")
 
 
@@ -28,3 +31,13 @@ def row_of(text: str) -> int:
 def answer_tokens(row: int, max_tokens: int) -> int:
     """Length of a row's answer: lognormal, cut off at `max_tokens`."""
     return max(1, min(max_tokens, round(TYPICAL_ANSWER * Random(row).lognormvariate(0, _SPREAD))))
+
+
+def mean_prompt_tokens() -> float:
+    """Of a row."""
+    return statistics.fmean(prompt_tokens(prompt(row)) for row in _SAMPLE)
+
+
+def mean_answer_tokens(max_tokens: int) -> float:
+    """Of a row."""
+    return statistics.fmean(answer_tokens(row, max_tokens) for row in _SAMPLE)

@@ -7,7 +7,7 @@ from benchmarks.limits.clients.batch import OURS, Batch, cookbook, litellm
 from benchmarks.limits.comparing import compare, observe
 from benchmarks.limits.figures import Seen
 from benchmarks.limits.rates import used
-from benchmarks.limits.rows import answer_tokens, prompt, prompt_tokens
+from benchmarks.limits.rows import mean_answer_tokens, mean_prompt_tokens
 from benchmarks.limits.servers.behaviour import Behaviour, BucketLimit, WindowLimit
 from benchmarks.limits.servers.starting import answering, pool
 from benchmarks.limits.settings import Settings
@@ -17,10 +17,6 @@ MAX_TOKENS = 400
 ROWS_PER_MINUTE = 540
 MINUTES = 3.5
 _MANY = 256
-# What rows take on average of each kind of limit, over more of them than any run has.
-_SAMPLE = range(4000)
-PROMPT = sum(prompt_tokens(prompt(row)) for row in _SAMPLE) / len(_SAMPLE)
-ANSWER = sum(answer_tokens(row, MAX_TOKENS) for row in _SAMPLE) / len(_SAMPLE)
 
 
 def case_tokens(settings: Settings) -> None:
@@ -32,7 +28,7 @@ def case_tokens(settings: Settings) -> None:
 
 def _reserved(settings: Settings) -> None:
     """As Azure does it: prompt and `max_tokens` on arrival, until the window ends."""
-    tpm = round(ROWS_PER_MINUTE * (PROMPT + MAX_TOKENS))
+    tpm = round(ROWS_PER_MINUTE * (mean_prompt_tokens() + MAX_TOKENS))
     seconds = settings.longest_window
     amount = tpm * seconds // 60
     _compare(
@@ -46,8 +42,8 @@ def _reserved(settings: Settings) -> None:
 
 
 def _used(settings: Settings) -> None:
-    """As LiteLLM's proxy does it: prompt and answer at the end; refused while a window is full."""
-    tpm = round(ROWS_PER_MINUTE * (PROMPT + ANSWER))
+    """As gateways do that count what they forwarded: prompt and answer at the end, refusing while a window is full."""
+    tpm = round(ROWS_PER_MINUTE * (mean_prompt_tokens() + mean_answer_tokens(MAX_TOKENS)))
     seconds = settings.longest_window
     amount = tpm * seconds // 60
     _compare(
@@ -65,8 +61,8 @@ def _refunded(settings: Settings) -> None:
 
     A full bucket lets a minute's worth through at once, so a client may use more than all of the pace.
     """
-    output_tpm = round(ROWS_PER_MINUTE * ANSWER)
-    input_tpm = round(1.5 * ROWS_PER_MINUTE * PROMPT)
+    output_tpm = round(ROWS_PER_MINUTE * mean_answer_tokens(MAX_TOKENS))
+    input_tpm = round(1.5 * ROWS_PER_MINUTE * mean_prompt_tokens())
     _compare(
         settings,
         f"reserved and refunded: {output_tpm:,} answer tokens a minute, of the pace",

@@ -41,7 +41,6 @@ def case_unknown(settings: Settings) -> None:
 
 def _queueing(settings: Settings, slots: int) -> None:
     server = Behaviour(slots=slots, seconds=0.0, token_seconds=_TOKEN_SECONDS)
-
     start_seconds, end_seconds = settings.scaled(_STATIC_FROM), settings.scaled(STATIC_SECONDS)
     lines = []
     best = 0.0

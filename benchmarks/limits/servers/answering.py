@@ -39,6 +39,10 @@ class Answering:
         if self._is_dead(arrived):
             return self._dead(request, arrived)
         asked = await request.json()
+        if not asked["messages"]:
+            # Curator asks so for the headers of an answer.
+            self._note(arrived, 400, -1, 0)
+            return _error(400, "invalid_request_error")
         text = str(asked["messages"][-1]["content"])
         row = row_of(text)
         most = int(asked["max_tokens"])
