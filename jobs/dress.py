@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.rehearse import Rehearsal, served
-from schemas.endpoints import EndpointSpec, LimitsSpec
+from jobs.runtime import embedder_of
+from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import JobSpec
 from schemas.rehearse import LatencySpec, RehearsalEndpointSpec, RehearsalLimitsSpec, RehearsalSpec
+from schemas.routers import CorrectnessRouterSpec, EndpointEmbedderSpec
 
 # A hosted model of middling speed: a third of a second to the first token, then 200 tokens a second.
 _LATENCY = LatencySpec(median_seconds=0.3, per_output_token_seconds=0.005, sigma=0.3)
@@ -19,8 +21,10 @@ _JITTER_REQUESTS = 2
 @contextmanager
 def rehearsed(job: JobSpec) -> Iterator[JobSpec]:
     """The same job against stand-ins that are served meanwhile, with an output and a run directory of its own."""
-    endpoints = [endpoint for model in job.models for endpoint in model.endpoints]
-    names = [e.model or model.name for model in job.models for e in model.endpoints]
+    embedder = embedder_of(job)
+    pools = job.models if embedder is None else (*job.models, embedder)
+    endpoints = [endpoint for model in pools for endpoint in model.endpoints]
+    names = [e.model or model.name for model in pools for e in model.endpoints]
     spec = RehearsalSpec(
         seed=job.seed,
         endpoints=tuple(
@@ -29,7 +33,9 @@ def rehearsed(job: JobSpec) -> Iterator[JobSpec]:
         ),
     )
     with served(Rehearsal(spec)) as urls:
-        yield _redirected(job, iter(urls))
+        stand_ins = iter(urls)
+        redirected = _redirected(job, stand_ins)
+        yield redirected if embedder is None else _embedded(redirected, embedder, stand_ins)
 
 
 def _limits(limits: LimitsSpec) -> RehearsalLimitsSpec:
@@ -47,6 +53,24 @@ def _redirected(job: JobSpec, urls: Iterator[str]) -> JobSpec:
     own = f"{path.with_name(f'{path.stem}.rehearsal{path.suffix}')}{slash}"
     output = job.output.model_copy(update={"path": own, "run_dir": None})
     return job.model_copy(update={"name": f"{job.name} (rehearsal)", "models": models, "output": output})
+
+
+def _embedded(job: JobSpec, pool: ModelSpec, urls: Iterator[str]) -> JobSpec:
+    """Vectors from stand-ins too: as long as the checkpoint takes them, and never in the cache of the real ones."""
+    from batch.routers.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+
+    router = job.router
+    assert isinstance(router, CorrectnessRouterSpec), "only these embed"
+    assert isinstance(router.embedder, EndpointEmbedderSpec), "only these have a pool"
+    checkpoint = load_checkpoint(Path(router.checkpoint) if router.checkpoint else DEFAULT_CHECKPOINT)
+    embedder = EndpointEmbedderSpec(
+        kind="endpoint",
+        model=pool.name,
+        endpoints=tuple(_stand_in(e, next(urls)) for e in pool.endpoints),
+        dimensions=checkpoint.config.encoder.dimension,
+        max_tokens=router.embedder.max_tokens,
+    )
+    return job.model_copy(update={"router": router.model_copy(update={"embedder": embedder})})
 
 
 def _stand_in(endpoint: EndpointSpec, url: str) -> EndpointSpec:

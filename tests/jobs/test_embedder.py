@@ -11,6 +11,7 @@ import pytest
 from batch.errors import SpecError
 from batch.routers.vector_cache import FILE
 from jobs.checking import check_job
+from jobs.dress import rehearsed
 from jobs.estimating import estimate_job
 from jobs.rehearsal.answers import embed
 from tests.job_folder import ENDPOINTS, JobFolder
@@ -139,6 +140,16 @@ def test_check_looks_at_the_embedding_endpoint(
     assert found.problems == []
     assert (found.endpoints[-1].model, found.endpoints[-1].said) == (MODEL, f"serves {MODEL}")
     assert vectors.posts == []
+
+
+def test_a_dress_rehearsal_embeds_at_stand_ins(there: JobFolder, vectors: Served) -> None:
+    """The real endpoint sees nothing, its key is not needed, and no made-up vector gets into its cache."""
+    cache = there.folder / "cache"
+    asked = router(there, url=vectors.urls[0], api_key_env="ABSENT", cache=str(cache), dimensions=None)
+    with rehearsed(there.job(router=asked)) as job:
+        assert there.run(job).rows.ok == 40
+    assert vectors.posts == []
+    assert not cache.exists()
 
 
 def test_packed_rows_come_out_as_unpacked_ones_do(there: JobFolder) -> None:
