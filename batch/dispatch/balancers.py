@@ -184,6 +184,10 @@ class Priority:
         return min(ready, key=lambda e: e.index)
 
 
+GO_BY_SPEED: frozenset[BalancerName] = frozenset(("peak_ewma", "adaptive"))
+"""Those that look at what an endpoint's answers take."""
+
+
 def build_balancer(name: BalancerName, random: Random) -> Balancer:
     """A balancer with its own state: one per pool."""
     build: Callable[[], Balancer]

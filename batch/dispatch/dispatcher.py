@@ -7,7 +7,7 @@ from decimal import Decimal
 from random import Random
 
 from batch.clock import WallClock
-from batch.dispatch.balancers import Balancer, ConsistentHash, build_balancer
+from batch.dispatch.balancers import GO_BY_SPEED, Balancer, ConsistentHash, build_balancer
 from batch.dispatch.budget import Budget
 from batch.dispatch.chooser import Chooser, Homes
 from batch.dispatch.endpoint import Endpoint, FoundLimits, address
@@ -96,12 +96,8 @@ class Dispatcher:
         self.lanes: dict[str, Lane] = {}
         self._all_transports: list[Transport] = []
         for position, model in enumerate(models):
-            before = (known or {}).get(model.name, {})
             random = Random(f"{seed}/{position}")  # noqa: S311  jitter and picks, not secrets
-            endpoints = [
-                Endpoint(e, model.name, i, loop.time, random, before.get(address(e, model.name), FoundLimits()))
-                for i, e in enumerate(model.endpoints)
-            ]
+            endpoints = _endpoints(model, (known or {}).get(model.name, {}), spec, random)
             balancer = build_balancer(spec.balancer, random)
             pool = EndpointPool(
                 model.name,
@@ -288,6 +284,17 @@ class Dispatcher:
     def _end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
+
+
+def _endpoints(
+    model: ModelSpec, known: Mapping[str, FoundLimits], spec: DispatchSpec, random: Random
+) -> list[Endpoint]:
+    clock = asyncio.get_running_loop().time
+    measured = spec.balancer in GO_BY_SPEED
+    return [
+        Endpoint(e, model.name, i, clock, random, known.get(address(e, model.name)), measured=measured)
+        for i, e in enumerate(model.endpoints)
+    ]
 
 
 def _chooser(

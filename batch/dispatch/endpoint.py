@@ -48,12 +48,16 @@ class Endpoint:
         index: int,
         clock: Clock,
         random: Random,
-        known: FoundLimits = FoundLimits(),
+        known: FoundLimits | None = None,
+        *,
+        measured: bool = True,
     ) -> None:
         """
         Args:
             known: what an earlier sitting found.
+            measured: is `speed` of interest? Keeping it takes a twentieth of the dispatcher's time.
         """
+        known = known or FoundLimits()
         self.spec = spec
         self.url = address(spec, model)
         self.model = spec.model or model
@@ -61,6 +65,7 @@ class Endpoint:
         self.weight = spec.weight
         self.health = Health(clock, random)
         self.speed = Speed(clock)
+        self._measured = measured
         # A server may refuse though its limits are held: others use them too, or they were not all configured.
         self.pace = FoundPace(clock, known=known.rpm)
         self.limiters: list[Limiter] = build_limiters(spec.limits, spec.provider, clock)
@@ -133,7 +138,8 @@ class Endpoint:
         used = Cost(1, taken.input if prompt is None else prompt, tokens, tokens)
         self._end(request, used, completion.allowances, now)
         self.health.answered()
-        self.speed.answered(now - request.started, tokens)
+        if self._measured:
+            self.speed.answered(now - request.started, tokens)
         self.concurrency.answered(tokens, request.started, now)
 
     def failed(self, request: Request, error: DispatchError) -> None:
@@ -145,7 +151,7 @@ class Endpoint:
                 self.pace.refused(request.started)
         else:
             self.errors += 1
-        if error.blame == "endpoint":
+        if self._measured and error.blame == "endpoint":
             self.speed.failed(now - request.started)
         spared = error.blame != "endpoint" or not error.reached
         self._end(request, _SPARED if spared else request.cost, error.allowances, now)

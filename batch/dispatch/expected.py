@@ -8,6 +8,8 @@ from batch.dispatch.request import Completion, Cost, Kind, Request
 _STEPS_PER_DOUBLING = 2
 # Averages follow about so many answers.
 _MEMORY = 200
+# Once it has them, one of eight is enough to follow.
+_SAMPLED = 7
 # Until a kind of row has given so many answers, its `max_tokens` stands.
 _ENOUGH = 8
 _BYTES_PER_TOKEN = 4
@@ -53,6 +55,8 @@ class ExpectedTokens:
         if tokens is None:
             return
         known = self._means.setdefault(kind_of(request), [0.0, 0.0])
+        if known[0] == _MEMORY and request.row & _SAMPLED:
+            return
         known[0] = min(known[0] + 1, _MEMORY)
         known[1] += (tokens - known[1]) / known[0]
 

@@ -86,7 +86,11 @@ class EndpointPool:
     @property
     def allowed(self) -> int:
         """Requests that may be in flight at once, as things stand."""
-        return sum(int(e.concurrency.allowed) for e in self.endpoints if not e.out)
+        allowed = 0
+        for endpoint in self.endpoints:
+            if not endpoint.out:
+                allowed += int(endpoint.concurrency.allowed)
+        return allowed
 
     @property
     def counts_tokens(self) -> bool:
