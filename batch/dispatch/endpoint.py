@@ -132,15 +132,15 @@ class Endpoint:
         """The attempt ended well."""
         now = self._clock()
         taken = request.cost
-        prompt = completion.prompt_tokens
-        answer = completion.completion_tokens
-        tokens = taken.expected if answer is None else answer
-        used = Cost(1, taken.input if prompt is None else prompt, tokens, tokens)
-        self._end(request, used, completion.allowances, now)
+        prompt = taken.input if completion.prompt_tokens is None else completion.prompt_tokens
+        answer = taken.expected if completion.completion_tokens is None else completion.completion_tokens
+        self._end(request, Cost(1, prompt, answer, answer), completion.allowances, now)
         self.health.answered()
+        # Embeddings are all prompt: their work is to read it.
+        work = answer or prompt
         if self._measured:
-            self.speed.answered(now - request.started, tokens)
-        self.concurrency.answered(tokens, request.started, now)
+            self.speed.answered(now - request.started, work)
+        self.concurrency.answered(work, request.started, now)
 
     def failed(self, request: Request, error: DispatchError) -> None:
         """The attempt ended in an error. Tokens stay charged where the server may have used them."""
