@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from random import Random
 
 from batch.clock import WallClock
@@ -95,29 +96,33 @@ class Dispatcher:
         budget = Budget(spec.budget_usd, spent) if spec.budget_usd is not None else None
         self.lanes: dict[str, Lane] = {}
         self._all_transports: list[Transport] = []
+        build = transports or partial(build_transport, timeout_seconds=spec.timeout_seconds, keys=keys, wall=wall)
         for position, model in enumerate(models):
             random = Random(f"{seed}/{position}")  # noqa: S311  jitter and picks, not secrets
-            endpoints = _endpoints(model, (known or {}).get(model.name, {}), spec, random)
-            balancer = build_balancer(spec.balancer, random)
-            pool = EndpointPool(
-                model.name,
-                endpoints,
-                balancer,
-                give_up_seconds=spec.timeout_seconds,
-                budget=budget,
-                pricing=(pricing or {}).get(model.name),
-            )
-            built = [
-                transports(e)
-                if transports is not None
-                else build_transport(e, timeout_seconds=spec.timeout_seconds, keys=keys, wall=wall)
-                for e in model.endpoints
-            ]
+            pool_pricing = (pricing or {}).get(model.name)
+            built = [build(endpoint) for endpoint in model.endpoints]
             self._all_transports += built
-            rule = RetryRule(spec.max_attempts, random)
-            expected = ExpectedTokens()
-            chooser = _chooser(model, endpoints, balancer, expected)
-            self.lanes[model.name] = Lane(model.name, pool, built, rule, self, expected=expected, chooser=chooser)
+            endpoints = _endpoints(model, (known or {}).get(model.name, {}), spec, random)
+            self.lanes[model.name] = self._lane(model.name, endpoints, built, random, budget, pool_pricing)
+
+    def _lane(
+        self,
+        model: str,
+        endpoints: Sequence[Endpoint],
+        transports: Sequence[Transport],
+        random: Random,
+        budget: Budget | None,
+        pricing: Pricing | None,
+    ) -> Lane:
+        spec = self._spec
+        balancer = build_balancer(spec.balancer, random)
+        pool = EndpointPool(
+            model, endpoints, balancer, give_up_seconds=spec.timeout_seconds, budget=budget, pricing=pricing
+        )
+        expected = ExpectedTokens()
+        chooser = _chooser(endpoints, balancer, expected)
+        rule = RetryRule(spec.max_attempts, random)
+        return Lane(model, pool, transports, rule, self, expected=expected, chooser=chooser)
 
     async def run(self) -> DispatchEnd:
         """Send until everything fed has its outcome.
@@ -297,13 +302,11 @@ def _endpoints(
     ]
 
 
-def _chooser(
-    model: ModelSpec, endpoints: Sequence[Endpoint], balancer: Balancer, expected: ExpectedTokens
-) -> Chooser | None:
+def _chooser(endpoints: Sequence[Endpoint], balancer: Balancer, expected: ExpectedTokens) -> Chooser | None:
     """Where it matters which endpoint gets which rows, who chooses them."""
     if isinstance(balancer, ConsistentHash):
         return Homes(balancer, endpoints)
-    differ = len({(e.provider, e.limits) for e in model.endpoints}) > 1
+    differ = len({(e.spec.provider, e.spec.limits) for e in endpoints}) > 1
     return Fit(endpoints, expected.cost_of) if differ else None
 
 
