@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ import uvloop
 
 from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.request import Request
-from batch.dispatch.work import History
+from batch.dispatch.work import History, Journal
 from batch.runs.group_sync import GroupSync
-from batch.runs.journal import Journal
+from batch.runs.journal import Journal as RealJournal
 from benchmarks.constant_server import constant_server
 from benchmarks.memory import resident_of_session
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
@@ -79,9 +79,9 @@ def bare_aiohttp(urls: Sequence[str], rows: int) -> float:
     return uvloop.run(main())
 
 
-def models(urls: Sequence[str]) -> list[ModelSpec]:
-    """Two models with two endpoints each, 128 in flight in all."""
-    limits = LimitsSpec(max_in_flight=IN_FLIGHT // len(urls))
+def models(urls: Sequence[str], rpm: float | None = None) -> list[ModelSpec]:
+    """Two models with two endpoints each, 128 in flight in all, and so many requests a minute from each endpoint."""
+    limits = LimitsSpec(max_in_flight=IN_FLIGHT // len(urls), rpm=rpm)
     half = len(urls) // 2
     return [
         ModelSpec(name=name, endpoints=tuple(EndpointSpec(url=u, model=name, limits=limits) for u in pool))
@@ -89,13 +89,13 @@ def models(urls: Sequence[str]) -> list[ModelSpec]:
     ]
 
 
-class _GeneratedWork:
-    """Rows made up as they are asked for, and real journals: what is measured is the dispatcher with its promises."""
+class GeneratedWork:
+    """Rows made up as they are asked for, half of them for either model."""
 
-    def __init__(self, folder: Path, rows: int, group: GroupSync) -> None:
-        self._folder = folder
+    def __init__(self, rows: int, journal: Callable[[str], Journal]) -> None:
+        """`journal` opens a model's."""
         self._rows = rows
-        self._group = group
+        self._journal = journal
 
     def history(self, shard: int) -> History:
         return History({"weak": self._rows // 2, "strong": self._rows // 2})
@@ -109,7 +109,7 @@ class _GeneratedWork:
             ]
 
     def journal(self, shard: int, model: str) -> Journal:
-        return Journal.open(self._folder / f"{model}.jsonl", ["a", "b"], self._group)
+        return self._journal(model)
 
 
 def dispatcher_alone(urls: Sequence[str], rows: int) -> float:
@@ -122,7 +122,7 @@ def dispatcher_alone(urls: Sequence[str], rows: int) -> float:
             dispatcher = Dispatcher(
                 models(urls),
                 DispatchSpec(balancer="least_connections"),
-                _GeneratedWork(folder, rows, group),
+                GeneratedWork(rows, lambda model: RealJournal.open(folder / f"{model}.jsonl", ["a", "b"], group)),
                 seed=0,
                 keys=lambda name: None,
                 wall=time.time,

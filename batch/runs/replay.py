@@ -25,10 +25,14 @@ _ATTEMPT = len(b'"attempt":')
 _OUTCOME = len(b'"outcome":')
 _ROW = len(b'"outcome":{"row":')
 _STATUS = len(b',"status":"')
+_IS_OK, _IS_FAILED = b"of"
 
 _ROW_OF_DAMAGED = re.compile(rb'"(?:intent|attempt)":\[(\d{1,18}),|"outcome":\{"row":(\d{1,18}),')
 
 _Endpoints = tuple[str, ...]
+
+_Place = tuple[int, int, _Endpoints]
+"""Where the rest of a line is, its length, and the endpoints that its index refers to."""
 
 
 class Sent(NamedTuple):
@@ -53,14 +57,6 @@ class Outcome(NamedTuple):
     error: ErrorInfo | None
     response: bytes | None
     """The provider's JSON as it came; `None` where there was none."""
-
-
-class _Place(NamedTuple):
-    """Where the rest of a line is, and the endpoints that its index refers to."""
-
-    offset: int
-    length: int
-    endpoints: _Endpoints
 
 
 @dataclass
@@ -124,12 +120,12 @@ class OutcomeReader:
 
     def read(self, row: int) -> Outcome:
         """The standing outcome of `row`; KeyError where it has none, StorageError where the file fails."""
-        place = self._located[row]
+        offset, length, endpoints = self._located[row]
         try:
-            rest = os.pread(self._descriptor, place.length, place.offset)
+            rest = os.pread(self._descriptor, length, offset)
         except OSError as error:
             raise storage_error(self._path, error, "read") from error
-        return _parse_outcome(rest, place.endpoints)
+        return _parse_outcome(rest, endpoints)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -184,7 +180,8 @@ class _Scan:
     def __init__(self, result: Replay) -> None:
         self.result = result
         self._endpoints: _Endpoints = ()
-        self._in_flight: dict[int, Sent] = {}
+        # By row, attempt and endpoint; a Sent is made of those few that nothing follows.
+        self._in_flight: dict[int, tuple[int, int]] = {}
         self._damaged: set[int] = set()
 
     def add(self, rest: bytes, offset: int) -> None:
@@ -207,11 +204,14 @@ class _Scan:
         named = _ROW_OF_DAMAGED.search(line)
         if named is not None:
             self._damaged.add(int(named[1] or named[2]))
-        # Where only a newline was damaged, the line after it is whole, and may be a paid answer.
-        start = line.rfind(CRC_MARK, 1)
-        rest = sound(line[start:-1]) if start > 0 else None
-        if rest is not None:
-            self.add(rest, offset + start)
+        # Where only a newline was damaged, the line after it is whole, and may be a paid answer. What looks like the
+        # start of a line may also be in an answer.
+        start = 0
+        while (start := line.find(CRC_MARK, start + 1)) > 0:
+            rest = sound(line[start:-1])
+            if rest is not None:
+                self.add(rest, offset + start)
+                break
 
     def end(self) -> None:
         """No more lines."""
@@ -222,43 +222,51 @@ class _Scan:
 
     def _add_intent(self, rest: bytes) -> None:
         row, attempt, endpoint = map(int, rest[_INTENT:-2].split(b","))
-        earlier = self._in_flight.get(row)
-        if earlier is not None:
-            self._lose(earlier)
-        self.result.ambiguous.pop(row, None)
-        self._in_flight[row] = Sent(row, attempt, self._url(endpoint))
-        self.result.attempts[row] = max(attempt, self.result.attempts.get(row, 0))
+        result = self.result
+        if row in self._in_flight:
+            self._lose(self._sent(row))
+        if row in result.ambiguous:
+            del result.ambiguous[row]
+        self._in_flight[row] = (attempt, endpoint)
+        if attempt > result.attempts.get(row, -1):
+            result.attempts[row] = attempt
 
     def _add_attempt(self, rest: bytes) -> None:
         row, _, endpoint, kind, _, _ = orjson.loads(rest[_ATTEMPT:-1])
         sent = self._in_flight.pop(row, None)
         if kind == NotConnected.kind and sent is not None:
-            self.result.attempts[row] = sent.attempt - 1
+            self.result.attempts[row] = sent[0] - 1
         self.result.ended[self._url(endpoint), kind] += 1
 
     def _add_outcome(self, rest: bytes, offset: int) -> None:
         result = self.result
         comma = rest.index(b",", _ROW)
         row = int(rest[_ROW:comma])
-        result.located[row] = _Place(offset + REST, len(rest), self._endpoints)
-        result.ambiguous.pop(row, None)
-        result.ok.discard(row)
-        result.failed.discard(row)
-        match rest[comma + _STATUS : comma + _STATUS + 1]:
-            case b"o":
-                result.ok.add(row)
-            case b"f":
-                result.failed.add(row)
+        if row in result.located:
+            result.ok.discard(row)
+            result.failed.discard(row)
+        if row in result.ambiguous:
+            del result.ambiguous[row]
+        result.located[row] = (offset + REST, len(rest), self._endpoints)
+        status = rest[comma + _STATUS]
+        if status == _IS_OK:
+            result.ok.add(row)
+        elif status == _IS_FAILED:
+            result.failed.add(row)
         sent = self._in_flight.pop(row, None)
         if sent is not None:
-            error = None if row in result.ok else _parse_outcome(rest, self._endpoints).error
-            result.ended[sent.endpoint, OK if error is None else error.kind] += 1
+            error = None if status == _IS_OK else _parse_outcome(rest, self._endpoints).error
+            result.ended[self._url(sent[1]), OK if error is None else error.kind] += 1
 
     def _end_sitting(self) -> None:
-        for sent in self._in_flight.values():
-            self._lose(sent)
-        self.result.ambiguous |= self._in_flight
+        for row in self._in_flight:
+            self.result.ambiguous[row] = self._sent(row)
+            self._lose(self.result.ambiguous[row])
         self._in_flight.clear()
+
+    def _sent(self, row: int) -> Sent:
+        attempt, endpoint = self._in_flight[row]
+        return Sent(row, attempt, self._url(endpoint))
 
     def _lose(self, sent: Sent) -> None:
         self.result.lost.append(sent)

@@ -1,6 +1,11 @@
 """The run directory as the dispatcher sees it."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from batch.dispatch.endpoint import address
 from batch.dispatch.request import Request
@@ -18,7 +23,11 @@ _BATCH_ROWS = 512
 
 
 class RunWork:
-    """Reads routed parts and earlier journals, opens journals. Belongs in one thread."""
+    """Reads routed parts and earlier journals, opens journals.
+
+    Belongs in one thread, but `history`, which may take seconds, may be called in another. Holds a byte for each row
+    of the shards that an earlier sitting began.
+    """
 
     def __init__(
         self,
@@ -42,6 +51,7 @@ class RunWork:
         self._group = group
         self._retry_failed = retry_failed
         self._hash_key = hash_key
+        self._left: dict[tuple[int, str], NDArray[np.bool_]] = {}
 
     def history(self, shard: int) -> History:
         verdicts = read_verdicts(self._layout, shard)
@@ -50,24 +60,27 @@ class RunWork:
             return History(verdicts.routed)
         replays = {model: replay(self._layout.journal(shard, model)) for model in self._endpoints}
         remaining: dict[str, int] = {}
-        finished: set[int] = set()
         sent: dict[int, int] = {}
         ambiguous: dict[int, str | None] = {}
         for model in verdicts.routed:
             reached = [replays[m] for m in (model, *self._fallbacks.get(model, ()))]
             rows = routed_rows(self._layout.routed(model, shard))
-            done = [row for row in rows if self._finished(row, reached)]
-            finished.update(done)
-            remaining[model] = len(rows) - len(done)
-            for row in set(rows).difference(done):
-                sent[row] = max(journal.attempts.get(row, 0) for journal in reached)
+            finished = self._finished(reached)
+            left = np.fromiter((row not in finished for row in rows), np.bool_, len(rows))
+            self._left[shard, model] = left
+            remaining[model] = int(np.count_nonzero(left))
+            for row in compress(rows, left):
                 for journal in reached:
+                    if row in journal.attempts:
+                        sent[row] = max(journal.attempts[row], sent.get(row, 0))
                     if row in journal.ambiguous:
                         ambiguous[row] = journal.ambiguous[row].endpoint
-        return History(remaining, finished, sent, ambiguous)
+        return History(remaining, sent=sent, ambiguous=ambiguous)
 
     def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
-        for batch in iter_routed(self._layout.routed(model, shard), _BATCH_ROWS):
+        """The rows that `history` left; all of them where it was not asked, or found no journal."""
+        left = self._left.get((shard, model))
+        for batch in _left_in(iter_routed(self._layout.routed(model, shard), _BATCH_ROWS), left):
             columns = [batch.column(name).to_pylist() for name in ("row", "url", "body", "prompt_tokens", "max_tokens")]
             keys = keys_of(batch, columns[2], self._hash_key)
             yield [
@@ -78,7 +91,22 @@ class RunWork:
     def journal(self, shard: int, model: str) -> Journal:
         return Journal.open(self._layout.journal(shard, model), self._endpoints[model], self._group)
 
-    def _finished(self, row: int, journals: Collection[Replay]) -> bool:
-        if any(row in journal.ok for journal in journals):
-            return True
-        return not self._retry_failed and any(row in journal.failed for journal in journals)
+    def _finished(self, journals: Iterable[Replay]) -> set[int]:
+        finished: set[int] = set()
+        for journal in journals:
+            finished |= journal.ok
+            if not self._retry_failed:
+                finished |= journal.failed
+        return finished
+
+
+def _left_in(batches: Iterable[pa.RecordBatch], left: NDArray[np.bool_] | None) -> Iterator[pa.RecordBatch]:
+    """The rows of `batches` whose place in `left` is true; batches without such rows are passed over."""
+    start = 0
+    for batch in batches:
+        kept = left[start : start + batch.num_rows] if left is not None else None
+        start += batch.num_rows
+        if kept is None or kept.all():
+            yield batch
+        elif kept.any():
+            yield batch.filter(pa.array(kept))

@@ -127,6 +127,18 @@ def test_a_damaged_newline_does_not_take_the_next_answer_with_it(tmp_path: Path)
     assert read.ambiguous.keys() == {1}
 
 
+def test_an_answer_that_looks_like_a_journal_line_is_found_behind_a_damaged_newline(tmp_path: Path) -> None:
+    """The start of the line is the one whose checksum holds, not the last thing that looks like one."""
+    path = tmp_path / "j"
+    with Sitting(path) as journal:
+        answered(journal, 1)
+        answered(journal, 2, response=b'{"crc":"00000000","n":2}')
+    data = bytearray(path.read_bytes())
+    data[data.index(b"\n", data.index(b'"row":1'))] = 0
+    path.write_bytes(data)
+    assert [o.response for o in replay(path).outcomes()] == [b'{"crc":"00000000","n":2}']
+
+
 class Event(NamedTuple):
     kind: str
     row: int

@@ -1,0 +1,108 @@
+"""What earlier sittings left to send, as the dispatcher is told."""
+
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from batch.dispatch.request import Request
+from batch.runs.group_sync import GroupSync
+from batch.runs.layout import Layout
+from batch.runs.parts import write_part
+from batch.runs.verdicts import Verdicts, write_verdicts
+from batch.runs.work import RunWork
+from schemas.endpoints import EndpointSpec, ModelSpec
+from tests.runs.journals import Sitting, answered, given_up
+
+ROWS = 1200
+MODEL = ModelSpec(name="small", endpoints=(EndpointSpec(url="http://a/v1", model="small"),))
+OTHER = ModelSpec(name="large", endpoints=(EndpointSpec(url="http://b/v1", model="large"),))
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A routed shard of 1200 rows, all for one model; a reader takes three batches for it."""
+    layout = Layout(tmp_path)
+    count = pa.array([1] * ROWS, pa.int32())
+    columns = {"row": pa.array(range(ROWS), pa.int64()), "url": ["/v1/chat/completions"] * ROWS}
+    columns |= {"body": pa.array([b"{}"] * ROWS, pa.binary()), "prompt_tokens": count, "max_tokens": count}
+    write_part(layout.routed("small", 0), pa.table(columns))
+    write_verdicts(layout, 0, Verdicts({"small": ROWS}))
+    return layout
+
+
+def work(layout: Layout, *, retry_failed: bool = False) -> RunWork:
+    group = GroupSync(enabled=False)
+    return RunWork(layout, (MODEL, OTHER), {"small": ["large"]}, group, retry_failed=retry_failed)
+
+
+def rows(work: RunWork) -> list[int]:
+    return [request.row for request in chain.from_iterable(work.routed(0, "small"))]
+
+
+def test_only_rows_without_an_end_are_read(layout: Layout) -> None:
+    """They are counted and given in order, each once, however they lie in the batches."""
+    left = [5, 511, 512, 1199]
+    with Sitting(layout.journal(0, "small")) as journal:
+        for row in range(ROWS):
+            if row not in left:
+                journal.intent(row, 1, 0)
+                answered(journal, row)
+    resumed = work(layout)
+    assert resumed.history(0).remaining == {"small": 4}
+    assert rows(resumed) == left
+    assert rows(resumed) == left, "asked again, it says the same"
+
+
+def test_a_shard_without_journals_is_read_whole(layout: Layout) -> None:
+    """Nothing was sent of it."""
+    fresh = work(layout)
+    assert fresh.history(0).remaining == {"small": ROWS}
+    assert rows(fresh) == list(range(ROWS))
+
+
+def test_answers_of_fallbacks_end_rows_and_failures_do_unless_asked_for_again(layout: Layout) -> None:
+    """An answer under any model of the chain ends the row; `retry_failed` sends failed rows and no others."""
+    with Sitting(layout.journal(0, "small")) as journal:
+        for row in range(ROWS):
+            given_up(journal, row)
+    with Sitting(layout.journal(0, "large")) as journal:
+        answered(journal, 7)
+    assert work(layout).history(0).remaining == {"small": 0}
+    again = work(layout, retry_failed=True)
+    assert again.history(0).remaining == {"small": ROWS - 1}
+    assert rows(again) == [row for row in range(ROWS) if row != 7]
+
+
+def test_what_was_sent_of_a_row_is_told_only_where_something_was(layout: Layout) -> None:
+    """Attempts go on counting, over all models of the chain; a row in flight at a kill is ambiguous."""
+    with Sitting(layout.journal(0, "small")) as journal:
+        journal.intent(3, 2, 0)
+        journal.attempt(3, 2, 0, kind="timeout", status=None, latency=1.0)
+        journal.intent(4, 1, 1)
+    with Sitting(layout.journal(0, "large"), ("http://c/v1",)) as journal:
+        journal.intent(3, 3, 0)
+        journal.attempt(3, 3, 0, kind="timeout", status=None, latency=1.0)
+    history = work(layout).history(0)
+    assert history.remaining == {"small": ROWS}
+    assert history.sent == {3: 3, 4: 1}
+    assert history.ambiguous == {4: "http://b/v1"}
+
+
+def test_requests_of_a_resumed_shard_are_whole(layout: Layout) -> None:
+    """Passing rows over mixes nothing up: each request has its own row's values."""
+    with Sitting(layout.journal(0, "small")) as journal:
+        answered(journal, 0)
+    resumed = work(layout)
+    resumed.history(0)
+    first: Request = next(iter(resumed.routed(0, "small")))[0]
+    assert (first.row, first.shard, first.url, first.body, first.prompt_tokens, first.max_tokens, first.model) == (
+        1,
+        0,
+        "/v1/chat/completions",
+        b"{}",
+        1,
+        1,
+        "small",
+    )
