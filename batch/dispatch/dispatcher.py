@@ -103,9 +103,9 @@ class Dispatcher:
             built = [build(endpoint) for endpoint in model.endpoints]
             self._all_transports += built
             endpoints = _endpoints(model, (known or {}).get(model.name, {}), spec, random)
-            self.lanes[model.name] = self._lane(model.name, endpoints, built, random, budget, pool_pricing)
+            self.lanes[model.name] = self._build_lane(model.name, endpoints, built, random, budget, pool_pricing)
 
-    def _lane(
+    def _build_lane(
         self,
         model: str,
         endpoints: Sequence[Endpoint],

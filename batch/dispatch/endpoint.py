@@ -66,9 +66,10 @@ class Endpoint:
         self.health = Health(clock, random)
         self.speed = Speed(clock)
         self._measured = measured
-        # A server may refuse though its limits are held: others use them too, or they were not all configured.
-        self.pace = FoundPace(clock, known=known.rpm)
         self.limiters: list[Limiter] = build_limiters(spec.limits, spec.provider, clock)
+        # A server may refuse though its limits are held: others use them too, or they were not all configured.
+        patient = bool(self.limiters)
+        self.pace = FoundPace(clock, known=known.rpm, patient=patient, configured=spec.limits.rpm)
         most = spec.limits.max_in_flight
         self.concurrency: Concurrency | FoundConcurrency = (
             FoundConcurrency(MOST_IN_FLIGHT, known.in_flight) if most is None else Concurrency(most)
@@ -165,7 +166,7 @@ class Endpoint:
     def _end(self, request: Request, used: Cost, allowances: tuple[Allowance, ...], now: float) -> None:
         self.concurrency.give_back()
         for limiter in self.limiters:
-            limiter.settle(request.cost, used)
+            limiter.settle(request.cost, used, now - request.started)
         if self._tells:
             mark = self._marks.pop(request, self._taken)
             if allowances:

@@ -21,6 +21,11 @@ _LONGEST_RETURN_SECONDS = 30.0
 _LEAST_KEPT = 0.7
 _HELD = 3.0
 
+# Where limits are configured, so many refusals in so many seconds are overlooked, or this share of the requests.
+_CHANCES = 3
+_CHANCE_SHARE = 0.02
+_CHANCE_SECONDS = 60.0
+
 # What was accepted is counted over so many seconds, longer where they hold fewer than so many requests.
 _COUNTED_SECONDS = 2.0
 _COUNTED_REQUESTS = 10
@@ -41,12 +46,26 @@ class FoundPace:
 
     measure: Measure = "requests"
 
-    def __init__(self, clock: Clock, *, ceiling: float = math.inf, known: float | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        ceiling: float = math.inf,
+        known: float | None = None,
+        patient: bool = False,
+        configured: float | None = None,
+    ) -> None:
         """
         Args:
             ceiling: requests per minute never to be exceeded.
             known: requests per minute that an earlier run found.
+            patient: other limits hold what the server is known to allow, so that a refusal now and then is chance:
+                only several within a minute say that it allows less.
+            configured: requests per minute that it should allow: one refusal takes no more than its share of them.
         """
+        self._chances = _CHANCES if patient else 0
+        self._by_chance: deque[float] = deque()
+        self._least = _LEAST_KEPT * (configured or 0.0) / 60
         self._clock = clock
         self._ceiling = ceiling / 60
         self._accepted = math.inf if known is None else known / 60
@@ -83,7 +102,7 @@ class FoundPace:
         while self._started[0] < now - _COUNTED_SECONDS and len(self._started) > _COUNTED_REQUESTS:
             self._started.popleft()
 
-    def settle(self, taken: Cost, used: Cost) -> None:
+    def settle(self, taken: Cost, used: Cost, age: float) -> None:
         """A request counts from its start, whatever became of it."""
 
     def correct(self, said: Allowance, since: Cost, age: float) -> None:
@@ -97,18 +116,31 @@ class FoundPace:
         Once per round trip: what was sent before the rate was last lowered says nothing about it.
         """
         self._refused.append(started)
-        if started < self._lowered_at:
+        if started < self._lowered_at or self._is_chance(started):
             return
         rate = self.rate
         measured = self._measured()
         held = rate <= measured * _HELD
-        self._accepted = max(measured, rate * _LEAST_KEPT) if held else measured
+        self._accepted = max(measured, rate * _LEAST_KEPT if held else 0.0, self._least if rate == math.inf else 0.0)
         now = self._clock()
         longest = max(_SHORTEST_RETURN_SECONDS, min(_LONGEST_RETURN_SECONDS, _RETURN_REQUESTS / self._accepted))
         if self._lowered_at > -math.inf:
             self._return_seconds = min(longest, self._return_seconds * _RETURN_GROWTH)
         self._lowered_at = now
         self._next = max(self._next, now + 1 / self.rate)
+
+    def _is_chance(self, started: float) -> bool:
+        """May this refusal be overlooked? Those of one round trip are one."""
+        if self._accepted < math.inf or not self._chances:
+            return False
+        now = self._clock()
+        chances = self._by_chance
+        while chances and chances[0] < now - _CHANCE_SECONDS:
+            chances.popleft()
+        if chances and started < chances[-1]:
+            return True
+        chances.append(now)
+        return len(chances) <= max(self._chances, _CHANCE_SHARE * self._measured() * _CHANCE_SECONDS)
 
     def _measured(self) -> float:
         """Accepted per second of late; never quite nothing."""

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from batch.clock import Clock
-from batch.dispatch.limiters import Count, Limiter, RequestPace, TokenPace, TokenReserve, Window
+from batch.dispatch.limiters import Limiter, RequestPace, RequestWindow
 from batch.dispatch.request import Cost, Measure
+from batch.dispatch.token_limiters import TokenPace, TokenReserve, TokenWindow
 from schemas.endpoints import LimitsSpec, Provider
 
 
@@ -70,7 +71,8 @@ def told_limiter(measure: Measure, limit: float, provider: Provider, clock: Cloc
         case "requests":
             return RequestPace(limit, None, clock)
         case "tokens" if profile.token_window is not None:
-            return Window(limit, profile.token_window, clock, measure=measure, count=profile.tokens)
+            window = profile.token_window
+            return TokenPace(limit, clock, count=profile.tokens, refunds=profile.refunds, window=window)
         case "tokens":
             return TokenPace(limit, clock, count=profile.tokens, refunds=profile.refunds)
         case "input":
@@ -84,11 +86,11 @@ def told_limiter(measure: Measure, limit: float, provider: Provider, clock: Cloc
 def _requests(rpm: float, burst: int | None, window: float | None, clock: Clock) -> list[Limiter]:
     if window is None or burst is not None:
         return [RequestPace(rpm, burst, clock)]
-    per_window = rpm * window / 60
-    if per_window < 1:
+    if rpm * window < 60:
         return [RequestPace(rpm, None, clock)]
     # Evenly within the window too, as servers ask for, a little ahead of the limit so that only the window binds.
-    return [RequestPace(rpm * _AHEAD, max(1, int(per_window * _AT_ONCE)), clock), Window(per_window, window, clock)]
+    at_once = max(1, int(rpm * window / 60 * _AT_ONCE))
+    return [RequestPace(rpm * _AHEAD, at_once, clock), RequestWindow(rpm, window, clock)]
 
 
 # A pace above the window's makes up for late timers. What may go out at once is the same share of a window.
@@ -97,29 +99,22 @@ _AT_ONCE = 0.05
 
 
 def _tokens(tpm: float, profile: Profile, window: float | None, clock: Clock) -> list[Limiter]:
-    if window is not None:
-        return [
-            TokenPace(tpm * _AHEAD, clock, count=profile.tokens, refunds=False),
-            Window(tpm * window / 60, window, clock, measure="tokens", count=profile.tokens),
-        ]
+    """Where what is not used comes back, two: an even pace of what answers really use, and the server's own limit,
+    which reserves the most. With the server's alone, twice the limit would go out in the first minute; with the pace
+    alone, long answers under way would use up the server's.
+    """
     if not profile.refunds:
-        return [TokenPace(tpm, clock, count=profile.tokens, refunds=False)]
-    return _refunded(tpm, profile.tokens, lambda c: c.input + c.expected, "tokens", clock)
+        return [TokenPace(tpm, clock, count=profile.tokens, refunds=False, window=window or 60.0)]
+    pace = TokenPace(tpm, clock, window=window or 60.0)
+    if window is None:
+        return [pace, TokenReserve(tpm, clock, measure="tokens", count=profile.tokens)]
+    return [pace, TokenWindow(tpm, window, clock, count=profile.tokens)]
 
 
 def _output(tpm: float, profile: Profile, clock: Clock) -> list[Limiter]:
     if not profile.refunds:
         return [TokenPace(tpm, clock, measure="output", count=lambda c: c.output, refunds=False)]
-    return _refunded(tpm, lambda c: c.output, lambda c: c.expected, "output", clock)
-
-
-def _refunded(tpm: float, reserved: Count, expected: Count, measure: Measure, clock: Clock) -> list[Limiter]:
-    """Two buckets: an even pace of what answers really use, and the server's own, which reserves the most.
-
-    With the server's alone, twice the limit would go out in the first minute; with the pace alone, long answers
-    under way would empty the server's.
-    """
     return [
-        TokenPace(tpm, clock, measure=measure, count=expected),
-        TokenReserve(tpm, clock, measure=measure, count=reserved),
+        TokenPace(tpm, clock, measure="output", count=lambda c: c.expected),
+        TokenReserve(tpm, clock, measure="output", count=lambda c: c.output),
     ]

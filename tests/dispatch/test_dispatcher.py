@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -276,7 +277,8 @@ def test_lanes_do_not_wait_for_each_other_and_read_only_what_they_send() -> None
     def done(shard: int) -> None:
         finished[shard] = asyncio.get_running_loop().time() - 1000
 
-    end = run(dispatch(work, server, [model("a", max_in_flight=64), model("b", max_in_flight=64)], also=watch, on_shard=done))
+    models = [model("a", max_in_flight=64), model("b", max_in_flight=64)]
+    end = run(dispatch(work, server, models, also=watch, on_shard=done))
     assert end.interrupted
     assert finished == {1: 50.0}
     # Of the lane that stands still, what its look-ahead holds.
@@ -361,3 +363,24 @@ def test_cancelling_everything_leaves_nothing_held() -> None:
     pool = held[0].lanes["a"].pool
     assert (pool.in_flight, pool.waiting) == (0, 0)
     assert repr(pool) == "EndpointPool(1 endpoints, 0 in flight, 0 waiting)"
+
+
+def test_an_answer_in_place_of_a_cancellation_is_kept_and_nothing_more_is_sent() -> None:
+    """A transport that answers at the very instant it is cancelled: the answer has its outcome, and the run ends."""
+    work = MemoryWork({(0, "a"): list(range(1000))})
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.5)
+        return answer()
+
+    async def main() -> None:
+        task = asyncio.create_task(dispatch(work, server, [model("a", max_in_flight=10)]))
+        await asyncio.sleep(0.75)
+        sent = sum(kind == "intent" for kind, _ in work.events)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 60)
+        assert len(work.outcomes) == sent == sum(kind == "intent" for kind, _ in work.events)
+
+    run(main())

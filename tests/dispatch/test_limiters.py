@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dispatch.limiters import Concurrency, RequestPace, TokenPace, TokenReserve, Window
+from batch.dispatch.limiters import Concurrency, RequestPace, RequestWindow
 from batch.dispatch.providers import build_limiters
 from batch.dispatch.request import NOTHING as NO_COST
 from batch.dispatch.request import Allowance, Cost
+from batch.dispatch.token_limiters import TokenPace, TokenReserve
 from schemas.endpoints import LimitsSpec
 
 
@@ -76,7 +77,7 @@ def test_tokens_are_reserved_before_and_corrected_after() -> None:
         reserved = Cost(1, 100, 800, 800)
         clock.at += pace.delay(reserved)
         pace.take(reserved)
-        pace.settle(reserved, Cost(1, 100, 200, 200))
+        pace.settle(reserved, Cost(1, 100, 200, 200), 0.0)
         used += 300
     assert 0.97 * 600_000 <= used <= 600_000 + 1000
 
@@ -147,7 +148,7 @@ def test_azure_takes_what_may_be_used_and_gives_nothing_back() -> None:
         if wait == 0:
             for limiter in limiters:
                 limiter.take(cost)
-                limiter.settle(cost, used)
+                limiter.settle(cost, used, 0.0)
             sent += 1
     assert 0.97 * 300 <= sent <= 300
 
@@ -173,6 +174,7 @@ def test_a_server_that_reserves_and_refunds_is_never_asked_for_what_it_lacks() -
     limiters = build_limiters(LimitsSpec(tpm=60_000), "anthropic", clock)
     server = 60_000.0
     under_way: list[float] = []
+    starts: dict[float, float] = {}
     random = Random(1)
     used_sum = 0
     reserved = Cost(1, 100, 1000, 300)
@@ -184,11 +186,11 @@ def test_a_server_that_reserves_and_refunds_is_never_asked_for_what_it_lacks() -
         server = min(60_000.0, server + (clock.at - as_of) * 1000)
         as_of = clock.at
         if under_way and under_way[0] <= clock.at:
-            heapq.heappop(under_way)
+            started = starts.pop(heapq.heappop(under_way))
             answer = random.randint(100, 500)
             used = Cost(1, 100, answer, answer)
             for limiter in limiters:
-                limiter.settle(reserved, used)
+                limiter.settle(reserved, used, clock.at - started)
             server += 1000 - answer
             used_sum += (100 + answer) * (clock.at > 60)
         elif all(limiter.delay(reserved) == 0 for limiter in limiters):
@@ -196,7 +198,9 @@ def test_a_server_that_reserves_and_refunds_is_never_asked_for_what_it_lacks() -
                 limiter.take(reserved)
             server -= 1100
             assert server >= 0
-            heapq.heappush(under_way, clock.at + random.uniform(2, 8))
+            ends = clock.at + random.uniform(2, 8)
+            starts[ends] = clock.at
+            heapq.heappush(under_way, ends)
     assert 0.97 <= used_sum / (840 * 1000) <= 1.005
 
 
@@ -227,6 +231,6 @@ def test_an_old_header_is_read_with_its_age() -> None:
 def test_a_window_that_the_server_calls_empty_is_waited_out() -> None:
     """`remaining: 0` with a reset closes the window until then."""
     clock = HandClock()
-    window = Window(100, 60, clock)
+    window = RequestWindow(100, 60, clock)
     window.correct(Allowance("requests", 100, 0, 42.0), NO_COST, age=2.0)
     assert window.delay(ONE) == pytest.approx(40.0)
