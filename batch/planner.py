@@ -1,12 +1,14 @@
 """Turns scored shards into routings, in input order, as soon as the plan allows."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import InputError
 from batch.planning.routing import Ids, Requests, deciding_scores
+from batch.planning.seen import NONE
 from batch.planning.solve import solve
 from batch.reading.shard import Shard
 from batch.runs.directory import RunDirectory
@@ -19,7 +21,8 @@ from schemas.plans import Plan, SharePlanSpec
 class Planner:
     """A fixed cutoff is applied as shards come. A share waits for all scores, and so does a job that refuses bad rows.
 
-    Holds 4 bytes a row while it waits, and 24 bytes for each id and each request that may be shared.
+    Holds 4 bytes a row and 24 bytes for each id of the input while it waits; then 24 bytes for each request that may be
+    shared. A fixed cutoff holds both at once, and waits for nothing.
     """
 
     def __init__(self, job: JobSpec, shards: Sequence[Shard], directory: RunDirectory, routed: Collection[int]) -> None:
@@ -35,40 +38,39 @@ class Planner:
         self._routed = routed
         self._scored: dict[int, ScoredShard] = {}
         self._looked_at = 0
+        self._decided = 0
         self._ids = Ids()
         self._requests = Requests(job.dispatch.dedup)
-        self._repeats: dict[int, NDArray[np.int64]] = {}
+        self._repeats: dict[int, _Repeats] = {}
         self._scores: list[NDArray[np.float32]] = []
         self._plan = directory.read_plan()
         self._refuses = job.input.on_invalid == "fail"
         self._solves = isinstance(job.plan, SharePlanSpec) and self._plan is None
 
-    @property
-    def done(self) -> bool:
-        """Has every shard been routed?"""
-        return len(self._routed) == len(self._shards) or (self._looked_at == len(self._shards) and not self._repeats)
-
     def offer(self, scored: ScoredShard) -> None:
         """A shard has been scored."""
         self._scored[scored.index] = scored
 
-    def take(self) -> list[Routing]:
-        """Routings that can be decided now, each shard's once.
+    def take(self) -> Iterator[Routing]:
+        """Routings that can be decided now, each shard's once. Each is made when it is asked for, the rest later.
 
         Raises:
             InputError: the job refuses a row that was seen; nothing has been routed then.
         """
-        if self.done:
-            return []
+        if len(self._routed) == len(self._shards):
+            return
         while self._looked_at in self._scored:
             self._look_at(self._looked_at)
             self._looked_at += 1
         if (self._refuses or self._solves) and self._looked_at < len(self._shards):
-            return []
+            return
         if self._plan is None:
             self._solve()
-        routings = [self._decide(index) for index in sorted(self._repeats)]
-        return [routing for routing in routings if routing.index not in self._routed]
+        while self._decided < self._looked_at:
+            routing = self._decide(self._decided)
+            self._decided += 1
+            if routing.index not in self._routed:
+                yield routing
 
     def _look_at(self, index: int) -> None:
         part = load_planned(self._directory.layout, index, self._names)
@@ -82,7 +84,10 @@ class Planner:
                 raise InputError(f"{fault}; input.on_invalid is `fail`, so nothing was sent")
         if self._solves:
             self._scores.append(deciding_scores(part, repeats))
-        self._repeats[index] = repeats
+        self._repeats[index] = _Repeats.of(repeats)
+        if index == len(self._shards) - 1:
+            # Nobody asks for them again, and what follows needs as much.
+            self._ids = Ids()
 
     def _solve(self) -> None:
         scores = np.concatenate(self._scores) if self._scores else np.empty(0, np.float32)
@@ -93,7 +98,8 @@ class Planner:
     def _decide(self, index: int) -> Routing:
         assert self._plan is not None
         part = load_planned(self._directory.layout, index, self._names)
-        rows = self._requests.route(part, self._repeats.pop(index), self._plan, self._names)
+        repeats = self._repeats.pop(index).spread(len(part.row))
+        rows = self._requests.route(part, repeats, self._plan, self._names)
         key = stored_key(self._job.dispatch)
         return Routing(self._directory.layout, index, self._shards[index].name, self._names, rows, key)
 
@@ -101,3 +107,20 @@ class Planner:
     def plan(self) -> Plan | None:
         """The solved plan."""
         return self._plan
+
+
+class _Repeats(NamedTuple):
+    """Which rows of a part repeat an id; there are few."""
+
+    places: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, repeats: NDArray[np.int64]) -> "_Repeats":
+        places = np.flatnonzero(repeats != NONE)
+        return cls(places, repeats[places])
+
+    def spread(self, count: int) -> NDArray[np.int64]:
+        repeats = np.full(count, NONE, np.int64)
+        repeats[self.places] = self.rows
+        return repeats

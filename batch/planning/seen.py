@@ -1,5 +1,7 @@
 """Which row had a key first, over an input that comes in parts."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,14 +38,19 @@ class Seen:
         self._add(unique[new], check[new], row[new])
         return earlier
 
-    def _add(self, keys: NDArray[np.uint64], checks: NDArray[np.uint64], rows: NDArray[np.int64]) -> None:
-        while len(keys) and self._runs and len(self._runs[-1][0]) < 2 * len(keys):
-            other = self._runs.pop()
-            keys, checks, rows = (np.concatenate(pair) for pair in zip(other, (keys, checks, rows), strict=True))
-            order = np.argsort(keys, kind="stable")
-            keys, checks, rows = keys[order], checks[order], rows[order]
-        if len(keys):
+    def _add(self, *new: NDArray[Any]) -> None:
+        columns = list(new)
+        while len(columns[0]) and self._runs and len(self._runs[-1][0]) < 2 * len(columns[0]):
+            columns = _merged(list(self._runs.pop()), columns)
+        if len(columns[0]):
+            keys, checks, rows = columns
             self._runs.append((keys, checks, rows))
+
+
+def _merged(left: list[NDArray[Any]], right: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Both runs as one. Takes their columns away one by one, so that at most twice what they hold is held meanwhile."""
+    order = np.argsort(np.concatenate((left[0], right[0])), kind="stable")
+    return [np.concatenate((left.pop(0), right.pop(0)))[order] for _ in range(len(left))]
 
 
 def with_model(keys: NDArray[np.uint64], model: NDArray[np.int16]) -> NDArray[np.uint64]:
