@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 from batch.clock import Clock
@@ -180,9 +181,8 @@ class Pipeline:
     def _work(self, planner: Planner) -> None:
         while not self._over():
             if not self._draining:
+                self._ask_for_routings(planner)
                 self._ask_for_scores(planner)
-                for routing in planner.take():
-                    self._ask(self._engine.submit(route, routing), self._was_routed)
             self._dispatch()
             for handle in self._engine.wait(self._pending, _POLL_SECONDS):
                 self._pending.pop(handle)(self._engine.result(handle))
@@ -198,6 +198,12 @@ class Pipeline:
 
     def _ask(self, handle: Handle, then: Callable[[Any], None]) -> None:
         self._pending[handle] = then
+
+    def _ask_for_routings(self, planner: Planner) -> None:
+        """Before scores, which would leave no room for them."""
+        room = max(0, self._engine.slots - len(self._pending))
+        for routing in islice(planner.take(), room):
+            self._ask(self._engine.submit(route, routing), self._was_routed)
 
     def _ask_for_scores(self, planner: Planner) -> None:
         while self._to_score and len(self._pending) < self._engine.slots:
