@@ -37,7 +37,7 @@ class DispatchEnd:
     stalled: tuple[str, ...]
     """One line per model whose endpoints stayed unreachable; its rows wait for the next sitting."""
     notes: tuple[str, ...]
-    """One line per endpoint that went out for good."""
+    """One line per endpoint that went out for good, or whose limits were found."""
 
 
 @dataclass(slots=True)
@@ -149,10 +149,7 @@ class Dispatcher:
                 await transport.aclose()
         stalled = tuple(lane.stalled for lane in self.lanes.values() if lane.stalled)
         notes = tuple(
-            f"{lane.model}: {e.url} was out for the rest of the run: {e.health.reason}"
-            for lane in self.lanes.values()
-            for e in lane.pool.endpoints
-            if e.out
+            note for lane in self.lanes.values() for e in lane.pool.endpoints for note in _notes(lane.model, e)
         )
         left = self._not_begun or any(lane.open for lane in self.lanes.values())
         return DispatchEnd(bool(self._drained and left), stalled, notes)
@@ -289,6 +286,17 @@ class Dispatcher:
     def _end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
+
+
+def _notes(model: str, endpoint: Endpoint) -> Iterator[str]:
+    """What the reader of the report should know of an endpoint."""
+    if endpoint.out:
+        yield f"{model}: {endpoint.url} was out for the rest of the run: {endpoint.health.reason}"
+    found = endpoint.found
+    if found.in_flight is not None:
+        yield f"{model}: {endpoint.url} was found to bear {found.in_flight:,} requests at once"
+    if found.rpm is not None:
+        yield f"{model}: {endpoint.url} was found to accept {found.rpm:,.0f} requests per minute"
 
 
 def _endpoints(
