@@ -1,0 +1,71 @@
+"""What endpoints were found to bear is there for the next sitting."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.endpoint import FoundLimits
+from batch.runs.found_limits import read_found, write_found
+from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
+from schemas.job import DispatchSpec
+from tests.dispatch.memory_work import MemoryWork
+from tests.fakes import FunctionTransport, answer
+from tests.virtual_time import run
+
+FOUND = {"m": {"http://a/v1": FoundLimits(96, None), "http://b/v1": FoundLimits(None, 600.5)}}
+
+
+def test_what_was_found_is_read_back(tmp_path: Path) -> None:
+    """Models, endpoints and numbers, with what is not known."""
+    path = tmp_path / "limits.json"
+    write_found(path, FOUND)
+    assert read_found(path) == FOUND
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"m": {"http://a/v1": {"in_flight": "many"}}}'])
+def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+    """A search that begins anew costs a minute; a run that ends for it would cost a night."""
+    path = tmp_path / "limits.json"
+    assert read_found(path) == {}
+    path.write_text(text)
+    assert read_found(path) == {}
+
+
+def test_the_next_sitting_begins_where_the_last_one_ended() -> None:
+    """An endpoint known to bear 96 requests has 96 under way at once; what is configured goes before what was found."""
+
+    async def main() -> dict[str, int]:
+        most: dict[str, int] = {}
+
+        async def serve(request: object, endpoint: EndpointSpec) -> object:
+            url = str(endpoint.url)
+            now[url] = now.get(url, 0) + 1
+            most[url] = max(most.get(url, 0), now[url])
+            await asyncio.sleep(1)
+            now[url] -= 1
+            return answer()
+
+        now: dict[str, int] = {}
+        endpoints = (
+            EndpointSpec(url="http://a/v1", model="m"),
+            EndpointSpec(url="http://b/v1", model="m", limits=LimitsSpec(max_in_flight=5)),
+        )
+        known = {"m": {url: FoundLimits(96, None) for url in ("http://a/v1", "http://b/v1")}}
+        dispatcher = Dispatcher(
+            [ModelSpec(name="m", endpoints=endpoints)],
+            DispatchSpec(),
+            MemoryWork({(0, "m"): list(range(101))}),
+            seed=0,
+            keys=lambda name: None,
+            wall=lambda: 0.0,
+            transports=lambda endpoint: FunctionTransport(serve),  # type: ignore[arg-type]
+            known=known,
+        )
+        dispatcher.feed(0)
+        dispatcher.close_feed()
+        await dispatcher.run()
+        return most
+
+    assert run(main()) == {"http://a/v1": 96, "http://b/v1": 5}
