@@ -102,8 +102,10 @@ class GroupSync:
 
     def _round(self) -> None:
         with self._lock:
-            files = list(self._files)
-        closed = [file for file, done in zip(files, self._pool.map(self._visit, files), strict=True) if done]
+            files = [file for file in self._files if file.dirty or file.closing]
+        # One file needs no other thread.
+        visits = map(self._visit, files) if len(files) == 1 else self._pool.map(self._visit, files)
+        closed = [file for file, done in zip(files, visits, strict=True) if done]
         if closed:
             with self._lock:
                 self._files = [file for file in self._files if file not in closed]
