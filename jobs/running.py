@@ -73,7 +73,7 @@ def run_job(
             job = job.model_copy(update={"engine": "inline"})
         else:
             notes = _reached(job, models) if reported else notes
-            directory.layout.report.unlink(missing_ok=True)
+            directory.discard_report()
         with engine_of(job, progress) as engine:
             pipeline = Pipeline(
                 job,

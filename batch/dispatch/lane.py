@@ -123,7 +123,10 @@ class Lane:
             self._hire()
 
     async def _work(self) -> None:
-        while (row := await self.queue.get()) is not None:
+        task = asyncio.current_task()
+        assert task is not None
+        # A transport may hand over an answer in place of a cancellation that comes at the same instant: it is kept.
+        while not task.cancelling() and (row := await self.queue.get()) is not None:
             await self._deliver(self._packer.fill(row, self.queue))
 
     async def _deliver(self, request: Request) -> bool:
@@ -205,13 +208,14 @@ class Lane:
             request.sent -= 1
         request.avoid |= 1 << endpoint
         delay = self._rule.delay(request, error)
-        self._journal(request).attempt(
-            request.row, request.sent, endpoint, kind=error.kind, status=error.status, latency=latency
-        )
         if delay is None:
+            # The outcome ends the attempt too: between two lines a kill would have the row sent again.
             info = ErrorInfo(kind=error.kind, status=error.status, message=str(error))
             self._end(request, "failed", endpoint=endpoint, latency=latency, error=info, response=error.body)
         else:
+            self._journal(request).attempt(
+                request.row, request.sent, endpoint, kind=error.kind, status=error.status, latency=latency
+            )
             self.queue.put_back(request, delay, retry=error.blame == "endpoint" and error.reached)
 
     def _better(self, request: Request, endpoint: Endpoint) -> Request:

@@ -1,22 +1,26 @@
 """Files that are there whole or not at all, also after a power cut."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from batch.errors import StorageError
 
 PRIVATE_FOLDER = 0o700
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 # File names end at 255 bytes, and the temporary one adds some of its own.
 _LONGEST_STEM = 120
 
 
 def storage_error(path: Path, error: OSError, doing: str = "write") -> StorageError:
-    """What to raise for `error`: one line with the path and the system's own words."""
-    return StorageError(f"cannot {doing} {path}: {error.strerror or error}")
+    """What to raise for `error`: one line with the path, the system's own words and what to do."""
+    cure = "make room, then" if error.errno in _FULL else "once that is mended,"
+    return StorageError(f"cannot {doing} {path}: {error.strerror or error}; {cure} the same command goes on")
 
 
 @contextmanager
@@ -44,13 +48,25 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
-        temp.unlink(missing_ok=True)
+        # What cannot be removed now is swept when the run is opened again.
+        with suppress(OSError):
+            temp.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Make `path` hold `data`, atomically. Raises StorageError."""
     with replacing(path) as temp:
         temp.write_bytes(data)
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """What `path` holds; `None`: it does not exist. Raises StorageError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise storage_error(path, error, "read") from error
 
 
 def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:

@@ -11,7 +11,7 @@ import orjson
 
 from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
 from batch.runs.answers import Answer, Answers
-from batch.runs.atomic import write_bytes
+from batch.runs.atomic import read_bytes, write_bytes
 from batch.runs.layout import Layout
 from batch.runs.parts import iter_part
 from batch.runs.replay import OK, Sent
@@ -89,11 +89,11 @@ class Committed:
 
 
 def read_commit(layout: Layout, shard: int) -> Committed | None:
-    """What was stored when `shard` was committed; `None`: it was not."""
-    try:
-        stored = orjson.loads(layout.commit(shard).read_bytes())
-    except FileNotFoundError:
+    """What was stored when `shard` was committed; `None`: it was not. Raises StorageError."""
+    raw = read_bytes(layout.commit(shard))
+    if raw is None:
         return None
+    stored = orjson.loads(raw)
     return Committed(
         rows=stored["rows"],
         ledger=orjson.dumps(stored["ledger"]),

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from batch.errors import FingerprintError, SpecError
-from batch.runs.atomic import is_temporary, make_folder, storage_error, sync, write_bytes
+from batch.runs.atomic import is_temporary, make_folder, read_bytes, storage_error, sync, write_bytes
 from batch.runs.fingerprint import Fingerprint, changed
 from batch.runs.layout import Layout
 from batch.runs.lock import Lock
@@ -137,17 +137,23 @@ class RunDirectory:
         self._store(sittings=(*self.manifest.sittings, sitting))
 
     def read_plan(self) -> Plan | None:
-        """The solved plan, if there is one."""
+        """The solved plan, if there is one. Raises StorageError."""
+        raw = read_bytes(self.layout.plan)
         try:
-            return Plan.model_validate_json(self.layout.plan.read_bytes())
-        except FileNotFoundError:
-            return None
+            return None if raw is None else Plan.model_validate_json(raw)
         except ValidationError as error:
             raise SpecError(f"{self.layout.plan}: not a plan; --fresh starts a new run") from error
 
     def write_plan(self, plan: Plan) -> None:
         """Store the solved plan, atomically."""
         write_bytes(self.layout.plan, plan.model_dump_json(indent=2).encode())
+
+    def discard_report(self) -> None:
+        """Forget the report of an earlier end: there is more to do. Raises StorageError."""
+        try:
+            self.layout.report.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(self.layout.report, error, "remove") from error
 
     def discard_plan(self) -> None:
         """Forget what an older plan decided; scores and journals stay.
@@ -188,13 +194,14 @@ def read_manifest(layout: Layout) -> Manifest:
 
     Raises:
         SpecError: the folder is no run directory, or one that this version cannot read.
+        StorageError: the disk fails.
     """
     try:
         manifest = Manifest.model_validate_json(layout.manifest.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SpecError(f"{layout.path} is not a run directory: it has no run.json") from error
     except OSError as error:
-        raise SpecError(f"cannot read {layout.manifest}: {error.strerror}") from error
+        raise storage_error(layout.manifest, error, "read") from error
     except ValidationError as error:
         raise SpecError(f"{layout.manifest} cannot be read; --fresh starts a new run and keeps this one") from error
     if manifest.layout != LAYOUT_VERSION:
@@ -273,8 +280,11 @@ def _refuse_other_job(path: Path, manifest: Manifest, asked: Fingerprint) -> Non
 
 def _sweep(layout: Layout) -> None:
     """Remove what writers that were killed left half done."""
-    for entry in layout.path.rglob(".*.tmp"):
-        entry.unlink(missing_ok=True)
+    try:
+        for entry in layout.path.rglob(".*.tmp"):
+            entry.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(layout.path, error, "sweep") from error
 
 
 def _write(layout: Layout, manifest: Manifest) -> None:

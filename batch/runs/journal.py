@@ -167,7 +167,8 @@ class Journal:
         if written != len(line):
             # The next sitting cuts the torn line off; to append after it would bury it in the middle.
             self._failure = StorageError(
-                f"cannot append to {self._file.path}: only {written} of {len(line)} bytes were taken, is the disk full?"
+                f"cannot append to {self._file.path}: only {written} of {len(line)} bytes were taken; "
+                "make room, then the same command goes on"
             )
             raise self._failure
 

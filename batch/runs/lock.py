@@ -38,8 +38,12 @@ class Lock:
         except OSError as error:
             os.close(descriptor)
             raise storage_error(self.path, error, "lock") from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise storage_error(self.path, error) from error
         return descriptor
 
     def _still_there(self) -> bool:

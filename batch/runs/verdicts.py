@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from batch.runs.atomic import write_bytes
+from batch.runs.atomic import read_bytes, write_bytes
 from batch.runs.layout import Layout
 
 
@@ -32,11 +32,11 @@ def write_verdicts(layout: Layout, shard: int, verdicts: Verdicts) -> None:
 
 
 def read_verdicts(layout: Layout, shard: int) -> Verdicts | None:
-    """`None`: the shard has not been routed."""
-    try:
-        stored = orjson.loads(layout.verdicts(shard).read_bytes())
-    except FileNotFoundError:
+    """`None`: the shard has not been routed. Raises StorageError."""
+    raw = read_bytes(layout.verdicts(shard))
+    if raw is None:
         return None
+    stored = orjson.loads(raw)
     return Verdicts(stored["routed"], dict(stored["same_as"]), dict(stored["repeated"]))
 
 

@@ -5,17 +5,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LOOK_EVERY_SECONDS = 0.002
+BATCHROUTER = (sys.executable, "-m", "jobs.cli")
 
 
 class Command:
     """`batchrouter run JOB --json`, leader of a process group and session of its own, its output in files."""
 
-    def __init__(self, job: Path, output: Path, *settings: str) -> None:
+    def __init__(self, job: Path, output: Path, *settings: str, program: Sequence[str] = BATCHROUTER) -> None:
         """`output` with the suffixes .out and .err is what it prints; `settings` are `key=value`."""
         self._out = output.with_suffix(".out")
         self._err = output.with_suffix(".err")
@@ -23,7 +24,7 @@ class Command:
         # Files, since a pipe would stay open for as long as anything that Ray started.
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jobs.cli", "run", str(job), "--json", *given],
+                [*program, "run", str(job), "--json", *given],
                 cwd=ROOT,
                 stdout=out,
                 stderr=err,
@@ -37,6 +38,14 @@ class Command:
     @property
     def stderr(self) -> str:
         return self._err.read_text()
+
+    def ends_within(self, seconds: float) -> bool:
+        """Does it end before so many seconds have passed?"""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def wait(self, seconds: float = 60) -> int:
         """The exit status."""

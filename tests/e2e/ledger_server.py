@@ -19,6 +19,7 @@ LATENCY_SECONDS = 0.02
 MARKER = re.compile(rb"row (\d{5})")
 MARK = b"%05d\n"
 MARK_BYTES = len(MARK % 0)
+REFUSED = b"Refuse this."
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
@@ -71,6 +72,11 @@ def answer(row: int) -> bytes:
     return json.dumps(completion).encode()
 
 
+def refusal(row: int) -> bytes:
+    """What is answered to a row whose prompt says REFUSED: its fault, and no other answer the next time."""
+    return json.dumps({"error": {"message": f"row {row:05} is refused", "type": "invalid_request_error"}}).encode()
+
+
 def content(row: int) -> str:
     """What is answered to a row."""
     return f"the answer to row {row:05}"
@@ -91,10 +97,10 @@ async def serve(path: Path) -> None:
                 row = int(marker[1])
                 os.write(descriptor, MARK % row)
                 await asyncio.sleep(LATENCY_SECONDS)
-                raw = answer(row)
+                status, raw = (b"400 Bad Request", refusal(row)) if REFUSED in body else (b"200 OK", answer(row))
                 writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-                    % (len(raw), raw)
+                    b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+                    % (status, len(raw), raw)
                 )
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
