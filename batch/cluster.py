@@ -1,38 +1,48 @@
-"""Ray: reading and scoring spread over the cluster, the dispatcher on this node. The only module that imports it."""
+"""Ray: scoring spread over the cluster; the dispatcher, and all that touches the run directory, on this node."""
 
-import logging
 import os
-import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
-from ray._private import ray_constants
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
 from batch.engine import Handle
-from batch.errors import SpecError, StorageError
+from batch.errors import DispatcherDied, SpecError, StorageError
+from batch.handing_keys import KeyServer
+from batch.joining import here, join, near, start
+from batch.reading.sources import is_local
 from batch.routers.base import Outside
-from batch.stages import Reading, ScoredShard, Scoring, read_and_score, read_table, score_table
-
-# Rows travel through files. The store holds a few tables on their way to a scorer and no more.
-_OBJECT_STORE_BYTES = 256 << 20
+from batch.scoring import Scorer
+from batch.stages import (
+    Reading,
+    ScoredShard,
+    Scoring,
+    read_and_score,
+    read_table,
+    score_rows,
+    score_table,
+    store_scored,
+)
 
 _RETRIES = 3
 _TASK_NICENESS = 10
 _CLOSE_SECONDS = 10.0
-_CONNECT_SECONDS = 5.0
 
 
 class RayEngine:
     """Tasks and actors on Ray.
 
-    A local cluster listens on loopback only, has no dashboard and ends with `close`. Keys are not passed: the
-    dispatcher looks them up, by name, in the environment of its own process.
+    A local cluster listens on loopback only, has no dashboard and ends with `close`. Its processes inherit this one's
+    environment, so the dispatcher finds keys there by their names.
+
+    A cluster that is joined gets our code from here. Whatever reads or writes the run directory, and whatever reads
+    local files, runs on this node; scored rows come back to it through Ray's object store. No key is given to Ray: who
+    needs one asks this process for it.
     """
 
     def __init__(
@@ -43,43 +53,64 @@ class RayEngine:
         keys: Callable[[str], str | None],
         wall: Callable[[], float],
         pause: Callable[[float], None],
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Join the cluster at `address`, or start a local one.
 
         Args:
             address: `None` starts a local cluster.
             actors: scoring actors for heavy routers, or `auto`.
+            environment: variables that our processes on a joined cluster are to have. Ray shows them to whoever asks.
 
         Raises:
-            SpecError: there is no cluster at `address`.
+            SpecError: there is no cluster at `address`, or none that this node is part of.
         """
         self._keys = keys
         self._wall = wall
         self._pause = pause
         self._own = address is None
-        _start(address)
+        self._key_server: KeyServer | None = None
+        self._scorers: list[_ScorerHandle] = []
+        if address is None:
+            start()
+        else:
+            join(address, environment or {})
         self.cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.gpus = int(ray.cluster_resources().get("GPU", 0))
         self.slots = 2 * self.cpus
-        self._call = ray.remote(max_retries=_RETRIES)(_call)
-        self._read = ray.remote(max_retries=_RETRIES)(read_table)
+        # In a cluster of one node every place is here, and Ray finds it faster by itself.
+        nearby, workers = ({}, self.cpus) if address is None else near()
+        self._call = ray.remote(max_retries=_RETRIES, **nearby)(_call)
+        self._read = ray.remote(max_retries=_RETRIES, **nearby)(read_table)
+        self._read_anywhere = ray.remote(max_retries=_RETRIES, scheduling_strategy="SPREAD")(read_table)
         # Workers start now, and not when the first shard is there to be read.
-        self._warm = [self._call.remote(int) for _ in range(self.cpus)]
-        self._scorers: list[_ScorerHandle] = []
+        self._warm = [self._call.remote(int) for _ in range(workers)]
         self._most_scorers = actors if isinstance(actors, int) else (self.gpus or self.cpus)
+        if address is not None:
+            self._key_server = KeyServer(keys)
+            self._keys = self._key_server.keys
+            self._check_here(address)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         return self._call.remote(function, *arguments)
 
     def score(self, reading: Reading, scoring: Scoring) -> Handle:
+        """On a joined cluster a router that loads a model scores on any node, and its tables come back to be stored."""
+        local = self._own or is_local(reading.shard.location)
+        read = self._read if local else self._read_anywhere
         if not scoring.heavy:
-            return self._call.remote(_read_and_score_light, reading, scoring)
+            if local:
+                return self._call.remote(_read_and_score_light, reading, scoring)
+            return self._call.remote(_score_light, reading, scoring, read.remote(reading))
         scorer = min(self._scorers, key=lambda s: len(s.scoring), default=None)
         most = 1 if scoring.calls_endpoints else self._most_scorers
         if scorer is None or (scorer.scoring and len(self._scorers) < most):
             scorer = _ScorerHandle(self._start_scorer(scoring), set())
             self._scorers.append(scorer)
-        handle = scorer.actor.score.remote(reading, self._read.remote(reading))
+        if self._own:
+            handle = scorer.actor.store.remote(reading, read.remote(reading))
+        else:
+            handle = self._call.remote(store_scored, reading, scorer.actor.score.remote(reading, read.remote(reading)))
         scorer.scoring.add(handle)
         return handle
 
@@ -101,7 +132,10 @@ class RayEngine:
     def result(self, handle: Handle) -> Any:
         for scorer in self._scorers:
             scorer.scoring.discard(handle)
-        return _unwrapped(handle)
+        try:
+            return _unwrapped(handle)
+        except RayActorError as error:
+            raise _lost(error) from error
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
         return [_unwrapped(handle) for handle in [self.submit(function, item) for item in items]]
@@ -110,8 +144,20 @@ class RayEngine:
         return RayDispatcher(plan, self._keys, self._wall)
 
     def close(self) -> None:
-        if self._own:
-            ray.shutdown()
+        ray.shutdown()
+        if self._key_server is not None:
+            self._key_server.close()
+
+    def _check_here(self, address: str) -> None:
+        """See that what Ray takes for this node is the machine, and the user, that the run directory belongs to."""
+        try:
+            _unwrapped(self._call.remote(self._keys, ""))
+        except SpecError as error:
+            self.close()
+            raise SpecError(
+                f"ray.address {address}: this is no node of that cluster, or its processes are another user's; "
+                "run the command on a node, where the run directory is"
+            ) from error
 
     def _start_scorer(self, scoring: Scoring) -> Any:
         """On a GPU where there are GPUs, else beside the tasks: reading and routing need every CPU that Ray counts.
@@ -120,11 +166,14 @@ class RayEngine:
         """
         options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
         if scoring.calls_endpoints:
-            options |= {"scheduling_strategy": _here(), "num_cpus": 0}
+            options |= {"scheduling_strategy": here(), "num_cpus": 0}
         else:
             options |= {"scheduling_strategy": "SPREAD", **({"num_gpus": 1} if self.gpus else {"num_cpus": 0})}
         threads = None if self.gpus else max(1, self.cpus // self._most_scorers)
-        return ray.remote(**options)(RouterActor).remote(scoring, threads, Outside(self._keys, self._wall))
+        actor = ray.remote(**options)(RouterActor).remote(scoring, threads, Outside(self._keys, self._wall))
+        # While the first shard is being read; if it fails, the first to score says so.
+        actor.load.remote()
+        return actor
 
 
 @dataclass(slots=True)
@@ -137,11 +186,26 @@ class RouterActor:
     """Keeps a loaded router and scores the tables it is sent."""
 
     def __init__(self, scoring: Scoring, threads: int | None, outside: Outside) -> None:
-        self._scorer = scoring.build(threads, outside)
+        """Loads nothing yet: what a constructor raises, Ray reports as a death."""
+        self._build = partial(scoring.build, threads, outside)
+        self._scorer: Scorer | None = None
 
-    def score(self, reading: Reading, table: Any) -> ScoredShard:
+    def load(self) -> None:
+        """Have the router ready."""
+        self._loaded()
+
+    def score(self, reading: Reading, table: Any) -> Any:
+        """The scored rows of one shard."""
+        return score_rows(reading, table, self._loaded())
+
+    def store(self, reading: Reading, table: Any) -> ScoredShard:
         """Score and store one shard. Done again after a crash, it stores the same."""
-        return score_table(reading, table, self._scorer)
+        return score_table(reading, table, self._loaded())
+
+    def _loaded(self) -> Scorer:
+        if self._scorer is None:
+            self._scorer = self._build()
+        return self._scorer
 
 
 class DispatcherActor:
@@ -176,7 +240,7 @@ class RayDispatcher:
     """The dispatcher as an actor on this node, where the run directory is."""
 
     def __init__(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> None:
-        actor = ray.remote(num_cpus=0, scheduling_strategy=_here())(DispatcherActor)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here())(DispatcherActor)
         self._actor = actor.remote()
         self._started = self._actor.start.remote(plan, keys, wall)
 
@@ -194,7 +258,7 @@ class RayDispatcher:
             _unwrapped(self._started)
             state: DispatchState = _unwrapped(self._actor.poll.remote())
         except RayActorError as error:
-            raise StorageError("the dispatcher's process died; the same command goes on") from error
+            raise DispatcherDied("the dispatcher's process died") from error
         return state
 
     def close(self) -> None:
@@ -210,82 +274,39 @@ class RayDispatcher:
         ray.kill(self._actor)
 
 
-def _here() -> NodeAffinitySchedulingStrategy:
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
-def _start(address: str | None) -> None:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    if address is None:
-        options |= {"include_dashboard": False, "dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
-        options |= {"object_store_memory": _OBJECT_STORE_BYTES, "num_cpus": os.cpu_count()}
-        # Ray makes its workers wait for everything else on the machine; ours are what it is there for.
-        options |= {"_system_config": {"worker_niceness": 0}}
-        # Tells every run that the cluster asks for a token, as it does by default.
-        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-        with _on_loopback():
-            ray.init(**options)
-        return
-    nobody = f"ray.address {address}: no Ray cluster answers there; start one or leave it out"
-    try:
-        # Ray itself tries for a minute, and then ends the process.
-        if not _is_silent(address):
-            ray.init(address=address, **options)
-            return
-    except ConnectionError as error:
-        raise SpecError(nobody) from error
-    except ValueError as error:
-        raise SpecError(f"ray.address {address}: {' '.join(str(error).split())}") from error
-    raise SpecError(nobody)
-
-
-def _is_silent(address: str) -> bool:
-    """Is this a host and port to which no connection can be made?"""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
-        return False
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
-            return False
-    except OSError:
-        return True
-
-
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Have a local cluster listen on loopback only.
-
-    Where it may be joined from elsewhere, Ray turns 127.0.0.1 into the address of the network card, and then each of
-    its processes listens on all interfaces. RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 says that it may not, if it is set
-    before Ray is imported; this says it at any time.
-    """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     # Answers wait for nobody: where all CPUs are busy, the dispatcher goes before the tasks.
     os.setpriority(os.PRIO_PROCESS, 0, _TASK_NICENESS)
     return function(*arguments)
 
 
-_light: dict[str, Any] = {}
+_light: dict[str, Scorer] = {}
 
 
 def _read_and_score_light(reading: Reading, scoring: Scoring) -> ScoredShard:
     """Read and score in one task: a light router is built faster than a table travels."""
+    return read_and_score(reading, _light_scorer(scoring))
+
+
+def _score_light(reading: Reading, scoring: Scoring, table: Any) -> ScoredShard:
+    """Score and store a table that was read elsewhere."""
+    return score_table(reading, table, _light_scorer(scoring))
+
+
+def _light_scorer(scoring: Scoring) -> Scorer:
     key = scoring.job.model_dump_json()
     if key not in _light:
         _light[key] = scoring.build()
-    return read_and_score(reading, _light[key])
+    return _light[key]
 
 
 def _unwrapped(handle: Any) -> Any:
-    """The value, or the error that the work itself raised."""
+    """The value, or the error that the work itself raised.
+
+    Raises:
+        StorageError: Ray could not have it done, not even by trying again.
+        RayActorError: the actor is gone.
+    """
     try:
         return ray.get(handle)
     except RayTaskError as error:
@@ -293,3 +314,12 @@ def _unwrapped(handle: Any) -> Any:
         if isinstance(cause, Exception) and not isinstance(cause, RayTaskError):
             raise cause from None
         raise
+    except RayActorError:
+        raise
+    except RayError as error:
+        raise _lost(error) from error
+
+
+def _lost(error: RayError) -> StorageError:
+    said = str(error).strip().partition("\n")[0]
+    return StorageError(f"Ray lost work that was under way: {said}; the same command goes on")

@@ -22,6 +22,10 @@ class StorageError(BatchRouterError):
     """Something could not be stored. The run stops at once; the same command goes on later."""
 
 
+class DispatcherDied(StorageError):
+    """The dispatcher's process is gone. What it stored is there, and another dispatcher may go on."""
+
+
 class EmbedderError(BatchRouterError):
     """Prompts could not be embedded, for now. The same command goes on later."""
 

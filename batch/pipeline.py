@@ -5,7 +5,6 @@ last.
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -19,6 +18,7 @@ from batch.planner import Planner
 from batch.reading.present import check_column
 from batch.reading.shard import Shard
 from batch.reading.shards import find_shards
+from batch.restarting import RestartingDispatcher
 from batch.runs.commit import Committed, read_commit
 from batch.runs.directory import RunDirectory, Sitting
 from batch.runs.keys import key_column
@@ -30,7 +30,6 @@ from batch.stages import (
     Scoring,
     commit,
     route,
-    spent_in,
     stored_routing,
     stored_summary,
 )
@@ -124,7 +123,8 @@ class Pipeline:
             planner = self._prepare()
             if len(self._committed) < len(self.shards):
                 # Before there is anything to send: its process starts while rows are scored.
-                self._dispatcher = self._engine.dispatcher(self._dispatch_plan())
+                plan = self._dispatch_plan()
+                self._dispatcher = RestartingDispatcher(lambda: self._engine.dispatcher(plan), self._clock)
             self._work(planner)
         finally:
             if self._dispatcher is not None:
@@ -295,16 +295,12 @@ class Pipeline:
         return was_committed
 
     def _dispatch_plan(self) -> DispatchPlan:
-        spent = Decimal(0)
-        if self._job.dispatch.budget_usd is not None:
-            spent = sum((spent_in(self._layout, shard.index, self._models) for shard in self.shards), spent)
         return DispatchPlan(
             run_path=str(self._layout.path),
             models=self._models,
             spec=self._job.dispatch,
             seed=self._job.seed,
             retry_failed=self._retry_failed,
-            spent=spent,
         )
 
     def _add_sitting(self, started: float) -> None:

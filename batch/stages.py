@@ -6,7 +6,6 @@ Arguments are small and picklable; rows travel through files of the run director
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from types import TracebackType
 from typing import Any, Literal
 
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from batch.costs.ledger import Ledger
 from batch.costs.prices import Price, prices_for
 from batch.costs.tokens import counter
-from batch.errors import BadAnswer, ConnectionLost, TimedOut
 from batch.planning.routing import PlannedPart, RoutedRows
 from batch.reading.columns import HASH, ID, ID_HASH
 from batch.reading.read import read_shard
@@ -27,12 +25,10 @@ from batch.runs.commit import Committed, commit_shard
 from batch.runs.keys import columns_for, name_of, with_key
 from batch.runs.layout import Layout
 from batch.runs.parts import read_part, write_part
-from batch.runs.replay import LOST, replay
 from batch.runs.verdicts import Verdicts, read_verdicts, write_verdicts
 from batch.scoring import Scorer
 from schemas.endpoints import ModelSpec
 from schemas.job import InputSpec, JobSpec, OutputSpec
-from schemas.openai_batch import EMBEDDINGS_URL
 from schemas.routers import CorrectnessRouterSpec, EndpointEmbedderSpec
 
 _ROUTED_COLUMNS = ("row", "url", "body", "prompt_tokens", "max_tokens")
@@ -89,7 +85,16 @@ def read_table(reading: Reading) -> Any:
 
 def score_table(reading: Reading, table: Any, scorer: Scorer) -> ScoredShard:
     """Score a table and store it: from here on nothing of it is scored again."""
-    scored = scorer.score(table, reading.shard.name)
+    return store_scored(reading, score_rows(reading, table, scorer))
+
+
+def score_rows(reading: Reading, table: Any, scorer: Scorer) -> Any:
+    """A shard's table with the columns of a scored part added."""
+    return scorer.score(table, reading.shard.name)
+
+
+def store_scored(reading: Reading, scored: Any) -> ScoredShard:
+    """Store the scored rows of a shard, in the run directory of the machine where this runs."""
     write_part(reading.layout.scored(reading.shard.index), scored)
     return summary(reading.shard.index, scored)
 
@@ -255,35 +260,3 @@ class _Elsewhere:
 
 def _cost(price: Price | None, prompt_tokens: int | None, completion_tokens: int | None) -> Any:
     return price.cost(prompt_tokens, completion_tokens) if price is not None else None
-
-
-# Attempts that ended in one of these may have been billed, and nobody says how much.
-_MAYBE_BILLED = frozenset({TimedOut.kind, ConnectionLost.kind, BadAnswer.kind, LOST})
-
-
-def spent_in(layout: Layout, index: int, models: Sequence[ModelSpec]) -> Decimal:
-    """Dollars that a shard has cost so far, over all its journals; where it is unknown, an upper bound."""
-    spent = Decimal(0)
-    for model, price in prices_for(models).items():
-        journal = replay(layout.journal(index, model))
-        if price is None or not journal.attempts:
-            continue
-        bound = _dearest(layout, index, model, price)
-        for outcome in journal.outcomes():
-            if outcome.status == "ok":
-                cost = price.cost(outcome.prompt_tokens, outcome.completion_tokens)
-                spent += bound if cost is None else cost
-        spent += bound * sum(times for (_, kind), times in journal.ended.items() if kind in _MAYBE_BILLED)
-    return spent
-
-
-def _dearest(layout: Layout, index: int, model: str, price: Price) -> Decimal:
-    """The most that one request of this shard to this model can cost; 0 where none was bounded, so none was sent."""
-    part = read_part(layout.scored(index), ("url", "body", "max_tokens"))
-    rows = zip(*(part[name].to_pylist() for name in ("url", "body", "max_tokens")), strict=True)
-    bounds = (
-        price.cost(len(body), 0 if url == EMBEDDINGS_URL else most) or Decimal(0)
-        for url, body, most in rows
-        if body is not None and (most is not None or url == EMBEDDINGS_URL)
-    )
-    return max(bounds, default=Decimal(0))

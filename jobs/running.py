@@ -28,6 +28,7 @@ from jobs.runtime import (
     now,
     pause,
     settle_environment,
+    settled_environment,
     wall_clock,
     with_embedder,
     with_surroundings,
@@ -114,7 +115,14 @@ def engine_of(job: JobSpec, progress: Progress | None = None) -> Iterator[Engine
             progress.stage("joining the Ray cluster" if job.ray.address is not None else "starting Ray")
         from batch.cluster import RayEngine
 
-        engine = RayEngine(address=job.ray.address, actors=job.router.actors, keys=key, wall=wall_clock, pause=pause)
+        engine = RayEngine(
+            address=job.ray.address,
+            actors=job.router.actors,
+            keys=key,
+            wall=wall_clock,
+            pause=pause,
+            environment=settled_environment(),
+        )
     try:
         yield engine
     finally:

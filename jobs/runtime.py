@@ -33,6 +33,11 @@ def settle_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def settled_environment() -> dict[str, str]:
+    """What `settle_environment` sees to, as it is now: for processes that do not inherit it."""
+    return {name: os.environ[name] for name in _QUIET}
+
+
 def key(name: str) -> str | None:
     """The value of an environment variable; passed by reference, so that values never travel."""
     return os.environ.get(name)

@@ -15,7 +15,7 @@ FLOORS = ("jobs", "batch", "schemas")
 
 # Each heavy library has its doors. The keys are import roots, the values paths that may import them.
 DOORS: dict[str, tuple[str, ...]] = {
-    "ray": ("batch/cluster.py",),
+    "ray": ("batch/cluster.py", "batch/joining.py"),
     "torch": ("batch/routers/",),
     "transformers": ("batch/routers/",),
     "sentence_transformers": ("batch/routers/",),
@@ -38,7 +38,7 @@ INSIDE_FUNCTIONS_ONLY = {("pyarrow", "batch/scoring.py"), ("litellm", "batch/dis
 # batch/ is handed its clock, its randomness, its keys and where to write; each exception with its reason.
 FORBIDDEN_MODULES = {"time", "argparse", "getpass", "secrets"}
 ALLOWED_ATTRIBUTES: dict[tuple[str, str], str] = {
-    ("batch/cluster.py", "os.cpu_count"): "Ray is told how many cores there are, as Ray itself would count them",
+    ("batch/joining.py", "os.cpu_count"): "Ray is told how many cores there are, as Ray itself would count them",
 }
 FORBIDDEN_ATTRIBUTES = re.compile(
     r"os\.(environ|getenv|putenv|cpu_count|getcwd)\b|sys\.(argv|stdin|stdout|stderr|exit)\b"

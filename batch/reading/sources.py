@@ -101,6 +101,11 @@ def reading(name: str) -> Iterator[None]:
         raise InputError(f"{name}: cannot be read: {' '.join(str(error).split())}") from error
 
 
+def is_local(location: str) -> bool:
+    """Is this a file of this machine, that another one need not see?"""
+    return "://" not in location or location.startswith("file://")
+
+
 def filesystem_of(location: str) -> tuple[Any, str]:
     """The pyarrow filesystem of a location, and the path within it."""
     if "://" not in location:

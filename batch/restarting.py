@@ -1,0 +1,121 @@
+"""A dispatcher that is started again where its process dies."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from batch.clock import Clock
+from batch.dispatch.host import DispatchState
+from batch.dispatch.snapshot import LaneSnapshot
+from batch.engine import DispatchHandle
+from batch.errors import DispatcherDied
+
+# One that dies this often does so for a reason that another start does not cure.
+MOST_RESTARTS = 3
+WITHIN_SECONDS = 600.0
+
+
+class RestartingDispatcher:
+    """A dispatch over dispatchers, of which each goes on where the one before it died.
+
+    The journals say where that was: a row whose outcome was stored is not sent again, and one that was in flight is
+    ambiguous. Calls arrive in order; those of a dispatcher that has died are made to the next.
+    """
+
+    def __init__(self, start: Callable[[], DispatchHandle], clock: Clock) -> None:
+        """`start` starts a dispatcher that waits for the lock on the journals and trusts nothing but them."""
+        self._start = start
+        self._clock = clock
+        self._dispatcher = start()
+        # Fed and not complete, in the order they were fed.
+        self._open: dict[int, None] = {}
+        self._feed_closed = False
+        self._drained = False
+        self._deaths: list[float] = []
+        self._restarts = 0
+        self._state: DispatchState | None = None
+        self._before: tuple[LaneSnapshot, ...] = ()
+
+    def feed(self, shards: Sequence[int]) -> None:
+        """As DispatchHandle."""
+        self._open.update(dict.fromkeys(shards))
+        self._dispatcher.feed(shards)
+
+    def close_feed(self) -> None:
+        """As DispatchHandle."""
+        self._feed_closed = True
+        self._dispatcher.close_feed()
+
+    def drain(self) -> None:
+        """As DispatchHandle."""
+        self._drained = True
+        self._dispatcher.drain()
+
+    def poll(self) -> DispatchState:
+        """As DispatchHandle. Where the process has died, the next one is waited for.
+
+        Raises:
+            DispatcherDied: too many have.
+        """
+        if self._state is not None and self._state.end is not None:
+            # Nothing is left to do, nor to be told: that its process may have died since is nobody's trouble.
+            return replace(self._state, completed=(), since_first=None, since_last=None)
+        while True:
+            try:
+                state = self._dispatcher.poll()
+            except DispatcherDied as death:
+                self._start_again(death)
+            else:
+                break
+        for shard in state.completed:
+            self._open.pop(shard, None)
+        self._state = self._in_all(state)
+        return self._state
+
+    def close(self) -> None:
+        """As DispatchHandle."""
+        self._dispatcher.close()
+
+    def _start_again(self, death: DispatcherDied) -> None:
+        now = self._clock()
+        self._deaths = [at for at in self._deaths if now - at < WITHIN_SECONDS] + [now]
+        if len(self._deaths) > MOST_RESTARTS:
+            raise DispatcherDied(
+                f"{death} {len(self._deaths)} times within {WITHIN_SECONDS / 60:g} minutes; the same command goes on"
+            ) from death
+        self._dispatcher.close()
+        self._restarts += 1
+        self._before = self._state.lanes if self._state is not None else ()
+        self._dispatcher = self._start()
+        self._dispatcher.feed(tuple(self._open))
+        if self._drained:
+            self._dispatcher.drain()
+        elif self._feed_closed:
+            self._dispatcher.close_feed()
+
+    def _in_all(self, state: DispatchState) -> DispatchState:
+        """What one dispatcher says, with what those before it did."""
+        if not self._restarts:
+            return state
+        before = {lane.model: lane for lane in self._before}
+        lanes = tuple(_added(lane, before.get(lane.model)) for lane in state.lanes)
+        end = state.end
+        if end is not None:
+            times = "once" if self._restarts == 1 else f"{self._restarts} times"
+            end = replace(end, notes=(f"the dispatcher's process died and was started again {times}", *end.notes))
+        return replace(state, lanes=lanes, end=end)
+
+
+def _added(lane: LaneSnapshot, before: LaneSnapshot | None) -> LaneSnapshot:
+    """A lane's counts on top of those of the same lane before."""
+    if before is None:
+        return lane
+    return replace(
+        lane,
+        total=lane.total + before.done,
+        done=lane.done + before.done,
+        ok=lane.ok + before.ok,
+        failed=lane.failed + before.failed,
+        throttled=lane.throttled + before.throttled,
+        cost=None if lane.cost is None else lane.cost + (before.cost or Decimal(0)),
+    )

@@ -1,0 +1,50 @@
+"""What a run has cost so far, as its journals tell it."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from batch.costs.prices import Price, prices_for
+from batch.errors import BadAnswer, ConnectionLost, TimedOut
+from batch.runs.layout import Layout
+from batch.runs.parts import read_part
+from batch.runs.replay import LOST, replay
+from schemas.endpoints import ModelSpec
+from schemas.openai_batch import EMBEDDINGS_URL
+
+# Attempts that ended in one of these may have been billed, and nobody says how much.
+_MAYBE_BILLED = frozenset({TimedOut.kind, ConnectionLost.kind, BadAnswer.kind, LOST})
+
+
+def spent(layout: Layout, models: Sequence[ModelSpec]) -> Decimal:
+    """Dollars over all journals; where it is unknown, an upper bound. Nobody may be writing to them."""
+    if not layout.journals.is_dir():
+        return Decimal(0)
+    shards = (int(folder.name) for folder in layout.journals.iterdir())
+    return sum((_spent_in(layout, shard, models) for shard in shards), Decimal(0))
+
+
+def _spent_in(layout: Layout, shard: int, models: Sequence[ModelSpec]) -> Decimal:
+    total = Decimal(0)
+    for model, price in prices_for(models).items():
+        journal = replay(layout.journal(shard, model))
+        if price is None or not journal.attempts:
+            continue
+        bound = _dearest(layout, shard, price)
+        for outcome in journal.outcomes():
+            if outcome.status == "ok":
+                cost = price.cost(outcome.prompt_tokens, outcome.completion_tokens)
+                total += bound if cost is None else cost
+        total += bound * sum(times for (_, kind), times in journal.ended.items() if kind in _MAYBE_BILLED)
+    return total
+
+
+def _dearest(layout: Layout, shard: int, price: Price) -> Decimal:
+    """The most that one request of this shard can cost; 0 where none was bounded, so none was sent."""
+    columns = ("url", "body", "max_tokens")
+    part = read_part(layout.scored(shard), columns)
+    bounds = (
+        price.cost(len(body), 0 if url == EMBEDDINGS_URL else most) or Decimal(0)
+        for url, body, most in zip(*(part[name].to_pylist() for name in columns), strict=True)
+        if body is not None and (most is not None or url == EMBEDDINGS_URL)
+    )
+    return max(bounds, default=Decimal(0))
