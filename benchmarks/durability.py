@@ -11,6 +11,7 @@ so that each shard has rows to send and none is committed. Memory is weighed in 
 """
 
 import argparse
+import os
 import shutil
 import statistics
 import subprocess
@@ -142,6 +143,8 @@ def resume(stopped: Path, engine: str, rows: int, *, weigh: bool) -> Resumed:
     with server() as running, tempfile.TemporaryDirectory(dir=stopped.parent) as copy:
         folder = Path(copy) / "run"
         shutil.copytree(stopped, folder)
+        # What the copy left to be written would hold up the run's own syncs.
+        os.sync()
         url = f"http://127.0.0.1:{running.server_address[1]}/v1"
         command = [sys.executable, "-m", "jobs.cli", "run", str(folder / "job.yaml"), "--json"]
         for setting in (f"engine={engine}", *(f"models.{i}.endpoints.0.url={url}" for i in range(len(MODELS)))):
