@@ -42,9 +42,10 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[RayEngine]:
-    """Keys are in the environment before Ray starts, as they are for a user."""
+    """Keys are in the environment before Ray starts, as they are for a user; a cluster that is named there is left."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(KEY_NAME, KEY)
+        environment.setenv("RAY_ADDRESS", "127.0.0.1:9")
         settle_environment()
         running = RayEngine(address=None, actors=1, keys=key, wall=wall_clock, pause=pause)
         yield running

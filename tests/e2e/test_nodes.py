@@ -11,6 +11,11 @@ import pytest
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, and its stub names few of its classes
 from ray.cluster_utils import Cluster
 
+from batch.cluster import RayEngine
+from batch.dispatch.transports import Keys
+from batch.errors import SpecError
+from batch.handing_keys import AskedKeys, KeyServer
+from jobs.runtime import key, pause, wall_clock
 from tests.e2e.commands import Command
 from tests.rehearsed import serve
 
@@ -101,6 +106,19 @@ def test_a_node_that_is_killed_loses_nothing_and_no_key_is_left_anywhere(
     assert holders == []
 
 
+def test_a_node_that_is_not_this_machine_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot reach this process cannot write its run directory: that is said before anything starts."""
+
+    class OutOfReach(KeyServer):
+        def __init__(self, keys: Keys) -> None:
+            super().__init__(keys)
+            self.keys = AskedKeys("/nowhere/keys")
+
+    monkeypatch.setattr("batch.cluster.KeyServer", OutOfReach)
+    with pytest.raises(SpecError, match="this is no node of that cluster"):
+        RayEngine(address=cluster.address, actors=1, keys=key, wall=wall_clock, pause=pause)
+
+
 def everything(cluster: Cluster, folder: Path) -> Iterable[tuple[str, bytes]]:
     """What the run and Ray have written down: files and, of Ray's control service, tables."""
     files = [path for place in (folder, Path(cluster.head_node.get_session_dir_path())) for path in place.rglob("*")]
@@ -109,6 +127,6 @@ def everything(cluster: Cluster, folder: Path) -> Iterable[tuple[str, bytes]]:
             yield str(path), path.read_bytes()
     control = GcsClient(address=cluster.address)
     for namespace in NAMESPACES:
-        for key in control.internal_kv_keys(b"", namespace=namespace):
-            yield repr(key), key + (control.internal_kv_get(key, namespace=namespace) or b"")
+        for name in control.internal_kv_keys(b"", namespace=namespace):
+            yield repr(name), name + (control.internal_kv_get(name, namespace=namespace) or b"")
     yield "jobs", str(control.get_all_job_info()).encode()
