@@ -85,7 +85,7 @@ class BadRequest(DispatchError):
 
 
 class RateLimited(DispatchError):
-    """429 that waiting cures."""
+    """Too fast, and waiting cures it: 429, or whatever else says that the server is at its capacity."""
 
     kind = "rate_limited"
     retryable = True

@@ -219,7 +219,8 @@ class Pipeline:
 
     def _counts_exactly(self) -> bool:
         """Does anything reserve prompt tokens? If not, counting them would cost more than reading."""
-        return any(endpoint.limits.tpm is not None for model in self._models for endpoint in model.endpoints)
+        limits = [endpoint.limits for model in self._models for endpoint in model.endpoints]
+        return any(limit.tpm is not None or limit.input_tpm is not None for limit in limits)
 
     def _was_scored(self, planner: Planner, scored: ScoredShard) -> None:
         planner.offer(scored)
