@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from batch.runs.layout import is_folder, local_path, run_path
 from jobs.rehearse import Rehearsal, served
 from jobs.runtime import embedder_of
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
@@ -48,8 +49,9 @@ def _redirected(job: JobSpec, urls: Iterator[str]) -> JobSpec:
         model.model_copy(update={"endpoints": tuple(_stand_in(e, next(urls)) for e in model.endpoints)})
         for model in job.models
     )
-    path = Path(job.output.path)
-    slash = "/" if job.output.path.endswith("/") else ""
+    # A rehearsal leaves object stores alone: what it writes is beside the run directory.
+    path = local_path(job.output.path) or run_path(job.output).with_suffix("")
+    slash = "/" if is_folder(job.output) else ""
     own = f"{path.with_name(f'{path.stem}.rehearsal{path.suffix}')}{slash}"
     output = job.output.model_copy(update={"path": own, "run_dir": None})
     return job.model_copy(update={"name": f"{job.name} (rehearsal)", "models": models, "output": output})

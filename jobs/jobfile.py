@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from batch.errors import SpecError
+from batch.runs.layout import run_path
 from schemas.base import Location, problems
 from schemas.job import JobSpec
 
@@ -68,7 +69,13 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> JobSpec:
     _anchor(data, path.absolute().parent)
     for setting in settings:
         _apply(data, setting)
-    return validated(JobSpec, data, root, path)
+    job = validated(JobSpec, data, root, path)
+    run_dir = run_path(job.output)
+    if run_dir.is_absolute():
+        return job
+    # Of an output on an object store. Beside the job file it is the same one from any folder.
+    output = job.output.model_copy(update={"run_dir": str(path.absolute().parent / run_dir)})
+    return job.model_copy(update={"output": output})
 
 
 def load_spec(path: Path, model: type[M]) -> M:

@@ -1,10 +1,8 @@
 """Results and run directories must not lie where the input is read from."""
 
-from pathlib import Path
-
 from batch.errors import SpecError
 from batch.reading.sources import takes_in
-from batch.runs.layout import Layout, run_path
+from batch.runs.layout import Layout, is_folder, local_path, run_path
 from batch.runs.writers import suffixes
 from schemas.job import JobSpec
 
@@ -15,10 +13,9 @@ def check_apart(job: JobSpec) -> None:
     Raises:
         SpecError: they would.
     """
-    path = Path(job.output.path)
-    in_parts = job.output.path.endswith("/") or path.is_dir()
     suffix = suffixes(job.output)[0]
-    asked = takes_in(job.input, str(path / f"part-00000.{suffix}" if in_parts else path))
+    path = job.output.path if local_path(job.output.path) is not None else job.output.path.partition("?")[0]
+    asked = takes_in(job.input, f"{path.rstrip('/')}/part-00000.{suffix}" if is_folder(job.output) else path)
     if asked is not None:
         what = "replace the input" if asked == job.output.path else f"be read as input next time, from {asked}"
         raise SpecError(f"output.path {job.output.path}: the results would {what}; choose another output.path")

@@ -14,7 +14,7 @@ from batch.reading.sources import fingerprint_inputs
 from batch.runs.atomic import write_bytes
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
-from batch.runs.finish import check_writable, finish
+from batch.runs.finish import check_writable, write_output
 from batch.runs.layout import Layout, run_path
 from jobs.overlap import check_apart
 from jobs.progress import Progress
@@ -89,7 +89,7 @@ def run_job(
                 end = pipeline.run()
         if not end.finished:
             raise _stopped(end, fresh=fresh)
-        written = finish(directory.layout, [shard.index for shard in pipeline.shards], job.output)
+        written = write_output(directory.layout, [shard.index for shard in pipeline.shards], job.output)
         report = _report(job, pipeline, directory, written, (*notes, *end.notes))
         write_bytes(directory.layout.report, report.model_dump_json(indent=2).encode())
         write_bytes(directory.layout.report_html, render_html(report).encode())
@@ -174,7 +174,7 @@ def _stopped(end: RunEnd, *, fresh: bool) -> StoppedError:
 
 
 def _report(
-    job: JobSpec, pipeline: Pipeline, directory: RunDirectory, written: list[Path], notes: tuple[str, ...]
+    job: JobSpec, pipeline: Pipeline, directory: RunDirectory, written: str, notes: tuple[str, ...]
 ) -> Report:
     ledger, records = pipeline.records()
     plan = directory.read_plan()
@@ -194,7 +194,7 @@ def _report(
         ),
         versions=_versions(),
         fingerprint=directory.manifest.fingerprint,
-        output=str(written[0] if len(written) == 1 else job.output.path),
+        output=written,
         ambiguous=[row for record in records for row in record.ambiguous],
         notes=[*notes, *(note for record in records for note in record.notes)],
     )

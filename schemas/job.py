@@ -92,13 +92,13 @@ class OutputSpec(Spec):
     """Where results go."""
 
     path: str
-    """A file, or a folder (ending in /, or one that exists) of parts."""
+    """A file, or a folder of parts (ending in /, or one that exists here); any pyarrow filesystem URI."""
 
     format: Literal["jsonl", "parquet", "openai_batch"] = "jsonl"
     """Format of the results."""
 
     run_dir: str | None = None
-    """Run directory; left out: `<path>.run`."""
+    """Run directory, on this machine; left out: `<path>.run`, of a URI `<last name>.run` beside the job file."""
 
     carry: bool = True
     """Carry the input's other columns into the results."""

@@ -66,26 +66,49 @@ def fingerprint_inputs(spec: InputSpec) -> list[dict[str, str | int | None]]:
 
 
 def takes_in(spec: InputSpec, path: str) -> str | None:
-    """The one of `spec.path` that reads a local file at `path`, whether or not it is there yet; `None`: none does."""
-    place = os.path.realpath(path)
+    """The one of `spec.path` that reads a file at `path`, whether or not it is there yet; `None`: none does.
+
+    Asks no object store: there, what has a wildcard in its name is taken for a pattern.
+    """
+    store, inner = _place(path)
+    place = _resolved(store, inner)
     asked = (spec.path,) if isinstance(spec.path, str) else spec.path
-    return next((one for one in asked if "://" not in one and _takes_in(one, place)), None)
+    return next((one for one in asked if _takes_in(one, store, place)), None)
 
 
-def _takes_in(asked: str, place: str) -> bool:
-    if place == os.path.realpath(asked):
+def _takes_in(asked: str, store: str, place: str) -> bool:
+    asked_store, folder = _place(asked)
+    if asked_store != store:
+        return False
+    if place == _resolved(store, folder):
         return True
     if _format(place) is None:
         return False
-    folder, wanted = _absolute(asked), ["**"]
+    wanted = ["**"]
     # As in reading: what is there by this very name is no pattern.
-    if not WILDCARDS.isdisjoint(folder) and not os.path.exists(folder):  # noqa: PTH110
+    if not WILDCARDS.isdisjoint(folder) and (store or not os.path.exists(folder)):  # noqa: PTH110
         folder, wanted = _split(folder)
-    root = os.path.realpath(folder).rstrip("/") + "/"
+    root = _resolved(store, folder).rstrip("/") + "/"
     inside = place.removeprefix(root).split("/")
     if not place.startswith(root) or (_goes_deep(wanted) and any(part.startswith(".") for part in inside)):
         return False
     return _fits(inside, wanted)
+
+
+def _place(path: str) -> tuple[str, str]:
+    """Which store a path is on, nothing for this machine, and the path within it."""
+    if "://" not in path:
+        return "", _absolute(path)
+    parts = urlsplit(path)
+    if parts.scheme == "file":
+        return "", unquote(parts.path)
+    # Two names for one store.
+    scheme = "gs" if parts.scheme == "gcs" else parts.scheme
+    return scheme, (parts.hostname or "") + unquote(parts.path)
+
+
+def _resolved(store: str, path: str) -> str:
+    return path.rstrip("/") if store else os.path.realpath(path)
 
 
 @contextmanager

@@ -2,19 +2,16 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from shutil import copyfileobj
 
 from batch.errors import SpecError
 from batch.runs.atomic import leftovers, replacing, storage_error
 from batch.runs.directory import is_run_directory
-from batch.runs.layout import Layout
-from batch.runs.writers import suffixes
+from batch.runs.layout import Layout, is_folder, local_path
+from batch.runs.writers import Join, beside, joiner, suffixes
 from schemas.job import OutputSpec
 
-_COPY_BYTES = 1 << 20
-_Write = Callable[[Sequence[Path], Path], None]
 _PART = re.compile(r"part-\d{5,}\.(errors\.jsonl|jsonl|parquet)")
 
 
@@ -22,16 +19,19 @@ def check_writable(output: OutputSpec) -> None:
     """Find out, before anything is sent, whether the output can be written. Leaves nothing behind.
 
     Raises:
-        SpecError: it cannot: no permission, a file where a folder should be, a run directory, a remote path.
+        SpecError: it cannot: no permission, a file where a folder should be, a run directory, no such bucket.
     """
-    if "://" in output.path:
-        raise SpecError(f"output.path {output.path}: only local paths can be written; give a folder or a file")
-    path = Path(output.path)
+    path = local_path(output.path)
+    if path is None:
+        from batch.runs.remote import check_store
+
+        check_store(output)
+        return
     if output.path.endswith("/") and path.exists() and not path.is_dir():
         raise SpecError(f"output.path {output.path} asks for a folder, but is a file; leave out the last /")
     if is_run_directory(path):
         raise SpecError(f"output.path {output.path} is a run directory; choose another output.path")
-    folder = path if _is_folder(output) else path.parent
+    folder = path if is_folder(output) else path.parent
     while not folder.exists():
         folder = folder.parent
     try:
@@ -43,8 +43,26 @@ def check_writable(output: OutputSpec) -> None:
         ) from error
 
 
+def write_output(layout: Layout, shards: Sequence[int], output: OutputSpec) -> str:
+    """Write the output from the committed parts of `shards`, wherever it goes; done again, it ends the same.
+
+    Returns:
+        Where the results are: the one file, or `output.path`.
+
+    Raises:
+        StorageError: something cannot be written.
+    """
+    if local_path(output.path) is None:
+        from batch.runs.remote import upload
+
+        upload(layout, shards, output)
+        return output.path
+    written = finish(layout, shards, output)
+    return str(written[0]) if len(written) == 1 else output.path
+
+
 def finish(layout: Layout, shards: Sequence[int], output: OutputSpec) -> list[Path]:
-    """Write the output from the committed parts of `shards`; done again, it ends byte for byte the same.
+    """Write the output to this machine; done again, it ends byte for byte the same.
 
     A file output is all parts in one, streamed into a temporary file beside it and renamed. A folder gets the parts
     as `part-00000.*`, and loses parts of that name that an earlier, longer run left there. An OpenAI batch output
@@ -56,25 +74,27 @@ def finish(layout: Layout, shards: Sequence[int], output: OutputSpec) -> list[Pa
     Raises:
         StorageError: something cannot be written.
     """
-    target = Path(output.path)
-    folder = target if _is_folder(output) else target.parent
-    write = _copier(layout, shards, output)
+    target = local_path(output.path)
+    assert target is not None, "object stores have their own way"
+    in_parts = is_folder(output)
+    folder = target if in_parts else target.parent
+    join = joiner(layout, shards, output)
     written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for suffix in suffixes(output):
             parts = [layout.part(shard, suffix) for shard in shards]
-            if _is_folder(output):
+            if in_parts:
                 wanted = [(folder / part.name, [part]) for part in parts]
             else:
-                wanted = [(_beside(target, suffix, output), parts)]
+                wanted = [(target.with_name(beside(target.name, suffix, output)), parts)]
             for path, sources in wanted:
                 if suffix == suffixes(output)[0] or any(source.stat().st_size for source in sources):
-                    _place(path, sources, write)
+                    _place(path, sources, join)
                     written.append(path)
                 else:
                     path.unlink(missing_ok=True)
-        if _is_folder(output):
+        if in_parts:
             for entry in folder.iterdir():
                 if _PART.fullmatch(entry.name) and entry not in written:
                     entry.unlink()
@@ -83,35 +103,8 @@ def finish(layout: Layout, shards: Sequence[int], output: OutputSpec) -> list[Pa
     return written
 
 
-def _copier(layout: Layout, shards: Sequence[int], output: OutputSpec) -> _Write:
-    if output.format != "parquet":
-        return _concatenate
-    from batch.runs.parquet_results import Carried, join
-
-    carried = Carried(layout.part(shard, "parquet") for shard in shards)
-    return lambda sources, temp: join(sources, carried, temp)
-
-
-def _concatenate(sources: Sequence[Path], temp: Path) -> None:
-    with temp.open("wb") as whole:
-        for source in sources:
-            with source.open("rb") as part:
-                copyfileobj(part, whole, _COPY_BYTES)
-
-
-def _place(path: Path, sources: Sequence[Path], write: _Write) -> None:
+def _place(path: Path, sources: Sequence[Path], join: Join) -> None:
     for half_done in list(leftovers(path)):
         half_done.unlink(missing_ok=True)
-    with replacing(path) as temp:
-        write(sources, temp)
-
-
-def _beside(target: Path, suffix: str, output: OutputSpec) -> Path:
-    """Where results go, and what comes with them: `results.jsonl` and `results.errors.jsonl`."""
-    return (
-        target if suffix == suffixes(output)[0] else target.with_name(f"{target.name.removesuffix('.jsonl')}.{suffix}")
-    )
-
-
-def _is_folder(output: OutputSpec) -> bool:
-    return output.path.endswith("/") or Path(output.path).is_dir()
+    with replacing(path) as temp, temp.open("wb") as file:
+        join(sources, file)

@@ -106,7 +106,9 @@ def local_path(path: str) -> Path | None:
 def is_folder(output: OutputSpec) -> bool:
     """Are the results a folder of parts? On an object store only a / at the end says so."""
     place = local_path(output.path)
-    return output.path.partition("?")[0].endswith("/") or (place is not None and place.is_dir())
+    if place is None:
+        return urlsplit(output.path).path.endswith("/")
+    return output.path.endswith("/") or place.is_dir()
 
 
 def run_path(output: OutputSpec) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Context, Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
@@ -130,7 +130,7 @@ class Carried:
         return pa.record_batch(arrays, self.schema)
 
 
-def join(parts: Sequence[Path], carried: Carried, target: Path) -> None:
+def join(parts: Sequence[Path], carried: Carried, target: BinaryIO) -> None:
     """Write these parts, in order, as one file with typed columns; one row group at a time in memory."""
     with pq.ParquetWriter(target, carried.schema, compression=COMPRESSION) as file:
         for part in parts:

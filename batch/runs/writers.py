@@ -1,8 +1,9 @@
-"""Output parts: one of each file a format has, in row order, whole or not at all."""
+"""Output parts: one of each file a format has, in row order, whole or not at all; and how they are joined."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shutil import copyfileobj
 from typing import BinaryIO, assert_never
 
 from batch.runs.atomic import replacing
@@ -11,6 +12,9 @@ from batch.runs.result import Result, to_batch_line, to_json
 from schemas.job import OutputSpec
 
 WriteResult = Callable[[Result], None]
+
+Join = Callable[[Sequence[Path], BinaryIO], None]
+"""Writes parts, in order, as one file. Raises OSError."""
 
 _BUFFER_BYTES = 1 << 20
 
@@ -26,6 +30,21 @@ def suffixes(output: OutputSpec) -> tuple[str, ...]:
             return ("jsonl", "errors.jsonl")
         case _:
             assert_never(output.format)
+
+
+def beside(name: str, suffix: str, output: OutputSpec) -> str:
+    """What the output's file with this ending is called: `results.jsonl`, and with it `results.errors.jsonl`."""
+    return name if suffix == suffixes(output)[0] else f"{name.removesuffix('.jsonl')}.{suffix}"
+
+
+def joiner(layout: Layout, shards: Sequence[int], output: OutputSpec) -> Join:
+    """How parts of a whole run become files of the output. Looks at all `shards`, once."""
+    if output.format != "parquet":
+        return _concatenate
+    from batch.runs.parquet_results import Carried, join
+
+    carried = Carried(layout.part(shard, "parquet") for shard in shards)
+    return lambda parts, target: join(parts, carried, target)
 
 
 @contextmanager
@@ -56,6 +75,12 @@ def _writing(output: OutputSpec, temps: Sequence[Path]) -> Iterator[WriteResult]
                 yield part.write
         case _:
             assert_never(output.format)
+
+
+def _concatenate(parts: Sequence[Path], target: BinaryIO) -> None:
+    for path in parts:
+        with path.open("rb") as part:
+            copyfileobj(part, target, _BUFFER_BYTES)
 
 
 def _jsonl(file: BinaryIO) -> WriteResult:

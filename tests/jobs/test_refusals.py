@@ -112,8 +112,12 @@ def run_dir_is_a_file(job: Job, folder: Path) -> None:
     job["output"]["run_dir"] = "run"
 
 
-def output_is_remote(job: Job, folder: Path) -> None:
-    job["output"]["path"] = "s3://bucket/results.jsonl"
+def output_holds_a_key(job: Job, folder: Path) -> None:
+    job["output"]["path"] = "s3://key:hunter2@bucket/results.jsonl"
+
+
+def output_is_nowhere(job: Job, folder: Path) -> None:
+    job["output"]["path"] = "ftp://host/results.jsonl"
 
 
 def rows_are_refused(job: Job, folder: Path) -> None:
@@ -177,7 +181,8 @@ SPOILT: dict[Callable[[Job, Path], None], tuple[str, ...]] = {
         r"thesis: the folder holds other things \(chapter\.tex\) and no run; choose another ",
     ),
     run_dir_is_a_file: (r"run: a file is in the way; choose another output\.run_dir$",),
-    output_is_remote: (r"^output\.path s3://bucket/results\.jsonl: only local paths can be written",),
+    output_holds_a_key: (r"^output\.path: holds a password or a key, which a run directory must not; use the env",),
+    output_is_nowhere: (r"^output\.path ftp://host/results\.jsonl cannot be written: Unrecognized filesystem type",),
     rows_are_refused: (r"prompts\.jsonl:2: .*; input\.on_invalid is `fail`, so nothing was sent$",),
     ids_are_refused: (r"prompts\.jsonl.*: .*id.*; input\.on_invalid is `fail`, so nothing was sent$",),
     template_names_no_column: (r"'question'",),

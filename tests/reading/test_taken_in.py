@@ -62,9 +62,33 @@ def test_exactly_what_is_read_is_taken_in(asked: str, tmp_path: Path) -> None:
 
 
 def test_links_lead_to_what_they_lead_to(tmp_path: Path) -> None:
-    """Another spelling of a folder is the same folder; remote inputs take in no local file."""
+    """Another spelling of a folder is the same folder."""
     (tmp_path / "data").mkdir()
     (tmp_path / "link").symlink_to("data")
     spec = InputSpec(path=("s3://bucket/data", str(tmp_path / "link")))
     assert takes_in(spec, str(tmp_path / "data" / "out.jsonl")) == str(tmp_path / "link")
     assert takes_in(spec, str(tmp_path / "other" / "out.jsonl")) is None
+    assert takes_in(spec, f"file://{tmp_path}/data/out.jsonl") == str(tmp_path / "link")
+
+
+@pytest.mark.parametrize(
+    ("asked", "place", "taken"),
+    [
+        ("s3://bucket/data/", "s3://bucket/data/out/part-00000.jsonl", True),
+        ("s3://bucket/data", "s3://bucket/data.jsonl", False),
+        ("s3://bucket/data/*.jsonl", "s3://bucket/data/results.jsonl", True),
+        ("s3://bucket/data/*.jsonl", "s3://bucket/data/out/results.jsonl", False),
+        ("s3://bucket/**/*.jsonl", "s3://bucket/data/out/results.jsonl", True),
+        ("s3://bucket/data/*.jsonl", "s3://bucket/data/results.parquet", False),
+        ("s3://bucket/a%20b.jsonl?region=eu-west-1", "s3://bucket/a%20b.jsonl", True),
+        ("s3://bucket/data/", "s3://other/data/results.jsonl", False),
+        ("s3://bucket/data/", "gs://bucket/data/results.jsonl", False),
+        ("gs://bucket/data/", "gcs://bucket/data/results.jsonl", True),
+        ("s3://bucket/data/", "/bucket/data/results.jsonl", False),
+        ("/bucket/data", "s3://bucket/data/results.jsonl", False),
+        ("file:///bucket/data", "/bucket/data/results.jsonl", True),
+    ],
+)
+def test_stores_are_apart_and_their_folders_nested(asked: str, place: str, taken: bool) -> None:
+    """A file on a store is taken in by its name, its folder or a pattern there; the store is not asked."""
+    assert takes_in(InputSpec(path=asked), place) == (asked if taken else None)

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch.runs.layout import Layout, file_name, run_path
+from batch.runs.layout import Layout, file_name, is_folder, run_path
 from schemas.job import OutputSpec
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)
@@ -41,3 +41,32 @@ def test_the_run_directory_is_beside_the_output() -> None:
     assert run_path(OutputSpec(path="out/results.jsonl")) == Path("out/results.jsonl.run")
     assert run_path(OutputSpec(path="out/parts/")) == Path("out/parts.run")
     assert run_path(OutputSpec(path="out/parts/", run_dir="elsewhere")) == Path("elsewhere")
+    assert run_path(OutputSpec(path="file:///out/the%20parts/")) == Path("/out/the parts.run")
+
+
+def test_of_an_object_store_the_last_name_counts() -> None:
+    """The run directory is local and relative, and never outside its folder."""
+    for path, name in {
+        "s3://bucket/out/results.jsonl": "results.jsonl.run",
+        "gs://bucket/out/parts/": "parts.run",
+        "s3://bucket/a%2Fb.jsonl?region=eu-west-1": "b.jsonl.run",
+        "s3://bucket/": "bucket.run",
+        "s3://bucket/..": "...run",
+    }.items():
+        assert run_path(OutputSpec(path=path)) == Path(name)
+
+
+def test_what_is_a_folder_of_parts(tmp_path: Path) -> None:
+    """A / at the end says so everywhere; on this machine a folder that is there is one too."""
+    for path, folder in {
+        f"{tmp_path}": True,
+        f"{tmp_path}/new": False,
+        f"{tmp_path}/new/": True,
+        f"{tmp_path}/what?/": True,
+        f"file://{tmp_path}": True,
+        "s3://bucket/new": False,
+        "s3://bucket/new/": True,
+        "s3://bucket/new/?region=eu-west-1": True,
+        "s3://bucket/new?prefix=a/": False,
+    }.items():
+        assert is_folder(OutputSpec(path=path)) == folder, path

@@ -211,7 +211,7 @@ def test_a_writable_output_is_left_untouched(tmp_path: Path) -> None:
 
 
 def test_an_output_that_cannot_be_written_is_found_before_sending(tmp_path: Path) -> None:
-    """A file used as a folder, a run directory, a read-only system and a remote path are refused in one line."""
+    """A file used as a folder, a run directory, a read-only system and an unknown one are refused in one line."""
     (tmp_path / "file").touch()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").touch()
@@ -220,7 +220,7 @@ def test_an_output_that_cannot_be_written_is_found_before_sending(tmp_path: Path
         f"{tmp_path}/file/": "asks for a folder",
         f"{tmp_path}/run": "is a run directory",
         "/proc/results.jsonl": "cannot be written",
-        "s3://bucket/results.jsonl": "only local paths",
+        "ftp://host/results.jsonl": "Unrecognized filesystem type",
     }.items():
         with pytest.raises(SpecError, match=message) as caught:
             check_writable(OutputSpec(path=path))

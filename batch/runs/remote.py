@@ -1,0 +1,299 @@
+"""Outputs on object stores, which know no rename: a file is there, whole, once it is closed, and never before."""
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from io import RawIOBase
+from pathlib import Path
+from shutil import copyfileobj
+from threading import Event
+from typing import Any, BinaryIO, cast
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from batch.errors import BatchRouterError, SpecError, StorageError
+from batch.runs.directory import read_manifest
+from batch.runs.layout import Layout, is_folder
+from batch.runs.writers import Join, beside, joiner, suffixes
+from schemas.base import Spec
+from schemas.job import OutputSpec
+
+MANIFEST = "_manifest.json"
+
+# Hidden from readers of folders. Always the same name, so that no more than one is ever left behind.
+_PROBE = ".batchrouter-probe"
+
+# Elsewhere a file is seen while it grows, so it is written under another name first.
+_WHOLE_ONCE_CLOSED = frozenset({"s3", "gs", "gcs"})
+
+_SECRET = re.compile(r"key|secret|token|sig|password", re.IGNORECASE)
+_OURS = re.compile(r"\.?part-\d{5,}-[0-9a-f]{16}\.(errors\.jsonl|jsonl|parquet)(\.tmp)?")
+
+_COPY_BYTES = 1 << 20
+
+# Arrow sends in the background and would take a whole file into memory where the network is slower than the disk.
+_UNSENT_BYTES = 16 << 20
+
+# Parts on their way at once: enough to hide three round trips for each small one.
+_AT_ONCE = 4
+
+# A pyarrow stream that is closed or forgotten becomes a file with what was written so far, and there is no way to
+# break it off. So a broken one is kept: the store never shows it, and drops it like that of a killed process.
+_BROKEN: list[Any] = []
+
+
+class RemotePart(Spec):
+    """One file of an output that is a folder."""
+
+    name: str
+    """Its file name, which holds the beginning of its hash: other content has another name."""
+    rows: int
+    """Results in it."""
+    bytes: int
+    """Its size."""
+    sha256: str
+    """Of its bytes, in hex digits."""
+
+
+class RemoteManifest(Spec):
+    """`_manifest.json` in an output that is a folder: whoever sees it finds every part of it there, whole."""
+
+    job: str
+    """The job's name."""
+    fingerprint: str
+    """Of what affects answers, as in the report."""
+    format: str
+    """Of the parts."""
+    rows: int
+    """Results in all parts."""
+    bytes: int
+    """Size of all parts."""
+    parts: tuple[RemotePart, ...]
+    """In the order of the input."""
+    errors: tuple[RemotePart, ...] = ()
+    """Failures in the same order, where the format keeps them apart."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder on a pyarrow filesystem. Every method raises what pyarrow raises."""
+
+    filesystem: Any
+    folder: str
+    renames: bool
+    """Does a file appear by being renamed? Else by being closed."""
+    stop: Event = field(default_factory=Event)
+    """Once set, whatever is being written is broken off."""
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """Yield a file to write to; `name` is there, whole, when the block ends without error.
+
+        When the block raises, or is killed, an older `name` stays as it was.
+        """
+        path = f"{self.folder}/{name}"
+        temp = f"{self.folder}/.{name}.tmp" if self.renames else path
+        stream = self.filesystem.open_output_stream(temp, compression=None)
+        try:
+            yield cast(BinaryIO, _Paced(stream, self.stop))
+        except BaseException:
+            _BROKEN.append(stream)
+            raise
+        stream.close()
+        if self.renames:
+            self.filesystem.move(temp, path)
+
+    def sizes(self) -> dict[str, int]:
+        """Size of each file in the folder; none where there is no folder."""
+        selector = pa.fs.FileSelector(self.folder, allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        return {info.base_name: info.size for info in found if info.type == pa.fs.FileType.File}
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_file(f"{self.folder}/{name}")
+
+
+def open_store(path: str) -> tuple[Store, str]:
+    """The folder that a URI names or is in, and the name of the file, which is empty for a folder.
+
+    Raises:
+        SpecError: it holds a secret, which would be stored with the run; or it names nothing to write to.
+    """
+    parts = urlsplit(path)
+    if parts.password is not None or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query)):
+        raise SpecError("output.path: holds a password or a key, which a run directory must not; use the environment")
+    filesystem, inner = pa.fs.FileSystem.from_uri(path)
+    renames = parts.scheme not in _WHOLE_ONCE_CLOSED
+    if parts.path.endswith("/"):
+        return Store(filesystem, inner.rstrip("/"), renames), ""
+    folder, _, name = inner.rpartition("/")
+    if not folder:
+        raise SpecError(f"output.path {path} names no file; end it with / for a folder of parts")
+    return Store(filesystem, folder, renames), name
+
+
+def check_store(output: OutputSpec) -> None:
+    """Find out whether the output can be written, by all that writing it takes: a small file comes and goes.
+
+    Raises:
+        SpecError: it cannot be, and why.
+    """
+    with _explained(output.path, SpecError, "see that it exists and may be written and listed"):
+        store, name = open_store(output.path)
+        if name and store.filesystem.get_file_info(f"{store.folder}/{name}").type == pa.fs.FileType.Directory:
+            raise SpecError(f"output.path {output.path} is a folder; end it with / for a folder of parts")
+        with store.writing(_PROBE) as probe:
+            probe.write(b"Written by batchrouter to see whether it may. It can be deleted.\n")
+        store.sizes()
+        store.remove(_PROBE)
+
+
+def upload(layout: Layout, shards: Sequence[int], output: OutputSpec) -> None:
+    """Write the output from the committed parts of `shards`; broken off and done again, it ends byte for byte the same.
+
+    A single file is streamed, and visible once it is whole. A folder gets parts named by their content, then the
+    manifest, and then loses parts that the manifest does not name: what an earlier run or a killed one left.
+
+    Raises:
+        StorageError: something cannot be read or written. Answers are safe in the run directory.
+    """
+    with _explained(output.path, StorageError, "see to it, then the same command goes on"):
+        store, name = open_store(output.path)
+        # In a thread, which Ctrl-C does not reach: it would lose a stream that was just opened, and so close it.
+        with ThreadPoolExecutor(1) as thread:
+            try:
+                if is_folder(output):
+                    thread.submit(_upload_parts, store, layout, shards, output).result()
+                else:
+                    thread.submit(_upload_whole, store, name, layout, shards, output).result()
+            finally:
+                store.stop.set()
+
+
+def _upload_whole(store: Store, name: str, layout: Layout, shards: Sequence[int], output: OutputSpec) -> None:
+    join = joiner(layout, shards, output)
+    # Results last: whoever sees them finds their failures too.
+    for suffix in reversed(suffixes(output)):
+        parts = [layout.part(shard, suffix) for shard in shards]
+        target = beside(name, suffix, output)
+        if target == name or any(part.stat().st_size for part in parts):
+            with store.writing(target) as file:
+                join(parts, file)
+        else:
+            store.remove(target)
+
+
+def _upload_parts(store: Store, layout: Layout, shards: Sequence[int], output: OutputSpec) -> None:
+    join = joiner(layout, shards, output)
+    there = store.sizes()
+
+    def put(part: tuple[int, str]) -> RemotePart | None:
+        shard, suffix = part
+        return _upload_part(store, there, layout, shard, suffix, join)
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        groups = [
+            tuple(part for part in threads.map(put, [(shard, suffix) for shard in shards]) if part is not None)
+            for suffix in suffixes(output)
+        ]
+    parts, errors = groups[0], groups[1] if len(groups) > 1 else ()
+    run = read_manifest(layout)
+    manifest = RemoteManifest(
+        job=run.job,
+        fingerprint=run.fingerprint,
+        format=output.format,
+        rows=sum(part.rows for part in parts),
+        bytes=sum(part.bytes for part in parts),
+        parts=parts,
+        errors=errors,
+    )
+    with store.writing(MANIFEST) as file:
+        file.write(manifest.model_dump_json(indent=2).encode())
+    named = {part.name for part in (*parts, *errors)}
+    for name in store.sizes():
+        if _OURS.fullmatch(name) and name not in named:
+            store.remove(name)
+
+
+def _upload_part(
+    store: Store, there: dict[str, int], layout: Layout, shard: int, suffix: str, join: Join
+) -> RemotePart | None:
+    """Have one part there; what an earlier sitting uploaded is not sent again. `None`: nothing failed in this shard."""
+    source = layout.part(shard, suffix)
+    if suffix == "errors.jsonl" and not source.stat().st_size:
+        return None
+    with _as_uploaded(source, join) as file:
+        part = _described(file, shard, suffix)
+        if there.get(part.name) != part.bytes:
+            file.seek(0)
+            with store.writing(part.name) as target:
+                copyfileobj(file, target, _COPY_BYTES)
+    return part
+
+
+@contextmanager
+def _as_uploaded(source: Path, join: Join) -> Iterator[BinaryIO]:
+    """A part as the output has it; Parquet gets its typed columns on the way."""
+    if source.suffix != ".parquet":
+        with source.open("rb") as file:
+            yield file
+        return
+    # A temporary file without a name: its hash must be known before the first byte is sent.
+    with tempfile.TemporaryFile(dir=source.parent) as typed:
+        join([source], cast(BinaryIO, typed))
+        yield cast(BinaryIO, typed)
+
+
+def _described(file: BinaryIO, shard: int, suffix: str) -> RemotePart:
+    file.seek(0)
+    digest, size, lines = sha256(), 0, 0
+    while chunk := file.read(_COPY_BYTES):
+        digest.update(chunk)
+        size += len(chunk)
+        lines += chunk.count(b"\n")
+    rows = pq.ParquetFile(file).metadata.num_rows if suffix == "parquet" else lines
+    name = f"part-{shard:05}-{digest.hexdigest()[:16]}.{suffix}"
+    return RemotePart(name=name, rows=rows, bytes=size, sha256=digest.hexdigest())
+
+
+class _Paced(RawIOBase):
+    """A pyarrow stream that waits for what it sends in the background, so that memory stays small. Closes nothing."""
+
+    def __init__(self, stream: Any, stop: Event) -> None:
+        self._stream = stream
+        self._stop = stop
+        self._unsent = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if self._stop.is_set():
+            raise InterruptedError("broken off")
+        self._stream.write(data)
+        size = memoryview(data).nbytes
+        self._unsent += size
+        if self._unsent >= _UNSENT_BYTES:
+            self._stream.flush()
+            self._unsent = 0
+        return size
+
+
+@contextmanager
+def _explained(path: str, kind: type[BatchRouterError], cure: str) -> Iterator[None]:
+    """Turn what pyarrow and the system raise into one line."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        # The first line is the store's own words; some filesystems add every place in which they looked.
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise kind(f"output.path {path} cannot be written: {said}; {cure}") from error
