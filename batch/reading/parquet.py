@@ -1,7 +1,7 @@
 """Rows of Parquet files, as JSON-friendly values."""
 
 from base64 import b64encode
-from collections.abc import Iterator, KeysView
+from collections.abc import Iterator, KeysView, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite
@@ -16,6 +16,10 @@ from batch.reading.shard import Shard
 from batch.reading.sources import open_file, reading
 
 BATCH_ROWS = 4096
+# Of long rows a batch has fewer: a row group may hold gigabytes, and the shard only a few rows of it.
+BATCH_BYTES = 16 << 20
+# A column is read in pieces of this size; without one, a whole row group's at once.
+BUFFER_BYTES = 8 << 20
 
 
 def parquet_columns(shard: Shard) -> KeysView[str]:
@@ -40,7 +44,7 @@ def parquet_records(shard: Shard) -> Iterator[tuple[int, dict[str, Any] | Invali
 def _batches(shard: Shard) -> Iterator[Any]:
     """Record batches that hold exactly the shard's rows."""
     with reading(shard.name), open_file(shard.location) as file:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
         groups: list[int] = []
         first = skip = 0
         for group in range(parquet.metadata.num_row_groups):
@@ -51,7 +55,7 @@ def _batches(shard: Shard) -> Iterator[Any]:
             first += size
         left = shard.stop - shard.start
         # One core per shard: other shards have the other cores.
-        for batch in parquet.iter_batches(BATCH_ROWS, row_groups=groups, use_threads=False):
+        for batch in parquet.iter_batches(_batch_rows(parquet, groups), row_groups=groups, use_threads=False):
             kept = batch.slice(min(skip, batch.num_rows), left)
             skip -= min(skip, batch.num_rows)
             left -= kept.num_rows
@@ -59,6 +63,12 @@ def _batches(shard: Shard) -> Iterator[Any]:
                 yield kept
             if not left:
                 return
+
+
+def _batch_rows(parquet: Any, groups: Sequence[int]) -> int:
+    sizes = [(group.total_byte_size, group.num_rows) for group in map(parquet.metadata.row_group, groups)]
+    longest = max((size // max(rows, 1) for size, rows in sizes), default=0)
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // max(longest, 1)))
 
 
 def _rows(batch: Any) -> Iterator[tuple[Any, ...] | InvalidRow]:

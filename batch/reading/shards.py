@@ -23,8 +23,8 @@ MAX_SHARD_BYTES = 16 << 20
 # Below this, here and now is sooner than a worker process starts.
 WORTH_SPREADING_BYTES = 64 << 20
 MAX_PARQUET_ROWS = 20_000
-# Long rows: 20,000 prompts of 100 kB would fill a worker's memory.
-MAX_PARQUET_BYTES = 64 << 20
+# Long rows: 20,000 prompts of 100 kB would fill the memory of a worker, which holds some ten times a shard's bytes.
+MAX_PARQUET_BYTES = 24 << 20
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

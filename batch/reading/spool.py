@@ -6,7 +6,6 @@ A spooled JSONL file is the original, decompressed. A spooled CSV file has one J
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,10 +13,11 @@ from pathlib import Path
 
 import orjson
 
-from batch.errors import InputError, StorageError
+from batch.errors import InputError
 from batch.reading.invalid import InvalidKind
 from batch.reading.ranges import CHUNK_BYTES, LineTally
 from batch.reading.sources import Source, open_stream, reading
+from batch.runs.atomic import replacing
 
 # A quote that is never closed would otherwise take the rest of the file into one field.
 MAX_FIELD_CHARACTERS = 64 << 20
@@ -45,21 +45,14 @@ def spool_file(task: Spooling) -> Path:
     """
     source = task.source
     identity = f"{source.location}\0{source.size}\0{source.mtime_ns}\0{task.limit}".encode()
-    target = task.spool / f"{blake2b(identity, digest_size=8).hexdigest()}-{Path(source.location).name}.jsonl"
+    # The hash alone: a file's name may be as long as names may be, with nothing left for an ending.
+    target = task.spool / f"{blake2b(identity, digest_size=16).hexdigest()}.jsonl"
     if target.exists():
         return target
     stream = _csv_lines if source.format == "csv" else _decompressed
-    partial = target.with_suffix(".partial")
     pieces = stream(source, task.limit)
-    try:
-        task.spool.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    except OSError as error:
-        raise StorageError(f"{task.spool}: cannot be written: {error.strerror}; free space or move it") from error
+    with replacing(target) as temp, temp.open("wb") as file:
+        file.writelines(pieces)
     return target
 
 

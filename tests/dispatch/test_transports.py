@@ -1,6 +1,7 @@
 """What the transports make of servers, good and bad: a Completion or a DispatchError, and nothing else."""
 
 import asyncio
+import gzip
 import inspect
 import socket
 from dataclasses import replace
@@ -224,6 +225,60 @@ def test_a_200_that_is_no_answer_is_a_bad_answer(body: bytes) -> None:
     error = fault(says(http(200, body)))
     assert isinstance(error, BadAnswer)
     assert (error.status, error.retryable, error.blame) == (200, True, "endpoint")
+
+
+def streams_for_ever(closed: asyncio.Event) -> Handler:
+    """A body of chunks without an end, and what tells that the client has gone."""
+
+    async def handler(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+                await writer.drain()
+        finally:
+            closed.set()
+
+    return handler
+
+
+def test_an_answer_without_end_is_given_up() -> None:
+    """Once it is longer than any answer it is a bad one, and the server may stop."""
+
+    async def main() -> None:
+        closed = asyncio.Event()
+        async with raw_server(streams_for_ever(closed)) as server:
+            with pytest.raises(BadAnswer, match="longer than 64 MiB"):
+                await send(server.url)
+            async with asyncio.timeout(5):
+                await closed.wait()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("spare", "fits"), [(0, True), (-1, False)])
+def test_the_longest_answer_is_taken(monkeypatch: pytest.MonkeyPatch, spare: int, fits: bool) -> None:
+    """To the byte; decompressed, so that a little of gzip cannot become a lot of memory."""
+    monkeypatch.setattr("batch.dispatch.transports.openai.MOST_ANSWER_BYTES", len(GOOD) + spare)
+    for answer in (http(200, GOOD), http(200, gzip.compress(GOOD), "content-encoding: gzip")):
+        if fits:
+            assert ask(says(answer))[0].raw == GOOD
+        else:
+            assert isinstance(fault(says(answer)), BadAnswer)
+
+
+def test_an_answer_nested_deeper_than_can_be_written_is_kept() -> None:
+    """orjson reads deeper nesting than it writes: such an answer loses its line breaks and nothing else."""
+    deep = GOOD[:-1] + b',"x":' + b"[\n" * 300 + b"]" * 300 + b"}"
+    raw = ask(says(http(200, deep)))[0].raw
+    assert raw == deep.replace(b"\n", b" ")
+
+
+@pytest.mark.parametrize("count", [b"-1", b"1.5", b"true", b"1000000001", b"18446744073709551615", b"null"])
+def test_a_count_of_tokens_that_cannot_be_is_unknown(count: bytes) -> None:
+    """It would not fit into a column of the results, and a sum of it would mean nothing."""
+    completion, _ = ask(says(http(200, GOOD.replace(b'"completion_tokens":1', b'"completion_tokens":' + count))))
+    assert (completion.prompt_tokens, completion.completion_tokens) == (3, None)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -474,3 +529,32 @@ def test_through_litellm_a_server_says_what_it_said(monkeypatch: pytest.MonkeyPa
     assert refused(429, spent, "openai/m").code == "project_spend_limit_exceeded"
     assert type(refused(403, filtered, "openai/m")) is BadRequest
     assert type(refused(529, overloaded, "anthropic/claude-3-haiku-20240307")) is RateLimited
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
+@pytest.mark.parametrize("model", ["openai/m", "anthropic/claude-3-haiku-20240307"])
+def test_through_litellm_no_answer_is_without_end(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too long, it is a bad answer; a byte now and then, and the time runs out."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+    async def drips(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"1\r\n \r\n")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async def through(handler: Handler, timeout_seconds: float) -> None:
+        async with raw_server(handler) as server:
+            spec = EndpointSpec(url=server.url, model=model, transport="litellm", api_key_env="K")
+            sender = build_transport(spec, timeout_seconds=timeout_seconds, keys=lambda name: KEY, wall=lambda: NOW)
+            try:
+                await sender.send(request(), spec)
+            finally:
+                await sender.aclose()
+
+    with pytest.raises(BadAnswer, match="longer than 64 MiB"):
+        asyncio.run(through(streams_for_ever(asyncio.Event()), 20))
+    with pytest.raises(TimedOut):
+        asyncio.run(through(drips, 0.5))

@@ -45,6 +45,16 @@ def test_row_groups_are_bounded_in_bytes(tmp_path: Path) -> None:
     assert read_part(path).num_rows == 0
 
 
+def test_long_rows_come_a_row_group_at_a_time(tmp_path: Path) -> None:
+    """A batch never reaches over row groups, however many rows are asked for: 100 MB come 8 MB at a time."""
+    path = tmp_path / "00000.parquet"
+    write_part(path, table(100, 1_000_000))
+    for batches in (iter_part(path), iter_routed(path, 512), iter_part(path, columns=["body"])):
+        sizes = [batch.num_rows for batch in batches]
+        assert max(sizes) <= 8
+        assert sum(sizes) == 100
+
+
 def test_a_damaged_part_is_a_storage_error(tmp_path: Path) -> None:
     """A part that is cut, absent or overwritten within is refused in one line that names it."""
     path = tmp_path / "00000.parquet"

@@ -13,6 +13,9 @@ from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refu
 from schemas.endpoints import Provider
 from schemas.openai_batch import EMBEDDINGS_URL
 
+# Far above any answer, and few enough for all that may be in flight: what is longer is no answer, or never ends.
+MOST_ANSWER_BYTES = 64 << 20
+
 # What providers call what ails them, in `error.code` or near it. Such a word says more than the status it comes with,
 # which differs by provider: budgets end with 400, 402, 403 or 429, and overload comes as 429, 503 or 529.
 
@@ -95,6 +98,9 @@ _THROTTLED = frozenset({429, 529})
 # Not this row's fault, and not for long.
 _PASSING = frozenset({408, 409, 425})
 
+# No server means more; what is above would not fit the results' columns.
+_MOST_TOKENS = 10**9
+
 # Codes are short words. Anything else in an error body may repeat a prompt or a key and is not shown.
 _CODE = re.compile(r"[\w.\-/:\[\]]{1,80}\Z")
 
@@ -159,11 +165,17 @@ def retry_after(header: Header, wall: WallClock) -> float | None:
 
 def one_line(raw: bytes, parsed: Any) -> bytes:
     """The JSON as it came where it has no line break, so that it can be spliced into a journal line."""
-    return orjson.dumps(parsed) if b"\n" in raw or b"\r" in raw else raw
+    if b"\n" not in raw and b"\r" not in raw:
+        return raw
+    try:
+        return orjson.dumps(parsed)
+    except orjson.JSONEncodeError:
+        # orjson reads deeper nesting than it writes. Line breaks are only between tokens.
+        return raw.replace(b"\n", b" ").replace(b"\r", b" ")
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
 
 
 def _loads(raw: bytes) -> Any:

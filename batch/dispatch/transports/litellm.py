@@ -3,7 +3,9 @@
 Use `openai` for whatever speaks OpenAI's protocol; this one is for what does not.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import httpx
@@ -13,7 +15,7 @@ from batch.clock import WallClock
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.allowances import told
-from batch.dispatch.transports.answers import completion, refusal
+from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, refusal
 from batch.errors import BadAnswer, ConnectionLost, DispatchError, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL
@@ -28,14 +30,16 @@ class LiteLLMTransport:
         litellm.suppress_debug_info = True
         litellm.telemetry = False
         litellm.drop_params = False
-        # LiteLLM's own clients follow redirects, which carries prompts and custom headers to strangers.
-        self._session = httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=timeout_seconds)
+        _bind_clients()
+        self._session = httpx.AsyncClient(trust_env=False, timeout=timeout_seconds)
+        _bind(self._session)
         litellm.aclient_session = self._session
         self._calls: Mapping[str, Callable[..., Awaitable[Any]]] = {
             CHAT_URL: litellm.acompletion,
             COMPLETIONS_URL: litellm.atext_completion,
             EMBEDDINGS_URL: litellm.aembedding,
         }
+        self._timeout_seconds = timeout_seconds
         self._wall = wall
         self._provider = endpoint.provider
         self._options: dict[str, Any] = {
@@ -56,7 +60,9 @@ class LiteLLMTransport:
 
     async def send(self, request: Request, endpoint: EndpointSpec) -> Completion:
         try:
-            answer = await self._calls[request.url](**orjson.loads(request.body), **self._options)
+            # LiteLLM's own timeout is for each read, and a server may send a byte now and then for ever.
+            async with asyncio.timeout(self._timeout_seconds):
+                answer = await self._calls[request.url](**orjson.loads(request.body), **self._options)
         except Exception as error:
             # LiteLLM raises its own tree, OpenAI's, httpx's and bare ValueErrors, by provider: all of them end here.
             raise self._translated(error) from error
@@ -69,14 +75,17 @@ class LiteLLMTransport:
     def _translated(self, error: Exception) -> DispatchError:
         import litellm
 
+        for cause in _causes(error):
+            if isinstance(cause, BadAnswer):
+                return cause
         if isinstance(error, litellm.exceptions.Timeout | TimeoutError | httpx.TimeoutException):
             return TimedOut("no whole answer in time; it may have been billed")
-        if isinstance(error, litellm.exceptions.APIConnectionError | httpx.TransportError):
-            # LiteLLM files unexpected faults of its own here too, so it is not known whether anything was sent.
-            return ConnectionLost(f"no answer: {type(error).__name__}")
         response = _response(error)
         if response is not None:
             return refusal(response.status_code, response.content, response.headers.get, self._provider, self._wall)
+        if isinstance(error, litellm.exceptions.APIConnectionError | httpx.TransportError):
+            # LiteLLM files unexpected faults of its own here too, so it is not known whether anything was sent.
+            return ConnectionLost(f"no answer: {type(error).__name__}")
         status = getattr(error, "status_code", None)
         if not isinstance(status, int):
             return BadAnswer(f"LiteLLM could not read the answer: {type(error).__name__}")
@@ -84,6 +93,60 @@ class LiteLLMTransport:
         body = orjson.dumps({"error": {k: v for k, v in codes.items() if isinstance(v, str)}})
         headers = getattr(error, "litellm_response_headers", None) or {}
         return refusal(status, body, headers.get, self._provider, self._wall)
+
+
+class _Bounded(httpx.AsyncByteStream):
+    """A body that ends in BadAnswer once it is too long."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in self._stream:
+            size += len(chunk)
+            if size > MOST_ANSWER_BYTES:
+                raise BadAnswer(f"the answer is longer than {MOST_ANSWER_BYTES >> 20} MiB", status=200)
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _bound(response: httpx.Response) -> None:
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    response.stream = _Bounded(response.stream)
+
+
+def _bind(client: httpx.AsyncClient) -> None:
+    """Have it follow no redirects, which carry prompts and keys to strangers, and read no answer without end."""
+    client.follow_redirects = False
+    client.event_hooks = {**client.event_hooks, "response": [_bound, *client.event_hooks["response"]]}
+
+
+@cache
+def _bind_clients() -> None:
+    """Bind those that LiteLLM makes for all but OpenAI's protocol: they follow redirects, and no option stops them."""
+    import litellm
+    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+    create: Callable[..., httpx.AsyncClient] = AsyncHTTPHandler.create_client
+
+    def create_bound(*arguments: Any, **options: Any) -> httpx.AsyncClient:
+        client = create(*arguments, **options)
+        _bind(client)
+        return client
+
+    AsyncHTTPHandler.create_client = create_bound
+    _bind(litellm.module_level_aclient.client)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it followed from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _headers(answer: Any) -> dict[str, str]:
@@ -99,10 +162,8 @@ def _response(error: BaseException) -> httpx.Response | None:
     It is the first of what the error followed from; those on the way carry empty stand-ins.
     """
     found = None
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         response = getattr(cause, "response", None)
         if isinstance(response, httpx.Response) and response.status_code >= 300 and response.headers:
             found = response
-        cause = cause.__cause__ or cause.__context__
     return found if found is not None and found.is_stream_consumed else None

@@ -11,8 +11,8 @@ from batch.clock import WallClock
 from batch.dispatch.request import Allowance, Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.allowances import Header, told
-from batch.dispatch.transports.answers import completion, refusal
-from batch.errors import BadRequest, ConnectionLost, DispatchError, NotConnected, SpecError, TimedOut
+from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, refusal
+from batch.errors import BadAnswer, BadRequest, ConnectionLost, DispatchError, NotConnected, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
 
 # Connecting ends well before the attempt does: pyreqwest gives a timeout the same class whether or not anything was
@@ -43,9 +43,9 @@ class OpenAITransport:
             # `url` in the job file ends in /v1, and so do the rows' paths begin.
             url = self._urls[request.url] = self._base + request.url.removeprefix("/v1")
         try:
-            attempt = self._client.post(url).body_bytes(self._prefix + request.body[1:]).build()
-            response = await attempt.send()
-            raw = bytes(await response.bytes())
+            attempt = self._client.post(url).body_bytes(self._prefix + request.body[1:]).build_streamed()
+            async with attempt as response:
+                raw = await _whole(response)
         except PyreqwestError as error:
             raise self._translated(error) from error
         if 200 <= response.status < 300:
@@ -95,6 +95,19 @@ def _client(endpoint: EndpointSpec, timeout_seconds: float, keys: Keys) -> Clien
         .pool_idle_timeout(timedelta(seconds=_IDLE_SECONDS))
         .build()
     )
+
+
+async def _whole(response: Response) -> bytes:
+    """The body, decompressed. Raises BadAnswer once it is too long; the connection is closed then."""
+    reader = response.body_reader
+    chunks = []
+    size = 0
+    while (chunk := await reader.read_chunk()) is not None:
+        size += len(chunk)
+        if size > MOST_ANSWER_BYTES:
+            raise BadAnswer(f"the answer is longer than {MOST_ANSWER_BYTES >> 20} MiB", status=response.status)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def _causes(error: PyreqwestError) -> list[str]:
