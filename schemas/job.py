@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from schemas.base import Spec
 from schemas.endpoints import ModelSpec
@@ -86,6 +86,12 @@ class DispatchSpec(Spec):
 
     dedup: Literal["auto", "on", "off"] = "auto"
     """Equal requests are sent once: `auto` only at temperature 0."""
+
+    @field_validator("dedup", mode="before")
+    @classmethod
+    def _words_of_yaml(cls, dedup: Any) -> Any:
+        """YAML 1.1 takes a bare `on` or `off` for a truth value."""
+        return {True: "on", False: "off"}[dedup] if isinstance(dedup, bool) else dedup
 
 
 class OutputSpec(Spec):

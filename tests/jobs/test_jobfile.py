@@ -172,3 +172,10 @@ def test_a_wrong_setting_is_one_line(setting: str, said: str, tmp_path: Path) ->
     """It names the setting or the key that it spoilt."""
     (line,) = faults(written(tmp_path), [setting])
     assert re.search(said, line), line
+
+
+@pytest.mark.parametrize("word", ["on", "off", "auto"])
+def test_dedup_takes_words_that_yaml_has_a_meaning_for(tmp_path: Path, word: str) -> None:
+    """A bare `on` or `off`, which YAML reads as a truth value, means what it says."""
+    text = JOB.replace("  balancer: least_connections\n", f"  dedup: {word}\n")
+    assert load_job(written(tmp_path, text)).dispatch.dedup == word
