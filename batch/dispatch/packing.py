@@ -4,7 +4,7 @@ Rows travel together if their bodies are equal but for `input`, and each has one
 a request like any other, of one request and the sum of its tokens; intents, outcomes and attempts stay the rows' own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
@@ -88,7 +88,7 @@ def split(request: Request, completion: Completion) -> Sequence[Completion]:
     Usage is shared out by the rows' own counts of tokens, and adds up to the whole exactly.
 
     Raises:
-        BadAnswer: it does not hold exactly one item for each input.
+        BadAnswer: it does not hold exactly one item for each input, or cannot be taken apart.
     """
     answer = orjson.loads(completion.raw)
     items = answer["data"]
@@ -96,12 +96,22 @@ def split(request: Request, completion: Completion) -> Sequence[Completion]:
     by_index = {item["index"]: item for item in items if isinstance(item, dict) and isinstance(item.get("index"), int)}
     if len(items) != count or by_index.keys() != set(range(count)):
         raise BadAnswer(f"{len(items)} embeddings came, not one for each of {count} inputs", status=200)
-    weights = [row.prompt_tokens for row in request.rows]
+    try:
+        return _shared_out(answer, by_index, request.rows, completion)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        # orjson reads deeper nesting than it writes.
+        raise BadAnswer("the embeddings are nested too deeply to be taken apart", status=200) from error
+
+
+def _shared_out(
+    answer: dict[str, Any], by_index: Mapping[int, Any], rows: Sequence[Request], completion: Completion
+) -> list[Completion]:
+    weights = [row.prompt_tokens for row in rows]
     usage = _shares(answer.get("usage"), weights)
     prompt_tokens = _shares(completion.prompt_tokens, weights)
     completion_tokens = _shares(completion.completion_tokens, weights)
     answers = []
-    for i in range(count):
+    for i in range(len(rows)):
         own = {"data": [{**by_index[i], "index": 0}], "usage": usage[i]}
         raw = orjson.dumps({key: own.get(key, value) for key, value in answer.items()})
         answers.append(Completion(raw, prompt_tokens[i], completion_tokens[i]))

@@ -209,6 +209,16 @@ def test_an_answer_must_have_one_item_for_each_input(items: list[object]) -> Non
         split(packed(embedding(0), embedding(1)), answer(*items))
 
 
+@pytest.mark.parametrize("where", [b'"usage":', b'"more":'])
+@pytest.mark.parametrize("levels", [300, 900])
+def test_an_answer_nested_too_deeply_is_a_bad_one(where: bytes, levels: int) -> None:
+    """What can be read but not taken apart is the endpoint's trouble, and not the end of the run."""
+    deep = where + b'{"a":' * levels + b"1" + b"}" * levels
+    raw = b'{"data":[{"index":0},{"index":1}],' + deep + b"}"
+    with pytest.raises(BadAnswer, match="nested too deeply"):
+        split(packed(embedding(0), embedding(1)), Completion(raw, None, None))
+
+
 def test_a_refusal_halves_until_it_is_settled() -> None:
     """While halves are under way requests are smaller; one bad input changes nothing, too many inputs change it."""
     size = PackSize(64)
