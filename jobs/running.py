@@ -173,9 +173,7 @@ def _stopped(end: RunEnd, *, fresh: bool) -> StoppedError:
     return StoppedError(f"{reason}; {same} goes on where this one stopped", interrupted=end.interrupted)
 
 
-def _report(
-    job: JobSpec, pipeline: Pipeline, directory: RunDirectory, written: str, notes: tuple[str, ...]
-) -> Report:
+def _report(job: JobSpec, pipeline: Pipeline, directory: RunDirectory, written: str, notes: tuple[str, ...]) -> Report:
     ledger, records = pipeline.records()
     plan = directory.read_plan()
     assert plan is not None, "a finished run has a plan"
