@@ -5,7 +5,7 @@ from enum import Enum
 from random import Random
 
 from batch.clock import Clock
-from batch.errors import DispatchError, NotConnected
+from batch.errors import BadAnswer, DispatchError, NotConnected
 
 # Envoy's outlier detection ejects after five failures in a row.
 FAILURES_IN_A_ROW = 5
@@ -152,7 +152,10 @@ class Health:
         now = self._clock()
         self._failures += 1
         self._count(1.0)
-        if self.down_since is None:
+        if isinstance(error, BadAnswer):
+            # It is there, and says something: rows are given up for it, but nobody waits for its return.
+            self.down_since = None
+        elif self.down_since is None:
             self.down_since = now
         if error.retry_after is not None:
             self._until = max(self._until, now + error.retry_after)

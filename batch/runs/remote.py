@@ -1,5 +1,6 @@
 """Outputs on object stores, which know no rename: a file is there, whole, once it is closed, and never before."""
 
+import ctypes
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -45,8 +46,9 @@ _UNSENT_BYTES = 16 << 20
 _AT_ONCE = 4
 
 # A pyarrow stream that is closed or forgotten becomes a file with what was written so far, and there is no way to
-# break it off. So a broken one is kept: the store never shows it, and drops it like that of a killed process.
-_BROKEN: list[Any] = []
+# break it off. So a broken one is kept for ever, beyond what ends with the interpreter, where Arrow would wait for a
+# store that may be gone: the store never shows it, and drops it like that of a killed process.
+_keep_for_ever = ctypes.pythonapi.Py_IncRef
 
 
 class RemotePart(Spec):
@@ -104,7 +106,7 @@ class Store:
         try:
             yield cast(BinaryIO, _Paced(stream, self.stop))
         except BaseException:
-            _BROKEN.append(stream)
+            _keep_for_ever(ctypes.py_object(stream))
             raise
         stream.close()
         if self.renames:

@@ -265,6 +265,13 @@ def test_out_is_for_good() -> None:
     assert (patient.health.state, patient.health.delay(), patient.health.reason) == (State.OUT, math.inf, "HTTP 401")
 
 
+def test_bad_answers_are_no_absence() -> None:
+    """Whoever gives them is there: the endpoint cools down, but its pool is not given up."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW, BadAnswer("x", status=200))
+    assert (patient.health.state, patient.health.down_since) == (State.COOLING, None)
+
+
 def test_down_since_is_when_it_last_answered_no_more() -> None:
     """The first failure of the row that goes on, not the latest."""
     patient = Patient()
