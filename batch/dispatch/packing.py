@@ -25,6 +25,9 @@ _MOST_BYTES = 1_500_000
 _SECONDS_OF_TOKENS = 6.0
 # Limits are per minute: what is refused for longer than that, with nothing answered, is too large to ever pass.
 _THROTTLED_SECONDS = 60.0
+# Where more inputs fail each time they are tried, rows must not use up their attempts on that.
+_NEEDED_GROWTH = 4
+_MOST_NEEDED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +139,14 @@ class PackSize:
 
     A refusal may come from one bad input or from the number of inputs; only the halves tell. While they are under
     way, new requests have half as many; if both are answered, that stays. Other trouble halves the number too, and
-    good answers double it again.
+    good answers double it again: four times as many of them, each time that what was doubled failed.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._allowed = most
+        self._good, self._needed = 0, 1
+        self._grown_to = most + 1
         self._in_question: list[int] = []
         self._throttled_since: float | None = None
 
@@ -154,12 +159,18 @@ class PackSize:
         """A request of so many inputs was answered."""
         self._throttled_since = None
         if size >= self._allowed:
-            self._allowed = min(self._most, 2 * size)
+            self._good += 1
+            if self._good >= self._needed:
+                self._good = 0
+                self._allowed = self._grown_to = min(self._most, 2 * size)
 
     def failed(self, size: int) -> None:
         """One failed by the endpoint's fault, perhaps since it was too much."""
         if size > 1:
             self._allowed = min(self._allowed, size // 2)
+            self._good = 0
+            if size >= self._grown_to:
+                self._needed = min(_MOST_NEEDED, self._needed * _NEEDED_GROWTH)
 
     def throttled(self, size: int, now: float) -> None:
         """One was refused by a limit."""

@@ -458,7 +458,7 @@ def test_trouble_puts_all_rows_back(error: DispatchError) -> None:
 def test_a_server_that_looks_at_one_input_only_is_found_out() -> None:
     """Its answers are nobody's; rows go in smaller and smaller requests until each goes alone."""
     server = Server(deaf=True)
-    work = sent_to(server, 64, spec=DispatchSpec(max_attempts=10), max_in_flight=1)
+    work = sent_to(server, 64, max_in_flight=1)
     assert own_answers(work) == set(range(64))
 
 
