@@ -103,10 +103,12 @@ class Endpoint:
         if longest is math.inf:
             return longest
         health = self.health
-        longest = max(longest, health.delay())
-        if self.in_flight and health.starting:
-            longest = max(longest, health.share_delay((self.in_flight + 1) / self.concurrency.allowed))
-        longest = max(longest, self.pace.delay(cost))
+        if not health.at_ease:
+            longest = health.delay()
+            if self.in_flight and health.starting:
+                longest = max(longest, health.share_delay((self.in_flight + 1) / self.concurrency.allowed))
+        if self.pace.holds:
+            longest = max(longest, self.pace.delay(cost))
         for limiter in self.limiters:
             longest = max(longest, limiter.delay(cost))
         return longest

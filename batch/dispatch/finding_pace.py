@@ -88,6 +88,11 @@ class FoundPace:
         ahead = (self._clock() - self._lowered_at) / self._return_seconds - 1
         return min(self._ceiling, self._accepted * (1 + (1 - _DECREASE) * ahead**3))
 
+    @property
+    def holds(self) -> bool:
+        """Does it hold anything back?"""
+        return self._accepted < math.inf or self._ceiling < math.inf
+
     def delay(self, cost: Cost) -> float:
         rate = self.rate
         if rate == math.inf:
@@ -97,10 +102,12 @@ class FoundPace:
 
     def take(self, cost: Cost) -> None:
         now = self._clock()
-        self._next = max(now, self._next) + cost.requests / self.rate
-        self._started.append(now)
-        while self._started[0] < now - _COUNTED_SECONDS and len(self._started) > _COUNTED_REQUESTS:
-            self._started.popleft()
+        if self.holds:
+            self._next = max(now, self._next) + cost.requests / self.rate
+        started = self._started
+        started.append(now)
+        while started[0] < now - _COUNTED_SECONDS and len(started) > _COUNTED_REQUESTS:
+            started.popleft()
 
     def settle(self, taken: Cost, used: Cost, age: float) -> None:
         """A request counts from its start, whatever became of it."""

@@ -79,6 +79,11 @@ class Health:
             self._probed_at = self._clock()
 
     @property
+    def at_ease(self) -> bool:
+        """Has it never had to wait for anything? Then there is nothing to look at."""
+        return self._until == -math.inf and self.state is State.UP
+
+    @property
     def starting(self) -> bool:
         """Is it in its slow start?"""
         return self._clock() - self._returned_at < self._start_seconds

@@ -89,11 +89,11 @@ def _requests(rpm: float, burst: int | None, window: float | None, clock: Clock)
     if rpm * window < 60:
         return [RequestPace(rpm, None, clock)]
     # Evenly within the window too, as servers ask for, a little ahead of the limit so that only the window binds.
-    at_once = max(1, int(rpm * window / 60 * _AT_ONCE))
+    at_once = max(2, int(rpm * window / 60 * _AT_ONCE))
     return [RequestPace(rpm * _AHEAD, at_once, clock), RequestWindow(rpm, window, clock)]
 
 
-# A pace above the window's makes up for late timers. What may go out at once is the same share of a window.
+# A pace above the window's, and a second request at once, make up for late timers.
 _AHEAD = 1.05
 _AT_ONCE = 0.05
 

@@ -23,6 +23,11 @@ _CONNECT_SHARE = 0.5
 _IDLE_SECONDS = 4.0
 
 
+# Looking for six headers takes a microsecond and a half: after so many answers without, one in 32 is looked at.
+_SILENT_ANSWERS = 100
+_ASK_AGAIN = 32
+
+
 class OpenAITransport:
     """One endpoint's connections. Redirects are refused: a 307 would carry prompt and key to a stranger."""
 
@@ -36,6 +41,7 @@ class OpenAITransport:
         self._client = _client(endpoint, timeout_seconds, keys)
         self._prefix = b'{"model":' + json.dumps(endpoint.model).encode() + b","
         self._urls: dict[str, str] = {}
+        self._silent = 0
 
     async def send(self, request: Request, endpoint: EndpointSpec) -> Completion:
         url = self._urls.get(request.url)
@@ -56,12 +62,18 @@ class OpenAITransport:
         await self._client.close()
 
     def _told(self, response: Response) -> tuple[Allowance, ...]:
-        """What a good answer says about the limits."""
+        """What a good answer says about the limits. A server that has long said nothing is asked now and then."""
+        self._silent += 1
+        if self._silent > _SILENT_ANSWERS and self._silent % _ASK_AGAIN:
+            return ()
         try:
-            return told(response.get_header, self._provider, self._wall)
+            said = told(response.get_header, self._provider, self._wall)
         except ValueError:
             # One of the headers is not ASCII.
             return ()
+        if said:
+            self._silent = 0
+        return said
 
     def _translated(self, error: PyreqwestError) -> DispatchError:
         if isinstance(error, BuilderError):
