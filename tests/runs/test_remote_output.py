@@ -189,6 +189,15 @@ def test_what_breaks_off_is_never_seen(store: ObjectStore, size: int) -> None:
     assert store.objects("out") == {"older": b"whole"}
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, though a shell has what it starts in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_ctrl_c_at_any_request_leaves_no_half_object(store: ObjectStore, tmp_path: Path, at: int) -> None:
     """Interrupted while the object is opened, sent or closed, it is not there or whole; again it is whole."""
