@@ -4,6 +4,7 @@ import math
 from enum import Enum
 
 from batch.dispatch.evidence import DECREASE, Epoch, Refusals
+from batch.dispatch.limiters import InFlight
 
 # What any server bears; from here the number doubles per round trip.
 START = 8
@@ -57,7 +58,7 @@ class _Phase(Enum):
     TRYING = "trying"
 
 
-class FoundConcurrency:
+class FoundConcurrency(InFlight):
     """Requests in flight where nobody said how many: a drop-in for `Concurrency` that looks for the number.
 
     It starts low and doubles per round trip while each request keeps its speed. Then it climbs rungs: it measures the
@@ -75,10 +76,8 @@ class FoundConcurrency:
             ceiling: never more than this.
             known: what an earlier run found: the search starts there.
         """
-        self.ceiling = ceiling
         self._base = float(max(1, min(ceiling, START if known is None else known)))
-        self.allowed = self._base
-        self.in_flight = 0
+        super().__init__(ceiling, self._base)
         self._phase = _Phase.DOUBLING if known is None else _Phase.HOLDING
         self._epoch = Epoch()
         self._speed: float | None = None
@@ -96,18 +95,6 @@ class FoundConcurrency:
     def found(self) -> int | None:
         """What to remember for the next run; `None` while still doubling."""
         return None if self._phase is _Phase.DOUBLING else int(self._base)
-
-    def delay(self) -> float:
-        """0.0: another one may start; infinity: when one ends."""
-        return 0.0 if self.in_flight < int(self.allowed) else math.inf
-
-    def take(self) -> None:
-        """An attempt starts."""
-        self.in_flight += 1
-
-    def give_back(self) -> None:
-        """An attempt ended, however it did."""
-        self.in_flight -= 1
 
     def answered(self, tokens: int, started: float, now: float) -> None:
         """A good answer of so many tokens came, to an attempt that started then."""

@@ -4,7 +4,8 @@ import math
 from collections import deque
 
 from batch.clock import Clock
-from batch.dispatch.request import Allowance, Cost, Measure
+from batch.dispatch.limiters import ROUNDING_SECONDS
+from batch.dispatch.request import Allowance, Cost
 
 # A refusal takes a twentieth of what was accepted.
 _DECREASE = 0.95
@@ -33,18 +34,15 @@ _LONGEST_COUNTED_SECONDS = 15.0
 
 # What late timers cost is caught up: this much of the pace. No more, since servers that allow no burst refuse it.
 _CATCH_UP_SECONDS = 0.01
-_ROUNDING_SECONDS = 1e-6
 
 
 class FoundPace:
-    """Requests per second where nobody said how many: a `Limiter` that holds nothing back until a refusal.
+    """Requests per second where nobody said how many: holds nothing back until a refusal.
 
     From then on it holds a rate that follows CUBIC (RFC 9438): a twentieth below what the server accepted, back there
     within seconds, a while of rest, and then faster and faster beyond, so that a server which allows more, or an
     estimate that was too low, is found out. `refused` tells it of refusals; everything else it sees by `take`.
     """
-
-    measure: Measure = "requests"
 
     def __init__(
         self,
@@ -98,7 +96,7 @@ class FoundPace:
         if rate == math.inf:
             return 0.0
         wait = self._next - self._tolerance(rate) - self._clock()
-        return wait if wait > _ROUNDING_SECONDS else 0.0
+        return wait if wait > ROUNDING_SECONDS else 0.0
 
     def take(self, cost: Cost) -> None:
         now = self._clock()
@@ -108,9 +106,6 @@ class FoundPace:
         started.append(now)
         while started[0] < now - _COUNTED_SECONDS and len(started) > _COUNTED_REQUESTS:
             started.popleft()
-
-    def settle(self, taken: Cost, used: Cost, age: float) -> None:
-        """A request counts from its start, whatever became of it."""
 
     def correct(self, said: Allowance, since: Cost, age: float) -> None:
         """A limit that the server states is held from now on."""

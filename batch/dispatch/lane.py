@@ -55,12 +55,12 @@ class Lane:
         rule: RetryRule,
         floor: Floor,
         *,
-        expected: ExpectedTokens | None = None,
+        expected: ExpectedTokens,
         chooser: Chooser | None = None,
     ) -> None:
         """
         Args:
-            expected: how long answers will be; left out: learned by this lane alone.
+            expected: how long answers will be, learned by this lane.
             chooser: has each endpoint take rows at hand that suit it; left out: first come, first served.
         """
         self.model = model
@@ -68,7 +68,7 @@ class Lane:
         self.queue = RowQueue(
             self._refill,
             ahead=lambda: min(_MOST_AHEAD, max(_LEAST_AHEAD, _AHEAD_PER_SLOT * pool.allowed)),
-            work=lambda request: self._expected.work(request),
+            work=expected.work,
             retries=RetryBudget(asyncio.get_running_loop().time),
             kind=chooser.kind if chooser is not None else None,
         )
@@ -82,7 +82,7 @@ class Lane:
         self._floor = floor
         self._batches: deque[Iterator[Sequence[Request]]] = deque()
         self._loop = asyncio.get_running_loop()
-        self._expected = expected or ExpectedTokens()
+        self._expected = expected
         self._chooser = chooser
         if chooser is not None:
             pool.better = self._better
@@ -231,7 +231,7 @@ class Lane:
         if other is request:
             return request
         other.cost = self._expected.cost(other)
-        if endpoint.can_take(other.cost):
+        if endpoint.can_take(other.cost) and self.pool.affords(other):
             return other
         self.queue.undo_exchange(request, other)
         return request

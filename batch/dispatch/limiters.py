@@ -155,20 +155,18 @@ class RequestWindow:
             self._closed_until = max(self._closed_until, self._clock() + said.reset_seconds - age)
 
 
-class Concurrency:
-    """Requests in flight: the configured ceiling, and beneath it what the server was found to bear.
+class InFlight:
+    """Requests under way at one endpoint, and how many may be."""
 
-    Additive increase, gentle decrease: a refusal takes a twentieth, once per round trip, and each full ceiling of good
-    answers gives one back.
-    """
-
-    decrease = 0.95
-
-    def __init__(self, ceiling: int) -> None:
+    def __init__(self, ceiling: int, allowed: float) -> None:
+        """
+        Args:
+            ceiling: never more than this.
+            allowed: no more than this for now.
+        """
         self.ceiling = ceiling
-        self.allowed = float(ceiling)
+        self.allowed = allowed
         self.in_flight = 0
-        self._lowered_at = -math.inf
 
     def delay(self) -> float:
         """0.0: another one may start; infinity: when one ends."""
@@ -181,6 +179,20 @@ class Concurrency:
     def give_back(self) -> None:
         """An attempt ended, however it did."""
         self.in_flight -= 1
+
+
+class Concurrency(InFlight):
+    """Requests in flight: the configured ceiling, and beneath it what the server was found to bear.
+
+    Additive increase, gentle decrease: a refusal takes a twentieth, once per round trip, and each full ceiling of good
+    answers gives one back.
+    """
+
+    decrease = 0.95
+
+    def __init__(self, ceiling: int) -> None:
+        super().__init__(ceiling, float(ceiling))
+        self._lowered_at = -math.inf
 
     def answered(self, tokens: int, started: float, now: float) -> None:
         """A good answer of so many tokens came, to an attempt that started then."""

@@ -64,12 +64,7 @@ class EndpointPool:
         give_up_seconds: float,
         budget: Budget | None = None,
         pricing: Pricing | None = None,
-        better: Callable[[Request, Endpoint], Request] | None = None,
     ) -> None:
-        """
-        Args:
-            better: may put another row in the place of the one that is about to get this endpoint.
-        """
         self.model = model
         self.endpoints = tuple(endpoints)
         self._balancer = balancer
@@ -79,7 +74,8 @@ class EndpointPool:
         self._timer: asyncio.TimerHandle | None = None
         self.budget = budget
         self.pricing = pricing
-        self.better = better
+        self.better: Callable[[Request, Endpoint], Request] | None = None
+        """May put another row in the place of the one that is about to get this endpoint."""
         if budget is not None:
             budget.on_release(self._serve)
 
@@ -121,6 +117,13 @@ class EndpointPool:
         if all(e.concurrency.delay() > 0 for e in self.endpoints):
             return "answers"
         return "limits"
+
+    def affords(self, request: Request) -> bool:
+        """May what the row costs at most be reserved now?"""
+        if self.budget is None:
+            return True
+        bound = self.pricing.bound(request) if self.pricing is not None else None
+        return bound is not None and self.budget.fits(bound)
 
     def lease(self, request: Request) -> "Lease":
         """An endpoint for one attempt: `async with pool.lease(request) as lease`.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
+from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Completion, Request
 from batch.errors import DispatchError
 from schemas.endpoints import EndpointSpec, ModelSpec
@@ -119,6 +120,7 @@ def simulate(
     *,
     spec: DispatchSpec | None = None,
     also: Callable[[Dispatcher], object] = lambda dispatcher: None,
+    pricing: Mapping[str, Pricing] | None = None,
 ) -> Outcome:
     """Send every row of every model to its pool, in virtual time that begins at 0."""
     work = RowsWork(rows)
@@ -138,6 +140,7 @@ def simulate(
             keys=lambda name: None,
             wall=lambda: 0.0,
             transports=lambda endpoint: FunctionTransport(behave),
+            pricing=pricing,
         )
         started = loop.time()
         for server in servers.values():

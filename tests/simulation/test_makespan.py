@@ -3,13 +3,22 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from random import Random
 
 import numpy as np
+import pytest
 from scipy.optimize import linprog
 
+from batch.dispatch.budget import Budget
+from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.pool import Pricing
+from batch.dispatch.request import Completion, Kind, Request
 from schemas.endpoints import EndpointSpec, LimitsSpec
+from schemas.job import DispatchSpec
+from tests.fakes import answer
 from tests.simulation.pools import Row, Server, answering, simulate
 
 # Requests a minute, tokens a minute, requests in flight, seconds an answer takes and each of its tokens adds.
@@ -148,3 +157,52 @@ def test_a_standstill_of_one_model_leaves_the_others_alone() -> None:
     beside, read = rate(stuck=True)
     assert beside == free >= 0.98 * 10
     assert read <= 2 * math.ceil(1024 / 512 + 1) + math.ceil(3000 / 512)
+
+
+class DearestFirst:
+    """Has every endpoint take the row that may cost most."""
+
+    def __init__(self, *ignored: object) -> None:
+        pass
+
+    def kind(self, request: Request) -> Kind:
+        return request.max_tokens or 0, 0
+
+    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int], now: float) -> Kind | None:
+        return max((kind for kind, rows in at_hand.items() if rows), default=None)
+
+    def learn(self, endpoint: Endpoint, tokens: int, seconds: float) -> None:
+        pass
+
+
+def test_choosing_rows_overshoots_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is reserved and spent stays within the cap at every request, though the row that is chosen may cost a
+    hundred times the one whose turn it was.
+    """
+    monkeypatch.setattr("batch.dispatch.dispatcher.Fit", DearestFirst)
+    cap = Decimal("60.5")
+    most: list[Decimal] = []
+    budgets: list[Budget] = []
+
+    async def behave(server: Server, row: Row) -> Completion:
+        most.append(budgets[0].spent + budgets[0].reserved)
+        await asyncio.sleep(0.5)
+        return answer(row.prompt, row.answer)
+
+    pool = [
+        Server(EndpointSpec(url=f"http://e{i}/v1", model="m", limits=LimitsSpec(max_in_flight=slots)), behave)
+        for i, slots in enumerate((4, 5))
+    ]
+    rows = [Row(20, 1000, 1000) if row % 10 == 9 else Row(20, 10, 10) for row in range(5000)]
+
+    def look(dispatcher: Dispatcher) -> None:
+        budget = dispatcher.lanes["m"].pool.budget
+        assert budget is not None
+        budgets.append(budget)
+
+    by_token = Pricing(
+        bound=lambda request: Decimal(request.max_tokens or 0) / 1000,
+        cost=lambda prompt, completion: Decimal(completion or 0) / 1000,
+    )
+    simulate({"m": pool}, {"m": rows}, spec=DispatchSpec(budget_usd=cap), also=look, pricing={"m": by_token})
+    assert cap - 1 <= max(most) <= cap
