@@ -27,9 +27,10 @@ from batch.runs.layout import Layout
 from batch.runs.parts import read_part, write_part
 from batch.runs.verdicts import Verdicts, read_verdicts, write_verdicts
 from batch.scoring import Scorer
+from schemas.embedders import EndpointEmbedderSpec
 from schemas.endpoints import ModelSpec
 from schemas.job import InputSpec, JobSpec, OutputSpec
-from schemas.routers import CorrectnessRouterSpec, EndpointEmbedderSpec
+from schemas.routers import EmbeddingRouterSpec
 
 _ROUTED_COLUMNS = ("row", "url", "body", "prompt_tokens", "max_tokens")
 _PLANNED_COLUMNS = ("row", "score", "own_cutoff", "pinned", "error_kind", ID_HASH, HASH, "deterministic")
@@ -60,7 +61,7 @@ class Scoring:
     def calls_endpoints(self) -> bool:
         """Does the router hold limits of endpoints, so that there may be only one of it?"""
         router = self.job.router
-        return isinstance(router, CorrectnessRouterSpec) and isinstance(router.embedder, EndpointEmbedderSpec)
+        return isinstance(router, EmbeddingRouterSpec) and isinstance(router.embedder, EndpointEmbedderSpec)
 
     def build(self, threads: int | None = None, outside: Outside = NOTHING_OUTSIDE) -> Scorer:
         """Load it."""

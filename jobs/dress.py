@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from batch.runs.layout import is_folder, local_path, run_path
 from jobs.rehearse import Rehearsal, served
 from jobs.runtime import embedder_of
+from schemas.embedders import EndpointEmbedderSpec
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import JobSpec
 from schemas.rehearse import LatencySpec, RehearsalEndpointSpec, RehearsalLimitsSpec, RehearsalSpec
-from schemas.routers import CorrectnessRouterSpec, EndpointEmbedderSpec
+from schemas.routers import EmbeddingRouterSpec
 
 # A hosted model of middling speed: a third of a second to the first token, then 200 tokens a second.
 _LATENCY = LatencySpec(median_seconds=0.3, per_output_token_seconds=0.005, sigma=0.3)
@@ -59,17 +59,16 @@ def _redirected(job: JobSpec, urls: Iterator[str]) -> JobSpec:
 
 def _embedded(job: JobSpec, pool: ModelSpec, urls: Iterator[str]) -> JobSpec:
     """Vectors from stand-ins too: as long as the checkpoint takes them, and never in the cache of the real ones."""
-    from batch.routers.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+    from batch.routers.loading import trained_encoder
 
     router = job.router
-    assert isinstance(router, CorrectnessRouterSpec), "only these embed"
+    assert isinstance(router, EmbeddingRouterSpec), "only these embed"
     assert isinstance(router.embedder, EndpointEmbedderSpec), "only these have a pool"
-    checkpoint = load_checkpoint(Path(router.checkpoint) if router.checkpoint else DEFAULT_CHECKPOINT)
     embedder = EndpointEmbedderSpec(
         kind="endpoint",
         model=pool.name,
         endpoints=tuple(_stand_in(e, next(urls)) for e in pool.endpoints),
-        dimensions=checkpoint.config.encoder.dimension,
+        dimensions=trained_encoder(router).dimension,
         max_tokens=router.embedder.max_tokens,
     )
     return job.model_copy(update={"router": router.model_copy(update={"embedder": embedder})})

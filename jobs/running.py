@@ -4,13 +4,13 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from batch.costs.prices import prices_for
 from batch.engine import Engine, InlineEngine
 from batch.errors import SpecError
 from batch.pipeline import Pipeline, RunEnd
 from batch.reading.sources import fingerprint_inputs
+from batch.routers.loading import router_fingerprint
 from batch.runs.atomic import write_bytes
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
@@ -39,7 +39,6 @@ from jobs.surroundings import unreachable
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 from schemas.reports import Report, Timing
-from schemas.routers import CorrectnessRouterSpec
 
 _TOLD_VERSIONS = ("batchrouter", "ray", "pyarrow", "pyreqwest", "litellm", "torch", "transformers")
 
@@ -63,7 +62,7 @@ def run_job(
     notes = () if reported else _reached(job, models)
     with RunDirectory.open(
         path,
-        fingerprint(job, fingerprint_inputs(job.input), router_hash(job)),
+        fingerprint(job, fingerprint_inputs(job.input), router_fingerprint(job.router)),
         job=job.name,
         created=now().isoformat(timespec="seconds"),
         version=version("batchrouter"),
@@ -127,15 +126,6 @@ def engine_of(job: JobSpec, progress: Progress | None = None) -> Iterator[Engine
         yield engine
     finally:
         engine.close()
-
-
-def router_hash(job: JobSpec) -> str | None:
-    """Hash of the router's checkpoint; `None` where it has none."""
-    if not isinstance(job.router, CorrectnessRouterSpec):
-        return None
-    from batch.routers.checkpoint import DEFAULT_CHECKPOINT, checkpoint_fingerprint
-
-    return checkpoint_fingerprint(Path(job.router.checkpoint) if job.router.checkpoint else DEFAULT_CHECKPOINT)
 
 
 def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import FrameType
 
 from batch.errors import SpecError
+from schemas.embedders import EndpointEmbedderSpec
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import JobSpec
 from schemas.plans import PinPlanSpec
-from schemas.routers import CorrectnessRouterSpec, EndpointEmbedderSpec
+from schemas.routers import EmbeddingRouterSpec
 
 _EMBEDDER = "router.embedder"
 
@@ -72,7 +73,7 @@ def with_embedder(job: JobSpec, cache: Path | None = None) -> JobSpec:
         SpecError: as `with_surroundings`.
     """
     router, pool = job.router, embedder_of(job)
-    if pool is None or not isinstance(router, CorrectnessRouterSpec):
+    if pool is None or not isinstance(router, EmbeddingRouterSpec):
         return job
     assert isinstance(router.embedder, EndpointEmbedderSpec), "only these have a pool"
     embedder = router.embedder.at(_with_surroundings(pool, _EMBEDDER, "EMBEDDING"), str(cache) if cache else None)
@@ -82,7 +83,7 @@ def with_embedder(job: JobSpec, cache: Path | None = None) -> JobSpec:
 def embedder_of(job: JobSpec) -> ModelSpec | None:
     """The embedding model that the job's scores come from, with its endpoints; `None` where nothing is asked."""
     router = job.router
-    if isinstance(job.plan, PinPlanSpec) or not isinstance(router, CorrectnessRouterSpec):
+    if isinstance(job.plan, PinPlanSpec) or not isinstance(router, EmbeddingRouterSpec):
         return None
     return router.embedder.pool() if isinstance(router.embedder, EndpointEmbedderSpec) else None
 

@@ -14,7 +14,8 @@ import pandas as pd
 from batch.errors import BatchRouterError, InputError
 from batch.routers.checkpoint import DEFAULT_CHECKPOINT, EncoderConfig, save_checkpoint
 from batch.routers.embedder import LocalEmbedder, encoder_sha256, packaged_encoder
-from batch.routers.train_correctness import FOLDS, LabelledSet, Trained, train
+from batch.routers.training.correctness import FOLDS, TrainedHeads, train
+from batch.routers.training.data import Judged
 
 WEAK, STRONG = "mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview"
 LAYER = 2
@@ -91,8 +92,8 @@ def _train(data: Path, out: Path, seed: int, threads: int | None) -> int:
     }
     save_checkpoint(
         out,
-        trained.heads,
-        names=(WEAK, STRONG),
+        trained.heads.tensors(),
+        models=(WEAK, STRONG),
         matched_by="position",
         encoder=encoder,
         training=training,
@@ -101,7 +102,7 @@ def _train(data: Path, out: Path, seed: int, threads: int | None) -> int:
     return 0
 
 
-def _read(path: Path, name: str, *, relaxed: bool = False) -> LabelledSet:
+def _read(path: Path, name: str, *, relaxed: bool = False) -> Judged:
     """Read one benchmark, its `dev` half where it says which half a row belongs to."""
     try:
         frame = pd.read_parquet(path)
@@ -112,12 +113,12 @@ def _read(path: Path, name: str, *, relaxed: bool = False) -> LabelledSet:
         if relaxed:
             verdicts = frame[["weak_correct_relaxed", "strong_correct_relaxed"]]
             again = {f"{name}_relaxed": verdicts.to_numpy(dtype=float)}
-        return LabelledSet(name, frame["prompt"].tolist(), good, again)
+        return Judged(name, frame["prompt"].tolist(), (WEAK, STRONG), good, again)
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a table of judged answers: {error}") from error
 
 
-def _table(trained: Trained) -> str:
+def _table(trained: TrainedHeads) -> str:
     rows = (f"| {name} | {value:.3f} | {trained.apgr_length[name]:.3f} |" for name, value in trained.apgr.items())
     return "\n".join(rows)
 

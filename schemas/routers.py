@@ -2,86 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from schemas.base import Spec
-from schemas.endpoints import EndpointSpec, ModelSpec
+from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec
 
 # A GPU takes this in one pass; on a CPU, where smaller batches are faster, it is only an upper bound.
 DEFAULT_BATCH_TOKENS = 16_384
-
-
-class LocalEmbedderSpec(Spec):
-    """Embeds prompts in the scoring process."""
-
-    kind: Literal["local"] = "local"
-    """Always `local`."""
-
-    model: str | None = None
-    """Folder or hub id of a sentence encoder; left out: the packaged MiniLM."""
-
-
-class EndpointEmbedderSpec(EndpointSpec):
-    """Embeds prompts by calling `/v1/embeddings`, at one endpoint or, with `endpoints`, at a pool of them."""
-
-    kind: Literal["endpoint"]
-    """Always `endpoint`."""
-
-    model: str = Field(min_length=1)
-    """The embedding model: the one the checkpoint was trained on."""
-
-    url: str | None = None
-    """Base URL, up to and including `/v1`; left out: EMBEDDING_BASE_URL, else OPENAI_BASE_URL."""
-
-    endpoints: tuple[EndpointSpec, ...] = ()
-    """A pool like a model's, in place of `url`, `api_key_env`, `weight`, `limits`, `provider` and `transport`."""
-
-    dimensions: Annotated[int, Field(gt=0)] | None = None
-    """Length of vectors to ask for; left out: the model's own."""
-
-    max_tokens: Annotated[int, Field(gt=0)] | None = None
-    """Prompts are cut at two bytes for each of these, so they rarely have more; left out: as the checkpoint says."""
-
-    cache: str | None = None
-    """Folder in which vectors are kept, for any number of jobs; left out: `cache` in the run directory."""
-
-    @model_validator(mode="after")
-    def _one_or_several(self) -> "EndpointEmbedderSpec":
-        both = sorted(self.model_fields_set & set(_OF_ONE_ENDPOINT)) if self.endpoints else []
-        if both:
-            raise ValueError(f"give {', '.join(both)} in `endpoints`, or leave `endpoints` out")
-        try:
-            self.pool()
-        except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
-        return self
-
-    def pool(self) -> ModelSpec:
-        """The embedding model with its endpoints."""
-        own = EndpointSpec(**{key: getattr(self, key) for key in _OF_ONE_ENDPOINT})
-        return ModelSpec(
-            name=self.model,
-            endpoints=tuple(
-                e if e.model is not None else e.model_copy(update={"model": self.model})
-                for e in self.endpoints or (own,)
-            ),
-        )
-
-    def at(self, pool: ModelSpec, cache: str | None) -> "EndpointEmbedderSpec":
-        """The same embedder with these endpoints, and this folder where it has none of its own."""
-        return EndpointEmbedderSpec(
-            kind=self.kind,
-            model=self.model,
-            endpoints=pool.endpoints,
-            dimensions=self.dimensions,
-            max_tokens=self.max_tokens,
-            cache=self.cache or cache,
-        )
-
-
-_OF_ONE_ENDPOINT = ("url", "api_key_env", "weight", "limits", "provider", "transport")
-
-EmbedderSpec = Annotated[LocalEmbedderSpec | EndpointEmbedderSpec, Field(discriminator="kind")]
 
 
 class _RouterSpec(Spec):
@@ -189,14 +116,8 @@ class RulesRouterSpec(_RouterSpec):
     """The score where no rule holds."""
 
 
-class CorrectnessRouterSpec(_RouterSpec):
-    """For each model, the probability that it answers well; the score is strongest less weakest."""
-
-    kind: Literal["correctness"] = "correctness"
-    """Always `correctness`."""
-
-    checkpoint: str | None = None
-    """Folder of a trained checkpoint; left out: the one that ships."""
+class EmbeddingRouterSpec(_RouterSpec):
+    """What routers that go by a prompt's vector have in common."""
 
     embedder: EmbedderSpec = LocalEmbedderSpec()
     """Must be the encoder the checkpoint was trained on."""
@@ -209,10 +130,119 @@ class CorrectnessRouterSpec(_RouterSpec):
         return data
 
     @model_validator(mode="after")
-    def _one_actor_holds_limits(self) -> "CorrectnessRouterSpec":
+    def _one_actor_holds_limits(self) -> "EmbeddingRouterSpec":
         if isinstance(self.embedder, EndpointEmbedderSpec) and self.actors not in ("auto", 1):
             raise ValueError(f"actors {self.actors}: the limits of an embedder's endpoints are held by one actor")
         return self
+
+
+class CorrectnessRouterSpec(EmbeddingRouterSpec):
+    """For each model, the probability that it answers well; the score is strongest less weakest."""
+
+    kind: Literal["correctness"] = "correctness"
+    """Always `correctness`."""
+
+    checkpoint: str | None = None
+    """Folder or hub id of a trained checkpoint; left out: the one that ships."""
+
+
+class StaticRouterSpec(_RouterSpec):
+    """As `correctness`, over the mean of token embeddings: no transformer, for a million prompts on a laptop."""
+
+    kind: Literal["static"]
+    """Always `static`."""
+
+    checkpoint: str | None = None
+    """Folder or hub id of a trained checkpoint; left out: the one that ships."""
+
+
+class KnnRouterSpec(EmbeddingRouterSpec):
+    """For each model, how well it answered the most similar prompts whose answers were judged."""
+
+    kind: Literal["knn"]
+    """Always `knn`."""
+
+    checkpoint: str = Field(min_length=1)
+    """Folder or hub id of a checkpoint made by `batchrouter train`."""
+
+
+class ClusterRouterSpec(EmbeddingRouterSpec):
+    """For each model, how well it answers prompts of the same cluster."""
+
+    kind: Literal["cluster"]
+    """Always `cluster`."""
+
+    checkpoint: str = Field(min_length=1)
+    """Folder or hub id of a checkpoint made by `batchrouter train`."""
+
+
+# The pair whose win rate RouteLLM's published checkpoints are asked for.
+_STRONG, _WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"
+
+
+class MfRouterSpec(EmbeddingRouterSpec):
+    """RouteLLM's matrix factorisation: models and prompts as vectors, and how likely the strong model wins."""
+
+    kind: Literal["mf"]
+    """Always `mf`."""
+
+    checkpoint: str = Field(default="routellm/mf_gpt4_augmented", min_length=1)
+    """Folder or hub id, in RouteLLM's layout or made by `batchrouter train`."""
+
+    strong: str = _STRONG
+    """Model of the checkpoint that stands for the job's strongest."""
+
+    weak: str = _WEAK
+    """Model of the checkpoint that stands for the job's cheapest."""
+
+
+class SwRankingRouterSpec(EmbeddingRouterSpec):
+    """RouteLLM's similarity-weighted ranking: Elo of the two models, from battles weighed by likeness to the prompt."""
+
+    kind: Literal["sw_ranking"]
+    """Always `sw_ranking`."""
+
+    battles: tuple[str, ...] = Field(
+        default=("lmsys/lmsys-arena-human-preference-55k", "routellm/gpt4_judge_battles"), min_length=1
+    )
+    """Folders, files or hub ids of battles: which of two models' answers was preferred."""
+
+    embeddings: tuple[str, ...] = Field(
+        default=("routellm/arena_battles_embeddings", "routellm/gpt4_judge_battles_embeddings"), min_length=1
+    )
+    """Folders, files or hub ids of the battles' vectors, in the order of `battles`."""
+
+    strong: str = _STRONG
+    """Model of the battles that stands for the job's strongest."""
+
+    weak: str = _WEAK
+    """Model of the battles that stands for the job's cheapest."""
+
+    tiers: Annotated[int, Field(gt=1)] = 10
+    """Models are grouped into so many tiers of like strength, which are rated in place of models."""
+
+
+class BertRouterSpec(_RouterSpec):
+    """RouteLLM's BERT: a sequence classifier of weak wins, tie and strong wins."""
+
+    kind: Literal["bert"]
+    """Always `bert`."""
+
+    checkpoint: str = Field(default="routellm/bert_gpt4_augmented", min_length=1)
+    """Folder or hub id of a sequence classifier in safetensors."""
+
+
+class CausalLlmRouterSpec(_RouterSpec):
+    """RouteLLM's causal model: a language model that grades how well the weak model would answer, from 1 to 5."""
+
+    kind: Literal["causal_llm"]
+    """Always `causal_llm`."""
+
+    checkpoint: str = Field(default="routellm/causal_llm_gpt4_augmented", min_length=1)
+    """Folder or hub id of a causal language model in safetensors, with its prompt files."""
+
+    threshold: Annotated[int, Field(ge=1, le=5)] = 4
+    """A grade from here on means that the weak model suffices."""
 
 
 class ImportRouterSpec(_RouterSpec):

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from jobs.cli import app
-from schemas import endpoints, job, plans, rehearse, routers
+from schemas import embedders, endpoints, job, plans, rehearse, routers
 
 ROOT = Path(__file__).parents[1]
 KEY_ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
@@ -22,8 +22,8 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
         "## ray": job.RaySpec,
         "## input": job.InputSpec,
         "### kind: correctness": routers.CorrectnessRouterSpec,
-        "### embedder kind: local": routers.LocalEmbedderSpec,
-        "### embedder kind: endpoint": routers.EndpointEmbedderSpec,
+        "### embedder kind: local": embedders.LocalEmbedderSpec,
+        "### embedder kind: endpoint": embedders.EndpointEmbedderSpec,
         "### kind: rules": routers.RulesRouterSpec,
         "### rules": routers.RuleSpec,
         "### kind: length": routers.LengthRouterSpec,

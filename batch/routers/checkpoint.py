@@ -1,4 +1,4 @@
-"""Trained heads on disk: `config.json`, `heads.safetensors` and a model card, in one folder.
+"""Trained routers on disk: `config.json`, `weights.safetensors` and a model card, in one folder.
 
 Only safetensors and JSON are read, so a checkpoint from anywhere can be loaded without running its code.
 """
@@ -16,12 +16,16 @@ from pydantic import Field, ValidationError, model_validator
 from batch.errors import SpecError
 from schemas.base import Spec
 
-CONFIG, HEADS, CARD = "config.json", "heads.safetensors", "README.md"
-DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "correctness"
+CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "README.md"
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+DEFAULT_CHECKPOINT = CHECKPOINTS / "correctness"
+
+CheckpointKind = Literal["correctness", "static", "knn", "cluster", "mf"]
+Tensors = Mapping[str, NDArray[Any]]
 
 
 class EncoderConfig(Spec):
-    """The encoder the heads were trained on, and how it is used."""
+    """The encoder the checkpoint was trained on, and how it is used."""
 
     kind: Literal["local", "endpoint"] = "local"
     """Does it run in the scoring process, or behind `/v1/embeddings`?"""
@@ -29,8 +33,9 @@ class EncoderConfig(Spec):
     """What people call it; behind an endpoint, the model that is asked for."""
     sha256: str = ""
     """Of its weights: other weights would give numbers that look right and are not. Of an endpoint's nobody knows."""
-    layer: int | None = Field(default=None, gt=0)
-    """Hidden states after this layer are averaged over the tokens; an endpoint's encoder has only its own end."""
+    layer: int | None = Field(default=None, ge=0)
+    """Hidden states after this layer are averaged over the tokens, 0 for the embeddings of the tokens themselves; an
+    endpoint's encoder has only its own end."""
     max_tokens: int = Field(gt=0)
     """Tokens of a prompt that are looked at, from its beginning."""
     dimension: int = Field(gt=0)
@@ -50,33 +55,21 @@ class CheckpointConfig(Spec):
 
     format: Literal[1] = 1
     """Version of this layout."""
-    kind: Literal["correctness"] = "correctness"
+    kind: CheckpointKind = "correctness"
     """Which router it is for."""
-    heads: tuple[str, ...] = Field(min_length=2)
-    """The models whose answers it was trained on, weakest first: one head each."""
+    models: tuple[str, ...] = Field(min_length=2)
+    """The models whose answers it was trained on, weakest first."""
     matched_by: Literal["position", "name"]
-    """`name`: a job's models must be among `heads`. `position`: the heads stand for a weak and a strong
-    model as such; a job's cheapest model takes the first head, its strongest the last."""
+    """`name`: a job's models must be among `models`. `position`: the first and the last stand for a weak and a
+    strong model as such; a job's cheapest model takes the first's place, its strongest the last's."""
     encoder: EncoderConfig
     """The encoder."""
-    heads_sha256: str
-    """Of `heads.safetensors`."""
+    options: dict[str, Any] = Field(default={})
+    """What the router needs to know besides its weights, as its kind has it."""
+    weights_sha256: str
+    """Of `weights.safetensors`."""
     training: dict[str, Any] = Field(default={})
     """How it was made and how well it did: for the reader, never used."""
-
-
-@dataclass(frozen=True)
-class Heads:
-    """One logistic head per model: `sigmoid(vectors @ weight.T + bias)` is the probability of a good answer."""
-
-    weight: NDArray[np.float32]
-    """Shape (heads, dimension)."""
-    bias: NDArray[np.float32]
-    """Shape (heads,)."""
-
-    def logits(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return log odds of a good answer, shape (len(vectors), heads)."""
-        return vectors @ self.weight.T + self.bias
 
 
 @dataclass(frozen=True)
@@ -84,61 +77,82 @@ class Checkpoint:
     """A checkpoint in memory."""
 
     config: CheckpointConfig
-    heads: Heads
+    tensors: Tensors
+
+    def tensor(self, name: str, *shape: int | None) -> NDArray[np.float32]:
+        """The tensor of this name and shape, in which `None` stands for any length.
+
+        Raises SpecError where there is none, its shape is another, or a number in it is not finite.
+        """
+        found = self.tensors.get(name)
+        if found is None:
+            raise SpecError(
+                f"router.checkpoint: {WEIGHTS} does not hold `{name}`, as a {self.config.kind} router needs"
+            )
+        fits = len(shape) == found.ndim and all(
+            want in (None, has) for want, has in zip(shape, found.shape, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join("any" if length is None else str(length) for length in shape)
+            raise SpecError(f"router.checkpoint: {WEIGHTS} holds `{name}` of shape {found.shape}, not ({wanted})")
+        if not np.isfinite(found).all():
+            raise SpecError(f"router.checkpoint: {WEIGHTS} holds numbers in `{name}` that are not finite")
+        return found.astype(np.float32, copy=False)
 
 
-def load_checkpoint(folder: Path = DEFAULT_CHECKPOINT) -> Checkpoint:
-    """Read a checkpoint. Raises SpecError where a file is missing, altered or not what it should be."""
+def load_checkpoint(folder: Path = DEFAULT_CHECKPOINT, kind: CheckpointKind = "correctness") -> Checkpoint:
+    """Read a checkpoint of this kind. Raises SpecError where a file is missing, altered or not what it should be."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
         config = CheckpointConfig.model_validate_json((folder / CONFIG).read_bytes())
-        stored = (folder / HEADS).read_bytes()
+        stored = (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise SpecError(f"router.checkpoint: cannot read {error.filename}: {error.strerror}") from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the whole file"
         raise SpecError(f"router.checkpoint: {folder / CONFIG}: {where}: {fault['msg']}") from error
-    if sha256(stored).hexdigest() != config.heads_sha256:
-        raise SpecError(f"router.checkpoint: {folder / HEADS} is not the file that {CONFIG} describes; copy both again")
+    if config.kind != kind:
+        raise SpecError(f"router.checkpoint: {folder} is for a router of kind {config.kind!r}, not {kind!r}")
+    if sha256(stored).hexdigest() != config.weights_sha256:
+        raise SpecError(
+            f"router.checkpoint: {folder / WEIGHTS} is not the file that {CONFIG} describes; copy both again"
+        )
     try:
-        tensors = load(stored)
-        heads = Heads(tensors["weight"], tensors["bias"])
-    except (SafetensorError, KeyError) as error:
-        raise SpecError(f"router.checkpoint: {folder / HEADS} does not hold `weight` and `bias`: {error}") from error
-    expected = (len(config.heads), config.encoder.dimension)
-    if heads.weight.shape != expected or heads.bias.shape != expected[:1]:
-        raise SpecError(f"router.checkpoint: {folder / HEADS} holds weights {heads.weight.shape}, not {expected}")
-    if not (np.isfinite(heads.weight).all() and np.isfinite(heads.bias).all()):
-        raise SpecError(f"router.checkpoint: {folder / HEADS} holds numbers that are not finite")
-    return Checkpoint(config, heads)
+        return Checkpoint(config, load(stored))
+    except SafetensorError as error:
+        raise SpecError(f"router.checkpoint: {folder / WEIGHTS} is no safetensors file: {error}") from error
 
 
 def save_checkpoint(
     folder: Path,
-    heads: Heads,
+    tensors: Tensors,
     *,
-    names: tuple[str, ...],
+    kind: CheckpointKind = "correctness",
+    models: tuple[str, ...],
     matched_by: Literal["position", "name"],
     encoder: EncoderConfig,
+    options: Mapping[str, Any] | None = None,
     training: Mapping[str, Any],
     card: str,
 ) -> CheckpointConfig:
     """Write a checkpoint into `folder`, which is made if need be; equal values give equal bytes."""
     from safetensors.numpy import save
 
-    stored = save({"weight": heads.weight, "bias": heads.bias})
+    stored = save({name: np.ascontiguousarray(tensor) for name, tensor in sorted(tensors.items())})
     config = CheckpointConfig(
-        heads=names,
+        kind=kind,
+        models=models,
         matched_by=matched_by,
         encoder=encoder,
-        heads_sha256=sha256(stored).hexdigest(),
+        options=dict(options or {}),
+        weights_sha256=sha256(stored).hexdigest(),
         training=dict(training),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / HEADS).write_bytes(stored)
+    (folder / WEIGHTS).write_bytes(stored)
     (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
     (folder / CARD).write_text(card)
     return config
@@ -153,3 +167,25 @@ def checkpoint_fingerprint(folder: Path = DEFAULT_CHECKPOINT) -> str:
         return sha256((folder / CONFIG).read_bytes()).hexdigest()
     except OSError as error:
         raise SpecError(f"router.checkpoint: cannot read {error.filename}: {error.strerror}") from error
+
+
+def model_mixture(models: tuple[str, ...], config: CheckpointConfig) -> NDArray[np.float32]:
+    """Return the share each of the checkpoint's models has in each of a job's, shape (checkpoint's, job's).
+
+    A checkpoint matched by name gives every model its own. One matched by position gives the cheapest model the
+    first one's place and the strongest the last one's. Models in between lie on the straight line between the
+    two, by position: a stopgap that keeps their order until a checkpoint is trained on them.
+    Raises SpecError for a model that a checkpoint matched by name was not trained on.
+    """
+    mixture = np.zeros((len(config.models), len(models)), dtype=np.float32)
+    if config.matched_by == "name":
+        for column, model in enumerate(models):
+            if model not in config.models:
+                known = ", ".join(config.models)
+                raise SpecError(f"router.checkpoint: it was trained on {known}; {model!r} is not among them")
+            mixture[config.models.index(model), column] = 1.0
+        return mixture
+    towards_strong = np.linspace(0.0, 1.0, len(models)) if len(models) > 1 else np.ones(1)
+    mixture[-1] = towards_strong
+    mixture[0] = 1.0 - towards_strong
+    return mixture

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from batch.errors import SpecError
 from batch.routers.batching import Indices, run_in_batches
+from batch.routers.hub import find_folder
 
 WEIGHTS = "model.safetensors"
 
@@ -40,18 +41,7 @@ def encoder_folder(model: str | None) -> Path:
     """
     if model is None:
         return packaged_encoder()
-    if Path(model).is_dir():
-        return Path(model)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError) as error:
-        raise SpecError(
-            f"router.embedder.model: {model!r} is neither a folder nor a model on this machine; "
-            f"download it first: hf download {model}"
-        ) from error
+    return find_folder(model, "router.embedder.model")
 
 
 def encoder_sha256(folder: Path) -> str:

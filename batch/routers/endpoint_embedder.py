@@ -25,10 +25,10 @@ from batch.dispatch.work import History
 from batch.errors import BadRequest, BatchRouterError, EmbedderError, SpecError
 from batch.routers.base import Outside
 from batch.routers.vector_cache import Vector, VectorCache, key_of
+from schemas.embedders import EndpointEmbedderSpec
 from schemas.job import DispatchSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 from schemas.results import ErrorInfo, Status
-from schemas.routers import EndpointEmbedderSpec
 
 # Tokens of common vocabularies have more than two bytes in nearly every text, of any script.
 _BYTES_PER_TOKEN = 2

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from batch.routers.checkpoint import EncoderConfig, Heads, save_checkpoint
+from batch.routers.checkpoint import EncoderConfig, save_checkpoint
+from batch.routers.heads import Heads
 from tests.routers.conftest import PAIR
 
 MODEL = "vec"
@@ -18,5 +19,5 @@ def write_checkpoint(folder: Path, **encoder: Any) -> str:
         {"kind": "endpoint", "name": MODEL, "max_tokens": 50, "dimension": DIMENSION} | encoder
     )
     heads = Heads(np.eye(2, DIMENSION, dtype=np.float32), np.zeros(2, dtype=np.float32))
-    save_checkpoint(folder, heads, names=PAIR, matched_by="name", encoder=config, training={}, card="")
+    save_checkpoint(folder, heads.tensors(), models=PAIR, matched_by="name", encoder=config, training={}, card="")
     return str(folder)

@@ -16,18 +16,18 @@ from batch.routers.build import build_router
 from batch.routers.checkpoint import (
     CONFIG,
     DEFAULT_CHECKPOINT,
-    HEADS,
+    WEIGHTS,
     Checkpoint,
     CheckpointConfig,
     EncoderConfig,
-    Heads,
     checkpoint_fingerprint,
     load_checkpoint,
     save_checkpoint,
 )
 from batch.routers.correctness import CorrectnessRouter
 from batch.routers.embedder import LocalEmbedder, encoder_folder, encoder_sha256, packaged_encoder
-from schemas.routers import CorrectnessRouterSpec, LocalEmbedderSpec
+from schemas.embedders import LocalEmbedderSpec
+from schemas.routers import CorrectnessRouterSpec
 from tests.routers.conftest import PAIR
 
 EASY = "What is the capital of France?"
@@ -47,10 +47,10 @@ class FirstLetters:
 def checkpoint(*heads: str, matched_by: str) -> Checkpoint:
     """Heads that weigh the two letters: the first head the first one, the last the second."""
     encoder = EncoderConfig(name="letters", sha256="", layer=1, max_tokens=2, dimension=2)
-    values = {"heads": heads, "matched_by": matched_by, "encoder": encoder, "heads_sha256": ""}
+    values = {"models": heads, "matched_by": matched_by, "encoder": encoder, "weights_sha256": ""}
     config = CheckpointConfig.model_validate(values)
     weight = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)[: len(heads)]
-    return Checkpoint(config, Heads(weight, np.full(len(heads), -6.5, dtype=np.float32)))
+    return Checkpoint(config, {"weight": weight, "bias": np.full(len(heads), -6.5, dtype=np.float32)})
 
 
 def logit(probability: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -118,15 +118,15 @@ def test_saved_is_loaded(tmp_path: Path) -> None:
     for folder, scale in ((tmp_path / "one", 1), (tmp_path / "two", 2)):
         save_checkpoint(
             folder,
-            Heads(first.heads.weight * np.float32(scale), first.heads.bias),
-            names=("a", "b"),
+            {"weight": first.tensors["weight"] * np.float32(scale), "bias": first.tensors["bias"]},
+            models=("a", "b"),
             matched_by="name",
             encoder=first.config.encoder,
             training={"seed": 3},
             card="# Card\n",
         )
     loaded = load_checkpoint(tmp_path / "one")
-    np.testing.assert_array_equal(loaded.heads.weight, first.heads.weight)
+    np.testing.assert_array_equal(loaded.tensors["weight"], first.tensors["weight"])
     assert loaded.config.training == {"seed": 3}
     assert checkpoint_fingerprint(tmp_path / "one") != checkpoint_fingerprint(tmp_path / "two")
 
@@ -143,16 +143,16 @@ def change(folder: Path, **values: object) -> None:
 
 def test_a_checkpoint_that_was_altered_is_refused(copy: Path) -> None:
     """Weights that are not the ones `config.json` describes are not loaded."""
-    save_file({"weight": np.zeros((2, 384), np.float32), "bias": np.zeros(2, np.float32)}, copy / HEADS)
+    save_file({"weight": np.zeros((2, 384), np.float32), "bias": np.zeros(2, np.float32)}, copy / WEIGHTS)
     with pytest.raises(SpecError, match="is not the file that"):
         load_checkpoint(copy)
 
 
 def test_a_checkpoint_of_another_shape_is_refused(copy: Path) -> None:
     """Heads that do not match the configuration's models are refused."""
-    change(copy, heads=["a", "b", "c"])
-    with pytest.raises(SpecError, match=r"holds weights \(2, 384\), not \(3, 384\)"):
-        load_checkpoint(copy)
+    change(copy, models=["a", "b", "c"])
+    with pytest.raises(SpecError, match=r"holds `weight` of shape \(2, 384\), not \(3, 384\)"):
+        build_router(CorrectnessRouterSpec(checkpoint=str(copy)), PAIR, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_checkpoint_of_another_shape_is_refused(copy: Path) -> None:
     [
         ({"format": 2}, "format: Input should be 1"),
         ({"pickle": "x"}, "pickle: Extra inputs"),
-        ({"heads": 1}, "heads: "),
+        ({"models": 1}, "models: "),
     ],
 )
 def test_a_broken_config_is_refused(copy: Path, values: dict[str, object], says: str) -> None:

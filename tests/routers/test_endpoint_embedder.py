@@ -20,8 +20,9 @@ from batch.routers.build import build_router
 from batch.routers.endpoint_embedder import EndpointEmbedder
 from batch.routers.vector_cache import FILE, VectorCache, key_of
 from jobs.rehearsal.answers import embed
+from schemas.embedders import EndpointEmbedderSpec
 from schemas.job import DispatchSpec
-from schemas.routers import CorrectnessRouterSpec, EndpointEmbedderSpec
+from schemas.routers import CorrectnessRouterSpec
 from tests.dispatch.raw_server import http, raw_server, says
 from tests.rehearsed import Served, serve
 from tests.routers.conftest import PAIR

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from batch.errors import InputError
 from batch.routers.checkpoint import load_checkpoint
 from batch.routers.logistic import fit_logistic
-from batch.routers.train_correctness import LabelledSet, fit_heads, train
+from batch.routers.training.correctness import fit_heads, train
+from batch.routers.training.data import Judged
 from jobs import train_default
+from tests.routers.conftest import PAIR
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 
@@ -25,13 +27,13 @@ class NumbersInText:
         return np.array([[float(word) for word in text.split()] for text in texts], dtype=np.float32)
 
 
-def judged(name: str, count: int, easiness: float, seed: int) -> LabelledSet:
+def judged(name: str, count: int, easiness: float, seed: int) -> Judged:
     """Prompts whose first number tells whether only the strong model gets them right, on a level of their own."""
     chance = np.random.default_rng(seed)
     vectors = chance.normal(size=(count, 3))
     difficulty = vectors[:, 0] - easiness
     good = np.stack([difficulty + 0.3 * chance.normal(size=count) < 0.0, difficulty < 2.5], axis=1).astype(float)
-    return LabelledSet(name, [" ".join(f"{x:.4f}" for x in row) for row in vectors], good)
+    return Judged(name, [" ".join(f"{x:.4f}" for x in row) for row in vectors], PAIR, good)
 
 
 @settings(max_examples=25)
@@ -71,7 +73,7 @@ def test_equal_prompts_share_a_fold() -> None:
     prompts = [" ".join(f"{x:.3f}" for x in chance.normal(size=40)) for _ in range(60)] * 5
     good = np.stack([np.tile(chance.random(60) < 0.4, 5), np.tile(chance.random(60) < 0.9, 5)], axis=1).astype(float)
     # Seen in training four times out of five, each prompt would give itself away: an area near .8.
-    assert train([LabelledSet("noise", prompts, good)], NumbersInText(), seed=0).apgr["noise"] < 0.65
+    assert train([Judged("noise", prompts, PAIR, good)], NumbersInText(), seed=0).apgr["noise"] < 0.65
 
 
 def test_the_command_refuses_what_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,5 +92,5 @@ def test_the_shipped_checkpoint_comes_from_this_code(tmp_path: Path) -> None:
     """Training anew on the recorded data gives the heads that ship, to rounding."""
     assert train_default.main([str(DATA), "--out", str(tmp_path)]) == 0
     shipped, made = load_checkpoint(), load_checkpoint(tmp_path)
-    np.testing.assert_allclose(made.heads.weight, shipped.heads.weight, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(made.tensors["weight"], shipped.tensors["weight"], rtol=0, atol=1e-3)
     assert made.config.training["data_sha256"] == shipped.config.training["data_sha256"]

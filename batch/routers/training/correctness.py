@@ -6,18 +6,18 @@ GSM8K, trained together with MMLU, is .603 without and .651 with it (mean of two
 .661). The heads that come out have one intercept, the mean over the prompts trained on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batch.routers.base import Embedder
-from batch.routers.checkpoint import Heads
+from batch.routers.heads import Heads, probabilities
 from batch.routers.length import LengthRouter
 from batch.routers.logistic import Floats, fit_logistic
 from batch.routers.metrics import apgr
+from batch.routers.training.data import Judged, deal
 
 FOLDS = 5
 
@@ -30,19 +30,7 @@ _INTERCEPT_PENALTY = 1e-3
 
 
 @dataclass(frozen=True)
-class LabelledSet:
-    """Prompts of one origin, and whether each model's answer was good."""
-
-    name: str
-    prompts: Sequence[str]
-    good: Floats
-    """Shape (prompts, models), 0 to 1, weakest model first."""
-    judged_again: Mapping[str, Floats] = field(default_factory=dict)
-    """Other verdicts on the same answers, by name: measured against, not trained on."""
-
-
-@dataclass(frozen=True)
-class Trained:
+class TrainedHeads:
     """What training gives."""
 
     heads: Heads
@@ -53,14 +41,14 @@ class Trained:
     """The same of the word count, which needs no training."""
 
 
-def train(sets: Sequence[LabelledSet], embedder: Embedder, seed: int) -> Trained:
+def train(sets: Sequence[Judged], embedder: Embedder, seed: int) -> TrainedHeads:
     """Fit one head per model on all sets together, with the penalty that does best in cross-validation.
 
     Deterministic: the same sets, encoder and seed give the same heads. The seed deals prompts to folds; equal
     prompts share a fold. Raises ValueError for a set in which the strongest model is no better than the weakest.
     """
     vectors = [embedder.embed(labelled.prompts).astype(np.float64) for labelled in sets]
-    folds = [_folds(labelled.prompts, seed) for labelled in sets]
+    folds = [deal(labelled.prompts, FOLDS, seed) for labelled in sets]
     tried = {penalty: _cross_validated(sets, vectors, folds, penalty) for penalty in PENALTIES}
     best = max(PENALTIES, key=lambda penalty: np.mean([tried[penalty][labelled.name] for labelled in sets]))
     words = {
@@ -68,8 +56,8 @@ def train(sets: Sequence[LabelledSet], embedder: Embedder, seed: int) -> Trained
         for labelled in sets
         for name, good in _verdicts(labelled)
     }
-    heads = fit_heads(vectors, [labelled.good for labelled in sets], best)
-    return Trained(heads, best, tried[best], words)
+    heads = fit_heads(vectors, [labelled.quality for labelled in sets], best)
+    return TrainedHeads(heads, best, tried[best], words)
 
 
 def fit_heads(vectors: Sequence[Floats], good: Sequence[Floats], penalty: float) -> Heads:
@@ -89,7 +77,7 @@ def fit_heads(vectors: Sequence[Floats], good: Sequence[Floats], penalty: float)
 
 
 def _cross_validated(
-    sets: Sequence[LabelledSet], vectors: Sequence[Floats], folds: Sequence[NDArray[np.intp]], penalty: float
+    sets: Sequence[Judged], vectors: Sequence[Floats], folds: Sequence[NDArray[np.intp]], penalty: float
 ) -> dict[str, float]:
     """APGR by verdict, every prompt scored by heads that were trained without its fold."""
     scores = [np.empty(len(one)) for one in vectors]
@@ -97,11 +85,11 @@ def _cross_validated(
         kept = [dealt != fold for dealt in folds]
         heads = fit_heads(
             [one[keep] for one, keep in zip(vectors, kept, strict=True)],
-            [labelled.good[keep] for labelled, keep in zip(sets, kept, strict=True)],
+            [labelled.quality[keep] for labelled, keep in zip(sets, kept, strict=True)],
             penalty,
         )
         for one, keep, score in zip(vectors, kept, scores, strict=True):
-            probability = 1.0 / (1.0 + np.exp(-heads.logits(one[~keep].astype(np.float32)).astype(np.float64)))
+            probability = probabilities(heads.logits(one[~keep].astype(np.float32)))
             score[~keep] = probability[:, -1] - probability[:, 0]
     return {
         name: apgr(score, good[:, 0], good[:, -1])
@@ -110,11 +98,6 @@ def _cross_validated(
     }
 
 
-def _verdicts(labelled: LabelledSet) -> Iterator[tuple[str, Floats]]:
-    yield labelled.name, labelled.good
+def _verdicts(labelled: Judged) -> Iterator[tuple[str, Floats]]:
+    yield labelled.name, labelled.quality
     yield from labelled.judged_again.items()
-
-
-def _folds(prompts: Sequence[str], seed: int) -> NDArray[np.intp]:
-    dealt = (blake2b(f"{seed}:{prompt}".encode(), digest_size=8).digest() for prompt in prompts)
-    return np.fromiter((int.from_bytes(d) % FOLDS for d in dealt), dtype=np.intp, count=len(prompts))

@@ -1,0 +1,33 @@
+"""Where checkpoints and encoders are: a folder, or a hub id that was downloaded before."""
+
+from pathlib import Path
+
+from batch.errors import SpecError
+
+
+def find_folder(name: str, key: str, *, revision: str | None = None) -> Path:
+    """Return the folder of `name`: a folder, or a hub id, `owner/name` or `owner/name@revision`, that is on this machine.
+
+    Nothing is downloaded: scoring must not depend on a network.
+
+    Args:
+        key: of the job file, for messages.
+        revision: of the hub; the one in `name` goes before.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    repository, _, pinned = name.partition("@")
+    wanted = pinned or revision
+    try:
+        return Path(snapshot_download(repository, revision=wanted, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        command = f"hf download {repository}" + (f" --revision {wanted}" if wanted else "")
+        raise SpecError(
+            f"{key}: {name!r} is neither a folder nor a model on this machine; download it first: {command}"
+        ) from error

@@ -1,0 +1,43 @@
+"""What is known of a router before it is built: its checkpoint, the encoder it needs, the hash of its weights."""
+
+from batch.errors import SpecError
+from batch.routers.checkpoint import (
+    DEFAULT_CHECKPOINT,
+    Checkpoint,
+    EncoderConfig,
+    checkpoint_fingerprint,
+    load_checkpoint,
+)
+from batch.routers.hub import find_folder
+from schemas.routers import CorrectnessRouterSpec, EmbeddingRouterSpec, RouterSpec
+
+_CHECKPOINT = "router.checkpoint"
+
+
+def open_checkpoint(spec: CorrectnessRouterSpec) -> Checkpoint:
+    """Read the checkpoint that a router of our own layout names, or the one that ships. Raises SpecError."""
+    folder = find_folder(spec.checkpoint, _CHECKPOINT) if spec.checkpoint else DEFAULT_CHECKPOINT
+    return load_checkpoint(folder, spec.kind)
+
+
+def trained_encoder(spec: EmbeddingRouterSpec) -> EncoderConfig:
+    """The encoder that the router's vectors must come from. Raises SpecError."""
+    match spec:
+        case CorrectnessRouterSpec():
+            return open_checkpoint(spec).config.encoder
+        case _:
+            raise SpecError(f"router.kind: {type(spec).__name__} has no encoder")
+
+
+def router_fingerprint(spec: RouterSpec) -> str | None:
+    """Hash that changes with anything on disk that affects the router's scores; `None` where it reads nothing.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
+    match spec:
+        case CorrectnessRouterSpec():
+            folder = find_folder(spec.checkpoint, _CHECKPOINT) if spec.checkpoint else DEFAULT_CHECKPOINT
+            return checkpoint_fingerprint(folder)
+        case _:
+            return None

@@ -1,0 +1,58 @@
+"""What routers are trained on, and what training gives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.routers.checkpoint import Tensors
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Prompts of one origin, and how good each model's answer to them was."""
+
+    name: str
+    prompts: Sequence[str]
+    models: tuple[str, ...]
+    """Weakest first."""
+    quality: Floats
+    """Shape (prompts, models), from 0 to 1; NaN where an answer was not judged."""
+    judged_again: Mapping[str, Floats] = field(default_factory=dict)
+    """Other verdicts on the same answers, by name: measured against, not trained on."""
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Prompts of one origin, and which of two models' answers was preferred."""
+
+    name: str
+    prompts: Sequence[str]
+    first: Sequence[str]
+    """A model's name for each prompt."""
+    second: Sequence[str]
+    """The other model's."""
+    outcome: Floats
+    """Shape (prompts,): 1 where the first was preferred, 0 where the second was, one half for a tie."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gives: what a checkpoint holds, but for the encoder, the card and the names."""
+
+    tensors: Tensors
+    options: Mapping[str, Any]
+    """As `CheckpointConfig.options`."""
+    chosen: Mapping[str, Any]
+    """What training settled on, for the reader: penalty, epochs and the like."""
+
+
+def deal(prompts: Sequence[str], parts: int, seed: int) -> NDArray[np.intp]:
+    """Deal prompts to `parts` parts, from 0; equal prompts go to the same one, whatever else is dealt."""
+    dealt = (blake2b(f"{seed}:{prompt}".encode(), digest_size=8).digest() for prompt in prompts)
+    return np.fromiter((int.from_bytes(d) % parts for d in dealt), dtype=np.intp, count=len(prompts))

@@ -1,0 +1,81 @@
+"""What turns prompts into vectors, for the routers that go by them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from schemas.base import Spec
+from schemas.endpoints import EndpointSpec, ModelSpec
+
+
+class LocalEmbedderSpec(Spec):
+    """Embeds prompts in the scoring process."""
+
+    kind: Literal["local"] = "local"
+    """Always `local`."""
+
+    model: str | None = None
+    """Folder or hub id of a sentence encoder; left out: the packaged MiniLM."""
+
+
+class EndpointEmbedderSpec(EndpointSpec):
+    """Embeds prompts by calling `/v1/embeddings`, at one endpoint or, with `endpoints`, at a pool of them."""
+
+    kind: Literal["endpoint"]
+    """Always `endpoint`."""
+
+    model: str = Field(min_length=1)
+    """The embedding model: the one the checkpoint was trained on."""
+
+    url: str | None = None
+    """Base URL, up to and including `/v1`; left out: EMBEDDING_BASE_URL, else OPENAI_BASE_URL."""
+
+    endpoints: tuple[EndpointSpec, ...] = ()
+    """A pool like a model's, in place of `url`, `api_key_env`, `weight`, `limits`, `provider` and `transport`."""
+
+    dimensions: Annotated[int, Field(gt=0)] | None = None
+    """Length of vectors to ask for; left out: the model's own."""
+
+    max_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Prompts are cut at two bytes for each of these, so they rarely have more; left out: as the checkpoint says."""
+
+    cache: str | None = None
+    """Folder in which vectors are kept, for any number of jobs; left out: `cache` in the run directory."""
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> "EndpointEmbedderSpec":
+        both = sorted(self.model_fields_set & set(_OF_ONE_ENDPOINT)) if self.endpoints else []
+        if both:
+            raise ValueError(f"give {', '.join(both)} in `endpoints`, or leave `endpoints` out")
+        try:
+            self.pool()
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return self
+
+    def pool(self) -> ModelSpec:
+        """The embedding model with its endpoints."""
+        own = EndpointSpec(**{key: getattr(self, key) for key in _OF_ONE_ENDPOINT})
+        return ModelSpec(
+            name=self.model,
+            endpoints=tuple(
+                e if e.model is not None else e.model_copy(update={"model": self.model})
+                for e in self.endpoints or (own,)
+            ),
+        )
+
+    def at(self, pool: ModelSpec, cache: str | None) -> "EndpointEmbedderSpec":
+        """The same embedder with these endpoints, and this folder where it has none of its own."""
+        return EndpointEmbedderSpec(
+            kind=self.kind,
+            model=self.model,
+            endpoints=pool.endpoints,
+            dimensions=self.dimensions,
+            max_tokens=self.max_tokens,
+            cache=self.cache or cache,
+        )
+
+
+_OF_ONE_ENDPOINT = ("url", "api_key_env", "weight", "limits", "provider", "transport")
+
+EmbedderSpec = Annotated[LocalEmbedderSpec | EndpointEmbedderSpec, Field(discriminator="kind")]
