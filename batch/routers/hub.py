@@ -6,7 +6,7 @@ from batch.errors import SpecError
 
 
 def find_folder(name: str, key: str, *, revision: str | None = None) -> Path:
-    """Return the folder of `name`: a folder, or a hub id that is on this machine, `owner/name` or `owner/name@revision`.
+    """Return the folder of `name`: a folder, or a hub id on this machine, `owner/name` or `owner/name@revision`.
 
     Nothing is downloaded: scoring must not depend on a network.
 
