@@ -52,7 +52,20 @@ def find_shards(
     a column that the spec names and no row has; SpecError for a prompt template or parameters that cannot be
     used; StorageError when the spool cannot be written.
     """
-    sources = find_sources(spec)
+    shards = cut_files(spec, spool, map=map)
+    check_columns(spec, shards)
+    return shards
+
+
+def cut_files(
+    spec: InputSpec,
+    spool: Path,
+    *,
+    map: Mapper = map_here,  # noqa: A002 - it stands in for the builtin
+    key: str = "input.path",
+) -> list[Shard]:
+    """As `find_shards`, for files whose rows need not be prompts: what columns they have is not looked at."""
+    sources = find_sources(spec, key)
     if sum(source.size for source in sources) < WORTH_SPREADING_BYTES:
         map = map_here  # noqa: A001 - it stands in for the builtin
     packed = [s for s in sources if s.compression is not None or s.format == "csv"]
@@ -73,7 +86,6 @@ def find_shards(
         rows += kept
     if not shards:
         raise InputError(f"{_shown(spec)}: no rows; the input is empty")
-    check_columns(spec, shards)
     return shards
 
 

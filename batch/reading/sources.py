@@ -47,16 +47,16 @@ class Source:
     """Last change, nanoseconds since the epoch; `None` where the store does not say."""
 
 
-def find_sources(spec: InputSpec) -> list[Source]:
+def find_sources(spec: InputSpec, key: str = "input.path") -> list[Source]:
     """List the files that `spec.path` names: a list in its order, folders and globs sorted by path.
 
-    A file named twice is read once. Raises InputError for a path that is not there, a glob or folder
-    without a supported file, and a file of an unknown kind.
+    A file named twice is read once. `key` is what the user calls `spec.path`, for messages. Raises InputError for
+    a path that is not there, a glob or folder without a supported file, and a file of an unknown kind.
     """
     paths = (spec.path,) if isinstance(spec.path, str) else spec.path
     if not paths:
-        raise InputError("input.path: the list is empty; name at least one file")
-    found = {source.location: source for path in paths for source in _expand(path)}
+        raise InputError(f"{key}: the list is empty; name at least one file")
+    found = {source.location: source for path in paths for source in _expand(path, key)}
     return _named(list(found.values()))
 
 
@@ -112,12 +112,12 @@ def _resolved(store: str, path: str) -> str:
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Turn what goes wrong while reading `name` into a one-line InputError."""
+def reading(name: str, key: str = "input.path") -> Iterator[None]:
+    """Turn what goes wrong while reading `name`, which `key` led to, into a one-line InputError."""
     try:
         yield
     except FileNotFoundError as error:
-        raise InputError(f"{name}: no such file; check input.path") from error
+        raise InputError(f"{name}: no such file; check {key}") from error
     except PermissionError as error:
         raise InputError(f"{name}: may not be read; check its permissions") from error
     except (OSError, pa.ArrowException) as error:
@@ -149,27 +149,27 @@ def open_stream(location: str, compression: str | None) -> Any:
     return filesystem.open_input_stream(path, compression=compression)
 
 
-def _expand(path: str) -> Iterator[Source]:
+def _expand(path: str, key: str) -> Iterator[Source]:
     """The files of one path, glob, folder or URI."""
     if "://" in path and urlsplit(path).password is not None:
-        raise InputError("input.path: holds a password, which a run directory must not; use the environment")
-    with reading(path):
+        raise InputError(f"{key}: holds a password, which a run directory must not; use the environment")
+    with reading(path, key):
         filesystem, inner = filesystem_of(path if "://" in path else _absolute(path))
         kind = filesystem.get_file_info(inner).type
         if kind == pa.fs.FileType.File:
             if _format(inner) is None:
-                raise InputError(f"{path}: unknown kind of file; input.path takes {SUPPORTED}")
+                raise InputError(f"{path}: unknown kind of file; {key} takes {SUPPORTED}")
             infos = [filesystem.get_file_info(inner)]
         elif kind == pa.fs.FileType.Directory:
             infos = _files_below(filesystem, inner)
             if not infos:
-                raise InputError(f"{path}: no supported file in this folder; input.path takes {SUPPORTED}")
+                raise InputError(f"{path}: no supported file in this folder; {key} takes {SUPPORTED}")
         elif WILDCARDS.isdisjoint(inner):
-            raise InputError(f"{path}: no such file; check input.path")
+            raise InputError(f"{path}: no such file; check {key}")
         else:
             infos = _matches(filesystem, inner)
             if not infos:
-                raise InputError(f"{path}: no supported file matches; input.path takes {SUPPORTED}")
+                raise InputError(f"{path}: no supported file matches; {key} takes {SUPPORTED}")
     for info in infos:
         compression = COMPRESSIONS.get(posixpath.splitext(info.path)[1].lower())
         file_format = _format(info.path)

@@ -14,23 +14,24 @@ NOT_PLAIN = frozenset(".[]!:")
 class PromptTemplate:
     """Text with column names in braces, as "Question: {question}"; `{{` and `}}` stand for braces.
 
-    Raises SpecError for anything in braces that is not a plain name.
+    `key` is what the user calls the template, for messages. Raises SpecError for anything in braces that is not a
+    plain name.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, key: str = "input.prompt") -> None:
         try:
             pieces = list(Formatter().parse(text))
         except ValueError as error:
-            raise SpecError(f"input.prompt: {error}; write {{{{ and }}}} for braces in the text") from error
+            raise SpecError(f"{key}: {error}; write {{{{ and }}}} for braces in the text") from error
         self._pieces: list[tuple[str, str | None]] = []
         for literal, name, spec, conversion in pieces:
             if name is not None and (not name.strip() or spec or conversion or not NOT_PLAIN.isdisjoint(name)):
-                raise SpecError(f"input.prompt: {{{name}}} is not a column's plain name, as in {{question}}")
+                raise SpecError(f"{key}: {{{name}}} is not a column's plain name, as in {{question}}")
             self._pieces.append((literal, name))
         self.columns = frozenset(name for _, name in self._pieces if name is not None)
         """Columns it takes from a row."""
         if not self.columns:
-            raise SpecError("input.prompt: names no column; put one in braces, as in {question}")
+            raise SpecError(f"{key}: names no column; put one in braces, as in {{question}}")
 
     def render(self, record: Mapping[str, Any]) -> str:
         """Fill in a row's columns. Raises InvalidRow when one is missing, null or no scalar, or all are blank."""
