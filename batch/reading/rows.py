@@ -1,7 +1,7 @@
 """Rows of files that are read whole: labels, and the results of earlier runs."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -39,12 +39,12 @@ class ReadFile:
     """Bytes, as stored."""
 
 
-def read_rows(path: str | Sequence[str], key: str, columns: Mapping[str, str]) -> Iterator[Row]:
+def read_rows(path: str | Sequence[str], key: str, columns: Iterable[tuple[str, str]]) -> Iterator[Row]:
     """Yield every row of a file, glob, folder or list of them: JSONL, Parquet or CSV, as a job's input.
 
     Args:
         key: what the user calls `path`, for messages.
-        columns: columns that some row must have, by the keys that ask for them.
+        columns: columns that some row must have, each after the key that asks for it.
 
     Raises:
         InputError: a file cannot be read, a column is nowhere, or a row is no record.
@@ -52,7 +52,7 @@ def read_rows(path: str | Sequence[str], key: str, columns: Mapping[str, str]) -
     spec = InputSpec(path=path if isinstance(path, str) else tuple(path))
     with tempfile.TemporaryDirectory(prefix="batchrouter-") as spool:
         shards = cut_files(spec, Path(spool), key=key)
-        for asked, column in columns.items():
+        for asked, column in columns:
             check_column(asked, column, shards)
         for shard in shards:
             for line, record in shard_records(shard):
