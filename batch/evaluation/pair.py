@@ -1,0 +1,83 @@
+"""RouteLLM's measures (arXiv 2406.18665) of a router between two models, exact, over many resamples at once.
+
+Equal scores are taken in random order, and what is returned is the expected value over it. On all prompts these are
+the numbers of `batch.routers.metrics`; weights make them cheap to find a thousand times.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class PairMeasures:
+    """Measures of one router, one row per resample; NaN where the strong model is no better there."""
+
+    apgr: Floats
+    """Area under the share of the gap recovered against the share of strong calls, shape (resamples,)."""
+    cpt: Floats
+    """Smallest share of strong calls that recovers each level of the gap, shape (resamples, levels)."""
+    auc: Floats
+    """Area under mean quality against the share of strong calls, shape (resamples,); defined without a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairCurve:
+    """Quality against the share of strong calls, straight between corners: one corner per distinct score."""
+
+    share: Floats
+    """From 0 to 1, shape (corners,)."""
+    quality: Floats
+    """Mean quality, shape (corners,)."""
+
+
+class PairOrder:
+    """Prompts in the order in which a router would send them to the strong model."""
+
+    def __init__(self, scores: ArrayLike, weak: ArrayLike, strong: ArrayLike) -> None:
+        """`weak` and `strong` are the quality of each model's answer to each prompt, `scores` the router's, (n,)."""
+        scored = np.asarray(scores, dtype=np.float64)
+        self._weak = np.asarray(weak, dtype=np.float64)
+        self._order = np.argsort(-scored, kind="stable")
+        ordered = scored[self._order]
+        self._gains = (np.asarray(strong, dtype=np.float64) - self._weak)[self._order]
+        self._starts = np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1])
+
+    def measures(self, weights: Floats, levels: tuple[float, ...]) -> PairMeasures:
+        """Measure on resamples: `weights` of shape (resamples, n) say how often each prompt is in each."""
+        share, gained, before = self._walk(weights)
+        gap = gained[:, -1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            area = (np.diff(share) * (gained[:, 1:] + gained[:, :-1])).sum(axis=1) / 2
+            apgr = np.where(gap > 0, area / gap, np.nan)
+            cpt = np.stack([_crossing(share, gained, level * gap) for level in levels], axis=1)
+        cpt[~(gap > 0)] = np.nan
+        return PairMeasures(apgr, cpt, before + area)
+
+    def curve(self) -> PairCurve:
+        """The curve over all prompts."""
+        share, gained, before = self._walk(np.ones((1, len(self._gains))))
+        return PairCurve(share[0], before[0] + gained[0])
+
+    def _walk(self, weights: Floats) -> tuple[Floats, Floats, Floats]:
+        """Share and mean gain at each corner, shape (resamples, corners), and the weak model's mean quality."""
+        total = weights.sum(axis=1, keepdims=True)
+        before = (weights @ self._weak) / total[:, 0]
+        ordered = weights[:, self._order]
+        return _corners(ordered, self._starts, total), _corners(ordered * self._gains, self._starts, total), before
+
+
+def _corners(values: Floats, starts: NDArray[np.intp], total: Floats) -> Floats:
+    sums = np.cumsum(np.add.reduceat(values, starts, axis=1), axis=1) / total
+    return np.concatenate([np.zeros((len(values), 1)), sums], axis=1)
+
+
+def _crossing(share: Floats, gained: Floats, wanted: Floats) -> Floats:
+    """Share at which the curve first reaches `wanted`; it need not rise everywhere."""
+    corner = np.maximum(np.argmax(gained >= wanted[:, None], axis=1), 1)[:, None]
+    low, high = (np.take_along_axis(gained, at, axis=1)[:, 0] for at in (corner - 1, corner))
+    left, right = (np.take_along_axis(share, at, axis=1)[:, 0] for at in (corner - 1, corner))
+    return left + (wanted - low) / (high - low) * (right - left)

@@ -1,0 +1,43 @@
+"""Bootstrap: the same prompts drawn again and again with replacement, to see how far chance moves a figure."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.random import default_rng
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+# Weights held at a time. A thousand resamples of a million prompts would be 8 GB.
+_BLOCK = 1 << 22
+
+# The middle 95 %.
+_TAILS = (2.5, 97.5)
+
+
+def resampled(groups: NDArray[np.intp], count: int, seed: int) -> Iterator[Floats]:
+    """Yield weights of shape (resamples, prompts) in blocks, `count` resamples together.
+
+    `groups` numbers the prompts from 0, equal prompts alike: they are drawn together, for two copies of a prompt are
+    no two observations. The same seed gives the same resamples, so that what is measured on them can be compared.
+    """
+    chance = default_rng(seed)
+    distinct = int(groups.max()) + 1
+    at_once = max(1, _BLOCK // len(groups))
+    for start in range(0, count, at_once):
+        rows = min(at_once, count - start)
+        drawn = chance.integers(0, distinct, (rows, distinct)) + distinct * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * distinct).reshape(rows, distinct)
+        yield times[:, groups].astype(np.float64)
+
+
+def interval(values: Floats) -> tuple[float, float] | None:
+    """The middle 95 % of what was measured on resamples.
+
+    `None` where the measure is undefined, NaN, on more of them than either tail holds.
+    """
+    defined = values[np.isfinite(values)]
+    if len(defined) == 0 or len(defined) < len(values) * (1 - _TAILS[0] / 100):
+        return None
+    low, high = np.percentile(defined, _TAILS)
+    return float(low), float(high)

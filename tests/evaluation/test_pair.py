@@ -1,0 +1,103 @@
+"""The exact measures over resamples."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.evaluation.pair import PairOrder
+from batch.evaluation.resampling import interval, resampled
+from batch.routers import metrics
+
+LEVELS = (0.2, 0.5, 0.8)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 60), st.integers(1, 60))
+def test_over_all_prompts_they_are_the_exact_measures(seed: int, prompts: int, distinct: int) -> None:
+    """With weights of one, APGR and CPT are those of `batch.routers.metrics`, however many scores are equal."""
+    chance = np.random.default_rng(seed)
+    scores, weak = chance.integers(0, distinct, prompts) / 3.0, chance.random(prompts)
+    strong = weak + chance.random(prompts) - 0.2
+    order = PairOrder(scores, weak, strong)
+    found = order.measures(np.ones((1, prompts)), LEVELS)
+    curve = order.curve()
+    assert found.auc[0] == pytest.approx(np.trapezoid(curve.quality, curve.share))
+    assert (curve.quality[0], curve.quality[-1]) == pytest.approx((weak.mean(), strong.mean()))
+    if strong.sum() > weak.sum():
+        assert found.apgr[0] == pytest.approx(metrics.apgr(scores, weak, strong))
+        expected = [metrics.cpt(scores, weak, strong, level) for level in LEVELS]
+        assert found.cpt[0] == pytest.approx(expected)
+    else:
+        assert np.isnan(found.apgr[0])
+        assert np.isnan(found.cpt[0]).all()
+
+
+@given(st.integers(0, 10_000))
+def test_a_weight_is_so_many_copies(seed: int) -> None:
+    """A resample is measured as if its prompts had been written out."""
+    chance = np.random.default_rng(seed)
+    scores, weak, strong = np.round(chance.random(30), 1), chance.random(30), chance.random(30) + 0.5
+    weights = chance.integers(0, 4, (3, 30))
+    found = PairOrder(scores, weak, strong).measures(weights.astype(float), LEVELS)
+    for row, times in enumerate(weights):
+        copied, low, high = (np.repeat(values, times) for values in (scores, weak, strong))
+        assert found.apgr[row] == pytest.approx(metrics.apgr(copied, low, high))
+        assert found.cpt[row] == pytest.approx([metrics.cpt(copied, low, high, level) for level in LEVELS])
+
+
+def test_equal_prompts_are_drawn_together() -> None:
+    """Copies of a prompt have one weight; each resample draws as many as there are different prompts."""
+    groups = np.array([0, 1, 0, 2, 1])
+    weights = np.concatenate(list(resampled(groups, 500, seed=3)))
+    assert weights.shape == (500, 5)
+    np.testing.assert_array_equal(weights[:, 0], weights[:, 2])
+    np.testing.assert_array_equal(weights[:, [0, 1, 3]].sum(axis=1), 3.0)
+    assert weights.mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_blocks_do_not_change_what_is_drawn() -> None:
+    """Many prompts come in several blocks of bounded size; the same seed draws the same."""
+    groups = np.arange(1_500_000)
+    blocks = list(resampled(groups, 5, seed=0))
+    assert len(blocks) > 1
+    assert sum(len(block) for block in blocks) == 5
+    again = list(resampled(groups, 5, seed=0))
+    for one, other in zip(blocks, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_interval_holds_what_is_true_as_often_as_it_says() -> None:
+    """Of 200 draws of 150 prompts from a population, some 95 % have its APGR in their interval."""
+    chance = np.random.default_rng(4)
+    size = 150
+    truth, held = _population_apgr(), 0
+    for draw in range(200):
+        scores, weak, strong = _drawn(chance, size)
+        order = PairOrder(scores, weak, strong)
+        weights = np.concatenate(list(resampled(np.arange(size), 300, seed=draw)))
+        found = interval(order.measures(weights, LEVELS).apgr)
+        assert found is not None
+        held += found[0] <= truth <= found[1]
+    assert 0.88 <= held / 200 <= 0.99
+
+
+def test_an_interval_needs_a_measure_that_is_defined() -> None:
+    """Where more resamples than a tail have no gap there is no interval."""
+    values = np.linspace(0.0, 1.0, 100)
+    assert interval(values) == pytest.approx((0.025, 0.975), abs=0.001)
+    values[:2] = np.nan
+    assert interval(values) is not None
+    values[:10] = np.nan
+    assert interval(values) is None
+    assert interval(np.full(5, np.nan)) is None
+
+
+def _drawn(chance: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    weak = (chance.random(size) < 0.5).astype(float)
+    strong = np.maximum(weak, chance.random(size) < 0.6)
+    return strong - weak + chance.random(size), weak, strong
+
+
+def _population_apgr() -> float:
+    chance = np.random.default_rng(5)
+    return metrics.apgr(*_drawn(chance, 200_000))
