@@ -1,6 +1,7 @@
 """From a YAML file to a frozen spec, with every fault said in one line: file, line, key, what to do."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,13 +19,29 @@ M = TypeVar("M", bound=BaseModel)
 # What a YAML file may hold that is no mapping, by the names its author knows.
 _KINDS = {type(None): "empty", list: "a list", str: "text"}
 
-# Keys that hold paths. In a file they are relative to the file, so that a job runs the same from any folder.
-_PATHS = (
-    ("input", "path"),
-    ("output", "path"),
-    ("output", "run_dir"),
-    ("router", "checkpoint"),
-    ("router", "embedder", "cache"),
+Keys = tuple[str, ...]
+"""A key by its way from the top; `*` stands for every item of a list or mapping."""
+
+
+@dataclass(frozen=True)
+class PathKeys:
+    """Keys that hold paths. In a file they are relative to the file, so that it means the same from any folder."""
+
+    paths: tuple[Keys, ...] = ()
+    """Paths."""
+    paths_or_ids: tuple[Keys, ...] = ()
+    """Paths or hub ids: a path is what is there, or begins with a dot."""
+
+
+_NO_PATHS = PathKeys()
+_JOB_KEYS = PathKeys(
+    paths=(("input", "path"), ("output", "path"), ("output", "run_dir"), ("router", "embedder", "cache")),
+    paths_or_ids=(
+        ("router", "checkpoint"),
+        ("router", "embedder", "model"),
+        ("router", "battles"),
+        ("router", "embeddings"),
+    ),
 )
 
 
@@ -66,10 +83,7 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> JobSpec:
         SpecError: one line per fault.
     """
     data, root = _read(path, "a job file is a mapping of keys (name, input, models, ...)")
-    _anchor(data, path.absolute().parent)
-    for setting in settings:
-        _apply(data, setting)
-    job = validated(JobSpec, data, root, path)
+    job = _specified(JobSpec, data, root, path, settings, _JOB_KEYS)
     run_dir = run_path(job.output)
     if run_dir.is_absolute():
         return job
@@ -78,10 +92,19 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> JobSpec:
     return job.model_copy(update={"output": output})
 
 
-def load_spec(path: Path, model: type[M]) -> M:
-    """Read any other spec file. Raises SpecError as `load_job` does."""
+def load_spec(path: Path, model: type[M], settings: Sequence[str] = (), keys: PathKeys = _NO_PATHS) -> M:
+    """Read any other spec file, with settings over it; `keys` hold paths. Raises SpecError as `load_job` does."""
     known = ", ".join(model.model_fields)
     data, root = _read(path, f"this file is a mapping of keys ({known})")
+    return _specified(model, data, root, path, settings, keys)
+
+
+def _specified(
+    model: type[M], data: Any, root: yaml.Node | None, path: Path, settings: Sequence[str], keys: PathKeys
+) -> M:
+    _anchor(data, path.absolute().parent, keys)
+    for setting in settings:
+        _apply(data, setting, keys)
     return validated(model, data, root, path)
 
 
@@ -151,19 +174,32 @@ def _line(node: yaml.Node | None, location: Location) -> int:
     return line
 
 
-def _anchor(data: dict[str, Any], folder: Path) -> None:
+def _anchor(data: dict[str, Any], folder: Path, keys: PathKeys) -> None:
     """Make relative paths absolute, from the file's folder. URIs and absolute paths stay."""
-    for *sections, key in _PATHS:
-        block: Any = data
-        for section in sections:
-            block = block.get(section) if isinstance(block, dict) else None
-        if not isinstance(block, dict) or key not in block:
-            continue
-        value = block[key]
-        if isinstance(value, str):
-            block[key] = _absolute(value, folder)
-        elif isinstance(value, list):
-            block[key] = [_absolute(v, folder) if isinstance(v, str) else v for v in value]
+    for wanted, absolute in ((keys.paths, _absolute), (keys.paths_or_ids, _absolute_if_there)):
+        for *sections, key in wanted:
+            for block in _blocks(data, sections):
+                value = block.get(key)
+                if isinstance(value, str):
+                    block[key] = absolute(value, folder)
+                elif isinstance(value, list):
+                    block[key] = [absolute(v, folder) if isinstance(v, str) else v for v in value]
+
+
+def _blocks(data: Any, sections: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The mappings that `sections` lead to."""
+    if not sections:
+        if isinstance(data, dict):
+            yield data
+        return
+    section, *rest = sections
+    inner: Iterable[Any] = ()
+    if section == "*":
+        inner = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    elif isinstance(data, dict):
+        inner = (data.get(section),)
+    for one in inner:
+        yield from _blocks(one, rest)
 
 
 def _absolute(value: str, folder: Path) -> str:
@@ -173,7 +209,11 @@ def _absolute(value: str, folder: Path) -> str:
     return f"{folder / value}{slash}"
 
 
-def _apply(data: dict[str, Any], setting: str) -> None:
+def _absolute_if_there(value: str, folder: Path) -> str:
+    return _absolute(value, folder) if value.startswith(".") or (folder / value).exists() else value
+
+
+def _apply(data: dict[str, Any], setting: str, keys: PathKeys) -> None:
     """Set one dotted key; numbers step into lists."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
@@ -183,8 +223,11 @@ def _apply(data: dict[str, Any], setting: str) -> None:
     except yaml.YAMLError as error:
         raise SpecError(f"--set {key}: the value {text!r} is not valid YAML: {_reason(error)}") from error
     parts = key.split(".")
-    if isinstance(value, str) and tuple(parts) in _PATHS:
-        value = _absolute(value, Path.cwd())
+    if isinstance(value, str):
+        if _is_one_of(parts, keys.paths):
+            value = _absolute(value, Path.cwd())
+        elif _is_one_of(parts, keys.paths_or_ids):
+            value = _absolute_if_there(value, Path.cwd())
     at: Any = data
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
@@ -202,3 +245,7 @@ def _apply(data: dict[str, Any], setting: str) -> None:
             at = at.setdefault(index, {})
         else:
             at = at[index]
+
+
+def _is_one_of(parts: Sequence[str], keys: Sequence[Keys]) -> bool:
+    return any(len(key) == len(parts) and all(k in ("*", p) for k, p in zip(key, parts, strict=True)) for key in keys)

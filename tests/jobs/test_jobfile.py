@@ -9,6 +9,7 @@ import pytest
 from batch.errors import SpecError
 from jobs.jobfile import load_job
 from schemas.plans import SharePlanSpec
+from schemas.routers import CorrectnessRouterSpec
 
 JOB = """\
 name: table
@@ -46,6 +47,19 @@ def test_the_job_that_the_others_are_spoilt_from_is_good(tmp_path: Path) -> None
     job = load_job(written(tmp_path))
     assert job.input.path == str(tmp_path / "prompts.jsonl")
     assert job.output.path == str(tmp_path / "out/results.jsonl")
+
+
+def test_a_hub_id_stays_what_it_is(tmp_path: Path) -> None:
+    """A checkpoint is a path of the job's folder where something is there, or where it begins with a dot."""
+    (tmp_path / "mine").mkdir()
+    for given, meant in (
+        ("routellm/mf_gpt4_augmented", "routellm/mf_gpt4_augmented"),
+        ("mine", str(tmp_path / "mine")),
+        ("./absent", str(tmp_path / "absent")),
+    ):
+        job = load_job(written(tmp_path, JOB.replace("{kind: random}", f"{{kind: correctness, checkpoint: {given}}}")))
+        assert isinstance(job.router, CorrectnessRouterSpec)
+        assert job.router.checkpoint == meant
 
 
 SPOILT = {
