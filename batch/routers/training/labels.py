@@ -62,7 +62,7 @@ def name_of(files: list[ReadFile]) -> str:
 
 
 def _qualities(spec: JudgedDataSpec | ScoresDataSpec, key: str, name: str, files: list[ReadFile]) -> Labels:
-    prompt_of = _PromptReader(spec.prompt, f"{key}.prompt")
+    prompt_of = PromptReader(spec.prompt, f"{key}.prompt")
     columns = list(spec.models.values())
     asked = [(f"{key}.models.{model}", column) for model, column in spec.models.items()]
     if isinstance(spec, ScoresDataSpec):
@@ -89,7 +89,7 @@ def _qualities(spec: JudgedDataSpec | ScoresDataSpec, key: str, name: str, files
 
 
 def _preferences(spec: PreferencesDataSpec, key: str, name: str, files: list[ReadFile]) -> Labels:
-    prompt_of = _PromptReader(spec.prompt, f"{key}.prompt")
+    prompt_of = PromptReader(spec.prompt, f"{key}.prompt")
     columns = [*prompt_of.columns, (f"{key}.model_a", spec.model_a), (f"{key}.model_b", spec.model_b)]
     if spec.winner is not None:
         columns.append((f"{key}.winner", spec.winner))
@@ -112,8 +112,11 @@ def _preferences(spec: PreferencesDataSpec, key: str, name: str, files: list[Rea
     return Labels(spec.kind, Preferences(name, prompts, first, second, np.array(outcomes)), tuple(files), skipped)
 
 
-class _PromptReader:
-    """The prompt of a record: from a column, or by a template over columns."""
+class PromptReader:
+    """The prompt of a record: from a column, or by a template over columns.
+
+    Calling it raises InputError where a record has none.
+    """
 
     def __init__(self, text: str, key: str) -> None:
         self._template = PromptTemplate(text, key) if "{" in text else None
@@ -188,8 +191,8 @@ def _number(value: Any, reading: Reading, where: str, wanted: str) -> float:
     return number
 
 
-def _plain(value: Any) -> float | None:
-    """A cell's number, on whatever scale."""
+def plain_number(value: Any) -> float | None:
+    """A cell's number, on whatever scale: NaN where it is empty, `None` where it is no number."""
     match value:
         case None:
             return nan
@@ -209,13 +212,13 @@ def _plain(value: Any) -> float | None:
 
 
 def _quality(value: Any) -> float | None:
-    number = _plain(value)
+    number = plain_number(value)
     return number if number is None or number != number or 0.0 <= number <= 1.0 else None
 
 
 def _scaled(lowest: float, highest: float) -> Reading:
     def reading(value: Any) -> float | None:
-        number = _plain(value)
+        number = plain_number(value)
         if number is None or number != number:
             return number
         scaled = (number - lowest) / (highest - lowest)
