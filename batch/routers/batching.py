@@ -1,11 +1,13 @@
 """Batches by token budget: prompts of like length together, so that little is spent on padding."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Indices = NDArray[np.intp]
+Result = TypeVar("Result")
 
 
 def token_batches(lengths: ArrayLike, budget: int) -> list[Indices]:
@@ -28,16 +30,16 @@ def token_batches(lengths: ArrayLike, budget: int) -> list[Indices]:
 def run_in_batches(
     lengths: ArrayLike,
     budget: int,
-    run: Callable[[Indices], NDArray[np.float32]],
+    run: Callable[[Indices], Result],
     out_of_memory: type[Exception],
-) -> tuple[Sequence[tuple[Indices, NDArray[np.float32]]], int]:
+) -> tuple[Sequence[tuple[Indices, Result]], int]:
     """Call `run` with each batch; where it raises `out_of_memory`, halve the budget, cut the rest anew, go on.
 
     Returns the batches with their results, and the budget that worked. The error passes through where even
     a single prompt is too much.
     """
     counts = np.asarray(lengths, dtype=np.intp)
-    done: list[tuple[Indices, NDArray[np.float32]]] = []
+    done: list[tuple[Indices, Result]] = []
     waiting = token_batches(counts, budget)[::-1]
     while waiting:
         batch = waiting.pop()

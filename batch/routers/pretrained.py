@@ -1,0 +1,73 @@
+"""Folders that transformers wrote: loaded without a network, without their code, from safetensors only."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from batch.errors import SpecError
+
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+# What the hub's cache calls a large file: the sha256 of its bytes.
+_BLOB = re.compile(r"[0-9a-f]{64}")
+# What affects scores; optimizer states and the like do not.
+_READ = ("*.safetensors", "*.json", "*.txt", "*.model")
+
+
+def folder_fingerprint(folder: Path, key: str) -> str:
+    """Hash that changes with anything in the folder that affects what its network says.
+
+    Args:
+        key: of the job file, for messages.
+
+    Raises:
+        SpecError: it holds no weights in safetensors format, or cannot be read.
+    """
+    files = sorted({file for pattern in _READ for file in folder.glob(pattern)})
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise SpecError(f"{key}: {folder} holds no weights in safetensors format; no other format is read")
+    whole = sha256()
+    for file in files:
+        try:
+            whole.update(f"{file.name} {_file_sha256(file)}\n".encode())
+        except OSError as error:
+            raise SpecError(f"{key}: cannot read {file}: {error.strerror}") from error
+    return whole.hexdigest()
+
+
+def _file_sha256(file: Path) -> str:
+    target = file.resolve()
+    # A model of 16 GB takes ten seconds to hash, and the hub's cache has done it.
+    if target.parent.name == "blobs" and _BLOB.fullmatch(target.name):
+        return target.name
+    with file.open("rb") as content:
+        return file_digest(content, "sha256").hexdigest()
+
+
+def refuse_made_up(loading: dict[str, Any]) -> None:
+    """Raise ValueError where transformers made weights up because the folder does not hold them.
+
+    `loading` is what `from_pretrained(..., output_loading_info=True)` says.
+    """
+    missing = sorted(str(name) for name in loading["missing_keys"])
+    if missing:
+        raise ValueError(f"its weights hold no {missing[0]}" + (f" and {len(missing) - 1} more" * (len(missing) > 1)))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar and listing the layers that are left out on purpose."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
