@@ -53,7 +53,9 @@ class PairOrder:
         with np.errstate(divide="ignore", invalid="ignore"):
             area = (np.diff(share) * (gained[:, 1:] + gained[:, :-1])).sum(axis=1) / 2
             apgr = np.where(gap > 0, area / gap, np.nan)
-            cpt = np.stack([_crossing(share, gained, level * gap) for level in levels], axis=1)
+            cpt = np.empty((len(gap), len(levels)))
+            for column, level in enumerate(levels):
+                cpt[:, column] = _crossing(share, gained, level * gap)
         cpt[~(gap > 0)] = np.nan
         return PairMeasures(apgr, cpt, before + area)
 

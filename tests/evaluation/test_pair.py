@@ -42,6 +42,7 @@ def test_a_weight_is_so_many_copies(seed: int) -> None:
     for row, times in enumerate(weights):
         copied, low, high = (np.repeat(values, times) for values in (scores, weak, strong))
         assert found.apgr[row] == pytest.approx(metrics.apgr(copied, low, high))
+        assert PairOrder(scores, weak, strong).measures(weights.astype(float), ()).apgr[row] == found.apgr[row]
         assert found.cpt[row] == pytest.approx([metrics.cpt(copied, low, high, level) for level in LEVELS])
 
 
