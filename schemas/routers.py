@@ -264,6 +264,8 @@ RouterSpec = Annotated[
     | LengthRouterSpec
     | RulesRouterSpec
     | CorrectnessRouterSpec
+    | MfRouterSpec
+    | SwRankingRouterSpec
     | ImportRouterSpec,
     Field(discriminator="kind"),
 ]

@@ -22,6 +22,8 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
         "## ray": job.RaySpec,
         "## input": job.InputSpec,
         "### kind: correctness": routers.CorrectnessRouterSpec,
+        "### kind: mf": routers.MfRouterSpec,
+        "### kind: sw_ranking": routers.SwRankingRouterSpec,
         "### embedder kind: local": embedders.LocalEmbedderSpec,
         "### embedder kind: endpoint": embedders.EndpointEmbedderSpec,
         "### kind: rules": routers.RulesRouterSpec,

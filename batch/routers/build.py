@@ -8,9 +8,11 @@ from schemas.routers import (
     CorrectnessRouterSpec,
     ImportRouterSpec,
     LengthRouterSpec,
+    MfRouterSpec,
     RandomRouterSpec,
     RouterSpec,
     RulesRouterSpec,
+    SwRankingRouterSpec,
 )
 
 # What `router-<kind>-<cutoff>` in a row may name: these need nothing but their defaults.
@@ -58,6 +60,10 @@ def build_router(
             return RulesRouter(models, spec)
         case CorrectnessRouterSpec():
             return _correctness(spec, models, threads, outside)
+        case MfRouterSpec():
+            return _mf(spec, models, threads, outside)
+        case SwRankingRouterSpec():
+            return _sw_ranking(spec, models, threads, outside)
         case ImportRouterSpec():
             from batch.routers.imported import import_router
 
@@ -84,3 +90,26 @@ def _correctness(spec: CorrectnessRouterSpec, models: tuple[str, ...], threads: 
         spec.embedder, trained_on, batch_tokens=spec.batch_tokens, threads=threads, outside=outside
     )
     return CorrectnessRouter(models, checkpoint, embedder)
+
+
+def _mf(spec: MfRouterSpec, models: tuple[str, ...], threads: int | None, outside: Outside) -> Router:
+    from batch.routers.embedders import build_embedder
+    from batch.routers.mf import MfRouter, open_factors, pair_of
+
+    factors = open_factors(spec)
+    strong, weak = pair_of(spec, factors, models)
+    factors.pair(strong, weak)  # a model it does not know is refused before the slow part
+    embedder = build_embedder(
+        spec.embedder, factors.encoder, batch_tokens=spec.batch_tokens, threads=threads, outside=outside
+    )
+    return MfRouter(models[-1], factors, strong, weak, embedder)
+
+
+def _sw_ranking(spec: SwRankingRouterSpec, models: tuple[str, ...], threads: int | None, outside: Outside) -> Router:
+    from batch.routers.embedders import build_embedder
+    from batch.routers.sw_ranking import SwRankingRouter, arena_encoder, open_arena
+
+    encoder = arena_encoder(spec)  # vectors that do not fit are refused before all of them are read
+    arena = open_arena(spec)
+    embedder = build_embedder(spec.embedder, encoder, batch_tokens=spec.batch_tokens, threads=threads, outside=outside)
+    return SwRankingRouter(models[-1], arena, spec.strong, spec.weak, embedder)

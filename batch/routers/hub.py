@@ -1,11 +1,14 @@
 """Where checkpoints and encoders are: a folder, or a hub id that was downloaded before."""
 
 from pathlib import Path
+from typing import Literal
 
 from batch.errors import SpecError
 
 
-def find_folder(name: str, key: str, *, revision: str | None = None) -> Path:
+def find_folder(
+    name: str, key: str, *, revision: str | None = None, holds: Literal["model", "dataset"] = "model"
+) -> Path:
     """Return the folder of `name`: a folder, or a hub id on this machine, `owner/name` or `owner/name@revision`.
 
     Nothing is downloaded: scoring must not depend on a network.
@@ -13,6 +16,7 @@ def find_folder(name: str, key: str, *, revision: str | None = None) -> Path:
     Args:
         key: of the job file, for messages.
         revision: of the hub; the one in `name` goes before.
+        holds: what the hub keeps under that id.
 
     Raises:
         SpecError: it is neither.
@@ -25,9 +29,10 @@ def find_folder(name: str, key: str, *, revision: str | None = None) -> Path:
     repository, _, pinned = name.partition("@")
     wanted = pinned or revision
     try:
-        return Path(snapshot_download(repository, revision=wanted, local_files_only=True))
+        return Path(snapshot_download(repository, revision=wanted, repo_type=holds, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
         command = f"hf download {repository}" + (f" --revision {wanted}" if wanted else "")
+        command += "" if holds == "model" else f" --repo-type {holds}"
         raise SpecError(
-            f"{key}: {name!r} is neither a folder nor a model on this machine; download it first: {command}"
+            f"{key}: {name!r} is neither a folder nor a {holds} on this machine; download it first: {command}"
         ) from error

@@ -9,7 +9,13 @@ from batch.routers.checkpoint import (
     load_checkpoint,
 )
 from batch.routers.hub import find_folder
-from schemas.routers import CorrectnessRouterSpec, EmbeddingRouterSpec, RouterSpec
+from schemas.routers import (
+    CorrectnessRouterSpec,
+    EmbeddingRouterSpec,
+    MfRouterSpec,
+    RouterSpec,
+    SwRankingRouterSpec,
+)
 
 _CHECKPOINT = "router.checkpoint"
 
@@ -25,6 +31,14 @@ def trained_encoder(spec: EmbeddingRouterSpec) -> EncoderConfig:
     match spec:
         case CorrectnessRouterSpec():
             return open_checkpoint(spec).config.encoder
+        case MfRouterSpec():
+            from batch.routers.mf import open_factors
+
+            return open_factors(spec).encoder
+        case SwRankingRouterSpec():
+            from batch.routers.sw_ranking import arena_encoder
+
+            return arena_encoder(spec)
         case _:
             raise SpecError(f"router.kind: {type(spec).__name__} has no encoder")
 
@@ -39,5 +53,13 @@ def router_fingerprint(spec: RouterSpec) -> str | None:
         case CorrectnessRouterSpec():
             folder = find_folder(spec.checkpoint, _CHECKPOINT) if spec.checkpoint else DEFAULT_CHECKPOINT
             return checkpoint_fingerprint(folder)
+        case MfRouterSpec():
+            from batch.routers.mf import factors_fingerprint
+
+            return factors_fingerprint(spec)
+        case SwRankingRouterSpec():
+            from batch.routers.sw_ranking import arena_fingerprint
+
+            return arena_fingerprint(spec)
         case _:
             return None

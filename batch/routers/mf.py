@@ -1,0 +1,226 @@
+"""RouteLLM's matrix factorisation: models and prompts as vectors, and how likely the strong model wins.
+
+Of RouteLLM's own weights, and of those that `training.mf` makes. A model's logit is `classifier . (model / |model| *
+(projection @ prompt))`, and the win rate is the sigmoid of the difference of two models' logits (Ong et al. 2024,
+arXiv 2406.18665, section 4.2, as their code has it). For a fixed pair that is linear in the prompt's vector, so
+all but that vector is folded into one, once, and scoring is a single product.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.routers.assumed_encoder import assumed_encoder, assumed_fingerprint, ends_in_unit_vectors
+from batch.routers.base import Embedder
+from batch.routers.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    Checkpoint,
+    CheckpointConfig,
+    EncoderConfig,
+    Tensors,
+    checkpoint_fingerprint,
+    load_checkpoint,
+)
+from batch.routers.heads import probabilities
+from batch.routers.hub import find_folder
+from batch.routers.routellm_models import MODELS
+from schemas.routers import MfRouterSpec
+
+_KEY = "router.checkpoint"
+_PUBLISHED_WEIGHTS = "model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The factors, whichever layout they came in."""
+
+    models: tuple[str, ...]
+    """Whose vectors `vectors` holds."""
+    vectors: NDArray[np.float32]
+    """Shape (models, rank)."""
+    projection: NDArray[np.float32]
+    """Shape (rank, dimension): what brings a prompt's vector to a model's length."""
+    bias: NDArray[np.float32]
+    """Shape (rank,), added to what is projected; zero in RouteLLM's."""
+    classifier: NDArray[np.float32]
+    """Shape (rank,)."""
+    encoder: EncoderConfig
+    """What the prompts' vectors must come from."""
+    unit: bool
+    """Are prompts' vectors brought to length 1 before?"""
+    by_position: bool
+    """Do the first and the last of `models` stand for a weak and a strong model as such?"""
+
+    def tensors(self) -> Tensors:
+        """As a checkpoint of ours stores them."""
+        return {
+            "models": self.vectors,
+            "projection": self.projection,
+            "bias": self.bias,
+            "classifier": self.classifier,
+        }
+
+    def pair(self, strong: str, weak: str) -> tuple[Floats, float]:
+        """Return `direction`, shape (dimension,), and `offset`: `prompt @ direction + offset` is the log odds.
+
+        Raises SpecError for a model that has no vector, and where both are the same one.
+        """
+        if strong == weak:
+            raise SpecError(f"router.strong: {strong} is router.weak too; name two models")
+        difference = self._unit(strong, "router.strong") - self._unit(weak, "router.weak")
+        weighed = difference * self.classifier
+        return weighed @ self.projection.astype(np.float64), float(weighed @ self.bias)
+
+    def _unit(self, model: str, key: str) -> Floats:
+        if model not in self.models:
+            raise SpecError(f"{key}: the checkpoint knows {', '.join(self.models)}; {model!r} is not among them")
+        vector = self.vectors[self.models.index(model)].astype(np.float64)
+        # The same floor under the length as torch's.
+        unit: Floats = vector / max(float(np.linalg.norm(vector)), 1e-12)
+        return unit
+
+
+class MfRouter:
+    """Scores of shape (prompts, 1): how likely the strong model's answer wins."""
+
+    def __init__(self, strongest: str, factors: Factors, strong: str, weak: str, embedder: Embedder) -> None:
+        """`strongest` is the job's; `strong` and `weak` are the checkpoint's. Raises SpecError for unknown ones."""
+        self.models: tuple[str, ...] = (strongest,)
+        direction, self._offset = factors.pair(strong, weak)
+        self._direction = direction.astype(np.float32)
+        self._unit = factors.unit
+        self._embedder = embedder
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = self._embedder.embed(prompts)
+        logits = vectors @ self._direction
+        if self._unit:
+            logits /= np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
+        return probabilities(logits + np.float32(self._offset)).reshape(-1, 1)
+
+
+def open_factors(spec: MfRouterSpec) -> Factors:
+    """Read the factors that a router names, in either layout. Raises SpecError for what is neither."""
+    folder = find_folder(spec.checkpoint, _KEY)
+    if (folder / WEIGHTS).exists():
+        return _own(load_checkpoint(folder, "mf"))
+    return _published(folder, spec)
+
+
+def factors_fingerprint(spec: MfRouterSpec) -> str:
+    """Hash that changes with anything on disk that affects scores. Raises SpecError where it cannot be read."""
+    folder = find_folder(spec.checkpoint, _KEY)
+    if (folder / WEIGHTS).exists():
+        return checkpoint_fingerprint(folder)
+    with _published_weights(folder).open("rb") as file:
+        return file_digest(file, "sha256").hexdigest() + assumed_fingerprint(spec.embedder)
+
+
+def pair_of(spec: MfRouterSpec, factors: Factors, models: tuple[str, ...]) -> tuple[str, str]:
+    """Return the strong and the weak model's names in the checkpoint, for a job's `models`, cheapest first.
+
+    The defaults name models of RouteLLM's. A checkpoint that does not know those two is asked for the job's
+    strongest and cheapest, or, where it is matched by position, for its own.
+    """
+    asked = (spec.strong, spec.weak)
+    defaults = tuple(MfRouterSpec.model_fields[key].default for key in ("strong", "weak"))
+    if asked != defaults or set(asked) <= set(factors.models):
+        return asked
+    if {models[-1], models[0]} <= set(factors.models):
+        return models[-1], models[0]
+    return (factors.models[-1], factors.models[0]) if factors.by_position else asked
+
+
+def _own(checkpoint: Checkpoint) -> Factors:
+    config = checkpoint.config
+    models = _models(config)
+    rank = checkpoint.tensor("models", len(models), None).shape[1]
+    return Factors(
+        models=models,
+        vectors=checkpoint.tensor("models", len(models), rank),
+        projection=checkpoint.tensor("projection", rank, config.encoder.dimension),
+        bias=checkpoint.tensor("bias", rank),
+        classifier=checkpoint.tensor("classifier", rank),
+        encoder=config.encoder,
+        unit=True,
+        by_position=config.matched_by == "position",
+    )
+
+
+def _models(config: CheckpointConfig) -> tuple[str, ...]:
+    models = config.options.get("models", config.models)
+    if not isinstance(models, list | tuple) or not all(isinstance(name, str) for name in models):
+        raise SpecError(f"{_KEY}: {CONFIG}: options.models must be a list of names")
+    return tuple(models)
+
+
+def _published_weights(folder: Path) -> Path:
+    weights = folder / _PUBLISHED_WEIGHTS
+    if weights.exists():
+        return weights
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise SpecError(
+            f"{_KEY}: {folder} holds {pickles[0]}, which could run code when loaded; save it as {_PUBLISHED_WEIGHTS}"
+        )
+    raise SpecError(f"{_KEY}: {folder} holds neither {_PUBLISHED_WEIGHTS} nor {WEIGHTS}")
+
+
+def _published(folder: Path, spec: MfRouterSpec) -> Factors:
+    """RouteLLM's layout: `P`, `text_proj` and `classifier`, the last two bare or as the first of a sequence.
+
+    What is left over from training, as the prompts' own vectors `Q`, is not looked at.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = _published_weights(folder)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise SpecError(f"{_KEY}: {path} is no safetensors file: {error}") from error
+    vectors = _matrix(path, tensors, "P.weight")
+    if len(vectors) != len(MODELS):
+        raise SpecError(f"{_KEY}: {path} holds {len(vectors)} models; RouteLLM's table names {len(MODELS)}")
+    rank = vectors.shape[1]
+    projected = any(name.startswith("text_proj.") for name in tensors)
+    # Without a projection, prompts' vectors are as long as models'.
+    projection = (
+        _matrix(path, tensors, "text_proj.0.weight", "text_proj.weight")
+        if projected
+        else np.eye(rank, dtype=np.float32)
+    )
+    classifier = _matrix(path, tensors, "classifier.0.weight", "classifier.weight")
+    if len(projection) != rank or classifier.shape != (1, rank):
+        raise SpecError(
+            f"{_KEY}: {path}: P {vectors.shape}, text_proj {projection.shape} and classifier {classifier.shape} "
+            "do not fit together"
+        )
+    return Factors(
+        models=MODELS,
+        vectors=vectors,
+        projection=projection,
+        bias=np.zeros(rank, dtype=np.float32),
+        classifier=classifier[0],
+        encoder=assumed_encoder(spec.embedder, projection.shape[1]),
+        unit=ends_in_unit_vectors(spec.embedder),
+        by_position=False,
+    )
+
+
+def _matrix(path: Path, tensors: Tensors, *names: str) -> NDArray[np.float32]:
+    found = next((tensors[name] for name in names if name in tensors), None)
+    if found is None or found.ndim != 2:
+        raise SpecError(f"{_KEY}: {path} holds no matrix `{names[0]}`, as RouteLLM's layout has it")
+    if not np.isfinite(found).all():
+        raise SpecError(f"{_KEY}: {path} holds numbers in `{names[0]}` that are not finite")
+    return found.astype(np.float32, copy=False)

@@ -1,0 +1,260 @@
+"""RouteLLM's similarity-weighted ranking: the strengths of two models in battles that are like the prompt.
+
+Every battle is weighed by `10 * 10**(s / max(s))`, where s is the cosine of its vector and the prompt's; models are
+grouped into tiers; the tiers' strengths are fitted to the weighed battles, and the win rate follows from the
+difference of two of them (Ong et al. 2024, arXiv 2406.18665, section 4.2, as their code has it). Their code fits one
+regression of as many rows as there are battles for each prompt. Here a prompt's weights are summed by who beat whom,
+which is all that the fit depends on, and a whole batch of prompts is fitted at once.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.reading.battles import BATTLE_FILES, MIN_CHARACTERS, Battles, data_files, opening, read_battles
+from batch.reading.vectors import VECTOR_FILES, count_vectors, vector_blocks
+from batch.routers.assumed_encoder import assumed_encoder, assumed_fingerprint
+from batch.routers.base import Embedder
+from batch.routers.bradley_terry import Floats, fit_strengths, group_by_strength, met
+from batch.routers.checkpoint import EncoderConfig
+from batch.routers.hub import find_folder
+from schemas.routers import SwRankingRouterSpec
+
+_BATTLES, _EMBEDDINGS = "router.battles", "router.embeddings"
+
+# Similarities held at once, 4 bytes each: enough for a product to run at full speed, small enough for any machine.
+_AT_ONCE = 4_000_000
+_MOST_PROMPTS = 512
+_LOG_10 = np.float32(np.log(10.0))
+_NO_LIKENESS = 1e-6
+_WINS, _LOSES, _TIES = 0, 1, 2
+
+Numbers = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Battles of tiers, those between the same two with the same end together in a run, and their vectors."""
+
+    vectors: NDArray[np.float32]
+    """Shape (battles, dimension), each of length 1."""
+    starts: Numbers
+    """Where each run of like battles begins."""
+    first: Numbers
+    """For each run, the first model's tier."""
+    second: Numbers
+    """For each run, the second model's tier."""
+    end: Numbers
+    """For each run: 0 the first won, 1 the second won, 2 a tie."""
+    tier: dict[str, int]
+    """Of each model; 0 is the strongest."""
+
+    def wins(self, weights: NDArray[np.float32]) -> Floats:
+        """Sum weights of battles by who beat whom.
+
+        `weights` is (prompts, battles), the result (prompts, tiers + 1, tiers + 1). In RouteLLM's regression, a battle
+        within one tier has only the second model's entry, so that it is one between that tier and a stranger of
+        strength 0: the last player here, who stands where the first model does.
+        """
+        sums = np.add.reduceat(weights, self.starts, axis=1, dtype=np.float64)
+        stranger = max(self.tier.values()) + 1
+        first = np.where(self.first == self.second, stranger, self.first)
+        wins = np.zeros((len(weights), stranger + 1, stranger + 1))
+        for winner, loser, end, share in (
+            (first, self.second, _WINS, 1.0),
+            (self.second, first, _LOSES, 1.0),
+            (first, self.second, _TIES, 0.5),
+            (self.second, first, _TIES, 0.5),
+        ):
+            runs = np.flatnonzero(self.end == end)
+            # No two runs of one end are between the same two, so that nothing is overwritten.
+            wins[:, winner[runs], loser[runs]] += share * sums[:, runs]
+        return wins
+
+
+class SwRankingRouter:
+    """Scores of shape (prompts, 1): how likely the strong model's answer wins.
+
+    Holds 4 bytes for each battle and number of its vector, and 16 MB while it scores, however many prompts come.
+    """
+
+    def __init__(self, strongest: str, arena: Arena, strong: str, weak: str, embedder: Embedder) -> None:
+        """`strongest` is the job's; `strong` and `weak` are the battles'.
+
+        Raises SpecError where one of them fought no battle, or their battles say nothing of the two.
+        """
+        self.models: tuple[str, ...] = (strongest,)
+        self._arena = arena
+        self._embedder = embedder
+        for model, key in ((strong, "router.strong"), (weak, "router.weak")):
+            if model not in arena.tier:
+                raise SpecError(f"{key}: {model!r} is in none of the battles, of {', '.join(sorted(arena.tier))}")
+        self._strong, self._weak = arena.tier[strong], arena.tier[weak]
+        if self._strong == self._weak:
+            raise SpecError(
+                f"router.tiers: {strong} and {weak} are in one tier, and every score would be one half; ask for more"
+            )
+        evenly = arena.wins(np.ones((1, len(arena.vectors)), dtype=np.float32))
+        if not met(evenly[0], self._strong, self._weak):
+            raise SpecError(f"router.strong: no battles connect {strong} and {weak}, not even through other models")
+        # Where the battles weigh the same; no prompt is far from it.
+        self._start = fit_strengths(evenly)[0]
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = self._embedder.embed(prompts)
+        at_once = max(1, min(_MOST_PROMPTS, _AT_ONCE // len(self._arena.vectors)))
+        scores = np.empty((len(prompts), 1), dtype=np.float32)
+        for start in range(0, len(prompts), at_once):
+            some = slice(start, start + at_once)
+            scores[some, 0] = self.win_rates(vectors[some])
+        return scores
+
+    def win_rates(self, vectors: NDArray[np.float32]) -> Floats:
+        """Return how likely the strong model wins, shape (prompts,); `vectors` is (prompts, dimension)."""
+        strengths = fit_strengths(self._arena.wins(_weights(vectors, self._arena.vectors)), self._start)
+        difference = strengths[:, self._strong] - strengths[:, self._weak]
+        rates: Floats = 1.0 / (1.0 + np.exp(-np.clip(difference, -500.0, 500.0)))
+        return rates
+
+
+def build_arena(battles: Battles, vectors: Iterable[NDArray[np.float32]], count: int, tiers: int) -> Arena:
+    """Group the models of `battles` into tiers, and sort the battles with their vectors.
+
+    Args:
+        vectors: in blocks, in the order of the battles; each block is looked at once.
+        count: of vectors: as many as battles, or as battles whose prompts are long enough, without the others'.
+        tiers: how many, at most.
+
+    Raises:
+        SpecError: there are other than so many vectors, they are not of one length, or no battle is left.
+    """
+    kept = np.flatnonzero(battles.long_enough)
+    if not len(kept):
+        raise SpecError(f"{_BATTLES}: no battle whose prompt has {MIN_CHARACTERS} characters or more")
+    if count not in (len(kept), len(battles.first)):
+        raise SpecError(
+            f"{_EMBEDDINGS}: {count} vectors do not fit {len(battles.first)} battles, "
+            f"{len(kept)} of them with prompts that are long enough"
+        )
+    pairs = [(battles.first[i], battles.second[i]) for i in kept]
+    names = sorted({name for pair in pairs for name in pair})
+    number = {name: i for i, name in enumerate(names)}
+    first, second = np.array([(number[a], number[b]) for a, b in pairs], dtype=np.intp).T
+    outcome = battles.outcome[kept]
+    tier_of = _tiers(first, second, outcome, len(names), tiers)
+    ends = np.where(outcome == 1.0, _WINS, np.where(outcome == 0.0, _LOSES, _TIES))
+    keys = np.stack([tier_of[first], tier_of[second], ends], axis=1)
+    order = np.lexsort(keys.T)
+    keys = keys[order]
+    starts = np.flatnonzero(np.r_[True, (np.diff(keys, axis=0) != 0).any(axis=1)])
+    place = np.full(count, -1, dtype=np.intp)
+    place[kept[order] if count != len(kept) else order] = np.arange(len(kept))
+    return Arena(
+        vectors=_sorted_vectors(vectors, place, len(kept)),
+        starts=starts,
+        first=keys[starts, 0],
+        second=keys[starts, 1],
+        end=keys[starts, 2],
+        tier={name: int(tier_of[i]) for i, name in enumerate(names)},
+    )
+
+
+def open_arena(spec: SwRankingRouterSpec) -> Arena:
+    """Read what the router names. Raises SpecError where it is missing, damaged or does not fit together."""
+    battles = read_battles(_files(spec.battles, BATTLE_FILES, _BATTLES), _BATTLES)
+    files = _files(spec.embeddings, VECTOR_FILES, _EMBEDDINGS)
+    count = 0
+    for path in files:
+        with opening(path, _EMBEDDINGS):
+            count += count_vectors(path)
+    return build_arena(battles, _blocks(files), count, spec.tiers)
+
+
+def arena_encoder(spec: SwRankingRouterSpec) -> EncoderConfig:
+    """The encoder that prompts' vectors must come from, which is known by their length only. Raises SpecError."""
+    block = next(_blocks(_files(spec.embeddings, VECTOR_FILES, _EMBEDDINGS)), None)
+    if block is None:
+        raise SpecError(f"{_EMBEDDINGS}: there is no vector in {', '.join(spec.embeddings)}")
+    return assumed_encoder(spec.embedder, block.shape[1])
+
+
+def arena_fingerprint(spec: SwRankingRouterSpec) -> str:
+    """Hash that changes with anything on disk that affects scores. Raises SpecError where it cannot be read."""
+    whole = sha256(assumed_fingerprint(spec.embedder).encode())
+    for path in (
+        *_files(spec.battles, BATTLE_FILES, _BATTLES),
+        *_files(spec.embeddings, VECTOR_FILES, _EMBEDDINGS),
+    ):
+        with opening(path, _EMBEDDINGS), path.open("rb") as file:
+            whole.update(file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def _files(places: Sequence[str], kinds: Sequence[str], key: str) -> list[Path]:
+    found = []
+    for place in places:
+        path = Path(place) if Path(place).is_file() else find_folder(place, key, holds="dataset")
+        found += data_files(path, kinds, key)
+    return found
+
+
+def _blocks(files: Sequence[Path]) -> Iterator[NDArray[np.float32]]:
+    for path in files:
+        with opening(path, _EMBEDDINGS):
+            yield from vector_blocks(path)
+
+
+def _tiers(first: Numbers, second: Numbers, outcome: Floats, models: int, tiers: int) -> Numbers:
+    """Each model's tier, from its strength where all battles weigh the same."""
+    # A model against itself is one against a stranger, as for tiers.
+    one = np.where(first == second, models, first)
+    wins = np.zeros((1, models + 1, models + 1))
+    np.add.at(wins[0], (one, second), outcome)
+    np.add.at(wins[0], (second, one), 1.0 - outcome)
+    strengths = fit_strengths(wins)[0, :models]
+    strongest_first = np.argsort(-strengths, kind="stable")
+    tier_of = np.empty(models, dtype=np.intp)
+    tier_of[strongest_first] = group_by_strength(strengths[strongest_first], tiers)
+    return tier_of
+
+
+def _sorted_vectors(blocks: Iterable[NDArray[np.float32]], place: Numbers, count: int) -> NDArray[np.float32]:
+    """Bring vectors to length 1, each to its place; those whose place is negative are left out."""
+    vectors, done = None, 0
+    for block in blocks:
+        if vectors is None:
+            vectors = np.empty((count, block.shape[1]), dtype=np.float32)
+        if block.shape[1] != vectors.shape[1]:
+            raise SpecError(
+                f"{_EMBEDDINGS}: vectors of {vectors.shape[1]} and of {block.shape[1]} numbers; use one encoder's"
+            )
+        to = place[done : done + len(block)]
+        vectors[to[to >= 0]] = _unit(block[to >= 0])
+        done += len(block)
+    assert vectors is not None, "there are as many as battles, and those are not none"
+    return vectors
+
+
+def _weights(prompts: NDArray[np.float32], battles: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weights of battles, shape (prompts, battles), relative to the prompt's largest: no more than 1.
+
+    Where no battle is like the prompt, to the noise of float32, all weigh the same.
+    """
+    exponents = _unit(prompts) @ battles.T
+    most = exponents.max(axis=1, keepdims=True)
+    exponents /= np.where(np.abs(most) < _NO_LIKENESS, np.inf, most)
+    exponents -= exponents.max(axis=1, keepdims=True)
+    exponents *= _LOG_10
+    weights: NDArray[np.float32] = np.exp(exponents, out=exponents)
+    return weights
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths: NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
+    unit: NDArray[np.float32] = np.divide(vectors, np.where(lengths > 0.0, lengths, 1.0), dtype=np.float32)
+    return unit
