@@ -79,6 +79,8 @@ class Endpoint:
         self._taken = NOTHING
         self._marks: dict[Request, Cost] = {}
         self._tells = False
+        self.counts_tokens = self._counts_tokens()
+        """Does any of its limiters count tokens?"""
 
     @property
     def in_flight(self) -> int:
@@ -186,6 +188,10 @@ class Endpoint:
                 limiter.correct(said, since, age)
             if not known and said.limit is not None and said.limit > 0:
                 self.limiters.append(told_limiter(said.measure, said.limit, self.spec.provider, self._clock))
+                self.counts_tokens = self._counts_tokens()
+
+    def _counts_tokens(self) -> bool:
+        return any(limiter.measure != "requests" for limiter in self.limiters)
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url}, {self.health.state.value}, {self.in_flight} in flight, {self.sent} sent)"

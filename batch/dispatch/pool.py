@@ -91,7 +91,7 @@ class EndpointPool:
     @property
     def counts_tokens(self) -> bool:
         """Does any endpoint limit tokens?"""
-        return any(limiter.measure != "requests" for e in self.endpoints for limiter in e.limiters)
+        return any(endpoint.counts_tokens for endpoint in self.endpoints)
 
     @property
     def answers(self) -> int:
@@ -135,7 +135,7 @@ class EndpointPool:
     async def acquire(self, request: Request) -> tuple[Endpoint, Request]:
         """Wait for an endpoint and take it, for this row or a better one. Cancelled while waiting, nothing is held."""
         if not self._waiters:
-            taken = self._try(request)
+            taken = self.take(request)
             if taken is not None:
                 return taken
             # Who waits alone is next looked at when an endpoint is due again, and would knock for ever.
@@ -173,7 +173,7 @@ class EndpointPool:
         if self._waiters:
             self._serve()
 
-    def _try(self, request: Request) -> tuple[Endpoint, Request] | None:
+    def take(self, request: Request) -> tuple[Endpoint, Request] | None:
         """Filter, pick, take; `None` if nothing can be taken now. Raises what `lease` promises."""
         cost = request.cost
         ready = [e for e in self.endpoints if e.delay(cost) <= 0.0]
@@ -201,7 +201,7 @@ class EndpointPool:
                 self._waiters.popleft()
                 continue
             try:
-                taken = self._try(waiter.request)
+                taken = self.take(waiter.request)
                 if taken is None:
                     self._look_for_life()
                     break
@@ -286,7 +286,10 @@ class Lease:
         self._ended = completion
 
     async def __aenter__(self) -> "Lease":
-        self.endpoint, self.request = await self._pool.acquire(self.request)
+        pool = self._pool
+        # Nobody waits, most of the time: no need to begin a coroutine.
+        taken = None if pool.waiting else pool.take(self.request)
+        self.endpoint, self.request = taken or await pool.acquire(self.request)
         return self
 
     async def __aexit__(

@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,6 +10,8 @@ from batch.dispatch.at_hand import RowsAtHand
 from batch.dispatch.request import Kind, Request
 from batch.dispatch.retry import RetryBudget
 
+# More rows are read once this part of those that are to be at hand is gone: it is not looked at for every row.
+_GONE = 16
 # Rows at hand take about so much memory at most, and a batch.
 _MOST_BYTES = 32 << 20
 
@@ -46,6 +49,7 @@ class RowQueue:
         self._fresh = RowsAtHand(kind)
         self._more = True
         self._most_rows = 1
+        self._low = math.inf
         self._returned: deque[Request] = deque()
         self._again: deque[Request] = deque()
         self._delayed: list[tuple[float, int, Request]] = []
@@ -108,6 +112,7 @@ class RowQueue:
     def wake(self) -> None:
         """There may be fresh rows now: let idle workers look."""
         self._more = True
+        self._low = math.inf
         self._rouse(len(self._idle))
 
     def stop(self) -> None:
@@ -132,7 +137,7 @@ class RowQueue:
             if self._again and self._retries.delay() <= 0.0:
                 self._retries.spend()
                 return self._again.popleft()
-        if self._more:
+        if self._more and len(self._fresh) < self._low:
             self._read_ahead()
         row = self._fresh.pop()
         if row is not None:
@@ -147,6 +152,8 @@ class RowQueue:
             self._more = bool(rows)
             if rows:
                 self._most_rows = max(1, _MOST_BYTES * len(rows) // sum(len(row.body) for row in rows))
+        target = min(ahead, self._most_rows)
+        self._low = target - target // _GONE
         if not self._more:
             self._fresh.sort(self._work)
 
