@@ -264,8 +264,11 @@ RouterSpec = Annotated[
     | LengthRouterSpec
     | RulesRouterSpec
     | CorrectnessRouterSpec
+    | KnnRouterSpec
+    | ClusterRouterSpec
     | MfRouterSpec
     | SwRankingRouterSpec
+    | BertRouterSpec
     | ImportRouterSpec,
     Field(discriminator="kind"),
 ]

@@ -1,12 +1,16 @@
 """From a router's spec to the router, in one place."""
 
-from typing import assert_never
+from collections.abc import Callable
+from typing import TYPE_CHECKING, assert_never
 
-from batch.routers.base import NOTHING_OUTSIDE, Outside, Router
+from batch.routers.base import NOTHING_OUTSIDE, Embedder, Outside, Router
 from schemas.routers import (
+    BertRouterSpec,
+    ClusterRouterSpec,
     ConstantRouterSpec,
     CorrectnessRouterSpec,
     ImportRouterSpec,
+    KnnRouterSpec,
     LengthRouterSpec,
     MfRouterSpec,
     RandomRouterSpec,
@@ -14,6 +18,9 @@ from schemas.routers import (
     RulesRouterSpec,
     SwRankingRouterSpec,
 )
+
+if TYPE_CHECKING:
+    from batch.routers.checkpoint import Checkpoint
 
 # What `router-<kind>-<cutoff>` in a row may name: these need nothing but their defaults.
 _ROW_ROUTERS: dict[str, RouterSpec] = {
@@ -59,11 +66,26 @@ def build_router(
 
             return RulesRouter(models, spec)
         case CorrectnessRouterSpec():
-            return _correctness(spec, models, threads, outside)
+            from batch.routers.correctness import CorrectnessRouter
+
+            return _on_vectors(CorrectnessRouter, spec, models, threads, outside)
+        case KnnRouterSpec():
+            from batch.routers.knn import KnnRouter
+
+            return _on_vectors(KnnRouter, spec, models, threads, outside)
+        case ClusterRouterSpec():
+            from batch.routers.cluster import ClusterRouter
+
+            return _on_vectors(ClusterRouter, spec, models, threads, outside)
         case MfRouterSpec():
             return _mf(spec, models, threads, outside)
         case SwRankingRouterSpec():
             return _sw_ranking(spec, models, threads, outside)
+        case BertRouterSpec():
+            from batch.routers.bert import BertRouter
+            from batch.routers.loading import checkpoint_folder
+
+            return BertRouter(models[-1], checkpoint_folder(spec), batch_tokens=spec.batch_tokens, threads=threads)
         case ImportRouterSpec():
             from batch.routers.imported import import_router
 
@@ -77,9 +99,14 @@ def for_kind(kind: str) -> RouterSpec | None:
     return _ROW_ROUTERS.get(kind)
 
 
-def _correctness(spec: CorrectnessRouterSpec, models: tuple[str, ...], threads: int | None, outside: Outside) -> Router:
+def _on_vectors(
+    router: Callable[[tuple[str, ...], "Checkpoint", Embedder], Router],
+    spec: CorrectnessRouterSpec | KnnRouterSpec | ClusterRouterSpec,
+    models: tuple[str, ...],
+    threads: int | None,
+    outside: Outside,
+) -> Router:
     from batch.routers.checkpoint import model_mixture
-    from batch.routers.correctness import CorrectnessRouter
     from batch.routers.embedders import build_embedder
     from batch.routers.loading import open_checkpoint
 
@@ -89,7 +116,7 @@ def _correctness(spec: CorrectnessRouterSpec, models: tuple[str, ...], threads: 
     embedder = build_embedder(
         spec.embedder, trained_on, batch_tokens=spec.batch_tokens, threads=threads, outside=outside
     )
-    return CorrectnessRouter(models, checkpoint, embedder)
+    return router(models, checkpoint, embedder)
 
 
 def _mf(spec: MfRouterSpec, models: tuple[str, ...], threads: int | None, outside: Outside) -> Router:

@@ -80,7 +80,11 @@ class Checkpoint:
     tensors: Tensors
 
     def tensor(self, name: str, *shape: int | None) -> NDArray[np.float32]:
-        """The tensor of this name and shape, in which `None` stands for any length.
+        """As `stored`, in float32."""
+        return self.stored(name, *shape).astype(np.float32, copy=False)
+
+    def stored(self, name: str, *shape: int | None) -> NDArray[Any]:
+        """The tensor of this name and shape, in which `None` stands for any length, at the precision it is stored in.
 
         Raises SpecError where there is none, its shape is another, or a number in it is not finite.
         """
@@ -97,7 +101,7 @@ class Checkpoint:
             raise SpecError(f"router.checkpoint: {WEIGHTS} holds `{name}` of shape {found.shape}, not ({wanted})")
         if not np.isfinite(found).all():
             raise SpecError(f"router.checkpoint: {WEIGHTS} holds numbers in `{name}` that are not finite")
-        return found.astype(np.float32, copy=False)
+        return found
 
 
 def load_checkpoint(folder: Path = DEFAULT_CHECKPOINT, kind: CheckpointKind = "correctness") -> Checkpoint:

@@ -1,5 +1,7 @@
 """What is known of a router before it is built: its checkpoint, the encoder it needs, the hash of its weights."""
 
+from pathlib import Path
+
 from batch.errors import SpecError
 from batch.routers.checkpoint import (
     DEFAULT_CHECKPOINT,
@@ -9,9 +11,13 @@ from batch.routers.checkpoint import (
     load_checkpoint,
 )
 from batch.routers.hub import find_folder
+from batch.routers.pretrained import folder_fingerprint
 from schemas.routers import (
+    BertRouterSpec,
+    ClusterRouterSpec,
     CorrectnessRouterSpec,
     EmbeddingRouterSpec,
+    KnnRouterSpec,
     MfRouterSpec,
     RouterSpec,
     SwRankingRouterSpec,
@@ -20,16 +26,21 @@ from schemas.routers import (
 _CHECKPOINT = "router.checkpoint"
 
 
-def open_checkpoint(spec: CorrectnessRouterSpec) -> Checkpoint:
+def open_checkpoint(spec: CorrectnessRouterSpec | KnnRouterSpec | ClusterRouterSpec) -> Checkpoint:
     """Read the checkpoint that a router of our own layout names, or the one that ships. Raises SpecError."""
     folder = find_folder(spec.checkpoint, _CHECKPOINT) if spec.checkpoint else DEFAULT_CHECKPOINT
     return load_checkpoint(folder, spec.kind)
 
 
+def checkpoint_folder(spec: BertRouterSpec) -> Path:
+    """The folder of a network that the router runs whole. Raises SpecError where it is not on this machine."""
+    return find_folder(spec.checkpoint, _CHECKPOINT)
+
+
 def trained_encoder(spec: EmbeddingRouterSpec) -> EncoderConfig:
     """The encoder that the router's vectors must come from. Raises SpecError."""
     match spec:
-        case CorrectnessRouterSpec():
+        case CorrectnessRouterSpec() | KnnRouterSpec() | ClusterRouterSpec():
             return open_checkpoint(spec).config.encoder
         case MfRouterSpec():
             from batch.routers.mf import open_factors
@@ -50,7 +61,7 @@ def router_fingerprint(spec: RouterSpec) -> str | None:
         SpecError: it cannot be read.
     """
     match spec:
-        case CorrectnessRouterSpec():
+        case CorrectnessRouterSpec() | KnnRouterSpec() | ClusterRouterSpec():
             folder = find_folder(spec.checkpoint, _CHECKPOINT) if spec.checkpoint else DEFAULT_CHECKPOINT
             return checkpoint_fingerprint(folder)
         case MfRouterSpec():
@@ -61,5 +72,7 @@ def router_fingerprint(spec: RouterSpec) -> str | None:
             from batch.routers.sw_ranking import arena_fingerprint
 
             return arena_fingerprint(spec)
+        case BertRouterSpec():
+            return folder_fingerprint(checkpoint_folder(spec), _CHECKPOINT)
         case _:
             return None

@@ -1,0 +1,33 @@
+"""Nearest neighbours: how well each model answered the judged prompts that are most like this one.
+
+Any number of models, nothing to train but three numbers, and more data helps at once. A vector of every judged prompt
+is kept, and compared with every prompt: for hundreds of thousands of them, `cluster` is smaller and faster.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.routers.base import Embedder
+from batch.routers.checkpoint import Checkpoint, model_mixture
+from batch.routers.neighbours import Neighbours, options_of
+
+
+class KnnRouter:
+    """Scores of shape (prompts, models): the weighted mean of each model's quality over a prompt's neighbours.
+
+    A neighbour counts for the models whose answers to it were judged. Ties and rounding decide nothing: weights fall
+    to zero at the last neighbour.
+    """
+
+    def __init__(self, models: tuple[str, ...], checkpoint: Checkpoint, embedder: Embedder) -> None:
+        """`models` are the job's, cheapest first. Raises SpecError where the checkpoint does not know one of them."""
+        self.models: tuple[str, ...] = models
+        self._neighbours = Neighbours.of(checkpoint)
+        self._options = options_of(checkpoint)
+        self._mixture = model_mixture(models, checkpoint.config)
+        self._embedder = embedder
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        return self._neighbours.expected(self._embedder.embed(prompts), self._options) @ self._mixture

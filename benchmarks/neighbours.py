@@ -1,0 +1,113 @@
+"""APGR of nearest neighbours and of clusters on the judged answers of MMLU and GSM8K, by five-fold cross-validation.
+
+    python benchmarks/neighbours.py --data FOLDER [--layer N] [--seeds N] [--threads N]
+
+Trained on both sets together, as the default is; options are chosen anew in each fold, without the prompts that are
+scored. Equal prompts share a fold.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
+from batch.routers.cluster import ClusterRouter
+from batch.routers.embedder import LocalEmbedder, packaged_encoder
+from batch.routers.knn import KnnRouter
+from batch.routers.metrics import apgr
+from batch.routers.training.cluster import fit_cluster
+from batch.routers.training.data import Judged, deal
+from batch.routers.training.knn import fit_knn
+
+FOLDS = 5
+VALIDATION = 0.1
+MODELS = ("weak", "strong")
+FITS = {"knn": (fit_knn, KnnRouter), "cluster": (fit_cluster, ClusterRouter)}
+
+
+class Remembered:
+    """Vectors that were made before, by text."""
+
+    def __init__(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        self._vectors = dict(zip(texts, vectors, strict=True))
+        self.dimension = vectors.shape[1]
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.stack([self._vectors[text] for text in texts])
+
+
+def read(folder: Path, name: str) -> Judged:
+    frame = pd.read_parquet(folder / f"{name}.parquet")
+    if "split" in frame:
+        frame = frame[frame["split"] == "dev"]
+    good = frame[["weak_correct", "strong_correct"]].to_numpy(dtype=float)
+    return Judged(name, frame["prompt"].tolist(), MODELS, good)
+
+
+def part(judged: Judged, rows: NDArray[np.bool_]) -> Judged:
+    prompts = [prompt for prompt, wanted in zip(judged.prompts, rows, strict=True) if wanted]
+    return replace(judged, prompts=prompts, quality=judged.quality[rows])
+
+
+def cross_validated(kind: str, sets: Sequence[Judged], embedder: Remembered, seed: int) -> list[float]:
+    """APGR of each set, every prompt scored by a router that was trained without its fold."""
+    fit, build = FITS[kind]
+    folds = [deal(judged.prompts, FOLDS, seed) for judged in sets]
+    gains = [np.empty(len(judged.prompts)) for judged in sets]
+    encoder = EncoderConfig(name="MiniLM", layer=0, max_tokens=256, dimension=embedder.dimension)
+    for fold in range(FOLDS):
+        kept = [part(judged, dealt != fold) for judged, dealt in zip(sets, folds, strict=True)]
+        trained = fit(kept, embedder, seed, VALIDATION)
+        config = CheckpointConfig(
+            kind="knn" if kind == "knn" else "cluster",
+            models=MODELS,
+            matched_by="name",
+            encoder=encoder,
+            options=dict(trained.options),
+            weights_sha256="",
+        )
+        router = build(MODELS, Checkpoint(config, trained.tensors), embedder)
+        for judged, dealt, gain in zip(sets, folds, gains, strict=True):
+            scores = router.score(part(judged, dealt == fold).prompts)
+            gain[dealt == fold] = scores[:, 1] - scores[:, 0]
+        print(f"    fold {fold}: {dict(trained.chosen)}")
+    return [apgr(gain, j.quality[:, 0], j.quality[:, 1]) for j, gain in zip(sets, gains, strict=True)]
+
+
+def main() -> None:
+    """Embed once, then cross-validate each kind for each seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--layer", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--vectors", type=Path, default=None, help="file that keeps the vectors between calls")
+    options = parser.parse_args()
+    sets = [read(options.data, name) for name in ("mmlu", "gsm8k")]
+    texts = sorted({prompt for judged in sets for prompt in judged.prompts})
+    if options.vectors is not None and options.vectors.exists():
+        vectors = np.load(options.vectors)
+    else:
+        encoder = LocalEmbedder(
+            packaged_encoder(), layer=options.layer, max_tokens=256, batch_tokens=4096, threads=options.threads
+        )
+        vectors = encoder.embed(texts)
+        if options.vectors is not None:
+            np.save(options.vectors, vectors)
+    embedder = Remembered(texts, vectors)
+    for kind in FITS:
+        for seed in range(options.seeds):
+            began = time.perf_counter()
+            figures = cross_validated(kind, sets, embedder, seed)
+            named = ", ".join(f"{judged.name} {figure:.3f}" for judged, figure in zip(sets, figures, strict=True))
+            print(f"{kind}, layer {options.layer}, seed {seed}: {named} ({time.perf_counter() - began:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()
