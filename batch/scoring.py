@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.errors import SpecError
 from batch.routers.base import NOTHING_OUTSIDE, Outside, Router
 from batch.routers.build import ROW_KINDS, build_router, for_kind
+from batch.routers.calling import scores_of
 from batch.routers.rules import RulesRouter
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
@@ -156,18 +156,7 @@ class Scorer:
             rows.quality[chosen] = predicted
 
     def _run(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        router = self._router(kind)
-        expected = (len(texts), len(router.models))
-        returned = router.score(texts)
-        try:
-            predicted = np.asarray(returned, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise SpecError(f"router {kind}: `score` returned no array of numbers: {error}") from error
-        if predicted.shape != expected:
-            raise SpecError(f"router {kind}: `score` returned the shape {predicted.shape}, not {expected}")
-        if not np.isfinite(predicted).all():
-            raise SpecError(f"router {kind}: `score` returned a number that is not finite")
-        return predicted
+        return scores_of(self._router(kind), kind, texts)
 
     def _gap(self, kind: str, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
         """What rows are ranked by: a pair router's one column, else the strongest model's less the cheapest's."""

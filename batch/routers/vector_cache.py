@@ -28,9 +28,9 @@ class VectorCache:
     where the file cannot be used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, file: str = FILE) -> None:
         """Make the file, and its folder, where they are missing."""
-        self._path = folder / FILE
+        self._path = folder / file
         try:
             make_folder(folder)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))

@@ -1,0 +1,28 @@
+"""Asking a router for scores, and looking at what it gives: it may be anybody's."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.routers.base import Router
+
+
+def scores_of(router: Router, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Return the router's scores of shape (texts, columns).
+
+    `kind` is what messages call the router. Raises SpecError where it returns anything but one finite number per
+    text and column.
+    """
+    expected = (len(texts), len(router.models))
+    returned = router.score(texts)
+    try:
+        scores = np.asarray(returned, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"router {kind}: `score` returned no array of numbers: {error}") from error
+    if scores.shape != expected:
+        raise SpecError(f"router {kind}: `score` returned the shape {scores.shape}, not {expected}")
+    if not np.isfinite(scores).all():
+        raise SpecError(f"router {kind}: `score` returned a number that is not finite")
+    return scores
