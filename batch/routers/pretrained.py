@@ -10,6 +10,8 @@ from typing import Any
 from batch.errors import SpecError
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+# For `refuse_made_up`; without the second, weights of another shape end in a table of many lines.
+MADE_UP_IS_TOLD: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 # What the hub's cache calls a large file: the sha256 of its bytes.
 _BLOB = re.compile(r"[0-9a-f]{64}")
@@ -48,13 +50,16 @@ def _file_sha256(file: Path) -> str:
 
 
 def refuse_made_up(loading: dict[str, Any]) -> None:
-    """Raise ValueError where transformers made weights up because the folder does not hold them.
+    """Raise ValueError where transformers made weights up, since the folder has none of that name and shape.
 
-    `loading` is what `from_pretrained(..., output_loading_info=True)` says.
+    `loading` is what `from_pretrained(..., **MADE_UP_IS_TOLD)` says.
     """
-    missing = sorted(str(name) for name in loading["missing_keys"])
+    for name, has, wants in sorted(loading["mismatched_keys"]):
+        raise ValueError(f"its weights hold {name} of shape {tuple(has)}, not {tuple(wants)}")
+    missing = sorted(map(str, loading["missing_keys"]))
     if missing:
-        raise ValueError(f"its weights hold no {missing[0]}" + (f" and {len(missing) - 1} more" * (len(missing) > 1)))
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"its weights hold no {missing[0]}{others}")
 
 
 @contextmanager

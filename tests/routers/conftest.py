@@ -5,7 +5,8 @@ import pytest
 from batch.routers.base import Router
 from batch.routers.build import build_router
 from batch.routers.embedder import LocalEmbedder, packaged_encoder
-from schemas.routers import CorrectnessRouterSpec
+from schemas.routers import BertRouterSpec, CorrectnessRouterSpec
+from tests.routers.tiny_bert import build_tiny_bert
 
 PAIR = ("small", "large")
 
@@ -13,6 +14,12 @@ PAIR = ("small", "large")
 @pytest.fixture(scope="session")
 def embedder() -> LocalEmbedder:
     return LocalEmbedder(packaged_encoder(), layer=2, max_tokens=256, batch_tokens=1024)
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Router:
+    folder = build_tiny_bert(tmp_path_factory.mktemp("bert"))
+    return build_router(BertRouterSpec(kind="bert", checkpoint=str(folder), batch_tokens=256), PAIR, seed=0)
 
 
 @pytest.fixture(scope="session")

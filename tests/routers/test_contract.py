@@ -29,10 +29,14 @@ SPECS: dict[str, RouterSpec] = {
 PROMPTS = ["", "Why?", "Añade 你好 🎉", "one two three four five", " ".join(["word"] * 700), "a\x00b", "Why?"]
 
 
-@pytest.fixture(params=[*SPECS, "correctness"])
+# Fixtures of conftest: routers that load a checkpoint.
+LOADED = ("correctness", "bert")
+
+
+@pytest.fixture(params=[*SPECS, *LOADED])
 def router(request: pytest.FixtureRequest) -> Router:
-    if request.param == "correctness":
-        built: Router = request.getfixturevalue("correctness")
+    if request.param in LOADED:
+        built: Router = request.getfixturevalue(request.param)
         return built
     return build_router(SPECS[request.param], PAIR, seed=7)
 

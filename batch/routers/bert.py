@@ -1,0 +1,91 @@
+"""RouteLLM's BERT router: a sequence classifier with three labels, of which the first is that the strong model wins.
+
+The layout is that of `routellm/bert_gpt4_augmented`: a folder that `AutoModelForSequenceClassification` reads, with the
+labels strong wins, tie, weak wins. The win rate is 1 - (p(tie) + p(weak wins)), as in RouteLLM's `BERTRouter`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.routers.forward import Forward, first_tokens
+from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, quiet, refuse_made_up
+
+if TYPE_CHECKING:
+    import torch
+
+STRONG_WINS, TIE, WEAK_WINS = range(3)
+LABELS = ("strong wins", "tie", "weak wins")
+
+
+class BertRouter:
+    """Win rates of the strongest model, shape (prompts, 1).
+
+    A prompt is cut at the end to what the model takes. On a GPU it runs in bfloat16, on a CPU in float32, where its
+    scores are RouteLLM's to 1e-5.
+    """
+
+    def __init__(self, model: str, folder: Path, *, batch_tokens: int, threads: int | None = None) -> None:
+        """Load the classifier for `model`, the job's strongest.
+
+        `threads` sets torch's for this whole process; left out, torch's own choice stands.
+        Raises SpecError where the folder holds no classifier of three labels in safetensors.
+        """
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.models: tuple[str, ...] = (model,)
+        try:
+            tokenizer, classifier = _load(folder)
+            tokenize = first_tokens(tokenizer, token_limit(tokenizer, classifier))
+        except (OSError, ValueError) as error:
+            raise SpecError(f"router.checkpoint: {folder} cannot be loaded: {error}".splitlines()[0]) from error
+        self._forward = Forward(
+            tokenize,
+            self._logits,
+            width=len(LABELS),
+            batch_tokens=batch_tokens,
+            padding=tokenizer.pad_token_id or 0,
+        )
+        self._classifier = classifier.eval().to(self._forward.device)
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        return win_rates(self._forward(prompts))
+
+    def _logits(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+        logits: torch.Tensor = self._classifier(input_ids=ids, attention_mask=mask).logits
+        return logits
+
+
+def win_rates(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the strong model's win rates, shape (len(logits), 1), of logits of shape (prompts, labels)."""
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares = odds / odds.sum(axis=1, keepdims=True)
+    rates: NDArray[np.float32] = 1 - shares[:, [TIE, WEAK_WINS]].sum(axis=1, keepdims=True)
+    return rates
+
+
+def token_limit(tokenizer: Any, classifier: Any) -> int:
+    """Most tokens of a text that both the tokenizer and the model's positions allow, special ones included."""
+    positions = int(classifier.config.max_position_embeddings)
+    table = getattr(getattr(classifier.base_model, "embeddings", None), "position_embeddings", None)
+    # RoBERTa's positions begin behind the one of padding: 514 of them are for 512 tokens.
+    padding = getattr(table, "padding_idx", None)
+    return min(int(tokenizer.model_max_length), positions if padding is None else positions - padding - 1)
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        classifier, loading = AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=len(LABELS), dtype="float32", use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
+        )
+    refuse_made_up(loading)
+    return tokenizer, classifier

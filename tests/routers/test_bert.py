@@ -1,0 +1,143 @@
+"""RouteLLM's BERT router, against its formula one prompt at a time."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.routers.bert import BertRouter
+from batch.routers.build import build_router
+from batch.routers.loading import router_fingerprint
+from batch.routers.pretrained import folder_fingerprint
+from schemas.routers import BertRouterSpec
+from tests.routers.conftest import PAIR
+from tests.routers.tiny_bert import build_tiny_bert, build_tiny_xlmr
+
+PROMPTS = [
+    "what is the capital of france?",
+    "prove that the sum of two numbers is 7",
+    "",
+    "write a poem",
+    "word " * 200,
+    "why, why? and how to write 99 theorems in 123 words",
+    "Añade 你好 🎉",
+]
+
+
+@pytest.fixture(scope="module", params=[build_tiny_bert, build_tiny_xlmr], ids=["bert", "xlm-roberta"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    build: Callable[[Path], Path] = request.param
+    return build(tmp_path_factory.mktemp("bert"))
+
+
+def one_at_a_time(folder: Path, prompts: list[str]) -> NDArray[np.float32]:
+    """1 - (p(tie) + p(weak wins)) of each prompt alone, without padding, through transformers' own front door."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    rates = []
+    for prompt in prompts:
+        with torch.inference_mode():
+            logits = model(**tokenizer(prompt, truncation=True, return_tensors="pt")).logits[0]
+        rates.append(1 - float(torch.softmax(logits, 0)[1:].sum()))
+    return np.array(rates, dtype=np.float32)[:, None]
+
+
+def test_win_rates_are_those_of_the_formula(folder: Path) -> None:
+    """Batched win rates equal RouteLLM's formula applied to one prompt at a time, within 1e-5, and they differ."""
+    router = build_router(BertRouterSpec(kind="bert", checkpoint=str(folder), batch_tokens=150), PAIR, seed=0)
+    assert router.models == ("large",)
+    wanted = one_at_a_time(folder, PROMPTS)
+    assert np.ptp(wanted) > 0.1
+    np.testing.assert_allclose(router.score(PROMPTS), wanted, rtol=0, atol=1e-5)
+
+
+def test_long_prompts_end_where_the_model_does(folder: Path) -> None:
+    """What follows the tokens that the model has positions for changes nothing."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    beginning = "prove the theorem " * 30
+    wanted = BertRouter("large", folder, batch_tokens=4096).score([beginning])
+    assert len(tokenizer(beginning)["input_ids"]) > tokenizer.model_max_length
+    np.testing.assert_allclose(
+        BertRouter("large", folder, batch_tokens=4096).score([beginning + "why? " * 10_000]), wanted, rtol=0, atol=1e-5
+    )
+
+
+def test_a_tokenizer_without_a_limit(folder: Path, tmp_path: Path) -> None:
+    """Where the tokenizer's configuration names no limit, the model's positions are the limit."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "tokenizer_config.json").write_text(
+        (copy / "tokenizer_config.json").read_text().replace('"model_max_length": 64', '"model_max_length": 1e30')
+    )
+    np.testing.assert_allclose(
+        BertRouter("large", copy, batch_tokens=4096).score(PROMPTS), one_at_a_time(folder, PROMPTS), rtol=0, atol=1e-5
+    )
+
+
+def test_other_labels_are_refused(tmp_path: Path) -> None:
+    """A classifier of two labels is refused in one line: its win rate would be read from the wrong label."""
+    build_tiny_bert(tmp_path, labels=2)
+    with pytest.raises(SpecError, match=r"hold classifier\.bias of shape \(2,\), not \(3,\)") as refused:
+        BertRouter("large", tmp_path, batch_tokens=64)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_encoder_without_a_classifier_is_refused(tmp_path: Path) -> None:
+    """Weights without the classifier's are refused, where transformers would make them up."""
+    from transformers import AutoModel
+
+    build_tiny_bert(tmp_path)
+    AutoModel.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    with pytest.raises(SpecError, match=r"its weights hold no classifier\.bias and 1 more"):
+        BertRouter("large", tmp_path, batch_tokens=64)
+
+
+def test_pickles_are_not_read(tmp_path: Path) -> None:
+    """Weights in torch's own format, which runs code when read, are refused with a word on what is read."""
+    build_tiny_bert(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(SpecError, match="cannot be loaded"):
+        BertRouter("large", tmp_path, batch_tokens=64)
+    with pytest.raises(SpecError, match="holds no weights in safetensors format"):
+        router_fingerprint(BertRouterSpec(kind="bert", checkpoint=str(tmp_path)))
+
+
+def test_a_checkpoint_that_is_not_here() -> None:
+    """A hub id that was not downloaded is refused with the command that fetches it."""
+    with pytest.raises(SpecError, match="hf download nobody/no-such-bert"):
+        build_router(BertRouterSpec(kind="bert", checkpoint="nobody/no-such-bert"), PAIR, seed=0)
+
+
+def test_the_fingerprint_goes_by_content(folder: Path, tmp_path: Path) -> None:
+    """It is the same for a copy, and another once the weights or the vocabulary change."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "optimizer.pt").write_bytes(b"not read")
+    assert folder_fingerprint(copy, "k") == folder_fingerprint(folder, "k")
+    with (copy / "tokenizer.json").open("a") as vocabulary:
+        vocabulary.write(" ")
+    assert folder_fingerprint(copy, "k") != folder_fingerprint(folder, "k")
+
+
+def test_the_hubs_own_hashes_serve(tmp_path: Path) -> None:
+    """In the hub's cache a file's name is its hash: large weights are not read for a fingerprint."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    for content in (b"one", b"two"):
+        (blobs / ("a" * 64)).write_bytes(content)
+        (snapshot / "model.safetensors").unlink(missing_ok=True)
+        (snapshot / "model.safetensors").symlink_to(blobs / ("a" * 64))
+        first = folder_fingerprint(snapshot, "k")
+    (blobs / ("b" * 64)).write_bytes(b"two")
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "model.safetensors").symlink_to(blobs / ("b" * 64))
+    assert folder_fingerprint(snapshot, "k") != first
