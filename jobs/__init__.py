@@ -1,9 +1,9 @@
 """What a person starts: the command line and the job kinds.
 
-    from jobs import run, estimate
+    from jobs import run, estimate, train
     report = run("job.yaml")
 
-Both take the path of a job file or a JobSpec, and raise what `batch.errors` holds.
+All take the path of a file or what is in it, and raise what `batch.errors` holds.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from schemas.job import JobSpec
     from schemas.reports import Estimate, Report
+    from schemas.training import TrainingReport, TrainSpec
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,26 @@ def estimate(job: "str | Path | JobSpec", *, settings: Sequence[str] = (), sampl
     from jobs.estimating import estimate_job
 
     return estimate_job(_loaded(job, settings), sample=sample)
+
+
+def train(spec: "str | Path | TrainSpec", *, settings: Sequence[str] = (), overwrite: bool = False) -> "TrainingReport":
+    """Train a router on labelled answers, measure it on prompts that it has not seen, and write its checkpoint.
+
+    Args:
+        spec: path of a training file, or what is in it.
+        settings: `key.key=value`, over the file's.
+        overwrite: replace a checkpoint that is there already.
+
+    Raises:
+        SpecError: the file or its data is wrong; nothing was written.
+        StoppedError: a judge was not done; calling again goes on.
+    """
+    from jobs.jobfile import load_spec
+    from jobs.training import PATHS, train_router
+    from schemas.training import TrainSpec
+
+    loaded = spec if isinstance(spec, TrainSpec) else load_spec(Path(spec), TrainSpec, settings, PATHS)
+    return train_router(loaded, overwrite=overwrite)
 
 
 def _loaded(job: "str | Path | JobSpec", settings: Sequence[str]) -> "JobSpec":

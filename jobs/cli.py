@@ -178,6 +178,33 @@ def rehearse(
         run_rehearsal(endpoints)
 
 
+@app.command(short_help="Train a router on labelled answers.")
+def train(
+    train_file: Annotated[
+        Path, typer.Argument(metavar="TRAIN.yaml", help="What to train on what.", show_default=False)
+    ],
+    settings: Settings = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint that is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a router on labelled answers, measure it on prompts that it has not seen, and write its checkpoint."""
+    with _explained():
+        from jobs.jobfile import load_spec
+        from jobs.progress import Progress
+        from jobs.training import PATHS, train_router
+        from schemas.training import TrainSpec
+
+        spec = load_spec(train_file, TrainSpec, settings or (), PATHS)
+        with Progress() as progress:
+            found = train_router(spec, overwrite=overwrite, progress=progress)
+        if json:
+            _out(found.model_dump_json(indent=2))
+        else:
+            from jobs.training_table import render_training
+
+            render_training(found, _console())
+
+
 @app.command(short_help="Print the job file's JSON Schema.")
 def schema() -> None:
     """Print the job file's JSON Schema, for editors."""

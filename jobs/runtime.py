@@ -54,13 +54,15 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def with_surroundings(models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+def with_surroundings(models: tuple[ModelSpec, ...], key: str = "models") -> tuple[ModelSpec, ...]:
     """Fill in what endpoints leave to the environment: url, key and the name they know their model by.
+
+    `key` is what the user calls `models`, for messages.
 
     Raises:
         SpecError: an endpoint has no url and the environment has none either.
     """
-    return tuple(_with_surroundings(model, f"models.{model.name}", "COMPLETION") for model in models)
+    return tuple(_with_surroundings(model, f"{key}.{model.name}", "COMPLETION") for model in models)
 
 
 def with_embedder(job: JobSpec, cache: Path | None = None) -> JobSpec:
@@ -76,8 +78,22 @@ def with_embedder(job: JobSpec, cache: Path | None = None) -> JobSpec:
     if pool is None or not isinstance(router, EmbeddingRouterSpec):
         return job
     assert isinstance(router.embedder, EndpointEmbedderSpec), "only these have a pool"
-    embedder = router.embedder.at(_with_surroundings(pool, _EMBEDDER, "EMBEDDING"), str(cache) if cache else None)
+    embedder = embedder_with_surroundings(router.embedder, _EMBEDDER, cache)
     return job.model_copy(update={"router": router.model_copy(update={"embedder": embedder})})
+
+
+def embedder_with_surroundings(
+    embedder: EndpointEmbedderSpec, key: str, cache: Path | None = None
+) -> EndpointEmbedderSpec:
+    """Fill in what the endpoints of an embedder, which the user calls `key`, leave to the environment.
+
+    Args:
+        cache: where its vectors are kept, if the embedder does not say.
+
+    Raises:
+        SpecError: as `with_surroundings`.
+    """
+    return embedder.at(_with_surroundings(embedder.pool(), key, "EMBEDDING"), str(cache) if cache else None)
 
 
 def embedder_of(job: JobSpec) -> ModelSpec | None:

@@ -315,8 +315,8 @@ class HeldOut(Spec):
     apgr: float
     """Area under the share of the gap that is recovered, against the share of strong calls."""
 
-    interval: tuple[float, float]
-    """95 % of bootstrap samples lie in it."""
+    interval: tuple[float, float] | None
+    """95 % of bootstrap samples lie in it; `None` where too many of them have no gap."""
 
     cpt50: float
     """Share of strong calls that recovers half the gap."""

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from jobs.cli import app
-from schemas import embedders, endpoints, job, plans, rehearse, routers
+from schemas import embedders, endpoints, job, plans, rehearse, routers, training
 
 ROOT = Path(__file__).parents[1]
 KEY_ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
@@ -44,6 +44,18 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
         "### strategy: pin": plans.PinPlanSpec,
         "## dispatch": job.DispatchSpec,
         "## output": job.OutputSpec,
+    },
+    "train.md": {
+        "# Training a router": training.TrainSpec,
+        "### kind: judged": training.JudgedDataSpec,
+        "### kind: scores": training.ScoresDataSpec,
+        "### kind: preferences": training.PreferencesDataSpec,
+        "### kind: results": training.ResultsDataSpec,
+        "### judge kind: exact": training.ExactJudgeSpec,
+        "### judge kind: function": training.FunctionJudgeSpec,
+        "### judge kind: model": training.ModelJudgeSpec,
+        "### embedder kind: local": training.TrainLocalEmbedderSpec,
+        "## fine_tuning": training.FineTuningSpec,
     },
     "rehearse.md": {
         "# Dress rehearsals": rehearse.RehearsalSpec,
@@ -89,14 +101,16 @@ def test_the_keys_that_all_routers_share_are_documented() -> None:
     assert documented == {"batch_tokens", "actors"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/job-file.md", "docs/rehearse.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/job-file.md", "docs/rehearse.md", "docs/train.md"])
 def test_yaml_in_the_documentation_is_valid(page: str) -> None:
-    """Every YAML block is a whole job, a whole rehearsal, or a job's section by its own name."""
+    """Every YAML block is a whole file of its kind, or a job's section by its own name."""
     blocks = [yaml.safe_load(block) for block in YAML_BLOCK.findall((ROOT / page).read_text())]
     assert blocks
     for block in blocks:
         if "input" in block:
             job.JobSpec.model_validate(block)
+        elif "data" in block:
+            training.TrainSpec.model_validate(block)
         elif "endpoints" in block:
             rehearse.RehearsalSpec.model_validate(block)
         else:

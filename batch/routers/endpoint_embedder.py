@@ -44,7 +44,7 @@ class EndpointEmbedder:
         self,
         spec: EndpointEmbedderSpec,
         *,
-        dimension: int,
+        dimension: int | None,
         max_tokens: int,
         outside: Outside,
         dispatch: DispatchSpec = _DISPATCH,
@@ -52,12 +52,12 @@ class EndpointEmbedder:
         """Nothing is sent, no key looked up and no file made before the first text comes.
 
         Args:
-            dimension: length that vectors must have.
+            dimension: length that vectors must have; `None`: that of the first.
             max_tokens: where prompts are cut, if the spec does not say.
             dispatch: how requests are sent.
         """
         self._spec = spec
-        self._dimension = dimension
+        self.dimension = dimension
         self._longest = _BYTES_PER_TOKEN * (spec.max_tokens or max_tokens)
         self._outside = outside
         self._dispatch = dispatch
@@ -81,7 +81,7 @@ class EndpointEmbedder:
         missing = [text for text, key in keys.items() if not self._fits(known.get(key))]
         if missing:
             known |= self._ask({text: keys[text] for text in missing})
-        vectors = np.empty((len(cut), self._dimension), dtype=np.float32)
+        vectors = np.empty((len(cut), self.dimension or 0), dtype=np.float32)
         for row, text in enumerate(cut):
             vectors[row] = known[keys[text]]
         return vectors
@@ -102,9 +102,9 @@ class EndpointEmbedder:
             raise _failure(call.error)
         if len(got) < len(keys):
             wrong = next(vector for vector in answered.values() if not self._fits(vector))
+            gives = f"router.embedder: {self._spec.model} gives {_described(wrong)}"
             raise SpecError(
-                f"router.embedder: {self._spec.model} gives {_described(wrong)}; "
-                f"the checkpoint was trained on vectors of {self._dimension}"
+                f"{gives}; the checkpoint was trained on vectors of {self.dimension}" if self.dimension else gives
             )
         return got
 
@@ -114,7 +114,11 @@ class EndpointEmbedder:
         return raw.decode(errors="ignore")
 
     def _fits(self, vector: Vector | None) -> bool:
-        return vector is not None and vector.shape == (self._dimension,) and bool(np.isfinite(vector).all())
+        if vector is None or vector.ndim != 1 or not np.isfinite(vector).all():
+            return False
+        if self.dimension is None:
+            self.dimension = vector.size
+        return vector.size == self.dimension
 
 
 def _described(vector: Vector) -> str:

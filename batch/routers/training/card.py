@@ -1,0 +1,106 @@
+"""The model card: what a router was trained on, how well it does, and how to use it, for a reader."""
+
+from collections.abc import Mapping, Sequence
+
+from batch.routers.training.measuring import table
+from schemas.training import FileRead, TrainingReport
+
+_WHAT = {
+    "correctness": "One logistic head per model over a prompt's vector: how likely each model answers it well.",
+    "static": "One logistic head per model over the mean of a prompt's token embeddings; no transformer is run.",
+    "knn": "For each model, how well it answered the most similar prompts among those that were labelled.",
+    "cluster": "For each model, how well it answers prompts of the same cluster.",
+    "mf": "RouteLLM's matrix factorisation: how likely the strongest model's answer wins.",
+    "bert": "RouteLLM's BERT: a sequence classifier of weak wins, tie and strong wins.",
+    "causal_llm": "RouteLLM's causal model: grades from 1 to 5 how well the weakest model would answer.",
+}
+
+
+def card(report: TrainingReport, router: Mapping[str, str], *, matched_by: str) -> str:
+    """The card in Markdown; the same report gives the same text.
+
+    Args:
+        router: keys of the `router` block that uses it, but for `checkpoint`.
+        matched_by: as `TrainSpec.matched_by`.
+    """
+    parts = [
+        f"# {report.name}\n\n{_WHAT[report.kind]} Made by `batchrouter train`.",
+        _models(report, matched_by),
+        _use(report, router),
+        _figures(report),
+        _know(report.warnings),
+        _origin(report),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _models(report: TrainingReport, matched_by: str) -> str:
+    rows = [
+        (name, f"{quality:.3f}", f"{sum(one.judged.get(name, 0) for one in report.data):,}")
+        for name, quality in report.quality.items()
+    ]
+    said = (
+        "A job's models must be called so."
+        if matched_by == "name"
+        else "The first and the last stand for any cheap and any strong model of a job."
+    )
+    return f"Models, weakest first. {said}\n\n" + _table(("model", "mean quality", "labels"), rows)
+
+
+def _use(report: TrainingReport, router: Mapping[str, str]) -> str:
+    keys = ", ".join(f"{key}: {value}" for key, value in router.items())
+    lines = [
+        "## Use",
+        "",
+        "```yaml",
+        f"router: {{{keys}, checkpoint: path/to/this/folder}}",
+        "plan: {strategy: share, strong: 0.3}",
+        "```",
+        "",
+        "A share is met exactly on any input. A cutoff is for input like the data below; on other prompts it sends",
+        "quite another share to the strongest model.",
+        "",
+    ]
+    rows = [(f"{100 * float(share):.0f} %", f"{cutoff:.6g}") for share, cutoff in report.cutoffs.items()]
+    return "\n".join(lines) + "\n" + _table(("sent to the strongest", "`plan: {strategy: cutoff, cutoff: ...}`"), rows)
+
+
+def _figures(report: TrainingReport) -> str:
+    heads, rows = table(report)
+    if not rows:
+        return "## How well it does\n\nNot measured; see below."
+    return (
+        f"## How well it does\n\nOn {report.held_out_prompts:,} prompts that training has not seen, "
+        f"{report.models[-1]} against {report.models[0]}:\n\n"
+        + _table(heads, rows)
+        + "\n\nAPGR is the share of the quality gap that is recovered, averaged over all shares of strong calls;"
+        "\ndrawing lots has 0.5. CPT50 and CPT80 are the shares of strong calls that recover 50 and 80 % of the gap."
+        "\nThe word count needs no training. 95 % is a bootstrap interval."
+    )
+
+
+def _know(warnings: Sequence[str]) -> str:
+    return "## Know before use\n\n" + "\n".join(f"- {line}" for line in warnings) if warnings else ""
+
+
+def _origin(report: TrainingReport) -> str:
+    rows = [
+        (one.name, one.kind, f"{one.rows:,}", f"{one.duplicates:,}", f"{one.skipped:,}", _files(one.files))
+        for one in report.data
+    ]
+    settled = ", ".join(f"{key} {value}" for key, value in report.chosen.items())
+    return (
+        f"## Trained on\n\n{report.prompts:,} different prompts, whose text is not in here.\n\n"
+        + _table(("data", "kind", "labelled rows", "repeated prompts", "left out", "files (SHA-256)"), rows)
+        + f"\n\nSeed {report.seed}"
+        + (f"; settled on: {settled}." if settled else ".")
+    )
+
+
+def _files(files: Sequence[FileRead]) -> str:
+    return ", ".join(f"{file.name} ({file.sha256[:12]})" for file in files)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,60 @@
+"""The encoder that a router is trained on: how it embeds, and what the checkpoint will say of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from batch.routers.base import Embedder, Outside
+from batch.routers.checkpoint import EncoderConfig
+from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec
+from schemas.training import TrainLocalEmbedderSpec
+
+PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
+
+BATCH_TOKENS = 16_384
+# What hosted embedding models take, where the file does not say.
+_ENDPOINT_TOKENS = 8191
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder to train on."""
+
+    embedder: Embedder
+    """Turns prompts into vectors."""
+    config: Callable[[], EncoderConfig]
+    """What the checkpoint says of it; of one behind an endpoint, known once it has embedded something."""
+    job: EmbedderSpec
+    """The `router.embedder` of a job that uses the checkpoint."""
+
+
+def local_encoder(spec: TrainLocalEmbedderSpec) -> Encoder:
+    """A local one. Raises SpecError where it cannot be loaded."""
+    from batch.routers.embedder import LocalEmbedder, encoder_folder, encoder_sha256
+
+    folder = encoder_folder(spec.model)
+    embedder = LocalEmbedder(folder, layer=spec.layer, max_tokens=spec.max_tokens, batch_tokens=BATCH_TOKENS)
+    # A folder of this machine tells nothing elsewhere; its last name may.
+    name = PACKAGED if spec.model is None else Path(spec.model).name if Path(spec.model).is_dir() else spec.model
+    config = EncoderConfig(
+        name=name,
+        sha256=encoder_sha256(folder),
+        layer=spec.layer,
+        max_tokens=spec.max_tokens,
+        dimension=embedder.dimension,
+    )
+    return Encoder(embedder, lambda: config, LocalEmbedderSpec(model=spec.model))
+
+
+def endpoint_encoder(spec: EndpointEmbedderSpec, outside: Outside) -> Encoder:
+    """One behind endpoints whose `url` and `model` are filled in; nothing is sent yet."""
+    from batch.routers.endpoint_embedder import EndpointEmbedder
+
+    max_tokens = spec.max_tokens or _ENDPOINT_TOKENS
+    embedder = EndpointEmbedder(spec, dimension=spec.dimensions, max_tokens=max_tokens, outside=outside)
+
+    def config() -> EncoderConfig:
+        assert embedder.dimension is not None, "something was embedded"
+        return EncoderConfig(kind="endpoint", name=spec.model, max_tokens=max_tokens, dimension=embedder.dimension)
+
+    return Encoder(embedder, config, spec)

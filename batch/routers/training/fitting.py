@@ -1,0 +1,67 @@
+"""From a kind of router and its data to weights on disk, and to the job's block that uses them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import assert_never
+
+from pydantic import TypeAdapter
+
+from batch.routers.base import Embedder
+from batch.routers.checkpoint import CheckpointKind
+from batch.routers.training.alignment import Data, as_judged
+from batch.routers.training.data import Trained
+from schemas.embedders import EmbedderSpec
+from schemas.routers import RouterSpec
+from schemas.training import TrainKind
+
+_ROUTER: TypeAdapter[RouterSpec] = TypeAdapter(RouterSpec)
+
+
+def fit(
+    kind: CheckpointKind,
+    data: Sequence[Data],
+    models: tuple[str, ...],
+    embedder: Embedder,
+    seed: int,
+    validation: float,
+) -> Trained:
+    """Fit a router of this kind; deterministic but for the embedder.
+
+    Args:
+        models: weakest first.
+        validation: share of `data` by which settings are chosen.
+
+    Raises:
+        SpecError: in one line, where the data does not suffice.
+    """
+    match kind:
+        case "mf":
+            from batch.routers.training.mf import fit_mf
+
+            return fit_mf(data, embedder, seed, validation)
+        case "correctness":
+            from batch.routers.training.correctness import fit_correctness as fitted
+        case "static":
+            from batch.routers.training.static import fit_static as fitted
+        case "knn":
+            from batch.routers.training.knn import fit_knn as fitted
+        case "cluster":
+            from batch.routers.training.cluster import fit_cluster as fitted
+        case _:
+            assert_never(kind)
+    return fitted([as_judged(one, models) for one in data], embedder, seed, validation)
+
+
+def router_of(kind: TrainKind, folder: Path, models: tuple[str, ...], embedder: EmbedderSpec | None) -> RouterSpec:
+    """The `router` of a job that uses the checkpoint in `folder`.
+
+    Args:
+        models: weakest first.
+        embedder: what it was trained on, for the kinds that go by vectors.
+    """
+    block: dict[str, object] = {"kind": kind, "checkpoint": str(folder)}
+    if embedder is not None:
+        block["embedder"] = embedder
+    if kind == "mf":
+        block |= {"strong": models[-1], "weak": models[0]}
+    return _ROUTER.validate_python(block)

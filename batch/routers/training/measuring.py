@@ -1,0 +1,134 @@
+"""How well a trained router does on prompts that were kept out of training, beside what needs none."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.evaluation.pair import PairOrder
+from batch.evaluation.resampling import interval, resampled
+from batch.routers.base import Router
+from batch.routers.length import LengthRouter
+from batch.routers.training.data import Floats, Judged
+from schemas.training import HeldOut, TrainingReport
+
+RESAMPLES = 1000
+LEVELS = (0.5, 0.8)
+SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)
+
+# Fewer say nothing: with 42 prompts drawing lots has a standard deviation of .07.
+FEWEST_MEASURED = 20
+# On the public benchmarks nothing trained on fewer labels beat the word count.
+FEW_LABELS = 200
+# Fewer held-out scores put a cutoff in the wrong place by more than the noise of training on the others.
+_FEWEST_FOR_CUTOFFS = 100
+
+
+def gap_of(router: Router, prompts: Sequence[str], models: tuple[str, ...]) -> Floats:
+    """What plans rank by: a pair router's one column, else the strongest model's less the weakest's; (prompts,)."""
+    scores = router.score(prompts).astype(np.float64)
+    if len(router.models) == 1:
+        return scores[:, 0]
+    gap: Floats = scores[:, router.models.index(models[-1])] - scores[:, router.models.index(models[0])]
+    return gap
+
+
+def measure(held: Judged, scores: Floats, seed: int) -> HeldOut | str:
+    """Measure scores of the held-out prompts of one data set, or say in a sentence why they cannot be.
+
+    Args:
+        scores: as `gap_of` gives them, one per prompt of `held`.
+        seed: of the bootstrap.
+    """
+    ends = held.quality[:, [0, -1]]
+    both = np.flatnonzero(~np.isnan(ends).any(axis=1)).tolist()
+    if len(both) < FEWEST_MEASURED:
+        return f"only {len(both)} of its held-out prompts have labels of both {held.models[0]} and {held.models[-1]}"
+    weak, strong = ends[both].T
+    if not strong.mean() > weak.mean():
+        return f"on its held-out prompts {held.models[-1]} is no better than {held.models[0]}"
+    prompts = [held.prompts[i] for i in both]
+    words = LengthRouter(held.models[-1], 60.0).score(prompts)[:, 0]
+    everything = np.ones((1, len(prompts)))
+    order = PairOrder(scores[both], weak, strong)
+    figures, counted = order.measures(everything, LEVELS), PairOrder(words, weak, strong).measures(everything, ())
+    apgrs = [order.measures(weights, ()).apgr for weights in resampled(_groups(prompts), RESAMPLES, seed)]
+    return HeldOut(
+        prompts=len(prompts),
+        weakest=round(float(weak.mean()), 4),
+        strongest=round(float(strong.mean()), 4),
+        apgr=round(float(figures.apgr[0]), 4),
+        interval=_rounded(interval(np.concatenate(apgrs))),
+        cpt50=round(float(figures.cpt[0, 0]), 4),
+        cpt80=round(float(figures.cpt[0, 1]), 4),
+        apgr_length=round(float(counted.apgr[0]), 4),
+    )
+
+
+def cutoffs(held: Floats, trained: Callable[[], Floats]) -> dict[str, float]:
+    """The cutoff that sends each of SHARES of these scores to the strongest model.
+
+    From the scores of held-out prompts where there are enough, else from all.
+    """
+    scores = np.sort(held if len(held) >= _FEWEST_FOR_CUTOFFS else np.concatenate([held, trained()]))[::-1]
+    return {str(share): float(np.float32(scores[max(round(share * len(scores)), 1) - 1])) for share in SHARES}
+
+
+def cautions(figures: Mapping[str, HeldOut | str], prompts: int, labelled: Mapping[str, int]) -> Iterator[str]:
+    """What to know before use, a sentence each.
+
+    Args:
+        prompts: different prompts that are labelled.
+        labelled: how many labels each model has.
+    """
+    if prompts < FEW_LABELS:
+        yield (
+            f"Only {prompts} different prompts are labelled. Below about {FEW_LABELS} nothing was found that beats the "
+            "word count; label more before relying on this."
+        )
+    most = max(labelled.values())
+    for model, count in labelled.items():
+        if count < most / 2:
+            yield f"{model} has {count} labels, and another model {most}: its predictions are the weaker."
+    for name, found in figures.items():
+        if isinstance(found, str):
+            yield f"{name}: not measured, for {found}."
+            continue
+        if found.apgr <= found.apgr_length:
+            yield (
+                f"{name}: no better than the word count, {found.apgr:.3f} against {found.apgr_length:.3f}. "
+                "`router: {kind: length}` does as well and needs no training."
+            )
+        if found.interval is None or found.interval[0] <= found.apgr_random:
+            yield (
+                f"{name}: with {found.prompts} prompts held out, {found.apgr:.3f} may be chance; a larger `validation` "
+                "says more."
+            )
+
+
+def table(report: TrainingReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heads and rows of the figures, as the card and the terminal show them."""
+    heads = ("data", "prompts", "APGR", "95 %", "word count", "lots", "CPT50", "CPT80")
+    rows: list[tuple[str, ...]] = [
+        (
+            name,
+            f"{found.prompts:,}",
+            f"{found.apgr:.3f}",
+            "-" if found.interval is None else f"{found.interval[0]:.3f} to {found.interval[1]:.3f}",
+            f"{found.apgr_length:.3f}",
+            f"{found.apgr_random:.3f}",
+            f"{100 * found.cpt50:.1f} %",
+            f"{100 * found.cpt80:.1f} %",
+        )
+        for name, found in report.held_out.items()
+    ]
+    return heads, rows
+
+
+def _groups(prompts: Sequence[str]) -> NDArray[np.intp]:
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    return np.array([places[prompt] for prompt in prompts], dtype=np.intp)
+
+
+def _rounded(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if bounds is None else (round(bounds[0], 4), round(bounds[1], 4))

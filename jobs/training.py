@@ -1,0 +1,269 @@
+"""`train`: from labelled answers to a router's checkpoint with its model card."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batch.errors import SpecError
+from batch.routers.base import Outside
+from batch.routers.build import build_router
+from batch.routers.checkpoint import CONFIG, save_checkpoint
+from batch.routers.training.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of
+from batch.routers.training.card import card
+from batch.routers.training.data import Judged
+from batch.routers.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder
+from batch.routers.training.fitting import fit, router_of
+from batch.routers.training.judging import Judge
+from batch.routers.training.labels import Labels, read_labels
+from batch.routers.training.measuring import cautions, cutoffs, gap_of, measure
+from batch.routers.training.results import read_results
+from batch.runs.atomic import storage_error
+from jobs.jobfile import PathKeys
+from jobs.judging import build_judge
+from jobs.progress import Progress
+from jobs.runtime import embedder_with_surroundings, key, settle_environment, wall_clock, with_surroundings
+from schemas.routers import RouterSpec
+from schemas.training import (
+    EMBEDDING,
+    DataReport,
+    FileRead,
+    HeldOut,
+    ModelJudgeSpec,
+    ResultsDataSpec,
+    TrainingReport,
+    TrainLocalEmbedderSpec,
+    TrainSpec,
+)
+
+PATHS = PathKeys(
+    paths=(
+        ("data", "*", "path"),
+        ("data", "*", "input", "path"),
+        ("data", "*", "runs"),
+        ("embedder", "cache"),
+        ("output",),
+    ),
+    paths_or_ids=(("embedder", "model"), ("fine_tuning", "base")),
+)
+
+
+Save = Callable[[Mapping[str, Any], str], object]
+"""Writes what was trained, with these words about it and this card."""
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The data, and which of its prompts training does not see."""
+
+    models: tuple[str, ...]
+    """Weakest first."""
+    data: list[Data]
+    """All of it, an item for each of the file's."""
+    trained: list[Data]
+    """What training sees, without items of which nothing is left."""
+    held: list[Judged]
+    """What it does not see."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A router that was trained and is on disk, but for what is said about it."""
+
+    router: RouterSpec
+    chosen: Mapping[str, Any]
+    save: Save
+
+
+def train_router(spec: TrainSpec, *, overwrite: bool = False, progress: Progress | None = None) -> TrainingReport:
+    """Train a router, measure it on prompts that it has not seen, and write its checkpoint.
+
+    The checkpoint is there whole or not at all. The same data, encoder and seed give the same one.
+
+    Args:
+        overwrite: replace a checkpoint that is there already.
+
+    Raises:
+        SpecError: the file, its data or what they name is wrong; nothing was written.
+        EmbedderError: endpoints gave no vectors; the same call goes on with those that are cached.
+        StoppedError: a judge's run stopped before its end; the same call goes on.
+        StorageError: the checkpoint cannot be written.
+    """
+    settle_environment()
+    out = Path(spec.output)
+    _check_free(out, overwrite=overwrite)
+    encoder = _encoder(spec, beside(out, "cache"))
+    _tell(progress, "reading labels")
+    labels = _labels(spec, beside(out, "judging"), progress)
+    split = _split(spec, labels)
+    _tell(progress, "training")
+    with _placed(out) as folder:
+        made = _train(spec, split, encoder, folder)
+        _tell(progress, "measuring")
+        report = _measured(spec, labels, split, made)
+        shown = {"kind": spec.kind} | ({"embedder": _shown(encoder)} if encoder and _shown(encoder) else {})
+        if spec.kind == "mf":
+            shown |= {"strong": split.models[-1], "weak": split.models[0]}
+        training = report.model_dump(mode="json", exclude={"output", "kind", "models"})
+        made.save(training, card(report, shown, matched_by=spec.matched_by))
+    return report
+
+
+def beside(out: Path, what: str) -> Path:
+    """Folder for what training keeps from one call to the next: `<output>.judging`, `<output>.cache`."""
+    return out.with_name(f"{out.name}.{what}")
+
+
+def _check_free(out: Path, *, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir() or not (out / CONFIG).is_file():
+        raise SpecError(f"output: {out} is there and is no checkpoint; choose a folder that is not there yet")
+    if not overwrite:
+        raise SpecError(f"output: {out} holds a checkpoint; --overwrite replaces it")
+
+
+def _encoder(spec: TrainSpec, cache: Path) -> Encoder | None:
+    """What turns prompts into vectors, loaded before anything is read or asked; `None` for kinds that need none."""
+    if spec.kind == "static":
+        return local_encoder(TrainLocalEmbedderSpec(layer=0))
+    if spec.kind not in EMBEDDING:
+        return None
+    embedder = spec.embedder or TrainLocalEmbedderSpec()
+    if isinstance(embedder, TrainLocalEmbedderSpec):
+        return local_encoder(embedder)
+    filled = embedder_with_surroundings(embedder, "embedder", cache)
+    return endpoint_encoder(filled, Outside(key, wall_clock))
+
+
+def _labels(spec: TrainSpec, folder: Path, progress: Progress | None) -> list[Labels]:
+    """Read all items of `data`, each with a name of its own."""
+    judges: dict[int, Judge] = {}
+    for place, judge in spec.judges():
+        where = f"data.{place}.judge"
+        if isinstance(judge, ModelJudgeSpec):
+            (model,) = with_surroundings((judge.model,), where)
+            judge = judge.model_copy(update={"model": model})
+        judges[place] = build_judge(judge, where, folder, progress)
+    names: set[str] = set()
+    found = []
+    for place, one in enumerate(spec.data):
+        where = f"data.{place}"
+        labels = (
+            read_results(one, where, judges[place]) if isinstance(one, ResultsDataSpec) else read_labels(one, where)
+        )
+        name, number = labels.data.name, 2
+        while name in names:
+            name, number = f"{labels.data.name}-{number}", number + 1
+        names.add(name)
+        found.append(replace(labels, data=replace(labels.data, name=name)))
+    return found
+
+
+def _split(spec: TrainSpec, labels: Sequence[Labels]) -> _Split:
+    models, data = aligned(labels, spec.models)
+    kept_out = [held_out(one.prompts, spec.validation, spec.seed) for one in data]
+    trained = [part_of(one, ~out) for one, out in zip(data, kept_out, strict=True)]
+    held = [as_judged(part_of(one, out), models) for one, out in zip(data, kept_out, strict=True)]
+    return _Split(models, data, [one for one in trained if one.prompts], held)
+
+
+def _train(spec: TrainSpec, split: _Split, encoder: Encoder | None, folder: Path) -> _Made:
+    kind = spec.kind
+    if kind == "bert" or kind == "causal_llm":
+        raise SpecError(f"kind: {kind} cannot be trained yet")
+    assert encoder is not None, "all others go by vectors"
+    trained = fit(kind, split.trained, split.models, encoder.embedder, spec.seed, spec.validation)
+
+    def save(training: Mapping[str, Any], text: str) -> None:
+        save_checkpoint(
+            folder,
+            trained.tensors,
+            kind=kind,
+            models=split.models,
+            matched_by=spec.matched_by,
+            encoder=encoder.config(),
+            options=trained.options,
+            training=training,
+            card=text,
+        )
+
+    save({}, "")
+    job = encoder.job if spec.kind in EMBEDDING else None
+    return _Made(router_of(spec.kind, folder, split.models, job), trained.chosen, save)
+
+
+def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _Made) -> TrainingReport:
+    router = build_router(made.router, split.models, spec.seed, outside=Outside(key, wall_clock))
+    scores = [gap_of(router, one.prompts, split.models) for one in split.held]
+    figures = {one.name: measure(one, score, spec.seed) for one, score in zip(split.held, scores, strict=True)}
+    seen = list(dict.fromkeys(prompt for one in split.trained for prompt in one.prompts))
+    unseen = {prompt for one in split.held for prompt in one.prompts}
+    whole = [as_judged(one, split.models) for one in split.data]
+    data = [_data_report(one, aligned_to, split.models) for one, aligned_to in zip(labels, split.data, strict=True)]
+    labelled = {model: sum(one.judged[model] for one in data) for model in split.models}
+    together = np.concatenate(scores)
+    return TrainingReport(
+        kind=spec.kind,
+        name=spec.name or f"{spec.kind} router, {split.models[-1]} and {split.models[0]}",
+        models=split.models,
+        quality={model: round(mean, 4) for model, mean in mean_quality(whole, split.models).items()},
+        seed=spec.seed,
+        data=tuple(data),
+        prompts=len(seen),
+        held_out_prompts=len(unseen),
+        chosen=dict(made.chosen),
+        held_out={name: found for name, found in figures.items() if isinstance(found, HeldOut)},
+        cutoffs=cutoffs(together, lambda: gap_of(router, seen, split.models)),
+        warnings=(
+            *(note for one in labels for note in one.notes),
+            *cautions(figures, len(seen) + len(unseen), labelled),
+        ),
+        output=spec.output,
+    )
+
+
+def _data_report(labels: Labels, used: Data, models: tuple[str, ...]) -> DataReport:
+    rows = len(used.prompts)
+    return DataReport(
+        name=used.name,
+        kind=labels.kind,
+        files=tuple(FileRead(name=file.name, sha256=file.sha256, size=file.size) for file in labels.files),
+        rows=rows,
+        skipped=labels.skipped + len(labels.data.prompts) - rows,
+        duplicates=rows - len(set(used.prompts)),
+        judged=labels_of(used, models),
+    )
+
+
+def _shown(encoder: Encoder) -> str:
+    """The embedder as the card has it; nothing for the packaged one."""
+    config = encoder.config()
+    if config.kind == "endpoint":
+        return f"{{kind: endpoint, model: {config.name}}}"
+    return "" if config.name == PACKAGED else f"{{kind: local, model: {config.name}}}"
+
+
+@contextmanager
+def _placed(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `out` when the block ends, and is gone where it raises. Raises StorageError."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temp:
+            new, old = Path(temp, "new"), Path(temp, "old")
+            new.mkdir()
+            yield new
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+    except OSError as error:
+        raise storage_error(out, error) from error
+
+
+def _tell(progress: Progress | None, what: str) -> None:
+    if progress is not None:
+        progress.stage(what)
