@@ -5,7 +5,7 @@ import pytest
 from batch.routers.base import Router
 from batch.routers.build import build_router
 from batch.routers.embedder import LocalEmbedder, packaged_encoder
-from schemas.routers import BertRouterSpec, CorrectnessRouterSpec
+from schemas.routers import BertRouterSpec, ClusterRouterSpec, CorrectnessRouterSpec, KnnRouterSpec
 from tests.routers.tiny_bert import build_tiny_bert
 
 PAIR = ("small", "large")
@@ -25,3 +25,19 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Router:
 @pytest.fixture(scope="session")
 def correctness() -> Router:
     return build_router(CorrectnessRouterSpec(batch_tokens=1024), PAIR, seed=0)
+
+
+@pytest.fixture(scope="session")
+def knn(tmp_path_factory: pytest.TempPathFactory) -> Router:
+    from tests.routers.vectors import write_neighbours
+
+    spec = KnnRouterSpec(kind="knn", checkpoint=write_neighbours(tmp_path_factory.mktemp("knn"), "knn"))
+    return build_router(spec, PAIR, seed=0)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Router:
+    from tests.routers.vectors import write_neighbours
+
+    folder = write_neighbours(tmp_path_factory.mktemp("cluster"), "cluster", places=20)
+    return build_router(ClusterRouterSpec(kind="cluster", checkpoint=folder), PAIR, seed=0)
