@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 from batch.routers.base import NOTHING_OUTSIDE, Embedder, Outside, Router
 from schemas.routers import (
     BertRouterSpec,
+    CausalLlmRouterSpec,
     ClusterRouterSpec,
     ConstantRouterSpec,
     CorrectnessRouterSpec,
@@ -86,12 +87,24 @@ def build_router(
             from batch.routers.loading import checkpoint_folder
 
             return BertRouter(models[-1], checkpoint_folder(spec), batch_tokens=spec.batch_tokens, threads=threads)
+        case CausalLlmRouterSpec():
+            return _causal_llm(spec, models, threads)
         case ImportRouterSpec():
             from batch.routers.imported import import_router
 
             return import_router(spec.path, spec.options, models)
         case _:
             assert_never(spec)
+
+
+def _causal_llm(spec: CausalLlmRouterSpec, models: tuple[str, ...], threads: int | None) -> Router:
+    from batch.routers.causal_llm import CausalLlmRouter
+    from batch.routers.loading import checkpoint_folder
+
+    folder = checkpoint_folder(spec)
+    return CausalLlmRouter(
+        models[-1], folder, threshold=spec.threshold, batch_tokens=spec.batch_tokens, threads=threads
+    )
 
 
 def for_kind(kind: str) -> RouterSpec | None:
@@ -138,5 +151,6 @@ def _sw_ranking(spec: SwRankingRouterSpec, models: tuple[str, ...], threads: int
 
     encoder = arena_encoder(spec)  # vectors that do not fit are refused before all of them are read
     arena = open_arena(spec)
+    arena.pair(spec.strong, spec.weak)
     embedder = build_embedder(spec.embedder, encoder, batch_tokens=spec.batch_tokens, threads=threads, outside=outside)
     return SwRankingRouter(models[-1], arena, spec.strong, spec.weak, embedder)

@@ -76,6 +76,26 @@ class Arena:
             wins[:, winner[runs], loser[runs]] += share * sums[:, runs]
         return wins
 
+    def even(self) -> Floats:
+        """The same where every battle weighs 1, for one prompt."""
+        return self.wins(np.ones((1, len(self.vectors)), dtype=np.float32))
+
+    def pair(self, strong: str, weak: str) -> tuple[int, int]:
+        """Return the tiers of two models.
+
+        Raises SpecError where one of them fought no battle, or the battles say nothing of the two.
+        """
+        for model, key in ((strong, "router.strong"), (weak, "router.weak")):
+            if model not in self.tier:
+                raise SpecError(f"{key}: {model!r} is in none of the battles, of {', '.join(sorted(self.tier))}")
+        if self.tier[strong] == self.tier[weak]:
+            raise SpecError(
+                f"router.tiers: {strong} and {weak} are in one tier, and every score would be one half; ask for more"
+            )
+        if not met(self.even()[0], self.tier[strong], self.tier[weak]):
+            raise SpecError(f"router.strong: no battles connect {strong} and {weak}, not even through other models")
+        return self.tier[strong], self.tier[weak]
+
 
 class SwRankingRouter:
     """Scores of shape (prompts, 1): how likely the strong model's answer wins.
@@ -84,26 +104,13 @@ class SwRankingRouter:
     """
 
     def __init__(self, strongest: str, arena: Arena, strong: str, weak: str, embedder: Embedder) -> None:
-        """`strongest` is the job's; `strong` and `weak` are the battles'.
-
-        Raises SpecError where one of them fought no battle, or their battles say nothing of the two.
-        """
+        """`strongest` is the job's; `strong` and `weak` are the battles'. Raises SpecError as `Arena.pair` does."""
         self.models: tuple[str, ...] = (strongest,)
         self._arena = arena
         self._embedder = embedder
-        for model, key in ((strong, "router.strong"), (weak, "router.weak")):
-            if model not in arena.tier:
-                raise SpecError(f"{key}: {model!r} is in none of the battles, of {', '.join(sorted(arena.tier))}")
-        self._strong, self._weak = arena.tier[strong], arena.tier[weak]
-        if self._strong == self._weak:
-            raise SpecError(
-                f"router.tiers: {strong} and {weak} are in one tier, and every score would be one half; ask for more"
-            )
-        evenly = arena.wins(np.ones((1, len(arena.vectors)), dtype=np.float32))
-        if not met(evenly[0], self._strong, self._weak):
-            raise SpecError(f"router.strong: no battles connect {strong} and {weak}, not even through other models")
+        self._strong, self._weak = arena.pair(strong, weak)
         # Where the battles weigh the same; no prompt is far from it.
-        self._start = fit_strengths(evenly)[0]
+        self._start = fit_strengths(arena.even())[0]
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         vectors = self._embedder.embed(prompts)
