@@ -13,7 +13,7 @@ Parts = Mapping[str, Any]
 
 # How a job reads, scores or sends faster does not change what it answers.
 _PACE_OF_ENDPOINTS = ("url", "api_key_env", "weight", "limits", "provider", "transport", "endpoints", "cache")
-_PACE_OF_ROUTER: Mapping[str, Any] = {
+PACE_OF_ROUTER: Mapping[str, Any] = {
     "batch_tokens": True,
     "actors": True,
     "embedder": dict.fromkeys(_PACE_OF_ENDPOINTS, True),
@@ -55,7 +55,7 @@ def fingerprint(job: JobSpec, inputs: Sequence[Mapping[str, Any]], router_hash: 
         "output.carry": job.output.carry,
     }
     parts |= _flat("input", job.input.model_dump(mode="json", exclude={"path"}))
-    parts |= _flat("router", job.router.model_dump(mode="json", exclude=_PACE_OF_ROUTER))
+    parts |= _flat("router", job.router.model_dump(mode="json", exclude=PACE_OF_ROUTER))
     for model in job.models:
         parts[f"models.{model.name}.aliases"] = sorted(model.aliases)
         parts[f"models.{model.name}.endpoints.model"] = sorted({e.model or model.name for e in model.endpoints})

@@ -1,0 +1,76 @@
+"""Benchmarks: prompts with the judged quality of each model's answer, as measuring takes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import InputError
+
+Floats = NDArray[np.float64]
+
+# Below this, intervals are so wide that most routers cannot be told from lots.
+FEW_PROMPTS = 100
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One set of prompts, measured by itself."""
+
+    name: str
+    """What figures and plots call it."""
+    prompts: Sequence[str]
+    """What routers see."""
+    models: tuple[str, ...]
+    """Cheapest first, strongest last."""
+    quality: Floats
+    """Shape (prompts, models), no NaN."""
+    cost: Floats | None = None
+    """What each answer cost, shape (prompts, models); `None`: not known."""
+    grades: bool = False
+    """Is quality a grade, as from 1 to 10? Otherwise it is between 0 and 1."""
+    files: tuple[str, ...] = ()
+    """SHA-256 of what was read."""
+    notes: tuple[str, ...] = ()
+    """What to know of its figures."""
+
+    def rows(self, chosen: NDArray[np.bool_], name: str, *notes: str) -> "Benchmark":
+        """The same with some of its prompts only. Raises InputError where none is left."""
+        if not chosen.any():
+            raise InputError(f"benchmark {name}: no prompt is left to measure on")
+        return replace(
+            self,
+            name=name,
+            prompts=[self.prompts[at] for at in np.flatnonzero(chosen).tolist()],
+            quality=self.quality[chosen],
+            cost=None if self.cost is None else self.cost[chosen],
+            notes=(*self.notes, *notes),
+        )
+
+
+def judged_only(benchmark: Benchmark) -> Benchmark:
+    """Without prompts for which some model's answer was not judged, or not priced. Raises InputError for none left."""
+    values = benchmark.quality if benchmark.cost is None else np.hstack([benchmark.quality, benchmark.cost])
+    known = np.asarray(np.isfinite(values).all(axis=1))
+    left_out = int((~known).sum())
+    if not left_out:
+        return benchmark
+    told = (
+        f"{left_out:,} of {len(known):,} prompts are left out: not every model's answer to them was judged and priced"
+    )
+    return benchmark.rows(known, benchmark.name, told)
+
+
+def priced(benchmark: Benchmark, prices: dict[str, float]) -> Benchmark:
+    """With a price for every answer, where the benchmark has no costs of its own and all its models have a price."""
+    if benchmark.cost is not None or not all(model in prices for model in benchmark.models):
+        return benchmark
+    row = np.array([prices[model] for model in benchmark.models])
+    return replace(benchmark, cost=np.broadcast_to(row, benchmark.quality.shape))
+
+
+def groups_of(prompts: Sequence[str]) -> NDArray[np.intp]:
+    """Number prompts from 0, equal ones alike, shape (prompts,)."""
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    return np.array([places[prompt] for prompt in prompts], dtype=np.intp)
