@@ -29,6 +29,7 @@ from batch.stages import (
     store_scored,
 )
 
+# Also of a batch under whose scoring its actor dies: what kills each of them would otherwise be tried for ever.
 _RETRIES = 3
 _TASK_NICENESS = 10
 _CLOSE_SECONDS = 10.0
@@ -164,7 +165,7 @@ class RayEngine:
 
         One that calls endpoints needs no GPU; it runs on this node, where the keys and the cache are.
         """
-        options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
+        options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": _RETRIES}
         if scoring.calls_endpoints:
             options |= {"scheduling_strategy": here(), "num_cpus": 0}
         else:

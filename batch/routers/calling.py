@@ -8,13 +8,21 @@ from numpy.typing import NDArray
 from batch.errors import SpecError
 from batch.routers.base import Router
 
+# Plenty to sort by length, while the vectors of so many take 25 MB; a shard of short rows has ten times as many.
+_AT_ONCE = 16_384
+
 
 def scores_of(router: Router, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Return the router's scores of shape (texts, columns).
+    """Return the router's scores of shape (texts, columns); it is given so many at a time that its memory is bounded.
 
     `kind` is what messages call the router. Raises SpecError where it returns anything but one finite number per
     text and column.
     """
+    starts = range(0, max(len(texts), 1), _AT_ONCE)
+    return np.concatenate([_checked(router, kind, texts[start : start + _AT_ONCE]) for start in starts])
+
+
+def _checked(router: Router, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
     expected = (len(texts), len(router.models))
     returned = router.score(texts)
     try:
