@@ -269,6 +269,7 @@ RouterSpec = Annotated[
     | MfRouterSpec
     | SwRankingRouterSpec
     | BertRouterSpec
+    | CausalLlmRouterSpec
     | ImportRouterSpec,
     Field(discriminator="kind"),
 ]

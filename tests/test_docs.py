@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
         "### kind: mf": routers.MfRouterSpec,
         "### kind: sw_ranking": routers.SwRankingRouterSpec,
         "### kind: bert": routers.BertRouterSpec,
+        "### kind: causal_llm": routers.CausalLlmRouterSpec,
         "### embedder kind: local": embedders.LocalEmbedderSpec,
         "### embedder kind: endpoint": embedders.EndpointEmbedderSpec,
         "### kind: rules": routers.RulesRouterSpec,

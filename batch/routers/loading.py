@@ -14,6 +14,7 @@ from batch.routers.hub import find_folder
 from batch.routers.pretrained import folder_fingerprint
 from schemas.routers import (
     BertRouterSpec,
+    CausalLlmRouterSpec,
     ClusterRouterSpec,
     CorrectnessRouterSpec,
     EmbeddingRouterSpec,
@@ -32,7 +33,7 @@ def open_checkpoint(spec: CorrectnessRouterSpec | KnnRouterSpec | ClusterRouterS
     return load_checkpoint(folder, spec.kind)
 
 
-def checkpoint_folder(spec: BertRouterSpec) -> Path:
+def checkpoint_folder(spec: BertRouterSpec | CausalLlmRouterSpec) -> Path:
     """The folder of a network that the router runs whole. Raises SpecError where it is not on this machine."""
     return find_folder(spec.checkpoint, _CHECKPOINT)
 
@@ -72,7 +73,7 @@ def router_fingerprint(spec: RouterSpec) -> str | None:
             from batch.routers.sw_ranking import arena_fingerprint
 
             return arena_fingerprint(spec)
-        case BertRouterSpec():
+        case BertRouterSpec() | CausalLlmRouterSpec():
             return folder_fingerprint(checkpoint_folder(spec), _CHECKPOINT)
         case _:
             return None

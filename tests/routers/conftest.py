@@ -5,8 +5,9 @@ import pytest
 from batch.routers.base import Router
 from batch.routers.build import build_router
 from batch.routers.embedder import LocalEmbedder, packaged_encoder
-from schemas.routers import BertRouterSpec, ClusterRouterSpec, CorrectnessRouterSpec, KnnRouterSpec
+from schemas.routers import BertRouterSpec, CausalLlmRouterSpec, ClusterRouterSpec, CorrectnessRouterSpec, KnnRouterSpec
 from tests.routers.tiny_bert import build_tiny_bert
+from tests.routers.tiny_causal import build_tiny_causal
 
 PAIR = ("small", "large")
 
@@ -20,6 +21,12 @@ def embedder() -> LocalEmbedder:
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Router:
     folder = build_tiny_bert(tmp_path_factory.mktemp("bert"))
     return build_router(BertRouterSpec(kind="bert", checkpoint=str(folder), batch_tokens=256), PAIR, seed=0)
+
+
+@pytest.fixture(scope="session")
+def causal_llm(tmp_path_factory: pytest.TempPathFactory) -> Router:
+    folder = build_tiny_causal(tmp_path_factory.mktemp("causal_llm"))
+    return build_router(CausalLlmRouterSpec(kind="causal_llm", checkpoint=str(folder), batch_tokens=600), PAIR, seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,260 @@
+"""RouteLLM's causal router: a language model that says how well the weak model would answer, from [[1]] to [[5]].
+
+The layout is that of `routellm/causal_llm_gpt4_augmented`: a Llama with a token for each grade, and two prompt files.
+As RouteLLM asks it: the prompt in Llama 3's format, up to six tokens decoded greedily, and the softmax over the grades'
+logits where the first grade stands; the win rate is 1 - p(grade >= threshold), or 1 where no grade comes.
+
+RouteLLM's prompt ends before the header of the assistant's turn, so the model first says that header, token by token.
+We run it through with the prompt and look at all its positions at once: where the model says at each just what follows,
+as a trained one does, one forward pass shows what decoding would. The prompts for which it says anything else are
+decoded. What all prompts begin with, RouteLLM's instruction of about 200 tokens, is run once and kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.routers.forward import CHARACTERS_PER_TOKEN, Forward, device
+from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, quiet, refuse_made_up
+
+if TYPE_CHECKING:
+    import torch
+
+GRADES = ("[[1]]", "[[2]]", "[[3]]", "[[4]]", "[[5]]")
+SYSTEM_FILE, QUESTION_FILE = "system_ft_v5.txt", "classifier_ft_v5.txt"
+MOST_NEW_TOKENS = 6
+
+# What a turn of Llama 3's format begins and ends with.
+HEADER = "<|start_header_id|>{role}<|end_header_id|>\n\n"
+END_OF_TURN = "<|eot_id|>"
+
+# First characters that tokenizers join to what stands before them, and others: what all of these leave
+# unchanged is what every prompt begins with.
+_PROBES = ("", " ", "\n", "\n\n", "a", "A", "1", ".", "é", "你")
+
+
+@dataclass(frozen=True)
+class PromptFiles:
+    """A checkpoint's two prompt files, and the text they make of a prompt."""
+
+    system: str
+    before: str
+    """What the question file has before the question."""
+    after: str
+
+    @classmethod
+    def read(cls, folder: Path) -> "PromptFiles":
+        """Raises ValueError where one is missing or does not hold `{question}` once, and OSError."""
+        template = (folder / QUESTION_FILE).read_text(encoding="utf-8")
+        before, after, asked = "", "", 0
+        for text, name, how, conversion in Formatter().parse(template):
+            before, after = (before, after + text) if asked else (before + text, after)
+            if name is not None:
+                asked += 1
+                if (name, how, conversion) != ("question", "", None):
+                    raise ValueError(f"{QUESTION_FILE} holds a placeholder that is not {{question}}")
+        if asked != 1:
+            raise ValueError(f"{QUESTION_FILE} must hold {{question}} once, and holds it {asked} times")
+        return cls((folder / SYSTEM_FILE).read_text(encoding="utf-8").strip(), before, after)
+
+    def text(self, prompt: str) -> str:
+        """What the model reads, but for the token of the beginning, which its tokenizer adds."""
+        system = HEADER.format(role="system") + self.system + END_OF_TURN if self.system else ""
+        asked = (self.before + prompt + self.after).strip()
+        return system + HEADER.format(role="user") + asked + END_OF_TURN
+
+    @property
+    def end(self) -> str:
+        """What follows the prompt."""
+        return self.after.rstrip() + END_OF_TURN
+
+
+class CausalLlmRouter:
+    """Win rates of the strongest model, shape (prompts, 1).
+
+    A prompt that is too long for the model is cut at its end. On a GPU the model runs in bfloat16, as in RouteLLM, on a
+    CPU in float32.
+    """
+
+    def __init__(
+        self, model: str, folder: Path, *, threshold: int, batch_tokens: int, threads: int | None = None
+    ) -> None:
+        """Load the language model for `model`, the job's strongest.
+
+        Grades from `threshold` on mean that the weak model suffices. `threads` sets torch's for this whole process.
+        Raises SpecError where the folder holds no Llama in safetensors with rows for the grades, or no prompt files.
+        """
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.models: tuple[str, ...] = (model,)
+        self._threshold = threshold
+        try:
+            self._files = PromptFiles.read(folder)
+            tokenizer, self._llama = load_llama(folder, "bfloat16" if device().type == "cuda" else "float32")
+            self._read_vocabulary(tokenizer)
+        except (OSError, ValueError) as error:
+            raise SpecError(f"router.checkpoint: {folder} cannot be loaded: {error}".splitlines()[0]) from error
+        self._forward = Forward(self._tokens, self._rates, width=1, batch_tokens=batch_tokens)
+        self._llama.eval().to(self._forward.device)
+        self._grades = torch.tensor(self._grade_ids, device=self._forward.device)
+        self._draft = torch.tensor(self._draft_ids, device=self._forward.device)
+        self._ends = torch.tensor(_end_tokens(self._llama), device=self._forward.device, dtype=torch.int64)
+        self._keep_beginning()
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        return self._forward(prompts)
+
+    def _read_vocabulary(self, tokenizer: Any) -> None:
+        rust = tokenizer.backend_tokenizer
+        rust.no_truncation()
+        rust.no_padding()
+        self._rust = rust
+        self._grade_ids: list[int] = tokenizer.convert_tokens_to_ids(list(GRADES))
+        header = rust.encode(HEADER.format(role="assistant"), add_special_tokens=False).ids
+        self._draft_ids: list[int] = header[: MOST_NEW_TOKENS - 1]
+        self._end_ids: list[int] = rust.encode(self._files.end, add_special_tokens=False).ids
+        self._limit = int(self._llama.config.max_position_embeddings) - MOST_NEW_TOKENS
+        framed = len(rust.encode(self._files.text("")).ids)
+        if framed >= self._limit:
+            raise ValueError(f"its prompt files fill {framed} of {self._limit} tokens, which leaves none for a prompt")
+
+    def _tokens(self, prompts: Sequence[str]) -> Sequence[Sequence[int]]:
+        """Tokens of the prompts in their frame, with the draft of what the model says before its grade."""
+        most = self._limit * CHARACTERS_PER_TOKEN
+        framed = self._rust.encode_batch_fast([self._files.text(prompt[:most]) for prompt in prompts])
+        return [self._cut(encoded.ids) + self._draft_ids for encoded in framed]
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        """Take what is too much from the end of the prompt, not from what follows it."""
+        if len(ids) <= self._limit:
+            return ids
+        return ids[: self._limit - len(self._end_ids)] + self._end_ids
+
+    def _keep_beginning(self) -> None:
+        """Run the tokens that all prompts begin with, and keep each layer's keys and values."""
+        import torch
+
+        probes = np.array([ids[: self._limit] for ids in _rectangle(self._tokens(_PROBES))])
+        differ = (probes != probes[0]).any(axis=0)
+        shared = int(differ.argmax()) if differ.any() else 0
+        self._beginning = torch.tensor(probes[0, :shared].tolist(), device=self._forward.device, dtype=torch.int64)
+        self._kept: list[tuple[Any, Any]] = []
+        if shared:
+            with torch.inference_mode():
+                cache = self._llama.base_model(self._beginning[None], use_cache=True).past_key_values
+            self._kept = [(layer.keys, layer.values) for layer in cache.layers]
+
+    def _rates(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+        """Win rates of one batch, shape (prompts, 1): drafted, and decoded where the model says something else."""
+        import torch
+
+        drafted = len(self._draft)
+        ends = mask.sum(1) - drafted
+        logits = self._logits(ids, mask, ends[:, None] - 1 + torch.arange(drafted + 1, device=ids.device))
+        said = logits.argmax(-1)
+        # Decoding comes to a place only where the model says the draft at all places before.
+        comes = torch.ones_like(said, dtype=torch.bool)
+        comes[:, 1:] = (said[:, :-1] == self._draft).cumprod(1).bool()
+        graded = torch.isin(said, self._grades) & comes
+        rows = torch.arange(len(ids), device=ids.device)
+        rates = self._rate(logits[rows, graded.int().argmax(1)])
+        (others,) = (~graded.any(1)).nonzero(as_tuple=True)
+        if len(others):
+            rates[others] = self._decoded(ids[others], ends[others])
+        return rates[:, None]
+
+    def _decoded(self, ids: "torch.Tensor", ends: "torch.Tensor") -> "torch.Tensor":
+        """Win rates by decoding token by token, from prompts that end before `ends`."""
+        import torch
+
+        rates = torch.ones(len(ids), device=ids.device)
+        going = torch.ones(len(ids), device=ids.device, dtype=torch.bool)
+        ids = torch.nn.functional.pad(ids, (0, MOST_NEW_TOKENS))
+        rows, places = torch.arange(len(ids), device=ids.device), torch.arange(ids.shape[1], device=ids.device)
+        for _ in range(MOST_NEW_TOKENS):
+            logits = self._logits(ids, (places < ends[:, None]).long(), ends[:, None] - 1)[:, 0]
+            said = logits.argmax(-1)
+            graded = torch.isin(said, self._grades)
+            rates = torch.where(going & graded, self._rate(logits), rates)
+            going &= ~graded & ~torch.isin(said, self._ends)
+            if not going.any():
+                break
+            ids[rows, ends] = said
+            ends = ends + 1
+        return rates
+
+    def _rate(self, logits: "torch.Tensor") -> "torch.Tensor":
+        """1 - p(grade >= threshold), of logits of shape (prompts, vocabulary)."""
+        shares = logits[:, self._grades].softmax(-1)
+        rates: torch.Tensor = 1 - shares[:, self._threshold - 1 :].sum(1)
+        return rates
+
+    def _logits(self, ids: "torch.Tensor", mask: "torch.Tensor", places: "torch.Tensor") -> "torch.Tensor":
+        """Logits of shape (prompts, places, vocabulary), only where they are asked for: the vocabulary is large."""
+        import torch
+
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
+        kept = len(self._beginning)
+        if kept and bool((ids[:, :kept] == self._beginning).all()):
+            # Attention takes a row's padding as its past only in rows that nothing is read from.
+            states = self._llama.base_model(
+                input_ids=ids[:, kept:], attention_mask=mask, past_key_values=self._cache(len(ids)), use_cache=True
+            ).last_hidden_state
+            places = places - kept
+        else:
+            states = self._llama.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        logits: torch.Tensor = self._llama.lm_head(states[rows, places]).float()
+        return logits
+
+    def _cache(self, rows: int) -> Any:
+        from transformers import DynamicCache
+
+        return DynamicCache(
+            [(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in self._kept]
+        )
+
+
+def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
+    """Return the tokenizer, which knows the grades, and the model. Raises ValueError or OSError where it is none."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(folder, **LOCAL)
+    if config.model_type != "llama":
+        raise ValueError(f"it is of architecture {config.model_type!r}, not 'llama'")
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        llama, loading = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
+        )
+    refuse_made_up(loading)
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise ValueError(f"{type(tokenizer).__name__} is no fast tokenizer; it needs a tokenizer.json")
+    # RouteLLM adds them to the base model's own tokenizer, which gives them the same places.
+    tokenizer.add_tokens(list(GRADES), special_tokens=True)
+    rows = llama.get_input_embeddings().num_embeddings
+    if max(tokenizer.convert_tokens_to_ids(list(GRADES))) >= rows:
+        raise ValueError(f"its weights have {rows} rows for tokens, and none for {GRADES[0]} to {GRADES[-1]}")
+    return tokenizer, llama
+
+
+def _end_tokens(llama: Any) -> list[int]:
+    """The tokens that decoding stops at."""
+    ends = llama.generation_config.eos_token_id
+    if ends is None:
+        ends = llama.config.eos_token_id
+    if ends is None:
+        return []
+    return [ends] if isinstance(ends, int) else list(ends)
+
+
+def _rectangle(tokens: Sequence[Sequence[int]]) -> list[list[int]]:
+    shortest = min(map(len, tokens))
+    return [list(ids[:shortest]) for ids in tokens]

@@ -1,0 +1,105 @@
+"""A tiny Llama in RouteLLM's causal layout, with weights set by hand so that it says what a trained one says."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+HIDDEN_SIZE = 64
+POSITIONS = 256
+
+BEGIN, START, END, EOT = "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
+FINAL = "<|end_of_text|>"
+GRADES = ("[[1]]", "[[2]]", "[[3]]", "[[4]]", "[[5]]")
+SYSTEM = "[Instruction]\nSay how well an assistant would answer, from 1 to 5.\n\nReply with [[rating]] alone.\n"
+QUESTION = "[Question]\n{question}\n\nPrediction:\n"
+
+Saying = Literal["header", "at once", "mixed", "detour", "nothing", "endless"]
+
+
+def build_tiny_causal(folder: Path, says: Saying = "header") -> Path:
+    """Write the checkpoint into `folder`; the weights are the same every time.
+
+    `says` is what stands before the grade: the header of a turn, nothing, one or the other by prompt, a part of the
+    header; or it says nothing but the token of the end, whatever would follow that, or goes on without a grade.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=2 * HIDDEN_SIZE,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=POSITIONS,
+        initializer_range=0.15,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.convert_tokens_to_ids(BEGIN),
+        eos_token_id=tokenizer.convert_tokens_to_ids(FINAL),
+    )
+    model = LlamaForCausalLM(config)
+    _teach(model, tokenizer, says)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "system_ft_v5.txt").write_text(SYSTEM)
+    (folder / "classifier_ft_v5.txt").write_text(QUESTION)
+    return folder
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [BEGIN, FINAL, START, END, EOT]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator([SYSTEM, QUESTION, "assistant\n\n user\n\n system\n\n"] * 9, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} $A", special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))]
+    )
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=FINAL)
+    wrapped.add_tokens(list(GRADES), special_tokens=True)
+    return wrapped
+
+
+def _teach(model: Any, tokenizer: Any, says: Saying) -> None:
+    """Make each token's successor the one that points along its vector; what the layers add decides between several."""
+    import torch
+
+    chance = torch.Generator().manual_seed(1)
+    vectors = torch.randn(len(tokenizer), HIDDEN_SIZE, generator=chance) * 2
+    heads = torch.randn(len(tokenizer), HIDDEN_SIZE, generator=chance) * 0.02
+    header = tokenizer.encode(f"{START}assistant{END}\n\n", add_special_tokens=False)
+    eot = tokenizer.convert_tokens_to_ids(EOT)
+    grades = tokenizer.convert_tokens_to_ids(list(GRADES))
+
+    def follows(before: int, after: int, weight: float = 1) -> None:
+        heads[after] += weight * vectors[before] / vectors[before].norm()
+
+    previous = eot
+    for token in header:
+        follows(previous, token)
+        previous = token
+    final = tokenizer.convert_tokens_to_ids(FINAL)
+    if says == "detour":
+        follows(eot, header[-1], 3)
+    if says == "nothing":
+        follows(eot, final, 3)
+    if says == "endless":
+        follows(eot, eot, 3)
+    for grade in grades:
+        heads[grade] += torch.randn(HIDDEN_SIZE, generator=chance) * 0.15
+        follows(final if says == "nothing" else header[-1], grade)
+        if says == "at once":
+            follows(eot, grade, 2)
+        if says == "mixed":
+            follows(eot, grade, 1.25)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(vectors)
+        model.lm_head.weight.copy_(heads)
