@@ -50,22 +50,8 @@ def build_router(
         SpecError: in one line, for whatever the spec names that is missing or does not fit.
     """
     match spec:
-        case RandomRouterSpec():
-            from batch.routers.random import RandomRouter
-
-            return RandomRouter(models[-1], seed)
-        case ConstantRouterSpec():
-            from batch.routers.constant import ConstantRouter
-
-            return ConstantRouter(models[-1], spec.value)
-        case LengthRouterSpec():
-            from batch.routers.length import LengthRouter
-
-            return LengthRouter(models[-1], spec.midpoint)
-        case RulesRouterSpec():
-            from batch.routers.rules import RulesRouter
-
-            return RulesRouter(models, spec)
+        case RandomRouterSpec() | ConstantRouterSpec() | LengthRouterSpec() | RulesRouterSpec():
+            return _without_weights(spec, models, seed)
         case CorrectnessRouterSpec():
             from batch.routers.correctness import CorrectnessRouter
 
@@ -105,6 +91,30 @@ def _causal_llm(spec: CausalLlmRouterSpec, models: tuple[str, ...], threads: int
     return CausalLlmRouter(
         models[-1], folder, threshold=spec.threshold, batch_tokens=spec.batch_tokens, threads=threads
     )
+
+
+def _without_weights(
+    spec: RandomRouterSpec | ConstantRouterSpec | LengthRouterSpec | RulesRouterSpec, models: tuple[str, ...], seed: int
+) -> Router:
+    match spec:
+        case RandomRouterSpec():
+            from batch.routers.random import RandomRouter
+
+            return RandomRouter(models[-1], seed)
+        case ConstantRouterSpec():
+            from batch.routers.constant import ConstantRouter
+
+            return ConstantRouter(models[-1], spec.value)
+        case LengthRouterSpec():
+            from batch.routers.length import LengthRouter
+
+            return LengthRouter(models[-1], spec.midpoint)
+        case RulesRouterSpec():
+            from batch.routers.rules import RulesRouter
+
+            return RulesRouter(models, spec)
+        case _:
+            assert_never(spec)
 
 
 def for_kind(kind: str) -> RouterSpec | None:
