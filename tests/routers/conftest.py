@@ -5,7 +5,14 @@ import pytest
 from batch.routers.base import Router
 from batch.routers.build import build_router
 from batch.routers.embedder import LocalEmbedder, packaged_encoder
-from schemas.routers import BertRouterSpec, CausalLlmRouterSpec, ClusterRouterSpec, CorrectnessRouterSpec, KnnRouterSpec
+from schemas.routers import (
+    BertRouterSpec,
+    CausalLlmRouterSpec,
+    ClusterRouterSpec,
+    CorrectnessRouterSpec,
+    KnnRouterSpec,
+    MfRouterSpec,
+)
 from tests.routers.tiny_bert import build_tiny_bert
 from tests.routers.tiny_causal import build_tiny_causal
 
@@ -48,3 +55,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Router:
 
     folder = write_neighbours(tmp_path_factory.mktemp("cluster"), "cluster", places=20)
     return build_router(ClusterRouterSpec(kind="cluster", checkpoint=folder), PAIR, seed=0)
+
+
+@pytest.fixture(scope="session")
+def mf(tmp_path_factory: pytest.TempPathFactory, embedder: LocalEmbedder) -> Router:
+    from batch.routers.mf import MfRouter, open_factors
+    from tests.routers.routellm_layouts import write_mf
+
+    spec = MfRouterSpec(kind="mf", checkpoint=write_mf(tmp_path_factory.mktemp("mf"), 384))
+    return MfRouter(PAIR[-1], open_factors(spec), spec.strong, spec.weak, embedder)
+
+
+@pytest.fixture(scope="session")
+def sw_ranking(embedder: LocalEmbedder) -> Router:
+    from batch.routers.sw_ranking import SwRankingRouter, build_arena
+    from tests.routers.routellm_layouts import MODELS, draw_battles
+
+    battles, vectors = draw_battles(300, 384)
+    return SwRankingRouter(PAIR[-1], build_arena(battles, [vectors], 300, 5), MODELS[0], MODELS[-1], embedder)
