@@ -1,6 +1,6 @@
 """What a person starts: the command line and the job kinds.
 
-    from jobs import run, estimate, train
+    from jobs import run, estimate, train, evaluate
     report = run("job.yaml")
 
 All take the path of a file or what is in it, and raise what `batch.errors` holds.
@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from schemas.calibration import Calibration
+    from schemas.evaluating import EvalSpec
+    from schemas.evaluation import Evaluation
     from schemas.job import JobSpec
     from schemas.reports import Estimate, Report
     from schemas.training import TrainingReport, TrainSpec
@@ -58,6 +61,25 @@ def estimate(job: "str | Path | JobSpec", *, settings: Sequence[str] = (), sampl
     return estimate_job(_loaded(job, settings), sample=sample)
 
 
+def calibrate(
+    job: "str | Path | JobSpec", strong: Sequence[float], *, settings: Sequence[str] = (), sample: int | None = None
+) -> "Calibration":
+    """Score a job's input, send nothing, and find the cutoffs that send these shares of it to the strongest model.
+
+    Args:
+        job: path of a job file, or the job itself.
+        strong: shares from 0 to 1.
+        settings: `key.key=value`, over the file's.
+        sample: look at so many rows only, spread evenly over the input.
+
+    Raises:
+        SpecError: the job or its input is wrong, or no row has a score.
+    """
+    from jobs.calibrating import calibrate_job
+
+    return calibrate_job(_loaded(job, settings), strong, sample=sample)
+
+
 def train(spec: "str | Path | TrainSpec", *, settings: Sequence[str] = (), overwrite: bool = False) -> "TrainingReport":
     """Train a router on labelled answers, measure it on prompts that it has not seen, and write its checkpoint.
 
@@ -76,6 +98,24 @@ def train(spec: "str | Path | TrainSpec", *, settings: Sequence[str] = (), overw
 
     loaded = spec if isinstance(spec, TrainSpec) else load_spec(Path(spec), TrainSpec, settings, PATHS)
     return train_router(loaded, overwrite=overwrite)
+
+
+def evaluate(spec: "str | Path | EvalSpec", *, settings: Sequence[str] = ()) -> "Evaluation":
+    """Measure routers on judged answers, and write figures and plots.
+
+    Args:
+        spec: path of an evaluation file, or what is in it.
+        settings: `key.key=value`, over the file's.
+
+    Raises:
+        SpecError: the file or its data is wrong, or none of its routers can be built.
+        EmbedderError: a router's embedder cannot be reached; calling again goes on.
+    """
+    from jobs.evaluating import evaluate_routers
+    from jobs.evaluation_file import load_evaluation
+    from schemas.evaluating import EvalSpec
+
+    return evaluate_routers(spec if isinstance(spec, EvalSpec) else load_evaluation(Path(spec), settings))
 
 
 def _loaded(job: "str | Path | JobSpec", settings: Sequence[str]) -> "JobSpec":

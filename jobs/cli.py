@@ -119,6 +119,34 @@ def estimate(
             render_estimate(found, _console())
 
 
+@app.command(short_help="Which cutoff sends this share to the strongest model? Sends nothing.")
+def calibrate(
+    job: JobFile,
+    strong: Annotated[
+        list[float],
+        typer.Option("--strong", metavar="SHARE", min=0, max=1, help="The share, 0 to 1; may be given many times."),
+    ],
+    settings: Settings = None,
+    limit: Limit = None,
+    sample: Annotated[int | None, typer.Option("--sample", metavar="N", min=1, help="Look at about N rows.")] = None,
+    json: Json = False,
+) -> None:
+    """Score a job's input, send nothing, and print the cutoff that sends this share of it to the strongest model."""
+    with _explained():
+        spec = _load(job, settings, limit)
+        from jobs.calibrating import calibrate_job
+        from jobs.progress import Progress
+
+        with Progress() as progress:
+            found = calibrate_job(spec, strong, sample=sample, progress=progress)
+        if json:
+            _out(found.model_dump_json(indent=2))
+        else:
+            from jobs.calibration_table import render_calibration
+
+            render_calibration(found, _console())
+
+
 @app.command(short_help="Look at every row, key and endpoint. Sends nothing.")
 def check(job: JobFile, settings: Settings = None, limit: Limit = None, json: Json = False) -> None:
     """Look at the whole file and every endpoint before a cent is spent."""
@@ -203,6 +231,33 @@ def train(
             from jobs.training_table import render_training
 
             render_training(found, _console())
+
+
+@app.command(short_help="Measure routers on judged answers.")
+def evaluate(
+    eval_file: Annotated[
+        Path, typer.Argument(metavar="EVAL.yaml", help="Which routers, which benchmarks.", show_default=False)
+    ],
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Measure routers on judged answers, beside the baselines that they must beat; tables, JSON and a plot each."""
+    with _explained():
+        from jobs.evaluation_file import load_evaluation
+
+        spec = load_evaluation(eval_file, settings or ())
+        from jobs.evaluating import evaluate_routers
+        from jobs.progress import Progress
+
+        with Progress() as progress:
+            found = evaluate_routers(spec, progress=progress)
+        if json:
+            _out(found.model_dump_json(indent=2))
+        else:
+            from jobs.evaluation_table import render_evaluation
+
+            render_evaluation(found, _console())
+        raise typer.Exit(Exit.SOME_NOT_OK if found.not_evaluated else Exit.OK)
 
 
 @app.command(short_help="Print the job file's JSON Schema.")

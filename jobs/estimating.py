@@ -1,29 +1,17 @@
 """`estimate`: scores and plans a job for real, sends nothing, and says what a run would cost and take."""
 
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from batch.costs.estimate import ModelLoad, estimate
 from batch.costs.prices import prices_for
-from batch.dispatch.snapshot import ProgressSnapshot
-from batch.engine import Engine, Handle
-from batch.pipeline import HEAVY_ROUTERS
 from batch.planner import Planner
-from batch.reading.shard import Shard
-from batch.reading.shards import find_shards
-from batch.runs.directory import RunDirectory
-from batch.runs.fingerprint import Fingerprint
 from batch.runs.parts import read_part
-from batch.stages import Reading, Routing, ScoredShard, Scoring
+from batch.stages import Routing
+from jobs.dry_scoring import dry_scoring
 from jobs.progress import Progress
-from jobs.running import engine_of
-from jobs.runtime import now, settle_environment, with_embedder
 from schemas.job import JobSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 from schemas.reports import Estimate, RowCounts
@@ -58,35 +46,17 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
     Raises:
         SpecError: the job or its input is wrong.
     """
-    settle_environment()
-    job = with_embedder(job)
-    with tempfile.TemporaryDirectory(prefix="batchrouter-") as folder, engine_of(job, progress) as engine:
-        asked = Fingerprint(plan={})
-        with RunDirectory.open(
-            Path(folder) / "run",
-            asked,
-            job=job.name,
-            created=now().isoformat(timespec="seconds"),
-            version=version("batchrouter"),
-        ) as directory:
-            shards = find_shards(job.input, directory.layout.spool, map=engine.map)
-            total = sum(shard.rows for shard in shards)
-            looked_at = _sampled(shards, total, sample)
-            planner = Planner(job, looked_at, directory, frozenset())
-            totals, seen, done = _Totals(), sum(shard.rows for shard in looked_at), 0
-            if progress is not None:
-                progress.update(ProgressSnapshot("scoring", done, seen))
-            for scored in _scored(job, looked_at, directory, engine):
-                totals.statuses["invalid"] += scored.invalid
-                done += scored.rows
-                if progress is not None:
-                    progress.update(ProgressSnapshot("scoring", done, seen))
-                planner.offer(scored)
-                for routing in planner.take():
-                    _count(routing, totals)
-            plan = planner.plan
-            assert plan is not None, "a plan is solved once every shard has been scored"
-    factor = total / seen
+    totals = _Totals()
+    with dry_scoring(job, sample=sample, progress=progress) as dry:
+        planner = Planner(dry.job, dry.shards, dry.directory, frozenset())
+        for scored in dry.scored():
+            totals.statuses["invalid"] += scored.invalid
+            planner.offer(scored)
+            for routing in planner.take():
+                _count(routing, totals)
+        plan = planner.plan
+        assert plan is not None, "a plan is solved once every shard has been scored"
+    total, factor = dry.total, dry.total / dry.seen
     invalid = round(totals.statuses["invalid"] * factor)
     return estimate(
         name=job.name,
@@ -103,28 +73,8 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
         ),
         plan=plan,
         pinned=round(totals.statuses["pinned"] * factor),
-        sampled=seen if seen < total else None,
+        sampled=dry.sampled,
     )
-
-
-def _sampled(shards: Sequence[Shard], total: int, sample: int | None) -> list[Shard]:
-    """The first rows of every shard, as many of each as of the whole."""
-    if sample is None or sample >= total:
-        return list(shards)
-    return [replace(shard, rows=max(1, round(shard.rows * sample / total))) for shard in shards]
-
-
-def _scored(job: JobSpec, shards: Sequence[Shard], directory: RunDirectory, engine: Engine) -> Iterator[ScoredShard]:
-    scoring = Scoring(job, heavy=job.router.kind in HEAVY_ROUTERS)
-    waiting = list(reversed(shards))
-    pending: set[Handle] = set()
-    while waiting or pending:
-        while waiting and len(pending) < engine.slots:
-            reading = Reading(directory.layout, waiting.pop(), job.input, "exact", job.models[-1].name)
-            pending.add(engine.score(reading, scoring))
-        for handle in engine.wait(pending, 1.0):
-            pending.discard(handle)
-            yield engine.result(handle)
 
 
 def _count(routing: Routing, totals: _Totals) -> None:
