@@ -15,23 +15,12 @@ from batch.evaluation.scores import Scoring, score_prompts, trained_on
 from batch.routers.base import Outside
 from batch.runs.atomic import write_bytes
 from jobs.evaluation_plots import plot_benchmark
-from jobs.jobfile import PathKeys
 from jobs.progress import Progress
 from jobs.runtime import embedder_with_surroundings, key, settle_environment, wall_clock
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.evaluating import EvalSpec
 from schemas.evaluation import BenchmarkFigures, Evaluation
 from schemas.routers import EmbeddingRouterSpec, RouterSpec, RulesRouterSpec
-
-PATHS = PathKeys(
-    paths=(("benchmarks", "*", "path"), ("output",), ("cache",), ("routers", "*", "embedder", "cache")),
-    paths_or_ids=(
-        ("routers", "*", "checkpoint"),
-        ("routers", "*", "embedder", "model"),
-        ("routers", "*", "battles"),
-        ("routers", "*", "embeddings"),
-    ),
-)
 
 REPORT = "evaluation.json"
 

@@ -83,14 +83,16 @@ def _draw_costs(axes: "Axes", benchmark: BenchmarkFigures) -> None:
             label = name if figures.aiq is None else f"{name}, AIQ {figures.aiq.value * unit:.1f}"
             axes.plot(xs, [unit * y for y in ys], label=label, **_style(name, benchmark))
     _draw_mix(axes, benchmark, unit)
+    dearest = max(benchmark.costs.values())
     for name, cost in benchmark.costs.items():
         axes.plot([cost], [benchmark.models[name] * unit], marker="o", color=_GREY, markersize=5, linestyle="")
         axes.annotate(
             name,
             (cost, benchmark.models[name] * unit),
-            xytext=(5, -5),
+            xytext=(-5, 5) if cost == dearest else (5, -5),
             textcoords="offset points",
-            va="top",
+            ha="right" if cost == dearest else "left",
+            va="bottom" if cost == dearest else "top",
             fontsize=8,
             color=_GREY,
         )

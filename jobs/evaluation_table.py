@@ -24,7 +24,7 @@ def render_evaluation(found: Evaluation, console: Console) -> None:
         notes = Table.grid(padding=(0, 2))
         for note in _notes(benchmark):
             notes.add_row(Text("note", "yellow"), Text(printable(note)))
-        console.print(Padding(notes, (0, 0, 1, 2)))
+        console.print(Padding(notes, (0, 0, 1 if notes.row_count else 0, 2)))
     facts = Table.grid(padding=(0, 2))
     for name, reason in found.not_evaluated.items():
         facts.add_row(Text("not measured", "red"), Text(printable(f"{name}: {reason}")))

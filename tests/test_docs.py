@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from jobs.cli import app
-from schemas import embedders, endpoints, job, plans, rehearse, routers, training
+from schemas import embedders, endpoints, evaluating, job, plans, rehearse, routers, training
 
 ROOT = Path(__file__).parents[1]
 KEY_ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
@@ -58,6 +58,13 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
         "### embedder kind: local": training.TrainLocalEmbedderSpec,
         "## fine_tuning": training.FineTuningSpec,
     },
+    "evaluate.md": {
+        "# Measuring routers": evaluating.EvalSpec,
+        "### kind: labelled": evaluating.LabelledSpec,
+        "### kind: gsm8k": evaluating.Gsm8kSpec,
+        "### kind: mmlu": evaluating.MmluSpec,
+        "### kind: mt-bench": evaluating.MtBenchSpec,
+    },
     "rehearse.md": {
         "# Dress rehearsals": rehearse.RehearsalSpec,
         "## endpoints": rehearse.RehearsalEndpointSpec,
@@ -102,7 +109,9 @@ def test_the_keys_that_all_routers_share_are_documented() -> None:
     assert documented == {"batch_tokens", "actors"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/job-file.md", "docs/rehearse.md", "docs/train.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/job-file.md", "docs/rehearse.md", "docs/train.md", "docs/evaluate.md"]
+)
 def test_yaml_in_the_documentation_is_valid(page: str) -> None:
     """Every YAML block is a whole file of its kind, or a job's section by its own name."""
     blocks = [yaml.safe_load(block) for block in YAML_BLOCK.findall((ROOT / page).read_text())]
@@ -110,6 +119,8 @@ def test_yaml_in_the_documentation_is_valid(page: str) -> None:
     for block in blocks:
         if "input" in block:
             job.JobSpec.model_validate(block)
+        elif "benchmarks" in block:
+            evaluating.EvalSpec.model_validate(block)
         elif "data" in block:
             training.TrainSpec.model_validate(block)
         elif "endpoints" in block:
