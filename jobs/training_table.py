@@ -34,6 +34,8 @@ def render_training(report: TrainingReport, console: Console) -> None:
             figures.add_row(Text(printable(name), "bold"), *cells)
         _indented(console, figures)
     facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
     for warning in report.warnings:
         facts.add_row(Text("note", "yellow"), Text(printable(warning)))
     facts.add_row(Text("settled on", "dim"), Text(printable(_settled(report))))

@@ -1,0 +1,95 @@
+"""`batchrouter train`: what it prints, and what it refuses."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.jobs.commands import Command
+
+Spec = dict[str, Any]
+
+
+def written(spec: Spec, folder: Path) -> Path:
+    path = folder / "train.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Spec:
+    """A training file that is good, with labels of sums, which the small model gets wrong, and animals."""
+    texts = [f"How much is {i} plus {i}?" if i % 2 else f"Which animal is number {i}?" for i in range(80)]
+    rows = [{"prompt": text, "s": "plus" not in text, "l": True} for text in texts]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = {"kind": "judged", "path": "labels.jsonl", "models": {"small": "s", "large": "l"}}
+    return {"kind": "knn", "data": [labels], "validation": 0.4, "output": "made"}
+
+
+def test_a_table_and_json_say_how_well_it_does(command: Command, spec: Spec, tmp_path: Path) -> None:
+    """The figures beside their baselines, the warnings, and where it is; paths are relative to the file."""
+    path = written(spec, tmp_path)
+    ended = command("train", path)
+    assert ended.status == 0, ended.err
+    for part in ("large and small", "mean quality", "word count", "Only 80 different prompts are labelled", "made"):
+        assert part in " ".join(ended.out.split()), part
+    assert (tmp_path / "made" / "weights.safetensors").exists()
+    again = command("train", path, "--overwrite", "--json")
+    assert again.status == 0, again.err
+    report = json.loads(again.out)
+    assert report["models"] == ["small", "large"]
+    assert report["held_out"]["labels"]["apgr"] > report["held_out"]["labels"]["apgr_random"]
+    config = json.loads((tmp_path / "made" / "config.json").read_text())
+    assert config["training"]["held_out"] == report["held_out"]
+
+
+REFUSED: dict[str, tuple[Spec, str]] = {
+    "an unknown key": ({"dta": []}, r"train\.yaml:\d+: dta: unknown key 'dta'; did you mean 'data'"),
+    "an unknown kind": ({"kind": "knnn"}, r"kind: .*'knnn'"),
+    "no data": ({"data": []}, r"data: .*at least 1"),
+    "an unknown kind of data": (
+        {"data": [{"kind": "judgd"}]},
+        r"data\.0: unknown kind 'judgd' \(did you mean 'judged'",
+    ),
+    "one model twice": ({"models": ["small", "small"]}, r"models: 'small' is there twice"),
+    "an embedder for none": ({"kind": "static", "embedder": {"layer": 1}}, r"embedder is for mf, correctness, knn"),
+    "no base": ({"kind": "bert"}, r"bert needs fine_tuning, with the base model"),
+    "fine-tuning for none": (
+        {"fine_tuning": {"base": "x"}},
+        r"fine_tuning is for bert, causal_llm; leave it out of knn",
+    ),
+    "a layer that is not there": ({"embedder": {"layer": 99}}, r"it has 6 layers, not 99"),
+    "a weakest that is better": ({"models": ["large", "small"]}, r"data: small is no better than large"),
+    "a model that nobody judged": ({"models": ["small", "huge"]}, r"models: 'huge' is nowhere in data"),
+    "no file": (
+        {"data": [{"kind": "judged", "path": "no.jsonl", "models": {"a": "s"}}]},
+        r"no\.jsonl: no such file; check data\.0\.path",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_each_fault_is_one_line_and_leaves_nothing(case: str, command: Command, spec: Spec, tmp_path: Path) -> None:
+    """Exit status 2, what is wrong and where, and no folder."""
+    changes, said = REFUSED[case]
+    before = set(tmp_path.iterdir())
+    ended = command("train", written(spec | changes, tmp_path))
+    assert ended.status == 2, ended.out
+    (fault,) = ended.faults
+    assert re.search(said, fault), fault
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "train.yaml"}
+
+
+def test_a_checkpoint_that_is_there_stays(command: Command, spec: Spec, tmp_path: Path) -> None:
+    """Without --overwrite; `--set` gives another place, relative to the current folder."""
+    path = written(spec, tmp_path)
+    assert command("train", path).status == 0
+    ended = command("train", path)
+    assert ended.status == 2
+    assert "holds a checkpoint; --overwrite replaces it" in ended.err
+    other = command("train", path, "--set", f"output={tmp_path / 'other'}")
+    assert other.status == 0, other.err
+    assert (tmp_path / "other" / "README.md").exists()

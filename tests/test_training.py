@@ -1,0 +1,244 @@
+"""From labels, or from the results of earlier runs, to a router that routes a job."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from batch.errors import SpecError
+from batch.routers.checkpoint import load_checkpoint
+from jobs import train
+from jobs.running import run_job
+from schemas.job import JobSpec
+from schemas.training import HeldOut, TrainingReport, TrainSpec
+from tests.rehearsed import Served, serve
+
+MODELS = ("small", "large")
+
+
+def question(number: int) -> tuple[str, str]:
+    """A prompt and its right answer: every other one is a sum, which the small model gets wrong."""
+    if number % 2:
+        return f"How much is {number} plus {3 * number}? Work it out step by step.", str(4 * number)
+    return f"Which animal is in my photo {number}, a cat or a dog?", "a cat"
+
+
+def reply(model: str, prompt: str, answer: str) -> str:
+    """What a model says: the small one cannot add."""
+    return "It is 7." if model == "small" and "plus" in prompt else f"It is {answer}."
+
+
+QUESTIONS = [question(number) for number in range(80)]
+REPLIES = {model: {prompt: reply(model, prompt, answer) for prompt, answer in QUESTIONS} for model in MODELS}
+# What the judge is asked holds the answer that it grades.
+REPLIES["judge"] = {
+    f"Is it right that {prompt} {said}": "10" if said == f"It is {answer}." else "That is wrong: 1"
+    for prompt, answer in QUESTIONS
+    for said in {reply(model, prompt, answer) for model in MODELS}
+}
+
+
+@pytest.fixture(scope="module")
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The two models, and a judge."""
+    folder = tmp_path_factory.mktemp("replies")
+    for model, replies in REPLIES.items():
+        lines = (json.dumps({"prompt": prompt, "reply": reply}) + "\n" for prompt, reply in replies.items())
+        (folder / f"{model}.jsonl").write_text("".join(lines))
+    with serve(*({"model": model, "answers": {"file": str(folder / f"{model}.jsonl")}} for model in REPLIES)) as served:
+        yield served
+
+
+@pytest.fixture
+def served(endpoints: Served) -> Served:
+    endpoints.forget()
+    return endpoints
+
+
+def best(figures: HeldOut) -> float:
+    """APGR of a router that knows which prompts are sums, of which the large model gets all right."""
+    sums = 1 - figures.weakest
+    return 1 - sums / 2
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def labelled(folder: Path) -> dict[str, Any]:
+    """Judgements in which the large model is always right, and the small one where nothing is to be added."""
+    rows = [{"prompt": prompt, "s": "plus" not in prompt, "l": True} for prompt, _ in QUESTIONS]
+    return {"kind": "judged", "path": write(folder / "labels.jsonl", rows), "models": {"small": "s", "large": "l"}}
+
+
+def trained(folder: Path, *data: Mapping[str, Any], overwrite: bool = False, **keys: Any) -> TrainingReport:
+    spec = {"kind": "knn", "data": data, "validation": 0.4, "output": str(folder / "made"), **keys}
+    return train(TrainSpec.model_validate(spec), overwrite=overwrite)
+
+
+def job(folder: Path, served: Served, **changes: Any) -> JobSpec:
+    """A job over the questions, whose ids are their numbers."""
+    rows = [{"id": f"q{i}", "question": q, "answer": a} for i, (q, a) in enumerate(QUESTIONS)]
+    path = folder / "questions.jsonl"
+    if not path.exists():
+        write(path, rows)
+    base: dict[str, Any] = {
+        "engine": "inline",
+        "input": {"path": str(path), "prompt": "{question}"},
+        "models": [{"name": n, "endpoints": [{"url": u}]} for n, u in zip(MODELS, served.urls, strict=False)],
+        "plan": {"strategy": "share", "strong": 0.5},
+        "output": {"path": str(folder / "results.jsonl")},
+    }
+    return JobSpec.model_validate(base | changes)
+
+
+def answered(folder: Path, served: Served, output_format: str = "jsonl") -> list[str]:
+    """Results of each model over all questions."""
+    outputs = []
+    for model in MODELS:
+        output = {"path": str(folder / f"{model}.{output_format}"), "format": output_format}
+        report = run_job(job(folder, served, plan={"strategy": "pin", "model": model}, output=output))
+        assert report.rows.ok == len(QUESTIONS)
+        outputs.append(str(output["path"]))
+    return outputs
+
+
+def results(runs: Sequence[str], folder: Path, **judge: Any) -> dict[str, Any]:
+    """The item of `data` that judges these runs."""
+    source = {"path": str(folder / "questions.jsonl"), "prompt": "{question}"}
+    return {"kind": "results", "input": source, "runs": runs, "judge": judge}
+
+
+@pytest.mark.parametrize("kind", ["knn"])
+def test_a_trained_router_routes_a_job(kind: str, served: Served, tmp_path: Path) -> None:
+    """Trained on which prompts need the large model, it sends exactly those there; the card shows how to use it."""
+    report = trained(tmp_path, labelled(tmp_path), kind=kind)
+    assert report.models == MODELS
+    assert report.prompts + report.held_out_prompts == len(QUESTIONS)
+    figures = report.held_out["labels"]
+    assert figures.apgr > best(figures) - 0.01
+    assert figures.apgr_length == pytest.approx(0.5)
+    router = {"kind": kind, "checkpoint": report.output}
+    run_job(job(tmp_path, served, router=router))
+    sent = {(model, "plus" in prompt) for model, prompt in served.sent()}
+    assert sent == {("large", True), ("small", False)}
+    card = (tmp_path / "made" / "README.md").read_text()
+    assert f"router: {{kind: {kind}, checkpoint:" in card
+    cutoff = {"strategy": "cutoff", "cutoff": report.cutoffs["0.5"]}
+    served.forget()
+    run_job(job(tmp_path, served, router=router, plan=cutoff), fresh=True)
+    assert sum(model == "large" for model, _ in served.sent()) == pytest.approx(len(QUESTIONS) / 2, abs=6)
+
+
+def test_the_same_labels_give_the_same_checkpoint(tmp_path: Path) -> None:
+    """Byte for byte, in any folder; another seed holds out other prompts."""
+    data = labelled(tmp_path)
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        trained(tmp_path, data, output=str(tmp_path / name), seed=seed)
+    one, two, three = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two", "three")
+    )
+    assert set(one) == {"README.md", "config.json", "weights.safetensors"}
+    assert one == two
+    assert one["config.json"] != three["config.json"]
+    assert str(tmp_path).encode() not in b"".join(one.values())
+
+
+@pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
+def test_from_the_results_of_earlier_runs(output_format: str, served: Served, tmp_path: Path) -> None:
+    """Two runs of the same input, one for each model, compared with the reference: what the small one gets wrong."""
+    runs = answered(tmp_path, served, output_format)
+    report = trained(tmp_path, results(runs, tmp_path, kind="exact", column="answer", extract=r"(\d+|a cat)\.?$"))
+    assert report.quality == {"small": 0.5, "large": 1.0}
+    assert report.data[0].judged == {"small": 80, "large": 80}
+    assert report.held_out["questions"].apgr > best(report.held_out["questions"]) - 0.01
+    assert {file.name for file in report.data[0].files} == {"questions.jsonl", *(Path(run).name for run in runs)}
+
+
+def test_from_run_directories_judged_by_a_function(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run directory stands for its results, and a function of the user's own says how good an answer is."""
+    (tmp_path / "own_judge.py").write_text("def holds(prompt, answer, row): return row['answer'] in answer\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_judge", raising=False)
+    runs = [f"{run}.run" for run in answered(tmp_path, served)]
+    report = trained(tmp_path, results(runs, tmp_path, kind="function", path="own_judge:holds"))
+    # Now and then 7 is right, or within what is.
+    assert report.quality["small"] == pytest.approx(0.5, abs=0.02)
+    assert report.quality["large"] == 1.0
+
+
+def test_judged_by_a_model(served: Served, tmp_path: Path) -> None:
+    """The judge is asked once about each answer, and not at all by the same command again."""
+    runs = answered(tmp_path, served)
+    judge = {
+        "kind": "model",
+        "model": {"name": "judge", "endpoints": [{"url": served.urls[2]}]},
+        "prompt": "Is it right that {prompt} {response}",
+    }
+    data = results(runs, tmp_path, **judge)
+    served.forget()
+    report = trained(tmp_path, data)
+    assert report.quality == {"small": 0.5, "large": 1.0}
+    assert served.prompts() == dict.fromkeys(REPLIES["judge"], 1)
+    served.forget()
+    assert trained(tmp_path, data, overwrite=True) == report
+    assert not served.posts
+
+
+def test_preferences_train_too(tmp_path: Path) -> None:
+    """A win is quality 1 and a loss 0; ties are one half for both."""
+    rows = [
+        {"prompt": prompt, "model_a": "large", "model_b": "small", "winner": "model_a" if "plus" in prompt else "tie"}
+        for prompt, _ in QUESTIONS
+    ]
+    report = trained(tmp_path, {"kind": "preferences", "path": write(tmp_path / "battles.jsonl", rows)})
+    assert report.quality == {"small": 0.25, "large": 0.75}
+    assert report.held_out["battles"].apgr > best(report.held_out["battles"]) - 0.01
+
+
+def test_data_from_several_places(tmp_path: Path) -> None:
+    """Each has its own figures, its own name, and is measured by itself."""
+    rows = [{"q": f"{prompt} Please.", "x": 2 if "plus" in prompt else 9, "y": 10} for prompt, _ in QUESTIONS]
+    scores = {
+        "kind": "scores",
+        "path": write(tmp_path / "labels2.jsonl", rows),
+        "prompt": "{q}",
+        "models": {"small": "x", "large": "y"},
+        "lowest": 1,
+        "highest": 10,
+        "name": "labels",
+    }
+    report = trained(tmp_path, labelled(tmp_path), scores)
+    assert set(report.held_out) == {"labels", "labels-2"}
+    assert [one.rows for one in report.data] == [80, 80]
+    config = load_checkpoint(Path(report.output), "knn").config
+    assert config.training["held_out"]["labels-2"]["prompts"] > 20
+    assert np.isfinite(list(report.cutoffs.values())).all()
+
+
+def test_what_is_there_is_not_lost(tmp_path: Path) -> None:
+    """A checkpoint is replaced only on demand, anything else never, and a refusal leaves nothing behind."""
+    data = labelled(tmp_path)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    spec = TrainSpec.model_validate(
+        {"kind": "knn", "data": [data], "validation": 0.4, "output": str(tmp_path / "thesis")}
+    )
+    for overwrite in (False, True):
+        with pytest.raises(SpecError, match="is there and is no checkpoint"):
+            train(spec, overwrite=overwrite)
+    mine = spec.model_copy(update={"output": str(tmp_path / "mine")})
+    train(mine)
+    with pytest.raises(SpecError, match=r"holds a checkpoint; --overwrite replaces it"):
+        train(mine)
+    before = set(tmp_path.iterdir())
+    assert train(mine.model_copy(update={"kind": "cluster"}), overwrite=True).kind == "cluster"
+    assert load_checkpoint(tmp_path / "mine", "cluster").config.kind == "cluster"
+    assert set(tmp_path.iterdir()) == before
