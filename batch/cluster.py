@@ -80,11 +80,11 @@ class RayEngine:
         self.gpus = int(ray.cluster_resources().get("GPU", 0))
         self.slots = 2 * self.cpus
         # In a cluster of one node every place is here, and Ray finds it faster by itself.
-        nearby, workers = ({}, self.cpus) if address is None else near()
+        nearby, workers = ({}, 1) if address is None else near()
         self._call = ray.remote(max_retries=_RETRIES, **nearby)(_call)
         self._read = ray.remote(max_retries=_RETRIES, **nearby)(read_table)
         self._read_anywhere = ray.remote(max_retries=_RETRIES, scheduling_strategy="SPREAD")(read_table)
-        # Workers start now, and not when the first shard is there to be read.
+        # Workers start now, and not when the first shard is there to be read: here the first, for 75 MiB each.
         self._warm = [self._call.remote(int) for _ in range(workers)]
         self._most_scorers = actors if isinstance(actors, int) else (self.gpus or self.cpus)
         if address is not None:
