@@ -59,8 +59,8 @@ def start() -> None:
             _node_ip_address="127.0.0.1",
             object_store_memory=_OBJECT_STORE_BYTES,
             num_cpus=os.cpu_count(),
-            # Ray makes its workers wait for everything else on the machine; ours are what it is there for. It also starts
-            # one for each CPU at once, and a run that has little left to read needs no second one.
+            # Ray makes its workers wait for everything else on the machine; ours are what it is there for. It also
+            # starts one for each CPU at once, and a run that has little left to read needs no second one.
             _system_config={"worker_niceness": 0, "prestart_worker_first_driver": False},
             **_QUIET,
         )
