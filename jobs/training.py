@@ -1,23 +1,24 @@
 """`train`: from labelled answers to a router's checkpoint with its model card."""
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from batch.errors import SpecError
 from batch.routers.base import Outside
 from batch.routers.build import build_router
-from batch.routers.checkpoint import CONFIG, save_checkpoint
+from batch.routers.checkpoint import CARD, CONFIG, save_checkpoint
 from batch.routers.training.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of
 from batch.routers.training.card import card
 from batch.routers.training.data import Judged
 from batch.routers.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder
-from batch.routers.training.fitting import fit, router_of
+from batch.routers.training.fitting import fine_tune, fit, router_of
 from batch.routers.training.judging import Judge
 from batch.routers.training.labels import Labels, read_labels
 from batch.routers.training.measuring import cautions, cutoffs, gap_of, measure
@@ -51,6 +52,9 @@ PATHS = PathKeys(
     paths_or_ids=(("embedder", "model"), ("fine_tuning", "base")),
 )
 
+
+# Where `config.json` belongs to the model itself, what is said about training is beside it.
+TRAINING = "training.json"
 
 Save = Callable[[Mapping[str, Any], str], object]
 """Writes what was trained, with these words about it and this card."""
@@ -102,7 +106,7 @@ def train_router(spec: TrainSpec, *, overwrite: bool = False, progress: Progress
     split = _split(spec, labels)
     _tell(progress, "training")
     with _placed(out) as folder:
-        made = _train(spec, split, encoder, folder)
+        made = _train(spec, split, encoder, folder, progress)
         _tell(progress, "measuring")
         report = _measured(spec, labels, split, made)
         shown = {"kind": spec.kind} | ({"embedder": _shown(encoder)} if encoder and _shown(encoder) else {})
@@ -172,10 +176,10 @@ def _split(spec: TrainSpec, labels: Sequence[Labels]) -> _Split:
     return _Split(models, data, [one for one in trained if one.prompts], held)
 
 
-def _train(spec: TrainSpec, split: _Split, encoder: Encoder | None, folder: Path) -> _Made:
+def _train(spec: TrainSpec, split: _Split, encoder: Encoder | None, folder: Path, progress: Progress | None) -> _Made:
     kind = spec.kind
     if kind == "bert" or kind == "causal_llm":
-        raise SpecError(f"kind: {kind} cannot be trained yet")
+        return _fine_tuned(spec, kind, split, folder, progress)
     assert encoder is not None, "all others go by vectors"
     trained = fit(kind, split.trained, split.models, encoder.embedder, spec.seed, spec.validation)
 
@@ -195,6 +199,28 @@ def _train(spec: TrainSpec, split: _Split, encoder: Encoder | None, folder: Path
     save({}, "")
     job = encoder.job if spec.kind in EMBEDDING else None
     return _Made(router_of(spec.kind, folder, split.models, job), trained.chosen, save)
+
+
+def _fine_tuned(
+    spec: TrainSpec, kind: Literal["bert", "causal_llm"], split: _Split, folder: Path, progress: Progress | None
+) -> _Made:
+    assert spec.fine_tuning is not None, "the spec has seen to it"
+    chosen = fine_tune(
+        kind,
+        split.trained,
+        split.models,
+        spec.fine_tuning,
+        folder,
+        seed=spec.seed,
+        validation=spec.validation,
+        progress=lambda said: _tell(progress, said),
+    )
+
+    def save(training: Mapping[str, Any], text: str) -> None:
+        (folder / TRAINING).write_text(json.dumps(training, indent=2) + "\n")
+        (folder / CARD).write_text(text)
+
+    return _Made(router_of(kind, folder, split.models, None), chosen, save)
 
 
 def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _Made) -> TrainingReport:

@@ -194,6 +194,12 @@ class FineTuningSpec(Spec):
     layers: Annotated[int, Field(gt=0)] | None = None
     """`bert`: only the last so many layers are trained, and the head; left out: all."""
 
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Highest step size; left out: what suits the kind."""
+
+    batch_tokens: Annotated[int, Field(gt=0)] = 4096
+    """Most tokens in one batch, padding included."""
+
 
 class TrainSpec(Spec):
     """A router to train: which kind, on what, where to."""

@@ -1,18 +1,19 @@
 """From a kind of router and its data to weights on disk, and to the job's block that uses them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Any, Literal, assert_never
 
 from pydantic import TypeAdapter
 
 from batch.routers.base import Embedder
 from batch.routers.checkpoint import CheckpointKind
+from batch.routers.hub import find_folder
 from batch.routers.training.alignment import Data, as_judged
 from batch.routers.training.data import Trained
 from schemas.embedders import EmbedderSpec
 from schemas.routers import RouterSpec
-from schemas.training import TrainKind
+from schemas.training import FineTuningSpec, TrainKind
 
 _ROUTER: TypeAdapter[RouterSpec] = TypeAdapter(RouterSpec)
 
@@ -50,6 +51,41 @@ def fit(
         case _:
             assert_never(kind)
     return fitted([as_judged(one, models) for one in data], embedder, seed, validation)
+
+
+def fine_tune(
+    kind: Literal["bert", "causal_llm"],
+    data: Sequence[Data],
+    models: tuple[str, ...],
+    spec: FineTuningSpec,
+    out: Path,
+    *,
+    seed: int,
+    validation: float,
+    progress: Callable[[str], None] | None = None,
+) -> Mapping[str, Any]:
+    """Fine-tune a whole model into `out`, in RouteLLM's layout; figures for a model card.
+
+    Args:
+        models: weakest first.
+        validation: share of `data` by which the epoch that is kept is chosen.
+        progress: told of each epoch.
+
+    Raises:
+        SpecError: in one line, where the data does not suffice, the base model is not there, or a library is missing.
+    """
+    base = find_folder(spec.base, "fine_tuning.base")
+    same: dict[str, Any] = {"models": models, "seed": seed, "validation": validation, "epochs": spec.epochs}
+    same |= {"batch_tokens": spec.batch_tokens, "progress": progress}
+    if spec.learning_rate is not None:
+        same["learning_rate"] = spec.learning_rate
+    if kind == "bert":
+        from batch.routers.training.bert import fine_tune_bert
+
+        return fine_tune_bert(data, base, out, layers=spec.layers, **same)
+    from batch.routers.training.causal_llm import fine_tune_causal_llm
+
+    return fine_tune_causal_llm(data, base, out, **same)
 
 
 def router_of(kind: TrainKind, folder: Path, models: tuple[str, ...], embedder: EmbedderSpec | None) -> RouterSpec:
