@@ -23,8 +23,10 @@ def problems(error: ValidationError, model: type[BaseModel], data: object) -> It
     so that it can be looked up in the file that `data` was read from. An unknown key is answered with
     the nearest known one.
     """
-    for fault in error.errors(include_url=False):
-        if fault["type"] == "too_short" and fault["input"]:
+    faults = error.errors(include_url=False)
+    for fault in faults:
+        at = fault["loc"]
+        if fault["type"] == "too_short" and any(o["loc"][: len(at)] == at and o is not fault for o in faults):
             continue  # pydantic counts a list's faulty items as absent; their own faults are listed already
         location, owner = _walk(fault["loc"], model, data)
         yield location, _sentence(fault, location, owner)

@@ -1,0 +1,133 @@
+"""Figures of routers and baselines on benchmarks whose answer is known."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from batch.evaluation.benchmark import Benchmark
+from batch.evaluation.figures import measure
+from batch.routers.metrics import apgr, cpt
+from schemas.evaluation import BenchmarkFigures, RouterFigures
+
+Floats = NDArray[np.float64]
+
+
+def benchmark(prompts: int = 300, models: int = 2, *, costs: bool = False, seed: int = 0) -> Benchmark:
+    """Longer prompts are harder for all models but the last; each model is right more often than the one before."""
+    chance = np.random.default_rng(seed)
+    words = chance.integers(1, 60, prompts)
+    ease = np.linspace(0.35, 0.9, models)
+    quality = (chance.random((prompts, models)) < ease - np.linspace(0.3, 0.0, models) * (words[:, None] / 60)).astype(
+        float
+    )
+    texts = [f"p{at} " + "word " * int(count) for at, count in enumerate(words)]
+    names = ("small", "medium", "large", "huge")[:models]
+    cost = np.tile(10.0 ** np.arange(models), (prompts, 1)) if costs else None
+    return Benchmark("made up", texts, names, quality, cost)
+
+
+def figures(found: BenchmarkFigures, name: str) -> RouterFigures:
+    return found.routers[name]
+
+
+def test_a_router_has_its_exact_measures_and_intervals_around_them() -> None:
+    """APGR and CPT are those of the metrics, their intervals hold them, and baselines are all there."""
+    made = benchmark()
+    scores = np.random.default_rng(1).random((300, 1)) + made.quality[:, 1:] - made.quality[:, :1]
+    found = measure(made, {"mine": scores}, seed=0, bootstrap=200, plot="x.png")
+    mine = figures(found, "mine")
+    assert mine.apgr is not None
+    assert mine.cpt is not None
+    weak, strong = made.quality.T
+    assert mine.apgr.value == pytest.approx(apgr(scores[:, 0], weak, strong))
+    assert mine.cpt["50"].value == pytest.approx(cpt(scores[:, 0], weak, strong, 0.5))
+    for figure in (mine.apgr, mine.auc, *mine.cpt.values()):
+        assert figure.low is not None
+        assert figure.high is not None
+        assert figure.low <= figure.value <= figure.high
+    assert list(found.routers) == ["mine", "oracle", "length", "random", "best single"]
+    assert {name for name, one in found.routers.items() if one.role == "router"} == {"mine"}
+    assert mine.aiq is None
+
+
+def test_baselines_are_what_they_are_called() -> None:
+    """No router beats the oracle, random is near one half, best single is the better model."""
+    made = benchmark(2000)
+    found = measure(made, {"mine": made.quality}, seed=0, bootstrap=0, plot="x.png")
+    oracle, mine, lots = (figures(found, name).apgr for name in ("oracle", "mine", "random"))
+    assert oracle is not None
+    assert lots is not None
+    assert oracle == mine
+    assert lots.value == pytest.approx(0.5, abs=0.03)
+    assert lots.low is None
+    assert found.best_single == "large" if "large" in found.models else "medium"
+    assert figures(found, "best single").auc.value == pytest.approx(max(found.models.values()))
+    assert figures(found, "length").apgr is not None
+
+
+def test_routellms_figures_stand_beside_ours() -> None:
+    """By its protocol random comes out at 0.50; where scores are too equal for it there are none."""
+    made = benchmark(2000)
+    chosen = (made.quality[:, 1:] > made.quality[:, :1]).astype(float)
+    found = measure(made, {"coarse": chosen}, seed=0, bootstrap=0, plot="x.png")
+    lots = figures(found, "random").routellm
+    assert lots is not None
+    assert lots.apgr == pytest.approx(0.5, abs=0.03)
+    assert figures(found, "coarse").routellm is None
+
+
+def test_more_than_two_models_with_costs_have_an_aiq() -> None:
+    """The oracle's is the highest, a router that predicts noise is no better than the best mix of models."""
+    made = benchmark(1500, 3, costs=True)
+    noise = np.random.default_rng(2).random((1500, 3))
+    found = measure(made, {"noise": noise, "pair": noise[:, :1]}, seed=0, bootstrap=50, plot="x.png")
+    values = {name: one.aiq.value for name, one in found.routers.items() if one.aiq is not None}
+    assert set(values) == {"noise", "pair", "oracle", "length", "random", "mix"}
+    assert values["oracle"] == max(values.values())
+    assert values["noise"] < values["mix"] + 0.01
+    mix = figures(found, "mix").aiq
+    assert mix is not None
+    assert mix.low is not None
+    assert mix.low < mix.value
+    assert figures(found, "pair").costs[0] == pytest.approx((1.0, made.quality[:, 0].mean()), abs=1e-6)
+    assert found.costs == {"small": 1.0, "medium": 10.0, "large": 100.0}
+
+
+def test_without_costs_there_is_no_aiq_and_a_note() -> None:
+    """What is missing is said."""
+    found = measure(benchmark(50, 3), {"mine": np.zeros((50, 1))}, seed=0, bootstrap=0, plot="x.png")
+    assert all(one.aiq is None for one in found.routers.values())
+    assert any("`prices` or `costs`" in note for note in found.notes)
+
+
+def test_no_gap_is_said_and_the_rest_is_measured() -> None:
+    """Where the last model is no better there is no APGR and no CPT, and AUC is."""
+    made = benchmark(100)
+    turned = Benchmark("turned", made.prompts, made.models, made.quality[:, ::-1])
+    found = measure(turned, {"mine": np.arange(100.0)[:, None]}, seed=0, bootstrap=20, plot="x.png")
+    mine = figures(found, "mine")
+    assert (mine.apgr, mine.cpt) == (None, None)
+    assert mine.auc.value > 0
+    assert found.best_single == turned.models[0]
+    assert any("no gap" in note for note in found.notes)
+
+
+def test_the_same_seed_gives_the_same_figures() -> None:
+    """Also the intervals; another seed draws others."""
+    made, scores = benchmark(80), {"mine": np.arange(80.0)[:, None]}
+    one, same, other = (measure(made, scores, seed=seed, bootstrap=50, plot="x.png") for seed in (3, 3, 4))
+    assert one == same
+    assert one != other
+
+
+def test_grades_are_measured_as_they_are() -> None:
+    """On a scale from 1 to 10 the order of things is the same, in grades."""
+    made = benchmark(200)
+    graded = Benchmark("graded", made.prompts, made.models, 1 + 9 * made.quality, grades=True)
+    scores = {"mine": np.random.default_rng(0).random((200, 1))}
+    plain, found = (measure(one, scores, seed=0, bootstrap=0, plot="x.png") for one in (made, graded))
+    ours, theirs = figures(found, "mine"), figures(plain, "mine")
+    assert ours.apgr is not None
+    assert theirs.apgr is not None
+    assert ours.apgr.value == pytest.approx(theirs.apgr.value)
+    assert ours.auc.value == pytest.approx(1 + 9 * theirs.auc.value)

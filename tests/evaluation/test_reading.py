@@ -1,0 +1,160 @@
+"""Benchmarks read from RouteLLM's own files, from tables of them, and from labelled files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import TypeAdapter
+
+from batch.errors import InputError
+from batch.evaluation.benchmark import Benchmark
+from batch.evaluation.reading import read_benchmarks
+from schemas.evaluating import BenchmarkSpec
+from tests.evaluation.layouts import STRONG, WEAK, write_contaminated, write_mt_bench, write_responses
+
+
+def read(prices: dict[str, float] | None = None, **spec: Any) -> list[Benchmark]:
+    validated: BenchmarkSpec = TypeAdapter(BenchmarkSpec).validate_python(spec)
+    return read_benchmarks(validated, "benchmarks.0", prices or {})
+
+
+def lines(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_gsm8k_as_routellm_has_it(tmp_path: Path) -> None:
+    """The folder or the file itself is read, models by their columns, contaminated prompts left out."""
+    rows = [("one,\ntwo?", True, False), ("three?", False, True), ("seen before?", True, True)]
+    write_responses(tmp_path / "gsm8k_responses.csv", rows)
+    write_contaminated(tmp_path, "seen before?")
+    for path in (tmp_path, tmp_path / "gsm8k_responses.csv"):
+        [found] = read(kind="gsm8k", path=str(path))
+        assert (found.name, found.models) == ("gsm8k", (WEAK, STRONG))
+        assert list(found.prompts) == ["one,\ntwo?", "three?"]
+        np.testing.assert_array_equal(found.quality, [[1, 0], [0, 1]])
+
+
+def test_mmlu_as_routellm_has_it(tmp_path: Path) -> None:
+    """Every subject's file is read, and the badly graded one is left out in a second measurement."""
+    write_responses(tmp_path / "responses" / "mmlu_anatomy.csv", [("a", True, True), ("b", False, True)])
+    write_responses(tmp_path / "responses" / "mmlu_high_school_mathematics.csv", [("c", True, False)])
+    write_contaminated(tmp_path, "b")
+    whole, without = read(kind="mmlu", path=str(tmp_path))
+    assert (list(whole.prompts), list(without.prompts)) == (["a", "c"], ["a"])
+    assert without.name == "mmlu without high_school_mathematics"
+    assert any("one token" in note for note in whole.notes)
+
+
+def test_mt_bench_as_routellm_has_it(tmp_path: Path) -> None:
+    """Quality is the mean grade of both turns; a failed judgement, -1, is none."""
+    write_mt_bench(tmp_path, {81: (6.0, 9.0), 82: (8.0, 7.0), 83: (-1.0, 9.0)})
+    [found] = read(kind="mt-bench", path=str(tmp_path))
+    assert found.grades
+    assert list(found.prompts) == ["question 81", "question 82"]
+    np.testing.assert_array_equal(found.quality, [[5.5, 8.5], [7.5, 6.5]])
+    assert any("prove nothing" in note for note in found.notes)
+    assert any("left out" in note for note in found.notes)
+
+
+def test_tables_give_the_same(tmp_path: Path) -> None:
+    """Parquet with weak_ and strong_ columns stands for the response files, relaxed labels beside strict ones."""
+    frame = pd.DataFrame({"prompt": ["a", "b"], "weak_correct": [True, False], "strong_correct": [False, True]})
+    frame.assign(weak_correct_relaxed=True, strong_correct_relaxed=[True, True]).to_parquet(tmp_path / "gsm8k.parquet")
+    strict, relaxed = read(kind="gsm8k", path=str(tmp_path / "gsm8k.parquet"), weak="small", strong="large")
+    assert (strict.models, relaxed.name) == (("small", "large"), "gsm8k relaxed")
+    np.testing.assert_array_equal(strict.quality, [[1, 0], [0, 1]])
+    np.testing.assert_array_equal(relaxed.quality, [[1, 1], [1, 1]])
+    frame.assign(domain=["law", "high_school_mathematics"]).to_parquet(tmp_path / "mmlu.parquet")
+    assert [len(one.prompts) for one in read(kind="mmlu", path=str(tmp_path / "mmlu.parquet"))] == [2, 1]
+    grades = pd.DataFrame({"turn1": ["a"], "weak_score": [8.5], "strong_score": [9.0]})
+    grades.to_parquet(tmp_path / "mt.parquet")
+    [found] = read(kind="mt-bench", path=str(tmp_path / "mt.parquet"))
+    np.testing.assert_array_equal(found.quality, [[8.5, 9.0]])
+
+
+def test_labelled_files_hold_any_number_of_models(tmp_path: Path) -> None:
+    """Quality and costs come from columns, the prompt from a template, each set by itself, unjudged rows left out."""
+    path = lines(
+        tmp_path / "mine.jsonl",
+        {"q": "one", "topic": "law", "s": True, "m": 0.5, "l": 1, "cs": 1, "cm": 2, "cl": 3},
+        {"q": "two", "topic": "law", "s": None, "m": 0.5, "l": 1, "cs": 1, "cm": 2, "cl": 3},
+        {"q": "three", "topic": "tax", "s": "false", "m": "0.25", "l": 1, "cs": 4, "cm": 5, "cl": 6},
+    )
+    law, tax = read(
+        kind="labelled",
+        path=path,
+        prompt="Say: {q}",
+        quality={"small": "s", "medium": "m", "large": "l"},
+        costs={"small": "cs", "medium": "cm", "large": "cl"},
+        by="topic",
+    )
+    assert (law.name, tax.name, tax.models) == ("mine law", "mine tax", ("small", "medium", "large"))
+    assert (list(law.prompts), list(tax.prompts)) == (["Say: one"], ["Say: three"])
+    np.testing.assert_array_equal(tax.quality, [[0, 0.25, 1]])
+    assert tax.cost is not None
+    np.testing.assert_array_equal(tax.cost, [[4, 5, 6]])
+    assert any("1 of 2 prompts are left out" in note for note in law.notes)
+
+
+def test_prices_make_costs(tmp_path: Path) -> None:
+    """Where every model has a price, every answer costs it; numbers beyond 1 are grades."""
+    path = lines(tmp_path / "mine.jsonl", {"prompt": "a", "s": 3, "l": 9}, {"prompt": "b", "s": 2, "l": 8})
+    spec = {"kind": "labelled", "path": path, "quality": {"small": "s", "large": "l"}}
+    [found] = read({"small": 1.0, "large": 5.0}, **spec)
+    assert found.grades
+    assert found.cost is not None
+    np.testing.assert_array_equal(found.cost, [[1, 5], [1, 5]])
+    assert read({"small": 1.0}, **spec)[0].cost is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "more", "said"),
+    [
+        ("labelled", '{"prompt": "a", "s": 1}', {"quality": {"small": "s", "large": "l"}}, "no row has the column 'l'"),
+        (
+            "labelled",
+            '{"prompt": "a", "s": 1, "l": "good"}',
+            {"quality": {"small": "s", "large": "l"}},
+            "x.jsonl:1: column 'l' holds neither a number, true nor false",
+        ),
+        (
+            "labelled",
+            '{"prompt": 7, "s": 1, "l": 1}',
+            {"quality": {"small": "s", "large": "l"}},
+            "x.jsonl:1: column 'prompt' is a number, not the text of a prompt",
+        ),
+        (
+            "labelled",
+            '{"prompt": "a", "s": null, "l": 1}',
+            {"quality": {"small": "s", "large": "l"}},
+            "no prompt is left",
+        ),
+        ("gsm8k", '{"prompt": "a", "weak_correct": true}', {}, "no row has the column 'strong_correct'"),
+    ],
+)
+def test_bad_labels_are_refused_in_one_line(
+    kind: str, content: str, more: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """What, where and which row."""
+    path = tmp_path / "x.jsonl"
+    path.write_text(content + "\n")
+    with pytest.raises(InputError) as refused:
+        read(kind=kind, path=str(path), **more)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_models_that_response_files_do_not_hold_are_refused(tmp_path: Path) -> None:
+    """The message names the models that are there; so does one for a question that nobody judged."""
+    write_responses(tmp_path / "gsm8k_responses.csv", [("a", True, True)])
+    with pytest.raises(InputError, match=f"no column 'other'; benchmarks.0 names models as the files do: .*{STRONG}"):
+        read(kind="gsm8k", path=str(tmp_path), weak="other")
+    write_mt_bench(tmp_path, {81: (6.0, 9.0)})
+    with pytest.raises(InputError, match="no grade of 'other' for question 81"):
+        read(kind="mt-bench", path=str(tmp_path), strong="other")
+    with pytest.raises(InputError, match="no such file"):
+        read(kind="mmlu", path=str(tmp_path / "absent"))

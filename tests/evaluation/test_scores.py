@@ -1,0 +1,120 @@
+"""Scores of benchmarks' prompts, and what is kept of them."""
+
+import shutil
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.evaluation.scores import Scored, Scoring, score_prompts, trained_on
+from batch.routers.base import NOTHING_OUTSIDE, Router
+from batch.routers.build import build_router
+from batch.routers.checkpoint import CONFIG, DEFAULT_CHECKPOINT, WEIGHTS
+from schemas.routers import (
+    CorrectnessRouterSpec,
+    ImportRouterSpec,
+    LengthRouterSpec,
+    RouterSpec,
+    RuleSpec,
+    RulesRouterSpec,
+)
+
+PAIR = ("small", "large")
+PROMPTS = ["What is two plus two?", "Prove that there are infinitely many primes.", "What is two plus two?"]
+
+
+class Told:
+    """Columns of its own order, and how often it was asked: a class of the user's own."""
+
+    def __init__(self, columns: list[str]) -> None:
+        self.models = tuple(columns)
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        ASKED.extend(prompts)
+        row = [len(name) / 10 for name in self.models]
+        return np.tile(np.array(row, dtype=np.float32), (len(prompts), 1))
+
+
+ASKED: list[str] = []
+
+
+def score(
+    spec: RouterSpec, prompts: Sequence[str], cache: Path, models: tuple[str, ...] = PAIR, version: str = "1"
+) -> Scored:
+    scoring = Scoring(seed=0, version=version, cache=cache, outside=NOTHING_OUTSIDE)
+    return score_prompts(spec, models, prompts, scoring, lambda done, total: None)
+
+
+def copied(folder: Path) -> CorrectnessRouterSpec:
+    shutil.copytree(DEFAULT_CHECKPOINT, folder)
+    return CorrectnessRouterSpec(checkpoint=str(folder))
+
+
+@pytest.fixture(scope="module")
+def router() -> Router:
+    return build_router(CorrectnessRouterSpec(), PAIR, seed=0)
+
+
+def test_scores_are_the_routers_and_are_kept(router: Router, tmp_path: Path) -> None:
+    """Each different prompt is asked for once; the second time no model is loaded: its weights are gone."""
+    spec = copied(tmp_path / "mine")
+    first = score(spec, PROMPTS, tmp_path)
+    np.testing.assert_allclose(first.predicted, router.score(PROMPTS), atol=1e-5)
+    assert first.asked == 2
+    (tmp_path / "mine" / WEIGHTS).unlink()
+    again = score(spec, PROMPTS[::-1], tmp_path)
+    assert again.asked == 0
+    np.testing.assert_array_equal(again.predicted, first.predicted[::-1])
+    with pytest.raises(SpecError, match=WEIGHTS):
+        score(spec, ["another"], tmp_path)
+
+
+def test_other_weights_models_or_versions_have_other_scores(tmp_path: Path) -> None:
+    """What is kept for one router is not taken for another; a folder that moved is the same router."""
+    spec = copied(tmp_path / "mine")
+    score(spec, PROMPTS, tmp_path)
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    moved = CorrectnessRouterSpec(checkpoint=str(tmp_path / "moved"), batch_tokens=512)
+    assert score(moved, PROMPTS, tmp_path).asked == 0
+    assert score(moved, PROMPTS, tmp_path, models=("small", "medium", "large")).asked == 2
+    assert score(moved, PROMPTS, tmp_path, version="2").asked == 2
+    config = tmp_path / "moved" / CONFIG
+    config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
+    assert score(moved, PROMPTS, tmp_path).asked == 2
+
+
+def test_routers_without_weights_are_asked_every_time(tmp_path: Path) -> None:
+    """The word count is not worth keeping, and a class of the user's own may have changed."""
+    mine = ImportRouterSpec(kind="import", path=f"{__name__}:Told", options={"columns": ["large", "small", "other"]})
+    ASKED.clear()
+    for _ in range(2):
+        assert score(LengthRouterSpec(kind="length"), PROMPTS, tmp_path).asked == 2
+        found = score(mine, PROMPTS, tmp_path, models=("small", "medium", "large"))
+        np.testing.assert_allclose(found.predicted, np.tile([0.5, np.nan, 0.5], (3, 1)), atol=1e-6)
+    assert PROMPTS[:2] * 2 == ASKED
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rules_name_the_benchmarks_models(tmp_path: Path) -> None:
+    """A model that the benchmark does not have is refused."""
+    rules = RulesRouterSpec(kind="rules", rules=(RuleSpec(min_words=1, model="huge"),))
+    with pytest.raises(SpecError, match="'huge', which is not among: small, large"):
+        score(rules, PROMPTS, tmp_path)
+
+
+def test_a_checkpoint_tells_what_it_was_trained_on(tmp_path: Path) -> None:
+    """By the hash of the file; routers without a checkpoint were trained on nothing."""
+    digest = sha256(b"labels").hexdigest()
+    spec = copied(tmp_path / "mine")
+    assert not trained_on(spec, [digest])
+    config = tmp_path / "mine" / CONFIG
+    config.write_text(config.read_text().replace('"data_sha256": {', f'"data_sha256": {{"mine.jsonl": "{digest}",'))
+    assert trained_on(spec, ["0" * 64, digest])
+    assert not trained_on(CorrectnessRouterSpec(), [digest])
+    assert not trained_on(LengthRouterSpec(kind="length"), [digest])
+    with pytest.raises(SpecError, match="neither a folder nor a model"):
+        trained_on(CorrectnessRouterSpec(checkpoint="nobody/nothing"), [digest])
