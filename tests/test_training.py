@@ -16,6 +16,7 @@ from jobs.running import run_job
 from schemas.job import JobSpec
 from schemas.training import HeldOut, TrainingReport, TrainSpec
 from tests.rehearsed import Served, serve
+from tests.routers.tiny_bert import USUAL, build_tiny_bert
 
 MODELS = ("small", "large")
 
@@ -242,3 +243,36 @@ def test_what_is_there_is_not_lost(tmp_path: Path) -> None:
     assert train(mine.model_copy(update={"kind": "cluster"}), overwrite=True).kind == "cluster"
     assert load_checkpoint(tmp_path / "mine", "cluster").config.kind == "cluster"
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_classifier_is_fine_tuned(served: Served, tmp_path: Path) -> None:
+    """The checkpoint is the model's own layout with a card and figures beside it, and routes a job."""
+    base = build_tiny_bert(tmp_path / "base", spread=USUAL)
+    tuning = {"base": str(base), "epochs": 8, "learning_rate": 3e-3, "batch_tokens": 512}
+    report = trained(tmp_path, labelled(tmp_path), kind="bert", fine_tuning=tuning)
+    assert report.held_out["labels"].apgr > report.held_out["labels"].apgr_length
+    stored = json.loads((tmp_path / "made" / "training.json").read_text())
+    assert stored["held_out"]["labels"]["apgr"] == report.held_out["labels"].apgr
+    assert "kind: bert" in (tmp_path / "made" / "README.md").read_text()
+    run_job(job(tmp_path, served, router={"kind": "bert", "checkpoint": report.output}))
+    assert sum(model == "large" for model, _ in served.sent()) == len(QUESTIONS) // 2
+    with pytest.raises(SpecError, match=r"^fine_tuning\.base: 'no/such' is neither a folder nor a model"):
+        trained(tmp_path, labelled(tmp_path), kind="bert", fine_tuning={"base": "no/such"}, output=str(tmp_path / "x"))
+
+
+def test_vectors_from_an_endpoint(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their length is found out, what was embedded is not paid for again, and a job embeds with the same model."""
+    with serve({"model": "vectors"}) as embedding:
+        monkeypatch.setenv("EMBEDDING_BASE_URL", embedding.urls[0])
+        vectors = {"kind": "endpoint", "model": "vectors"}
+        report = trained(tmp_path, labelled(tmp_path), embedder=vectors)
+        assert embedding.prompts().total() > 0
+        encoder = load_checkpoint(Path(report.output), "knn").config.encoder
+        assert (encoder.kind, encoder.name, encoder.layer) == ("endpoint", "vectors", None)
+        assert "embedder: {kind: endpoint, model: vectors}" in (tmp_path / "made" / "README.md").read_text()
+        embedding.forget()
+        assert trained(tmp_path, labelled(tmp_path), embedder=vectors, overwrite=True) == report
+        assert not embedding.posts
+        run_job(job(tmp_path, served, router={"kind": "knn", "checkpoint": report.output, "embedder": vectors}))
+        assert embedding.posts
+    assert {path.name for path in tmp_path.iterdir()} >= {"made", "made.cache"}
