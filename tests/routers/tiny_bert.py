@@ -6,9 +6,11 @@ from typing import Any
 WORDS = ["the", "a", "of", "to", "and", "is", "in", "what", "why", "how", "prove", "that", "theorem", "capital"]
 WORDS += ["france", "write", "poem", "sum", "two", "numbers", "word"]
 POSITIONS = 64
+# Of random weights: with usual ones, every prompt would have the same score.
+FAR_APART, USUAL = 0.3, 0.05
 
 
-def build_tiny_bert(folder: Path, *, labels: int = 3) -> Path:
+def build_tiny_bert(folder: Path, *, labels: int = 3, spread: float = FAR_APART) -> Path:
     """Write a BERT with a WordPiece vocabulary into `folder`; the weights are the same every time."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertForSequenceClassification
@@ -21,13 +23,13 @@ def build_tiny_bert(folder: Path, *, labels: int = 3) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     config = BertConfig(
-        vocab_size=len(ids), max_position_embeddings=POSITIONS, pad_token_id=0, num_labels=labels, **_sizes()
+        vocab_size=len(ids), max_position_embeddings=POSITIONS, pad_token_id=0, num_labels=labels, **_sizes(spread)
     )
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     return _saved(folder, tokenizer, BertForSequenceClassification, config, special)
 
 
-def build_tiny_xlmr(folder: Path) -> Path:
+def build_tiny_xlmr(folder: Path, *, spread: float = FAR_APART) -> Path:
     """Write an XLM-RoBERTa with a Unigram vocabulary into `folder`, as the published checkpoint is one."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
@@ -41,20 +43,19 @@ def build_tiny_xlmr(folder: Path) -> Path:
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     config = XLMRobertaConfig(
-        vocab_size=len(pieces), max_position_embeddings=POSITIONS + 2, pad_token_id=1, num_labels=3, **_sizes()
+        vocab_size=len(pieces), max_position_embeddings=POSITIONS + 2, pad_token_id=1, num_labels=3, **_sizes(spread)
     )
     special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
     return _saved(folder, tokenizer, XLMRobertaForSequenceClassification, config, special)
 
 
-def _sizes() -> dict[str, float]:
-    # Large random weights: with the usual ones every prompt would have the same score.
+def _sizes(spread: float) -> dict[str, Any]:
     return {
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "initializer_range": 0.3,
+        "initializer_range": spread,
     }
 
 

@@ -1,0 +1,150 @@
+"""Fine-tunes a sequence classifier on which of two models' answers is better: RouteLLM's BERT, on any encoder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batch.errors import InputError, SpecError
+from batch.routers.bert import LABELS, STRONG_WINS, TIE, WEAK_WINS, token_limit
+from batch.routers.forward import device, first_tokens
+from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, quiet
+from batch.routers.training.contests import Contests, contests, split
+from batch.routers.training.data import Judged, Preferences
+from batch.routers.training.tuning import Examples, Loss, Progress, tune
+
+# What BERT's authors searched is 2e-5 to 5e-5; encoders of MiniLM's size take the upper end.
+LEARNING_RATE = 5e-5
+BATCH_TOKENS = 4096
+
+
+def fine_tune_bert(
+    data: Sequence[Judged | Preferences],
+    base: Path,
+    out: Path,
+    *,
+    models: tuple[str, ...] | None = None,
+    seed: int,
+    validation: float,
+    layers: int | None = None,
+    epochs: int = 3,
+    learning_rate: float = LEARNING_RATE,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Progress | None = None,
+) -> Mapping[str, Any]:
+    """Fine-tune the encoder in `base` and write a checkpoint for `kind: bert` into `out`, in RouteLLM's layout.
+
+    The labels are that the stronger model's answer is better, that both are alike, that the weaker's is better: of
+    judged answers, the strongest model's against the weakest's. What is written is the epoch with the least loss on the
+    validation part. Deterministic on one machine's CPU. Returns figures for a model card.
+
+    Args:
+        base: folder of an encoder, or of a classifier to train on, in safetensors.
+        models: weakest first; needed for preferences.
+        validation: share of the prompts, above 0 and below 1, that decides which epoch is kept.
+        layers: train only the last so many, and the head; all where left out.
+        epochs: at most; training ends before where two in a row bring nothing.
+        batch_tokens: most tokens in one batch, padding included.
+
+    Raises:
+        InputError: the data has no contest, too few, or all with the same end.
+        SpecError: `base` is no such encoder, or has fewer layers.
+    """
+    import torch
+
+    trained, held = split(contests(data, models), validation, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # for the head, which is new, and dropout
+        try:
+            tokenizer, classifier = _load(base)
+            tokenize = first_tokens(tokenizer, token_limit(tokenizer, classifier))
+            _freeze(classifier, layers)
+        except (OSError, ValueError) as error:
+            raise SpecError(f"fine_tuning.base: {base}: {error}".splitlines()[0]) from error
+        examples = [Examples(tokenize(part.prompts), _labels(part)) for part in (trained, held)]
+        counts = np.bincount(examples[0].labels, minlength=len(LABELS))
+        if counts.max() == len(trained):
+            raise InputError(f"data: all {len(trained)} prompts end in `{LABELS[counts.argmax()]}`; nothing to learn")
+        tuned = tune(
+            classifier.to(device()),
+            _loss(classifier),
+            *examples,
+            seed=seed,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_tokens=batch_tokens,
+            padding=tokenizer.pad_token_id or 0,
+            progress=progress,
+        )
+    _save(tokenizer, classifier, out)
+    return {
+        "prompts": len(trained),
+        "validation_prompts": len(held),
+        "labels": dict(zip(LABELS, counts.tolist(), strict=True)),
+        "epoch": tuned.epoch,
+        "validation_losses": [round(one, 4) for one in tuned.losses],
+        "validation_loss_of_shares": round(_loss_of_shares(counts, examples[1].labels), 4),
+    }
+
+
+def _loss(classifier: Any) -> Loss:
+    import torch
+
+    def loss(ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = classifier(input_ids=ids, attention_mask=mask).logits.float()
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    return loss
+
+
+def _save(tokenizer: Any, classifier: Any, out: Path) -> None:
+    classifier.config.id2label = dict(enumerate(LABELS))
+    classifier.config.label2id = {label: number for number, label in enumerate(LABELS)}
+    out.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        classifier.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+
+
+def _labels(part: Contests) -> list[int]:
+    return [STRONG_WINS if by > 0 else WEAK_WINS if by < 0 else TIE for by in part.ahead]
+
+
+def _loss_of_shares(counts: np.ndarray[Any, Any], labels: Sequence[int]) -> float:
+    """The loss of saying how often each label was seen, whatever the prompt: what a router must be below."""
+    shares = (counts + 1) / (counts + 1).sum()
+    return float(-np.log(shares)[list(labels)].mean())
+
+
+def _load(base: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(base, **LOCAL)
+        classifier, loading = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=len(LABELS), dtype="float32", use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
+        )
+    encoder = f"{classifier.base_model_prefix}."
+    made_up = sorted(name for name in loading["missing_keys"] if name.startswith(encoder) and ".pooler." not in name)
+    if made_up:
+        raise ValueError(f"its weights hold no {made_up[0]}")
+    return tokenizer, classifier
+
+
+def _freeze(classifier: Any, layers: int | None) -> None:
+    """Leave only the last `layers` layers, and what stands above them, to be trained."""
+    import torch
+
+    if layers is None:
+        return
+    encoder = classifier.base_model
+    have = int(classifier.config.num_hidden_layers)
+    stacks = [one for one in encoder.modules() if isinstance(one, torch.nn.ModuleList) and len(one) == have]
+    if layers > have or not stacks:
+        raise ValueError(f"it has {have} layers, of which {layers} cannot be trained")
+    for parameter in encoder.parameters():
+        parameter.requires_grad_(False)
+    for module in [*stacks[0][have - layers :], getattr(encoder, "pooler", None)]:
+        for parameter in module.parameters() if module is not None else ():
+            parameter.requires_grad_(True)

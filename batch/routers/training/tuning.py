@@ -1,0 +1,167 @@
+"""Gradient descent on a whole network, in batches by token budget, until prompts held out are predicted best."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batch.routers.batching import token_batches
+from batch.routers.forward import device
+
+if TYPE_CHECKING:
+    import torch
+
+Loss = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+Progress = Callable[[str], None]
+
+# Epochs without a better validation loss, after which training ends.
+PATIENCE = 2
+# The share of all steps in which the learning rate rises; then it falls to nothing, both in straight lines.
+_WARMUP = 0.1
+_WEIGHT_DECAY = 0.01
+_LONGEST_GRADIENT = 1.0
+# Batches among which prompts are sorted by length: enough to save most padding, few enough to leave chance its say.
+_SORTED_TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a network is tuned on."""
+
+    tokens: Sequence[Sequence[int]]
+    labels: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """How it went."""
+
+    epoch: int
+    """The one that was kept, from 1; 0 for the network as it was."""
+    losses: tuple[float, ...]
+    """Mean validation loss before the first epoch and after each."""
+
+
+def tune(
+    network: "torch.nn.Module",
+    loss: Loss,
+    trained: Examples,
+    validation: Examples,
+    *,
+    seed: int,
+    epochs: int,
+    learning_rate: float,
+    batch_tokens: int,
+    padding: int = 0,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Tune the parameters of `network` that ask for gradients; what is left in it is the best epoch's.
+
+    Deterministic on one machine's CPU, given that what draws numbers draws them from torch, whose state the caller
+    sets: the seed here is for the order of prompts.
+
+    Args:
+        network: on the device that `forward.device` names.
+        loss: of tokens, mask and labels of a batch padded on the right: one number for each of its prompts.
+        epochs: most of them; fewer where `PATIENCE` epochs bring no better validation loss.
+        batch_tokens: most tokens in one batch, padding included.
+    """
+    import torch
+
+    wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(wanted, lr=learning_rate, weight_decay=_WEIGHT_DECAY)
+    chance = torch.Generator().manual_seed(seed)
+    planned = [list(_shuffled(trained, batch_tokens, chance)) for _ in range(epochs)]
+    # Each prompt counts alike, whatever the length of those beside it; a batch of few takes a short step.
+    steps = sum(map(len, planned))
+    usual = len(trained) * epochs / steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _slope(steps))
+    losses = [_mean_loss(network, loss, validation, batch_tokens, padding)]
+    best, kept = 0, _copied(wanted)
+    for epoch, batches in enumerate(planned, 1):
+        network.train()
+        for batch in batches:
+            optimizer.zero_grad(set_to_none=True)
+            with _precision():
+                total = loss(*_tensors(trained, batch, padding)).sum() / usual
+            total.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(wanted, _LONGEST_GRADIENT)
+            optimizer.step()
+            schedule.step()
+        losses.append(_mean_loss(network, loss, validation, batch_tokens, padding))
+        if progress is not None:
+            progress(f"epoch {epoch} of {epochs}: validation loss {losses[-1]:.4f}, {losses[best]:.4f} at best before")
+        if losses[-1] < losses[best]:
+            best, kept = epoch, _copied(wanted)
+        elif epoch - best >= PATIENCE:
+            break
+    with torch.no_grad():
+        for parameter, value in zip(wanted, kept, strict=True):
+            parameter.copy_(value)
+    network.eval()
+    return Tuned(best, tuple(losses))
+
+
+def _shuffled(examples: Examples, batch_tokens: int, chance: "torch.Generator") -> Iterator[list[int]]:
+    """Batches of an epoch: prompts of like length together, batches in any order."""
+    import torch
+
+    lengths = np.array([len(ids) for ids in examples.tokens])
+    order = torch.randperm(len(lengths), generator=chance).numpy()
+    together = max(_SORTED_TOGETHER * batch_tokens // max(int(lengths.mean()), 1), 1)
+    batches = [
+        part[batch].tolist()
+        for start in range(0, len(order), together)
+        for part in [order[start : start + together]]
+        for batch in token_batches(lengths[part], batch_tokens)
+    ]
+    for place in torch.randperm(len(batches), generator=chance).tolist():
+        yield batches[place]
+
+
+def _mean_loss(network: "torch.nn.Module", loss: Loss, examples: Examples, batch_tokens: int, padding: int) -> float:
+    import torch
+
+    network.eval()
+    total = 0.0
+    for batch in token_batches([len(ids) for ids in examples.tokens], batch_tokens):
+        with torch.no_grad(), _precision():
+            total += float(loss(*_tensors(examples, batch.tolist(), padding)).sum())
+    return total / len(examples)
+
+
+def _tensors(
+    examples: Examples, batch: Sequence[int], padding: int
+) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+    import torch
+
+    rows = [torch.tensor(examples.tokens[i]) for i in batch]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+    labels = torch.tensor([examples.labels[i] for i in batch])
+    on = device()
+    return ids.to(on), mask.to(on), labels.to(on)
+
+
+def _precision() -> "torch.autocast":
+    import torch
+
+    return torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda")
+
+
+def _copied(parameters: Sequence["torch.nn.Parameter"]) -> list["torch.Tensor"]:
+    return [parameter.detach().clone() for parameter in parameters]
+
+
+def _slope(steps: int) -> Callable[[int], float]:
+    rising = max(int(steps * _WARMUP), 1)
+
+    def factor(step: int) -> float:
+        return min((step + 1) / rising, (steps - step) / max(steps - rising, 1))
+
+    return factor
