@@ -14,6 +14,7 @@ from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.retry import RetryBudget, RetryRule
 from batch.dispatch.transports import Transport
+from batch.dispatch.weight import Scales
 from batch.dispatch.work import Journal
 from batch.errors import DispatchError
 from schemas.results import ErrorInfo, Status
@@ -87,6 +88,7 @@ class Lane:
         if chooser is not None:
             pool.better = self._better
         self._packer = Packer(pool.endpoints)
+        self._scales = Scales()
         self._workers: asyncio.TaskGroup | None = None
         self._working = self._free = 0
 
@@ -127,7 +129,21 @@ class Lane:
         assert task is not None
         # A transport may hand over an answer in place of a cancellation that comes at the same instant: it is kept.
         while not task.cancelling() and (row := await self.queue.get()) is not None:
-            await self._deliver(self._packer.fill(row, self.queue))
+            request = self._packer.fill(row, self.queue)
+            if self._scales.weighs(len(request.body)):
+                await self._deliver_large(request)
+            else:
+                await self._deliver(request)
+
+    async def _deliver_large(self, request: Request) -> None:
+        size = len(request.body)
+        await self._scales.take(size)
+        try:
+            # Once the queue is stopped, the row stays as it is on disk.
+            if not self.queue.stopped:
+                await self._deliver(request)
+        finally:
+            self._scales.give_back(size)
 
     async def _deliver(self, request: Request) -> bool:
         """One attempt at a row or at several packed ones; were they answered?"""

@@ -1,7 +1,6 @@
 """The pool, in virtual time: who gets which endpoint, and what is held when something ends early."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
 from random import Random
@@ -38,13 +37,6 @@ def pool_of(count: int = 1, *, budget: Budget | None = None, **limits: Any) -> E
     )
 
 
-def in_loop(test: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        await test()
-
-    run(main())
-
-
 async def settle() -> None:
     """Let everything that can go on do so."""
     for _ in range(5):
@@ -73,7 +65,7 @@ def test_who_asks_first_is_served_first() -> None:
         assert served == list(range(20))
         assert_nothing_is_held(pool)
 
-    in_loop(test)
+    run(test())
 
 
 def test_a_small_request_does_not_pass_a_large_one() -> None:
@@ -91,7 +83,7 @@ def test_a_small_request_does_not_pass_a_large_one() -> None:
         await asyncio.gather(one(0, 100), one(1, 100), *(one(row, 1) for row in range(2, 8)))
         assert served == list(range(8))
 
-    in_loop(test)
+    run(test())
 
 
 def test_a_waiter_that_is_cancelled_holds_nothing_and_blocks_nobody() -> None:
@@ -112,7 +104,7 @@ def test_a_waiter_that_is_cancelled_holds_nothing_and_blocks_nobody() -> None:
         pool.release(request(3), endpoint, answer())
         assert_nothing_is_held(pool)
 
-    in_loop(test)
+    run(test())
 
 
 def test_a_waiter_cancelled_in_the_very_turn_it_is_served_gives_it_on() -> None:
@@ -134,7 +126,7 @@ def test_a_waiter_cancelled_in_the_very_turn_it_is_served_gives_it_on() -> None:
         assert pool.budget is not None
         assert pool.budget.spent == Decimal("0.5")
 
-    in_loop(test)
+    run(test())
 
 
 def test_a_lease_that_is_cancelled_counts_as_billed() -> None:
@@ -156,7 +148,7 @@ def test_a_lease_that_is_cancelled_counts_as_billed() -> None:
         assert pool.budget is not None
         assert pool.budget.spent == 1
 
-    in_loop(test)
+    run(test())
 
 
 def test_only_one_request_probes() -> None:
@@ -180,7 +172,7 @@ def test_only_one_request_probes() -> None:
         assert (pool.in_flight, pool.waiting) == (9, 0)
         await asyncio.gather(*waiters)
 
-    in_loop(test)
+    run(test())
 
 
 def test_a_cancelled_probe_lets_the_next_one_probe() -> None:
@@ -198,7 +190,7 @@ def test_a_cancelled_probe_lets_the_next_one_probe() -> None:
         pool.release(request(), probe, None)
         assert (await waiter)[0] is endpoint
 
-    in_loop(test)
+    run(test())
 
 
 def test_a_pause_is_kept_to_its_end() -> None:
@@ -213,7 +205,7 @@ def test_a_pause_is_kept_to_its_end() -> None:
         await pool.acquire(request(2))
         assert asyncio.get_running_loop().time() - start == pytest.approx(30, abs=0.01)
 
-    in_loop(test)
+    run(test())
 
 
 def test_a_row_prefers_an_endpoint_that_has_not_failed_it() -> None:
@@ -226,7 +218,7 @@ def test_a_row_prefers_an_endpoint_that_has_not_failed_it() -> None:
         assert (await pool.acquire(asked))[0].index == 1
         assert (await pool.acquire(asked))[0].index == 0
 
-    in_loop(test)
+    run(test())
 
 
 def test_a_pool_whose_endpoints_all_refuse_says_why() -> None:
@@ -245,7 +237,7 @@ def test_a_pool_whose_endpoints_all_refuse_says_why() -> None:
             await pool.acquire(request())
         assert_nothing_is_held(pool)
 
-    in_loop(test)
+    run(test())
 
 
 def test_a_pool_that_nobody_can_reach_is_given_up() -> None:
@@ -266,7 +258,7 @@ def test_a_pool_that_nobody_can_reach_is_given_up() -> None:
         assert asyncio.get_running_loop().time() - start >= 60
         assert_nothing_is_held(pool)
 
-    in_loop(test)
+    run(test())
 
 
 @pytest.mark.parametrize(
@@ -295,7 +287,7 @@ def test_money_comes_back_where_nothing_can_have_been_billed(error: Exception, c
         assert pool.budget.spent == charged
         assert pool.budget.reserved == 0
 
-    in_loop(test)
+    run(test())
 
 
 def test_the_cap_holds_however_many_ask_at_once() -> None:
@@ -324,4 +316,4 @@ def test_the_cap_holds_however_many_ask_at_once() -> None:
         assert budget.spent == Decimal("1.75")
         assert_nothing_is_held(pool)
 
-    in_loop(test)
+    run(test())

@@ -1,7 +1,7 @@
 """Who goes next in a lane."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Request
@@ -29,13 +29,6 @@ def queue_of(batches: Sequence[Sequence[Request]], ahead: int = 4) -> tuple[RowQ
     return queue, read
 
 
-def in_loop(test: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        await test()
-
-    run(main())
-
-
 async def next_row(queue: RowQueue) -> int:
     row = await queue.get()
     assert row is not None
@@ -56,7 +49,7 @@ def test_rows_come_in_order_and_the_last_ones_longest_first() -> None:
         tail = [rows[row].prompt_tokens for row in rest[-3:]]
         assert tail == sorted(tail, reverse=True)
 
-    in_loop(test)
+    run(test())
 
 
 def test_large_rows_are_not_read_far_ahead() -> None:
@@ -70,7 +63,7 @@ def test_large_rows_are_not_read_far_ahead() -> None:
         await next_row(queue)
         assert sum(read) == 2
 
-    in_loop(test)
+    run(test())
 
 
 def test_a_row_that_comes_back_goes_when_its_time_has_come_and_before_fresh_ones() -> None:
@@ -87,7 +80,7 @@ def test_a_row_that_comes_back_goes_when_its_time_has_come_and_before_fresh_ones
         assert await next_row(queue) == 0
         assert 5.0 <= clock() - started < 5.01
 
-    in_loop(test)
+    run(test())
 
 
 def test_every_idle_worker_gets_a_row_when_its_time_has_come() -> None:
@@ -110,7 +103,7 @@ def test_every_idle_worker_gets_a_row_when_its_time_has_come() -> None:
         assert sorted(row for row, _ in got) == list(range(10))
         assert all(abs(at - (10.0 - row)) < 0.01 for row, at in got)
 
-    in_loop(test)
+    run(test())
 
 
 def test_retries_never_become_most_of_what_is_sent() -> None:
@@ -136,7 +129,7 @@ def test_retries_never_become_most_of_what_is_sent() -> None:
             assert again <= saved + RETRIES_PER_ROW * fresh + RETRIES_PER_SECOND * (clock() - started) + 1
         assert (fresh, again) == (1000, 1000)
 
-    in_loop(test)
+    run(test())
 
 
 def test_a_throttled_row_needs_no_budget() -> None:
@@ -152,4 +145,4 @@ def test_a_throttled_row_needs_no_budget() -> None:
             queue.put_back(row)
         assert clock() == started
 
-    in_loop(test)
+    run(test())

@@ -1,0 +1,116 @@
+"""Large requests under way, weighed."""
+
+import asyncio
+
+import pytest
+
+from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.request import Completion, Request
+from batch.dispatch.weight import MOST_BYTES, Scales
+from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
+from schemas.job import DispatchSpec
+from tests.dispatch.memory_work import MemoryWork
+from tests.fakes import FunctionTransport, answer
+from tests.virtual_time import run
+
+
+def test_who_would_be_too_much_waits_his_turn() -> None:
+    """First come, first served, a small one behind a large one too; one that is larger than all goes alone."""
+
+    async def test() -> None:
+        scales = Scales(most=10)
+        order: list[int] = []
+
+        async def attempt(size: int, seconds: float) -> None:
+            await scales.take(size)
+            order.append(size)
+            await asyncio.sleep(seconds)
+            scales.give_back(size)
+
+        async with asyncio.TaskGroup() as group:
+            for size, seconds in ((6, 1.0), (5, 1.0), (1, 1.0), (99, 1.0), (2, 1.0)):
+                group.create_task(attempt(size, seconds))
+            await asyncio.sleep(0.5)
+            assert order == [6]
+            await asyncio.sleep(1.0)
+            assert order == [6, 5, 1]
+            await asyncio.sleep(1.0)
+            assert scales.held == 99
+        assert order == [6, 5, 1, 99, 2]
+        assert scales.held == 0
+
+    run(test())
+
+
+def test_cancelled_while_waiting_or_just_served_nothing_is_held() -> None:
+    """Whoever waits behind is served all the same."""
+
+    async def test() -> None:
+        scales = Scales(most=10)
+        await scales.take(10)
+        tasks = [asyncio.create_task(scales.take(size)) for size in (7, 7, 3)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        scales.give_back(10)
+        await asyncio.sleep(0)
+        assert scales.held == 10
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[0]
+        late = asyncio.create_task(scales.take(1))
+        await asyncio.sleep(0)
+        scales.give_back(7)
+        late.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await late
+        assert scales.held == 3
+
+    run(test())
+
+
+def test_long_prompts_under_way_do_not_fill_the_memory() -> None:
+    """Of prompts of 100 MiB two are under way at a time, while a short one between them is not held up."""
+    most = 0
+    under_way: set[int] = set()
+    ended: list[int] = []
+
+    async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+        nonlocal most
+        under_way.add(request.row)
+        most = max(most, sum(len(bodies[row]) for row in under_way))
+        await asyncio.sleep(1.0)
+        under_way.discard(request.row)
+        ended.append(request.row)
+        return answer()
+
+    long = bytes(100 << 20)
+    bodies = {row: b"{}" if row == 3 else long for row in range(7)}
+
+    class LongPrompts(MemoryWork):
+        def routed(self, shard: int, model: str):  # type: ignore[no-untyped-def]
+            for batch in super().routed(shard, model):
+                for request in batch:
+                    request.body = bodies[request.row]
+                yield batch
+
+    async def main() -> None:
+        work = LongPrompts({(0, "a"): list(bodies)})
+        spec = ModelSpec(
+            name="a", endpoints=(EndpointSpec(url="http://a/v1", model="a", limits=LimitsSpec(max_in_flight=64)),)
+        )
+        dispatcher = Dispatcher(
+            [spec],
+            DispatchSpec(),
+            work,
+            seed=0,
+            keys=lambda name: None,
+            wall=lambda: 0.0,
+            transports=lambda endpoint: FunctionTransport(server),
+        )
+        dispatcher.feed(0)
+        dispatcher.close_feed()
+        await dispatcher.run()
+        assert {o.status for o in work.outcomes.values()} == {"ok"}
+
+    run(main())
+    assert 200 << 20 <= most <= MOST_BYTES
+    assert 3 in ended[:3]
