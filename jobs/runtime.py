@@ -56,15 +56,26 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def with_surroundings(models: tuple[ModelSpec, ...], key: str = "models") -> tuple[ModelSpec, ...]:
+def with_surroundings(models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
     """Fill in what endpoints leave to the environment: url, key and the name they know their model by.
-
-    `key` is what the user calls `models`, for messages.
 
     Raises:
         SpecError: an endpoint has no url and the environment has none either.
     """
-    return tuple(_with_surroundings(model, f"{key}.{model.name}", "COMPLETION") for model in models)
+    return tuple(_with_surroundings(model, f"models.{model.name}", "COMPLETION") for model in models)
+
+
+def model_with_surroundings(model: ModelSpec, key: str) -> ModelSpec:
+    """The same for one model, which the user calls `key`.
+
+    Raises:
+        SpecError: as `with_surroundings`, and where a key is named but not set.
+    """
+    filled = _with_surroundings(model, key, "COMPLETION")
+    missing = _missing(key, filled)
+    if missing:
+        raise SpecError("\n".join(missing))
+    return filled
 
 
 def with_embedder(job: JobSpec, cache: Path | None = None) -> JobSpec:
@@ -138,9 +149,12 @@ def missing_keys(job: JobSpec, models: tuple[ModelSpec, ...]) -> list[str]:
     """
     pool = embedder_of(job)
     pools = [(f"models.{model.name}", model) for model in models] + ([(_EMBEDDER, pool)] if pool is not None else [])
+    return [line for key, model in pools for line in _missing(key, model)]
+
+
+def _missing(key: str, model: ModelSpec) -> list[str]:
     return [
         f"{key}.endpoints.{position}: the environment variable {endpoint.api_key_env} is not set"
-        for key, model in pools
         for position, endpoint in enumerate(model.endpoints)
         if endpoint.api_key_env is not None and not os.environ.get(endpoint.api_key_env)
     ]

@@ -27,7 +27,7 @@ from batch.runs.atomic import storage_error
 from jobs.jobfile import PathKeys
 from jobs.judging import build_judge
 from jobs.progress import Progress
-from jobs.runtime import embedder_with_surroundings, key, settle_environment, wall_clock, with_surroundings
+from jobs.runtime import embedder_with_surroundings, key, model_with_surroundings, settle_environment, wall_clock
 from schemas.routers import RouterSpec
 from schemas.training import (
     EMBEDDING,
@@ -150,8 +150,7 @@ def _labels(spec: TrainSpec, folder: Path, progress: Progress | None) -> list[La
     for place, judge in spec.judges():
         where = f"data.{place}.judge"
         if isinstance(judge, ModelJudgeSpec):
-            (model,) = with_surroundings((judge.model,), where)
-            judge = judge.model_copy(update={"model": model})
+            judge = judge.model_copy(update={"model": model_with_surroundings(judge.model, f"{where}.model")})
         judges[place] = build_judge(judge, where, folder, progress)
     names: set[str] = set()
     found = []

@@ -193,6 +193,14 @@ def test_judged_by_a_model(served: Served, tmp_path: Path) -> None:
     assert not served.posts
 
 
+def test_a_judge_without_its_key_is_refused(served: Served, tmp_path: Path) -> None:
+    """In the words of the training file, before anything is read."""
+    endpoint = {"url": served.urls[2], "api_key_env": "NO_SUCH_KEY"}
+    data = results(["absent.jsonl"], tmp_path, kind="model", model={"name": "judge", "endpoints": [endpoint]})
+    with pytest.raises(SpecError, match=r"^data\.0\.judge\.model\.endpoints\.0: .* NO_SUCH_KEY is not set$"):
+        trained(tmp_path, data)
+
+
 def test_preferences_train_too(tmp_path: Path) -> None:
     """A win is quality 1 and a loss 0; ties are one half for both."""
     rows = [
