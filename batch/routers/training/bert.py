@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batch.errors import InputError, SpecError
 from batch.routers.bert import LABELS, STRONG_WINS, TIE, WEAK_WINS, token_limit
@@ -63,9 +64,7 @@ def fine_tune_bert(
         except (OSError, ValueError) as error:
             raise SpecError(f"fine_tuning.base: {base}: {error}".splitlines()[0]) from error
         examples = [Examples(tokenize(part.prompts), _labels(part)) for part in (trained, held)]
-        counts = np.bincount(examples[0].labels, minlength=len(LABELS))
-        if counts.max() == len(trained):
-            raise InputError(f"data: all {len(trained)} prompts end in `{LABELS[counts.argmax()]}`; nothing to learn")
+        counts = _counted(examples[0].labels)
         tuned = tune(
             classifier.to(device()),
             _loss(classifier),
@@ -111,7 +110,16 @@ def _labels(part: Contests) -> list[int]:
     return [STRONG_WINS if by > 0 else WEAK_WINS if by < 0 else TIE for by in part.ahead]
 
 
-def _loss_of_shares(counts: np.ndarray[Any, Any], labels: Sequence[int]) -> float:
+def _counted(labels: Sequence[int]) -> NDArray[np.intp]:
+    counts = np.bincount(labels, minlength=len(LABELS))
+    if counts.max() == len(labels):
+        raise InputError(
+            f"data: all {len(labels)} prompts end in `{LABELS[counts.argmax()]}`; there is nothing to learn"
+        )
+    return counts
+
+
+def _loss_of_shares(counts: NDArray[np.intp], labels: Sequence[int]) -> float:
     """The loss of saying how often each label was seen, whatever the prompt: what a router must be below."""
     shares = (counts + 1) / (counts + 1).sum()
     return float(-np.log(shares)[list(labels)].mean())

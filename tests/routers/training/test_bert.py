@@ -115,7 +115,7 @@ def test_labels_of_one_kind_are_refused(tmp_path: Path) -> None:
     """Where all contests end alike there is nothing to learn, and nothing is written."""
     easy = judged(60)
     easy = Judged(easy.name, easy.prompts, easy.models, np.ones_like(easy.quality))
-    with pytest.raises(InputError, match="prompts end in `tie`; nothing to learn"):
+    with pytest.raises(InputError, match="prompts end in `tie`; there is nothing to learn"):
         fine_tune_bert([easy], build_tiny_bert(tmp_path / "base"), tmp_path / "out", seed=0, validation=0.2)
     assert not (tmp_path / "out").exists()
 
