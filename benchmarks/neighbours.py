@@ -1,14 +1,15 @@
-"""APGR of nearest neighbours and of clusters on the judged answers of MMLU and GSM8K, by five-fold cross-validation.
+"""APGR of nearest neighbours and of clusters, beside that of heads, on judged answers of MMLU and GSM8K.
 
     python benchmarks/neighbours.py --data FOLDER [--layer N] [--seeds N] [--threads N]
 
-Trained on both sets together, as the default is; options are chosen anew in each fold, without the prompts that are
-scored. Equal prompts share a fold.
+By five-fold cross-validation, trained on both sets together as the default is, with options chosen anew in each fold,
+without the prompts that are scored. Equal prompts share a fold. `gsm8k_relaxed` are the same answers to GSM8K with the
+grader's parsing errors repaired; nothing is trained on them.
 """
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from batch.routers.embedder import LocalEmbedder, packaged_encoder
 from batch.routers.knn import KnnRouter
 from batch.routers.metrics import apgr
 from batch.routers.training.cluster import fit_cluster
+from batch.routers.training.correctness import train
 from batch.routers.training.data import Judged, deal
 from batch.routers.training.knn import fit_knn
 
@@ -47,7 +49,11 @@ def read(folder: Path, name: str) -> Judged:
     if "split" in frame:
         frame = frame[frame["split"] == "dev"]
     good = frame[["weak_correct", "strong_correct"]].to_numpy(dtype=float)
-    return Judged(name, frame["prompt"].tolist(), MODELS, good)
+    again = {}
+    if "weak_correct_relaxed" in frame:
+        relaxed = frame[["weak_correct_relaxed", "strong_correct_relaxed"]]
+        again = {f"{name}_relaxed": relaxed.to_numpy(dtype=float)}
+    return Judged(name, frame["prompt"].tolist(), MODELS, good, again)
 
 
 def part(judged: Judged, rows: NDArray[np.bool_]) -> Judged:
@@ -55,8 +61,8 @@ def part(judged: Judged, rows: NDArray[np.bool_]) -> Judged:
     return replace(judged, prompts=prompts, quality=judged.quality[rows])
 
 
-def cross_validated(kind: str, sets: Sequence[Judged], embedder: Remembered, seed: int) -> list[float]:
-    """APGR of each set, every prompt scored by a router that was trained without its fold."""
+def cross_validated(kind: str, sets: Sequence[Judged], embedder: Remembered, seed: int) -> dict[str, float]:
+    """APGR by verdict, every prompt scored by a router that was trained without its fold."""
     fit, build = FITS[kind]
     folds = [deal(judged.prompts, FOLDS, seed) for judged in sets]
     gains = [np.empty(len(judged.prompts)) for judged in sets]
@@ -77,7 +83,11 @@ def cross_validated(kind: str, sets: Sequence[Judged], embedder: Remembered, see
             scores = router.score(part(judged, dealt == fold).prompts)
             gain[dealt == fold] = scores[:, 1] - scores[:, 0]
         print(f"    fold {fold}: {dict(trained.chosen)}")
-    return [apgr(gain, j.quality[:, 0], j.quality[:, 1]) for j, gain in zip(sets, gains, strict=True)]
+    return {
+        name: apgr(gain, good[:, 0], good[:, 1])
+        for judged, gain in zip(sets, gains, strict=True)
+        for name, good in {judged.name: judged.quality, **judged.judged_again}.items()
+    }
 
 
 def main() -> None:
@@ -101,12 +111,17 @@ def main() -> None:
         if options.vectors is not None:
             np.save(options.vectors, vectors)
     embedder = Remembered(texts, vectors)
-    for kind in FITS:
-        for seed in range(options.seeds):
+    for seed in range(options.seeds):
+        heads = train(sets, embedder, seed).apgr
+        print(f"heads, layer {options.layer}, seed {seed}: {_shown(heads)}")
+        for kind in FITS:
             began = time.perf_counter()
-            figures = cross_validated(kind, sets, embedder, seed)
-            named = ", ".join(f"{judged.name} {figure:.3f}" for judged, figure in zip(sets, figures, strict=True))
+            named = _shown(cross_validated(kind, sets, embedder, seed))
             print(f"{kind}, layer {options.layer}, seed {seed}: {named} ({time.perf_counter() - began:.0f} s)")
+
+
+def _shown(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {figure:.3f}" for name, figure in figures.items())
 
 
 if __name__ == "__main__":
