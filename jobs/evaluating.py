@@ -110,13 +110,14 @@ class _Work:
                 self.progress.update(ProgressSnapshot(f"scoring with {name}", done, total))
 
         scored = score_prompts(wanted, models, prompts, scoring, told)
+        notes = {at: tuple(_notes(router, self.benchmarks[at])) for at in places}
         self.asked += scored.asked
         start = 0
         for at in places:
             benchmark = self.benchmarks[at]
             end = start + len(benchmark.prompts)
             self.predicted[at, name] = scored.predicted[start:end]
-            self.notes[at, name] = tuple(_notes(router, benchmark))
+            self.notes[at, name] = notes[at]
             start = end
 
     def figures(self, at: int, *, bootstrap: int, plot: str) -> BenchmarkFigures:

@@ -30,6 +30,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "httpx": ("batch/dispatch/transports/",),
     "requests": ("batch/dispatch/transports/",),
     "litellm": ("batch/dispatch/transports/litellm.py", "batch/costs/"),
+    "matplotlib": ("jobs/evaluation_plots.py",),
     "tiktoken": ("batch/costs/",),
     "tenacity": ("batch/dispatch/retry.py",),
     "uvloop": ("batch/dispatch/host.py", "jobs/rehearse.py"),

@@ -98,6 +98,8 @@ def trained_on(spec: RouterSpec, files: Sequence[str]) -> bool:
     folder = find_folder(named, "router.checkpoint") if named else CHECKPOINTS / spec.kind
     try:
         config = (folder / CONFIG).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False  # another layout than ours, which does not say
     except OSError as error:
         raise SpecError(f"router.checkpoint: cannot read {folder / CONFIG}: {error.strerror}") from error
     return any(sha256 in config for sha256 in files)

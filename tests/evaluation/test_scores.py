@@ -116,5 +116,7 @@ def test_a_checkpoint_tells_what_it_was_trained_on(tmp_path: Path) -> None:
     assert trained_on(spec, ["0" * 64, digest])
     assert not trained_on(CorrectnessRouterSpec(), [digest])
     assert not trained_on(LengthRouterSpec(kind="length"), [digest])
+    config.unlink()
+    assert not trained_on(spec, [digest])
     with pytest.raises(SpecError, match="neither a folder nor a model"):
         trained_on(CorrectnessRouterSpec(checkpoint="nobody/nothing"), [digest])

@@ -123,7 +123,15 @@ finally:
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [(("--help",), 0), (("run", "--help"), 0), (("schema",), 0), (("run", "wrong.yaml"), 2), (("run", "none.yaml"), 2)],
+    [
+        (("--help",), 0),
+        (("run", "--help"), 0),
+        (("schema",), 0),
+        (("run", "wrong.yaml"), 2),
+        (("run", "none.yaml"), 2),
+        (("evaluate", "--help"), 0),
+        (("evaluate", "wrong.yaml"), 2),
+    ],
     ids=str,
 )
 def test_help_and_refusals_are_instant(arguments: tuple[str, ...], status: int, tmp_path: Path) -> None:
