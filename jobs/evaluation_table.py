@@ -69,12 +69,11 @@ def _routers(benchmark: BenchmarkFigures, *, intervals: bool) -> Table:
 
 
 def _ordered(benchmark: BenchmarkFigures) -> Iterator[tuple[str, RouterFigures]]:
-    """Routers, best first; then baselines, best first."""
+    """Routers, best first; then baselines."""
 
     def rank(item: tuple[str, RouterFigures]) -> tuple[bool, float]:
-        figures = item[1]
-        worth = figures.apgr.value if figures.apgr is not None else figures.aiq.value if figures.aiq else -1.0
-        return figures.role == "baseline", -worth
+        baseline, apgr = item[1].role == "baseline", item[1].apgr
+        return baseline, 0.0 if baseline or apgr is None else -apgr.value
 
     yield from sorted(benchmark.routers.items(), key=rank)
 
