@@ -110,7 +110,7 @@ class _LabelledDataSpec(_DataSpec):
     """File, glob, folder or a list of them, as in a job's input."""
 
     prompt: str = Field(default="prompt", min_length=1)
-    """Column with the prompt, or a template over columns, as "{question}"."""
+    """Column with the prompt (text or chat messages), or a template over columns, as "{question}"."""
 
 
 class JudgedDataSpec(_LabelledDataSpec):

@@ -11,6 +11,7 @@ import orjson
 
 from batch.errors import InputError
 from batch.reading.invalid import InvalidRow, type_name
+from batch.reading.prompts import conversation_text
 from batch.reading.rows import ReadFile, read_files, read_rows
 from batch.reading.template import PromptTemplate
 from batch.routers.training.data import Judged, Preferences
@@ -113,9 +114,9 @@ def _preferences(spec: PreferencesDataSpec, key: str, name: str, files: list[Rea
 
 
 class PromptReader:
-    """The prompt of a record: from a column, or by a template over columns.
+    """The prompt of a record: from a column of texts or of chat messages, or by a template over columns.
 
-    Calling it raises InputError where a record has none.
+    Of messages it is the text that a job's routers score. Calling it raises InputError where a record has none.
     """
 
     def __init__(self, text: str, key: str) -> None:
@@ -126,14 +127,16 @@ class PromptReader:
         """Columns that some row must have, each after the key that asks for it."""
 
     def __call__(self, record: Mapping[str, Any], where: str, *, first_turn: bool = False) -> str:
-        if self._template is not None:
-            try:
-                return self._template.render(record)
-            except InvalidRow as fault:
-                raise InputError(f"{where}: {fault.message}") from fault
         value = record.get(self._column)
         if first_turn:
             value = _first_turn(value)
+        try:
+            if self._template is not None:
+                return self._template.render(record)
+            if isinstance(value, list):
+                return conversation_text({"messages": value}).text
+        except InvalidRow as fault:
+            raise InputError(f"{where}: {fault.message}") from fault
         if not isinstance(value, str):
             raise InputError(f"{where}: column {self._column!r} is {type_name(value)}, not the text of a prompt")
         if not value.strip():

@@ -43,7 +43,8 @@ def measure(held: Judged, scores: Floats, seed: int) -> HeldOut | str:
     ends = held.quality[:, [0, -1]]
     both = np.flatnonzero(~np.isnan(ends).any(axis=1)).tolist()
     if len(both) < FEWEST_MEASURED:
-        return f"only {len(both)} of its held-out prompts have labels of both {held.models[0]} and {held.models[-1]}"
+        some = f"only {len(both)}" if both else "none"
+        return f"{some} of its held-out prompts have labels of both {held.models[0]} and {held.models[-1]}"
     weak, strong = ends[both].T
     if not strong.mean() > weak.mean():
         return f"on its held-out prompts {held.models[-1]} is no better than {held.models[0]}"

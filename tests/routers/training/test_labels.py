@@ -61,6 +61,14 @@ def test_a_template_makes_prompts_of_columns(tmp_path: Path) -> None:
     assert found.prompts == ["why? be brief"]
 
 
+def test_messages_are_the_text_that_routers_score(tmp_path: Path) -> None:
+    """All that the user says, as in a job; what is no list of messages is refused with its row."""
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "why?"}]
+    assert judged(tmp_path, [{"m": talk, "s": 0, "l": 1}], prompt="m").prompts == ["why?"]
+    with pytest.raises(InputError, match=r"labels\.jsonl:1: messages\[0\] must be an object with a role"):
+        judged(tmp_path, [{"m": ["why?"], "s": 0, "l": 1}], prompt="m")
+
+
 def test_scores_are_brought_to_one_scale(tmp_path: Path) -> None:
     """Of any scale, also one on which less is better."""
     rows: list[dict[str, Any]] = [{"prompt": "a", "s": 1, "l": 10}, {"prompt": "b", "s": "5.5", "l": None}]
