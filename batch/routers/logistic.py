@@ -9,13 +9,14 @@ _SMALL_ENOUGH = 1e-9
 Floats = NDArray[np.float64]
 
 
-def fit_logistic(features: Floats, labels: Floats, penalty: Floats) -> Floats:
+def fit_logistic(features: Floats, labels: Floats, penalty: Floats, start: Floats | None = None) -> Floats:
     """Return the coefficients that minimise the summed log loss plus `penalty / 2` times their squares.
 
     `features` is (n, k), `labels` (n,) in [0, 1], `penalty` (k,) and positive, so that there is exactly one
-    minimum. Raises ArithmeticError where it is not reached.
+    minimum, which `start` (k,), coefficients near it, only finds sooner. Raises ArithmeticError where it is not
+    reached.
     """
-    coefficients = np.zeros(features.shape[1])
+    coefficients = np.zeros(features.shape[1]) if start is None else start
     value = _objective(features, labels, penalty, coefficients)
     for _ in range(_STEPS):
         probability = 1.0 / (1.0 + np.exp(-np.clip(features @ coefficients, -500.0, 500.0)))

@@ -50,7 +50,7 @@ def test_the_fit_is_the_minimum(seed: int, penalty: float) -> None:
 
 def test_labels_of_one_kind() -> None:
     """A model that is always right gets a head that says so, instead of one that runs off."""
-    heads = fit_heads([np.random.default_rng(0).normal(size=(50, 2))], [np.ones((50, 2))], penalty=10.0)
+    heads = fit_heads([np.random.default_rng(0).normal(size=(50, 2))], [np.ones((50, 2))], penalty=10.0).heads()
     assert np.isfinite(heads.weight).all()
     assert (heads.logits(np.zeros((1, 2), dtype=np.float32)) > 3).all()
 
