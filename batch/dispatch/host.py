@@ -15,7 +15,6 @@ from batch.costs.prices import Price, prices_for
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
 from batch.dispatch.lane import Lane
 from batch.dispatch.pool import Pricing
-from batch.dispatch.request import Request
 from batch.dispatch.snapshot import LaneSnapshot
 from batch.dispatch.transports import Keys
 from batch.errors import BatchRouterError, RunLockedError, StorageError
@@ -27,7 +26,6 @@ from batch.runs.spent import spent
 from batch.runs.work import RunWork
 from schemas.endpoints import ModelSpec
 from schemas.job import DispatchSpec
-from schemas.openai_batch import EMBEDDINGS_URL
 
 # Measured: Ray ends an orphan within 2.2 seconds.
 _ORPHAN_SECONDS = 15.0
@@ -247,13 +245,8 @@ def _keep(dispatcher: Dispatcher, layout: Layout) -> None:
 
 
 def _pricing(price: Price) -> Pricing:
-    """How a budget is reserved. A token is at least one byte, so the body's length bounds the prompt's tokens."""
-
-    def bound(request: Request) -> Decimal | None:
-        most = 0 if request.url == EMBEDDINGS_URL else request.max_tokens
-        return None if most is None else price.cost(len(request.body), most)
-
-    return Pricing(bound, price.cost)
+    """How a budget is reserved."""
+    return Pricing(lambda request: price.bound(request.url, request.body, request.max_tokens), price.cost)
 
 
 def _snapshot(lane: Lane, price: Price | None) -> LaneSnapshot:

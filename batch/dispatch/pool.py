@@ -246,7 +246,9 @@ class EndpointPool:
     def _bound(self, request: Request) -> Decimal:
         bound = self.pricing.bound(request) if self.pricing is not None else None
         if bound is None:
-            raise OverBudget("what this row may cost has no upper bound: it needs max_tokens and a known price")
+            raise OverBudget(
+                "what this row may cost has no upper bound: it needs max_tokens, a known price and nothing but text"
+            )
         return bound
 
     def _settle(self, request: Request, completion: Completion | None) -> None:

@@ -9,7 +9,6 @@ from batch.runs.layout import Layout
 from batch.runs.parts import read_part
 from batch.runs.replay import LOST, replay
 from schemas.endpoints import ModelSpec
-from schemas.openai_batch import EMBEDDINGS_URL
 
 # Attempts that ended in one of these may have been billed, and nobody says how much.
 _MAYBE_BILLED = frozenset({TimedOut.kind, ConnectionLost.kind, BadAnswer.kind, LOST})
@@ -43,8 +42,8 @@ def _dearest(layout: Layout, shard: int, price: Price) -> Decimal:
     columns = ("url", "body", "max_tokens")
     part = read_part(layout.scored(shard), columns)
     bounds = (
-        price.cost(len(body), 0 if url == EMBEDDINGS_URL else most) or Decimal(0)
+        price.bound(url, body, most) or Decimal(0)
         for url, body, most in zip(*(part[name].to_pylist() for name in columns), strict=True)
-        if body is not None and (most is not None or url == EMBEDDINGS_URL)
+        if body is not None
     )
     return max(bounds, default=Decimal(0))

@@ -2,6 +2,7 @@ import sys
 from collections.abc import Mapping
 from decimal import Decimal
 
+import orjson
 import pytest
 
 from batch.costs.prices import Listing, Price, litellm_prices, look_up, prices_for
@@ -109,3 +110,23 @@ def test_a_count_that_costs_nothing_may_be_missing() -> None:
 def test_longer_prompts_at_another_price_are_known_to_be_unknown() -> None:
     """Where LiteLLM lists a second price for long prompts, the first one says how far it reaches."""
     assert litellm_prices()["gemini-2.5-pro"].price.up_to == 200_000
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_image", "input_audio", "file", "document"])
+def test_what_is_no_text_has_no_bound(kind: str) -> None:
+    """An image's address is shorter than what the image costs; a prompt that only speaks of it is text."""
+    of = price("0.001", "0.01")
+    part = {"type": kind, kind: {"url": "https://example.org/a.png"}}
+    shown = orjson.dumps({"messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, part]}]})
+    told = orjson.dumps({"messages": [{"role": "user", "content": orjson.dumps(part).decode()}]})
+    assert of.bound("/v1/chat/completions", shown, 10) is None
+    assert of.bound("/v1/chat/completions", told, 10) == len(told) * of.input + 10 * of.output
+
+
+def test_the_bound_of_a_request() -> None:
+    """Each byte may be a token; without a limit on its answer only an embedding has a bound."""
+    of = price("0.001", "0.01")
+    assert of.bound("/v1/chat/completions", b"{}", None) is None
+    assert of.bound("/v1/chat/completions", b"{}", 5) == Decimal("0.052")
+    assert of.bound("/v1/embeddings", b"{}", None) == Decimal("0.002")
+    assert price("1", "1", up_to=1).bound("/v1/chat/completions", b"{}", 5) is None
