@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 # Weights held at a time. A thousand resamples of a million prompts would be 8 GB.
-_BLOCK = 1 << 22
+_BLOCK = 1 << 20
 
 # The middle 95 %.
 _TAILS = (2.5, 97.5)
