@@ -9,7 +9,10 @@ from random import Random
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+import jobs
+from jobs.cli import app
 from tests.e2e.commands import Command
 from tests.e2e.object_store import BUCKET, SECRET, ObjectStore, object_store
 from tests.job_folder import ENDPOINTS
@@ -138,3 +141,22 @@ def test_refusals_are_one_line_and_cost_nothing(store: ObjectStore, tmp_path: Pa
         assert len(served.posts) == ROWS
     kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert not [content for content in kept if SECRET.encode() in content]
+
+
+def test_a_run_whose_output_is_elsewhere_is_looked_at_here_and_started_over(store: ObjectStore, tmp_path: Path) -> None:
+    """Status and report read the run directory, which is beside the job; `--fresh` pays again, keeps that directory,
+    and the results in the bucket are then the new run's.
+    """
+    with serve(*ENDPOINTS[:1]) as served:
+        run = RemoteRun(tmp_path, served, "looked-at.jsonl")
+        report = run.end()
+        (kept,) = tmp_path.glob("*.run")
+        status, stored = (CliRunner().invoke(app, [command, str(kept), "--json"]) for command in ("status", "report"))
+        assert json.loads(status.stdout)["statuses"] == {"ok": ROWS}
+        assert json.loads(stored.stdout) == report
+        again = jobs.run(tmp_path / "job.yaml", fresh=True)
+        assert len(served.posts) == 2 * ROWS
+        assert again.rows.ok == ROWS
+        assert again.output == report["output"]
+        assert json.loads(store.objects()["looked-at.jsonl"].splitlines()[-1])["row"] == ROWS - 1
+        assert len(list(tmp_path.glob("*.run*"))) == 2
