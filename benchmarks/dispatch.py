@@ -90,11 +90,12 @@ def models(urls: Sequence[str], rpm: float | None = None) -> list[ModelSpec]:
 
 
 class GeneratedWork:
-    """Rows made up as they are asked for, half of them for either model."""
+    """Rows made up beforehand, as the peer's are, half of them for either model."""
 
     def __init__(self, rows: int, journal: Callable[[str], Journal]) -> None:
         """`journal` opens a model's."""
         self._rows = rows
+        self._bodies = [body(row) for row in range(rows)]
         self._journal = journal
 
     def history(self, shard: int) -> History:
@@ -105,7 +106,8 @@ class GeneratedWork:
         for first in range(start, start + self._rows // 2, 512):
             last = min(first + 512, start + self._rows // 2)
             yield [
-                Request(row, shard, "/v1/chat/completions", body(row), 20, None, model) for row in range(first, last)
+                Request(row, shard, "/v1/chat/completions", self._bodies[row], 20, None, model)
+                for row in range(first, last)
             ]
 
     def journal(self, shard: int, model: str) -> Journal:
