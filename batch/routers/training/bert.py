@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from batch.errors import InputError, SpecError
 from batch.routers.bert import LABELS, STRONG_WINS, TIE, WEAK_WINS, token_limit
-from batch.routers.forward import device, first_tokens
-from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, quiet
+from batch.routers.forward import Tokenize, device, first_tokens
+from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, quiet, refuse_made_up
 from batch.routers.training.contests import Contests, contests, split
 from batch.routers.training.data import Judged, Preferences
 from batch.routers.training.tuning import Examples, Loss, Progress, tune
@@ -57,12 +57,7 @@ def fine_tune_bert(
     trained, held = split(contests(data, models), validation, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # for the head, which is new, and dropout
-        try:
-            tokenizer, classifier = _load(base)
-            tokenize = first_tokens(tokenizer, token_limit(tokenizer, classifier))
-            _freeze(classifier, layers)
-        except (OSError, ValueError) as error:
-            raise SpecError(f"fine_tuning.base: {base}: {error}".splitlines()[0]) from error
+        tokenizer, tokenize, classifier = _opened(base, layers)
         examples = [Examples(tokenize(part.prompts), _labels(part)) for part in (trained, held)]
         counts = _counted(examples[0].labels)
         tuned = tune(
@@ -125,19 +120,29 @@ def _loss_of_shares(counts: NDArray[np.intp], labels: Sequence[int]) -> float:
     return float(-np.log(shares)[list(labels)].mean())
 
 
-def _load(base: Path) -> tuple[Any, Any]:
+def _opened(base: Path, layers: int | None) -> tuple[Any, Tokenize, Any]:
+    """Return the tokenizer, what cuts texts to the classifier's length, and the classifier."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(base, **LOCAL)
-        classifier, loading = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=len(LABELS), dtype="float32", use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
-        )
-    encoder = f"{classifier.base_model_prefix}."
-    made_up = sorted(name for name in loading["missing_keys"] if name.startswith(encoder) and ".pooler." not in name)
-    if made_up:
-        raise ValueError(f"its weights hold no {made_up[0]}")
-    return tokenizer, classifier
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(base, **LOCAL)
+            classifier, loading = AutoModelForSequenceClassification.from_pretrained(
+                base, num_labels=len(LABELS), dtype="float32", use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
+            )
+        _refuse_made_up_encoder(classifier, loading)
+        _freeze(classifier, layers)
+        return tokenizer, first_tokens(tokenizer, token_limit(tokenizer, classifier)), classifier
+    except (OSError, ValueError) as error:
+        raise SpecError(f"fine_tuning.base: {base}: {error}".splitlines()[0]) from error
+
+
+def _refuse_made_up_encoder(classifier: Any, loading: dict[str, Any]) -> None:
+    """As `refuse_made_up`, but for the head, which is new, and the pooler below it, which encoders may lack."""
+    within = f"{classifier.base_model_prefix}."
+    missing = {name for name in loading["missing_keys"] if name.startswith(within) and ".pooler." not in name}
+    mismatched = {entry for entry in loading["mismatched_keys"] if entry[0].startswith(within)}
+    refuse_made_up({"missing_keys": missing, "mismatched_keys": mismatched})
 
 
 def _freeze(classifier: Any, layers: int | None) -> None:

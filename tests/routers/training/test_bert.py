@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from batch.errors import InputError, SpecError
 from batch.routers.bert import BertRouter
@@ -126,3 +126,16 @@ def test_a_base_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=says) as refused:
             fine_tune_bert([judged(60)], base, tmp_path / "out", seed=0, validation=0.2, layers=layers)
         assert "\n" not in str(refused.value)
+
+
+def test_an_encoder_with_a_part_missing_is_refused(tmp_path: Path) -> None:
+    """An encoder of which weights are missing is not filled with random ones; a head that is missing is new."""
+    base = build_tiny_bert(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    del weights["classifier.weight"]
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    fine_tune_bert([judged(60)], base, tmp_path / "out", seed=0, validation=0.2, epochs=1)
+    del weights["bert.encoder.layer.1.output.dense.weight"]
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SpecError, match=r"hold no bert\.encoder\.layer\.1\.output\.dense\.weight"):
+        fine_tune_bert([judged(60)], base, tmp_path / "out", seed=0, validation=0.2)

@@ -1,0 +1,135 @@
+"""Prompts per second of the bert router: in batches, and one at a time as RouteLLM scores them.
+
+    python benchmarks/bert_batching.py [--prompts N] [--threads N] [--data FOLDER] [--rounds N]
+
+The classifier is the packaged MiniLM whole, six layers, with a head of random weights: speed does not depend on them.
+One at a time is what RouteLLM's code does: tokenizer and model are called with one prompt. Both ways take turns in one
+process, so their ratio holds where absolute figures drift; the best round of each counts. Also printed: the largest
+difference of scores, asked to be within 1e-5 in float32; the tokenizer's own speed; and, where torch sees
+a GPU, the network's own speed on tokens that are there already: the lesser of the two bounds what is left to gain.
+
+The synthetic prompts are near 96 tokens; with --data, a folder with mmlu.parquet, real ones follow.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from batch.routers.batching import token_batches
+from batch.routers.bert import BertRouter, token_limit, win_rates
+from batch.routers.embedder import packaged_encoder
+from batch.routers.forward import first_tokens
+from benchmarks.scoring import synthetic
+from schemas.routers import DEFAULT_BATCH_TOKENS
+
+# One at a time is slow and steady: a part of the prompts tells its speed.
+ALONE = 4
+
+
+def build_classifier(folder: Path) -> Path:
+    """Write the packaged encoder with a head for three labels into `folder`."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(0)
+    classifier = AutoModelForSequenceClassification.from_pretrained(packaged_encoder(), num_labels=3)
+    # Usual random weights would give every prompt nearly the same score, and hide a difference.
+    torch.nn.init.normal_(classifier.classifier.weight, std=0.5)
+    classifier.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(packaged_encoder()).save_pretrained(folder)
+    return folder
+
+
+class OneAtATime:
+    """RouteLLM's way."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForSequenceClassification.from_pretrained(folder).eval().to(self.device)
+        self._limit = token_limit(self.tokenizer, self.model)
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Win rates, shape (prompts, 1)."""
+        with torch.no_grad():
+            logits = [self._logits(prompt) for prompt in prompts]
+        return win_rates(np.concatenate(logits))
+
+    def _logits(self, prompt: str) -> Any:
+        tokens = self.tokenizer(prompt, return_tensors="pt", truncation=True, max_length=self._limit)
+        return self.model(**tokens.to(self.device)).logits.float().cpu().numpy()
+
+
+def speed(count: int, work: Callable[[], object]) -> float:
+    """Prompts per second."""
+    began = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - began)
+
+
+def network_alone(alone: OneAtATime, tokens: Sequence[Sequence[int]]) -> None:
+    """The classifier over batches that are on the GPU already, in bfloat16."""
+    batches = []
+    for batch in token_batches([len(ids) for ids in tokens], DEFAULT_BATCH_TOKENS):
+        rows = [torch.tensor(tokens[i], device=alone.device) for i in batch]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        batches.append((ids, (ids != 0).long()))
+    torch.cuda.synchronize()
+    with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+        began = time.perf_counter()
+        for ids, mask in batches:
+            alone.model(input_ids=ids, attention_mask=mask)
+        torch.cuda.synchronize()
+    print(f"              network alone  {len(tokens) / (time.perf_counter() - began):8.0f} prompts/s")
+
+
+def compare(name: str, router: BertRouter, alone: OneAtATime, prompts: Sequence[str], rounds: int) -> None:
+    """Print both speeds, their ratio, the largest difference of scores, and the tokenizer's own speed."""
+    some = prompts[::ALONE]
+    difference = float(np.abs(router.score(some) - alone.score(some)).max())
+    tokenize = first_tokens(alone.tokenizer, token_limit(alone.tokenizer, alone.model))
+    batched, single, tokens = 0.0, 0.0, 0.0
+    for _ in range(rounds):
+        batched = max(batched, speed(len(prompts), lambda: router.score(prompts)))
+        single = max(single, speed(len(some), lambda: alone.score(some)))
+        tokens = max(tokens, speed(len(prompts), lambda: tokenize(prompts)))
+    print(f"{name:>12}  {batched:8.0f}  {single:13.0f}  {batched / single:6.2f}  {difference:10.1e}  {tokens:9.0f}")
+    if torch.cuda.is_available():
+        network_alone(alone, tokenize(prompts))
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=800)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = build_classifier(Path(temporary))
+        router = BertRouter("strong", folder, batch_tokens=DEFAULT_BATCH_TOKENS, threads=options.threads)
+        alone = OneAtATime(folder)
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {card}")
+    print("     prompts   batched  one at a time   ratio  difference  tokenizer  (prompts/s)")
+    compare("96 tokens", router, alone, synthetic(options.prompts), options.rounds)
+    mmlu = options.data / "mmlu.parquet"
+    if mmlu.exists():
+        import pandas as pd
+
+        questions = pd.read_parquet(mmlu, columns=["prompt"])["prompt"]
+        sample = questions.sample(min(options.prompts, len(questions)), random_state=0).tolist()
+        compare("MMLU", router, alone, sample, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
