@@ -15,12 +15,8 @@ from schemas.training import TrainingReport
 
 def render_training(report: TrainingReport, console: Console) -> None:
     """Print what a router was trained on, how well it does, what to know of it, and where it is."""
-    console.print(
-        Text.assemble(
-            (printable(report.name), "bold"),
-            f"  trained on {counted(report.prompts, 'prompt')}, measured on {report.held_out_prompts:,} others",
-        )
-    )
+    console.print(Text(printable(report.name), "bold"))
+    console.print(f"trained on {counted(report.prompts, 'prompt')}, measured on {report.held_out_prompts:,} others")
     models = _table(("model", "mean quality", "labels"))
     for name, quality in report.quality.items():
         models.add_row(

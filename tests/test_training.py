@@ -115,7 +115,7 @@ def results(runs: Sequence[str], folder: Path, **judge: Any) -> dict[str, Any]:
     return {"kind": "results", "input": source, "runs": runs, "judge": judge}
 
 
-@pytest.mark.parametrize("kind", ["knn"])
+@pytest.mark.parametrize("kind", ["correctness", "knn"])
 def test_a_trained_router_routes_a_job(kind: str, served: Served, tmp_path: Path) -> None:
     """Trained on which prompts need the large model, it sends exactly those there; the card shows how to use it."""
     report = trained(tmp_path, labelled(tmp_path), kind=kind)
