@@ -1,4 +1,4 @@
-"""Trains the correctness checkpoint that ships: `python -m jobs.train_default DATA [--out FOLDER] [--seed N]`.
+"""Trains the checkpoints that ship: `python -m jobs.train_default DATA [--out FOLDER] [--seed N]`.
 
 DATA holds `mmlu.parquet` and `gsm8k.parquet`: prompts with `strong_correct` and `weak_correct`, as RouteLLM's
 evaluation published them for gpt-4-1106-preview and Mixtral-8x7B-Instruct-v0.1.
@@ -6,26 +6,33 @@ evaluation published them for gpt-4-1106-preview and Mixtral-8x7B-Instruct-v0.1.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from hashlib import file_digest
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from batch.errors import BatchRouterError, InputError
-from batch.routers.checkpoint import DEFAULT_CHECKPOINT, EncoderConfig, save_checkpoint
+from batch.routers.checkpoint import CHECKPOINTS, EncoderConfig, save_checkpoint
 from batch.routers.embedder import LocalEmbedder, encoder_sha256, packaged_encoder
+from batch.routers.token_means import TokenMeans, token_vectors
 from batch.routers.training.correctness import FOLDS, TrainedHeads, train
 from batch.routers.training.data import Judged
 
 WEAK, STRONG = "mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview"
-LAYER = 2
+KINDS: dict[Literal["correctness", "static"], int] = {"correctness": 2, "static": 0}  # the layers of their encoder
 MAX_TOKENS = 256  # what the packaged encoder was made for
 BATCH_TOKENS = 4096
 
-CARD = """\
-# Correctness heads, gpt-4-1106-preview and Mixtral-8x7B-Instruct-v0.1
+# Graded on one token: by it gpt-4-1106-preview gets 3 % right.
+MISGRADED = "high_school_mathematics"
 
-Two logistic heads over the mean of all-MiniLM-L6-v2's hidden states after layer 2. Each gives the probability
+CARD = """\
+# {title} heads, gpt-4-1106-preview and Mixtral-8x7B-Instruct-v0.1
+
+Two logistic heads over the mean of {vectors}. Each gives the probability
 that its model answers a prompt well; a router's score is strong less weak. Made by `python -m jobs.train_default`.
 
 Trained on one half of MMLU and of GSM8K, on the answers that RouteLLM recorded and judged (Apache-2.0; the
@@ -37,7 +44,8 @@ questions are MIT). The files' hashes are in `config.json`; no prompt is in here
 
 0.5 is a router that draws lots. `gsm8k_relaxed` are the same answers with the grader's parsing errors repaired:
 most of what looks like the strong model's failures on GSM8K is the grader's. By that row, which is the truer one,
-the heads are no better on GSM8K than counting words.
+the heads are no better on GSM8K than counting words. `mmlu_without_high_school_mathematics` leaves out the subject
+in which the grader was wrong about nearly every answer of the strong model.
 
 Know before use:
 
@@ -49,57 +57,70 @@ Know before use:
   make better heads than these.
 - With more than two models, those in between are placed by position between the two heads.
 """
+VECTORS = {
+    "correctness": "all-MiniLM-L6-v2's hidden states after layer 2",
+    "static": "all-MiniLM-L6-v2's token embeddings; no transformer is run",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, print how well it did, write the checkpoint; 2 where the data cannot be read."""
+    """Train, print how well it did, write the checkpoints; 2 where the data cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m jobs.train_default", description=__doc__)
     parser.add_argument("data", type=Path, help="folder with mmlu.parquet and gsm8k.parquet")
-    parser.add_argument("--out", type=Path, default=DEFAULT_CHECKPOINT, help="where the checkpoint goes")
+    parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="where the checkpoints go, a folder each")
     parser.add_argument("--seed", type=int, default=0, help="deals the prompts to folds")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     options = parser.parse_args(argv)
     try:
-        return _train(options.data, options.out, options.seed, options.threads)
+        _train(options.data, options.out, options.seed, options.threads)
     except BatchRouterError as error:
         print(error, file=sys.stderr)  # noqa: T201 - jobs/ is where people are talked to
         return 2
+    return 0
 
 
-def _train(data: Path, out: Path, seed: int, threads: int | None) -> int:
+def _train(data: Path, out: Path, seed: int, threads: int | None) -> None:
     files = {name: data / f"{name}.parquet" for name in ("mmlu", "gsm8k")}
     sets = [_read(files["mmlu"], "mmlu"), _read(files["gsm8k"], "gsm8k", relaxed=True)]
     folder = packaged_encoder()
-    embedder = LocalEmbedder(folder, layer=LAYER, max_tokens=MAX_TOKENS, batch_tokens=BATCH_TOKENS, threads=threads)
-    trained = train(sets, embedder, seed)
-    table = _table(trained)
-    print(table)  # noqa: T201 - jobs/ is where people are talked to
-    encoder = EncoderConfig(
-        name="sentence-transformers/all-MiniLM-L6-v2",
-        sha256=encoder_sha256(folder),
-        layer=LAYER,
-        max_tokens=MAX_TOKENS,
-        dimension=embedder.dimension,
-    )
-    training = {
+    for kind, layer in KINDS.items():
+        embedder = (
+            LocalEmbedder(folder, layer=layer, max_tokens=MAX_TOKENS, batch_tokens=BATCH_TOKENS, threads=threads)
+            if layer
+            else TokenMeans(folder, token_vectors(folder), MAX_TOKENS)
+        )
+        trained = train(sets, embedder, seed)
+        table = _table(trained)
+        print(f"{kind}\n{table}")  # noqa: T201 - jobs/ is where people are talked to
+        encoder = EncoderConfig(
+            name="sentence-transformers/all-MiniLM-L6-v2",
+            sha256=encoder_sha256(folder),
+            layer=layer,
+            max_tokens=MAX_TOKENS,
+            dimension=embedder.dimension,
+        )
+        save_checkpoint(
+            out / kind,
+            trained.heads.tensors(),
+            kind=kind,
+            models=(WEAK, STRONG),
+            matched_by="position",
+            encoder=encoder,
+            training=_training(trained, sets, list(files.values()), seed),
+            card=CARD.format(title=kind.capitalize(), vectors=VECTORS[kind], folds=FOLDS, rows=table),
+        )
+
+
+def _training(trained: TrainedHeads, sets: Sequence[Judged], files: Sequence[Path], seed: int) -> dict[str, object]:
+    return {
         "seed": seed,
         "penalty": trained.penalty,
         "prompts": {labelled.name: len(labelled.prompts) for labelled in sets},
-        "data_sha256": {path.name: _sha256(path) for path in files.values()},
+        "data_sha256": {path.name: _sha256(path) for path in files},
         "folds": FOLDS,
         "apgr": {name: round(value, 4) for name, value in trained.apgr.items()},
         "apgr_word_count": {name: round(value, 4) for name, value in trained.apgr_length.items()},
     }
-    save_checkpoint(
-        out,
-        trained.heads.tensors(),
-        models=(WEAK, STRONG),
-        matched_by="position",
-        encoder=encoder,
-        training=training,
-        card=CARD.format(folds=FOLDS, rows=table),
-    )
-    return 0
 
 
 def _read(path: Path, name: str, *, relaxed: bool = False) -> Judged:
@@ -113,6 +134,9 @@ def _read(path: Path, name: str, *, relaxed: bool = False) -> Judged:
         if relaxed:
             verdicts = frame[["weak_correct_relaxed", "strong_correct_relaxed"]]
             again = {f"{name}_relaxed": verdicts.to_numpy(dtype=float)}
+        if "domain" in frame:
+            wrong = (frame["domain"] == MISGRADED).to_numpy()
+            again[f"{name}_without_{MISGRADED}"] = np.where(wrong[:, None], np.nan, good)
         return Judged(name, frame["prompt"].tolist(), (WEAK, STRONG), good, again)
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a table of judged answers: {error}") from error

@@ -264,6 +264,7 @@ RouterSpec = Annotated[
     | LengthRouterSpec
     | RulesRouterSpec
     | CorrectnessRouterSpec
+    | StaticRouterSpec
     | KnnRouterSpec
     | ClusterRouterSpec
     | MfRouterSpec

@@ -22,6 +22,7 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
         "## ray": job.RaySpec,
         "## input": job.InputSpec,
         "### kind: correctness": routers.CorrectnessRouterSpec,
+        "### kind: static": routers.StaticRouterSpec,
         "### kind: knn": routers.KnnRouterSpec,
         "### kind: cluster": routers.ClusterRouterSpec,
         "### kind: mf": routers.MfRouterSpec,

@@ -17,6 +17,7 @@ from schemas.routers import (
     RandomRouterSpec,
     RouterSpec,
     RulesRouterSpec,
+    StaticRouterSpec,
     SwRankingRouterSpec,
 )
 
@@ -29,6 +30,7 @@ _ROW_ROUTERS: dict[str, RouterSpec] = {
     "constant": ConstantRouterSpec(kind="constant"),
     "length": LengthRouterSpec(kind="length"),
     "correctness": CorrectnessRouterSpec(),
+    "static": StaticRouterSpec(kind="static"),
 }
 ROW_KINDS = tuple(_ROW_ROUTERS)
 
@@ -56,6 +58,8 @@ def build_router(
             from batch.routers.correctness import CorrectnessRouter
 
             return _on_vectors(CorrectnessRouter, spec, models, threads, outside)
+        case StaticRouterSpec():
+            return _static(spec, models)
         case KnnRouterSpec():
             from batch.routers.knn import KnnRouter
 
@@ -140,6 +144,14 @@ def _on_vectors(
         spec.embedder, trained_on, batch_tokens=spec.batch_tokens, threads=threads, outside=outside
     )
     return router(models, checkpoint, embedder)
+
+
+def _static(spec: StaticRouterSpec, models: tuple[str, ...]) -> Router:
+    from batch.routers.embedder import packaged_encoder
+    from batch.routers.loading import open_checkpoint
+    from batch.routers.static import StaticRouter
+
+    return StaticRouter(models, open_checkpoint(spec), packaged_encoder())
 
 
 def _mf(spec: MfRouterSpec, models: tuple[str, ...], threads: int | None, outside: Outside) -> Router:

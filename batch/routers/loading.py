@@ -4,7 +4,7 @@ from pathlib import Path
 
 from batch.errors import SpecError
 from batch.routers.checkpoint import (
-    DEFAULT_CHECKPOINT,
+    CHECKPOINTS,
     Checkpoint,
     EncoderConfig,
     checkpoint_fingerprint,
@@ -21,16 +21,18 @@ from schemas.routers import (
     KnnRouterSpec,
     MfRouterSpec,
     RouterSpec,
+    StaticRouterSpec,
     SwRankingRouterSpec,
 )
 
 _CHECKPOINT = "router.checkpoint"
 
+_OursSpec = CorrectnessRouterSpec | StaticRouterSpec | KnnRouterSpec | ClusterRouterSpec
 
-def open_checkpoint(spec: CorrectnessRouterSpec | KnnRouterSpec | ClusterRouterSpec) -> Checkpoint:
+
+def open_checkpoint(spec: _OursSpec) -> Checkpoint:
     """Read the checkpoint that a router of our own layout names, or the one that ships. Raises SpecError."""
-    folder = find_folder(spec.checkpoint, _CHECKPOINT) if spec.checkpoint else DEFAULT_CHECKPOINT
-    return load_checkpoint(folder, spec.kind)
+    return load_checkpoint(_folder(spec), spec.kind)
 
 
 def checkpoint_folder(spec: BertRouterSpec | CausalLlmRouterSpec) -> Path:
@@ -62,9 +64,8 @@ def router_fingerprint(spec: RouterSpec) -> str | None:
         SpecError: it cannot be read.
     """
     match spec:
-        case CorrectnessRouterSpec() | KnnRouterSpec() | ClusterRouterSpec():
-            folder = find_folder(spec.checkpoint, _CHECKPOINT) if spec.checkpoint else DEFAULT_CHECKPOINT
-            return checkpoint_fingerprint(folder)
+        case CorrectnessRouterSpec() | StaticRouterSpec() | KnnRouterSpec() | ClusterRouterSpec():
+            return checkpoint_fingerprint(_folder(spec))
         case MfRouterSpec():
             from batch.routers.mf import factors_fingerprint
 
@@ -77,3 +78,7 @@ def router_fingerprint(spec: RouterSpec) -> str | None:
             return folder_fingerprint(checkpoint_folder(spec), _CHECKPOINT)
         case _:
             return None
+
+
+def _folder(spec: _OursSpec) -> Path:
+    return find_folder(spec.checkpoint, _CHECKPOINT) if spec.checkpoint else CHECKPOINTS / spec.kind

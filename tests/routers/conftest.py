@@ -12,6 +12,7 @@ from schemas.routers import (
     CorrectnessRouterSpec,
     KnnRouterSpec,
     MfRouterSpec,
+    StaticRouterSpec,
 )
 from tests.routers.tiny_bert import build_tiny_bert
 from tests.routers.tiny_causal import build_tiny_causal
@@ -39,6 +40,11 @@ def causal_llm(tmp_path_factory: pytest.TempPathFactory) -> Router:
 @pytest.fixture(scope="session")
 def correctness() -> Router:
     return build_router(CorrectnessRouterSpec(batch_tokens=1024), PAIR, seed=0)
+
+
+@pytest.fixture(scope="session")
+def static() -> Router:
+    return build_router(StaticRouterSpec(kind="static"), PAIR, seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ PROMPTS = ["", "Why?", "Añade 你好 🎉", "one two three four five", " ".join
 
 
 # Fixtures of conftest: routers that load a checkpoint.
-LOADED = ("correctness", "bert", "causal_llm", "knn", "cluster", "mf", "sw_ranking")
+LOADED = ("correctness", "static", "bert", "causal_llm", "knn", "cluster", "mf", "sw_ranking")
 
 
 @pytest.fixture(params=[*SPECS, *LOADED])

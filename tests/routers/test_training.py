@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batch.errors import InputError
-from batch.routers.checkpoint import load_checkpoint
+from batch.routers.checkpoint import CHECKPOINTS, load_checkpoint
 from batch.routers.logistic import fit_logistic
 from batch.routers.training.correctness import fit_heads, train
 from batch.routers.training.data import Judged
@@ -91,6 +91,7 @@ def test_the_command_refuses_what_is_no_table(tmp_path: Path, capsys: pytest.Cap
 def test_the_shipped_checkpoint_comes_from_this_code(tmp_path: Path) -> None:
     """Training anew on the recorded data gives the heads that ship, to rounding."""
     assert train_default.main([str(DATA), "--out", str(tmp_path)]) == 0
-    shipped, made = load_checkpoint(), load_checkpoint(tmp_path)
-    np.testing.assert_allclose(made.tensors["weight"], shipped.tensors["weight"], rtol=0, atol=1e-3)
-    assert made.config.training["data_sha256"] == shipped.config.training["data_sha256"]
+    for kind in train_default.KINDS:
+        shipped, made = load_checkpoint(CHECKPOINTS / kind, kind), load_checkpoint(tmp_path / kind, kind)
+        np.testing.assert_allclose(made.tensors["weight"], shipped.tensors["weight"], rtol=0, atol=1e-3)
+        assert made.config.training["data_sha256"] == shipped.config.training["data_sha256"]

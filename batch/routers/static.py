@@ -1,0 +1,42 @@
+"""The correctness router without a transformer: logistic heads over the mean of the token embeddings.
+
+A linear head over a mean is a mean over the head's value for each token, so that a prompt is scored by looking up
+two numbers a token.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.routers.checkpoint import Checkpoint, model_mixture
+from batch.routers.embedder import encoder_sha256
+from batch.routers.heads import Heads, probabilities
+from batch.routers.token_means import TokenMeans, token_vectors
+
+
+class StaticRouter:
+    """Scores of shape (prompts, models): the probability that each of the job's models answers well."""
+
+    def __init__(self, models: tuple[str, ...], checkpoint: Checkpoint, folder: Path) -> None:
+        """`models` are the job's, cheapest first; `folder` is the encoder's.
+
+        Raises SpecError where the checkpoint does not know one of the models, or was trained on another encoder.
+        """
+        self.models: tuple[str, ...] = models
+        mixture = model_mixture(models, checkpoint.config)
+        trained_on = checkpoint.config.encoder
+        if trained_on.layer != 0 or encoder_sha256(folder) != trained_on.sha256:
+            raise SpecError(
+                "router.checkpoint: it was not trained on the token embeddings of the packaged encoder, but on "
+                f"{trained_on.name}, layer {trained_on.layer}"
+            )
+        heads = Heads.of(checkpoint)
+        self._bias = heads.bias @ mixture
+        table = token_vectors(folder) @ (heads.weight.T @ mixture)
+        self._logits = TokenMeans(folder, table, trained_on.max_tokens)
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        return probabilities(self._logits.embed(prompts) + self._bias)

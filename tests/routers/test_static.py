@@ -1,0 +1,132 @@
+"""The router that runs no transformer."""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from batch.errors import SpecError
+from batch.routers import token_means
+from batch.routers.base import Router
+from batch.routers.build import build_router
+from batch.routers.checkpoint import CHECKPOINTS, CONFIG, load_checkpoint
+from batch.routers.embedder import encoder_sha256, packaged_encoder
+from batch.routers.token_means import TokenMeans, token_vectors
+from schemas.routers import StaticRouterSpec
+from tests.routers.conftest import PAIR
+
+EASY = "What is the capital of France?"
+HARD = "Let G be a finite group of order 56. Show that G has a normal Sylow subgroup.\nAnswer:"
+
+# Two columns from which a mean over tokens can be told: which tokens, and how many.
+TABLE = np.stack([np.arange(30522.0), np.arange(30522.0) % 97], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def lookups() -> TokenMeans:
+    return TokenMeans(packaged_encoder(), TABLE, max_tokens=20)
+
+
+@cache
+def own_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(packaged_encoder() / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(20)
+    return tokenizer
+
+
+def expected(text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """The mean over the tokens of the encoder's own tokenizer."""
+    mean: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = TABLE[own_tokenizer().encode(text).ids].mean(axis=0)
+    return mean
+
+
+TEXTS = [
+    "",
+    " ",
+    EASY,
+    HARD,
+    "don't U.S.A. x_1^2 + 3.14159e-10 (a)[b]{c} UPPER\tTab\rreturn\x00nul\x7fdel\x0bvt\x1cfs",
+    "Añade 你好 🎉 “quoted” naïve – ﬁne ÅNGSTRÖM e\u0301 \u0301 x\u00a0y\u2003z\u200bw\u3000q İstanbul ǅ",
+    "[CLS] spelled[SEP]out [MASK]. [cls] [PAD][UNK]",
+    "word " * 300,
+    "supercalifragilistic" * 20,
+    "你好" * 100,
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_words_looked_up_are_the_tokenizers(text: str, lookups: TokenMeans) -> None:
+    """A text's mean is that over the tokens of the encoder's own tokenizer, whatever is in the text."""
+    np.testing.assert_allclose(lookups.embed([text])[0], expected(text), rtol=1e-5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_any_text(text: str, lookups: TokenMeans) -> None:
+    """The same of texts nobody thought of."""
+    means = lookups.embed([text])
+    np.testing.assert_allclose(means[0], expected(text), rtol=1e-5)
+
+
+def test_what_is_forgotten_is_learned_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words beyond what is remembered change no mean, and memory stays bounded."""
+    few = TokenMeans(packaged_encoder(), TABLE, max_tokens=20)
+    before = few.embed(TEXTS)
+    monkeypatch.setattr(token_means, "_MOST_WORDS", 10)
+    monkeypatch.setattr(token_means, "_CHUNK", 2)
+    np.testing.assert_array_equal(few.embed(TEXTS), before)
+    few.embed([EASY])
+    assert len(few._known) < 40
+
+
+def test_probabilities_of_both_models(static: Router) -> None:
+    """Each column is a probability, and the strong model gains more on an exam in group theory than on a capital."""
+    scores = static.score([EASY, HARD])
+    assert static.models == PAIR
+    assert ((scores > 0) & (scores < 1)).all()
+    gain = scores[:, 1] - scores[:, 0]
+    assert gain[1] > gain[0]
+
+
+def test_scores_are_those_of_heads_over_the_mean(static: Router) -> None:
+    """Looking up what the heads make of each token gives what they make of the mean vector."""
+    from batch.routers.heads import Heads, probabilities
+
+    checkpoint = load_checkpoint(CHECKPOINTS / "static", "static")
+    vectors = TokenMeans(packaged_encoder(), token_vectors(packaged_encoder()), 256).embed([EASY, HARD])
+    np.testing.assert_allclose(
+        static.score([EASY, HARD]), probabilities(Heads.of(checkpoint).logits(vectors)), rtol=0, atol=1e-5
+    )
+
+
+def test_the_shipped_checkpoint_is_small_and_fits_the_packaged_encoder() -> None:
+    """It is below a megabyte and names the encoder that is installed."""
+    shipped = load_checkpoint(CHECKPOINTS / "static", "static")
+    assert sum(file.stat().st_size for file in (CHECKPOINTS / "static").iterdir()) < 1_000_000
+    assert shipped.config.encoder.sha256 == encoder_sha256(packaged_encoder())
+    assert shipped.config.matched_by == "position"
+
+
+@pytest.mark.parametrize("encoder", [{"layer": 2}, {"sha256": "0" * 64}])
+def test_another_encoder_is_refused(encoder: dict[str, object], tmp_path: Path) -> None:
+    """Heads are not used on vectors of a layer or encoder they were not trained on."""
+    copy = Path(shutil.copytree(CHECKPOINTS / "static", tmp_path / "copy"))
+    config = json.loads((copy / CONFIG).read_text())
+    (copy / CONFIG).write_text(json.dumps(config | {"encoder": config["encoder"] | encoder}))
+    with pytest.raises(SpecError, match="not trained on the token embeddings of the packaged encoder"):
+        build_router(StaticRouterSpec(kind="static", checkpoint=str(copy)), PAIR, seed=0)
+
+
+def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
+    """Neither a tokenizer nor vectors are made up."""
+    with pytest.raises(SpecError, match=r"cannot read .*tokenizer\.json"):
+        TokenMeans(tmp_path, TABLE, 20)
+    with pytest.raises(SpecError, match="holds no vectors"):
+        token_vectors(tmp_path)
