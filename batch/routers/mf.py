@@ -36,6 +36,9 @@ _KEY = "router.checkpoint"
 _PUBLISHED_WEIGHTS = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
+# A length is taken for no less, as torch does, so that zeros stay zeros.
+UNIT_FLOOR = 1e-12
+
 Floats = NDArray[np.float64]
 
 
@@ -84,8 +87,7 @@ class Factors:
         if model not in self.models:
             raise SpecError(f"{key}: the checkpoint knows {', '.join(self.models)}; {model!r} is not among them")
         vector = self.vectors[self.models.index(model)].astype(np.float64)
-        # The same floor under the length as torch's.
-        unit: Floats = vector / max(float(np.linalg.norm(vector)), 1e-12)
+        unit: Floats = vector / max(float(np.linalg.norm(vector)), UNIT_FLOOR)
         return unit
 
 
@@ -104,7 +106,7 @@ class MfRouter:
         vectors = self._embedder.embed(prompts)
         logits = vectors @ self._direction
         if self._unit:
-            logits /= np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
+            logits /= np.maximum(np.linalg.norm(vectors, axis=1), UNIT_FLOOR)
         return probabilities(logits + np.float32(self._offset)).reshape(-1, 1)
 
 
