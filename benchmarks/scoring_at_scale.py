@@ -42,6 +42,7 @@ from jobs.runtime import key, monotonic, pause, settle_environment, wall_clock, 
 SAMPLE = 512
 LOOK_EVERY_SECONDS = 0.5
 TOLERANCE = 1e-5
+QUARTERS = 4
 MIB = 1 << 20
 
 
@@ -113,8 +114,8 @@ class Watched:
     """What was seen of a run."""
 
     seconds: float
-    most: int
-    """Bytes resident in all its processes."""
+    most: Sequence[int]
+    """Bytes resident in all its processes at most, while each quarter of its parts was made; then to the end."""
     killed: int | None
     """Parts that were stored when an actor was killed; `None`: none was."""
 
@@ -123,7 +124,7 @@ def watch(path: Path, *, kill: bool) -> Watched:
     """Start the run, look at its memory, and kill one scoring actor when a third of the work is done."""
     parts = path.parent / "results.jsonl.run" / "scored"
     manifest = path.parent / "results.jsonl.run" / "run.json"
-    began, most, killed = time.monotonic(), 0, None
+    began, most, killed = time.monotonic(), [0] * (QUARTERS + 1), None
     with (path.parent / "said").open("wb") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.scoring_at_scale", "--score", str(path)],
@@ -133,9 +134,11 @@ def watch(path: Path, *, kill: bool) -> Watched:
         )
         while process.poll() is None:
             time.sleep(LOOK_EVERY_SECONDS)
-            most = max(most, resident_of_session(process.pid))
             done = len(list(parts.glob("*.parquet")))
-            if kill and killed is None and done and 3 * done >= len(json.loads(manifest.read_text())["shards"]):
+            shards = len(json.loads(manifest.read_text())["shards"] or ()) if manifest.exists() else 0
+            quarter = QUARTERS * done // max(shards, 1)
+            most[quarter] = max(most[quarter], resident_of_session(process.pid))
+            if kill and killed is None and done and 3 * done >= shards:
                 actor = _actor_of(process.pid)
                 if actor is not None:
                     os.kill(actor, signal.SIGKILL)
@@ -194,15 +197,16 @@ def main() -> None:
         score(options.score)
         return
     print(f"{options.router}, prompts of {options.words} words")
-    print("    rows  seconds   rows/s  peak MiB  killed at  missing  twice  off by at most")
+    print("    rows  seconds   rows/s  peak MiB by quarter, at the end  killed at  missing  twice  off by at most")
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             path = write_job(Path(folder), rows, options.router, options.words, options.actors)
             seen = watch(path, kill=options.kill)
             missing, twice, off = account(path, rows, options.words)
+        peaks = " ".join(f"{most / MIB:5.0f}" for most in seen.most)
         killed = "-" if seen.killed is None else f"part {seen.killed}"
         print(
-            f"{rows:8,} {seen.seconds:8.0f} {rows / seen.seconds:8.0f} {seen.most / MIB:9.0f} {killed:>10} "
+            f"{rows:8,} {seen.seconds:8.0f} {rows / seen.seconds:8.0f} {peaks:>32} {killed:>10} "
             f"{missing:8} {twice:6} {off:15.1e}",
             flush=True,
         )
