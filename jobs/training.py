@@ -17,7 +17,7 @@ from batch.routers.checkpoint import CARD, CONFIG, save_checkpoint
 from batch.routers.training.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of
 from batch.routers.training.card import card
 from batch.routers.training.data import Judged
-from batch.routers.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder
+from batch.routers.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder, token_encoder
 from batch.routers.training.fitting import fine_tune, fit, router_of
 from batch.routers.training.judging import Judge
 from batch.routers.training.labels import Labels, read_labels
@@ -134,7 +134,7 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 def _encoder(spec: TrainSpec, cache: Path) -> Encoder | None:
     """What turns prompts into vectors, loaded before anything is read or asked; `None` for kinds that need none."""
     if spec.kind == "static":
-        return local_encoder(TrainLocalEmbedderSpec(layer=0))
+        return token_encoder()
     if spec.kind not in EMBEDDING:
         return None
     embedder = spec.embedder or TrainLocalEmbedderSpec()

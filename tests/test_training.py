@@ -78,7 +78,7 @@ def labelled(folder: Path) -> dict[str, Any]:
 
 
 def trained(folder: Path, *data: Mapping[str, Any], overwrite: bool = False, **keys: Any) -> TrainingReport:
-    spec = {"kind": "knn", "data": data, "validation": 0.4, "output": str(folder / "made"), **keys}
+    spec = {"kind": "static", "data": data, "validation": 0.4, "output": str(folder / "made"), **keys}
     return train(TrainSpec.model_validate(spec), overwrite=overwrite)
 
 
@@ -115,7 +115,7 @@ def results(runs: Sequence[str], folder: Path, **judge: Any) -> dict[str, Any]:
     return {"kind": "results", "input": source, "runs": runs, "judge": judge}
 
 
-@pytest.mark.parametrize("kind", ["correctness", "knn"])
+@pytest.mark.parametrize("kind", ["correctness", "static", "knn"])
 def test_a_trained_router_routes_a_job(kind: str, served: Served, tmp_path: Path) -> None:
     """Trained on which prompts need the large model, it sends exactly those there; the card shows how to use it."""
     report = trained(tmp_path, labelled(tmp_path), kind=kind)
@@ -227,7 +227,7 @@ def test_data_from_several_places(tmp_path: Path) -> None:
     report = trained(tmp_path, labelled(tmp_path), scores)
     assert set(report.held_out) == {"labels", "labels-2"}
     assert [one.rows for one in report.data] == [80, 80]
-    config = load_checkpoint(Path(report.output), "knn").config
+    config = load_checkpoint(Path(report.output), "static").config
     assert config.training["held_out"]["labels-2"]["prompts"] > 20
     assert np.isfinite(list(report.cutoffs.values())).all()
 
@@ -238,7 +238,7 @@ def test_what_is_there_is_not_lost(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     spec = TrainSpec.model_validate(
-        {"kind": "knn", "data": [data], "validation": 0.4, "output": str(tmp_path / "thesis")}
+        {"kind": "static", "data": [data], "validation": 0.4, "output": str(tmp_path / "thesis")}
     )
     for overwrite in (False, True):
         with pytest.raises(SpecError, match="is there and is no checkpoint"):
@@ -248,8 +248,8 @@ def test_what_is_there_is_not_lost(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"holds a checkpoint; --overwrite replaces it"):
         train(mine)
     before = set(tmp_path.iterdir())
-    assert train(mine.model_copy(update={"kind": "cluster"}), overwrite=True).kind == "cluster"
-    assert load_checkpoint(tmp_path / "mine", "cluster").config.kind == "cluster"
+    assert train(mine.model_copy(update={"kind": "knn"}), overwrite=True).kind == "knn"
+    assert load_checkpoint(tmp_path / "mine", "knn").config.kind == "knn"
     assert set(tmp_path.iterdir()) == before
 
 
@@ -273,13 +273,13 @@ def test_vectors_from_an_endpoint(served: Served, tmp_path: Path, monkeypatch: p
     with serve({"model": "vectors"}) as embedding:
         monkeypatch.setenv("EMBEDDING_BASE_URL", embedding.urls[0])
         vectors = {"kind": "endpoint", "model": "vectors"}
-        report = trained(tmp_path, labelled(tmp_path), embedder=vectors)
+        report = trained(tmp_path, labelled(tmp_path), kind="knn", embedder=vectors)
         assert embedding.prompts().total() > 0
         encoder = load_checkpoint(Path(report.output), "knn").config.encoder
         assert (encoder.kind, encoder.name, encoder.layer) == ("endpoint", "vectors", None)
         assert "embedder: {kind: endpoint, model: vectors}" in (tmp_path / "made" / "README.md").read_text()
         embedding.forget()
-        assert trained(tmp_path, labelled(tmp_path), embedder=vectors, overwrite=True) == report
+        assert trained(tmp_path, labelled(tmp_path), kind="knn", embedder=vectors, overwrite=True) == report
         assert not embedding.posts
         run_job(job(tmp_path, served, router={"kind": "knn", "checkpoint": report.output, "embedder": vectors}))
         assert embedding.posts

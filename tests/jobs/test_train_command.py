@@ -26,7 +26,7 @@ def spec(tmp_path: Path) -> Spec:
     rows = [{"prompt": text, "s": "plus" not in text, "l": True} for text in texts]
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     labels = {"kind": "judged", "path": "labels.jsonl", "models": {"small": "s", "large": "l"}}
-    return {"kind": "knn", "data": [labels], "validation": 0.4, "output": "made"}
+    return {"kind": "static", "data": [labels], "validation": 0.4, "output": "made"}
 
 
 def test_a_table_and_json_say_how_well_it_does(command: Command, spec: Spec, tmp_path: Path) -> None:
@@ -60,9 +60,9 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     "no base": ({"kind": "bert"}, r"bert needs fine_tuning, with the base model"),
     "fine-tuning for none": (
         {"fine_tuning": {"base": "x"}},
-        r"fine_tuning is for bert, causal_llm; leave it out of knn",
+        r"fine_tuning is for bert, causal_llm; leave it out of static",
     ),
-    "a layer that is not there": ({"embedder": {"layer": 99}}, r"it has 6 layers, not 99"),
+    "a layer that is not there": ({"kind": "knn", "embedder": {"layer": 99}}, r"it has 6 layers, not 99"),
     "a weakest that is better": ({"models": ["large", "small"]}, r"data: small is no better than large"),
     "a model that nobody judged": ({"models": ["small", "huge"]}, r"models: 'huge' is nowhere in data"),
     "no file": (

@@ -46,6 +46,19 @@ def local_encoder(spec: TrainLocalEmbedderSpec) -> Encoder:
     return Encoder(embedder, lambda: config, LocalEmbedderSpec(model=spec.model))
 
 
+def token_encoder() -> Encoder:
+    """The token embeddings of the packaged encoder, which the static router goes by; torch is not loaded."""
+    from batch.routers.embedder import encoder_sha256, packaged_encoder
+    from batch.routers.token_means import TokenMeans, token_vectors
+
+    folder, max_tokens = packaged_encoder(), TrainLocalEmbedderSpec().max_tokens
+    embedder = TokenMeans(folder, token_vectors(folder), max_tokens)
+    config = EncoderConfig(
+        name=PACKAGED, sha256=encoder_sha256(folder), layer=0, max_tokens=max_tokens, dimension=embedder.dimension
+    )
+    return Encoder(embedder, lambda: config, LocalEmbedderSpec())
+
+
 def endpoint_encoder(spec: EndpointEmbedderSpec, outside: Outside) -> Encoder:
     """One behind endpoints whose `url` and `model` are filled in; nothing is sent yet."""
     from batch.routers.endpoint_embedder import EndpointEmbedder
