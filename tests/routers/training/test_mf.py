@@ -92,8 +92,9 @@ def test_preferences_and_judged_answers_train_one_checkpoint(tmp_path: Path) -> 
     assert 0.7 < mean < 0.9
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal data and seed give equal factors, another seed others, and the names stay in order."""
+    monkeypatch.setattr("batch.routers.training.mf.MOST_EPOCHS", 20)
     one, same, other = (fit_mf([judged(150, 3)], NumbersInText(), seed, 0.2) for seed in (1, 1, 2))
     assert one.options == other.options == {"models": ["middle", "strong"]}
     for name, tensor in one.tensors.items():
