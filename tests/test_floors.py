@@ -18,6 +18,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "ray": ("batch/cluster.py", "batch/joining.py"),
     "torch": ("batch/routers/",),
     "transformers": ("batch/routers/",),
+    "peft": ("batch/routers/training/causal_llm.py",),
     "sentence_transformers": ("batch/routers/",),
     "safetensors": ("batch/routers/", "batch/reading/vectors.py"),
     "scipy": ("batch/dispatch/fit.py",),

@@ -50,10 +50,16 @@ class PromptFiles:
 
     @classmethod
     def read(cls, folder: Path) -> "PromptFiles":
-        """Raises ValueError where one is missing or does not hold `{question}` once, and OSError."""
-        template = (folder / QUESTION_FILE).read_text(encoding="utf-8")
+        """Those of a checkpoint. Raises OSError where one is missing, and as `of`."""
+        return cls.of(
+            (folder / SYSTEM_FILE).read_text(encoding="utf-8"), (folder / QUESTION_FILE).read_text(encoding="utf-8")
+        )
+
+    @classmethod
+    def of(cls, system: str, question: str) -> "PromptFiles":
+        """Those with these texts. Raises ValueError where the second does not hold `{question}` once."""
         before, after, asked = "", "", 0
-        for text, name, how, conversion in Formatter().parse(template):
+        for text, name, how, conversion in Formatter().parse(question):
             before, after = (before, after + text) if asked else (before + text, after)
             if name is not None:
                 asked += 1
@@ -61,7 +67,7 @@ class PromptFiles:
                     raise ValueError(f"{QUESTION_FILE} holds a placeholder that is not {{question}}")
         if asked != 1:
             raise ValueError(f"{QUESTION_FILE} must hold {{question}} once, and holds it {asked} times")
-        return cls((folder / SYSTEM_FILE).read_text(encoding="utf-8").strip(), before, after)
+        return cls(system.strip(), before, after)
 
     def text(self, prompt: str) -> str:
         """What the model reads, but for the token of the beginning, which its tokenizer adds."""
@@ -73,6 +79,45 @@ class PromptFiles:
     def end(self) -> str:
         """What follows the prompt."""
         return self.after.rstrip() + END_OF_TURN
+
+
+class Frame:
+    """Makes of prompts the tokens that the model reads, with a draft of what it says before its grade."""
+
+    def __init__(self, tokenizer: Any, files: PromptFiles, positions: int) -> None:
+        """`positions` is how many tokens the model takes. Raises ValueError where the files leave none for a prompt."""
+        rust = tokenizer.backend_tokenizer
+        rust.no_truncation()
+        rust.no_padding()
+        self._rust = rust
+        self._files = files
+        self.grades: list[int] = tokenizer.convert_tokens_to_ids(list(GRADES))
+        header = rust.encode(HEADER.format(role="assistant"), add_special_tokens=False).ids
+        self.draft: list[int] = header[: MOST_NEW_TOKENS - 1]
+        self._end: list[int] = rust.encode(files.end, add_special_tokens=False).ids
+        self._limit = positions - MOST_NEW_TOKENS
+        framed = len(rust.encode(files.text("")).ids)
+        if framed >= self._limit:
+            raise ValueError(f"its prompt files fill {framed} of {self._limit} tokens, which leaves none for a prompt")
+
+    def __call__(self, prompts: Sequence[str]) -> Sequence[Sequence[int]]:
+        """Return the tokens of each prompt; one that is too long for the model is cut at its end."""
+        most = self._limit * CHARACTERS_PER_TOKEN
+        framed = self._rust.encode_batch_fast([self._files.text(prompt[:most]) for prompt in prompts])
+        return [self._cut(encoded.ids) + self.draft for encoded in framed]
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        """Take what is too much from the end of the prompt, not from what follows it."""
+        return ids if len(ids) <= self._limit else ids[: self._limit - len(self._end)] + self._end
+
+    def beginning(self) -> list[int]:
+        """The tokens that all prompts begin with."""
+        probes = self(_PROBES)
+        shortest = min(map(len, probes))
+        table = np.array([ids[:shortest] for ids in probes])
+        shared = int((table == table[0]).all(axis=0).cumprod().sum())
+        common: list[int] = table[0, :shared].tolist()
+        return common
 
 
 class CausalLlmRouter:
@@ -97,57 +142,29 @@ class CausalLlmRouter:
         self.models: tuple[str, ...] = (model,)
         self._threshold = threshold
         try:
-            self._files = PromptFiles.read(folder)
+            files = PromptFiles.read(folder)
             tokenizer, self._llama = load_llama(folder, "bfloat16" if device().type == "cuda" else "float32")
-            self._read_vocabulary(tokenizer)
+            _refuse_without_grades(tokenizer, self._llama)
+            frame = Frame(tokenizer, files, int(self._llama.config.max_position_embeddings))
         except (OSError, ValueError) as error:
             raise SpecError(f"router.checkpoint: {folder} cannot be loaded: {error}".splitlines()[0]) from error
-        self._forward = Forward(self._tokens, self._rates, width=1, batch_tokens=batch_tokens)
+        self._forward = Forward(frame, self._rates, width=1, batch_tokens=batch_tokens)
         self._llama.eval().to(self._forward.device)
-        self._grades = torch.tensor(self._grade_ids, device=self._forward.device)
-        self._draft = torch.tensor(self._draft_ids, device=self._forward.device)
+        self._grades = torch.tensor(frame.grades, device=self._forward.device)
+        self._draft = torch.tensor(frame.draft, device=self._forward.device)
         self._ends = torch.tensor(_end_tokens(self._llama), device=self._forward.device, dtype=torch.int64)
-        self._keep_beginning()
+        self._keep(frame.beginning())
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         return self._forward(prompts)
 
-    def _read_vocabulary(self, tokenizer: Any) -> None:
-        rust = tokenizer.backend_tokenizer
-        rust.no_truncation()
-        rust.no_padding()
-        self._rust = rust
-        self._grade_ids: list[int] = tokenizer.convert_tokens_to_ids(list(GRADES))
-        header = rust.encode(HEADER.format(role="assistant"), add_special_tokens=False).ids
-        self._draft_ids: list[int] = header[: MOST_NEW_TOKENS - 1]
-        self._end_ids: list[int] = rust.encode(self._files.end, add_special_tokens=False).ids
-        self._limit = int(self._llama.config.max_position_embeddings) - MOST_NEW_TOKENS
-        framed = len(rust.encode(self._files.text("")).ids)
-        if framed >= self._limit:
-            raise ValueError(f"its prompt files fill {framed} of {self._limit} tokens, which leaves none for a prompt")
-
-    def _tokens(self, prompts: Sequence[str]) -> Sequence[Sequence[int]]:
-        """Tokens of the prompts in their frame, with the draft of what the model says before its grade."""
-        most = self._limit * CHARACTERS_PER_TOKEN
-        framed = self._rust.encode_batch_fast([self._files.text(prompt[:most]) for prompt in prompts])
-        return [self._cut(encoded.ids) + self._draft_ids for encoded in framed]
-
-    def _cut(self, ids: list[int]) -> list[int]:
-        """Take what is too much from the end of the prompt, not from what follows it."""
-        if len(ids) <= self._limit:
-            return ids
-        return ids[: self._limit - len(self._end_ids)] + self._end_ids
-
-    def _keep_beginning(self) -> None:
+    def _keep(self, beginning: list[int]) -> None:
         """Run the tokens that all prompts begin with, and keep each layer's keys and values."""
         import torch
 
-        probes = np.array([ids[: self._limit] for ids in _rectangle(self._tokens(_PROBES))])
-        differ = (probes != probes[0]).any(axis=0)
-        shared = int(differ.argmax()) if differ.any() else 0
-        self._beginning = torch.tensor(probes[0, :shared].tolist(), device=self._forward.device, dtype=torch.int64)
+        self._beginning = torch.tensor(beginning, device=self._forward.device, dtype=torch.int64)
         self._kept: list[tuple[Any, Any]] = []
-        if shared:
+        if beginning:
             with torch.inference_mode():
                 cache = self._llama.base_model(self._beginning[None], use_cache=True).past_key_values
             self._kept = [(layer.keys, layer.values) for layer in cache.layers]
@@ -223,7 +240,10 @@ class CausalLlmRouter:
 
 
 def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
-    """Return the tokenizer, which knows the grades, and the model. Raises ValueError or OSError where it is none."""
+    """Return the tokenizer, to which the grades were added if need be, and the model.
+
+    Raises ValueError or OSError where the folder holds no Llama in safetensors.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     config = AutoConfig.from_pretrained(folder, **LOCAL)
@@ -239,10 +259,13 @@ def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
         raise ValueError(f"{type(tokenizer).__name__} is no fast tokenizer; it needs a tokenizer.json")
     # RouteLLM adds them to the base model's own tokenizer, which gives them the same places.
     tokenizer.add_tokens(list(GRADES), special_tokens=True)
+    return tokenizer, llama
+
+
+def _refuse_without_grades(tokenizer: Any, llama: Any) -> None:
     rows = llama.get_input_embeddings().num_embeddings
     if max(tokenizer.convert_tokens_to_ids(list(GRADES))) >= rows:
         raise ValueError(f"its weights have {rows} rows for tokens, and none for {GRADES[0]} to {GRADES[-1]}")
-    return tokenizer, llama
 
 
 def _end_tokens(llama: Any) -> list[int]:
@@ -253,8 +276,3 @@ def _end_tokens(llama: Any) -> list[int]:
     if ends is None:
         return []
     return [ends] if isinstance(ends, int) else list(ends)
-
-
-def _rectangle(tokens: Sequence[Sequence[int]]) -> list[list[int]]:
-    shortest = min(map(len, tokens))
-    return [list(ids[:shortest]) for ids in tokens]

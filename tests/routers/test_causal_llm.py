@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from batch.errors import SpecError
 from batch.routers.build import build_router
-from batch.routers.causal_llm import CausalLlmRouter, PromptFiles
+from batch.routers.causal_llm import CausalLlmRouter, Frame, PromptFiles, load_llama
 from batch.routers.loading import router_fingerprint
 from schemas.routers import CausalLlmRouterSpec
 from tests.routers.conftest import PAIR
@@ -118,12 +118,14 @@ def test_the_instruction_is_run_once(folder: Path) -> None:
 
 def test_long_prompts_lose_their_end_and_nothing_else(folder: Path) -> None:
     """Beyond the model's positions a prompt is cut at its end; the frame around it stays whole."""
-    built = router(folder)
+    tokenizer, llama = load_llama(folder, "float32")
+    frame = Frame(tokenizer, PromptFiles.read(folder), llama.config.max_position_embeddings)
     long = "why? how? " * 200
-    ids = built._tokens([long])[0]
-    assert len(ids) == POSITIONS - 6 + len(built._draft_ids)
-    text = built._rust.decode(ids, skip_special_tokens=False)
+    (ids,) = frame([long])
+    assert len(ids) == POSITIONS - 6 + len(frame.draft)
+    text = tokenizer.decode(ids)
     assert text.endswith(f"\n\nPrediction:{EOT}{START}assistant{END}\n\n")
+    built = router(folder)
     np.testing.assert_array_equal(built.score([long]), built.score([long + "and what? " * 10_000]))
 
 

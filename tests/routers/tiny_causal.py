@@ -1,5 +1,6 @@
 """A tiny Llama in RouteLLM's causal layout, with weights set by hand so that it says what a trained one says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,16 +16,17 @@ QUESTION = "[Question]\n{question}\n\nPrediction:\n"
 Saying = Literal["header", "at once", "mixed", "detour", "nothing", "endless"]
 
 
-def build_tiny_causal(folder: Path, says: Saying = "header") -> Path:
+def build_tiny_causal(folder: Path, says: Saying = "header", *, bare: bool = False) -> Path:
     """Write the checkpoint into `folder`; the weights are the same every time.
 
     `says` is what stands before the grade: the header of a turn, nothing, one or the other by prompt, a part of the
     header; or it says nothing but the token of the end, whatever would follow that, or goes on without a grade.
+    `bare` leaves grades and prompt files out: a base to train on, which knows how a turn begins.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _tokenizer()
+    tokenizer = _tokenizer(() if bare else GRADES)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -40,15 +42,16 @@ def build_tiny_causal(folder: Path, says: Saying = "header") -> Path:
         eos_token_id=tokenizer.convert_tokens_to_ids(FINAL),
     )
     model = LlamaForCausalLM(config)
-    _teach(model, tokenizer, says)
+    _teach(model, tokenizer, says, () if bare else GRADES)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "system_ft_v5.txt").write_text(SYSTEM)
-    (folder / "classifier_ft_v5.txt").write_text(QUESTION)
+    if not bare:
+        (folder / "system_ft_v5.txt").write_text(SYSTEM)
+        (folder / "classifier_ft_v5.txt").write_text(QUESTION)
     return folder
 
 
-def _tokenizer() -> Any:
+def _tokenizer(grades: Sequence[str]) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -64,11 +67,11 @@ def _tokenizer() -> Any:
         single=f"{BEGIN} $A", special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))]
     )
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=FINAL)
-    wrapped.add_tokens(list(GRADES), special_tokens=True)
+    wrapped.add_tokens(list(grades), special_tokens=True)
     return wrapped
 
 
-def _teach(model: Any, tokenizer: Any, says: Saying) -> None:
+def _teach(model: Any, tokenizer: Any, says: Saying, grades: Sequence[str]) -> None:
     """Make each token's successor the one that points along its vector; what the layers add decides between several."""
     import torch
 
@@ -77,7 +80,6 @@ def _teach(model: Any, tokenizer: Any, says: Saying) -> None:
     heads = torch.randn(len(tokenizer), HIDDEN_SIZE, generator=chance) * 0.02
     header = tokenizer.encode(f"{START}assistant{END}\n\n", add_special_tokens=False)
     eot = tokenizer.convert_tokens_to_ids(EOT)
-    grades = tokenizer.convert_tokens_to_ids(list(GRADES))
 
     def follows(before: int, after: int, weight: float = 1) -> None:
         heads[after] += weight * vectors[before] / vectors[before].norm()
@@ -93,7 +95,7 @@ def _teach(model: Any, tokenizer: Any, says: Saying) -> None:
         follows(eot, final, 3)
     if says == "endless":
         follows(eot, eot, 3)
-    for grade in grades:
+    for grade in tokenizer.convert_tokens_to_ids(list(grades)):
         heads[grade] += torch.randn(HIDDEN_SIZE, generator=chance) * 0.15
         follows(final if says == "nothing" else header[-1], grade)
         if says == "at once":
