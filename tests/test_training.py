@@ -19,6 +19,8 @@ from tests.rehearsed import Served, serve
 from tests.routers.tiny_bert import USUAL, build_tiny_bert
 
 MODELS = ("small", "large")
+# What the card of a router of this kind says besides.
+MF_PAIR = {"mf": {"strong": "large", "weak": "small"}}
 
 
 def question(number: int) -> tuple[str, str]:
@@ -201,15 +203,21 @@ def test_a_judge_without_its_key_is_refused(served: Served, tmp_path: Path) -> N
         trained(tmp_path, data)
 
 
-def test_preferences_train_too(tmp_path: Path) -> None:
-    """A win is quality 1 and a loss 0; ties are one half for both."""
+@pytest.mark.parametrize("kind", ["static", "mf"])
+def test_preferences_train_too(kind: str, served: Served, tmp_path: Path) -> None:
+    """A win is quality 1 and a loss 0, ties are one half for both, and mf takes them as they are."""
     rows = [
         {"prompt": prompt, "model_a": "large", "model_b": "small", "winner": "model_a" if "plus" in prompt else "tie"}
         for prompt, _ in QUESTIONS
     ]
-    report = trained(tmp_path, {"kind": "preferences", "path": write(tmp_path / "battles.jsonl", rows)})
+    battles = {"kind": "preferences", "path": write(tmp_path / "battles.jsonl", rows)}
+    report = trained(tmp_path, battles, kind=kind)
     assert report.quality == {"small": 0.25, "large": 0.75}
-    assert report.held_out["battles"].apgr > best(report.held_out["battles"]) - 0.01
+    figures = report.held_out["battles"]
+    # Wins and ties: a gap of one, or of none.
+    assert figures.apgr > 1 - (figures.strongest - figures.weakest) / 2 - 0.01
+    run_job(job(tmp_path, served, router={"kind": kind, "checkpoint": report.output, **MF_PAIR.get(kind, {})}))
+    assert {(model, "plus" in prompt) for model, prompt in served.sent()} == {("large", True), ("small", False)}
 
 
 def test_data_from_several_places(tmp_path: Path) -> None:
