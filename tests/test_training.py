@@ -13,8 +13,11 @@ from batch.errors import SpecError
 from batch.routers.checkpoint import load_checkpoint
 from jobs import train
 from jobs.running import run_job
+from jobs.stopped import StoppedError
+from jobs.training import train_router
 from schemas.job import JobSpec
 from schemas.training import HeldOut, TrainingReport, TrainSpec
+from tests.job_folder import interrupt_after
 from tests.rehearsed import Served, serve
 from tests.routers.tiny_bert import USUAL, build_tiny_bert
 
@@ -193,6 +196,23 @@ def test_judged_by_a_model(served: Served, tmp_path: Path) -> None:
     served.forget()
     assert trained(tmp_path, data, overwrite=True) == report
     assert not served.posts
+
+
+def test_a_judge_that_was_interrupted_goes_on(served: Served, tmp_path: Path) -> None:
+    """Nothing is written until all is graded, and no answer is graded twice."""
+    runs = answered(tmp_path, served)
+    # Slow enough to be interrupted before the last one.
+    endpoint = {"url": served.urls[2], "limits": {"max_in_flight": 1}}
+    judge = {"model": {"name": "judge", "endpoints": [endpoint]}, "prompt": "Is it right that {prompt} {response}"}
+    data = [results(runs, tmp_path, kind="model", **judge)]
+    spec = TrainSpec.model_validate({"kind": "static", "data": data, "output": str(tmp_path / "made")})
+    served.forget()
+    with pytest.raises(StoppedError):
+        train_router(spec, progress=interrupt_after(3))
+    assert 0 < len(served.posts) < len(REPLIES["judge"])
+    assert not (tmp_path / "made").exists()
+    train_router(spec)
+    assert served.prompts() == dict.fromkeys(REPLIES["judge"], 1)
 
 
 def test_a_judge_without_its_key_is_refused(served: Served, tmp_path: Path) -> None:
