@@ -20,6 +20,7 @@ from schemas.training import HeldOut, TrainingReport, TrainSpec
 from tests.job_folder import interrupt_after
 from tests.rehearsed import Served, serve
 from tests.routers.tiny_bert import USUAL, build_tiny_bert
+from tests.routers.tiny_causal import build_tiny_causal
 
 MODELS = ("small", "large")
 # What the card of a router of this kind says besides.
@@ -281,19 +282,34 @@ def test_what_is_there_is_not_lost(tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == before
 
 
-def test_a_classifier_is_fine_tuned(served: Served, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "tuning"), [("bert", {"learning_rate": 3e-3}), ("causal_llm", {"learning_rate": 1e-2})]
+)
+def test_a_whole_model_is_fine_tuned(kind: str, tuning: dict[str, Any], served: Served, tmp_path: Path) -> None:
     """The checkpoint is the model's own layout with a card and figures beside it, and routes a job."""
-    base = build_tiny_bert(tmp_path / "base", spread=USUAL)
-    tuning = {"base": str(base), "epochs": 8, "learning_rate": 3e-3, "batch_tokens": 512}
-    report = trained(tmp_path, labelled(tmp_path), kind="bert", fine_tuning=tuning)
-    assert report.held_out["labels"].apgr > report.held_out["labels"].apgr_length
+    base = tmp_path / "base"
+    if kind == "bert":
+        build_tiny_bert(base, spread=USUAL)
+    else:
+        build_tiny_causal(base, bare=True)
+    # The tiny models know these words, and letters.
+    rows = [{"prompt": f"{('prove', 'write')[i % 2]} {i} of the sum", "s": i % 2, "l": 1} for i in range(80)]
+    data = {"kind": "judged", "path": write(tmp_path / "l.jsonl", rows), "models": {"small": "s", "large": "l"}}
+    tuning = {"base": str(base), "epochs": 8, "batch_tokens": 512, **tuning}
+    report = trained(tmp_path, data, kind=kind, fine_tuning=tuning)
+    figures = report.held_out["l"]
+    assert figures.apgr > best(figures) - 0.01
     stored = json.loads((tmp_path / "made" / "training.json").read_text())
-    assert stored["held_out"]["labels"]["apgr"] == report.held_out["labels"].apgr
-    assert "kind: bert" in (tmp_path / "made" / "README.md").read_text()
-    run_job(job(tmp_path, served, router={"kind": "bert", "checkpoint": report.output}))
-    assert sum(model == "large" for model, _ in served.sent()) == len(QUESTIONS) // 2
+    assert stored["held_out"]["l"]["apgr"] == figures.apgr
+    assert f"router: {{kind: {kind}, checkpoint" in (tmp_path / "made" / "README.md").read_text()
+    run_job(job(tmp_path, served, router={"kind": kind, "checkpoint": report.output}))
+    assert len(served.posts) == len(QUESTIONS)
+
+
+def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """In one line that says what it could have been."""
     with pytest.raises(SpecError, match=r"^fine_tuning\.base: 'no/such' is neither a folder nor a model"):
-        trained(tmp_path, labelled(tmp_path), kind="bert", fine_tuning={"base": "no/such"}, output=str(tmp_path / "x"))
+        trained(tmp_path, labelled(tmp_path), kind="bert", fine_tuning={"base": "no/such"})
 
 
 def test_vectors_from_an_endpoint(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
