@@ -14,7 +14,7 @@ class Remembers:
     """Scores a text by its length, and remembers how many it was given."""
 
     def __init__(self) -> None:
-        self.models = ("any",)
+        self.models: tuple[str, ...] = ("any",)
         self.given: list[int] = []
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
