@@ -1,12 +1,13 @@
 """Prompts per second of the bert router: in batches, and one at a time as RouteLLM scores them.
 
-    python benchmarks/bert_batching.py [--prompts N] [--threads N] [--data FOLDER] [--rounds N]
+    python benchmarks/bert_batching.py [--prompts N] [--threads N] [--data FOLDER] [--rounds N] [--batch-tokens N ...]
 
 The classifier is the packaged MiniLM whole, six layers, with a head of random weights: speed does not depend on them.
 One at a time is what RouteLLM's code does: tokenizer and model are called with one prompt. Both ways take turns in one
 process, so their ratio holds where absolute figures drift; the best round of each counts. Also printed: the largest
 difference of scores, asked to be within 1e-5 in float32; the tokenizer's own speed; and, where torch sees
 a GPU, the network's own speed on tokens that are there already: the lesser of the two bounds what is left to gain.
+With several --batch-tokens, each takes its turn; a CPU takes no more than `Forward` allows it.
 
 The synthetic prompts are near 96 tokens; with --data, a folder with mmlu.parquet, real ones follow.
 """
@@ -14,7 +15,8 @@ The synthetic prompts are near 96 tokens; with --data, a folder with mmlu.parque
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +93,25 @@ def network_alone(alone: OneAtATime, tokens: Sequence[Sequence[int]]) -> None:
     print(f"              network alone  {len(tokens) / (time.perf_counter() - began):8.0f} prompts/s")
 
 
-def compare(name: str, router: BertRouter, alone: OneAtATime, prompts: Sequence[str], rounds: int) -> None:
+def compare(
+    name: str, routers: Mapping[int, BertRouter], alone: OneAtATime, prompts: Sequence[str], rounds: int
+) -> None:
     """Print both speeds, their ratio, the largest difference of scores, and the tokenizer's own speed."""
     some = prompts[::ALONE]
-    difference = float(np.abs(router.score(some) - alone.score(some)).max())
+    expected = alone.score(some)
+    differences = {budget: float(np.abs(router.score(some) - expected).max()) for budget, router in routers.items()}
     tokenize = first_tokens(alone.tokenizer, token_limit(alone.tokenizer, alone.model))
-    batched, single, tokens = 0.0, 0.0, 0.0
+    batched, single, tokens = dict.fromkeys(routers, 0.0), 0.0, 0.0
     for _ in range(rounds):
-        batched = max(batched, speed(len(prompts), lambda: router.score(prompts)))
+        for budget, router in routers.items():
+            batched[budget] = max(batched[budget], speed(len(prompts), partial(router.score, prompts)))
         single = max(single, speed(len(some), lambda: alone.score(some)))
         tokens = max(tokens, speed(len(prompts), lambda: tokenize(prompts)))
-    print(f"{name:>12}  {batched:8.0f}  {single:13.0f}  {batched / single:6.2f}  {difference:10.1e}  {tokens:9.0f}")
+    for budget, rate in batched.items():
+        print(
+            f"{name:>12}  {budget:12}  {rate:8.1f}  {single:13.1f}  {rate / single:6.2f}  "
+            f"{differences[budget]:10.1e}  {tokens:9.0f}"
+        )
     if torch.cuda.is_available():
         network_alone(alone, tokenize(prompts))
 
@@ -112,23 +122,27 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=800)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-tokens", type=int, nargs="+", default=[DEFAULT_BATCH_TOKENS])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = build_classifier(Path(temporary))
-        router = BertRouter("strong", folder, batch_tokens=DEFAULT_BATCH_TOKENS, threads=options.threads)
+        routers = {
+            budget: BertRouter("strong", folder, batch_tokens=budget, threads=options.threads)
+            for budget in options.batch_tokens
+        }
         alone = OneAtATime(folder)
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {card}")
-    print("     prompts   batched  one at a time   ratio  difference  tokenizer  (prompts/s)")
-    compare("96 tokens", router, alone, synthetic(options.prompts), options.rounds)
+    print("     prompts  batch tokens   batched  one at a time   ratio  difference  tokenizer  (prompts/s)")
+    compare("96 tokens", routers, alone, synthetic(options.prompts), options.rounds)
     mmlu = options.data / "mmlu.parquet"
     if mmlu.exists():
         import pandas as pd
 
         questions = pd.read_parquet(mmlu, columns=["prompt"])["prompt"]
         sample = questions.sample(min(options.prompts, len(questions)), random_state=0).tolist()
-        compare("MMLU", router, alone, sample, options.rounds)
+        compare("MMLU", routers, alone, sample, options.rounds)
 
 
 if __name__ == "__main__":
