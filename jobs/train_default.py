@@ -89,7 +89,7 @@ def _train(data: Path, out: Path, seed: int, threads: int | None) -> None:
             if layer
             else TokenMeans(folder, token_vectors(folder), MAX_TOKENS)
         )
-        trained = train(sets, embedder, seed)
+        trained = train(sets, embedder, seed, "landmarks" if layer else "linear")
         table = _table(trained)
         print(f"{kind}\n{table}")  # noqa: T201 - jobs/ is where people are talked to
         encoder = EncoderConfig(

@@ -7,34 +7,76 @@ from numpy.typing import NDArray
 
 from batch.routers.checkpoint import Checkpoint, Tensors
 
+Vectors = NDArray[np.float32]
+
+# 1,024 prompts' likeness to 512 landmarks takes 2 MB.
+_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Vectors of some training prompts; others are described by how like them they are (Nystrom's approximation).
+
+    Likeness is `exp(-|x - landmark|^2)` with `x = (vector - centre) * scale`.
+    """
+
+    centre: Vectors
+    """Shape (dimension,)."""
+    scale: Vectors
+    """Shape (dimension,)."""
+    points: Vectors
+    """Shape (landmarks, dimension), after centre and scale."""
+
+    def likeness(self, vectors: Vectors) -> Vectors:
+        """Return likeness to each landmark, from 0 to 1, shape (len(vectors), landmarks)."""
+        found = np.empty((len(vectors), len(self.points)), dtype=np.float32)
+        lengths = (self.points**2).sum(axis=1)
+        for start in range(0, len(vectors), _ROWS):
+            placed = (vectors[start : start + _ROWS] - self.centre) * self.scale
+            apart = (placed**2).sum(axis=1, keepdims=True) + lengths - 2.0 * (placed @ self.points.T)
+            np.exp(-np.maximum(apart, 0.0), out=found[start : start + _ROWS])
+        return found
+
 
 @dataclass(frozen=True)
 class Heads:
-    """One logistic head per model: `sigmoid(vectors @ weight.T + bias)` is the probability of a good answer."""
+    """One logistic head per model: `sigmoid(features @ weight.T + bias)` is the probability of a good answer.
 
-    weight: NDArray[np.float32]
-    """Shape (models, dimension)."""
-    bias: NDArray[np.float32]
+    The features of a prompt are its vector or, with landmarks, its likeness to them.
+    """
+
+    weight: Vectors
+    """Shape (models, features)."""
+    bias: Vectors
     """Shape (models,)."""
+    landmarks: Landmarks | None = None
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "Heads":
         """Those of a checkpoint. Raises SpecError where it does not hold one for each of its models."""
-        models = len(checkpoint.config.models)
-        return cls(
-            checkpoint.tensor("weight", models, checkpoint.config.encoder.dimension), checkpoint.tensor("bias", models)
-        )
+        models, dimension = len(checkpoint.config.models), checkpoint.config.encoder.dimension
+        bias = checkpoint.tensor("bias", models)
+        if "landmarks" not in checkpoint.tensors:
+            return cls(checkpoint.tensor("weight", models, dimension), bias)
+        points = checkpoint.tensor("landmarks", None, dimension)
+        centre, scale = checkpoint.tensor("centre", dimension), checkpoint.tensor("scale", dimension)
+        return cls(checkpoint.tensor("weight", models, len(points)), bias, Landmarks(centre, scale, points))
 
     def tensors(self) -> Tensors:
-        """As a checkpoint stores them."""
-        return {"weight": self.weight, "bias": self.bias}
+        """As a checkpoint stores them; landmarks in half precision, which theirs must be exact in."""
+        linear = {"weight": self.weight, "bias": self.bias}
+        if self.landmarks is None:
+            return linear
+        near = self.landmarks
+        return linear | {"landmarks": near.points.astype(np.float16), "centre": near.centre, "scale": near.scale}
 
-    def logits(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def logits(self, vectors: Vectors) -> Vectors:
         """Return log odds of a good answer, shape (len(vectors), models)."""
-        return vectors @ self.weight.T + self.bias
+        features = vectors if self.landmarks is None else self.landmarks.likeness(vectors)
+        return features @ self.weight.T + self.bias
 
 
-def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def probabilities(logits: Vectors) -> Vectors:
     """Return the probabilities that have these log odds."""
     # float64: exp of a float32 overflows at 89 already, and the sum of both steps is what is rounded.
     return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)

@@ -64,6 +64,11 @@ class TokenMeans:
         self._table = table
         self._max_tokens = max_tokens
         self.dimension = int(table.shape[1])
+        self._known: dict[Word, int] = {}
+        self._tokens: list[list[int]] = []
+        self._characters = 0
+        self._sums: Rows = np.empty((0, self.dimension), dtype=np.float32)
+        self._lengths: NDArray[np.intp] = np.empty(0, dtype=np.intp)
         self._forget()
 
     def embed(self, texts: Sequence[str]) -> Rows:
@@ -84,7 +89,7 @@ class TokenMeans:
         for row in np.flatnonzero(tokens > self._max_tokens).tolist():
             first = self._first_tokens(places[starts[row] : starts[row + 1]])
             sums[row], tokens[row] = self._table[first].sum(axis=0), len(first)
-        means: Rows = sums / tokens[:, None].astype(np.float32)
+        means: Rows = (sums / tokens[:, None]).astype(np.float32)
         return means
 
     def _first_tokens(self, places: NDArray[np.intp]) -> list[int]:
@@ -122,11 +127,10 @@ class TokenMeans:
         self._lengths = np.concatenate([self._lengths, [len(ids) for ids in tokens]])
 
     def _forget(self) -> None:
-        self._known: dict[Word, int] = {}
-        self._tokens: list[list[int]] = []
+        self._known.clear()
+        self._tokens.clear()
         self._characters = 0
-        self._sums: Rows = np.empty((0, self.dimension), dtype=np.float32)
-        self._lengths: NDArray[np.intp] = np.empty(0, dtype=np.intp)
+        self._sums, self._lengths = self._sums[:0], self._lengths[:0]
         self._remember([_FRAME], [self._tokenizer.encode("").ids])
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from batch.errors import InputError
 from batch.routers.checkpoint import CHECKPOINTS, load_checkpoint
 from batch.routers.logistic import fit_logistic
-from batch.routers.training.correctness import fit_heads, train
+from batch.routers.training.correctness import train
 from batch.routers.training.data import Judged
+from batch.routers.training.fit_heads import Form, Training, fit_heads
 from jobs import train_default
 from tests.routers.conftest import PAIR
 
@@ -48,9 +49,11 @@ def test_the_fit_is_the_minimum(seed: int, penalty: float) -> None:
     assert np.abs(slope).max() < 1e-4
 
 
-def test_labels_of_one_kind() -> None:
+@pytest.mark.parametrize("form", ["linear", "landmarks"])
+def test_labels_of_one_kind(form: Form) -> None:
     """A model that is always right gets a head that says so, instead of one that runs off."""
-    heads = fit_heads([np.random.default_rng(0).normal(size=(50, 2))], [np.ones((50, 2))], penalty=10.0).heads()
+    one = Training(np.random.default_rng(0).normal(size=(50, 2)), np.ones((50, 2)), np.arange(50))
+    heads = next(fit_heads([one], form, [10.0])).heads()
     assert np.isfinite(heads.weight).all()
     assert (heads.logits(np.zeros((1, 2), dtype=np.float32)) > 3).all()
 
@@ -58,7 +61,7 @@ def test_labels_of_one_kind() -> None:
 def test_training_finds_what_separates_prompts_and_repeats_itself() -> None:
     """Heads beat the word count on both sets in cross-validation, and training again gives the same heads."""
     sets = [judged("easy", 300, 0.5, seed=1), judged("hard", 200, -0.5, seed=2)]
-    trained, again = (train(sets, NumbersInText(), seed=5) for _ in range(2))
+    trained, again = (train(sets, NumbersInText(), seed=5, form="linear") for _ in range(2))
     assert set(trained.apgr) == {"easy", "hard"}
     for name in trained.apgr:
         assert trained.apgr[name] > 0.6
@@ -73,7 +76,7 @@ def test_equal_prompts_share_a_fold() -> None:
     prompts = [" ".join(f"{x:.3f}" for x in chance.normal(size=40)) for _ in range(60)] * 5
     good = np.stack([np.tile(chance.random(60) < 0.4, 5), np.tile(chance.random(60) < 0.9, 5)], axis=1).astype(float)
     # Seen in training four times out of five, each prompt would give itself away: an area near .8.
-    assert train([Judged("noise", prompts, PAIR, good)], NumbersInText(), seed=0).apgr["noise"] < 0.65
+    assert train([Judged("noise", prompts, PAIR, good)], NumbersInText(), seed=0, form="linear").apgr["noise"] < 0.65
 
 
 def test_the_command_refuses_what_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,15 @@
-"""Trains the heads of the static router, which are those of the correctness router on other vectors."""
+"""Trains the static router: the heads of the correctness router, on means of token embeddings.
+
+Straight heads only. Their value for a mean is the mean of their values for the tokens, which can be looked up.
+"""
 
 from collections.abc import Sequence
 
 from batch.routers.base import Embedder
-from batch.routers.training.correctness import fit_correctness
+from batch.routers.training.correctness import fit_best
 from batch.routers.training.data import Judged, Trained
 
 
 def fit_static(data: Sequence[Judged], embedder: Embedder, seed: int, validation: float) -> Trained:
-    """As `fit_correctness`, where `embedder` gives the mean of a prompt's token embeddings."""
-    return fit_correctness(data, embedder, seed, validation)
+    """As `fit_best`, where `embedder` gives the mean of a prompt's token embeddings."""
+    return fit_best(data, embedder, seed, validation, ("linear",))
