@@ -31,9 +31,6 @@ from batch.routers.forward import first_tokens
 from benchmarks.scoring import synthetic
 from schemas.routers import DEFAULT_BATCH_TOKENS
 
-# One at a time is slow and steady: a part of the prompts tells its speed.
-ALONE = 4
-
 
 def build_classifier(folder: Path) -> Path:
     """Write the packaged encoder with a head for three labels into `folder`."""
@@ -97,15 +94,14 @@ def compare(
     name: str, routers: Mapping[int, BertRouter], alone: OneAtATime, prompts: Sequence[str], rounds: int
 ) -> None:
     """Print both speeds, their ratio, the largest difference of scores, and the tokenizer's own speed."""
-    some = prompts[::ALONE]
-    expected = alone.score(some)
-    differences = {budget: float(np.abs(router.score(some) - expected).max()) for budget, router in routers.items()}
+    expected = alone.score(prompts)
+    differences = {budget: float(np.abs(router.score(prompts) - expected).max()) for budget, router in routers.items()}
     tokenize = first_tokens(alone.tokenizer, token_limit(alone.tokenizer, alone.model))
     batched, single, tokens = dict.fromkeys(routers, 0.0), 0.0, 0.0
     for _ in range(rounds):
         for budget, router in routers.items():
             batched[budget] = max(batched[budget], speed(len(prompts), partial(router.score, prompts)))
-        single = max(single, speed(len(some), lambda: alone.score(some)))
+        single = max(single, speed(len(prompts), lambda: alone.score(prompts)))
         tokens = max(tokens, speed(len(prompts), lambda: tokenize(prompts)))
     for budget, rate in batched.items():
         print(
@@ -119,7 +115,7 @@ def compare(
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=800)
+    parser.add_argument("--prompts", type=int, default=400)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int, nargs="+", default=[DEFAULT_BATCH_TOKENS])
