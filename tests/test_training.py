@@ -203,7 +203,7 @@ def test_a_judge_that_was_interrupted_goes_on(served: Served, tmp_path: Path) ->
     """Nothing is written until all is graded, and no answer is graded twice."""
     runs = answered(tmp_path, served)
     # Slow enough to be interrupted before the last one.
-    endpoint = {"url": served.urls[2], "limits": {"max_in_flight": 1}}
+    endpoint = {"url": served.urls[2], "limits": {"rpm": 6000, "burst": 1}}
     judge = {"model": {"name": "judge", "endpoints": [endpoint]}, "prompt": "Is it right that {prompt} {response}"}
     data = [results(runs, tmp_path, kind="model", **judge)]
     spec = TrainSpec.model_validate({"kind": "static", "data": data, "output": str(tmp_path / "made")})
@@ -283,7 +283,11 @@ def test_what_is_there_is_not_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "tuning"), [("bert", {"learning_rate": 3e-3}), ("causal_llm", {"learning_rate": 1e-2})]
+    ("kind", "tuning"),
+    [
+        ("bert", {"learning_rate": 3e-3}),
+        pytest.param("causal_llm", {"learning_rate": 1e-2}, marks=pytest.mark.real, id="causal_llm"),
+    ],
 )
 def test_a_whole_model_is_fine_tuned(kind: str, tuning: dict[str, Any], served: Served, tmp_path: Path) -> None:
     """The checkpoint is the model's own layout with a card and figures beside it, and routes a job."""
