@@ -83,7 +83,8 @@ def test_a_grade_where_a_pattern_finds_it(served: Served, tmp_path: Path) -> Non
 
 def test_a_judge_that_never_answers_is_said_to(served: Served, tmp_path: Path) -> None:
     """With the first reason; one that cannot see the answer is refused before it is asked."""
-    with pytest.raises(SpecError, match=r"^data\.0\.judge: judge graded none of 1 answers; the first: bad_request, HTTP 422"):
+    never = r"^data\.0\.judge: judge graded none of 1 answers; the first: bad_request, HTTP 422"
+    with pytest.raises(SpecError, match=never):
         judge_in(tmp_path, served)(answers("never recorded"))
     with pytest.raises(SpecError, match=r"^data\.0\.judge\.prompt: it has no \{response\}"):
         judge_in(tmp_path, served, prompt="{prompt}")
