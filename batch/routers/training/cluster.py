@@ -11,7 +11,7 @@ from batch.routers.similarity import Vectors, directions, nearest
 from batch.routers.training.data import Floats, Judged, Trained
 from batch.routers.training.knn import at_places, choose, split, together
 
-CLUSTERS = (16, 32, 64, 128, 256, 512)
+CLUSTERS = (2, 4, 8, 16, 32, 64, 128, 256, 512)
 NEAREST = (1, 2, 4, 8, 16, 32)
 
 # With fewer prompts in a cluster it is no cluster.

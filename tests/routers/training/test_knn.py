@@ -63,6 +63,13 @@ def test_prompts_held_out_are_used_in_the_end(kind: NeighbourKind) -> None:
     assert trained.tensors["judged"].sum(axis=0).tolist() == [300, 300]
 
 
+def test_few_prompts_make_few_clusters_and_not_one() -> None:
+    """Sixty labels are enough for more than one cluster: with a single one all scores would be equal."""
+    trained = fit_cluster([hills(60, seed=1)], NumbersInText(), 0, 0.1)
+    scores = ClusterRouter(PAIR, checkpoint("cluster", trained.tensors, trained.options, PAIR), NumbersInText())
+    assert len(np.unique(scores.score(hills(60, seed=2).prompts)[:, 0])) > 1
+
+
 def test_equal_vectors_share_a_place() -> None:
     """A prompt that came five times is one neighbour with five judged answers, not five that crowd others out."""
     vectors = np.array([[1, 0]] * 5 + [[0, 1], [0, -1]], np.float32)
