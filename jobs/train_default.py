@@ -32,11 +32,11 @@ MISGRADED = "high_school_mathematics"
 CARD = """\
 # {title} heads, gpt-4-1106-preview and Mixtral-8x7B-Instruct-v0.1
 
-Two logistic heads over the mean of {vectors}. Each gives the probability
+Two logistic heads over {vectors}. Each gives the probability
 that its model answers a prompt well; a router's score is strong less weak. Made by `python -m jobs.train_default`.
 
 Trained on one half of MMLU and of GSM8K, on the answers that RouteLLM recorded and judged (Apache-2.0; the
-questions are MIT). The files' hashes are in `config.json`; no prompt is in here.
+questions are MIT). The files' hashes are in `config.json`; no prompt's text is in here.
 
 | APGR, {folds}-fold cross-validation, equal prompts in one fold | heads | word count |
 |---|---|---|
@@ -58,8 +58,9 @@ Know before use:
 - With more than two models, those in between are placed by position between the two heads.
 """
 VECTORS = {
-    "correctness": "all-MiniLM-L6-v2's hidden states after layer 2",
-    "static": "all-MiniLM-L6-v2's token embeddings; no transformer is run",
+    "correctness": "a prompt's likeness to 512 that were trained on, by the mean of all-MiniLM-L6-v2's hidden\n"
+    "states after layer 2",
+    "static": "the mean of all-MiniLM-L6-v2's token embeddings; no transformer is run",
 }
 
 

@@ -141,7 +141,12 @@ def _on_vectors(
     model_mixture(models, checkpoint.config)  # a model it does not know is refused before the slow part
     trained_on = checkpoint.config.encoder
     embedder = build_embedder(
-        spec.embedder, trained_on, batch_tokens=spec.batch_tokens, threads=threads, outside=outside
+        spec.embedder,
+        trained_on,
+        batch_tokens=spec.batch_tokens,
+        threads=threads,
+        outside=outside,
+        int8=spec.kind == "correctness",
     )
     return router(models, checkpoint, embedder)
 

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.forward import Forward, first_tokens
+from batch.routers.forward import Forward, device, first_tokens
 from batch.routers.hub import find_folder
 from batch.routers.pretrained import LOCAL, quiet
 
 if TYPE_CHECKING:
     import torch
+
+    from batch.routers.int8_encoder import Int8Encoder
 
 WEIGHTS = "model.safetensors"
 
@@ -52,16 +54,29 @@ def encoder_sha256(folder: Path) -> str:
 class LocalEmbedder:
     """Mean of the hidden states after `layer`, over a prompt's own tokens, the first `max_tokens` of them.
 
-    Runs on a GPU where torch sees one, in bfloat16, else on the CPU in float32. A text's vector does not depend
-    on its neighbours but for rounding: less than 1e-5 in float32, the third digit in bfloat16.
+    Runs on a GPU where torch sees one, in bfloat16, else on the CPU in float32, or in int8 where that was asked for.
+    A text's vector does not depend on its neighbours but for rounding: less than 1e-5 on the CPU, the third digit in
+    bfloat16.
     """
 
     def __init__(
-        self, folder: Path, *, layer: int, max_tokens: int, batch_tokens: int, threads: int | None = None
+        self,
+        folder: Path,
+        *,
+        layer: int,
+        max_tokens: int,
+        batch_tokens: int,
+        threads: int | None = None,
+        int8: bool = False,
     ) -> None:
-        """Load the encoder. `threads` sets torch's for this whole process; left out, torch's own choice stands.
+        """Load the encoder.
 
-        Raises SpecError where the folder holds no such encoder.
+        Args:
+            threads: torch's, for this whole process; left out, torch's own choice stands.
+            int8: on a CPU that has dot products of bytes, compute in int8, where the ranges for it are known.
+
+        Raises:
+            SpecError: the folder holds no such encoder.
         """
         import torch
 
@@ -75,6 +90,7 @@ class LocalEmbedder:
         self.dimension = int(model.config.hidden_size)
         self._forward = Forward(tokenize, self._pooled, width=self.dimension, batch_tokens=batch_tokens)
         self._encoder = model.eval().to(self._forward.device)
+        self._int8 = _int8(folder, layer, model.config, torch.get_num_threads()) if int8 else None
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape `(len(texts), dimension)`, in the order of `texts`.
@@ -83,11 +99,35 @@ class LocalEmbedder:
         """
         return self._forward(texts)
 
+    @property
+    def precision(self) -> str:
+        """What it computes in."""
+        if self._forward.device.type == "cuda":
+            return "bfloat16"
+        return "int8" if self._int8 else "float32"
+
     def _pooled(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+        if self._int8:
+            import torch
+
+            return torch.from_numpy(self._int8(ids.numpy(), mask.numpy()))
         hidden = self._encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         kept = mask.unsqueeze(-1).float()
         pooled: torch.Tensor = (hidden * kept).sum(1) / kept.sum(1)
         return pooled
+
+
+def _int8(folder: Path, layers: int, config: Any, threads: int) -> "Int8Encoder | None":
+    """The encoder in int8, where torch sees no GPU and the CPU is fast at it."""
+    from batch.routers.int8_encoder import Int8Encoder, Shape, bert_weights, ranges_of, suits_this_machine
+
+    if device().type == "cuda" or not suits_this_machine():
+        return None
+    ranges = ranges_of(encoder_sha256(folder), layers)
+    if ranges is None:
+        return None
+    shape = Shape(layers, int(config.num_attention_heads), float(config.layer_norm_eps))
+    return Int8Encoder(bert_weights(folder, layers), shape, ranges, threads)
 
 
 def _load(folder: Path, layers: int) -> tuple[Any, Any]:

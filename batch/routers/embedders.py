@@ -15,6 +15,7 @@ def build_embedder(
     batch_tokens: int,
     threads: int | None = None,
     outside: Outside = NOTHING_OUTSIDE,
+    int8: bool = False,
 ) -> Embedder:
     """Build the embedder; nothing is sent yet.
 
@@ -23,6 +24,7 @@ def build_embedder(
         batch_tokens: most tokens in one batch, padding included.
         threads: torch's, for a local one.
         outside: for one behind endpoints.
+        int8: as `LocalEmbedder`, for routers whose scores stand it.
 
     Raises:
         SpecError: `spec` is another encoder than the checkpoint was trained on, or cannot be loaded.
@@ -34,14 +36,16 @@ def build_embedder(
         )
     match spec:
         case LocalEmbedderSpec():
-            return _local(spec, trained_on, batch_tokens, threads)
+            return _local(spec, trained_on, batch_tokens, threads, int8)
         case EndpointEmbedderSpec():
             return _endpoint(spec, trained_on, outside)
         case _:
             assert_never(spec)
 
 
-def _local(spec: LocalEmbedderSpec, trained_on: EncoderConfig, batch_tokens: int, threads: int | None) -> Embedder:
+def _local(
+    spec: LocalEmbedderSpec, trained_on: EncoderConfig, batch_tokens: int, threads: int | None, int8: bool
+) -> Embedder:
     from batch.routers.embedder import LocalEmbedder, encoder_folder, encoder_sha256
 
     folder = encoder_folder(spec.model)
@@ -56,6 +60,7 @@ def _local(spec: LocalEmbedderSpec, trained_on: EncoderConfig, batch_tokens: int
         max_tokens=trained_on.max_tokens,
         batch_tokens=batch_tokens,
         threads=threads,
+        int8=int8,
     )
 
 

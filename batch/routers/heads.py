@@ -55,12 +55,12 @@ class Heads:
     def of(cls, checkpoint: Checkpoint) -> "Heads":
         """Those of a checkpoint. Raises SpecError where it does not hold one for each of its models."""
         models, dimension = len(checkpoint.config.models), checkpoint.config.encoder.dimension
-        bias = checkpoint.tensor("bias", models)
-        if "landmarks" not in checkpoint.tensors:
-            return cls(checkpoint.tensor("weight", models, dimension), bias)
-        points = checkpoint.tensor("landmarks", None, dimension)
-        centre, scale = checkpoint.tensor("centre", dimension), checkpoint.tensor("scale", dimension)
-        return cls(checkpoint.tensor("weight", models, len(points)), bias, Landmarks(centre, scale, points))
+        near = None
+        if "landmarks" in checkpoint.tensors:
+            points = checkpoint.tensor("landmarks", None, dimension)
+            near = Landmarks(checkpoint.tensor("centre", dimension), checkpoint.tensor("scale", dimension), points)
+        weight = checkpoint.tensor("weight", models, dimension if near is None else len(near.points))
+        return cls(weight, checkpoint.tensor("bias", models), near)
 
     def tensors(self) -> Tensors:
         """As a checkpoint stores them; landmarks in half precision, which theirs must be exact in."""

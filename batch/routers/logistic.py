@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _STEPS = 50
-_SMALL_ENOUGH = 1e-9
+_SMALL_ENOUGH = 1e-6
 
 Floats = NDArray[np.float64]
 

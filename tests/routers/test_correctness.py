@@ -151,7 +151,7 @@ def test_a_checkpoint_that_was_altered_is_refused(copy: Path) -> None:
 def test_a_checkpoint_of_another_shape_is_refused(copy: Path) -> None:
     """Heads that do not match the configuration's models are refused."""
     change(copy, models=["a", "b", "c"])
-    with pytest.raises(SpecError, match=r"holds `weight` of shape \(2, 384\), not \(3, 384\)"):
+    with pytest.raises(SpecError, match=r"holds `weight` of shape \(2, 512\), not \(3, 512\)"):
         build_router(CorrectnessRouterSpec(checkpoint=str(copy)), PAIR, seed=0)
 
 

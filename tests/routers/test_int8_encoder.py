@@ -1,0 +1,65 @@
+"""The encoder in int8."""
+
+import numpy as np
+import pytest
+
+from batch.routers.embedder import LocalEmbedder, encoder_sha256, packaged_encoder
+from batch.routers.int8_encoder import Shape, bert_weights, encoder_graph, ranges_of, suits_this_machine
+
+TEXTS = [
+    "What is the capital of France?",
+    "",
+    "Let G be a finite group of order 56. Show that G has a normal Sylow subgroup.",
+    "Añade 你好 🎉",
+    "word " * 300,
+]
+
+needs_int8 = pytest.mark.skipif(
+    not suits_this_machine(), reason="no CPU with dot products of bytes, or no ONNX Runtime"
+)
+
+
+@pytest.fixture(scope="module")
+def int8() -> LocalEmbedder:
+    return LocalEmbedder(packaged_encoder(), layer=2, max_tokens=256, batch_tokens=1024, int8=True)
+
+
+@needs_int8
+def test_vectors_are_nearly_those_of_float32(int8: LocalEmbedder, embedder: LocalEmbedder) -> None:
+    """Vectors point where those of float32 do, to a cosine of .995."""
+    near, exact = int8.embed(TEXTS), embedder.embed(TEXTS)
+    assert (int8.precision, embedder.precision) == ("int8", "float32")
+    cosines = (near * exact).sum(1) / np.linalg.norm(near, axis=1) / np.linalg.norm(exact, axis=1)
+    assert cosines.min() > 0.995
+
+
+@needs_int8
+def test_neighbours_do_not_matter(int8: LocalEmbedder) -> None:
+    """A text's vector is the same alone and beside a much longer one: no scale is taken from the batch."""
+    alone = np.concatenate([int8.embed([text]) for text in TEXTS])
+    np.testing.assert_allclose(int8.embed(TEXTS), alone, rtol=0, atol=1e-5)
+
+
+@needs_int8
+def test_the_graph_in_float32_is_the_encoder(embedder: LocalEmbedder) -> None:
+    """Without ranges the graph computes what torch does, so that only rounding to int8 tells them apart."""
+    from onnxruntime import InferenceSession
+    from transformers import AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(packaged_encoder())(TEXTS[2])["input_ids"]
+    graph, _ = encoder_graph(bert_weights(packaged_encoder(), 2), Shape(2, 12, 1e-12), None)
+    feed = {
+        "ids": np.array([ids]),
+        "places": np.arange(len(ids)),
+        "lengths": np.array([len(ids)], dtype=np.int32),
+        "shares": np.full((1, 1, len(ids)), 1 / len(ids), dtype=np.float32),
+    }
+    (means,) = InferenceSession(graph, providers=["CPUExecutionProvider"]).run(["means"], feed)
+    np.testing.assert_allclose(means[0], embedder.embed([TEXTS[2]]), rtol=0, atol=1e-5)
+
+
+def test_what_nobody_measured_has_no_ranges() -> None:
+    """Four ranges a layer for the packaged encoder's first two, none for other layers or encoders."""
+    packaged = encoder_sha256(packaged_encoder())
+    assert [len(ranges_of(packaged, layers) or ()) for layers in (0, 1, 2, 3)] == [0, 4, 8, 0]
+    assert ranges_of("0" * 64, 2) is None
