@@ -49,6 +49,9 @@ def _sentence(fault: Mapping[str, Any], location: Location, owner: type[BaseMode
             return f"unknown {kind} {context['tag']!r}{hint}; known: {context['expected_tags'].replace(chr(39), '')}"
         case "union_tag_not_found":
             return f"{context['discriminator']} is missing; it says which one this is"
+        case "too_short":
+            bound = context["min_length"]
+            return f"must have at least {bound} {'item' if bound == 1 else 'items'}, not {context['actual_length']}"
         case "value_error":
             return str(context["error"])
     got = fault.get("input")

@@ -50,7 +50,8 @@ def test_a_table_and_json_say_how_well_it_does(command: Command, spec: Spec, tmp
 REFUSED: dict[str, tuple[Spec, str]] = {
     "an unknown key": ({"dta": []}, r"train\.yaml:\d+: dta: unknown key 'dta'; did you mean 'data'"),
     "an unknown kind": ({"kind": "knnn"}, r"kind: .*'knnn'"),
-    "no data": ({"data": []}, r"data: .*at least 1"),
+    "no data": ({"data": []}, r"data: must have at least 1 item, not 0$"),
+    "one model": ({"models": ["small"]}, r"models: must have at least 2 items, not 1$"),
     "an unknown kind of data": (
         {"data": [{"kind": "judgd"}]},
         r"data\.0: unknown kind 'judgd' \(did you mean 'judged'",
