@@ -31,6 +31,9 @@ def find_folder(
     try:
         return Path(snapshot_download(repository, revision=wanted, repo_type=holds, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
+        if name.startswith(("/", ".")):
+            absent = "no such folder" if holds == "model" else "no such file or folder"
+            raise SpecError(f"{key}: {name}: {'not a folder' if Path(name).exists() else absent}") from error
         command = f"hf download {repository}" + (f" --revision {wanted}" if wanted else "")
         command += "" if holds == "model" else f" --repo-type {holds}"
         raise SpecError(

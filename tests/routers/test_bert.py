@@ -117,6 +117,15 @@ def test_a_checkpoint_that_is_not_here() -> None:
         build_router(BertRouterSpec(kind="bert", checkpoint="nobody/no-such-bert"), PAIR, seed=0)
 
 
+def test_a_folder_that_is_not_here(tmp_path: Path) -> None:
+    """A path is not taken for a hub id: nothing could be downloaded."""
+    file = tmp_path / "a file"
+    file.touch()
+    for path, reason in ((tmp_path / "nowhere", "no such folder"), (file, "not a folder")):
+        with pytest.raises(SpecError, match=rf"^router\.checkpoint: {path}: {reason}$"):
+            build_router(BertRouterSpec(kind="bert", checkpoint=str(path)), PAIR, seed=0)
+
+
 def test_the_fingerprint_goes_by_content(folder: Path, tmp_path: Path) -> None:
     """It is the same for a copy, and another once the weights or the vocabulary change."""
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
