@@ -88,6 +88,9 @@ def _check_rows(job: JobSpec, found: Findings) -> None:
     """Every row through reading and the rows' own choices of model."""
     try:
         build_router(job.router, tuple(model.name for model in job.models), job.seed)
+    except SpecError as error:
+        found.problems.append(str(error))
+    try:
         # The plan's scores cost the most and tell nothing about whether a row can be sent.
         scorer = Scorer(job.router, job.models, row_models=job.input.row_models, plan_scores=False)
         with tempfile.TemporaryDirectory(prefix="batchrouter-") as spool:

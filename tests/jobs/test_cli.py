@@ -94,6 +94,16 @@ def test_check_finds_the_same_faults_as_run(command: Command, job: Job, tmp_path
     assert any("large" in problem for problem in problems)
 
 
+def test_check_reads_the_rows_whatever_the_router(command: Command, job: Job, tmp_path: Path) -> None:
+    """A checkpoint that is not there hides neither how many rows there are nor what is wrong with them."""
+    job["router"] = {"kind": "knn", "checkpoint": "nobody/nothing"}
+    with (tmp_path / "prompts.jsonl").open("a") as prompts:
+        prompts.write('{"prompt": 5}\n')
+    found = json.loads(command("check", written(job, tmp_path), "--json").out)
+    assert (found["rows"], found["invalid"]) == (4, 1)
+    assert [problem for problem in found["problems"] if "'nobody/nothing' is neither a folder" in problem]
+
+
 def test_the_schema_describes_the_job_file(command: Command, job: Job) -> None:
     """It is a JSON Schema whose references resolve, with every top-level key described and the needed ones named."""
     ended = command("schema")
