@@ -136,9 +136,6 @@ def _with_embedder(router: RouterSpec, at: str, cache: Path) -> RouterSpec:
     if not isinstance(router, EmbeddingRouterSpec) or not isinstance(router.embedder, EndpointEmbedderSpec):
         return router
     embedder = embedder_with_surroundings(router.embedder, at, cache)
-    for endpoint in embedder.pool().endpoints:
-        if endpoint.api_key_env is not None and not key(endpoint.api_key_env):
-            raise SpecError(f"{at}: the environment variable {endpoint.api_key_env} is not set")
     return router.model_copy(update={"embedder": embedder})
 
 

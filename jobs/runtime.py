@@ -91,7 +91,7 @@ def with_embedder(job: JobSpec, cache: Path | None = None) -> JobSpec:
     if pool is None or not isinstance(router, EmbeddingRouterSpec):
         return job
     assert isinstance(router.embedder, EndpointEmbedderSpec), "only these have a pool"
-    embedder = embedder_with_surroundings(router.embedder, _EMBEDDER, cache)
+    embedder = _filled_embedder(router.embedder, _EMBEDDER, cache)
     return job.model_copy(update={"router": router.model_copy(update={"embedder": embedder})})
 
 
@@ -104,8 +104,16 @@ def embedder_with_surroundings(
         cache: where its vectors are kept, if the embedder does not say.
 
     Raises:
-        SpecError: as `with_surroundings`.
+        SpecError: as `with_surroundings`, and where a key is named but not set.
     """
+    filled = _filled_embedder(embedder, key, cache)
+    missing = _missing(key, filled.pool())
+    if missing:
+        raise SpecError("\n".join(missing))
+    return filled
+
+
+def _filled_embedder(embedder: EndpointEmbedderSpec, key: str, cache: Path | None) -> EndpointEmbedderSpec:
     return embedder.at(_with_surroundings(embedder.pool(), key, "EMBEDDING"), str(cache) if cache else None)
 
 

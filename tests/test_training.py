@@ -316,6 +316,34 @@ def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
         trained(tmp_path, labelled(tmp_path), kind="bert", fine_tuning={"base": "no/such"})
 
 
+@pytest.mark.parametrize(
+    ("embedder", "said"),
+    [
+        ({"model": "no/such"}, r"^embedder\.model: 'no/such' is neither a folder nor a model"),
+        ({"layer": 99}, r"^embedder\.model: .* it has 6 layers, not 99$"),
+        (
+            {"kind": "endpoint", "model": "v", "url": "http://127.0.0.1:9/v1", "api_key_env": "ABSENT"},
+            r"^embedder\.endpoints\.0: the environment variable ABSENT is not set$",
+        ),
+    ],
+)
+def test_an_encoder_that_cannot_be_used_is_refused(embedder: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """By its key in this file, which is not the job's, before anything is read or kept."""
+    data = labelled(tmp_path)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(SpecError, match=said):
+        trained(tmp_path, data, kind="knn", embedder=embedder)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_an_encoder_that_refuses_is_told_by_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an endpoint does that does not know the model."""
+    with serve({"model": "vectors"}) as embedding:
+        monkeypatch.setenv("EMBEDDING_BASE_URL", embedding.urls[0])
+        with pytest.raises(SpecError, match=r"^embedder: .*other"):
+            trained(tmp_path, labelled(tmp_path), kind="knn", embedder={"kind": "endpoint", "model": "other"})
+
+
 def test_vectors_from_an_endpoint(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their length is found out, what was embedded is not paid for again, and a job embeds with the same model."""
     with serve({"model": "vectors"}) as embedding:

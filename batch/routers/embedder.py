@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 
+# What a job file calls the encoder.
+KEY = "router.embedder.model"
+
 
 def packaged_encoder() -> Path:
     """The folder of the MiniLM that is installed with this package."""
@@ -32,23 +35,29 @@ def packaged_encoder() -> Path:
     return Path(MODEL_DIR)
 
 
-def encoder_folder(model: str | None) -> Path:
+def encoder_folder(model: str | None, key: str = KEY) -> Path:
     """Return the folder of `model`: a folder, a hub id that was downloaded before, or by default the packaged one.
 
-    Raises SpecError for anything else. Nothing is downloaded: scoring must not depend on a network.
+    Nothing is downloaded: scoring must not depend on a network.
+
+    Args:
+        key: what the user calls the model, for messages.
+
+    Raises:
+        SpecError: for anything else.
     """
     if model is None:
         return packaged_encoder()
-    return find_folder(model, "router.embedder.model")
+    return find_folder(model, key)
 
 
-def encoder_sha256(folder: Path) -> str:
+def encoder_sha256(folder: Path, key: str = KEY) -> str:
     """Hash of the encoder's weights. Raises SpecError where there are none in safetensors format."""
     try:
         with (folder / WEIGHTS).open("rb") as weights:
             return file_digest(weights, "sha256").hexdigest()
     except OSError as error:
-        raise SpecError(f"router.embedder.model: cannot read {folder / WEIGHTS}: {error.strerror}") from error
+        raise SpecError(f"{key}: cannot read {folder / WEIGHTS}: {error.strerror}") from error
 
 
 class LocalEmbedder:
@@ -68,12 +77,14 @@ class LocalEmbedder:
         batch_tokens: int,
         threads: int | None = None,
         int8: bool = False,
+        key: str = KEY,
     ) -> None:
         """Load the encoder.
 
         Args:
             threads: torch's, for this whole process; left out, torch's own choice stands.
             int8: on a CPU that has dot products of bytes, compute in int8, where the ranges for it are known.
+            key: what the user calls the encoder, for messages.
 
         Raises:
             SpecError: the folder holds no such encoder.
@@ -86,7 +97,7 @@ class LocalEmbedder:
             tokenizer, model = _load(folder, layer)
             tokenize = first_tokens(tokenizer, max_tokens)
         except (OSError, ValueError) as error:
-            raise SpecError(f"router.embedder.model: {folder} cannot be loaded: {error}".splitlines()[0]) from error
+            raise SpecError(f"{key}: {folder} cannot be loaded: {error}".splitlines()[0]) from error
         self.dimension = int(model.config.hidden_size)
         self._forward = Forward(tokenize, self._pooled, width=self.dimension, batch_tokens=batch_tokens)
         self._encoder = model.eval().to(self._forward.device)

@@ -48,6 +48,7 @@ class EndpointEmbedder:
         max_tokens: int,
         outside: Outside,
         dispatch: DispatchSpec = _DISPATCH,
+        key: str = "router.embedder",
     ) -> None:
         """Nothing is sent, no key looked up and no file made before the first text comes.
 
@@ -55,8 +56,10 @@ class EndpointEmbedder:
             dimension: length that vectors must have; `None`: that of the first.
             max_tokens: where prompts are cut, if the spec does not say.
             dispatch: how requests are sent.
+            key: what the user calls the embedder, for messages.
         """
         self._spec = spec
+        self._key = key
         self.dimension = dimension
         self._longest = _BYTES_PER_TOKEN * (spec.max_tokens or max_tokens)
         self._outside = outside
@@ -99,10 +102,10 @@ class EndpointEmbedder:
         if self._cache is not None and got:
             self._cache.put(got)
         if call.error is not None:
-            raise _failure(call.error)
+            raise _failure(call.error, self._key)
         if len(got) < len(keys):
             wrong = next(vector for vector in answered.values() if not self._fits(vector))
-            gives = f"router.embedder: {self._spec.model} gives {_described(wrong)}"
+            gives = f"{self._key}: {self._spec.model} gives {_described(wrong)}"
             raise SpecError(
                 f"{gives}; the checkpoint was trained on vectors of {self.dimension}" if self.dimension else gives
             )
@@ -125,14 +128,12 @@ def _described(vector: Vector) -> str:
     return f"vectors of {vector.size}" if vector.ndim == 1 and np.isfinite(vector).all() else "no numbers"
 
 
-def _failure(error: ErrorInfo) -> BatchRouterError:
+def _failure(error: ErrorInfo, key: str) -> BatchRouterError:
     if error.kind == BadRequest.kind:
-        return SpecError(
-            f"router.embedder: a prompt is refused: {error.message}; router.embedder.max_tokens cuts long ones shorter"
-        )
+        return SpecError(f"{key}: a prompt is refused: {error.message}; {key}.max_tokens cuts long ones shorter")
     if error.kind == "refused":
-        return SpecError(f"router.embedder: {error.message}")
-    return EmbedderError(f"router.embedder: {error.message}; the same command goes on")
+        return SpecError(f"{key}: {error.message}")
+    return EmbedderError(f"{key}: {error.message}; the same command goes on")
 
 
 @dataclass

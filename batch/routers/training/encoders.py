@@ -15,6 +15,9 @@ BATCH_TOKENS = 16_384
 # What hosted embedding models take, where the file does not say.
 _ENDPOINT_TOKENS = 8191
 
+# What a training file calls its encoder.
+_KEY = "embedder"
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -32,13 +35,14 @@ def local_encoder(spec: TrainLocalEmbedderSpec) -> Encoder:
     """A local one. Raises SpecError where it cannot be loaded."""
     from batch.routers.embedder import LocalEmbedder, encoder_folder, encoder_sha256
 
-    folder = encoder_folder(spec.model)
-    embedder = LocalEmbedder(folder, layer=spec.layer, max_tokens=spec.max_tokens, batch_tokens=BATCH_TOKENS)
+    key = f"{_KEY}.model"
+    folder = encoder_folder(spec.model, key)
+    embedder = LocalEmbedder(folder, layer=spec.layer, max_tokens=spec.max_tokens, batch_tokens=BATCH_TOKENS, key=key)
     # A folder of this machine tells nothing elsewhere; its last name may.
     name = PACKAGED if spec.model is None else Path(spec.model).name if Path(spec.model).is_dir() else spec.model
     config = EncoderConfig(
         name=name,
-        sha256=encoder_sha256(folder),
+        sha256=encoder_sha256(folder, key),
         layer=spec.layer,
         max_tokens=spec.max_tokens,
         dimension=embedder.dimension,
@@ -64,7 +68,7 @@ def endpoint_encoder(spec: EndpointEmbedderSpec, outside: Outside) -> Encoder:
     from batch.routers.endpoint_embedder import EndpointEmbedder
 
     max_tokens = spec.max_tokens or _ENDPOINT_TOKENS
-    embedder = EndpointEmbedder(spec, dimension=spec.dimensions, max_tokens=max_tokens, outside=outside)
+    embedder = EndpointEmbedder(spec, dimension=spec.dimensions, max_tokens=max_tokens, outside=outside, key=_KEY)
 
     def config() -> EncoderConfig:
         assert embedder.dimension is not None, "something was embedded"
