@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
+from batch.routers.checkpoint import refuse_trained
 from batch.routers.forward import Forward, first_tokens
 from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, quiet, refuse_made_up
 
@@ -40,6 +41,7 @@ class BertRouter:
         if threads is not None:
             torch.set_num_threads(threads)
         self.models: tuple[str, ...] = (model,)
+        refuse_trained(folder, "bert")
         try:
             tokenizer, classifier = _load(folder)
             tokenize = first_tokens(tokenizer, token_limit(tokenizer, classifier))

@@ -104,6 +104,12 @@ class Checkpoint:
         return found
 
 
+def refuse_trained(folder: Path, kind: str) -> None:
+    """Raise SpecError where `load_checkpoint` would read `folder`: RouteLLM's layouts of `kind` are not ours."""
+    if (folder / WEIGHTS).is_file():
+        raise SpecError(f"router.checkpoint: {folder} is not for a router of kind {kind!r}: it holds {WEIGHTS}")
+
+
 def load_checkpoint(folder: Path = DEFAULT_CHECKPOINT, kind: CheckpointKind = "correctness") -> Checkpoint:
     """Read a checkpoint of this kind. Raises SpecError where a file is missing, altered or not what it should be."""
     from safetensors import SafetensorError

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from batch.errors import SpecError
 from batch.routers.bert import BertRouter
 from batch.routers.build import build_router
+from batch.routers.checkpoint import DEFAULT_CHECKPOINT
 from batch.routers.loading import router_fingerprint
 from batch.routers.pretrained import folder_fingerprint
 from schemas.routers import BertRouterSpec
@@ -115,6 +116,12 @@ def test_a_checkpoint_that_is_not_here() -> None:
     """A hub id that was not downloaded is refused with the command that fetches it."""
     with pytest.raises(SpecError, match="hf download nobody/no-such-bert"):
         build_router(BertRouterSpec(kind="bert", checkpoint="nobody/no-such-bert"), PAIR, seed=0)
+
+
+def test_a_checkpoint_of_another_kind() -> None:
+    """One that `batchrouter train` made of vectors is named as such, and not by what transformers misses in it."""
+    with pytest.raises(SpecError, match=r"is not for a router of kind 'bert': it holds weights\.safetensors$"):
+        build_router(BertRouterSpec(kind="bert", checkpoint=str(DEFAULT_CHECKPOINT)), PAIR, seed=0)
 
 
 def test_a_folder_that_is_not_here(tmp_path: Path) -> None:
