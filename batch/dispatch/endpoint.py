@@ -121,6 +121,8 @@ class Endpoint:
 
     def start(self, request: Request) -> None:
         """An attempt starts."""
+        # A probe is known by having started no earlier than its endpoint began to wait for it.
+        self.health.started()
         request.started = self._clock()
         self.concurrency.take()
         cost = request.cost
@@ -130,7 +132,6 @@ class Endpoint:
         if self._tells:
             self._taken = self._taken.plus(cost)
             self._marks[request] = self._taken
-        self.health.started()
         self.sent += 1
 
     def answered(self, request: Request, completion: Completion) -> None:

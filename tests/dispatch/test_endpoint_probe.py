@@ -1,0 +1,27 @@
+"""An endpoint's probe, by a clock that moves between any two looks at it, as real ones do."""
+
+from random import Random
+
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.health import State
+from batch.errors import NotConnected
+from schemas.endpoints import EndpointSpec
+from tests.dispatch.test_balancers import request
+
+
+def test_a_probe_that_fails_is_known_as_the_probe() -> None:
+    """The endpoint cools down again; it would wait for its probe for ever, and with it every row."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.001
+        return now
+
+    endpoint = Endpoint(EndpointSpec(url="http://e/v1"), "m", 0, clock, Random(0))
+    for _ in range(3):
+        probe = request()
+        endpoint.start(probe)
+        endpoint.failed(probe, NotConnected("refused"))
+        assert endpoint.health.state is State.COOLING
+        now += 100.0
