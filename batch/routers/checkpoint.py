@@ -123,7 +123,9 @@ def load_checkpoint(folder: Path = DEFAULT_CHECKPOINT, kind: CheckpointKind = "c
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the whole file"
-        raise SpecError(f"router.checkpoint: {folder / CONFIG}: {where}: {fault['msg']}") from error
+        raise SpecError(
+            f"router.checkpoint: {folder / CONFIG} was not made by `batchrouter train`: {where}: {fault['msg']}"
+        ) from error
     if config.kind != kind:
         raise SpecError(f"router.checkpoint: {folder} is for a router of kind {config.kind!r}, not {kind!r}")
     if sha256(stored).hexdigest() != config.weights_sha256:

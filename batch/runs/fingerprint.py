@@ -48,7 +48,7 @@ def fingerprint(job: JobSpec, inputs: Sequence[Mapping[str, Any]], router_hash: 
     parts: dict[str, Any] = {
         "seed": job.seed,
         "input.files": [[PurePath(str(i["path"])).name, i["size"], i["mtime_ns"]] for i in inputs],
-        "router.hash": router_hash,
+        "router.checkpoint.files": router_hash,
         "models": [model.name for model in job.models],
         "dispatch.dedup": job.dispatch.dedup,
         "output.format": job.output.format,

@@ -96,7 +96,7 @@ def test_inputs_and_checkpoint_count() -> None:
     """A touched input, a longer one or another checkpoint is another run; the same file elsewhere is not."""
     touched = fingerprint(job({}), [{**INPUTS[0], "mtime_ns": 6}], "abc")
     assert changed(ORIGINAL.parts, touched.parts) == ["input.files"]
-    assert changed(ORIGINAL.parts, fingerprint(job({}), INPUTS, "abd").parts) == ["router.hash"]
+    assert changed(ORIGINAL.parts, fingerprint(job({}), INPUTS, "abd").parts) == ["router.checkpoint.files"]
     moved = fingerprint(job({}), [{**INPUTS[0], "path": "/data/a.jsonl"}], "abc")
     assert moved.hash == ORIGINAL.hash
 
