@@ -1,28 +1,35 @@
-"""Prompts per second of the correctness router: all at once, and one at a time as RouteLLM scores them.
+"""Prompts per second of the routers that ship: all at once, one at a time, and RouteLLM's way.
 
     python benchmarks/scoring.py [--prompts N] [--threads N] [--data FOLDER]
 
-Both ways run the same two layers, in the same process on the same prompts, so their ratio holds where absolute
-figures drift. The synthetic prompts are near 96 tokens; with --data, a folder with mmlu.parquet, real ones follow.
+All ways run in one process on the same prompts, so their ratios hold where absolute figures drift. RouteLLM's way is
+the whole encoder on one prompt at a time, as its routers call theirs. The synthetic prompts are near 96 tokens; with
+--data, a folder with mmlu.parquet, real ones follow.
 """
 
 import argparse
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from batch.routers.base import Router
 from batch.routers.build import build_router
-from schemas.routers import CorrectnessRouterSpec
+from batch.routers.checkpoint import load_checkpoint
+from batch.routers.correctness import CorrectnessRouter
+from batch.routers.embedder import LocalEmbedder, packaged_encoder
+from schemas.routers import StaticRouterSpec
 
+PAIR = ("weak", "strong")
 # Common words are one token each; two more tokens frame a prompt.
 WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school")
 MEAN_WORDS = 94
 # One at a time is slow and steady: a part of the prompts tells its speed.
 ALONE = 8
+
+Score = Callable[[Sequence[str]], Any]
 
 
 def synthetic(count: int) -> list[str]:
@@ -33,20 +40,47 @@ def synthetic(count: int) -> list[str]:
     ]
 
 
-def prompts_per_second(router: Router, batches: Sequence[Sequence[str]]) -> float:
+def prompts_per_second(score: Score, batches: Sequence[Sequence[str]]) -> float:
     """Score every batch in turn."""
     began = time.perf_counter()
     for prompts in batches:
-        router.score(prompts)
+        score(prompts)
     return sum(map(len, batches)) / (time.perf_counter() - began)
 
 
-def compare(name: str, router: Router, prompts: Sequence[str]) -> None:
-    """Print one line: both speeds and their ratio."""
-    router.score(prompts[:64])
-    alone = prompts_per_second(router, [[prompt] for prompt in prompts[::ALONE]])
-    together = prompts_per_second(router, [prompts])
-    print(f"{name:>12}  {together:8.0f}  {alone:13.0f}  {together / alone:6.1f}")
+def routellm_way() -> Score:
+    """The whole encoder, prompt by prompt."""
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = packaged_encoder()
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+
+    def score(prompts: Sequence[str]) -> None:
+        with torch.no_grad():
+            for prompt in prompts:
+                model(**tokenizer(prompt, return_tensors="pt", truncation=True, max_length=256))
+
+    return score
+
+
+def correctness(threads: int | None, *, int8: bool) -> tuple[str, Score]:
+    """The default router in one precision, and what it really runs in."""
+    embedder = LocalEmbedder(
+        packaged_encoder(), layer=2, max_tokens=256, batch_tokens=16_384, threads=threads, int8=int8
+    )
+    return f"correctness, {embedder.precision}", CorrectnessRouter(PAIR, load_checkpoint(), embedder).score
+
+
+def compare(name: str, routers: dict[str, Score], peer: Score, prompts: Sequence[str]) -> None:
+    """Print a line per router: its speed both ways and the ratios."""
+    alone = [[prompt] for prompt in prompts[::ALONE]]
+    peer(prompts[:16])
+    theirs = prompts_per_second(peer, alone)
+    print(f"{name}: RouteLLM's way {theirs:.0f}")
+    for router, score in routers.items():
+        score(prompts[:64])
+        one, together = prompts_per_second(score, alone), prompts_per_second(score, [prompts])
+        print(f"{router:>24} {together:9.0f} {one:14.0f} {together / one:7.1f} {together / theirs:15.1f}")
 
 
 def main() -> None:
@@ -56,16 +90,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     options = parser.parse_args()
-    router = build_router(CorrectnessRouterSpec(), ("weak", "strong"), seed=0, threads=options.threads)
+    static = build_router(StaticRouterSpec(kind="static"), PAIR, seed=0)
+    routers = dict([correctness(options.threads, int8=int8) for int8 in (False, True)])
+    routers["static"] = static.score
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, CUDA {torch.cuda.is_available()}")
-    print("     prompts   batched  one at a time   ratio     (prompts/s)")
-    compare("96 tokens", router, synthetic(options.prompts))
+    print(f"{'prompts/s':>24}   batched  one at a time   ratio  x RouteLLM's way")
+    peer = routellm_way()
+    compare("96 tokens", routers, peer, synthetic(options.prompts))
     mmlu = options.data / "mmlu.parquet"
     if mmlu.exists():
         import pandas as pd
 
         questions = pd.read_parquet(mmlu, columns=["prompt"])["prompt"]
-        compare("MMLU", router, questions.sample(min(options.prompts, len(questions)), random_state=0).tolist())
+        compare("MMLU", routers, peer, questions.sample(min(options.prompts, len(questions)), random_state=0).tolist())
 
 
 if __name__ == "__main__":

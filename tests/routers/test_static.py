@@ -15,9 +15,12 @@ from batch.errors import SpecError
 from batch.routers import token_means
 from batch.routers.base import Router
 from batch.routers.build import build_router
-from batch.routers.checkpoint import CHECKPOINTS, CONFIG, load_checkpoint
+from batch.routers.checkpoint import CHECKPOINTS, CONFIG, load_checkpoint, save_checkpoint
 from batch.routers.embedder import encoder_sha256, packaged_encoder
 from batch.routers.token_means import TokenMeans, token_vectors
+from batch.routers.training.data import Judged
+from batch.routers.training.encoders import token_encoder
+from batch.routers.training.static import fit_static
 from schemas.routers import StaticRouterSpec
 from tests.routers.conftest import PAIR
 
@@ -130,3 +133,24 @@ def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
         TokenMeans(tmp_path, TABLE, 20)
     with pytest.raises(SpecError, match="holds no vectors"):
         token_vectors(tmp_path)
+
+
+def test_trained_and_built_it_tells_prompts_apart(tmp_path: Path) -> None:
+    """Heads trained on the encoder's means are used by a router that looks words up, and follow the labels."""
+    encoder = token_encoder()
+    prompts = [f"{word} number {i}" for i in range(60) for word in ("physics", "poetry")]
+    quality = np.tile([[0.0, 1.0], [1.0, 1.0]], (60, 1))
+    trained = fit_static([Judged("words", prompts, PAIR, quality)], encoder.embedder, 0, 0.2)
+    save_checkpoint(
+        tmp_path,
+        trained.tensors,
+        kind="static",
+        models=PAIR,
+        matched_by="name",
+        encoder=encoder.config(),
+        training={},
+        card="",
+    )
+    scores = build_router(StaticRouterSpec(kind="static", checkpoint=str(tmp_path)), PAIR, seed=0).score(prompts[:2])
+    assert scores[0, 0] < 0.5 < scores[1, 0]
+    assert scores[:, 1].min() > 0.5

@@ -44,8 +44,8 @@ def fit_best(
     """Fit one head per model on all sets together, of the form and with the penalty that predict best.
 
     Deterministic but for the embedder. Each of `1 / validation` parts, ten at most, is held out once while form and
-    penalty are chosen; equal prompts share a part, and the seed deals them. Chosen by log loss, which needs no pair
-    of models.
+    penalty are chosen; equal prompts share a part, and the seed deals them. Chosen by the squared error of what models
+    differ by, in any number of them: log loss cares as much for what is hard for all.
 
     Args:
         data: sets with the same models.
@@ -67,10 +67,10 @@ def fit_best(
         fitted = (heads for form in forms for heads in _fitted(sets, kept, form))
         for place, heads in enumerate(fitted):
             for number, (one, keep) in enumerate(zip(sets, kept, strict=True)):
-                losses[place] += _log_loss(heads.logits(one.vectors[~keep], number), one.quality[~keep])
+                losses[place] += _loss(heads.logits(one.vectors[~keep], number), one.quality[~keep])
     form, penalty = tried[int(np.argmin(losses))]
     labels = sum(int(np.count_nonzero(~np.isnan(one.quality))) for one in sets)
-    chosen = {"heads": form, "penalty": penalty, "validation_log_loss": round(float(losses.min()) / labels, 4)}
+    chosen = {"heads": form, "penalty": penalty, "validation_loss": round(float(losses.min()) / labels, 4)}
     return Trained(next(fit_heads(sets, form, [penalty])).heads().tensors(), {}, chosen)
 
 
@@ -138,9 +138,13 @@ def _verdicts(labelled: Judged) -> Iterator[tuple[str, Sequence[str], Floats]]:
         yield name, [prompt for prompt, there in zip(labelled.prompts, rows, strict=True) if there], good[rows]
 
 
-def _log_loss(logits: Floats, quality: Floats) -> float:
-    """Summed over the judged answers."""
-    return float(np.nansum(np.logaddexp(0.0, logits) - quality * logits))
+def _loss(logits: Floats, quality: Floats) -> float:
+    """Summed squared error of what models differ by: an error that is alike for all of them changes no choice."""
+    error = 1.0 / (1.0 + np.exp(-logits)) - quality
+    judged = (~np.isnan(error)).sum(axis=1)
+    several = error[judged > 1]
+    apart = several - np.nanmean(several, axis=1, keepdims=True)
+    return float(np.nansum(apart**2) + np.nansum(error[judged == 1] ** 2))
 
 
 def _check(data: Sequence[Judged]) -> None:

@@ -11,5 +11,5 @@ from batch.routers.training.data import Judged, Trained
 
 
 def fit_static(data: Sequence[Judged], embedder: Embedder, seed: int, validation: float) -> Trained:
-    """As `fit_best`, where `embedder` gives the mean of a prompt's token embeddings."""
+    """As `fit_best`, where `embedder` is `TokenMeans` of the encoder's `token_vectors`."""
     return fit_best(data, embedder, seed, validation, ("linear",))
