@@ -39,7 +39,9 @@ from schemas.job import JobSpec
 _POLL_SECONDS = 0.1
 
 # Routers that load a model: they stay loaded in actors, where the others are built anew by any task.
-HEAVY_ROUTERS = frozenset({"bert", "causal_llm", "cluster", "correctness", "import", "knn", "mf", "static", "sw_ranking"})
+HEAVY_ROUTERS = frozenset(
+    {"bert", "causal_llm", "cluster", "correctness", "import", "knn", "mf", "static", "sw_ranking"}
+)
 
 
 @dataclass(frozen=True, slots=True)
