@@ -6,7 +6,7 @@ from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import State
 from batch.errors import NotConnected
 from schemas.endpoints import EndpointSpec
-from tests.dispatch.test_balancers import request
+from tests.fakes import request
 
 
 def test_a_probe_that_fails_is_known_as_the_probe() -> None:
