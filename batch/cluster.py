@@ -1,14 +1,15 @@
 """Ray: scoring spread over the cluster; the dispatcher, and all that touches the run directory, on this node."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
 from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
 from batch.engine import Handle
@@ -29,8 +30,10 @@ from batch.stages import (
     store_scored,
 )
 
-# Also of a batch under whose scoring its actor dies: what kills each of them would otherwise be tried for ever.
 _RETRIES = 3
+# So often a batch may take the process down that scores it. Ray's own count would not do: it also counts calls to a
+# node that is gone, and soon gives up what another node would score.
+_MOST_DEATHS = 3
 _TASK_NICENESS = 10
 _CLOSE_SECONDS = 10.0
 
@@ -165,7 +168,7 @@ class RayEngine:
 
         One that calls endpoints needs no GPU; it runs on this node, where the keys and the cache are.
         """
-        options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": _RETRIES}
+        options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
         if scoring.calls_endpoints:
             options |= {"scheduling_strategy": here(), "num_cpus": 0}
         else:
@@ -197,16 +200,40 @@ class RouterActor:
 
     def score(self, reading: Reading, table: Any) -> Any:
         """The scored rows of one shard."""
-        return score_rows(reading, table, self._loaded())
+        with _counted(reading):
+            return score_rows(reading, table, self._loaded())
 
     def store(self, reading: Reading, table: Any) -> ScoredShard:
         """Score and store one shard. Done again after a crash, it stores the same."""
-        return score_table(reading, table, self._loaded())
+        with _counted(reading):
+            return score_table(reading, table, self._loaded())
 
     def _loaded(self) -> Scorer:
         if self._scorer is None:
             self._scorer = self._build()
         return self._scorer
+
+
+@contextmanager
+def _counted(reading: Reading) -> Iterator[None]:
+    """Keep count, for the whole cluster, of who begins to score a shard and does not come to an end.
+
+    Raises:
+        StorageError: nobody who began has.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    name = f"batchrouter/{job}/{reading.shard.index}".encode()
+    begun = int(_internal_kv_get(name) or b"0")
+    if begun > _MOST_DEATHS:
+        raise StorageError(
+            f"the process that scored shard {reading.shard.index} of the input died, {begun} times over, as it does "
+            "when memory runs out; lower router.batch_tokens or router.actors, then the same command goes on"
+        )
+    _internal_kv_put(name, b"%d" % (begun + 1))
+    try:
+        yield
+    finally:
+        _internal_kv_del(name)
 
 
 class DispatcherActor:
