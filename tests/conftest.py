@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import atexit
 import warnings
 
 from hypothesis import settings
@@ -10,5 +11,8 @@ settings.load_profile("default")
 
 
 def pytest_unconfigure() -> None:
-    """Have nothing follow the summary: LiteLLM imports more of itself when the process ends, and pydantic warns."""
-    warnings.simplefilter("ignore")
+    """Have nothing follow the summary: LiteLLM imports more of itself when the process ends, and pydantic warns.
+
+    Who registers last is called first, and by then pytest has put back the filters that it found.
+    """
+    atexit.register(warnings.simplefilter, "ignore")
