@@ -94,14 +94,14 @@ class LocalEmbedder:
         if threads is not None:
             torch.set_num_threads(threads)
         try:
-            tokenizer, model = _load(folder, layer)
+            tokenizer, config = _load(folder, layer)
             tokenize = first_tokens(tokenizer, max_tokens)
+            self._int8 = _int8(folder, layer, config, torch.get_num_threads()) if int8 else None
+            self._encoder = None if self._int8 else _encoder(folder, config)
         except (OSError, ValueError) as error:
             raise SpecError(f"{key}: {folder} cannot be loaded: {error}".splitlines()[0]) from error
-        self.dimension = int(model.config.hidden_size)
+        self.dimension = int(config.hidden_size)
         self._forward = Forward(tokenize, self._pooled, width=self.dimension, batch_tokens=batch_tokens)
-        self._encoder = model.eval().to(self._forward.device)
-        self._int8 = _int8(folder, layer, model.config, torch.get_num_threads()) if int8 else None
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape `(len(texts), dimension)`, in the order of `texts`.
@@ -122,6 +122,7 @@ class LocalEmbedder:
             import torch
 
             return torch.from_numpy(self._int8(ids.numpy(), mask.numpy()))
+        assert self._encoder is not None, "it is there where int8 is not"
         hidden = self._encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         kept = mask.unsqueeze(-1).float()
         pooled: torch.Tensor = (hidden * kept).sum(1) / kept.sum(1)
@@ -142,16 +143,22 @@ def _int8(folder: Path, layers: int, config: Any, threads: int) -> "Int8Encoder 
 
 
 def _load(folder: Path, layers: int) -> tuple[Any, Any]:
-    """Return the tokenizer and an encoder of only the first `layers` layers."""
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    """Return the tokenizer, and the configuration of an encoder of only the first `layers` layers."""
+    from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(folder, **LOCAL)
     if layers > config.num_hidden_layers:
         raise ValueError(f"it has {config.num_hidden_layers} layers, not {layers}")
     config.num_hidden_layers = layers
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        return AutoTokenizer.from_pretrained(folder, **LOCAL), config
+
+
+def _encoder(folder: Path, config: Any) -> Any:
+    from transformers import AutoModel
+
+    with quiet():
         model = AutoModel.from_pretrained(
             folder, config=config, attn_implementation="sdpa", use_safetensors=True, **LOCAL
         )
-    return tokenizer, model
+    return model.eval().to(device())
