@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batch.evaluation.cost import hull
+from jobs.figures import counted, printable
 from schemas.evaluating import BEST_SINGLE, LENGTH, MIX, ORACLE, RANDOM
 from schemas.evaluation import BenchmarkFigures, RouterFigures
 
@@ -17,10 +18,22 @@ _WIDTH, _HEIGHT = 7.5, 5.0
 # Told apart also by those who see no red or green (Okabe and Ito), in an order that keeps neighbours apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _GREY = "#777777"
+# Lines lie at 2.
+_ABOVE = 3
+# Of quality's axis, in its unit.
+_LEAST_HEIGHT = 0.2
 
 
 def plot_benchmark(benchmark: BenchmarkFigures) -> bytes:
     """Draw a benchmark; a PNG."""
+    from matplotlib import rc_context
+
+    # Names are anybody's: a dollar in one would begin a formula.
+    with rc_context({"text.parse_math": False}):
+        return _drawn(benchmark)
+
+
+def _drawn(benchmark: BenchmarkFigures) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -31,7 +44,7 @@ def plot_benchmark(benchmark: BenchmarkFigures) -> bytes:
     _draw_shares(axes[0], benchmark)
     if with_costs:
         _draw_costs(axes[1], benchmark)
-    figure.suptitle(f"{benchmark.name} ({benchmark.prompts:,} prompts)", fontsize=12)
+    figure.suptitle(f"{printable(benchmark.name)} ({counted(benchmark.prompts, 'prompt')})", fontsize=12)
     out = BytesIO()
     # Without a date and a version equal figures give equal bytes.
     figure.savefig(out, format="png", dpi=_DPI, metadata={"Software": None})
@@ -58,7 +71,7 @@ def _draw_shares(axes: "Axes", benchmark: BenchmarkFigures) -> None:
         )
     for value, name, above in ((strong, names[-1], strong >= weak), (weak, names[0], weak > strong)):
         axes.annotate(
-            name,
+            printable(name),
             (100, value) if value == weak else (0, value),
             xytext=(-3 if value == weak else 3, 3 if above else -3),
             textcoords="offset points",
@@ -69,7 +82,7 @@ def _draw_shares(axes: "Axes", benchmark: BenchmarkFigures) -> None:
         )
     axes.set_xlim(0, 100)
     axes.margins(y=0.08)
-    axes.set_xlabel(f"prompts answered by {names[-1]} (%)")
+    axes.set_xlabel(f"prompts answered by {printable(names[-1])} (%)")
     axes.set_ylabel(_quality_label(benchmark))
     _finish(axes)
 
@@ -80,14 +93,15 @@ def _draw_costs(axes: "Axes", benchmark: BenchmarkFigures) -> None:
     for name, figures in _best_first(benchmark):
         if figures.costs:
             xs, ys = zip(*figures.costs, strict=True)
-            label = name if figures.aiq is None else f"{name}, AIQ {figures.aiq.value * unit:.1f}"
+            aiq = "" if figures.aiq is None else f", AIQ {figures.aiq.value * unit:.1f}"
+            label = _listed(name) + aiq
             axes.plot(xs, [unit * y for y in ys], label=label, **_style(name, benchmark))
     _draw_mix(axes, benchmark, unit)
     dearest = max(benchmark.costs.values())
     for name, cost in benchmark.costs.items():
         axes.plot([cost], [benchmark.models[name] * unit], marker="o", color=_GREY, markersize=5, linestyle="")
         axes.annotate(
-            name,
+            printable(name),
             (cost, benchmark.models[name] * unit),
             xytext=(-5, 5) if cost == dearest else (5, -5),
             textcoords="offset points",
@@ -105,6 +119,10 @@ def _draw_costs(axes: "Axes", benchmark: BenchmarkFigures) -> None:
 def _finish(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, linewidth=0.4, alpha=0.5)
+    # Where all is one number, an axis of rounding errors would show differences that are none.
+    low, high = axes.get_ylim()
+    if high - low < _LEAST_HEIGHT:
+        axes.set_ylim((low + high - _LEAST_HEIGHT) / 2, (low + high + _LEAST_HEIGHT) / 2)
     # Curves may be anywhere, so the legend is beside them.
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)
 
@@ -133,14 +151,19 @@ def _best_first(benchmark: BenchmarkFigures) -> list[tuple[str, RouterFigures]]:
 
 
 def _label(name: str, figures: RouterFigures) -> str:
-    return name if figures.apgr is None else f"{name}, APGR {figures.apgr.value:.3f}"
+    return _listed(name) if figures.apgr is None else f"{_listed(name)}, APGR {figures.apgr.value:.3f}"
+
+
+def _listed(name: str) -> str:
+    """A name as a legend takes it: one that begins with an underscore would be left out."""
+    return f" {printable(name)}" if name.startswith("_") else printable(name)
 
 
 def _style(name: str, benchmark: BenchmarkFigures) -> dict[str, Any]:
-    """Routers in colour, baselines in grey."""
+    """Routers in colour, baselines in grey and below them."""
     if name == ORACLE:
         return {"color": _GREY, "linewidth": 1.2, "linestyle": "-."}
     if name == LENGTH:
         return {"color": _GREY, "linewidth": 1.2}
     asked = [one for one in benchmark.routers if one not in (RANDOM, BEST_SINGLE, MIX, ORACLE, LENGTH)]
-    return {"color": _COLOURS[asked.index(name) % len(_COLOURS)], "linewidth": 1.8}
+    return {"color": _COLOURS[asked.index(name) % len(_COLOURS)], "linewidth": 1.8, "zorder": _ABOVE}

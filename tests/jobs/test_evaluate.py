@@ -62,6 +62,17 @@ def test_the_example_runs_and_again_loads_no_model(command: Command, tmp_path: P
     assert (out / found.benchmarks[0].plot).read_bytes().startswith(PNG)
 
 
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font:UserWarning")
+def test_names_are_drawn_as_they_are(spec: Evaluated, tmp_path: Path, command: Command) -> None:
+    """A dollar begins no formula, an underscore hides no router, and markup is shown as it is written."""
+    spec["routers"] = {"$x^$": {"kind": "constant"}, "_b": {"kind": "length"}, "[red]c": {"kind": "constant"}}
+    spec["benchmarks"][0] |= {"quality": {"$m_{$": "s", "lar$ge\x1b": "l"}, "name": "$\\frac{$"}
+    done = command("evaluate", written(spec, tmp_path))
+    assert (done.status, "Traceback" in done.err) == (Exit.OK, False), done.err
+    assert all(name in done.out for name in (*spec["routers"], "$m_{$", "$\\frac{$"))
+    assert (tmp_path / "out" / "frac.png").read_bytes().startswith(PNG)
+
+
 def test_every_benchmark_has_figures_and_a_plot(spec: Evaluated, tmp_path: Path) -> None:
     """From RouteLLM's files too; nothing is averaged over them, and equal figures give an equal picture."""
     write_responses(tmp_path / "gsm8k_responses.csv", [(f"g{at}", at % 3 == 0, at % 4 > 0) for at in range(30)])
