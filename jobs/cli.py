@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from batch.errors import BatchRouterError, EmbedderError, SpecError, StorageError
+from jobs.streams import lasting_streams
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -272,18 +273,29 @@ def schema() -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    with lasting_streams() as out:
+        status = _status()
+        out.flush()
+        if out.failure is not None:
+            _say(f"standard output cannot be written: {out.failure.strerror}; the same command prints it again")
+            status = Exit.STOPPED
+    sys.exit(status)
+
+
+def _status() -> int:
+    """Do what the command line asks for."""
     try:
         # Outside its standalone mode click returns the status that a command ended with.
-        sys.exit(app(standalone_mode=False))
+        return app(standalone_mode=False) or Exit.OK
     except typer.Abort:
-        sys.exit(Exit.INTERRUPTED)
+        return Exit.INTERRUPTED
     except Exception as error:
         # Click's own usage errors print themselves; anything else is ours to see whole.
         show: Callable[[], None] | None = getattr(error, "show", None)
         if show is None:
             raise
         show()
-        sys.exit(Exit.WRONG)
+        return Exit.WRONG
 
 
 @contextmanager

@@ -170,7 +170,7 @@ def _missing(key: str, model: ModelSpec) -> list[str]:
 
 @contextmanager
 def interrupts(drain: Callable[[], None]) -> Iterator[None]:
-    """Call `drain` on the first Ctrl-C or SIGTERM; a second one raises KeyboardInterrupt."""
+    """Call `drain` on the first Ctrl-C, SIGTERM or end of the terminal; a second one raises KeyboardInterrupt."""
     asked = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -180,7 +180,11 @@ def interrupts(drain: Callable[[], None]) -> Iterator[None]:
         asked = True
         drain()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [signal.SIGINT, signal.SIGTERM]
+    # Under nohup the run is to go on without a terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        heard.append(signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in heard}
     try:
         yield
     finally:
