@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 
@@ -18,6 +19,8 @@ _WIDTH, _HEIGHT = 7.5, 5.0
 # Told apart also by those who see no red or green (Okabe and Ito), in an order that keeps neighbours apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _GREY = "#777777"
+# A longer one would leave curves no room beside the legend.
+_LONGEST_NAME = 40
 # Lines lie at 2.
 _ABOVE = 3
 # Of quality's axis, in its unit.
@@ -29,7 +32,9 @@ def plot_benchmark(benchmark: BenchmarkFigures) -> bytes:
     from matplotlib import rc_context
 
     # Names are anybody's: a dollar in one would begin a formula.
-    with rc_context({"text.parse_math": False}):
+    with rc_context({"text.parse_math": False}), catch_warnings():
+        # A letter that the font lacks is a box in the picture; the table and the JSON have it.
+        filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         return _drawn(benchmark)
 
 
@@ -44,7 +49,7 @@ def _drawn(benchmark: BenchmarkFigures) -> bytes:
     _draw_shares(axes[0], benchmark)
     if with_costs:
         _draw_costs(axes[1], benchmark)
-    figure.suptitle(f"{printable(benchmark.name)} ({counted(benchmark.prompts, 'prompt')})", fontsize=12)
+    figure.suptitle(f"{_short(benchmark.name)} ({counted(benchmark.prompts, 'prompt')})", fontsize=12)
     out = BytesIO()
     # Without a date and a version equal figures give equal bytes.
     figure.savefig(out, format="png", dpi=_DPI, metadata={"Software": None})
@@ -71,7 +76,7 @@ def _draw_shares(axes: "Axes", benchmark: BenchmarkFigures) -> None:
         )
     for value, name, above in ((strong, names[-1], strong >= weak), (weak, names[0], weak > strong)):
         axes.annotate(
-            printable(name),
+            _short(name),
             (100, value) if value == weak else (0, value),
             xytext=(-3 if value == weak else 3, 3 if above else -3),
             textcoords="offset points",
@@ -82,7 +87,7 @@ def _draw_shares(axes: "Axes", benchmark: BenchmarkFigures) -> None:
         )
     axes.set_xlim(0, 100)
     axes.margins(y=0.08)
-    axes.set_xlabel(f"prompts answered by {printable(names[-1])} (%)")
+    axes.set_xlabel(f"prompts answered by {_short(names[-1])} (%)")
     axes.set_ylabel(_quality_label(benchmark))
     _finish(axes)
 
@@ -101,7 +106,7 @@ def _draw_costs(axes: "Axes", benchmark: BenchmarkFigures) -> None:
     for name, cost in benchmark.costs.items():
         axes.plot([cost], [benchmark.models[name] * unit], marker="o", color=_GREY, markersize=5, linestyle="")
         axes.annotate(
-            printable(name),
+            _short(name),
             (cost, benchmark.models[name] * unit),
             xytext=(-5, 5) if cost == dearest else (5, -5),
             textcoords="offset points",
@@ -156,7 +161,11 @@ def _label(name: str, figures: RouterFigures) -> str:
 
 def _listed(name: str) -> str:
     """A name as a legend takes it: one that begins with an underscore would be left out."""
-    return f" {printable(name)}" if name.startswith("_") else printable(name)
+    return f" {_short(name)}" if name.startswith("_") else _short(name)
+
+
+def _short(name: str) -> str:
+    return printable(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}")
 
 
 def _style(name: str, benchmark: BenchmarkFigures) -> dict[str, Any]:
