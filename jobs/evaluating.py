@@ -96,9 +96,10 @@ class _Work:
             try:
                 self._score(name, router, models, places)
             except SpecError as error:
-                reason = str(error).splitlines()[0]
-                many = len(together) > 1
-                self.refused[name] = f"{self.benchmarks[places[0]].name}: {reason}" if many else reason
+                # Those of other models may have been measured.
+                where = f"on {', '.join(self.benchmarks[at].name for at in places)}: " if len(together) > 1 else ""
+                reason = where + str(error).splitlines()[0]
+                self.refused[name] = f"{self.refused[name]}; {reason}" if name in self.refused else reason
 
     def _score(self, name: str, router: RouterSpec, models: tuple[str, ...], places: Sequence[int]) -> None:
         wanted = _with_embedder(router, f"routers.{name}.embedder", self.cache)

@@ -110,6 +110,24 @@ def test_a_router_that_is_not_here_is_named_in_a_line(command: Command, spec: Ev
     assert not (tmp_path / "other" / "evaluation.json").exists()
 
 
+def test_a_router_that_knows_some_models_only_is_measured_where_it_does(
+    command: Command, spec: Evaluated, tmp_path: Path
+) -> None:
+    """All benchmarks that it is not measured on are named, each time with the reason."""
+    responses = [(f"g{at}", at % 3 == 0, at % 4 > 0) for at in range(30)]
+    write_responses(tmp_path / "gsm8k_responses.csv", responses)
+    spec["benchmarks"] += [{"kind": "gsm8k", "path": "gsm8k_responses.csv", "name": name} for name in ("one", "two")]
+    spec["benchmarks"] += [spec["benchmarks"][0] | {"name": "three", "quality": {"tiny": "s", "large": "l"}}]
+    spec["routers"]["small"] = {"kind": "rules", "rules": [{"min_words": 20, "model": "small"}]}
+    ended = command("evaluate", written(spec, tmp_path), "--json")
+    assert ended.status == Exit.SOME_NOT_OK
+    found = Evaluation.model_validate_json(ended.out)
+    assert ["small" in one.routers for one in found.benchmarks] == [True, False, False, False]
+    first, second = found.not_evaluated["small"].split("; ")
+    assert first.startswith("on one, two: a rule names the model 'small'")
+    assert second.startswith("on three: a rule names the model 'small'")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
