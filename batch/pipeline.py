@@ -22,6 +22,7 @@ from batch.restarting import RestartingDispatcher
 from batch.runs.commit import Committed, read_commit
 from batch.runs.directory import RunDirectory, Sitting
 from batch.runs.keys import key_column
+from batch.runs.writers import suffixes
 from batch.stages import (
     Committing,
     Reading,
@@ -151,7 +152,8 @@ class Pipeline:
             shards = find_shards(self._job.input, self._layout.spool, map=self._engine.map)
             self._directory.set_shards([asdict(shard) for shard in shards])
         self.shards = [Shard(**shard) for shard in self._directory.manifest.shards or ()]
-        if self._directory.plan_changed:
+        # Where the plan is gone, nobody can say whether what it decided is what the next one decides.
+        if self._directory.plan_changed or self._directory.read_plan() is None:
             self._directory.discard_plan()
         for shard in self.shards:
             routed = stored_routing(self._layout, shard.index, shard.first_row)
@@ -173,9 +175,10 @@ class Pipeline:
         return planner
 
     def _is_committed(self, shard: int) -> bool:
-        """Was it committed with nothing left to send?"""
+        """Was it committed with nothing left to send, and is its part still there?"""
         record = read_commit(self._layout, shard)
-        if record is None:
+        parts = (self._layout.part(shard, suffix) for suffix in suffixes(self._job.output))
+        if record is None or not all(part.exists() for part in parts):
             return False
         statuses = Ledger.from_json(record.ledger, self._prices).statuses
         return not statuses["unsent"] and not (self._retry_failed and statuses["failed"])

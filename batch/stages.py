@@ -196,9 +196,9 @@ def route(routing: Routing) -> RoutedShard:
 
 
 def stored_routing(layout: Layout, index: int, first_row: int) -> RoutedShard | None:
-    """What an earlier sitting routed; `None`: nothing."""
+    """What an earlier sitting routed; `None`: nothing, or not all of it is there any more."""
     verdicts = read_verdicts(layout, index)
-    if verdicts is None:
+    if verdicts is None or not all(layout.routed(model, index).exists() for model in verdicts.routed):
         return None
     return RoutedShard(index, verdicts.routed, tuple(sorted({r for r in verdicts.same_as.values() if r < first_row})))
 

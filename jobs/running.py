@@ -99,7 +99,11 @@ def _is_finished(directory: RunDirectory, *, retry_failed: bool) -> bool:
     """Did an earlier sitting leave nothing to send?"""
     if directory.plan_changed or not directory.layout.report.exists():
         return False
-    rows = stored_report(directory.layout.path).rows
+    try:
+        rows = stored_report(directory.layout.path).rows
+    except SpecError:
+        # Another version wrote it, or it is damaged: it is made again.
+        return False
     return not rows.unsent and not (retry_failed and rows.failed)
 
 

@@ -89,17 +89,23 @@ class Committed:
 
 
 def read_commit(layout: Layout, shard: int) -> Committed | None:
-    """What was stored when `shard` was committed; `None`: it was not. Raises StorageError."""
+    """What was stored when `shard` was committed; `None`: it was not. Raises StorageError.
+
+    A damaged record is as good as none: it is made again from what it was made of.
+    """
     raw = read_bytes(layout.commit(shard))
     if raw is None:
         return None
-    stored = orjson.loads(raw)
-    return Committed(
-        rows=stored["rows"],
-        ledger=orjson.dumps(stored["ledger"]),
-        ambiguous=tuple(Ambiguous.model_validate(a) for a in stored["ambiguous"]),
-        notes=tuple(stored["notes"]),
-    )
+    try:
+        stored = orjson.loads(raw)
+        return Committed(
+            rows=stored["rows"],
+            ledger=orjson.dumps(stored["ledger"]),
+            ambiguous=tuple(Ambiguous.model_validate(a) for a in stored["ambiguous"]),
+            notes=tuple(stored["notes"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def commit_shard(

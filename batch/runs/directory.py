@@ -253,15 +253,17 @@ def _move_aside(path: Path) -> None:
 
 
 def _clear(layout: Layout) -> None:
-    """Remove everything but the locks, the manifest last: a kill in the middle only means that this is done again."""
-    kept = (layout.manifest, layout.run_lock, layout.journal_lock)
+    """Remove everything but the locks and vectors that were paid for.
+
+    The manifest stays until another replaces it: a kill in the middle only means that this is done again.
+    """
+    kept = (layout.manifest, layout.run_lock, layout.journal_lock, layout.cache)
     try:
         for entry in layout.path.iterdir():
-            if entry.is_dir():
+            if entry.is_dir() and entry not in kept:
                 rmtree(entry)
             elif entry not in kept:
                 entry.unlink()
-        layout.manifest.unlink()
     except OSError as error:
         raise storage_error(layout.path, error, "clear") from error
 

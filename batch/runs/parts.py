@@ -70,7 +70,10 @@ def _reading(path: Path) -> Iterator[pq.ParquetFile]:
             yield file
     except (OSError, pa.ArrowException) as error:
         # Arrow's messages run over several lines.
-        raise StorageError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+        raise StorageError(
+            f"cannot read {path}: {' '.join(str(error).split()).rstrip('.')}; "
+            "if it is damaged, remove it, and the same command makes it again"
+        ) from error
 
 
 def _present(file: pq.ParquetFile, columns: Collection[str] | None) -> list[str] | None:

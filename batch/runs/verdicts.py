@@ -32,12 +32,15 @@ def write_verdicts(layout: Layout, shard: int, verdicts: Verdicts) -> None:
 
 
 def read_verdicts(layout: Layout, shard: int) -> Verdicts | None:
-    """`None`: the shard has not been routed. Raises StorageError."""
+    """`None`: the shard has not been routed, or the file is damaged, and it is routed again. Raises StorageError."""
     raw = read_bytes(layout.verdicts(shard))
     if raw is None:
         return None
-    stored = orjson.loads(raw)
-    return Verdicts(stored["routed"], dict(stored["same_as"]), dict(stored["repeated"]))
+    try:
+        stored = orjson.loads(raw)
+        return Verdicts(stored["routed"], dict(stored["same_as"]), dict(stored["repeated"]))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _pairs(mapping: Mapping[int, int] | Mapping[int, str]) -> Sequence[Sequence[int | str]]:

@@ -26,13 +26,18 @@ def sent(path: Path) -> None:
 
 
 def test_a_changed_job_begins_anew_where_nothing_was_sent(tmp_path: Path) -> None:
-    """Whoever mends a refused job is not asked for --fresh: the old scores are gone, the folder is the new job's."""
+    """Whoever mends a refused job is not asked for --fresh: the old scores are gone, the folder is the new job's.
+
+    Vectors that were bought stay, known by all that they depend on.
+    """
     other = Fingerprint({**ASKED.parts, "seed": 1})
     with opened(tmp_path / "r") as run:
         run.layout.scored(0).parent.mkdir()
+        run.layout.cache.mkdir()
     with opened(tmp_path / "r", other) as anew:
         assert anew.manifest.fingerprint == other.hash
         assert not anew.layout.scored(0).parent.exists()
+        assert anew.layout.cache.exists()
 
 
 def test_a_new_run_is_described_in_its_manifest(tmp_path: Path) -> None:

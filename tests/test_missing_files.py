@@ -1,0 +1,70 @@
+"""Files of a run directory that somebody removed or damaged: what can be made again is, and nothing is paid twice."""
+
+from collections.abc import Callable
+from pathlib import Path
+from shutil import rmtree
+
+import pytest
+
+from batch.runs.layout import Layout
+from tests.job_folder import ENDPOINTS, JobFolder
+from tests.rehearsed import serve
+
+Harm = Callable[[Layout], None]
+
+
+def _gone(name: str) -> Harm:
+    def harm(layout: Layout) -> None:
+        path = layout.path / name
+        rmtree(path) if path.is_dir() else path.unlink()
+
+    return harm
+
+
+def _broken(name: str) -> Harm:
+    def harm(layout: Layout) -> None:
+        path = layout.path / name
+        path.write_bytes(path.read_bytes()[:9])
+
+    return harm
+
+
+def _several(*harms: Harm) -> Harm:
+    def harm(layout: Layout) -> None:
+        for one in harms:
+            one(layout)
+
+    return harm
+
+
+HARMS: dict[str, Harm] = {
+    "part": _gone("output/part-00000.jsonl"),
+    "parts": _gone("output"),
+    "record": _broken("committed/00000.json"),
+    "records": _gone("committed"),
+    "verdicts": _gone("verdicts"),
+    "damaged verdicts": _several(_broken("verdicts/00000.json"), _gone("committed")),
+    "routed": _several(_gone("routed/small"), _gone("committed")),
+    "scores": _several(_gone("scored"), _gone("committed")),
+    "plan": _gone("plan.json"),
+    "all that follows from scores": _several(*map(_gone, ("plan.json", "verdicts", "routed", "committed", "output"))),
+    "report": _broken("report.json"),
+    "report and part": _several(_gone("report.json"), _gone("output/part-00000.jsonl")),
+    "limits": _several(lambda layout: layout.found_limits.write_bytes(b"{"), _gone("committed")),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_what_is_gone_is_made_again_and_nothing_is_sent(harm: Harm, tmp_path: Path) -> None:
+    """Whatever follows from the input and the journals may be lost: the same run makes the same results of them."""
+    with serve(*ENDPOINTS) as served:
+        there = JobFolder(tmp_path, served)
+        there.write_prompts(20)
+        before = there.run()
+        results = there.results_path.read_bytes()
+        served.forget()
+        harm(Layout(there.run_dir))
+        after = there.run()
+        assert served.posts == []
+        assert there.results_path.read_bytes() == results
+        assert (after.rows, after.cost_usd, after.plan) == (before.rows, before.cost_usd, before.plan)
