@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from batch.routers.base import NOTHING_OUTSIDE, Outside, Router
 from batch.routers.build import ROW_KINDS, build_router, for_kind
-from batch.routers.calling import scores_of
+from batch.routers.calling import gaps, scores_of
 from batch.routers.rules import RulesRouter
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
@@ -159,13 +159,7 @@ class Scorer:
         return scores_of(self._router(kind), kind, texts)
 
     def _gap(self, kind: str, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What rows are ranked by: a pair router's one column, else the strongest model's less the cheapest's."""
-        columns = self._router(kind).models
-        if len(columns) == 1:
-            return predicted[:, 0]
-        strongest, cheapest = (columns.index(self._models[end]) for end in (-1, 0))
-        gap: NDArray[np.float32] = predicted[:, strongest] - predicted[:, cheapest]
-        return gap
+        return gaps(predicted, self._router(kind).models, self._models)
 
     def _router(self, kind: str) -> Router:
         if kind not in self._loaded:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
@@ -13,10 +13,13 @@ from batch.errors import BatchRouterError, EmbedderError, SpecError, StorageErro
 from jobs.streams import lasting_streams
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.console import Console
 
     from schemas.job import JobSpec
     from schemas.reports import Report
+
+_Found = TypeVar("_Found", bound="BaseModel")
 
 
 class Exit(IntEnum):
@@ -43,6 +46,7 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key, as plan.strong=0.3.")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N rows.")]
+Sample = Annotated[int | None, typer.Option("--sample", metavar="N", min=1, help="Look at about N rows.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -102,7 +106,7 @@ def estimate(
     job: JobFile,
     settings: Settings = None,
     limit: Limit = None,
-    sample: Annotated[int | None, typer.Option("--sample", metavar="N", min=1, help="Look at about N rows.")] = None,
+    sample: Sample = None,
     json: Json = False,
 ) -> None:
     """Score and plan a job for real, send nothing, and say what a run would cost and take."""
@@ -114,10 +118,7 @@ def estimate(
 
         with Progress() as progress:
             found = estimate_job(spec, sample=sample, progress=progress)
-        if json:
-            _out(found.model_dump_json(indent=2))
-        else:
-            render_estimate(found, _console())
+        _show(found, render_estimate, json=json)
 
 
 @app.command(short_help="Which cutoff sends this share to the strongest model? Sends nothing.")
@@ -129,23 +130,19 @@ def calibrate(
     ],
     settings: Settings = None,
     limit: Limit = None,
-    sample: Annotated[int | None, typer.Option("--sample", metavar="N", min=1, help="Look at about N rows.")] = None,
+    sample: Sample = None,
     json: Json = False,
 ) -> None:
     """Score a job's input, send nothing, and print the cutoff that sends this share of it to the strongest model."""
     with _explained():
         spec = _load(job, settings, limit)
         from jobs.calibrating import calibrate_job
+        from jobs.calibration_table import render_calibration
         from jobs.progress import Progress
 
         with Progress() as progress:
             found = calibrate_job(spec, strong, sample=sample, progress=progress)
-        if json:
-            _out(found.model_dump_json(indent=2))
-        else:
-            from jobs.calibration_table import render_calibration
-
-            render_calibration(found, _console())
+        _show(found, render_calibration, json=json)
 
 
 @app.command(short_help="Look at every row, key and endpoint. Sends nothing.")
@@ -221,17 +218,13 @@ def train(
         from jobs.jobfile import load_spec
         from jobs.progress import Progress
         from jobs.training import PATHS, train_router
+        from jobs.training_table import render_training
         from schemas.training import TrainSpec
 
         spec = load_spec(train_file, TrainSpec, settings or (), PATHS)
         with Progress() as progress:
             found = train_router(spec, overwrite=overwrite, progress=progress)
-        if json:
-            _out(found.model_dump_json(indent=2))
-        else:
-            from jobs.training_table import render_training
-
-            render_training(found, _console())
+        _show(found, render_training, json=json)
 
 
 @app.command(short_help="Measure routers on judged answers.")
@@ -248,16 +241,12 @@ def evaluate(
 
         spec = load_evaluation(eval_file, settings or ())
         from jobs.evaluating import evaluate_routers
+        from jobs.evaluation_table import render_evaluation
         from jobs.progress import Progress
 
         with Progress() as progress:
             found = evaluate_routers(spec, progress=progress)
-        if json:
-            _out(found.model_dump_json(indent=2))
-        else:
-            from jobs.evaluation_table import render_evaluation
-
-            render_evaluation(found, _console())
+        _show(found, render_evaluation, json=json)
         raise typer.Exit(Exit.SOME_NOT_OK if found.not_evaluated else Exit.OK)
 
 
@@ -340,6 +329,13 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console()
+
+
+def _show(found: _Found, render: "Callable[[_Found, Console], object]", *, json: bool) -> None:
+    if json:
+        _out(found.model_dump_json(indent=2))
+    else:
+        render(found, _console())
 
 
 def _print_report(found: "Report", run_dir: Path, *, json: bool) -> None:

@@ -15,16 +15,14 @@ import numpy as np
 import pandas as pd
 
 from batch.errors import BatchRouterError, InputError
-from batch.routers.checkpoint import CHECKPOINTS, EncoderConfig, save_checkpoint
-from batch.routers.embedder import LocalEmbedder, encoder_sha256, packaged_encoder
-from batch.routers.token_means import TokenMeans, token_vectors
+from batch.routers.checkpoint import CHECKPOINTS, save_checkpoint
 from batch.routers.training.correctness import FOLDS, TrainedHeads, train
 from batch.routers.training.data import Judged
+from batch.routers.training.encoders import local_encoder, token_encoder
+from schemas.training import TrainLocalEmbedderSpec
 
 WEAK, STRONG = "mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview"
-KINDS: dict[Literal["correctness", "static"], int] = {"correctness": 2, "static": 0}  # the layers of their encoder
-MAX_TOKENS = 256  # what the packaged encoder was made for
-BATCH_TOKENS = 4096
+KINDS: tuple[Literal["correctness", "static"], ...] = ("correctness", "static")
 
 # Graded on one token: by it gpt-4-1106-preview gets 3 % right.
 MISGRADED = "high_school_mathematics"
@@ -83,30 +81,19 @@ def main(argv: list[str] | None = None) -> int:
 def _train(data: Path, out: Path, seed: int, threads: int | None) -> None:
     files = {name: data / f"{name}.parquet" for name in ("mmlu", "gsm8k")}
     sets = [_read(files["mmlu"], "mmlu"), _read(files["gsm8k"], "gsm8k", relaxed=True)]
-    folder = packaged_encoder()
-    for kind, layer in KINDS.items():
-        embedder = (
-            LocalEmbedder(folder, layer=layer, max_tokens=MAX_TOKENS, batch_tokens=BATCH_TOKENS, threads=threads)
-            if layer
-            else TokenMeans(folder, token_vectors(folder), MAX_TOKENS)
-        )
-        trained = train(sets, embedder, seed, "landmarks" if layer else "linear")
+    for kind in KINDS:
+        static = kind == "static"
+        encoder = token_encoder() if static else local_encoder(TrainLocalEmbedderSpec(), threads)
+        trained = train(sets, encoder.embedder, seed, "linear" if static else "landmarks")
         table = _table(trained)
         print(f"{kind}\n{table}")  # noqa: T201 - jobs/ is where people are talked to
-        encoder = EncoderConfig(
-            name="sentence-transformers/all-MiniLM-L6-v2",
-            sha256=encoder_sha256(folder),
-            layer=layer,
-            max_tokens=MAX_TOKENS,
-            dimension=embedder.dimension,
-        )
         save_checkpoint(
             out / kind,
             trained.heads.tensors(),
             kind=kind,
             models=(WEAK, STRONG),
             matched_by="position",
-            encoder=encoder,
+            encoder=encoder.config(),
             training=_training(trained, sets, list(files.values()), seed),
             card=CARD.format(title=kind.capitalize(), vectors=VECTORS[kind], folds=FOLDS, rows=table),
         )

@@ -13,15 +13,16 @@ import numpy as np
 from batch.errors import SpecError
 from batch.routers.base import Outside
 from batch.routers.build import build_router
+from batch.routers.calling import gaps
 from batch.routers.checkpoint import CARD, CONFIG, save_checkpoint
 from batch.routers.training.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of
 from batch.routers.training.card import card
-from batch.routers.training.data import Judged
+from batch.routers.training.data import Floats, Judged
 from batch.routers.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder, token_encoder
 from batch.routers.training.fitting import fine_tune, fit, router_of
 from batch.routers.training.judging import Judge
 from batch.routers.training.labels import Labels, read_labels
-from batch.routers.training.measuring import cautions, cutoffs, gap_of, measure
+from batch.routers.training.measuring import cautions, cutoffs, measure
 from batch.routers.training.results import read_results
 from batch.runs.atomic import storage_error
 from jobs.jobfile import PathKeys
@@ -224,7 +225,11 @@ def _fine_tuned(
 
 def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _Made) -> TrainingReport:
     router = build_router(made.router, split.models, spec.seed, outside=Outside(key, wall_clock))
-    scores = [gap_of(router, one.prompts, split.models) for one in split.held]
+
+    def gap(prompts: Sequence[str]) -> Floats:
+        return gaps(router.score(prompts).astype(np.float64), router.models, split.models)
+
+    scores = [gap(one.prompts) for one in split.held]
     figures = {one.name: measure(one, score, spec.seed) for one, score in zip(split.held, scores, strict=True)}
     seen = list(dict.fromkeys(prompt for one in split.trained for prompt in one.prompts))
     unseen = {prompt for one in split.held for prompt in one.prompts}
@@ -243,7 +248,7 @@ def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _M
         held_out_prompts=len(unseen),
         chosen=dict(made.chosen),
         held_out={name: found for name, found in figures.items() if isinstance(found, HeldOut)},
-        cutoffs=cutoffs(together, lambda: gap_of(router, seen, split.models)),
+        cutoffs=cutoffs(together, lambda: gap(seen)),
         warnings=(
             *(note for one in labels for note in one.notes),
             *cautions(figures, len(seen) + len(unseen), labelled),

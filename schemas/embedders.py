@@ -1,6 +1,6 @@
 """What turns prompts into vectors, for the routers that go by them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -79,3 +79,10 @@ class EndpointEmbedderSpec(EndpointSpec):
 _OF_ONE_ENDPOINT = ("url", "api_key_env", "weight", "limits", "provider", "transport")
 
 EmbedderSpec = Annotated[LocalEmbedderSpec | EndpointEmbedderSpec, Field(discriminator="kind")]
+
+
+def local_where_no_kind(data: Any) -> Any:
+    """The same keys, in which an `embedder` that does not say its kind is a local one."""
+    if isinstance(data, dict) and isinstance(data.get("embedder"), dict) and "kind" not in data["embedder"]:
+        return {**data, "embedder": {"kind": "local", **data["embedder"]}}
+    return data

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from schemas.base import Spec
-from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec
+from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec, local_where_no_kind
 
 # A GPU takes this in one pass; on a CPU, where smaller batches are faster, it is only an upper bound.
 DEFAULT_BATCH_TOKENS = 16_384
@@ -125,9 +125,7 @@ class EmbeddingRouterSpec(_RouterSpec):
     @model_validator(mode="before")
     @classmethod
     def _embedders_are_local(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("embedder"), dict) and "kind" not in data["embedder"]:
-            return {**data, "embedder": {"kind": "local", **data["embedder"]}}
-        return data
+        return local_where_no_kind(data)
 
     @model_validator(mode="after")
     def _one_actor_holds_limits(self) -> "EmbeddingRouterSpec":

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.base import Spec
-from schemas.embedders import EndpointEmbedderSpec, LocalEmbedderSpec
+from schemas.embedders import EndpointEmbedderSpec, LocalEmbedderSpec, local_where_no_kind
 from schemas.endpoints import ModelSpec
 from schemas.job import DispatchSpec, InputSpec
 
@@ -237,9 +237,7 @@ class TrainSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _embedders_are_local(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("embedder"), dict) and "kind" not in data["embedder"]:
-            return {**data, "embedder": {"kind": "local", **data["embedder"]}}
-        return data
+        return local_where_no_kind(data)
 
     @field_validator("models")
     @classmethod

@@ -68,9 +68,3 @@ def priced(benchmark: Benchmark, prices: dict[str, float]) -> Benchmark:
         return benchmark
     row = np.array([prices[model] for model in benchmark.models])
     return replace(benchmark, cost=np.broadcast_to(row, benchmark.quality.shape))
-
-
-def groups_of(prompts: Sequence[str]) -> NDArray[np.intp]:
-    """Number prompts from 0, equal ones alike, shape (prompts,)."""
-    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
-    return np.array([places[prompt] for prompt in prompts], dtype=np.intp)

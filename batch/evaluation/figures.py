@@ -7,10 +7,10 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.evaluation.benchmark import Benchmark, groups_of
+from batch.evaluation.benchmark import Benchmark
 from batch.evaluation.cost import Sweep, aiq, sweep, sweep_of_pair
 from batch.evaluation.pair import PairMeasures, PairOrder
-from batch.evaluation.resampling import interval, resampled
+from batch.evaluation.resampling import groups_of, interval, resampled
 from batch.evaluation.routellm import LEVELS, ProtocolCurve, protocol_curve, protocol_figures, protocol_mean
 from batch.routers.length import LengthRouter
 from batch.routers.random import RandomRouter

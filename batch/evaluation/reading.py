@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 from typing import assert_never
 
 import numpy as np
@@ -11,7 +10,7 @@ from batch.errors import InputError
 from batch.evaluation.benchmark import FEW_PROMPTS, Benchmark, Floats, judged_only, priced
 from batch.evaluation.routellm_files import is_routellm, read_csv_benchmark, read_judgements
 from batch.reading.rows import Row, read_files, read_rows
-from batch.routers.training.labels import PromptReader, plain_number
+from batch.routers.training.labels import PromptReader, name_of, plain_number
 from schemas.evaluating import BenchmarkSpec, Gsm8kSpec, LabelledSpec, MmluSpec, MtBenchSpec
 
 _RELAXED = (
@@ -130,8 +129,7 @@ class _Table:
         self._key = key
         files = read_files(path, f"{key}.path")
         self._files = tuple(file.sha256 for file in files)
-        self.name = PurePosixPath(files[0].name).name.split(".")[0]
-        """The first file's."""
+        self.name = name_of(files)
         prompt_of = PromptReader(prompt, f"{key}.prompt")
         wanted = asked.items() if asked is not None else [("path", column) for column in (*numbers, *texts)]
         columns = [*prompt_of.columns, *((f"{key}.{by}", column) for by, column in wanted)]

@@ -1,6 +1,6 @@
 """Bootstrap: the same prompts drawn again and again with replacement, to see how far chance moves a figure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.random import default_rng
@@ -15,10 +15,16 @@ _BLOCK = 1 << 20
 _TAILS = (2.5, 97.5)
 
 
+def groups_of(prompts: Sequence[str]) -> NDArray[np.intp]:
+    """Number prompts from 0, equal ones alike, shape (prompts,)."""
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    return np.array([places[prompt] for prompt in prompts], dtype=np.intp)
+
+
 def resampled(groups: NDArray[np.intp], count: int, seed: int) -> Iterator[Floats]:
     """Yield weights of shape (resamples, prompts) in blocks, `count` resamples together.
 
-    `groups` numbers the prompts from 0, equal prompts alike: they are drawn together, for two copies of a prompt are
+    `groups` numbers the prompts as `groups_of` does: equal ones are drawn together, for two copies of a prompt are
     no two observations. The same seed gives the same resamples, so that what is measured on them can be compared.
     """
     chance = default_rng(seed)

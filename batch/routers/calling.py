@@ -1,6 +1,7 @@
 """Asking a router for scores, and looking at what it gives: it may be anybody's."""
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from batch.routers.base import Router
 # Plenty to sort by length, while the vectors of so many take 25 MB; a shard of short rows has ten times as many.
 _AT_ONCE = 16_384
 
+_Number = TypeVar("_Number", bound=np.floating[Any])
+
 
 def scores_of(router: Router, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
     """Return the router's scores of shape (texts, columns); it is given so many at a time that its memory is bounded.
@@ -20,6 +23,22 @@ def scores_of(router: Router, kind: str, texts: Sequence[str]) -> NDArray[np.flo
     """
     starts = range(0, max(len(texts), 1), _AT_ONCE)
     return np.concatenate([_checked(router, kind, texts[start : start + _AT_ONCE]) for start in starts])
+
+
+def gaps(scores: NDArray[_Number], columns: tuple[str, ...], models: tuple[str, ...]) -> NDArray[_Number]:
+    """What plans rank by: a pair router's one column, else the strongest model's less the cheapest's.
+
+    Args:
+        scores: of a router whose `models` are `columns`, shape (prompts, columns).
+        models: a job's, cheapest first, or a training's, weakest first.
+
+    Returns:
+        Shape (prompts,), as precise as `scores`.
+    """
+    if len(columns) == 1:
+        return scores[:, 0]
+    strongest, cheapest = (columns.index(models[end]) for end in (-1, 0))
+    return scores[:, strongest] - scores[:, cheapest]
 
 
 def _checked(router: Router, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -62,6 +62,14 @@ def refuse_made_up(loading: dict[str, Any]) -> None:
         raise ValueError(f"its weights hold no {missing[0]}{others}")
 
 
+def save_pretrained(folder: Path, *parts: Any) -> None:
+    """Have models and tokenizers write themselves into `folder`, which is made if need be, without a progress bar."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        for part in parts:
+            part.save_pretrained(folder)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers from drawing a progress bar and listing the layers that are left out on purpose."""

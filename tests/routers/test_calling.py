@@ -1,4 +1,4 @@
-"""Routers are asked for a bounded number of scores at a time."""
+"""Routers are asked for a bounded number of scores at a time, and one number a prompt is made of them."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from batch.routers import calling
-from batch.routers.calling import scores_of
+from batch.routers.calling import gaps, scores_of
 
 
 class Remembers:
@@ -30,3 +30,12 @@ def test_many_texts_are_asked_for_in_turn(count: int, given: list[int], monkeypa
     scores = scores_of(router, "own", ["x" * i for i in range(count)])
     assert router.given == given
     assert scores[:, 0].tolist() == list(range(count))
+
+
+def test_rows_are_ranked_by_one_number() -> None:
+    """A pair router's column as it is; else the strongest model's less the cheapest's, wherever their columns are."""
+    pair, several = np.array([[0.5], [0.25]]), np.array([[0.75, 0.0, 0.5], [0.25, 1.0, 0.5]], dtype=np.float32)
+    assert gaps(pair, ("large",), ("small", "large")).tolist() == [0.5, 0.25]
+    found = gaps(several, ("large", "middle", "small"), ("small", "middle", "large"))
+    assert found.tolist() == [0.25, -0.25]
+    assert found.dtype == np.float32

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from batch.errors import InputError, SpecError
 from batch.routers.bert import LABELS, STRONG_WINS, TIE, WEAK_WINS, token_limit
 from batch.routers.forward import Tokenize, device, first_tokens
-from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, quiet, refuse_made_up
+from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, quiet, refuse_made_up, save_pretrained
 from batch.routers.training.contests import Contests, contests, split
 from batch.routers.training.data import Judged, Preferences
 from batch.routers.training.tuning import Examples, Loss, Progress, tune
@@ -95,10 +95,7 @@ def _loss(classifier: Any) -> Loss:
 def _save(tokenizer: Any, classifier: Any, out: Path) -> None:
     classifier.config.id2label = dict(enumerate(LABELS))
     classifier.config.label2id = {label: number for number, label in enumerate(LABELS)}
-    out.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        classifier.save_pretrained(out)
-        tokenizer.save_pretrained(out)
+    save_pretrained(out, classifier, tokenizer)
 
 
 def _labels(part: Contests) -> list[int]:

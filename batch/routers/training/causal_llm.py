@@ -15,7 +15,7 @@ import numpy as np
 from batch.errors import InputError, SpecError
 from batch.routers.causal_llm import GRADES, QUESTION_FILE, SYSTEM_FILE, Frame, PromptFiles, load_llama
 from batch.routers.forward import device
-from batch.routers.pretrained import quiet
+from batch.routers.pretrained import save_pretrained
 from batch.routers.training.contests import Contests, contests, split
 from batch.routers.training.data import Judged, Preferences
 from batch.routers.training.tuning import Examples, Progress, tune
@@ -184,10 +184,7 @@ def _has_prompt_files(base: Path) -> bool:
 
 
 def _save(tokenizer: Any, llama: Any, base: Path, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        llama.save_pretrained(out)
-        tokenizer.save_pretrained(out)
+    save_pretrained(out, llama, tokenizer)
     own = _has_prompt_files(base)
     for name, text in ((SYSTEM_FILE, _SYSTEM), (QUESTION_FILE, _QUESTION)):
         (out / name).write_bytes((base / name).read_bytes() if own else text.encode())

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batch.errors import InputError
-from batch.routers.training.data import Floats, Judged, Preferences, deal
-
-_PARTS = 10_000
+from batch.routers.training.data import Floats, Judged, Preferences, set_aside
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def split(whole: Contests, validation: float, seed: int) -> tuple[Contests, Cont
 
     Raises InputError where one of the two would be empty.
     """
-    held = deal(whole.prompts, _PARTS, seed) < validation * _PARTS
+    held = set_aside(whole.prompts, validation, seed)
     parts = whole.of(np.flatnonzero(~held).tolist()), whole.of(np.flatnonzero(held).tolist())
     if not all(map(len, parts)):
         raise InputError(f"data: {len(whole)} labelled prompts are too few to keep {validation:.0%} for validation")

@@ -13,7 +13,7 @@ from batch.routers.heads import Heads, probabilities
 from batch.routers.length import LengthRouter
 from batch.routers.logistic import Floats
 from batch.routers.metrics import apgr
-from batch.routers.training.data import Judged, Trained, deal
+from batch.routers.training.data import Judged, Trained, deal, quality_together
 from batch.routers.training.fit_heads import PENALTIES, Form, SetHeads, Training, fit_heads
 
 FOLDS = 5
@@ -53,7 +53,7 @@ def fit_best(
     Raises:
         InputError: the sets have different models, a model has no judged answer, or prompts are too few to hold out.
     """
-    _check(data)
+    quality_together(data, "heads")  # refused before the slow part
     count = min(max(round(1.0 / validation), 2), _MOST_FOLDS)
     # Not the seed itself: whoever dealt before with the same one has taken those prompts away.
     sets, folds = _embedded(data, embedder, seed), [deal(one.prompts, count, ~seed) for one in data]
@@ -145,13 +145,3 @@ def _loss(logits: Floats, quality: Floats) -> float:
     several = error[judged > 1]
     apart = several - np.nanmean(several, axis=1, keepdims=True)
     return float(np.nansum(apart**2) + np.nansum(error[judged == 1] ** 2))
-
-
-def _check(data: Sequence[Judged]) -> None:
-    models = data[0].models
-    if any(one.models != models for one in data):
-        raise InputError("data: heads need sets that judge the same models in the same order")
-    quality = np.concatenate([one.quality for one in data])
-    for model, judged in zip(models, ~np.isnan(quality).all(axis=0), strict=True):
-        if not judged:
-            raise InputError(f"data: no answer of {model} was judged; leave it out of the models, or judge some")

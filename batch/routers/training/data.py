@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.errors import InputError
 from batch.routers.checkpoint import Tensors
 
 Floats = NDArray[np.float64]
+
+# So many parts tell any share that a training file asks for.
+_PARTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,27 @@ def deal(prompts: Sequence[str], parts: int, seed: int) -> NDArray[np.intp]:
     """Deal prompts to `parts` parts, from 0; equal prompts go to the same one, whatever else is dealt."""
     dealt = (blake2b(f"{seed}:{prompt}".encode(), digest_size=8).digest() for prompt in prompts)
     return np.fromiter((int.from_bytes(d) % parts for d in dealt), dtype=np.intp, count=len(prompts))
+
+
+def set_aside(prompts: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
+    """Which prompts are kept out: about this share of them, and of equal prompts all or none; shape (prompts,)."""
+    return deal(prompts, _PARTS, seed) < share * _PARTS
+
+
+def quality_together(data: Sequence[Judged], what: str) -> Floats:
+    """The quality of each model's answers to the prompts of all sets, in turn, shape (prompts, models).
+
+    Args:
+        what: what needs such sets, in the plural, for messages.
+
+    Raises:
+        InputError: the sets have different models, or a model has no judged answer.
+    """
+    models = data[0].models
+    if any(one.models != models for one in data):
+        raise InputError(f"data: {what} need sets that judge the same models in the same order")
+    quality = np.concatenate([one.quality for one in data])
+    for model, judged in zip(models, ~np.isnan(quality).all(axis=0), strict=True):
+        if not judged:
+            raise InputError(f"data: no answer of {model} was judged; leave it out of the models, or judge some")
+    return quality

@@ -31,13 +31,19 @@ class Encoder:
     """The `router.embedder` of a job that uses the checkpoint."""
 
 
-def local_encoder(spec: TrainLocalEmbedderSpec) -> Encoder:
-    """A local one. Raises SpecError where it cannot be loaded."""
+def local_encoder(spec: TrainLocalEmbedderSpec, threads: int | None = None) -> Encoder:
+    """A local one. Raises SpecError where it cannot be loaded.
+
+    Args:
+        threads: torch's, for this whole process; left out, torch's own choice stands.
+    """
     from batch.routers.embedder import LocalEmbedder, encoder_folder, encoder_sha256
 
     key = f"{_KEY}.model"
     folder = encoder_folder(spec.model, key)
-    embedder = LocalEmbedder(folder, layer=spec.layer, max_tokens=spec.max_tokens, batch_tokens=BATCH_TOKENS, key=key)
+    embedder = LocalEmbedder(
+        folder, layer=spec.layer, max_tokens=spec.max_tokens, batch_tokens=BATCH_TOKENS, threads=threads, key=key
+    )
     # A folder of this machine tells nothing elsewhere; its last name may.
     name = PACKAGED if spec.model is None else Path(spec.model).name if Path(spec.model).is_dir() else spec.model
     config = EncoderConfig(

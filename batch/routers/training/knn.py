@@ -14,7 +14,7 @@ from batch.errors import InputError
 from batch.routers.base import Embedder
 from batch.routers.neighbours import NeighbourOptions, Neighbours
 from batch.routers.similarity import Vectors, directions, nearest, tapered
-from batch.routers.training.data import Floats, Judged, Trained, deal
+from batch.routers.training.data import Floats, Judged, Trained, quality_together, set_aside
 
 NEIGHBOURS = (16, 32, 64, 128, 256, 512)
 TEMPERATURES = (0.05, 0.1, 0.2, 0.5)
@@ -22,7 +22,6 @@ SHRINKAGES = (0.3, 1.0, 3.0, 10.0)
 
 # To tell options apart more are not needed, and each is compared with all others.
 _MOST_HELD_OUT = 5000
-_PARTS = 10_000
 # An answer that was judged otherwise than all its neighbours' costs much, not everything.
 _LEAST_PROBABILITY = 1e-6
 
@@ -53,13 +52,7 @@ def fit_knn(data: Sequence[Judged], embedder: Embedder, seed: int, validation: f
 
 def together(data: Sequence[Judged]) -> tuple[list[str], Floats]:
     """All prompts and the quality of each model's answers, shape (prompts, models). Raises InputError as `fit_knn`."""
-    models = data[0].models
-    if any(one.models != models for one in data):
-        raise InputError("data: nearest neighbours and clusters need sets that judge the same models in the same order")
-    quality = np.concatenate([one.quality for one in data])
-    for model, judged in zip(models, ~np.isnan(quality).all(axis=0), strict=True):
-        if not judged:
-            raise InputError(f"data: no answer of {model} was judged; leave it out of the models, or judge some")
+    quality = quality_together(data, "nearest neighbours and clusters")
     return [prompt for one in data for prompt in one.prompts], quality
 
 
@@ -72,7 +65,7 @@ def split(
         InputError: too few have judged answers.
     """
     # Not the seed itself: whoever dealt before with the same one has taken those prompts away.
-    held = deal(prompts, _PARTS, ~seed) < validation * _PARTS
+    held = set_aside(prompts, validation, ~seed)
     judged = ~np.isnan(quality).all(axis=1)
     kept, out = np.flatnonzero(~held & judged), np.flatnonzero(held & judged)[:_MOST_HELD_OUT]
     if not len(out) or not len(kept) or np.isnan(quality[kept]).all(axis=0).any():

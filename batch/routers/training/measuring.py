@@ -1,13 +1,11 @@
 """How well a trained router does on prompts that were kept out of training, beside what needs none."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from batch.evaluation.pair import PairOrder
-from batch.evaluation.resampling import interval, resampled
-from batch.routers.base import Router
+from batch.evaluation.resampling import groups_of, interval, resampled
 from batch.routers.length import LengthRouter
 from batch.routers.training.data import Floats, Judged
 from schemas.training import HeldOut, TrainingReport
@@ -24,20 +22,11 @@ FEW_LABELS = 200
 _FEWEST_FOR_CUTOFFS = 100
 
 
-def gap_of(router: Router, prompts: Sequence[str], models: tuple[str, ...]) -> Floats:
-    """What plans rank by: a pair router's one column, else the strongest model's less the weakest's; (prompts,)."""
-    scores = router.score(prompts).astype(np.float64)
-    if len(router.models) == 1:
-        return scores[:, 0]
-    gap: Floats = scores[:, router.models.index(models[-1])] - scores[:, router.models.index(models[0])]
-    return gap
-
-
 def measure(held: Judged, scores: Floats, seed: int) -> HeldOut | str:
     """Measure scores of the held-out prompts of one data set, or say in a sentence why they cannot be.
 
     Args:
-        scores: as `gap_of` gives them, one per prompt of `held`.
+        scores: as `gaps` gives them, one per prompt of `held`.
         seed: of the bootstrap.
     """
     ends = held.quality[:, [0, -1]]
@@ -53,7 +42,7 @@ def measure(held: Judged, scores: Floats, seed: int) -> HeldOut | str:
     everything = np.ones((1, len(prompts)))
     order = PairOrder(scores[both], weak, strong)
     figures, counted = order.measures(everything, LEVELS), PairOrder(words, weak, strong).measures(everything, ())
-    apgrs = [order.measures(weights, ()).apgr for weights in resampled(_groups(prompts), RESAMPLES, seed)]
+    apgrs = [order.measures(weights, ()).apgr for weights in resampled(groups_of(prompts), RESAMPLES, seed)]
     return HeldOut(
         prompts=len(prompts),
         weakest=round(float(weak.mean()), 4),
@@ -124,11 +113,6 @@ def table(report: TrainingReport) -> tuple[tuple[str, ...], list[tuple[str, ...]
         for name, found in report.held_out.items()
     ]
     return heads, rows
-
-
-def _groups(prompts: Sequence[str]) -> NDArray[np.intp]:
-    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
-    return np.array([places[prompt] for prompt in prompts], dtype=np.intp)
 
 
 def _rounded(bounds: tuple[float, float] | None) -> tuple[float, float] | None:

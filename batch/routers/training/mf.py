@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from batch.errors import InputError
 from batch.routers.base import Embedder
 from batch.routers.mf import UNIT_FLOOR
-from batch.routers.training.data import Floats, Judged, Preferences, Trained, deal
+from batch.routers.training.data import Floats, Judged, Preferences, Trained, set_aside
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +35,6 @@ STEPS_AN_EPOCH = 8
 MOST_EPOCHS = 400
 # Epochs without a better prediction of what is held out, after which training ends.
 PATIENCE = 15
-
-_PARTS = 10_000
 
 Numbers = NDArray[np.intp]
 
@@ -87,7 +85,7 @@ def fit_mf(data: Sequence[Judged | Preferences], embedder: Embedder, seed: int, 
     if not (pairs.outcome != 0.5).any():
         raise InputError("data: no model's answer is better than another's; mf is trained on preferences")
     # Not the seed itself: whoever dealt before with the same one has taken those prompts away.
-    held = (deal(prompts, _PARTS, ~seed) < validation * _PARTS)[pairs.prompt]
+    held = set_aside(prompts, validation, ~seed)[pairs.prompt]
     if held.all() or not held.any():
         raise InputError(f"data: {len(prompts)} prompts are too few to hold out {validation:g} of them; add more")
     vectors = embedder.embed(prompts).astype(np.float64)
