@@ -20,6 +20,9 @@ from batch.routers.build import build_router
 from batch.routers.checkpoint import load_checkpoint
 from batch.routers.correctness import CorrectnessRouter
 from batch.routers.embedder import LocalEmbedder, packaged_encoder
+from batch.routers.embedders import build_embedder
+from batch.routers.int8_embedder import Int8Embedder
+from schemas.embedders import LocalEmbedderSpec
 from schemas.routers import StaticRouterSpec
 
 PAIR = ("weak", "strong")
@@ -65,10 +68,12 @@ def routellm_way() -> Score:
 
 def correctness(threads: int | None, *, int8: bool) -> tuple[str, Score]:
     """The default router in one precision, and what it really runs in."""
-    embedder = LocalEmbedder(
-        packaged_encoder(), layer=2, max_tokens=256, batch_tokens=16_384, threads=threads, int8=int8
+    checkpoint = load_checkpoint()
+    embedder = build_embedder(
+        LocalEmbedderSpec(), checkpoint.config.encoder, batch_tokens=16_384, threads=threads, int8=int8
     )
-    return f"correctness, {embedder.precision}", CorrectnessRouter(PAIR, load_checkpoint(), embedder).score
+    assert isinstance(embedder, LocalEmbedder | Int8Embedder)
+    return f"correctness, {embedder.precision}", CorrectnessRouter(PAIR, checkpoint, embedder).score
 
 
 def compare(name: str, routers: dict[str, Score], peer: Score, prompts: Sequence[str]) -> None:

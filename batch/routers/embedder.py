@@ -20,8 +20,6 @@ from batch.routers.pretrained import LOCAL, quiet
 if TYPE_CHECKING:
     import torch
 
-    from batch.routers.int8_encoder import Int8Encoder
-
 WEIGHTS = "model.safetensors"
 
 # What a job file calls the encoder.
@@ -63,9 +61,8 @@ def encoder_sha256(folder: Path, key: str = KEY) -> str:
 class LocalEmbedder:
     """Mean of the hidden states after `layer`, over a prompt's own tokens, the first `max_tokens` of them.
 
-    Runs on a GPU where torch sees one, in bfloat16, else on the CPU in float32, or in int8 where that was asked for.
-    A text's vector does not depend on its neighbours but for rounding: less than 1e-5 on the CPU, the third digit in
-    bfloat16.
+    Runs on a GPU where torch sees one, in bfloat16, else on the CPU in float32. A text's vector does not depend on
+    its neighbours but for rounding: less than 1e-5 on the CPU, the third digit in bfloat16.
     """
 
     def __init__(
@@ -76,14 +73,12 @@ class LocalEmbedder:
         max_tokens: int,
         batch_tokens: int,
         threads: int | None = None,
-        int8: bool = False,
         key: str = KEY,
     ) -> None:
         """Load the encoder.
 
         Args:
             threads: torch's, for this whole process; left out, torch's own choice stands.
-            int8: on a CPU that has dot products of bytes, compute in int8, where the ranges for it are known.
             key: what the user calls the encoder, for messages.
 
         Raises:
@@ -96,8 +91,7 @@ class LocalEmbedder:
         try:
             tokenizer, config = _load(folder, layer)
             tokenize = first_tokens(tokenizer, max_tokens)
-            self._int8 = _int8(folder, layer, config, torch.get_num_threads()) if int8 else None
-            self._encoder = None if self._int8 else _encoder(folder, config)
+            self._encoder = _encoder(folder, config)
         except (OSError, ValueError) as error:
             raise SpecError(f"{key}: {folder} cannot be loaded: {error}".splitlines()[0]) from error
         self.dimension = int(config.hidden_size)
@@ -113,33 +107,13 @@ class LocalEmbedder:
     @property
     def precision(self) -> str:
         """What it computes in."""
-        if self._forward.device.type == "cuda":
-            return "bfloat16"
-        return "int8" if self._int8 else "float32"
+        return "bfloat16" if self._forward.device.type == "cuda" else "float32"
 
     def _pooled(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
-        if self._int8:
-            import torch
-
-            return torch.from_numpy(self._int8(ids.numpy(), mask.numpy()))
-        assert self._encoder is not None, "it is there where int8 is not"
         hidden = self._encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         kept = mask.unsqueeze(-1).float()
         pooled: torch.Tensor = (hidden * kept).sum(1) / kept.sum(1)
         return pooled
-
-
-def _int8(folder: Path, layers: int, config: Any, threads: int) -> "Int8Encoder | None":
-    """The encoder in int8, where torch sees no GPU and the CPU is fast at it."""
-    from batch.routers.int8_encoder import Int8Encoder, Shape, bert_weights, ranges_of, suits_this_machine
-
-    if device().type == "cuda" or not suits_this_machine():
-        return None
-    ranges = ranges_of(encoder_sha256(folder), layers)
-    if ranges is None:
-        return None
-    shape = Shape(layers, int(config.num_attention_heads), float(config.layer_norm_eps))
-    return Int8Encoder(bert_weights(folder, layers), shape, ranges, threads)
 
 
 def _load(folder: Path, layers: int) -> tuple[Any, Any]:

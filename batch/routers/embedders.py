@@ -24,7 +24,8 @@ def build_embedder(
         batch_tokens: most tokens in one batch, padding included.
         threads: torch's, for a local one.
         outside: for one behind endpoints.
-        int8: as `LocalEmbedder`, for routers whose scores stand it.
+        int8: compute in int8 where that is fastest and the encoder's ranges are known; for routers whose scores
+            stand it.
 
     Raises:
         SpecError: `spec` is another encoder than the checkpoint was trained on, or cannot be loaded.
@@ -47,6 +48,7 @@ def _local(
     spec: LocalEmbedderSpec, trained_on: EncoderConfig, batch_tokens: int, threads: int | None, int8: bool
 ) -> Embedder:
     from batch.routers.embedder import LocalEmbedder, encoder_folder, encoder_sha256
+    from batch.routers.int8_encoder import ranges_of, suits_this_machine
 
     folder = encoder_folder(spec.model)
     if encoder_sha256(folder) != trained_on.sha256:
@@ -54,13 +56,24 @@ def _local(
             f"router.embedder.model: {folder} is not the encoder that the checkpoint was trained on, {trained_on.name}"
         )
     assert trained_on.layer is not None, "a local encoder has a layer"
+    ranges = ranges_of(trained_on.sha256, trained_on.layer) if int8 else None
+    if ranges and suits_this_machine():
+        from batch.routers.int8_embedder import Int8Embedder
+
+        return Int8Embedder(
+            folder,
+            ranges,
+            layer=trained_on.layer,
+            max_tokens=trained_on.max_tokens,
+            batch_tokens=batch_tokens,
+            threads=threads,
+        )
     return LocalEmbedder(
         folder,
         layer=trained_on.layer,
         max_tokens=trained_on.max_tokens,
         batch_tokens=batch_tokens,
         threads=threads,
-        int8=int8,
     )
 
 

@@ -3,9 +3,11 @@
 Matrix products are int8: weights with a scale per column, activations with a scale per tensor that was measured
 beforehand. Scales taken from the batch at hand, as dynamic quantisation does, would make a prompt's vector depend on
 its neighbours (by .03). All else, attention and norms among it, stays float32.
+
+Prompts of a batch are of equal length: nothing is spent on padding, and attention without a mask is a tenth faster.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,14 +16,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.routers.forward import device
+
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
 
 _FUSED = "com.microsoft"
 _OPSET, _IR_VERSION = 17, 10
 
+# It makes one of sum and norm, which takes four times as long as both.
+_SLOW = "SkipLayerNormFusion"
+
 _CPUINFO = Path("/proc/cpuinfo")
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
+# What Linux shows of GPUs: NVIDIA's cards and boards, those behind WSL, and AMD's. Without one torch need not be asked,
+# and importing it takes longer than building the graph.
+_DEVICES = Path("/dev")
+_GPUS = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
 
 # What goes into each product, over 320 prompts of MMLU, GSM8K and MT-Bench; beyond it values are cut off.
 _MEASURED: dict[str, Sequence[tuple[float, float]]] = {
@@ -86,17 +97,16 @@ class _Graph:
         others = (self.constant(columns), zero, self.constant(np.zeros(len(columns), np.int8)), self.constant(bias))
         return self.node("MatMulIntegerToFloat", rounded, self.constant(whole), scale, *others, fused=True)[0]
 
-    def norm(self, inputs: str, beside: str, weight: Floats, bias: Floats, epsilon: float) -> str:
-        """Layer norm of the sum of both."""
+    def norm(self, summed: str, weight: Floats, bias: Floats, epsilon: float) -> str:
         constants = self.constant(weight), self.constant(bias)
-        return self.node("SkipLayerNormalization", inputs, beside, *constants, fused=True, epsilon=epsilon)[0]
+        return self.node("LayerNormalization", summed, *constants, axis=-1, epsilon=epsilon)[0]
 
 
 def encoder_graph(weights: Weights, shape: Shape, ranges: Ranges | None) -> tuple[bytes, tuple[str, ...]]:
     """Return the serialised graph, and the names of what goes into each of its products, in order.
 
-    Its inputs are `ids` (prompts, tokens) int64, `places` (tokens,) int64, `lengths` (prompts,) int32 and `shares`
-    (prompts, 1, tokens) float32, by which tokens are averaged; its output `means` is (prompts, 1, dimension).
+    Its inputs are `ids` (prompts, tokens) int64 and `places` (tokens,) int64, the numbers from 0; its output `means`
+    is (prompts, dimension) float32.
     """
     graph = _Graph(ranges)
     words = graph.node("Gather", graph.constant(weights["embeddings.word_embeddings.weight"]), "ids")[0]
@@ -104,12 +114,11 @@ def encoder_graph(weights: Weights, shape: Shape, ranges: Ranges | None) -> tupl
     table = graph.constant(weights["embeddings.position_embeddings.weight"] + kind)
     places = graph.node("Gather", table, "places")[0]
     summed = graph.node("Add", words, places)[0]
-    norm = [graph.constant(weights[f"embeddings.LayerNorm.{part}"]) for part in ("weight", "bias")]
-    hidden = graph.node("LayerNormalization", summed, *norm, axis=-1, epsilon=shape.epsilon)[0]
+    norm = weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"]
+    hidden = graph.norm(summed, *norm, shape.epsilon)
     for layer in range(shape.layers):
         hidden = _layer(graph, weights, f"encoder.layer.{layer}", hidden, shape)
-    mean = graph.node("MatMul", "shares", hidden)[0]
-    graph.node("Identity", mean)
+    graph.node("ReduceMean", hidden, axes=[1], keepdims=0)
     graph.nodes[-1].output[0] = "means"
     return _serialised(graph), tuple(graph.products)
 
@@ -122,12 +131,12 @@ def _layer(graph: _Graph, weights: Weights, prefix: str, hidden: str, shape: Sha
     stacked = np.concatenate([weight for weight, _ in parts]), np.concatenate([bias for _, bias in parts])
     sizes = graph.constant(np.array([len(bias) for _, bias in parts], dtype=np.int64))
     split = graph.node("Split", graph.product(hidden, *stacked), sizes, outputs=3, axis=-1)
-    seen = graph.node("MultiHeadAttention", *split, "", "lengths", fused=True, num_heads=shape.heads)[0]
+    seen = graph.node("MultiHeadAttention", *split, fused=True, num_heads=shape.heads)[0]
     out = graph.product(seen, *named("attention.output.dense"))
-    hidden = graph.norm(out, hidden, *named("attention.output.LayerNorm"), shape.epsilon)
+    hidden = graph.norm(graph.node("Add", out, hidden)[0], *named("attention.output.LayerNorm"), shape.epsilon)
     wide = graph.node("Gelu", graph.product(hidden, *named("intermediate.dense")), fused=True)[0]
     out = graph.product(wide, *named("output.dense"))
-    return graph.norm(out, hidden, *named("output.LayerNorm"), shape.epsilon)
+    return graph.norm(graph.node("Add", out, hidden)[0], *named("output.LayerNorm"), shape.epsilon)
 
 
 def _serialised(graph: _Graph) -> bytes:
@@ -136,8 +145,6 @@ def _serialised(graph: _Graph) -> bytes:
     inputs = [
         helper.make_tensor_value_info("ids", TensorProto.INT64, ["prompts", "tokens"]),
         helper.make_tensor_value_info("places", TensorProto.INT64, ["tokens"]),
-        helper.make_tensor_value_info("lengths", TensorProto.INT32, ["prompts"]),
-        helper.make_tensor_value_info("shares", TensorProto.FLOAT, ["prompts", 1, "tokens"]),
     ]
     outputs = [helper.make_tensor_value_info("means", TensorProto.FLOAT, None)]
     if graph.ranges is None:
@@ -149,45 +156,35 @@ def _serialised(graph: _Graph) -> bytes:
 
 
 class Int8Encoder:
-    """Token ids -> means of the hidden states after a layer, on the CPU, in int8."""
+    """Token ids -> means of the hidden states after a layer, on the CPU, in int8.
 
-    def __init__(self, weights: Weights, shape: Shape, ranges: Ranges, threads: int) -> None:
+    A call runs in the thread that makes it, and leaves the interpreter to others meanwhile: two threads that each
+    run batches of their own do more than two that share each product and wait for one another.
+    """
+
+    def __init__(self, weights: Weights, shape: Shape, ranges: Ranges) -> None:
         """Build the graph, which takes a second.
 
         Args:
             ranges: of what goes into each product; four a layer.
         """
-        self._run = _open(encoder_graph(weights, shape, ranges)[0], threads)
+        from onnxruntime import InferenceSession, SessionOptions
 
-    def __call__(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Floats:
-        """Return means of shape (prompts, dimension); `ids` and `mask` are (prompts, tokens), padded on the right."""
-        means: Floats = self._run(("means",), _inputs(ids, mask.sum(axis=1)))[0][:, 0]
+        options = SessionOptions()
+        options.intra_op_num_threads = 1
+        # Lengths and counts change from batch to batch; a plan of memory would be kept for each pair of them.
+        options.enable_mem_pattern = False
+        self._run = InferenceSession(
+            encoder_graph(weights, shape, ranges)[0],
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=[_SLOW],
+        ).run
+
+    def __call__(self, ids: NDArray[np.int64]) -> Floats:
+        """Return means of shape (prompts, dimension); `ids` is (prompts, tokens), all of it tokens of prompts."""
+        means: Floats = self._run(["means"], {"ids": ids, "places": np.arange(ids.shape[1], dtype=np.int64)})[0]
         return means
-
-
-def _inputs(ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    places = np.arange(ids.shape[1], dtype=np.int64)
-    shares = (places < lengths[:, None]) / lengths[:, None].astype(np.float32)
-    return {
-        "ids": ids,
-        "places": places,
-        "lengths": lengths.astype(np.int32),
-        "shares": shares[:, None].astype(np.float32),
-    }
-
-
-def _open(graph: bytes, threads: int) -> Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[Floats]]:
-    from onnxruntime import InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.intra_op_num_threads = threads
-    opened = InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-    def run(names: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[Floats]:
-        found: list[Floats] = opened.run(list(names), dict(inputs))
-        return found
-
-    return run
 
 
 def ranges_of(sha256: str, layers: int) -> Ranges | None:
@@ -197,11 +194,13 @@ def ranges_of(sha256: str, layers: int) -> Ranges | None:
 
 
 def suits_this_machine() -> bool:
-    """Is int8 faster than float32 here, and as exact: has the CPU dot products of bytes, and is ONNX Runtime there?
+    """Is int8 the fastest here, and exact: no GPU for torch, a CPU with dot products of bytes, and ONNX Runtime?
 
-    Without them bytes are multiplied in pairs whose sum may overflow.
+    Without such products bytes are multiplied in pairs whose sum may overflow.
     """
     if find_spec("onnx") is None or find_spec("onnxruntime") is None:
+        return False
+    if any(found for name in _GPUS for found in _DEVICES.glob(name)) and device().type == "cuda":
         return False
     try:
         flags = set(_CPUINFO.read_text().split())

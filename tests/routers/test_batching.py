@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from batch.routers.batching import Indices, run_in_batches, token_batches
+from batch.routers.batching import Indices, equal_batches, run_in_batches, token_batches
 
 LENGTHS = st.lists(st.integers(0, 300), max_size=60)
 
@@ -20,6 +20,23 @@ def test_every_prompt_once_within_the_budget(lengths: list[int], budget: int) ->
     assert [lengths[i] for i in taken] == sorted(lengths, reverse=True)
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+
+
+@given(LENGTHS, st.integers(1, 2000))
+def test_batches_of_equal_length(lengths: list[int], budget: int) -> None:
+    """They hold each prompt once, longest first, all of one length, within the budget, and no more of them than that
+    takes."""
+    batches = equal_batches(lengths, budget)
+    taken = [int(i) for batch in batches for i in batch]
+    assert sorted(taken) == list(range(len(lengths)))
+    assert [lengths[i] for i in taken] == sorted(lengths, reverse=True)
+    needed = 0
+    for length in set(lengths):
+        needed += -(-lengths.count(length) // max(budget // max(length, 1), 1))
+    assert len(batches) == needed
+    for batch in batches:
+        assert len({lengths[i] for i in batch}) == 1
+        assert len(batch) == 1 or len(batch) * lengths[batch[0]] <= budget
 
 
 class FullError(Exception):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from batch.routers.embedder import LocalEmbedder, encoder_sha256, packaged_encoder
+from batch.routers.int8_embedder import Int8Embedder
 from batch.routers.int8_encoder import Shape, bert_weights, encoder_graph, ranges_of, suits_this_machine
 
 TEXTS = [
@@ -20,12 +21,14 @@ needs_int8 = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def int8() -> LocalEmbedder:
-    return LocalEmbedder(packaged_encoder(), layer=2, max_tokens=256, batch_tokens=1024, int8=True)
+def int8() -> Int8Embedder:
+    ranges = ranges_of(encoder_sha256(packaged_encoder()), 2)
+    assert ranges is not None
+    return Int8Embedder(packaged_encoder(), ranges, layer=2, max_tokens=256, batch_tokens=1024, threads=2)
 
 
 @needs_int8
-def test_vectors_are_nearly_those_of_float32(int8: LocalEmbedder, embedder: LocalEmbedder) -> None:
+def test_vectors_are_nearly_those_of_float32(int8: Int8Embedder, embedder: LocalEmbedder) -> None:
     """Vectors point where those of float32 do, to a cosine of .995."""
     near, exact = int8.embed(TEXTS), embedder.embed(TEXTS)
     assert (int8.precision, embedder.precision) == ("int8", "float32")
@@ -34,7 +37,7 @@ def test_vectors_are_nearly_those_of_float32(int8: LocalEmbedder, embedder: Loca
 
 
 @needs_int8
-def test_neighbours_do_not_matter(int8: LocalEmbedder) -> None:
+def test_neighbours_do_not_matter(int8: Int8Embedder) -> None:
     """A text's vector is the same alone and beside a much longer one: no scale is taken from the batch."""
     alone = np.concatenate([int8.embed([text]) for text in TEXTS])
     np.testing.assert_allclose(int8.embed(TEXTS), alone, rtol=0, atol=1e-5)
@@ -48,14 +51,9 @@ def test_the_graph_in_float32_is_the_encoder(embedder: LocalEmbedder) -> None:
 
     ids = AutoTokenizer.from_pretrained(packaged_encoder())(TEXTS[2])["input_ids"]
     graph, _ = encoder_graph(bert_weights(packaged_encoder(), 2), Shape(2, 12, 1e-12), None)
-    feed = {
-        "ids": np.array([ids]),
-        "places": np.arange(len(ids)),
-        "lengths": np.array([len(ids)], dtype=np.int32),
-        "shares": np.full((1, 1, len(ids)), 1 / len(ids), dtype=np.float32),
-    }
+    feed = {"ids": np.array([ids]), "places": np.arange(len(ids))}
     (means,) = InferenceSession(graph, providers=["CPUExecutionProvider"]).run(["means"], feed)
-    np.testing.assert_allclose(means[0], embedder.embed([TEXTS[2]]), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(means, embedder.embed([TEXTS[2]]), rtol=0, atol=1e-5)
 
 
 def test_what_nobody_measured_has_no_ranges() -> None:

