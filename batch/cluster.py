@@ -36,6 +36,7 @@ _RETRIES = 3
 _MOST_DEATHS = 3
 _TASK_NICENESS = 10
 _CLOSE_SECONDS = 10.0
+_WARM_SECONDS = 10.0
 
 
 class RayEngine:
@@ -145,6 +146,9 @@ class RayEngine:
         return [_unwrapped(handle) for handle in [self.submit(function, item) for item in items]]
 
     def dispatcher(self, plan: DispatchPlan) -> "RayDispatcher":
+        # For one task Ray starts two workers. Once both are up the dispatcher takes the other; before that it would be
+        # given a third, of 50 MiB, for nothing.
+        ray.wait(self._warm, num_returns=len(self._warm), timeout=_WARM_SECONDS)
         return RayDispatcher(plan, self._keys, self._wall)
 
     def close(self) -> None:

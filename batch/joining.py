@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray._private import parameter, ray_constants
+from ray._private import utils as _utils
 from ray._private.node import Node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -118,12 +119,19 @@ def _on_loopback() -> Iterator[None]:
 def _unwatched() -> Iterator[None]:
     """Have a local cluster start none of the processes that watch it: scaler, log reader, half a dashboard.
 
-    Nobody asks them anything. They take 160 MiB, almost a second to start and more than one to stop.
+    Nobody asks them anything. They take 160 MiB, almost a second to start and more than one to stop. That the agent
+    that stays could have a page to show is not asked either: this process would import all it needs to see it, 13 MiB.
     """
-    params, start_api_server = parameter.RayParams, Node.start_api_server
+    params, start_api_server, lacking = (
+        parameter.RayParams,
+        Node.start_api_server,
+        _utils.get_dashboard_dependency_error,
+    )
     parameter.RayParams = partial(params, no_monitor=True, include_log_monitor=False)
     Node.start_api_server = lambda node, **options: None
+    _utils.get_dashboard_dependency_error = lambda: ImportError("nobody asks")
     try:
         yield
     finally:
         parameter.RayParams, Node.start_api_server = params, start_api_server
+        _utils.get_dashboard_dependency_error = lacking

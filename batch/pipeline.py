@@ -287,7 +287,7 @@ class Pipeline:
         return Committing(
             self._layout,
             index,
-            self._models,
+            self._prices,
             self._job.dispatch.fallbacks,
             self._job.output,
             tuple(shard.first_row for shard in self.shards),
@@ -304,6 +304,7 @@ class Pipeline:
         return DispatchPlan(
             run_path=str(self._layout.path),
             models=self._models,
+            prices=self._prices,
             spec=self._job.dispatch,
             seed=self._job.seed,
             retry_failed=self._retry_failed,

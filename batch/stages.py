@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.costs.ledger import Ledger
-from batch.costs.prices import Price, prices_for
+from batch.costs.prices import Price
 from batch.costs.tokens import counter
 from batch.planning.routing import PlannedPart, RoutedRows
 from batch.reading.columns import HASH, ID, ID_HASH
 from batch.reading.read import read_shard
 from batch.reading.shard import Shard
+from batch.reading.without_pandas import leave_pandas_out
 from batch.routers.base import NOTHING_OUTSIDE, Outside
 from batch.runs.answers import Answer, Answers
 from batch.runs.commit import Committed, commit_shard
@@ -28,9 +29,11 @@ from batch.runs.parts import read_part, write_part
 from batch.runs.verdicts import Verdicts, read_verdicts, write_verdicts
 from batch.scoring import Scorer
 from schemas.embedders import EndpointEmbedderSpec
-from schemas.endpoints import ModelSpec
 from schemas.job import InputSpec, JobSpec, OutputSpec
 from schemas.routers import EmbeddingRouterSpec
+
+# Every process of a run comes by here before it has rows in its hands.
+leave_pandas_out()
 
 _ROUTED_COLUMNS = ("row", "url", "body", "prompt_tokens", "max_tokens")
 _PLANNED_COLUMNS = ("row", "score", "own_cutoff", "pinned", "error_kind", ID_HASH, HASH, "deterministic")
@@ -107,8 +110,10 @@ def read_and_score(reading: Reading, scorer: Scorer) -> ScoredShard:
 
 def summary(index: int, scored: Any) -> ScoredShard:
     """What the pipeline keeps of a scored part."""
-    errors = scored["error_message"].drop_null()
-    return ScoredShard(index, scored.num_rows, len(errors), errors[0].as_py() if len(errors) else None)
+    messages = scored["error_message"]
+    invalid = scored.num_rows - messages.null_count
+    first = next(message for message in messages.to_pylist() if message is not None) if invalid else None
+    return ScoredShard(index, scored.num_rows, invalid, first)
 
 
 def stored_summary(layout: Layout, index: int) -> ScoredShard:
@@ -209,7 +214,8 @@ class Committing:
 
     layout: Layout
     index: int
-    models: tuple[ModelSpec, ...]
+    prices: Mapping[str, Price | None]
+    """Of every model; `None`: unknown."""
     fallbacks: Mapping[str, Sequence[str]]
     output: OutputSpec
     first_rows: tuple[int, ...]
@@ -218,8 +224,8 @@ class Committing:
 
 def commit(committing: Committing) -> Committed:
     """Write a shard's part of the output."""
-    prices = prices_for(committing.models)
-    names = [model.name for model in committing.models]
+    prices = committing.prices
+    names = list(prices)
     with _Elsewhere(committing, names) as elsewhere:
         return commit_shard(
             committing.layout,

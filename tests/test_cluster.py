@@ -176,6 +176,7 @@ def test_the_dispatcher_is_fed_in_order_and_keeps_the_key_to_itself(
     plan = DispatchPlan(
         run_path=str(layout.path),
         models=(ModelSpec(name="m", endpoints=(endpoint,)),),
+        prices={"m": None},
         spec=DispatchSpec(timeout_seconds=20),
         seed=0,
     )
@@ -196,7 +197,9 @@ def test_the_dispatcher_is_fed_in_order_and_keeps_the_key_to_itself(
 def test_a_key_that_is_not_set_is_said(engine: RayEngine, tmp_path: Path) -> None:
     """The dispatcher's own SpecError comes out, not Ray's word for an actor that could not start."""
     endpoint = EndpointSpec(url="http://127.0.0.1:9/v1", model="m", api_key_env="NO_SUCH_KEY_IS_SET")
-    plan = DispatchPlan(str(tmp_path), (ModelSpec(name="m", endpoints=(endpoint,)),), DispatchSpec(), seed=0)
+    plan = DispatchPlan(
+        str(tmp_path), (ModelSpec(name="m", endpoints=(endpoint,)),), {"m": None}, DispatchSpec(), seed=0
+    )
     dispatcher = engine.dispatcher(plan)
     with pytest.raises(SpecError, match="NO_SUCH_KEY_IS_SET is not set"):
         dispatcher.poll()

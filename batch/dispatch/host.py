@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,7 +11,7 @@ from pathlib import Path
 import uvloop
 
 from batch.clock import WallClock
-from batch.costs.prices import Price, prices_for
+from batch.costs.prices import Price
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
 from batch.dispatch.lane import Lane
 from batch.dispatch.pool import Pricing
@@ -41,6 +41,8 @@ class DispatchPlan:
     """Run directory, on the machine where the dispatcher runs."""
     models: tuple[ModelSpec, ...]
     """With every endpoint's `url` and `model` filled in."""
+    prices: Mapping[str, Price | None]
+    """Of each model; `None`: unknown."""
     spec: DispatchSpec
     seed: int
     retry_failed: bool = False
@@ -75,7 +77,7 @@ class DispatchHost:
             SpecError: a key is not set, or an endpoint has no url.
         """
         self._plan = plan
-        self._prices = prices_for(plan.models)
+        self._prices = plan.prices
         self._keys = keys
         self._wall = wall
         self._lock = threading.Lock()
@@ -177,7 +179,7 @@ class DispatchHost:
                 wall=self._wall,
                 pricing={name: _pricing(price) for name, price in self._prices.items() if price is not None},
                 # Not before the lock is held: until then another dispatcher may be spending.
-                spent=Decimal(0) if plan.spec.budget_usd is None else spent(layout, plan.models),
+                spent=Decimal(0) if plan.spec.budget_usd is None else spent(layout, plan.prices),
                 on_shard=self._on_shard,
                 known=read_found(layout.found_limits),
                 on_first_request=self._on_first_request,

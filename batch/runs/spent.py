@@ -1,30 +1,33 @@
 """What a run has cost so far, as its journals tell it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 
-from batch.costs.prices import Price, prices_for
+from batch.costs.prices import Price
 from batch.errors import BadAnswer, ConnectionLost, TimedOut
 from batch.runs.layout import Layout
 from batch.runs.parts import read_part
 from batch.runs.replay import LOST, replay
-from schemas.endpoints import ModelSpec
 
 # Attempts that ended in one of these may have been billed, and nobody says how much.
 _MAYBE_BILLED = frozenset({TimedOut.kind, ConnectionLost.kind, BadAnswer.kind, LOST})
 
 
-def spent(layout: Layout, models: Sequence[ModelSpec]) -> Decimal:
-    """Dollars over all journals; where it is unknown, an upper bound. Nobody may be writing to them."""
+def spent(layout: Layout, prices: Mapping[str, Price | None]) -> Decimal:
+    """Dollars over all journals; where it is unknown, an upper bound. Nobody may be writing to them.
+
+    Args:
+        prices: of every model; `None`: unknown, it counts as nothing.
+    """
     if not layout.journals.is_dir():
         return Decimal(0)
     shards = (int(folder.name) for folder in layout.journals.iterdir())
-    return sum((_spent_in(layout, shard, models) for shard in shards), Decimal(0))
+    return sum((_spent_in(layout, shard, prices) for shard in shards), Decimal(0))
 
 
-def _spent_in(layout: Layout, shard: int, models: Sequence[ModelSpec]) -> Decimal:
+def _spent_in(layout: Layout, shard: int, prices: Mapping[str, Price | None]) -> Decimal:
     total = Decimal(0)
-    for model, price in prices_for(models).items():
+    for model, price in prices.items():
         journal = replay(layout.journal(shard, model))
         if price is None or not journal.attempts:
             continue

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from batch.dispatch.endpoint import address
@@ -80,12 +79,18 @@ class RunWork:
     def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
         """The rows that `history` left; all of them where it was not asked, or found no journal."""
         left = self._left.get((shard, model))
-        for batch in _left_in(iter_routed(self._layout.routed(model, shard), _BATCH_ROWS), left):
+        start = 0
+        for batch in iter_routed(self._layout.routed(model, shard), _BATCH_ROWS):
+            kept = left[start : start + batch.num_rows] if left is not None else None
+            start += batch.num_rows
+            if kept is not None and not kept.any():
+                continue
             columns = [batch.column(name).to_pylist() for name in ("row", "url", "body", "prompt_tokens", "max_tokens")]
-            keys = keys_of(batch, columns[2], self._hash_key)
+            columns.append(keys_of(batch, columns[2], self._hash_key))
+            rows = zip(*columns, strict=True) if kept is None else compress(zip(*columns, strict=True), kept)
             yield [
                 Request(row, shard, url, body, prompt_tokens, max_tokens, model, key=key)
-                for row, url, body, prompt_tokens, max_tokens, key in zip(*columns, keys, strict=True)
+                for row, url, body, prompt_tokens, max_tokens, key in rows
             ]
 
     def journal(self, shard: int, model: str) -> Journal:
@@ -98,15 +103,3 @@ class RunWork:
             if not self._retry_failed:
                 finished |= journal.failed
         return finished
-
-
-def _left_in(batches: Iterable[pa.RecordBatch], left: NDArray[np.bool_] | None) -> Iterator[pa.RecordBatch]:
-    """The rows of `batches` whose place in `left` is true; batches without such rows are passed over."""
-    start = 0
-    for batch in batches:
-        kept = left[start : start + batch.num_rows] if left is not None else None
-        start += batch.num_rows
-        if kept is None or kept.all():
-            yield batch
-        elif kept.any():
-            yield batch.filter(pa.array(kept))
