@@ -20,6 +20,7 @@ from jobs.overlap import check_apart
 from jobs.progress import Progress
 from jobs.report_html import render_html
 from jobs.runtime import (
+    deaf_to_hangups,
     embedder_of,
     interrupts,
     key,
@@ -118,14 +119,16 @@ def engine_of(job: JobSpec, progress: Progress | None = None) -> Iterator[Engine
             progress.stage("joining the Ray cluster" if job.ray.address is not None else "starting Ray")
         from batch.cluster import RayEngine
 
-        engine = RayEngine(
-            address=job.ray.address,
-            actors=job.router.actors,
-            keys=key,
-            wall=wall_clock,
-            pause=pause,
-            environment=settled_environment(),
-        )
+        # Ray's processes end with this one, and no sooner: they are needed while it drains.
+        with deaf_to_hangups():
+            engine = RayEngine(
+                address=job.ray.address,
+                actors=job.router.actors,
+                keys=key,
+                wall=wall_clock,
+                pause=pause,
+                environment=settled_environment(),
+            )
     try:
         yield engine
     finally:

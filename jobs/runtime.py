@@ -192,5 +192,18 @@ def interrupts(drain: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def deaf_to_hangups() -> Iterator[None]:
+    """Have processes that are started meanwhile outlive a closed terminal, which tells all in front of it.
+
+    They inherit what is blocked; for this process a signal only waits until the block ends.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _first_set(*names: str) -> str | None:
     return next((name for name in names if os.environ.get(name)), None)

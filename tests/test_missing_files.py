@@ -10,7 +10,7 @@ from batch.runs.layout import Layout
 from tests.job_folder import ENDPOINTS, JobFolder
 from tests.rehearsed import serve
 
-Harm = Callable[[Layout], None]
+Harm = Callable[[Layout], object]
 
 
 def _gone(name: str) -> Harm:

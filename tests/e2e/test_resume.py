@@ -170,8 +170,18 @@ def test_what_a_killed_driver_left_behind_is_waited_for(broken_run: BrokenRun, u
     _same_as(unbroken, run)
 
 
-@pytest.mark.parametrize("broken_run", [("inline", 4), ("ray", 4)], indirect=True, ids=["inline", "ray"])
-def test_ctrl_c_drains_and_a_second_start_is_refused(broken_run: BrokenRun, unbroken: bytes) -> None:
+@pytest.mark.parametrize(
+    ("broken_run", "number"),
+    [
+        pytest.param(("inline", 4), signal.SIGINT, id="inline"),
+        pytest.param(("ray", 4), signal.SIGINT, id="ray"),
+        pytest.param(("ray", 4), signal.SIGHUP, id="ray, its terminal closed"),
+    ],
+    indirect=["broken_run"],
+)
+def test_ctrl_c_drains_and_a_second_start_is_refused(
+    broken_run: BrokenRun, number: signal.Signals, unbroken: bytes
+) -> None:
     """While a run works on its directory another is refused; interrupted, it keeps what was in flight, and goes on."""
     run = broken_run
     command = run.start()
@@ -180,7 +190,7 @@ def test_ctrl_c_drains_and_a_second_start_is_refused(broken_run: BrokenRun, unbr
     assert other.wait() == 2
     assert "works on it" in other.stderr
 
-    command.signal(signal.SIGINT)
+    command.signal(number)
     assert command.wait() == 130
     assert command.stderr.splitlines()[-1].startswith("batchrouter: interrupted")
     assert command.leaves_nothing(), command.processes()
