@@ -8,7 +8,7 @@ from pathlib import Path
 from batch.errors import SpecError
 from batch.runs.atomic import leftovers, replacing, storage_error
 from batch.runs.directory import is_run_directory
-from batch.runs.layout import Layout, is_folder, local_path
+from batch.runs.layout import Layout, is_folder, local_path, run_path
 from batch.runs.writers import Join, beside, joiner, suffixes
 from schemas.job import OutputSpec
 
@@ -19,19 +19,26 @@ def check_writable(output: OutputSpec) -> None:
     """Find out, before anything is sent, whether the output can be written. Leaves nothing behind.
 
     Raises:
-        SpecError: it cannot: no permission, a file where a folder should be, a run directory, no such bucket.
+        SpecError: it cannot: no permission, a file where a folder should be, a device, a run directory, a name that is
+            too long for the file system, no such bucket.
     """
+    _check_reach(run_path(output), f"run directory {run_path(output)}", "output.run_dir")
     path = local_path(output.path)
     if path is None:
         from batch.runs.remote import check_store
 
         check_store(output)
         return
+    _check_reach(path, f"output.path {output.path}", "output.path")
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise SpecError(
+            f"output.path {output.path} is a device or a pipe, which would be replaced; choose another output.path"
+        )
     if output.path.endswith("/") and path.exists() and not path.is_dir():
         raise SpecError(f"output.path {output.path} asks for a folder, but is a file; leave out the last /")
     if is_run_directory(path):
         raise SpecError(f"output.path {output.path} is a run directory; choose another output.path")
-    folder = path if is_folder(output) else path.parent
+    folder = path if is_folder(output) else _own(path).parent
     while not folder.exists():
         folder = folder.parent
     try:
@@ -41,6 +48,14 @@ def check_writable(output: OutputSpec) -> None:
         raise SpecError(
             f"output.path {output.path} cannot be written: {folder}: {error.strerror}; choose another output.path"
         ) from error
+
+
+def _check_reach(path: Path, what: str, key: str) -> None:
+    """Refuse a path that cannot even be looked at."""
+    try:
+        path.exists()
+    except OSError as error:
+        raise SpecError(f"{what} cannot be used: {error.strerror}; choose another {key}") from error
 
 
 def write_output(layout: Layout, shards: Sequence[int], output: OutputSpec) -> str:
@@ -64,7 +79,8 @@ def write_output(layout: Layout, shards: Sequence[int], output: OutputSpec) -> s
 def finish(layout: Layout, shards: Sequence[int], output: OutputSpec) -> list[Path]:
     """Write the output to this machine; done again, it ends byte for byte the same.
 
-    A file output is all parts in one, streamed into a temporary file beside it and renamed. A folder gets the parts
+    A file output is all parts in one, streamed into a temporary file beside it and renamed; where it is a link, what it
+    leads to is replaced, and the link stays. A folder gets the parts
     as `part-00000.*`, and loses parts of that name that an earlier, longer run left there. An OpenAI batch output
     has its failures in `<name>.errors.jsonl`, which exists only where something failed.
 
@@ -103,7 +119,13 @@ def finish(layout: Layout, shards: Sequence[int], output: OutputSpec) -> list[Pa
     return written
 
 
+def _own(path: Path) -> Path:
+    """Where a file is, if `path` is a link to it."""
+    return path.resolve() if path.is_symlink() else path
+
+
 def _place(path: Path, sources: Sequence[Path], join: Join) -> None:
+    path = _own(path)
     for half_done in list(leftovers(path)):
         half_done.unlink(missing_ok=True)
     with replacing(path) as temp, temp.open("wb") as file:

@@ -1,6 +1,7 @@
 """The output that the job asked for."""
 
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +52,21 @@ def test_a_file_is_all_parts_in_one(tmp_path: Path) -> None:
     assert finish(layout, [0, 1], output) == [path]
     assert path.read_bytes() == first
     assert [p.name for p in path.parent.iterdir()] == ["results.jsonl"]
+
+
+def test_results_go_where_a_link_leads(tmp_path: Path) -> None:
+    """Where the output is a link, also one that leads to nothing yet, the file behind it is replaced and it stays."""
+    (tmp_path / "large").mkdir()
+    link = tmp_path / "results.jsonl"
+    link.symlink_to(Path("large") / "disk.jsonl")
+    output = OutputSpec(path=str(link))
+    layout = run(tmp_path, output)
+    for _ in range(2):
+        check_writable(output)
+        assert finish(layout, [0, 1], output) == [link]
+        assert link.is_symlink()
+        assert len((tmp_path / "large" / "disk.jsonl").read_bytes().splitlines()) == 6
+    assert [p.name for p in (tmp_path / "large").iterdir()] == ["disk.jsonl"]
 
 
 @pytest.mark.parametrize("format_", ["jsonl", "parquet"])
@@ -211,7 +227,8 @@ def test_a_writable_output_is_left_untouched(tmp_path: Path) -> None:
 
 
 def test_an_output_that_cannot_be_written_is_found_before_sending(tmp_path: Path) -> None:
-    """A file used as a folder, a run directory, a read-only system and an unknown one are refused in one line."""
+    """A file used as a folder, a run directory, a device, a read-only system and the like are refused in one line."""
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").touch()
@@ -221,8 +238,12 @@ def test_an_output_that_cannot_be_written_is_found_before_sending(tmp_path: Path
         f"{tmp_path}/run": "is a run directory",
         "/proc/results.jsonl": "cannot be written",
         "ftp://host/results.jsonl": "Unrecognized filesystem type",
+        f"{tmp_path}/pipe": "is a device or a pipe",
+        "/dev/null": "is a device or a pipe",
+        f"{tmp_path}/{'x' * 300}": "name too long",
+        f"{tmp_path}/{'x' * 254}": "run directory .* name too long",
     }.items():
         with pytest.raises(SpecError, match=message) as caught:
             check_writable(OutputSpec(path=path))
-        assert "output.path" in str(caught.value)
+        assert "output." in str(caught.value)
         assert "\n" not in str(caught.value)
