@@ -28,7 +28,7 @@ def count_vectors(path: Path) -> int:
             with pq.ParquetFile(path) as file:
                 return int(file.metadata.num_rows)
         case ".npy":
-            return len(np.load(path, mmap_mode="r", allow_pickle=False))
+            return len(_array(path))
         case ".safetensors":
             return len(_tensor(path))
         case _:
@@ -56,7 +56,7 @@ def _blocks(path: Path) -> Iterator[Vectors]:
         case ".parquet":
             yield from _parquet(path)
         case ".npy" | ".safetensors":
-            whole = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix.lower() == ".npy" else _tensor(path)
+            whole = _array(path) if path.suffix.lower() == ".npy" else _tensor(path)
             for start in range(0, len(whole), _BLOCK):
                 yield np.asarray(whole[start : start + _BLOCK], dtype=np.float32)
         case _:
@@ -78,6 +78,16 @@ def _parquet(path: Path) -> Iterator[Vectors]:
             if len(lengths) != 1 or None in lengths or numbers.null_count:
                 raise ValueError("its vectors are not all of one length")
             yield numbers.to_numpy(zero_copy_only=False).reshape(len(lists), -1)
+
+
+def _array(path: Path) -> NDArray[np.floating]:
+    try:
+        whole: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except EOFError as error:
+        raise ValueError("the file is empty") from error
+    if whole.ndim != 2:
+        raise ValueError(f"it is an array of shape {whole.shape}, not (vectors, numbers)")
+    return whole
 
 
 def _tensor(path: Path) -> NDArray[np.floating]:

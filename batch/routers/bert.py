@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from batch.errors import SpecError
 from batch.routers.checkpoint import refuse_trained
 from batch.routers.forward import Forward, first_tokens
-from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, quiet, refuse_made_up
+from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
 
 if TYPE_CHECKING:
     import torch
@@ -82,10 +82,10 @@ def token_limit(tokenizer: Any, classifier: Any) -> int:
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        tokenizer = load_tokenizer(folder)
         classifier, loading = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=len(LABELS), dtype="float32", use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
         )

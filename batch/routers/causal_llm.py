@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from batch.errors import SpecError
 from batch.routers.forward import CHARACTERS_PER_TOKEN, Forward, device
-from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, quiet, refuse_made_up
+from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
 
 if TYPE_CHECKING:
     import torch
@@ -186,6 +186,8 @@ class CausalLlmRouter:
         (others,) = (~graded.any(1)).nonzero(as_tuple=True)
         if len(others):
             rates[others] = self._decoded(ids[others], ends[others])
+        # A damaged model says nothing, which would count as what it does not say: the strong model for all.
+        rates[logits.isnan().flatten(1).any(1)] = torch.nan
         return rates[:, None]
 
     def _decoded(self, ids: "torch.Tensor", ends: "torch.Tensor") -> "torch.Tensor":
@@ -244,13 +246,13 @@ def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
 
     Raises ValueError or OSError where the folder holds no Llama in safetensors.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, **LOCAL)
     if config.model_type != "llama":
         raise ValueError(f"it is of architecture {config.model_type!r}, not 'llama'")
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        tokenizer = load_tokenizer(folder)
         llama, loading = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
         )

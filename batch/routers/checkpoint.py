@@ -136,6 +136,8 @@ def load_checkpoint(folder: Path = DEFAULT_CHECKPOINT, kind: CheckpointKind = "c
         return Checkpoint(config, load(stored))
     except SafetensorError as error:
         raise SpecError(f"router.checkpoint: {folder / WEIGHTS} is no safetensors file: {error}") from error
+    except KeyError as error:  # how safetensors says that numpy has no such type
+        raise SpecError(f"router.checkpoint: {folder / WEIGHTS} holds numbers of type {error}; save float32") from error
 
 
 def save_checkpoint(

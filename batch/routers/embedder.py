@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from batch.errors import SpecError
 from batch.routers.forward import Forward, device, first_tokens
 from batch.routers.hub import find_folder
-from batch.routers.pretrained import LOCAL, quiet
+from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
 
 if TYPE_CHECKING:
     import torch
@@ -118,21 +118,23 @@ class LocalEmbedder:
 
 def _load(folder: Path, layers: int) -> tuple[Any, Any]:
     """Return the tokenizer, and the configuration of an encoder of only the first `layers` layers."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, **LOCAL)
     if layers > config.num_hidden_layers:
         raise ValueError(f"it has {config.num_hidden_layers} layers, not {layers}")
     config.num_hidden_layers = layers
     with quiet():
-        return AutoTokenizer.from_pretrained(folder, **LOCAL), config
+        return load_tokenizer(folder), config
 
 
 def _encoder(folder: Path, config: Any) -> Any:
     from transformers import AutoModel
 
     with quiet():
-        model = AutoModel.from_pretrained(
-            folder, config=config, attn_implementation="sdpa", use_safetensors=True, **LOCAL
+        model, loading = AutoModel.from_pretrained(
+            folder, config=config, attn_implementation="sdpa", use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
         )
+    # A pooler is not run, and many encoders have none.
+    refuse_made_up(loading | {"missing_keys": {name for name in loading["missing_keys"] if "pooler." not in name}})
     return model.eval().to(device())

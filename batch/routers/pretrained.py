@@ -15,6 +15,8 @@ MADE_UP_IS_TOLD: dict[str, Any] = {"output_loading_info": True, "ignore_mismatch
 
 # What the hub's cache calls a large file: the sha256 of its bytes.
 _BLOB = re.compile(r"[0-9a-f]{64}")
+# One of these is where a tokenizer's words are, whichever kind it is.
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 # What affects scores; optimizer states and the like do not.
 _READ = ("*.safetensors", "*.json", "*.txt", "*.model")
 
@@ -49,6 +51,19 @@ def _file_sha256(file: Path) -> str:
         return file_digest(content, "sha256").hexdigest()
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer.
+
+    Raises ValueError where it holds none, for transformers makes up one without words then, which reads every text as
+    the same unknown one; ValueError or OSError where it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    if not any(file for pattern in _VOCABULARIES for file in folder.glob(pattern)):
+        raise ValueError(f"it holds no tokenizer: none of {', '.join(_VOCABULARIES)}")
+    return AutoTokenizer.from_pretrained(folder, **LOCAL)
+
+
 def refuse_made_up(loading: dict[str, Any]) -> None:
     """Raise ValueError where transformers made weights up, since the folder has none of that name and shape.
 
@@ -72,7 +87,11 @@ def save_pretrained(folder: Path, *parts: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar and listing the layers that are left out on purpose."""
+    """Keep transformers from drawing a progress bar and listing the layers that are left out on purpose.
+
+    Raises ValueError for damaged weights, whose own error is neither that nor an OSError.
+    """
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -80,6 +99,8 @@ def quiet() -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         yield
+    except SafetensorError as error:
+        raise ValueError(f"its weights are damaged: {error}") from error
     finally:
         logging.set_verbosity(level)
         if bar:

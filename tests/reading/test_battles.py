@@ -84,13 +84,19 @@ def test_a_bad_battle_is_named(tmp_path: Path, line: str, message: str) -> None:
 
 def test_vectors_that_are_none(tmp_path: Path) -> None:
     """Lists of different lengths, numbers that are none, another column and pickled arrays are refused."""
-    ragged, infinite, other, pickled = (tmp_path / name for name in ("r.jsonl", "i.npy", "o.jsonl", "p.npy"))
+    names = ("r.jsonl", "i.npy", "o.jsonl", "p.npy", "n.npy", "e.npy")
+    ragged, infinite, other, pickled, number, empty = (tmp_path / name for name in names)
     ragged.write_text('{"embeddings": [1, 2]}\n{"embeddings": [1]}\n')
     np.save(infinite, np.array([[1.0, np.inf]]))
     other.write_text('{"vector": [1, 2]}\n')
     np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    for file in (ragged, infinite, other, pickled):
+    np.save(number, np.array(3.0))
+    empty.touch()
+    for file in (ragged, infinite, other, pickled, number, empty):
         with pytest.raises(ValueError, match=r"."):
             list(vector_blocks(file))
     with pytest.raises(ValueError, match=r"pickle|Array can't be memory-mapped"):
         count_vectors(pickled)
+    for file in (number, empty):
+        with pytest.raises(ValueError, match=r"of shape \(\)|empty"):
+            count_vectors(file)

@@ -112,6 +112,24 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
         router_fingerprint(BertRouterSpec(kind="bert", checkpoint=str(tmp_path)))
 
 
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    """A file that was cut off is refused in one line, as everything else is."""
+    weights = build_tiny_bert(tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(SpecError, match="cannot be loaded: its weights are damaged") as refused:
+        BertRouter("large", tmp_path, batch_tokens=64)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    """transformers would make up one without words, and every prompt would have the score of unknown words."""
+    build_tiny_bert(tmp_path)
+    for file in tmp_path.glob("token*"):
+        file.unlink()
+    with pytest.raises(SpecError, match=r"holds no tokenizer: none of tokenizer\.json"):
+        BertRouter("large", tmp_path, batch_tokens=64)
+
+
 def test_a_checkpoint_that_is_not_here() -> None:
     """A hub id that was not downloaded is refused with the command that fetches it."""
     with pytest.raises(SpecError, match="hf download nobody/no-such-bert"):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from batch.errors import SpecError
 from batch.routers.build import build_router
+from batch.routers.calling import scores_of
 from batch.routers.causal_llm import CausalLlmRouter, Frame, PromptFiles, load_llama
 from batch.routers.loading import router_fingerprint
 from schemas.routers import CausalLlmRouterSpec
@@ -179,6 +181,15 @@ def test_other_architectures_are_refused(copy: Path, tmp_path: Path) -> None:
         shutil.copy(copy / file, tmp_path / "bert" / file)
     with pytest.raises(SpecError, match="architecture 'bert', not 'llama'"):
         router(tmp_path / "bert")
+
+
+def test_a_damaged_model_has_no_scores(copy: Path) -> None:
+    """Weights that are not numbers give none, where nothing said would count as the strong model's win."""
+    weights = load_file(copy / "model.safetensors")
+    weights["model.norm.weight"][:] = torch.nan
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SpecError, match="a number that is not finite"):
+        scores_of(router(copy), "causal_llm", ["why", "how"])
 
 
 def test_a_model_without_grades_is_refused(copy: Path) -> None:

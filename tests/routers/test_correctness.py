@@ -3,12 +3,13 @@
 import json
 import shutil
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from batch.errors import SpecError
 from batch.routers.base import Router
@@ -146,6 +147,28 @@ def test_a_checkpoint_that_was_altered_is_refused(copy: Path) -> None:
     save_file({"weight": np.zeros((2, 384), np.float32), "bias": np.zeros(2, np.float32)}, copy / WEIGHTS)
     with pytest.raises(SpecError, match="is not the file that"):
         load_checkpoint(copy)
+
+
+def test_numbers_of_a_type_that_numpy_lacks_are_refused(copy: Path) -> None:
+    """A checkpoint that someone saved again in bfloat16 is refused in one line that names the type."""
+    import torch
+    from safetensors.torch import load_file as load_tensors
+    from safetensors.torch import save_file as save_tensors
+
+    save_tensors({k: v.to(torch.bfloat16) for k, v in load_tensors(copy / WEIGHTS).items()}, copy / WEIGHTS)
+    change(copy, weights_sha256=sha256((copy / WEIGHTS).read_bytes()).hexdigest())
+    with pytest.raises(SpecError, match="holds numbers of type 'BF16'; save float32"):
+        load_checkpoint(copy)
+
+
+def test_an_encoder_whose_weights_are_of_another_network_is_refused(tmp_path: Path) -> None:
+    """transformers would make the missing ones up, others each time, and vectors would mean nothing."""
+    folder = Path(shutil.copytree(packaged_encoder(), tmp_path / "encoder"))
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if "layer.0.attention" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SpecError, match=r"its weights hold no .*layer\.0\.attention.* and \d+ more"):
+        LocalEmbedder(folder, layer=1, max_tokens=8, batch_tokens=8)
 
 
 def test_a_checkpoint_of_another_shape_is_refused(copy: Path) -> None:

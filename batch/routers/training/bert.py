@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from batch.errors import InputError, SpecError
 from batch.routers.bert import LABELS, STRONG_WINS, TIE, WEAK_WINS, token_limit
 from batch.routers.forward import Tokenize, device, first_tokens
-from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, quiet, refuse_made_up, save_pretrained
+from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up, save_pretrained
 from batch.routers.training.contests import Contests, contests, split
 from batch.routers.training.data import Judged, Preferences
 from batch.routers.training.tuning import Examples, Loss, Progress, tune
@@ -119,11 +119,11 @@ def _loss_of_shares(counts: NDArray[np.intp], labels: Sequence[int]) -> float:
 
 def _opened(base: Path, layers: int | None) -> tuple[Any, Tokenize, Any]:
     """Return the tokenizer, what cuts texts to the classifier's length, and the classifier."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(base, **LOCAL)
+            tokenizer = load_tokenizer(base)
             classifier, loading = AutoModelForSequenceClassification.from_pretrained(
                 base, num_labels=len(LABELS), dtype="float32", use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
             )
