@@ -48,6 +48,8 @@ Settings = Annotated[
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N rows.")]
 Sample = Annotated[int | None, typer.Option("--sample", metavar="N", min=1, help="Look at about N rows.")]
 
+_GOES_ON = "goes on where this one stopped"
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -82,7 +84,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a job. One that was stopped goes on where it was; nothing that was answered is sent again."""
-    with _explained():
+    with _explained(_GOES_ON):
         spec = _load(job, settings, limit)
         from jobs.progress import Progress
         from jobs.running import run_job
@@ -214,7 +216,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a router on labelled answers, measure it on prompts that it has not seen, and write its checkpoint."""
-    with _explained():
+    with _explained("begins anew, but for what judges and embedders have answered"):
         from jobs.jobfile import load_spec
         from jobs.progress import Progress
         from jobs.training import PATHS, train_router
@@ -236,7 +238,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure routers on judged answers, beside the baselines that they must beat; tables, JSON and a plot each."""
-    with _explained():
+    with _explained(_GOES_ON):
         from jobs.evaluation_file import load_evaluation
 
         spec = load_evaluation(eval_file, settings or ())
@@ -288,12 +290,17 @@ def _status() -> int:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Turn our errors into one line each on stderr, and an exit status."""
+def _explained(then: str = "begins anew") -> Iterator[None]:
+    """Turn our errors, and what asks the process to end, into one line each on stderr, and an exit status.
+
+    `then` is what the same command does after it was interrupted.
+    """
+    from jobs.runtime import interrupts
     from jobs.stopped import StoppedError
 
     try:
-        yield
+        with interrupts(_interrupt):
+            yield
     except StoppedError as error:
         _fail(error, Exit.INTERRUPTED if error.interrupted else Exit.STOPPED)
     except (StorageError, EmbedderError) as error:
@@ -301,8 +308,12 @@ def _explained() -> Iterator[None]:
     except SpecError as error:
         _fail(error, Exit.WRONG)
     except KeyboardInterrupt:
-        _say("interrupted; the same command goes on where this one stopped")
+        _say(f"interrupted; the same command {then}")
         raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _fail(error: BatchRouterError, status: Exit) -> NoReturn:

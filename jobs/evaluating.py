@@ -14,6 +14,7 @@ from batch.evaluation.reading import read_benchmarks
 from batch.evaluation.scores import Scoring, score_prompts, trained_on
 from batch.routers.base import Outside
 from batch.runs.atomic import write_bytes
+from batch.runs.folders import check_writable
 from jobs.evaluation_plots import plot_benchmark
 from jobs.progress import Progress
 from jobs.runtime import embedder_with_surroundings, key, settle_environment, wall_clock
@@ -42,6 +43,7 @@ def evaluate_routers(spec: EvalSpec, *, progress: Progress | None = None) -> Eva
         StorageError: something cannot be written.
     """
     settle_environment()
+    check_writable(Path(spec.output))
     benchmarks = [
         found
         for place, one in enumerate(spec.benchmarks)

@@ -1,7 +1,6 @@
 """`train`: from labelled answers to a router's checkpoint with its model card."""
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from batch.routers.training.labels import Labels, read_labels
 from batch.routers.training.measuring import cautions, cutoffs, measure
 from batch.routers.training.results import read_results
 from batch.runs.atomic import storage_error
+from batch.runs.folders import check_writable, clear_killed, replacing_folder
 from jobs.jobfile import PathKeys
 from jobs.judging import build_judge
 from jobs.progress import Progress
@@ -87,20 +87,23 @@ class _Made:
 def train_router(spec: TrainSpec, *, overwrite: bool = False, progress: Progress | None = None) -> TrainingReport:
     """Train a router, measure it on prompts that it has not seen, and write its checkpoint.
 
-    The checkpoint is there whole or not at all. The same data, encoder and seed give the same one.
+    The checkpoint is there whole or not at all. The same data, encoder and seed give the same one. After whatever ends
+    it, the same call begins anew, but for what judges and embedders have answered.
 
     Args:
         overwrite: replace a checkpoint that is there already.
 
     Raises:
         SpecError: the file, its data or what they name is wrong; nothing was written.
-        EmbedderError: endpoints gave no vectors; the same call goes on with those that are cached.
-        StoppedError: a judge's run stopped before its end; the same call goes on.
+        EmbedderError: endpoints gave no vectors; those that came are kept.
+        StoppedError: a judge's run stopped before its end; the same call goes on with it.
         StorageError: the checkpoint cannot be written.
     """
     settle_environment()
     out = Path(spec.output)
+    clear_killed(out)
     _check_free(out, overwrite=overwrite)
+    check_writable(out.parent)
     encoder = _encoder(spec, beside(out, "cache"))
     _tell(progress, "reading labels")
     labels = _labels(spec, beside(out, "judging"), progress)
@@ -282,16 +285,10 @@ def _shown(encoder: Encoder) -> str:
 def _placed(out: Path) -> Iterator[Path]:
     """Yield a folder that becomes `out` when the block ends, and is gone where it raises. Raises StorageError."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temp:
-            new, old = Path(temp, "new"), Path(temp, "old")
-            new.mkdir()
-            yield new
-            if out.exists():
-                out.rename(old)
-            new.rename(out)
+        with replacing_folder(out) as folder:
+            yield folder
     except OSError as error:
-        raise storage_error(out, error) from error
+        raise storage_error(out, error, then="begins anew") from error
 
 
 def _tell(progress: Progress | None, what: str) -> None:

@@ -312,14 +312,14 @@ def test_a_whole_model_is_fine_tuned(kind: str, tuning: dict[str, Any], served: 
 
 def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """In one line that says what it could have been."""
-    with pytest.raises(SpecError, match=r"^fine_tuning\.base: 'no/such' is neither a folder nor a model"):
+    with pytest.raises(SpecError, match=r"^fine_tuning\.base: no/such: no such folder, and no such repository"):
         trained(tmp_path, labelled(tmp_path), kind="bert", fine_tuning={"base": "no/such"})
 
 
 @pytest.mark.parametrize(
     ("embedder", "said"),
     [
-        ({"model": "no/such"}, r"^embedder\.model: 'no/such' is neither a folder nor a model"),
+        ({"model": "no/such"}, r"^embedder\.model: no/such: no such folder, and no such repository"),
         ({"layer": 99}, r"^embedder\.model: .* it has 6 layers, not 99$"),
         (
             {"kind": "endpoint", "model": "v", "url": "http://127.0.0.1:9/v1", "api_key_env": "ABSENT"},

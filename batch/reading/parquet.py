@@ -28,15 +28,16 @@ def parquet_columns(shard: Shard) -> KeysView[str]:
         return dict.fromkeys(pq.ParquetFile(file).schema_arrow.names).keys()
 
 
-def parquet_records(shard: Shard) -> Iterator[tuple[int, dict[str, Any] | InvalidRow]]:
+def parquet_records(shard: Shard, *, keep_nan: bool = False) -> Iterator[tuple[int, dict[str, Any] | InvalidRow]]:
     """Yield (row from 1, record) for the rows `start` to `stop`; a row with a value we cannot take comes as its fault.
 
-    Times become ISO 8601, decimals their digits in a string, bytes text or else base64, NaN null.
+    Times become ISO 8601, decimals their digits in a string, bytes text or else base64. What is not finite becomes
+    null, as in JSON; with `keep_nan` it stays what it is in columns of floats.
     """
     line = shard.start + 1
     for batch in _batches(shard):
         names = batch.schema.names
-        for record in _rows(batch):
+        for record in _rows(batch, keep_nan):
             yield line, record if isinstance(record, InvalidRow) else dict(zip(names, record, strict=True))
             line += 1
 
@@ -71,21 +72,22 @@ def _batch_rows(parquet: Any, groups: Sequence[int]) -> int:
     return max(1, min(BATCH_ROWS, BATCH_BYTES // max(longest, 1)))
 
 
-def _rows(batch: Any) -> Iterator[tuple[Any, ...] | InvalidRow]:
+def _rows(batch: Any, keep_nan: bool) -> Iterator[tuple[Any, ...] | InvalidRow]:
     try:
-        columns = [_values(column, name) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+        named = zip(batch.schema.names, batch.columns, strict=True)
+        columns = [_values(column, name, keep_nan) for name, column in named]
     except (ValueError, OverflowError):
         # One cell that Python cannot hold spoils the whole column, so go through it row by row.
-        yield from (_row(batch.slice(i, 1)) for i in range(batch.num_rows))
+        yield from (_row(batch.slice(i, 1), keep_nan) for i in range(batch.num_rows))
         return
     yield from zip(*columns, strict=True)
 
 
-def _row(one: Any) -> tuple[Any, ...] | InvalidRow:
+def _row(one: Any, keep_nan: bool) -> tuple[Any, ...] | InvalidRow:
     values = []
     for name, column in zip(one.schema.names, one.columns, strict=True):
         try:
-            values += _values(column, name)
+            values += _values(column, name, keep_nan)
         except UnicodeDecodeError:
             return InvalidRow("invalid_encoding", f"column {name!r} is not UTF-8")
         except (ValueError, OverflowError):
@@ -93,10 +95,12 @@ def _row(one: Any) -> tuple[Any, ...] | InvalidRow:
     return tuple(values)
 
 
-def _values(column: Any, name: str) -> list[Any]:
+def _values(column: Any, name: str, keep_nan: bool) -> list[Any]:
     values: list[Any] = column.to_pylist()
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
+        return values
+    if keep_nan and pa.types.is_floating(kind):
         return values
     values = [_plain(value) for value in values]
     return [_without_nulls(value) for value in values] if name in REQUEST_COLUMNS else values

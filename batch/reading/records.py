@@ -14,14 +14,15 @@ from batch.reading.sources import open_file, reading
 Record = dict[str, Any]
 
 
-def shard_records(shard: Shard) -> Iterator[tuple[int, Record | InvalidRow]]:
+def shard_records(shard: Shard, *, keep_nan: bool = False) -> Iterator[tuple[int, Record | InvalidRow]]:
     """Yield (line, record) for each of the shard's rows, in order; what is no record comes as its fault.
 
+    With `keep_nan`, a number of Parquet that is not finite stays what it is; else it becomes null, as JSON has it.
     Raises InputError when the file cannot be read or no longer has the rows it was counted to have.
     """
     match shard.format:
         case "parquet":
-            records = parquet_records(shard)
+            records = parquet_records(shard, keep_nan=keep_nan)
         case "jsonl":
             records = ((line, _parsed(raw)) for line, raw in _lines(shard))
         case "csv":

@@ -31,11 +31,13 @@ def find_folder(
     try:
         return Path(snapshot_download(repository, revision=wanted, repo_type=holds, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
-        if name.startswith(("/", ".")):
-            absent = "no such folder" if holds == "model" else "no such file or folder"
-            raise SpecError(f"{key}: {name}: {'not a folder' if Path(name).exists() else absent}") from error
+        absent = "no such folder" if holds == "model" else "no such file or folder"
+        absent = "not a folder" if Path(name).exists() else absent
+        if name.startswith(("/", ".")) or isinstance(error, HFValidationError):
+            raise SpecError(f"{key}: {name}: {absent}") from error
         command = f"hf download {repository}" + (f" --revision {wanted}" if wanted else "")
         command += "" if holds == "model" else f" --repo-type {holds}"
         raise SpecError(
-            f"{key}: {name!r} is neither a folder nor a {holds} on this machine; download it first: {command}"
+            f"{key}: {name}: {absent}, and no such repository in the hub's cache on this machine; mend the path, or "
+            f"download it first: {command}"
         ) from error

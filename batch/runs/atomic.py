@@ -17,10 +17,13 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LONGEST_STEM = 120
 
 
-def storage_error(path: Path, error: OSError, doing: str = "write") -> StorageError:
-    """What to raise for `error`: one line with the path, the system's own words and what to do."""
+def storage_error(path: Path, error: OSError, doing: str = "write", then: str = "goes on") -> StorageError:
+    """What to raise for `error`: one line with the path, the system's own words and what to do.
+
+    `then` is what the same command does afterwards.
+    """
     cure = "make room, then" if error.errno in _FULL else "once that is mended,"
-    return StorageError(f"cannot {doing} {path}: {error.strerror or error}; {cure} the same command goes on")
+    return StorageError(f"cannot {doing} {path}: {error.strerror or error}; {cure} the same command {then}")
 
 
 @contextmanager
@@ -35,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         make_folder(path.parent)
-        descriptor, name = tempfile.mkstemp(prefix=_temp_prefix(path), suffix=".tmp", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=temp_prefix(path), suffix=".tmp", dir=path.parent)
         os.close(descriptor)
     except OSError as error:
         raise storage_error(path, error) from error
@@ -93,7 +96,7 @@ def sync(path: Path) -> None:
 def leftovers(path: Path) -> Iterator[Path]:
     """Temporary files that killed writers of `path` left beside it."""
     if path.parent.is_dir():
-        prefix = _temp_prefix(path)
+        prefix = temp_prefix(path)
         yield from (p for p in path.parent.iterdir() if p.name.startswith(prefix) and p.name.endswith(".tmp"))
 
 
@@ -102,5 +105,6 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
-def _temp_prefix(path: Path) -> str:
+def temp_prefix(path: Path) -> str:
+    """How names of temporary files for `path` begin; they end in `.tmp`."""
     return f".{path.name[:_LONGEST_STEM]}."

@@ -118,5 +118,5 @@ def test_a_checkpoint_tells_what_it_was_trained_on(tmp_path: Path) -> None:
     assert not trained_on(LengthRouterSpec(kind="length"), [digest])
     config.unlink()
     assert not trained_on(spec, [digest])
-    with pytest.raises(SpecError, match="neither a folder nor a model"):
+    with pytest.raises(SpecError, match="no such folder, and no such repository"):
         trained_on(CorrectnessRouterSpec(checkpoint="nobody/nothing"), [digest])

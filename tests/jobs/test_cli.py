@@ -101,7 +101,9 @@ def test_check_reads_the_rows_whatever_the_router(command: Command, job: Job, tm
         prompts.write('{"prompt": 5}\n')
     found = json.loads(command("check", written(job, tmp_path), "--json").out)
     assert (found["rows"], found["invalid"]) == (4, 1)
-    assert [problem for problem in found["problems"] if "'nobody/nothing' is neither a folder" in problem]
+    assert [
+        problem for problem in found["problems"] if "nobody/nothing: no such folder, and no such repository" in problem
+    ]
 
 
 def test_the_schema_describes_the_job_file(command: Command, job: Job) -> None:

@@ -1,6 +1,7 @@
 """`evaluate`: tables, JSON and plots of routers on judged answers."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,13 @@ def test_a_router_that_is_not_here_is_named_in_a_line(command: Command, spec: Ev
     ended = command("evaluate", written(spec, tmp_path))
     assert ended.status == Exit.SOME_NOT_OK
     assert "not measured" in ended.out
-    assert "absent: router.checkpoint: 'nobody/nothing'" in ended.out
+    assert "absent: router.checkpoint: nobody/nothing" in ended.out
     assert "long" in ended.out
     spec["routers"] = {"absent": absent}
     ended = command("evaluate", written(spec, tmp_path), "--set", f"output={tmp_path / 'other'}")
     assert ended.status == Exit.WRONG
     [fault] = ended.faults
-    assert fault.startswith("routers.absent: router.checkpoint: 'nobody/nothing' is neither a folder")
+    assert fault.startswith("routers.absent: router.checkpoint: nobody/nothing: no such folder, and no such")
     assert not (tmp_path / "other" / "evaluation.json").exists()
 
 
@@ -231,3 +232,13 @@ def test_on_the_recorded_answers(tmp_path: Path) -> None:
     assert words is not None
     assert words.value == pytest.approx(0.6, abs=0.01)
     assert by_name["mmlu"].duplicates == 55
+
+
+def test_an_output_that_cannot_be_written_is_known_first(command: Command, spec: Evaluated, tmp_path: Path) -> None:
+    """Before a benchmark is read: the one here is not even there."""
+    (tmp_path / "file").touch()
+    benchmarks = [{"kind": "gsm8k", "path": "nowhere.parquet"}]
+    ended = command("evaluate", written(spec | {"output": "file/out", "benchmarks": benchmarks}, tmp_path))
+    assert ended.status == Exit.STOPPED
+    [fault] = ended.faults
+    assert re.search(r"cannot write .*file/out: Not a directory; .* begins anew$", fault)

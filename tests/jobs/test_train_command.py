@@ -2,12 +2,17 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from jobs.cli import Exit
 from tests.jobs.commands import Command
 
 Spec = dict[str, Any]
@@ -95,3 +100,52 @@ def test_a_checkpoint_that_is_there_stays(command: Command, spec: Spec, tmp_path
     other = command("train", path, "--set", f"output={tmp_path / 'other'}")
     assert other.status == 0, other.err
     assert (tmp_path / "other" / "README.md").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_as_ctrl_c_does(number: signal.Signals, spec: Spec, tmp_path: Path) -> None:
+    """Status 130, one line that says what is true of a fit, and no hidden folder left beside the output."""
+    rows = [{"prompt": f"{i} {'plus' if i % 2 else 'or'} {3 * i}", "s": i % 2, "l": 1} for i in range(20_000)]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = written(spec, tmp_path)
+    before = set(tmp_path.iterdir())
+    command = [sys.executable, "-m", "jobs.cli", "train", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while set(tmp_path.iterdir()) == before:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == Exit.INTERRUPTED
+    assert said.splitlines()[-1] == (
+        "batchrouter: interrupted; the same command begins anew, but for what judges and embedders have answered"
+    )
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_what_a_killed_one_left_is_removed(command: Command, spec: Spec, tmp_path: Path) -> None:
+    """The next one for the same output sees to it, and puts a checkpoint back that was about to be replaced."""
+    path = written(spec, tmp_path)
+    assert command("train", path).status == 0
+    left = tmp_path / ".made.x1.tmp"
+    left.mkdir()
+    (tmp_path / "made").rename(left / "old")
+    ended = command("train", path)
+    assert "holds a checkpoint; --overwrite replaces it" in ended.err
+    assert (tmp_path / "made" / "weights.safetensors").exists()
+    assert not left.exists()
+
+
+def test_an_output_that_cannot_be_written_is_known_first(command: Command, spec: Spec, tmp_path: Path) -> None:
+    """Before labels are read, and so before judges are asked: the labels here are not even there."""
+    (tmp_path / "labels.jsonl").unlink()
+    (tmp_path / "file").touch()
+    ended = command("train", written(spec | {"output": "file/made"}, tmp_path))
+    assert ended.status == Exit.STOPPED
+    (fault,) = ended.faults
+    assert re.search(r"cannot write .*file: Not a directory; once that is mended, the same command begins anew$", fault)

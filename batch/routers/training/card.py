@@ -1,6 +1,7 @@
 """The model card: what a router was trained on, how well it does, and how to use it, for a reader."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 from batch.routers.training.measuring import table
 from schemas.training import FileRead, TrainingReport
@@ -15,6 +16,9 @@ _WHAT = {
     "causal_llm": "RouteLLM's causal model: grades from 1 to 5 how well the weakest model would answer.",
 }
 
+# Columns of running text, for those who read the card in a terminal.
+_WIDTH = 100
+
 
 def card(report: TrainingReport, router: Mapping[str, str], *, matched_by: str) -> str:
     """The card in Markdown; the same report gives the same text.
@@ -24,7 +28,7 @@ def card(report: TrainingReport, router: Mapping[str, str], *, matched_by: str) 
         matched_by: as `TrainSpec.matched_by`.
     """
     parts = [
-        f"# {report.name}\n\n{_WHAT[report.kind]} Made by `batchrouter train`.",
+        f"# {report.name}\n\n" + _text(f"{_WHAT[report.kind]} Made by `batchrouter train`."),
         _models(report, matched_by),
         _use(report, router),
         _figures(report),
@@ -44,43 +48,39 @@ def _models(report: TrainingReport, matched_by: str) -> str:
         if matched_by == "name"
         else "The first and the last stand for any cheap and any strong model of a job."
     )
-    return f"Models, weakest first. {said}\n\n" + _table(("model", "mean quality", "labels"), rows)
+    return _text(f"Models, weakest first. {said}") + "\n\n" + _table(("model", "mean quality", "labels"), rows)
 
 
 def _use(report: TrainingReport, router: Mapping[str, str]) -> str:
     keys = ", ".join(f"{key}: {value}" for key, value in router.items())
-    lines = [
-        "## Use",
-        "",
-        "```yaml",
-        f"router: {{{keys}, checkpoint: path/to/this/folder}}",
-        "plan: {strategy: share, strong: 0.3}",
-        "```",
-        "",
-        "A share is met exactly on any input. A cutoff is for input like the data below; on other prompts it sends",
-        "quite another share to the strongest model.",
-        "",
-    ]
+    block = f"router: {{{keys}, checkpoint: path/to/this/folder}}\nplan: {{strategy: share, strong: 0.3}}"
+    said = (
+        "A share is met exactly on any input. A cutoff is for input like the data below; on other prompts it sends "
+        "quite another share to the strongest model."
+    )
     rows = [(f"{100 * float(share):.0f} %", f"{cutoff:.6g}") for share, cutoff in report.cutoffs.items()]
-    return "\n".join(lines) + "\n" + _table(("sent to the strongest", "`plan: {strategy: cutoff, cutoff: ...}`"), rows)
+    cutoffs = _table(("sent to the strongest", "`plan: {strategy: cutoff, cutoff: ...}`"), rows)
+    return f"## Use\n\n```yaml\n{block}\n```\n\n{_text(said)}\n\n{cutoffs}"
 
 
 def _figures(report: TrainingReport) -> str:
     heads, rows = table(report)
     if not rows:
         return "## How well it does\n\nNot measured; see below."
-    return (
-        f"## How well it does\n\nOn {report.held_out_prompts:,} prompts that training has not seen, "
-        f"{report.models[-1]} against {report.models[0]}:\n\n"
-        + _table(heads, rows)
-        + "\n\nAPGR is the share of the quality gap that is recovered, averaged over all shares of strong calls;"
-        "\ndrawing lots has 0.5. CPT50 and CPT80 are the shares of strong calls that recover 50 and 80 % of the gap."
-        "\nThe word count needs no training. 95 % is a bootstrap interval."
+    measured = (
+        f"On {report.held_out_prompts:,} prompts that training has not seen, "
+        f"{report.models[-1]} against {report.models[0]}:"
     )
+    meaning = (
+        "APGR is the share of the quality gap that is recovered, averaged over all shares of strong calls; drawing "
+        "lots has 0.5. CPT50 and CPT80 are the shares of strong calls that recover 50 and 80 % of the gap. The word "
+        "count needs no training. 95 % is a bootstrap interval."
+    )
+    return f"## How well it does\n\n{_text(measured)}\n\n{_table(heads, rows)}\n\n{_text(meaning)}"
 
 
 def _know(warnings: Sequence[str]) -> str:
-    return "## Know before use\n\n" + "\n".join(f"- {line}" for line in warnings) if warnings else ""
+    return "## Know before use\n\n" + "\n".join(_text(f"- {line}", "  ") for line in warnings) if warnings else ""
 
 
 def _origin(report: TrainingReport) -> str:
@@ -92,8 +92,8 @@ def _origin(report: TrainingReport) -> str:
     return (
         f"## Trained on\n\n{report.prompts:,} different prompts, whose text is not in here.\n\n"
         + _table(("data", "kind", "labelled rows", "repeated prompts", "left out", "files (SHA-256)"), rows)
-        + f"\n\nSeed {report.seed}"
-        + (f"; settled on: {settled}." if settled else ".")
+        + "\n\n"
+        + _text(f"Seed {report.seed}" + (f"; settled on: {settled}." if settled else "."))
     )
 
 
@@ -102,5 +102,13 @@ def _files(files: Sequence[FileRead]) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (heads, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in padded)
+
+
+def _text(paragraph: str, indent: str = "") -> str:
+    """In lines of a bounded length; those after the first begin with `indent`."""
+    return fill(paragraph, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

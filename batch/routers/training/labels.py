@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -190,15 +190,22 @@ def _number(value: Any, reading: Reading, where: str, wanted: str) -> float:
     number = reading(value)
     if number is None:
         shown = f"{value!r}" if isinstance(value, int | float) else type_name(value)
-        raise InputError(f"{where} is {shown}, not {wanted}")
+        cure = "; leave it empty where nobody judged" if value != value else ""
+        raise InputError(f"{where} is {shown}, not {wanted}{cure}")
     return number
 
 
 def plain_number(value: Any) -> float | None:
-    """A cell's number, on whatever scale: NaN where it is empty, `None` where it is no number."""
+    """A cell's number, on whatever scale: NaN where it is empty, `None` where it is no number.
+
+    The text "nan" is how CSV says that a cell is empty; Parquet has a null for that, and a NaN beside it is a fault in
+    how the file was made.
+    """
     match value:
         case None:
             return nan
+        case float() if isnan(value):
+            return None
         case bool() | int() | float():
             return float(value)
         case str():

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
@@ -53,6 +55,23 @@ def test_judgements_in_every_spelling(tmp_path: Path) -> None:
     assert found.prompts == ["a", "b", "c", "e"]
     np.testing.assert_array_equal(found.quality, [[1, 1], [0, 0.5], [np.nan, 1], [0.25, np.nan]])
     assert read(tmp_path, rows, kind="judged", models=PAIR).skipped == 1
+
+
+def test_in_parquet_a_null_is_no_label_and_a_nan_is_a_fault(tmp_path: Path) -> None:
+    """What was not judged is null; a NaN beside nulls comes of arithmetic that went wrong."""
+    path = tmp_path / "labels.parquet"
+
+    def found(*column: float | None) -> Labels:
+        rows = {"prompt": ["a", "b"], "s": pa.array(column, pa.float64()), "l": [1.0, 1.0]}
+        pq.write_table(pa.table(rows), path)
+        spec = {"kind": "judged", "path": str(path), "models": PAIR}
+        return read_labels(JudgedDataSpec.model_validate(spec), "data.0")
+
+    good = found(0.0, None).data
+    assert isinstance(good, Judged)
+    np.testing.assert_array_equal(good.quality, [[0, 1], [np.nan, 1]])
+    with pytest.raises(InputError, match=r"parquet:2: column 's' is nan, not true, .*; leave it empty where nobody"):
+        found(0.0, float("nan"))
 
 
 def test_a_template_makes_prompts_of_columns(tmp_path: Path) -> None:

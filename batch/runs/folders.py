@@ -1,0 +1,100 @@
+"""Folders that are there whole or not at all."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from shutil import rmtree
+
+from batch.runs.atomic import leftovers, storage_error, temp_prefix
+
+_NEW, _OLD = "new", "old"
+_ANEW = "begins anew"
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder; what the block wrote there becomes the folder `path` when the block ends.
+
+    Where the block raises, an older `path` stays as it was. Missing folders above are made. A writer that is killed
+    leaves a hidden folder beside `path`, which `clear_killed` sees to.
+
+    Raises:
+        OSError: of making and renaming, or from the block.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=temp_prefix(path), suffix=".tmp", dir=path.parent) as temp,
+        _locked(Path(temp)),
+    ):
+        new, old = Path(temp, _NEW), Path(temp, _OLD)
+        new.mkdir()
+        yield new
+        try:
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
+        finally:
+            _put_back(old, path)
+
+
+def clear_killed(path: Path) -> None:
+    """Remove what killed writers of the folder `path` left beside it; that of a writer who lives stays.
+
+    An older `path` that was moved away, and not replaced before the end, is put back.
+
+    Raises:
+        StorageError: the folder above cannot be read, or something cannot be removed.
+    """
+    try:
+        found = [one for one in leftovers(path) if one.is_dir()]
+    except OSError as error:
+        raise storage_error(path.parent, error, "read", _ANEW) from error
+    for left in found:
+        with _locked(left) as ours:
+            if not ours:
+                continue
+            try:
+                _put_back(left / _OLD, path)
+                rmtree(left)
+            except OSError as error:
+                raise storage_error(left, error, "remove", _ANEW) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Try to write in `folder`, or where it is to be made, before work is done for it; nothing is left there.
+
+    Raises StorageError.
+    """
+    try:
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+        with tempfile.TemporaryFile(dir=there) as file:
+            # A full disk takes a name, but no byte.
+            file.write(b"\n")
+            file.flush()
+    except OSError as error:
+        raise storage_error(folder, error, then=_ANEW) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Show for as long as the block runs, and the process lives, that somebody works on `folder`.
+
+    Yields whether that is so: not where another does, where it is gone or another user's, or where there are no locks.
+    """
+    with ExitStack() as stack:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
+        except OSError:
+            locked = False
+        yield locked
+
+
+def _put_back(old: Path, path: Path) -> None:
+    if old.exists() and not path.exists():
+        old.rename(path)
