@@ -56,9 +56,8 @@ def judged_only(benchmark: Benchmark) -> Benchmark:
     left_out = int((~known).sum())
     if not left_out:
         return benchmark
-    told = (
-        f"{left_out:,} of {len(known):,} prompts are left out: not every model's answer to them was judged and priced"
-    )
+    wanted = "judged" if benchmark.cost is None else "judged and priced"
+    told = f"{left_out:,} of {len(known):,} prompts are left out: not every model's answer to them was {wanted}"
     return benchmark.rows(known, benchmark.name, told)
 
 

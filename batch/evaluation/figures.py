@@ -54,9 +54,7 @@ def measure(
     routers[RANDOM] = _random(samples[RANDOM], lots, benchmark)
     routers[BEST_SINGLE] = RouterFigures(role="baseline", auc=_figure(samples[BEST_SINGLE]["auc"]))
     if MIX in samples:
-        routers[MIX] = RouterFigures(
-            role="baseline", auc=_figure(samples[MIX]["auc"]), aiq=_figure(samples[MIX]["aiq"])
-        )
+        routers[MIX] = RouterFigures(role="baseline", auc=_figure(samples[MIX]["auc"]), aiq=_known(samples[MIX]["aiq"]))
     costs = None if benchmark.cost is None else benchmark.cost.mean(axis=0)
     return BenchmarkFigures(
         name=benchmark.name,
@@ -67,7 +65,7 @@ def measure(
         best_single=benchmark.models[best],
         grades=benchmark.grades,
         routers=routers,
-        notes=(*benchmark.notes, *_gap_notes(benchmark, means)),
+        notes=(*benchmark.notes, *_gap_notes(benchmark, means), *_interval_notes(routers[ORACLE], bootstrap)),
         plot=plot,
     )
 
@@ -227,6 +225,12 @@ def _gap_notes(benchmark: Benchmark, means: Floats) -> Iterator[str]:
         yield "AIQ needs what an answer of each model costs: give `prices` or `costs`"
     if _has_costs(benchmark) and benchmark.cost is not None and np.ptp(benchmark.cost.mean(axis=0)) == 0:
         yield "all models cost the same, so there is no AIQ"
+
+
+def _interval_notes(oracle: RouterFigures, bootstrap: int) -> Iterator[str]:
+    # The same resamples are without a gap for every router.
+    if bootstrap and oracle.apgr is not None and oracle.apgr.low is None:
+        yield "the gap is so small that many resamples have none, so APGR and CPT have no intervals"
 
 
 def _has_costs(benchmark: Benchmark) -> bool:

@@ -43,8 +43,9 @@ def read_benchmarks(spec: BenchmarkSpec, key: str, prices: Mapping[str, float]) 
 
 
 def _with_warnings(benchmark: Benchmark) -> Benchmark:
-    few = f"only {len(benchmark.prompts)} prompts: intervals are wide"
-    return replace(benchmark, notes=(*benchmark.notes, few)) if len(benchmark.prompts) < FEW_PROMPTS else benchmark
+    count = len(benchmark.prompts)
+    few = f"only {count} prompt{'s' if count > 1 else ''}: intervals are wide"
+    return replace(benchmark, notes=(*benchmark.notes, few)) if count < FEW_PROMPTS else benchmark
 
 
 def _gsm8k(spec: Gsm8kSpec, key: str) -> list[Benchmark]:
@@ -95,7 +96,10 @@ def _labelled(spec: LabelledSpec, key: str) -> list[Benchmark]:
     if spec.by is None:
         return [whole]
     sets = np.array(table.texts(spec.by))
-    return [whole.rows(sets == one, f"{whole.name} {one}") for one in dict.fromkeys(sets.tolist())]
+    # Rows whose set is empty are one of their own.
+    return [
+        whole.rows(sets == one, f"{whole.name} {one or f'without {spec.by}'}") for one in dict.fromkeys(sets.tolist())
+    ]
 
 
 def _pair(what: str) -> list[str]:

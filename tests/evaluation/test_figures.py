@@ -1,5 +1,7 @@
 """Figures of routers and baselines on benchmarks whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -48,6 +50,29 @@ def test_a_router_has_its_exact_measures_and_intervals_around_them() -> None:
     assert list(found.routers) == ["mine", "oracle", "length", "random", "best single"]
     assert {name for name, one in found.routers.items() if one.role == "router"} == {"mine"}
     assert mine.aiq is None
+
+
+def test_models_that_cost_the_same_have_no_aiq() -> None:
+    """Neither has the mix of them, where there is no range of cost to average over."""
+    made = benchmark(models=3)
+    alike = replace(made, cost=np.ones_like(made.quality))
+    found = measure(alike, {"mine": made.quality}, seed=0, bootstrap=20, plot="x.png")
+    assert {name: one.aiq for name, one in found.routers.items()} == dict.fromkeys(found.routers)
+    assert "all models cost the same, so there is no AIQ" in found.notes
+
+
+def test_a_gap_that_resamples_lose_is_told() -> None:
+    """APGR without an interval says why; with one, or where none was asked for, there is nothing to say."""
+    said = "the gap is so small that many resamples have none, so APGR and CPT have no intervals"
+    wide, narrow = benchmark(), benchmark()
+    narrow.quality[:, 1] = narrow.quality[:, 0]
+    narrow.quality[np.flatnonzero(narrow.quality[:, 0] == 0)[:1], 1] = 1
+    for made, bootstrap, told in ((wide, 50, False), (narrow, 50, True), (narrow, 0, False)):
+        found = measure(made, {"mine": made.quality}, seed=0, bootstrap=bootstrap, plot="x.png")
+        apgr_of_mine = found.routers["mine"].apgr
+        assert apgr_of_mine is not None
+        assert (apgr_of_mine.low is None) == (told or not bootstrap)
+        assert (said in found.notes) == told
 
 
 def test_baselines_are_what_they_are_called() -> None:

@@ -100,6 +100,17 @@ def test_labelled_files_hold_any_number_of_models(tmp_path: Path) -> None:
     assert any("1 of 2 prompts are left out" in note for note in law.notes)
 
 
+def test_rows_that_name_no_set_are_one(tmp_path: Path) -> None:
+    """They are measured by themselves, under a name that says so; what is left out is told in plain words."""
+    rows = [{"q": f"p{at}", "a": at % 2 if at else None, "b": 1, "set": "x" if at > 1 else None} for at in range(4)]
+    path = lines(tmp_path / "l.jsonl", *rows)
+    found = read(kind="labelled", path=path, prompt="q", quality={"small": "a", "large": "b"}, by="set")
+    assert [one.name for one in found] == ["l without set", "l x"]
+    left_out = "1 of 2 prompts are left out: not every model's answer to them was judged"
+    assert found[0].notes == (left_out, "only 1 prompt: intervals are wide")
+    assert found[1].notes == ("only 2 prompts: intervals are wide",)
+
+
 def test_prices_make_costs(tmp_path: Path) -> None:
     """Where every model has a price, every answer costs it; numbers beyond 1 are grades."""
     path = lines(tmp_path / "mine.jsonl", {"prompt": "a", "s": 3, "l": 9}, {"prompt": "b", "s": 2, "l": 8})
