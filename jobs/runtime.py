@@ -9,7 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from pydantic import ValidationError
+
 from batch.errors import SpecError
+from schemas.base import problems
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import JobSpec
@@ -134,6 +137,7 @@ def _with_surroundings(model: ModelSpec, key: str, prefix: str) -> ModelSpec:
 
 def _filled(endpoint: EndpointSpec, model: str, key: str, prefix: str) -> EndpointSpec:
     changes: dict[str, str] = {}
+    url = None
     if endpoint.model is None:
         changes["model"] = model
     if endpoint.url is None and endpoint.transport == "openai":
@@ -145,11 +149,15 @@ def _filled(endpoint: EndpointSpec, model: str, key: str, prefix: str) -> Endpoi
             named = _first_set(f"{prefix}_API_KEY", "OPENAI_API_KEY")
             if named is not None:
                 changes["api_key_env"] = named
-    return EndpointSpec.model_validate({**endpoint.model_dump(), **changes})
+    try:
+        return EndpointSpec.model_validate({**endpoint.model_dump(), **changes})
+    except ValidationError as error:
+        said = "; ".join(sentence for _, sentence in problems(error, EndpointSpec, changes))
+        raise SpecError(f"{key}: {url} in the environment: {said}") from error
 
 
 def missing_keys(job: JobSpec, models: tuple[ModelSpec, ...]) -> list[str]:
-    """One line for each endpoint whose key is named but not set.
+    """One line for each endpoint whose key is named but not set, or is nothing that can be sent.
 
     Args:
         job: after `with_embedder`.
@@ -161,11 +169,23 @@ def missing_keys(job: JobSpec, models: tuple[ModelSpec, ...]) -> list[str]:
 
 
 def _missing(key: str, model: ModelSpec) -> list[str]:
+    faults = ((position, e.api_key_env, _fault(e.api_key_env)) for position, e in enumerate(model.endpoints))
     return [
-        f"{key}.endpoints.{position}: the environment variable {endpoint.api_key_env} is not set"
-        for position, endpoint in enumerate(model.endpoints)
-        if endpoint.api_key_env is not None and not os.environ.get(endpoint.api_key_env)
+        f"{key}.endpoints.{position}: the environment variable {name} {fault}"
+        for position, name, fault in faults
+        if fault is not None
     ]
+
+
+def _fault(name: str | None) -> str | None:
+    """What is wrong with the key of this name, in words that do not repeat it."""
+    value = os.environ.get(name, "") if name is not None else "none needed"
+    if not value:
+        return "is not set"
+    # Secrets that are mounted from files often end in a line break.
+    if not (value.isascii() and value.isprintable()) or value != value.strip():
+        return "holds more than a key: a line break, a space at an end, or characters that no header takes"
+    return None
 
 
 @contextmanager

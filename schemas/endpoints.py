@@ -1,7 +1,9 @@
 """Endpoints, their limits, and the models they serve."""
 
+import re
 from decimal import Decimal
 from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +14,14 @@ Provider = Literal["openai", "anthropic", "azure", "generic"]
 # The least that common servers take by default (text-embeddings-inference; OpenAI takes 2,048, vLLM any number), and
 # what a request costs is spread so thin by then that more gains little.
 DEFAULT_MAX_INPUTS = 32
+
+
+_SECRET = re.compile(r"key|secret|token|sig|password", re.IGNORECASE)
+
+
+def _holds_secret(url: str) -> bool:
+    parts = urlsplit(url)
+    return "@" in parts.netloc or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query))
 
 
 class LimitsSpec(Spec):
@@ -79,6 +89,9 @@ class EndpointSpec(Spec):
     def _http(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError(f"an endpoint's url starts with http:// or https://, not {url!r}")
+        # Not repeated either; urls are in every result, in journals and reports.
+        if url is not None and _holds_secret(url):
+            raise ValueError("the url holds a password or a key, which results would show; name it in api_key_env")
         return url.rstrip("/") if url is not None else None
 
     @field_validator("api_key_env")

@@ -26,6 +26,14 @@ def nobody_listens(job: Job, folder: Path) -> None:
         job["models"][1]["endpoints"][0]["url"] = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
 
 
+def url_holds_a_password(job: Job, folder: Path) -> None:
+    job["models"][0]["endpoints"][0]["url"] = "https://me:sk-0123456789abcdef@host/v1"
+
+
+def url_holds_a_key(job: Job, folder: Path) -> None:
+    job["models"][0]["endpoints"][0]["url"] = "https://host/v1?api-version=1&api-key=sk-0123456789abcdef"
+
+
 def no_url_anywhere(job: Job, folder: Path) -> None:
     del job["models"][0]["endpoints"]
 
@@ -157,6 +165,10 @@ SPOILT: dict[Callable[[Job, Path], None], tuple[str, ...]] = {
         r"^models\.large\.endpoints\.0: the environment variable NO_SUCH_KEY is not set$",
     ),
     nobody_listens: (r"^model large: no connection to http://127\.0\.0\.1:\d+/v1: connection refused; is the server",),
+    url_holds_a_password: (
+        r"models\.0\.endpoints\.0\.url: the url holds a password or a key, which results would show",
+    ),
+    url_holds_a_key: (r"models\.0\.endpoints\.0\.url: the url holds a password or a key, which results would show",),
     no_url_anywhere: (r"^models\.small\.endpoints\.0 has no url: give one, or set COMPLETION_BASE_URL or OPENAI_",),
     port_is_none: (r"^model small: no connection to .*: the url's port is not a number",),
     input_is_empty: (r"prompts\.jsonl: .*no rows?",),
@@ -218,6 +230,38 @@ def test_what_is_wrong_is_one_line_and_nothing_is_sent(
     for fault, said in zip(ended.faults, expected, strict=True):
         assert re.search(said, fault), fault
     assert served.posts == []
+
+
+@pytest.mark.parametrize("key", ["sk-0123\n", " sk-0123", "sk-01\r\n23", "sk-“0123”", " "])
+def test_a_key_that_no_header_takes_is_not_repeated(
+    key: str, command: Command, job: Job, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one from a file that ends in a line break: it is told by its variable's name, before anything is sent."""
+    monkeypatch.setenv("ODD_KEY", key)
+    job["models"][0]["endpoints"][0]["api_key_env"] = "ODD_KEY"
+    ended = command("run", written(job, tmp_path))
+    assert ended.status == Exit.WRONG
+    (fault,) = ended.faults
+    assert fault.startswith("models.small.endpoints.0: the environment variable ODD_KEY holds more than a key: a line ")
+    assert "0123" not in ended.err
+    assert served.posts == []
+
+
+@pytest.mark.parametrize(
+    ("url", "said"), [("host:80/v1", "starts with http:// or"), ("http://me:sk-0123@host/v1", "holds a password")]
+)
+def test_a_wrong_url_of_the_environment_is_one_line(
+    url: str, said: str, command: Command, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told by its variable's name."""
+    monkeypatch.setenv("COMPLETION_BASE_URL", url)
+    del job["models"][0]["endpoints"]
+    ended = command("run", written(job, tmp_path))
+    assert ended.status == Exit.WRONG
+    (fault,) = ended.faults
+    assert fault.startswith("models.small.endpoints.0: COMPLETION_BASE_URL in the environment: ")
+    assert said in fault
+    assert "sk-0123" not in fault
 
 
 def test_another_jobs_run_directory_is_refused(command: Command, job: Job, served: Served, tmp_path: Path) -> None:

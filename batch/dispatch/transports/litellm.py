@@ -15,7 +15,7 @@ from batch.clock import WallClock
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.allowances import told
-from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, refusal
+from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, long_key, masked, refusal
 from batch.errors import BadAnswer, ConnectionLost, DispatchError, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL
@@ -57,6 +57,7 @@ class LiteLLMTransport:
                     f"endpoint {endpoint.model}: the environment variable {endpoint.api_key_env} is not set"
                 )
             self._options["api_key"] = key
+        self._key = long_key(self._options.get("api_key"))
 
     async def send(self, request: Request, endpoint: EndpointSpec) -> Completion:
         try:
@@ -67,7 +68,7 @@ class LiteLLMTransport:
             # LiteLLM raises its own tree, OpenAI's, httpx's and bare ValueErrors, by provider: all of them end here.
             raise self._translated(error) from error
         said = told(_headers(answer).get, self._provider, self._wall)
-        return completion(answer.model_dump_json(exclude_none=True).encode(), request.url, said)
+        return completion(masked(answer.model_dump_json(exclude_none=True).encode(), self._key), request.url, said)
 
     async def aclose(self) -> None:
         await self._session.aclose()
@@ -82,7 +83,8 @@ class LiteLLMTransport:
             return TimedOut("no whole answer in time; it may have been billed")
         response = _response(error)
         if response is not None:
-            return refusal(response.status_code, response.content, response.headers.get, self._provider, self._wall)
+            raw = masked(response.content, self._key)
+            return refusal(response.status_code, raw, response.headers.get, self._provider, self._wall)
         if isinstance(error, litellm.exceptions.APIConnectionError | httpx.TransportError):
             # LiteLLM files unexpected faults of its own here too, so it is not known whether anything was sent.
             return ConnectionLost(f"no answer: {type(error).__name__}")

@@ -11,7 +11,7 @@ from batch.clock import WallClock
 from batch.dispatch.request import Allowance, Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.allowances import Header, told
-from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, refusal
+from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, long_key, masked, refusal
 from batch.errors import BadAnswer, BadRequest, ConnectionLost, DispatchError, NotConnected, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
 
@@ -39,6 +39,7 @@ class OpenAITransport:
         self._provider = endpoint.provider
         self._timeout_seconds = timeout_seconds
         self._client = _client(endpoint, timeout_seconds, keys)
+        self._key = long_key(keys(endpoint.api_key_env) if endpoint.api_key_env is not None else None)
         self._prefix = b'{"model":' + json.dumps(endpoint.model).encode() + b","
         self._urls: dict[str, str] = {}
         self._silent = 0
@@ -51,7 +52,7 @@ class OpenAITransport:
         try:
             attempt = self._client.post(url).body_bytes(self._prefix + request.body[1:]).build_streamed()
             async with attempt as response:
-                raw = await _whole(response)
+                raw = masked(await _whole(response), self._key)
         except PyreqwestError as error:
             raise self._translated(error) from error
         if 200 <= response.status < 300:
