@@ -1,10 +1,14 @@
 """A router of the user's own, named by its import path."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, cast
+from pathlib import PurePath
+from traceback import extract_tb
+from typing import Any
 
-from batch.errors import SpecError
+from numpy.typing import NDArray
+
+from batch.errors import BatchRouterError, SpecError
 from batch.routers.base import Router
 
 
@@ -20,6 +24,8 @@ def import_router(path: str, options: Mapping[str, Any], models: tuple[str, ...]
         module = import_module(module_name)
     except ImportError as error:
         raise SpecError(f"router.path: cannot import {module_name!r}: {error}; is it on PYTHONPATH?") from error
+    except Exception as error:  # the user's own code may raise anything
+        raise SpecError(f"router.path: importing {module_name!r} failed: {_described(error)}") from error
     made = getattr(module, class_name, None)
     if not isinstance(made, type):
         raise SpecError(f"router.path: the module {module_name!r} has no class {class_name!r}")
@@ -28,11 +34,43 @@ def import_router(path: str, options: Mapping[str, Any], models: tuple[str, ...]
     try:
         router = made(**options)
     except (TypeError, ValueError) as error:
-        raise SpecError(f"router.options: {path} refuses them: {error}") from error
+        raise SpecError(f"router.options: {path} refuses them: {_line(error)}") from error
+    except BatchRouterError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise SpecError(f"router.path: {path} cannot be made: {_described(error)}") from error
     columns = getattr(router, "models", None)
     if not isinstance(columns, tuple) or not columns:
         raise SpecError(f"router.path: {path} needs `models`, a tuple that names the columns of its scores")
     missing = [name for name in (models[0], models[-1]) if name not in columns]
     if len(columns) > 1 and missing:
         raise SpecError(f"router.path: {path} has no column for {missing[0]!r}, only for {', '.join(columns)}")
-    return cast("Router", router)
+    return _OwnRouter(router, path)
+
+
+class _OwnRouter:
+    """A router of the user's, whose failures are told in one line with the place in the user's code."""
+
+    def __init__(self, router: Any, path: str) -> None:
+        self.models: tuple[str, ...] = router.models
+        self._router = router
+        self._path = path
+
+    def score(self, prompts: Sequence[str]) -> NDArray[Any]:
+        """As the user's. Raises SpecError for whatever it raises that is not an error of this package."""
+        try:
+            scores: NDArray[Any] = self._router.score(prompts)
+        except BatchRouterError:
+            raise
+        except Exception as error:  # the user's own code may raise anything
+            raise SpecError(f"router.path: {self._path}: `score` failed: {_described(error)}") from error
+        return scores
+
+
+def _described(error: Exception) -> str:
+    last = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {_line(error)} ({PurePath(last.filename).name}:{last.lineno})"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,5 +1,7 @@
 """The routers without a model: random, constant, length, rules, and the user's own."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -112,6 +114,7 @@ def test_own_router_takes_options() -> None:
         (f"{HERE}:NoRouter", {}, "has no method `score"),
         (f"{HERE}:Nameless", {}, "needs `models`"),
         (f"{HERE}:CountsQuestionMarks", {"colour": 1}, "refuses them"),
+        (f"{HERE}:Fails", {"made": False}, r"cannot be made: KeyError: 'weights' \(thirdparty\.py:\d+\)$"),
     ],
 )
 def test_what_is_no_router_is_refused(path: str, options: dict[str, object], says: str) -> None:
@@ -119,6 +122,27 @@ def test_what_is_no_router_is_refused(path: str, options: dict[str, object], say
     with pytest.raises(SpecError, match=says) as refused:
         build_router(ImportRouterSpec(kind="import", path=path, options=options), PAIR, seed=0)
     assert "\n" not in str(refused.value)
+
+
+def test_a_module_that_fails_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is no Python, or does not come to its end."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "no_python_at_all.py").write_text("class Mine\n")
+    (tmp_path / "divides_by_zero.py").write_text("import math\n1 / 0\n")
+    says = {"no_python_at_all": "SyntaxError", "divides_by_zero": r"ZeroDivisionError: .* \(divides_by_zero\.py:2\)$"}
+    for module, said in says.items():
+        with pytest.raises(SpecError, match=f"importing '{module}' failed: {said}") as refused:
+            build_router(ImportRouterSpec(kind="import", path=f"{module}:Mine"), PAIR, seed=0)
+        assert "\n" not in str(refused.value)
+
+
+def test_own_router_that_fails_is_told_in_one_line() -> None:
+    """With what it raised and where, however many lines its message has."""
+    router = build_router(ImportRouterSpec(kind="import", path=f"{HERE}:Fails"), PAIR, seed=0)
+    says = r"`score` failed: RuntimeError: no answer to 2 prompts \(thirdparty\.py:\d+\)$"
+    with pytest.raises(SpecError, match=says) as failed:
+        router.score(["a", "b"])
+    assert isinstance(failed.value.__cause__, RuntimeError)
 
 
 def test_own_router_must_know_both_ends() -> None:

@@ -44,6 +44,19 @@ class WrongShape:
         return np.zeros(len(prompts), dtype=np.float32)
 
 
+class Fails:
+    """Scores nothing, and cannot be made where it is told so."""
+
+    models = ("any",)
+
+    def __init__(self, made: bool = True) -> None:
+        if not made:
+            raise KeyError("weights")
+
+    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        raise RuntimeError(f"no answer\nto {len(prompts)} prompts")
+
+
 class Nameless:
     """Does not say what its columns mean."""
 

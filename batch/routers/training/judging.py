@@ -79,6 +79,8 @@ def function_judge(spec: FunctionJudgeSpec, key: str) -> Judge:
         module = import_module(module_name)
     except ImportError as error:
         raise SpecError(f"{key}.path: cannot import {module_name!r}: {error}; is it on PYTHONPATH?") from error
+    except Exception as error:  # as when it is asked
+        raise SpecError(f"{key}.path: importing {module_name!r} failed: {_described(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise SpecError(f"{key}.path: the module {module_name!r} has no function {name!r}")
@@ -93,7 +95,7 @@ def _asked(function: Callable[..., Any], answer: Answer, who: str) -> float:
     try:
         verdict = function(answer.prompt, answer.content, dict(answer.row))
     except Exception as error:  # the user's own code may raise anything, and the place is worth more than a trace
-        raise InputError(f"{who} failed for {answer.where}: {type(error).__name__}: {error}") from error
+        raise InputError(f"{who} failed for {answer.where}: {_described(error)}") from error
     if verdict is None:
         return nan
     try:
@@ -103,6 +105,10 @@ def _asked(function: Callable[..., Any], answer: Answer, who: str) -> float:
     if not (isnan(quality) or 0.0 <= quality <= 1.0):
         raise InputError(f"{who} returned {quality:g} for {answer.where}, not a number from 0 to 1")
     return quality
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def extractor(extract: str | None, key: str) -> Extract:

@@ -104,6 +104,14 @@ def test_a_function_judges(functions: str) -> None:
     np.testing.assert_array_equal(verdicts, [1.0, 0.0, 0.3, np.nan])
 
 
+def test_a_module_that_fails_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the user's own code raises while it is imported."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "judges_nothing.py").write_text("1 / 0\n")
+    with pytest.raises(SpecError, match=r"^judge\.path: importing 'judges_nothing' failed: ZeroDivisionError"):
+        asked("judges_nothing:f", answer(""))
+
+
 def test_a_function_that_cannot_be_used_is_refused(functions: str) -> None:
     """In one line that says which, and for which answer."""
     for path, row, said in (
