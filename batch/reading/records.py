@@ -9,7 +9,7 @@ from batch.errors import InputError
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.parquet import parquet_records
 from batch.reading.shard import Shard
-from batch.reading.sources import open_file, reading
+from batch.reading.sources import filesystem_of, open_file, reading
 
 Record = dict[str, Any]
 
@@ -18,7 +18,7 @@ def shard_records(shard: Shard, *, keep_nan: bool = False) -> Iterator[tuple[int
     """Yield (line, record) for each of the shard's rows, in order; what is no record comes as its fault.
 
     With `keep_nan`, a number of Parquet that is not finite stays what it is; else it becomes null, as JSON has it.
-    Raises InputError when the file cannot be read or no longer has the rows it was counted to have.
+    Raises InputError when the file cannot be read or has changed since it was cut, at the latest after the last row.
     """
     match shard.format:
         case "parquet":
@@ -31,10 +31,22 @@ def shard_records(shard: Shard, *, keep_nan: bool = False) -> Iterator[tuple[int
     for read, record in enumerate(records, 1):
         yield record
         if read == shard.rows:
+            _check_unchanged(shard)
             return
     raise InputError(
         f"{shard.name}: changed during the run, {read} rows where {shard.rows} were counted; start again with --fresh"
     )
+
+
+def _check_unchanged(shard: Shard) -> None:
+    """Rows of two versions of a file must not meet in one run."""
+    if shard.mtime_ns is None:
+        return
+    with reading(shard.name):
+        filesystem, path = filesystem_of(shard.location)
+        now = filesystem.get_file_info(path).mtime_ns
+    if now != shard.mtime_ns:
+        raise InputError(f"{shard.name}: changed during the run; start again with --fresh")
 
 
 def _lines(shard: Shard) -> Iterator[tuple[int, bytes]]:

@@ -34,3 +34,6 @@ class Shard:
 
     first_line: int
     """Line of the file that `start` is on, or row for Parquet, from 1."""
+
+    mtime_ns: int | None = None
+    """The file's last change when it was cut; `None`: it is our own copy, or its store does not say."""

@@ -131,6 +131,7 @@ def _pieces(
                     first_row=0,
                     rows=found.rows,
                     first_line=line,
+                    mtime_ns=source.mtime_ns if part.location == source.location else None,
                 )
             line += found.lines
 
@@ -154,6 +155,7 @@ def _parquet_pieces(source: Source) -> Iterator[Shard]:
             first_row=0,
             rows=stop - start,
             first_line=start + 1,
+            mtime_ns=source.mtime_ns,
         )
 
 

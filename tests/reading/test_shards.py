@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -215,6 +216,31 @@ def test_a_file_that_shrank_after_counting_is_refused(tmp_path: Path) -> None:
         read_shard(shard, spec, count_words)
     path.unlink()
     with pytest.raises(InputError, match=r"^a\.jsonl: no such file"):
+        read_shard(shard, spec, count_words)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_a_file_that_was_edited_after_counting_is_refused(tmp_path: Path, name: str) -> None:
+    """As many rows as before, but not the same: no run has rows of both. What was spooled is as it was."""
+    path = tmp_path / name
+
+    def write(prompt: str) -> None:
+        if path.suffix == ".parquet":
+            pq.write_table(pa.table({"prompt": [prompt]}), path)
+        else:
+            path.write_text(f"prompt\n{prompt}\n" if path.suffix == ".csv" else f'{{"prompt": "{prompt}"}}\n')
+
+    write("old")
+    spec = InputSpec(path=str(path))
+    (shard,) = find_shards(spec, tmp_path / "spool")
+    assert read_shard(shard, spec, count_words)["text"].to_pylist() == ["old"]
+    write("new")
+    # However coarse the clock of the file system is.
+    os.utime(path, ns=(0, 1))
+    if path.suffix == ".csv":
+        assert read_shard(shard, spec, count_words)["text"].to_pylist() == ["old"]
+        return
+    with pytest.raises(InputError, match=rf"^{name}: changed during the run; start again with --fresh$"):
         read_shard(shard, spec, count_words)
 
 
