@@ -28,6 +28,7 @@ from batch.routers.batching import token_batches
 from batch.routers.bert import BertRouter, token_limit, win_rates
 from batch.routers.embedder import packaged_encoder
 from batch.routers.forward import first_tokens
+from batch.routers.pretrained import quiet, save_pretrained
 from benchmarks.scoring import synthetic
 from schemas.routers import DEFAULT_BATCH_TOKENS
 
@@ -37,11 +38,11 @@ def build_classifier(folder: Path) -> Path:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(0)
-    classifier = AutoModelForSequenceClassification.from_pretrained(packaged_encoder(), num_labels=3)
+    with quiet():
+        classifier = AutoModelForSequenceClassification.from_pretrained(packaged_encoder(), num_labels=3)
     # Usual random weights would give every prompt nearly the same score, and hide a difference.
     torch.nn.init.normal_(classifier.classifier.weight, std=0.5)
-    classifier.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(packaged_encoder()).save_pretrained(folder)
+    save_pretrained(folder, classifier, AutoTokenizer.from_pretrained(packaged_encoder()))
     return folder
 
 
@@ -53,7 +54,8 @@ class OneAtATime:
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForSequenceClassification.from_pretrained(folder).eval().to(self.device)
+        with quiet():
+            self.model = AutoModelForSequenceClassification.from_pretrained(folder).eval().to(self.device)
         self._limit = token_limit(self.tokenizer, self.model)
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:

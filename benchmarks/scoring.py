@@ -22,6 +22,7 @@ from batch.routers.correctness import CorrectnessRouter
 from batch.routers.embedder import LocalEmbedder, packaged_encoder
 from batch.routers.embedders import build_embedder
 from batch.routers.int8_embedder import Int8Embedder
+from batch.routers.pretrained import quiet
 from schemas.embedders import LocalEmbedderSpec
 from schemas.routers import StaticRouterSpec
 
@@ -56,7 +57,8 @@ def routellm_way() -> Score:
     from transformers import AutoModel, AutoTokenizer
 
     folder = packaged_encoder()
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    with quiet():
+        tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
     def score(prompts: Sequence[str]) -> None:
         with torch.no_grad():
