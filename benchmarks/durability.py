@@ -67,6 +67,9 @@ class NoJournal:
     ) -> None:
         """Forget it."""
 
+    def flush(self) -> None:
+        """There is nothing to write."""
+
     def close(self) -> None:
         """There is nothing to close."""
 

@@ -93,7 +93,12 @@ class LeastConnections:
 
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
         turn = self._last_turn
-        picked = min(ready, key=lambda e: (_load(e), turn.get(e.index, -1)))
+        picked, least = ready[0], math.inf
+        # `min` with a key of load and turn, which costs twice as much.
+        for endpoint in ready:
+            load = _load(endpoint)
+            if load < least or (load == least and turn.get(endpoint.index, -1) < turn.get(picked.index, -1)):
+                picked, least = endpoint, load
         self._turns += 1
         turn[picked.index] = self._turns
         return picked

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -14,6 +15,7 @@ from batch.dispatch.chooser import Chooser, Homes
 from batch.dispatch.endpoint import Endpoint, FoundLimits, address
 from batch.dispatch.expected import ExpectedTokens
 from batch.dispatch.fit import Fit
+from batch.dispatch.group_write import GroupWrite
 from batch.dispatch.lane import Lane
 from batch.dispatch.pool import EndpointPool, Pricing
 from batch.dispatch.request import Request
@@ -93,6 +95,7 @@ class Dispatcher:
         self._feed_closed = False
         self._drained = False
         self._ended = loop.create_future()
+        self.writes = GroupWrite(self.fail)
         budget = Budget(spec.budget_usd, spent) if spec.budget_usd is not None else None
         self.lanes: dict[str, Lane] = {}
         self._all_transports: list[Transport] = []
@@ -120,7 +123,7 @@ class Dispatcher:
             model, endpoints, balancer, give_up_seconds=spec.timeout_seconds, budget=budget, pricing=pricing
         )
         expected = ExpectedTokens()
-        chooser = _chooser(endpoints, balancer, expected)
+        chooser = _chooser(endpoints, balancer, expected, self.writes)
         rule = RetryRule(spec.max_attempts, random)
         return Lane(model, pool, transports, rule, self, expected=expected, chooser=chooser)
 
@@ -142,17 +145,23 @@ class Dispatcher:
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
         finally:
-            for shard in self._shards.values():
-                for journal in shard.journals.values():
-                    journal.close()
-            for transport in self._all_transports:
-                await transport.aclose()
+            await self._close()
         stalled = tuple(lane.stalled for lane in self.lanes.values() if lane.stalled)
         notes = tuple(
             note for lane in self.lanes.values() for e in lane.pool.endpoints for note in _notes(lane.model, e)
         )
         left = self._not_begun or any(lane.open for lane in self.lanes.values())
         return DispatchEnd(bool(self._drained and left), stalled, notes)
+
+    async def _close(self) -> None:
+        try:
+            with ExitStack() as journals:
+                for shard in self._shards.values():
+                    for journal in shard.journals.values():
+                        journals.callback(journal.close)
+        finally:
+            for transport in self._all_transports:
+                await transport.aclose()
 
     def feed(self, shard: int) -> None:
         """Send what is left of a shard."""
@@ -206,14 +215,20 @@ class Dispatcher:
         return {model: endpoints for model, endpoints in found.items() if endpoints}
 
     def journal(self, shard: int, model: str) -> Journal:
-        """The journal of a shard's rows sent to this model, opened when first needed."""
+        """The journal of a shard's rows sent to this model, opened when first needed.
+
+        It is to be told something at once: what it was told is written at the end of this turn of the loop.
+        """
         if self._on_first_request is not None:
             self._on_first_request()
             self._on_first_request = None
         journals = self._shards[shard].journals
         journal = journals.get(model)
         if journal is None:
+            # Opening may take milliseconds, in which what was answered would be nowhere but in memory.
+            self.writes.write()
             journal = journals[model] = self._work.journal(shard, model)
+        self.writes.add(journal)
         return journal
 
     def ended(self, request: Request) -> None:
@@ -273,8 +288,9 @@ class Dispatcher:
         self._end_if_done()
 
     def _finish_shard(self, shard: int) -> None:
-        for journal in self._shards.pop(shard).journals.values():
+        for journal in self._shards[shard].journals.values():
             journal.close()
+        del self._shards[shard]
         self._on_shard(shard)
 
     def _end_if_done(self) -> None:
@@ -310,12 +326,14 @@ def _endpoints(
     ]
 
 
-def _chooser(endpoints: Sequence[Endpoint], balancer: Balancer, expected: ExpectedTokens) -> Chooser | None:
+def _chooser(
+    endpoints: Sequence[Endpoint], balancer: Balancer, expected: ExpectedTokens, writes: GroupWrite
+) -> Chooser | None:
     """Where it matters which endpoint gets which rows, who chooses them."""
     if isinstance(balancer, ConsistentHash):
         return Homes(balancer, endpoints)
     differ = len({(e.spec.provider, e.spec.limits) for e in endpoints}) > 1
-    return Fit(endpoints, expected.cost_of) if differ else None
+    return Fit(endpoints, expected.cost_of, before_solving=writes.write) if differ else None
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -48,13 +48,21 @@ class Latency:
 class Fit:
     """Shares of kinds for each endpoint of a pool, and whose turn it is."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], cost_of: Callable[[Kind], Cost]) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        cost_of: Callable[[Kind], Cost],
+        *,
+        before_solving: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Args:
             cost_of: what a typical row of a kind takes from the limits, as far as is known by now.
+            before_solving: for what should not wait for the milliseconds that it takes.
         """
         self._endpoints = endpoints
         self._cost_of = cost_of
+        self._before_solving = before_solving
         self._latency = {e.index: Latency() for e in endpoints}
         self._shares: dict[int, dict[Kind, float]] = {}
         self._credit: dict[int, dict[Kind, float]] = {e.index: {} for e in endpoints}
@@ -69,6 +77,7 @@ class Fit:
     def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int], now: float) -> Kind | None:
         if now - self._solved_at >= _SOLVE_SECONDS:
             self._solved_at = now
+            self._before_solving()
             costs = {kind: self._cost_of(kind) for kind, rows in at_hand.items() if rows}
             self._shares = best_shares(self._endpoints, at_hand, costs, self._latency)
         shares = self._shares.get(endpoint.index)

@@ -8,6 +8,7 @@ from typing import Protocol
 from batch.dispatch.chooser import Chooser
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.expected import ExpectedTokens
+from batch.dispatch.group_write import GroupWrite
 from batch.dispatch.packing import Packer, halves, split
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolUnreachable
 from batch.dispatch.queue import RowQueue
@@ -29,12 +30,15 @@ _CHOOSE_PER_SLOT = 4
 class Floor(Protocol):
     """What a lane asks of the dispatcher it belongs to."""
 
+    writes: GroupWrite
+    """Of all its journals."""
+
     def journal(self, shard: int, model: str) -> Journal:
-        """The journal of a shard's rows sent to this model."""
+        """The journal of a shard's rows sent to this model, to be told something at once."""
         ...
 
     def ended(self, request: Request) -> None:
-        """The row has its outcome, and it is in the journal."""
+        """The row has its outcome, and the journal was told."""
         ...
 
     def fall_back(self, request: Request) -> bool:
@@ -103,6 +107,8 @@ class Lane:
             self._hire()
 
     def _refill(self) -> Sequence[Request]:
+        # Reading takes milliseconds, in which what was answered would be nowhere but in memory.
+        self._floor.writes.write()
         while self._batches:
             rows = next(self._batches[0], None)
             if rows is None:
@@ -128,7 +134,8 @@ class Lane:
         task = asyncio.current_task()
         assert task is not None
         # A transport may hand over an answer in place of a cancellation that comes at the same instant: it is kept.
-        while not task.cancelling() and (row := await self.queue.get()) is not None:
+        # Rows are at hand most of the time: no need to begin a coroutine.
+        while not task.cancelling() and (row := self.queue.get_nowait() or await self.queue.get()) is not None:
             request = self._packer.fill(row, self.queue)
             if self._scales.weighs(len(request.body)):
                 await self._deliver_large(request)
@@ -182,6 +189,8 @@ class Lane:
                         row.sent += 1
                         row.attempts += 1
                         self._journal(row).intent(row.row, row.sent, endpoint.index)
+                    # Before the first byte: otherwise nobody would know that it may be billed.
+                    self._floor.writes.write()
                     completion = await self._transports[endpoint.index].send(request, endpoint.spec)
                     answers = split(request, completion) if request.rows else (completion,)
                     latency = self._loop.time() - request.started

@@ -9,8 +9,9 @@ from schemas.results import ErrorInfo, Status
 
 
 class Journal(Protocol):
-    """Rows of one shard sent to one model. Every call has reached the kernel when it returns, or raises StorageError.
+    """Rows of one shard sent to one model. What it was told has reached the kernel when `flush` returns.
 
+    Every call may raise StorageError: something it was told could not be kept. `flush` then does so each time.
     Endpoints are indexes into the model's pool.
     """
 
@@ -38,8 +39,12 @@ class Journal(Protocol):
         """The row ended. `ok` and `failed` are final; `unsent` says why this sitting did not send it."""
         ...
 
+    def flush(self) -> None:
+        """Nothing that it was told is lost any more by a kill of this process."""
+        ...
+
     def close(self) -> None:
-        """Nothing more comes; what was written will be synced."""
+        """Flush; nothing more comes. What was written will be synced."""
         ...
 
 

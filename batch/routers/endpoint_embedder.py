@@ -136,7 +136,7 @@ def _failure(error: ErrorInfo, key: str) -> BatchRouterError:
     return EmbedderError(f"{key}: {error.message}; the same command goes on")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Call:
     """Texts to embed, and what came of them by their place among them."""
 
@@ -172,6 +172,9 @@ class _Call:
             self.vectors[row] = _vector(response)
         else:
             self.error = error
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
     def close(self) -> None:
         """Nothing is open."""

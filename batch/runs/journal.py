@@ -1,4 +1,4 @@
-"""What was sent and what came of it, one line each, appended before anything trusts it.
+"""What was sent and what came of it, one line each, written before anything trusts it.
 
 A journal is a JSON Lines file per shard and model. Each line starts with a checksum of fixed width over the
 rest of the line, so that any damaged byte is noticed:
@@ -35,13 +35,19 @@ REST = len(_PREFIX % 0)
 RESPONSE_MARK = b'},"response":'
 
 _BLOCK_BYTES = 1 << 16
+# More than this does not wait for `flush`: a kill loses what waits.
+_MOST_WAITING_BYTES = 16 << 10
 
 
 class Journal:
-    """Appends to one journal. Every call is one write(2), done when it returns, so that a kill loses none of it.
+    """Appends to one journal. Calls collect lines, and `flush` gives them to the kernel with one write(2).
 
-    Every call raises StorageError where the line could not be written whole, or where an earlier write or sync
-    failed; the journal takes nothing more then. Calls belong in one thread.
+    A kill loses no line that was flushed, and only the last lines of a write that it broke off. So what a line is about
+    is trusted, and a request sent, only after `flush` has returned.
+
+    `flush` raises StorageError where lines could not be written whole, or where an earlier write or sync failed, and
+    again each time it is called; nothing more is written then. So may every call, since many lines are flushed
+    unasked. Calls belong in one thread.
     """
 
     def __init__(self, file: SyncedFile, group: GroupSync) -> None:
@@ -50,6 +56,8 @@ class Journal:
         self._descriptor = file.descriptor
         self._failure: StorageError | None = None
         self._closed = False
+        self._lines: list[bytes] = []
+        self._size = 0
 
     @classmethod
     def open(cls, path: Path, endpoints: Sequence[str], group: GroupSync) -> "Journal":
@@ -78,7 +86,8 @@ class Journal:
         journal = cls(file, group)
         header = {"journal": {"version": VERSION, "endpoints": list(endpoints)}}
         try:
-            journal._append(orjson.dumps(header)[1:])
+            journal._add(orjson.dumps(header)[1:])
+            journal.flush()
         except StorageError:
             journal.close()
             raise
@@ -86,11 +95,11 @@ class Journal:
 
     def intent(self, row: int, attempt: int, endpoint: int) -> None:
         """This attempt is about to be sent. A row whose last line this is was in flight when a run died."""
-        self._append(b'"intent":[%d,%d,%d]}' % (row, attempt, endpoint))
+        self._add(b'"intent":[%d,%d,%d]}' % (row, attempt, endpoint))
 
     def attempt(self, row: int, attempt: int, endpoint: int, *, kind: str, status: int | None, latency: float) -> None:
         """This attempt ended without an answer, after `latency` seconds; the row is no longer in flight."""
-        self._append(
+        self._add(
             b'"attempt":[%d,%d,%d,%b,%b,%.6f]}' % (row, attempt, endpoint, orjson.dumps(kind), _number(status), latency)
         )
 
@@ -122,7 +131,7 @@ class Journal:
         elif b"\n" in response or b"\r" in response:
             response = response.replace(b"\n", b" ").replace(b"\r", b" ")
         trouble = b"" if error is None else b',"error":' + orjson.dumps(error.model_dump())
-        self._append(
+        self._add(
             b'"outcome":{"row":%d,"status":"%b","endpoint":%b,"attempts":%d,"latency":%b,'
             b'"prompt_tokens":%b,"completion_tokens":%b%b},"response":%b}'
             % (
@@ -138,10 +147,40 @@ class Journal:
             )
         )
 
+    def flush(self) -> None:
+        """Give the kernel all lines collected so far; it has them when this returns."""
+        if not self._lines:
+            return
+        failure = self._failure or self._group.failure
+        if failure is not None:
+            raise StorageError(str(failure)) from failure
+        lines = b"".join(self._lines)
+        try:
+            written = os.write(self._descriptor, lines)
+        except OSError as error:
+            self._failure = storage_error(self._file.path, error, "append to")
+            raise self._failure from error
+        self._file.dirty = True
+        if written != len(lines):
+            # The next sitting cuts a torn line off; to append after it would bury it in the middle. The lines before it
+            # are true: answers that came, and requests of which nobody can say any more that they were not sent.
+            self._failure = StorageError(
+                f"cannot append to {self._file.path}: only {written} of {len(lines)} bytes were taken; "
+                "make room, then the same command goes on"
+            )
+            raise self._failure
+        # Not before: whoever asks again for lines that could not be written must hear of it again.
+        self._lines.clear()
+        self._size = 0
+
     def close(self) -> None:
-        """No more lines. The file is synced once more and closed by its GroupSync; closing twice is harmless."""
-        if not self._closed:
-            self._closed = True
+        """Flush; no more lines. The file is synced once more and closed by its GroupSync; closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.flush()
+        finally:
             self._failure = self._failure or StorageError(f"{self._file.path} is closed")
             self._group.release(self._file)
 
@@ -153,24 +192,12 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _append(self, rest: bytes) -> None:
-        failure = self._failure or self._group.failure
-        if failure is not None:
-            raise StorageError(str(failure)) from failure
+    def _add(self, rest: bytes) -> None:
         line = _LINE % (crc32(rest), rest)
-        try:
-            written = os.write(self._descriptor, line)
-        except OSError as error:
-            self._failure = storage_error(self._file.path, error, "append to")
-            raise self._failure from error
-        self._file.dirty = True
-        if written != len(line):
-            # The next sitting cuts the torn line off; to append after it would bury it in the middle.
-            self._failure = StorageError(
-                f"cannot append to {self._file.path}: only {written} of {len(line)} bytes were taken; "
-                "make room, then the same command goes on"
-            )
-            raise self._failure
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size > _MOST_WAITING_BYTES:
+            self.flush()
 
 
 def sound(line: bytes) -> bytes | None:

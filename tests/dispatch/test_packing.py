@@ -299,7 +299,7 @@ def test_the_server_decides_how_many(limit: int, bad: set[int]) -> None:
     assert oversized <= 63 * (1 + len(bad))
 
 
-@dataclass
+@dataclass(eq=False)
 class KeptJournal(MemoryJournal):
     """Keeps answers too."""
 

@@ -14,7 +14,7 @@ from tests.runs.journals import FAILURE, URLS, Sitting, answered, given_up, line
 
 
 def test_every_line_is_json_with_a_checksum(tmp_path: Path) -> None:
-    """Each call adds one line at once; the provider's JSON is in it as it came."""
+    """Each call adds one line, there when it is flushed; the provider's JSON is in it as it came."""
     path = tmp_path / "journal" / "m.jsonl"
     with Sitting(path) as journal:
         journal.intent(7, 1, 0)
@@ -23,6 +23,7 @@ def test_every_line_is_json_with_a_checksum(tmp_path: Path) -> None:
         answered(journal, 7, attempts=3, response='{"text":"naïve \\u2028","n":1e400}'.encode())
         given_up(journal, 8)
         journal.outcome(9, status="unsent", endpoint=None, attempts=0, latency=None, error=FAILURE)
+        journal.flush()
         assert len(lines(path)) == 7
     assert b'"response":' + '{"text":"naïve \\u2028","n":1e400}}\n'.encode() in path.read_bytes()
     header, intent, throttled, late, good, bad, unsent = lines(path)
@@ -38,6 +39,37 @@ def test_every_line_is_json_with_a_checksum(tmp_path: Path) -> None:
     assert isinstance(unsent["outcome"], dict)
     assert unsent["outcome"]["endpoint"] is None
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_flushed_together_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outcome of a row and the intent of the next cost one write(2), and flushing nothing costs none."""
+    with Sitting(tmp_path / "j") as journal:
+        write, sizes = os.write, []
+
+        def counted(descriptor: int, data: bytes) -> int:
+            sizes.append(write(descriptor, data))
+            return sizes[-1]
+
+        monkeypatch.setattr(os, "write", counted)
+        for row in range(10):
+            answered(journal, row)
+            journal.intent(row + 1, 1, 0)
+            journal.flush()
+            journal.flush()
+            assert len(sizes) == row + 1
+        monkeypatch.undo()
+    assert [next(reversed(line)) for line in lines(tmp_path / "j")] == ["journal", *["response", "intent"] * 10]
+
+
+def test_many_answers_do_not_wait_to_be_flushed(tmp_path: Path) -> None:
+    """However many lines come before a flush, no more than 16 KiB and a line are in memory alone."""
+    path = tmp_path / "j"
+    with Sitting(path) as journal:
+        told = 0
+        for row in range(1000):
+            answered(journal, row, response=b'{"long":"%b"}' % (b"x" * 1000))
+            told += 1000
+            assert told - path.stat().st_size <= (16 << 10) + 1000
 
 
 def test_pretty_printed_answers_stay_on_one_line(tmp_path: Path) -> None:
@@ -93,10 +125,16 @@ def test_a_failed_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.Mon
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
             patch.setattr(os, "write", full)
-            with pytest.raises(StorageError, match=r"cannot append to .*j: No space left on device"):
-                journal.intent(0, 1, 0)
-        with pytest.raises(StorageError, match="No space left"):
+            answered(journal, 0)
             journal.intent(1, 1, 0)
+            with pytest.raises(StorageError, match=r"cannot append to .*j: No space left on device"):
+                journal.flush()
+        for _ in range(2):
+            with pytest.raises(StorageError, match="No space left"):
+                journal.flush()
+        journal.intent(2, 1, 0)
+        with pytest.raises(StorageError, match="No space left"):
+            journal.close()
     assert len(lines(path)) == 1
 
 
@@ -107,10 +145,12 @@ def test_a_short_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.Monk
         write = os.write
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:10]))
+            journal.intent(0, 1, 0)
             with pytest.raises(StorageError, match=r"only 10 of \d+ bytes"):
-                journal.intent(0, 1, 0)
+                journal.flush()
+        answered(journal, 0)
         with pytest.raises(StorageError, match="only 10"):
-            answered(journal, 0)
+            journal.close()
     with Sitting(path):
         pass
     assert [line.keys() - {"crc"} for line in lines(path)] == [{"journal"}, {"journal"}]
@@ -121,8 +161,9 @@ def test_a_closed_journal_takes_nothing(tmp_path: Path) -> None:
     with Sitting(tmp_path / "j") as journal:
         journal.close()
         journal.close()
+        journal.intent(0, 1, 0)
         with pytest.raises(StorageError, match="is closed"):
-            journal.intent(0, 1, 0)
+            journal.flush()
 
 
 def test_a_journal_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:
@@ -159,6 +200,7 @@ def test_what_is_written_is_synced_within_a_window(tmp_path: Path) -> None:
         for row in range(20):
             disk.synced.clear()
             journal.intent(row, 1, 0)
+            journal.flush()
             assert disk.synced.wait(5)
     assert disk.sizes[-1] == path.stat().st_size
     # One for the header, one for each line; a sync may have caught the header together with the first.
@@ -188,7 +230,8 @@ def test_a_failed_sync_ends_every_journal(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot sync .*a: Input/output error"):
         wait_for_failure(group, other)
     one.close()
-    other.close()
+    with pytest.raises(StorageError, match="Input/output error"):
+        other.close()
     with pytest.raises(StorageError, match="Input/output error"):
         group.close()
     assert disk.sizes == [-1]
@@ -198,6 +241,7 @@ def wait_for_failure(group: GroupSync, journal: Journal) -> None:
     """The event is set just before the failure is stored; use the journal until it notices."""
     for row in range(10_000_000):
         journal.intent(row, 1, 0)
+        journal.flush()
 
 
 def test_without_syncing_nothing_is_synced(tmp_path: Path) -> None:

@@ -9,16 +9,18 @@ import pytest
 
 from batch.runs.replay import replay
 
-# Says a row's number only after the journal has taken its outcome.
+# As a lane does it: the outcome of a row is flushed with the intent of the next, and only then said to be stored.
 WRITER = """
 import sys
 from pathlib import Path
 from batch.runs.group_sync import GroupSync
 from batch.runs.journal import Journal
 journal = Journal.open(Path(sys.argv[1]), ["http://a"], GroupSync())
+journal.intent(0, 1, 0)
 for row in range(10_000_000):
-    journal.intent(row, 1, 0)
     journal.outcome(row, status="ok", endpoint=0, attempts=1, latency=0.1, response=b'{"n":%d}' % row)
+    journal.intent(row + 1, 1, 0)
+    journal.flush()
     print(row, flush=True)
 """
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, PyreqwestError, RequestTimeoutError
+from pyreqwest.http import Url
 from pyreqwest.response import Response
 
 from batch.clock import WallClock
@@ -41,14 +42,11 @@ class OpenAITransport:
         self._client = _client(endpoint, timeout_seconds, keys)
         self._key = long_key(keys(endpoint.api_key_env) if endpoint.api_key_env is not None else None)
         self._prefix = b'{"model":' + json.dumps(endpoint.model).encode() + b","
-        self._urls: dict[str, str] = {}
+        self._urls: dict[str, Url] = {}
         self._silent = 0
 
     async def send(self, request: Request, endpoint: EndpointSpec) -> Completion:
-        url = self._urls.get(request.url)
-        if url is None:
-            # `url` in the job file ends in /v1, and so do the rows' paths begin.
-            url = self._urls[request.url] = self._base + request.url.removeprefix("/v1")
+        url = self._urls.get(request.url) or self._url(request.url)
         try:
             attempt = self._client.post(url).body_bytes(self._prefix + request.body[1:]).build_streamed()
             async with attempt as response:
@@ -61,6 +59,15 @@ class OpenAITransport:
 
     async def aclose(self) -> None:
         await self._client.close()
+
+    def _url(self, path: str) -> Url:
+        """Parsed once: pyreqwest parses a text for each request."""
+        try:
+            # `url` in the job file ends in /v1, and so do the rows' paths begin.
+            url = self._urls[path] = Url(self._base + path.removeprefix("/v1"))
+        except ValueError as error:
+            raise BadRequest("the request cannot be built") from error
+        return url
 
     def _told(self, response: Response) -> tuple[Allowance, ...]:
         """What a good answer says about the limits. A server that has long said nothing is asked now and then."""
