@@ -257,7 +257,8 @@ def test_a_changed_plan_sends_only_what_changed_its_model(there: JobFolder) -> N
     """From a share of .3 to .6, the rows in between are sent to the strongest; nothing else is sent again."""
     there.write_prompts(50)
     there.run(there.job(plan={"strategy": "share", "strong": 0.3}))
-    before = {row["id"]: row["model"] for row in there.results()}
+    first = there.results()
+    before = {row["id"]: row["model"] for row in first}
     there.served.forget()
     report = there.run(there.job(plan={"strategy": "share", "strong": 0.6}))
     rows = there.results()
@@ -268,6 +269,13 @@ def test_a_changed_plan_sends_only_what_changed_its_model(there: JobFolder) -> N
     assert {prompt.split()[0] for prompt in there.served.prompts()} == {f"p{name[1:]}" for name in moved}
     assert Counter(row["model"] for row in rows) == {"small": 20, "large": 30}
     assert report.models["large"].rows == 30
+    # What the small model was paid for them is in no row, and is not passed over.
+    bought = dollars(row for row in first if row["id"] in moved)
+    note = f"15 answers of an earlier plan, paid for and not in the results, cost ${bought.normalize():f} more"
+    assert report.notes == (note,)
+    back = there.run(there.job(plan={"strategy": "share", "strong": 0.3}))
+    assert [line.split(",")[0] for line in back.notes] == ["15 answers of an earlier plan"]
+    assert there.results() == first
 
 
 def test_a_changed_job_is_refused_and_fresh_keeps_the_old_run(there: JobFolder) -> None:

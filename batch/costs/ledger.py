@@ -40,6 +40,7 @@ class Ledger:
         self.models: dict[str, ModelTally] = {}
         self.cheapest, self.strongest = Bill(priced[0]), Bill(priced[-1])
         self.deduplicated = self.pinned = self.unmetered = 0
+        self.superseded, self.superseded_rows = Bill(None), 0
 
     def add_attempt(self, model: str, endpoint: str, outcome: Outcome) -> None:
         """One request was sent and ended."""
@@ -96,6 +97,13 @@ class Ledger:
         elif not deduplicated:
             self.unmetered += 1
 
+    def add_superseded(self, model: str, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+        """One answer was paid for that is not in the results: an earlier plan had another model for its row."""
+        bill = Bill(self._prices.get(model))
+        bill.add(prompt_tokens, completion_tokens)
+        self.superseded.merge(bill)
+        self.superseded_rows += 1
+
     def _model(self, name: str) -> ModelTally:
         tally = self.models.get(name)
         if tally is None:
@@ -111,6 +119,8 @@ class Ledger:
         self.unmetered += other.unmetered
         self.cheapest.merge(other.cheapest)
         self.strongest.merge(other.strongest)
+        self.superseded.merge(other.superseded)
+        self.superseded_rows += other.superseded_rows
         for name, tally in other.models.items():
             self._model(name).merge(tally)
 
@@ -124,6 +134,7 @@ class Ledger:
             "unmetered": self.unmetered,
             "cheapest": self.cheapest.state(),
             "strongest": self.strongest.state(),
+            "superseded": {"rows": self.superseded_rows, **self.superseded.state()},
             "models": {name: tally.state() for name, tally in self.models.items()},
         }
         return orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS)
@@ -140,6 +151,10 @@ class Ledger:
         ledger.unmetered = state["unmetered"]
         ledger.cheapest.merge(Bill.restored(state["cheapest"]))
         ledger.strongest.merge(Bill.restored(state["strongest"]))
+        superseded = state.get("superseded")
+        if superseded is not None:
+            ledger.superseded.merge(Bill.restored(superseded))
+            ledger.superseded_rows = superseded["rows"]
         for name, tally in state["models"].items():
             ledger._model(name).merge(ModelTally.restored(tally))
         return ledger
@@ -178,13 +193,23 @@ class Ledger:
             counterfactual=self._counterfactual(spent, best_single),
             plan=PlanReport.of(plan, self.pinned),
             ambiguous=tuple(ambiguous),
-            notes=(*notes, *_notes(tallies)),
+            notes=(*notes, *_notes(tallies), *self._superseded_note()),
             errors=dict(sorted(self.errors.items(), key=lambda kind: (-kind[1], kind[0]))),
             timing=timing,
             versions=versions,
             fingerprint=fingerprint,
             output=output,
         )
+
+    def _superseded_note(self) -> list[str]:
+        if not self.superseded_rows:
+            return []
+        count, bill = self.superseded_rows, self.superseded
+        answers = "1 answer" if count == 1 else f"{count:,} answers"
+        least = "at least " if bill.unknown else ""
+        return [
+            f"{answers} of an earlier plan, paid for and not in the results, cost {least}${bill.usd.normalize():f} more"
+        ]
 
     def _counterfactual(self, spent: Bill, best_single: str | None) -> Counterfactual:
         strongest = self.strongest.usd

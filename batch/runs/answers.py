@@ -1,6 +1,6 @@
 """Which outcome stands for a row, over all the journals of its shard."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import NamedTuple
@@ -58,6 +58,13 @@ class Answers:
             if row in self._readers[model]:
                 last = model
         return Answer(last, self._readers[last].read(row)) if last is not None else None
+
+    def superseded(self) -> Iterator[Answer]:
+        """Answers under models that the plan no longer has for their rows; they were paid for, and do not count."""
+        for model, journal in self.replays.items():
+            others = [row for row in journal.ok if self.planned.get(row) != model and model not in self._chain(row)]
+            for row in others:
+                yield Answer(model, self._readers[model].read(row))
 
     def sent(self, row: int) -> int:
         """Requests sent for a row so far. An attempt's number goes on counting where a row falls back."""

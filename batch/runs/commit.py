@@ -70,6 +70,9 @@ class Counts(Protocol):
     ) -> None:
         """One row ended so."""
 
+    def add_superseded(self, model: str, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+        """One answer is not in the results, since an earlier plan had another model for its row."""
+
     def to_json(self) -> bytes:
         """Everything counted, as a JSON object."""
 
@@ -151,6 +154,8 @@ def commit_shard(
                 ambiguous += [_ambiguous(given, model, sent, cost) for model, sent in lost.get(given.row, ())]
                 rows += 1
         _count_attempts(ledger, answers)
+        for model, outcome in answers.superseded():
+            ledger.add_superseded(model, outcome.prompt_tokens, outcome.completion_tokens)
         notes = tuple(note for journal in answers.replays.values() for note in journal.notes)
     committed = Committed(rows, ledger.to_json(), tuple(ambiguous), notes)
     _store(layout.commit(shard), committed)
