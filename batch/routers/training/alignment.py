@@ -57,7 +57,7 @@ def aligned(labels: Sequence[Labels], wanted: tuple[str, ...] | None) -> tuple[t
     unjudged = next((model for model in wanted or () if np.isnan(means[model])), None)
     if unjudged is not None:
         raise InputError(f"models: no answer of {unjudged!r} was ever judged")
-    models = wanted or tuple(sorted((m for m in known if not np.isnan(means[m])), key=lambda m: (means[m], m)))
+    models = wanted or tuple(sorted((m for m in known if not np.isnan(means[m])), key=lambda m: means[m]))
     if len(models) < 2:
         raise InputError(f"data: only {', '.join(models)} has labels; a router needs two models or more")
     data = [_within(one.data, models) for one in labels]

@@ -46,9 +46,9 @@ def read_results(spec: ResultsDataSpec, key: str, judge: Judge) -> Labels:
         InputError: something cannot be read, does not belong together, or no answer could be judged.
         SpecError: the input's template or parameters cannot be used.
     """
-    prompts = _prompts(spec, key)
     paths = [part for run in _listed(spec.runs) for part in _result_files(run)]
     files = (*read_files(spec.input.path, f"{key}.input.path"), *read_files(paths, f"{key}.runs"))
+    prompts = _prompts(spec, key)
     answers, strangers, unanswered = [], 0, 0
     for answer in _answers(paths, key, prompts):
         if answer is None:

@@ -59,7 +59,7 @@ def test_what_cannot_make_a_router_is_refused() -> None:
         ([labels(judged(("large",), 0.8))], None, r"^data: only large has labels; a router needs two models"),
         ([few], None, r"^data: 7 different prompts have labels; 20 is the least"),
         ([good], ("large", "small"), r"^data: small is no better than large \(mean quality 0\.200 and 0\.800\)"),
-        ([labels(judged(("a", "b"), 0.5, 0.5))], None, r"is no better than"),
+        ([labels(judged(("weak", "strong"), 0.5, 0.5))], None, r"^data: strong is no better than weak"),
         ([good, labels(judged(("other", "one"), 0.1, 0.2))], ("small", "large"), r"^data\.1: no row has a label of"),
     ):
         with pytest.raises(InputError, match=said):

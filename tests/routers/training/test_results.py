@@ -73,6 +73,15 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         read(tmp_path, [result("q0", "1")], kind="exact", column="right")
 
 
+def test_an_input_that_is_not_there_is_named_by_its_own_key(tmp_path: Path) -> None:
+    """In the training file, `input` stands under an item of `data`."""
+    source = {"path": str(tmp_path / "nowhere.jsonl"), "prompt": "{question}"}
+    runs = write(tmp_path / "run.jsonl", [result("q0", "1")])
+    spec = {"kind": "results", "input": source, "runs": runs, "judge": {"kind": "exact"}}
+    with pytest.raises(InputError, match=r"nowhere\.jsonl: no such file; check data\.0\.input\.path$"):
+        read_results(ResultsDataSpec.model_validate(spec), "data.0", by_content)
+
+
 def test_a_run_directory_without_results(tmp_path: Path) -> None:
     """It is said where to look."""
     (tmp_path / "r.run").mkdir()
