@@ -1,0 +1,73 @@
+"""Attention of padded batches without a mask: each text over its own tokens, texts of equal length together.
+
+On a CPU torch's kernel takes half as long again with a mask, and computes what the mask throws away. Over MMLU's
+prompts in batches of 2,048 tokens the whole of MiniLM takes a tenth less time without.
+"""
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_NAME = "own_tokens"
+
+# BERT and its kin, which hand the mask on to attention as it is. RouteLLM's classifier is one of them.
+_MODELS = frozenset({"bert", "roberta", "xlm-roberta"})
+
+
+def attend_to_own_tokens(network: Any) -> None:
+    """Have a network of transformers' attend so from now on, where it is of a kind that allows it.
+
+    Its batches must be padded on the right. What it gives differs by rounding only.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    if network.config.model_type not in _MODELS:
+        return
+    AttentionInterface.register(_NAME, _attend)
+    AttentionMaskInterface.register(_NAME, _lengths)
+    network.set_attn_implementation(_NAME)
+
+
+def _lengths(
+    *shape: Any, mask_function: Any = None, attention_mask: "torch.Tensor | None" = None, **others: Any
+) -> "tuple[int, ...] | torch.Tensor | None":
+    """What the network hands on as its mask: each text's tokens in number; the usual one if it masks more."""
+    from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
+
+    padding_alone = mask_function is bidirectional_mask_function and not others.get("use_vmap")
+    if padding_alone and attention_mask is not None:
+        return tuple(attention_mask.sum(1).tolist())
+    mask: torch.Tensor | None = sdpa_mask(*shape, mask_function=mask_function, attention_mask=attention_mask, **others)
+    return mask
+
+
+def _attend(
+    module: Any,
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    attention_mask: "tuple[int, ...] | torch.Tensor | None",
+    scaling: float | None = None,
+    **others: Any,
+) -> "tuple[torch.Tensor, None]":
+    """Query, key and value have shape (texts, heads, tokens, size); returns (texts, tokens, heads, size)."""
+    if not isinstance(attention_mask, tuple):
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        usual: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **others
+        )
+        return usual
+    from torch.nn.functional import scaled_dot_product_attention
+
+    texts, heads, longest, size = query.shape
+    found = query.new_zeros((texts, longest, heads, size))
+    start = 0
+    for tokens, alike in groupby(attention_mask):
+        rows = slice(start, start + len(list(alike)))
+        asked, held, given = query[rows, :, :tokens], key[rows, :, :tokens], value[rows, :, :tokens]
+        found[rows, :tokens] = scaled_dot_product_attention(asked, held, given, scale=scaling).transpose(1, 2)
+        start = rows.stop
+    return found, None
