@@ -25,19 +25,24 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         OSError: of making and renaming, or from the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=temp_prefix(path), suffix=".tmp", dir=path.parent) as temp,
-        _locked(Path(temp)),
-    ):
-        new, old = Path(temp, _NEW), Path(temp, _OLD)
-        new.mkdir()
-        yield new
-        try:
-            if path.exists():
-                path.rename(old)
-            new.rename(path)
-        finally:
-            _put_back(old, path)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix=temp_prefix(path), suffix=".tmp", dir=path.parent) as temp,
+            _locked(Path(temp)),
+        ):
+            new, old = Path(temp, _NEW), Path(temp, _OLD)
+            new.mkdir()
+            yield new
+            try:
+                if path.exists():
+                    path.rename(old)
+                new.rename(path)
+            finally:
+                _put_back(old, path)
+    except BaseException:
+        # An interrupt may come when the folder is made and its name not known here yet.
+        clear_killed(path)
+        raise
 
 
 def clear_killed(path: Path) -> None:
