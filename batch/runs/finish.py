@@ -22,7 +22,8 @@ def check_writable(output: OutputSpec) -> None:
         SpecError: it cannot: no permission, a file where a folder should be, a device, a run directory, a name that is
             too long for the file system, no such bucket.
     """
-    _check_reach(run_path(output), f"run directory {run_path(output)}", "output.run_dir")
+    # A file in it, since a folder that may not be entered may well be seen.
+    _check_reach(Layout(run_path(output)).manifest, f"run directory {run_path(output)}", "output.run_dir")
     path = local_path(output.path)
     if path is None:
         from batch.runs.remote import check_store
