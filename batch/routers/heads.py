@@ -17,25 +17,33 @@ _ROWS = 1024
 class Landmarks:
     """Vectors of some training prompts; others are described by how like them they are (Nystrom's approximation).
 
-    Likeness is `exp(-|x - landmark|^2)` with `x = (vector - centre) * scale`.
+    Likeness is `exp(-|x - landmark|^2)`, where `x` is `(vector - centre) * scale`, or `(vector - centre) @ projection`.
     """
 
     centre: Vectors
     """Shape (dimension,)."""
     scale: Vectors
-    """Shape (dimension,)."""
+    """Shape (dimension,), or that of a projection: (dimension, components)."""
     points: Vectors
-    """Shape (landmarks, dimension), after centre and scale."""
+    """Shape (landmarks, dimension or components), after centre and scale."""
 
     def likeness(self, vectors: Vectors) -> Vectors:
         """Return likeness to each landmark, from 0 to 1, shape (len(vectors), landmarks)."""
         found = np.empty((len(vectors), len(self.points)), dtype=np.float32)
         lengths = (self.points**2).sum(axis=1)
         for start in range(0, len(vectors), _ROWS):
-            placed = (vectors[start : start + _ROWS] - self.centre) * self.scale
+            placed = self.placed(vectors[start : start + _ROWS])
             apart = (placed**2).sum(axis=1, keepdims=True) + lengths - 2.0 * (placed @ self.points.T)
             np.exp(-np.maximum(apart, 0.0), out=found[start : start + _ROWS])
         return found
+
+    def placed(self, vectors: Vectors) -> Vectors:
+        """Return where vectors lie among the landmarks, shape (len(vectors), dimension or components)."""
+        centred: Vectors = vectors - self.centre
+        if self.scale.ndim == 2:
+            return centred @ self.scale
+        scaled: Vectors = centred * self.scale
+        return scaled
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,12 @@ class Heads:
         models, dimension = len(checkpoint.config.models), checkpoint.config.encoder.dimension
         near = None
         if "landmarks" in checkpoint.tensors:
-            points = checkpoint.tensor("landmarks", None, dimension)
-            near = Landmarks(checkpoint.tensor("centre", dimension), checkpoint.tensor("scale", dimension), points)
+            if "projection" in checkpoint.tensors:
+                scale = checkpoint.tensor("projection", dimension, None)
+            else:
+                scale = checkpoint.tensor("scale", dimension)
+            points = checkpoint.tensor("landmarks", None, scale.shape[-1])
+            near = Landmarks(checkpoint.tensor("centre", dimension), scale, points)
         weight = checkpoint.tensor("weight", models, dimension if near is None else len(near.points))
         return cls(weight, checkpoint.tensor("bias", models), near)
 
@@ -68,7 +80,9 @@ class Heads:
         if self.landmarks is None:
             return linear
         near = self.landmarks
-        return linear | {"landmarks": near.points.astype(np.float16), "centre": near.centre, "scale": near.scale}
+        points = near.points.astype(np.float16)
+        placing = "scale" if near.scale.ndim == 1 else "projection"
+        return linear | {"landmarks": points, "centre": near.centre, placing: near.scale}
 
     def logits(self, vectors: Vectors) -> Vectors:
         """Return log odds of a good answer, shape (len(vectors), models)."""

@@ -17,7 +17,7 @@ from batch.routers.checkpoint import CHECKPOINTS, load_checkpoint
 from batch.routers.logistic import fit_logistic
 from batch.routers.training.correctness import train
 from batch.routers.training.data import Judged
-from batch.routers.training.fit_heads import Form, Training, fit_heads
+from batch.routers.training.fit_heads import PENALTIES, Form, Training, fit_heads
 from jobs import train_default
 from schemas.routers import RouterSpec
 from tests.routers.conftest import PAIR
@@ -54,7 +54,7 @@ def test_the_fit_is_the_minimum(seed: int, penalty: float) -> None:
     assert np.abs(slope).max() < 1e-4
 
 
-@pytest.mark.parametrize("form", ["linear", "landmarks"])
+@pytest.mark.parametrize("form", PENALTIES)
 def test_labels_of_one_kind(form: Form) -> None:
     """A model that is always right gets a head that says so, instead of one that runs off."""
     one = Training(np.random.default_rng(0).normal(size=(50, 2)), np.ones((50, 2)), np.arange(50))

@@ -6,6 +6,7 @@ import pytest
 from batch.errors import InputError
 from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.correctness import CorrectnessRouter
+from batch.routers.heads import Heads
 from batch.routers.metrics import apgr
 from batch.routers.training.correctness import fit_correctness, train
 from batch.routers.training.data import Floats, Judged, Trained
@@ -47,7 +48,7 @@ def test_a_model_judged_in_one_set_only() -> None:
     assert both.bias[1] == pytest.approx(np.log(mean / (1 - mean)), abs=1e-3)
 
 
-@pytest.mark.parametrize("form", ["linear", "landmarks"])
+@pytest.mark.parametrize("form", PENALTIES)
 def test_a_penalty_tried_before_changes_nothing(form: Form) -> None:
     """Heads that were fitted from those of another penalty are those fitted from nothing."""
     one = hills(300, seed=4)
@@ -67,7 +68,33 @@ def test_landmarks_see_what_is_no_straight_line() -> None:
     found = {form: train([ring], NumbersInText(), seed=0, form=form).apgr["ring"] for form in PENALTIES}
     assert found["linear"] < 0.6
     assert found["landmarks"] > 0.7
-    assert fit_correctness([ring], NumbersInText(), 0, 0.2).chosen["heads"] == "landmarks"
+    assert found["components"] > 0.7
+    assert fit_correctness([ring], NumbersInText(), 0, 0.2).chosen["heads"] != "linear"
+
+
+def test_likeness_looks_where_models_differ() -> None:
+    """Of two traits that prompts vary in, the one that tells right answers from wrong counts more, though it varies
+    less.
+
+    Components are 64 at most. Where all answers are right nothing is to be learned, and the head says so.
+    """
+    chance = np.random.default_rng(2)
+    traits = chance.normal(size=(300, 2))
+    vectors = np.repeat(traits, [42, 38], axis=1) + 0.1 * chance.normal(size=(300, 80))
+    right = np.stack([np.abs(traits[:, 1]) < 1.0, np.ones(300)], axis=1).astype(float)
+    judged = Judged("traits", texts(vectors), ("a", "b"), right)
+    heads = next(fit_heads([training(vectors, judged)], "components", [1.0])).heads()
+    assert heads.landmarks is not None
+    assert heads.landmarks.scale.shape == (80, 64)
+    counts = (heads.landmarks.scale**2).sum(axis=0)
+    assert counts[1] > 1.5 * counts[0]
+    assert counts[0] > 1.5 * counts[2:].max()
+    logits = heads.logits(vectors.astype(np.float32))
+    assert (logits[:, 1] > 3).all()
+    encoder = EncoderConfig(name="numbers", layer=0, max_tokens=9, dimension=80)
+    config = CheckpointConfig(models=("a", "b"), matched_by="name", encoder=encoder, weights_sha256="")
+    stored = Heads.of(Checkpoint(config, heads.tensors())).logits(vectors.astype(np.float32))
+    np.testing.assert_array_equal(stored, logits)
 
 
 def test_data_that_does_not_suffice_is_refused() -> None:
