@@ -113,7 +113,9 @@ def train_router(spec: TrainSpec, *, overwrite: bool = False, progress: Progress
         made = _train(spec, split, encoder, folder, progress)
         _tell(progress, "measuring")
         report = _measured(spec, labels, split, made)
-        shown = {"kind": spec.kind} | ({"embedder": _shown(encoder)} if encoder and _shown(encoder) else {})
+        shown: dict[str, Any] = {"kind": spec.kind}
+        if encoder is not None and _shown(encoder):
+            shown |= {"embedder": _shown(encoder)}
         if spec.kind == "mf":
             shown |= {"strong": split.models[-1], "weak": split.models[0]}
         training = report.model_dump(mode="json", exclude={"output", "kind", "models"})
@@ -273,12 +275,10 @@ def _data_report(labels: Labels, used: Data, models: tuple[str, ...]) -> DataRep
     )
 
 
-def _shown(encoder: Encoder) -> str:
+def _shown(encoder: Encoder) -> dict[str, str]:
     """The embedder as the card has it; nothing for the packaged one."""
     config = encoder.config()
-    if config.kind == "endpoint":
-        return f"{{kind: endpoint, model: {config.name}}}"
-    return "" if config.name == PACKAGED else f"{{kind: local, model: {config.name}}}"
+    return {} if config.name == PACKAGED else {"kind": config.kind, "model": config.name}
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The model card: what a router was trained on, how well it does, and how to use it, for a reader."""
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
@@ -19,8 +21,15 @@ _WHAT = {
 # Columns of running text, for those who read the card in a terminal.
 _WIDTH = 100
 
+Block = Mapping[str, "str | Mapping[str, str]"]
+"""A section of a job file."""
 
-def card(report: TrainingReport, router: Mapping[str, str], *, matched_by: str) -> str:
+_PLAIN = re.compile(r"[A-Za-z/][\w./-]*")
+# What YAML reads as something else than text.
+_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+
+
+def card(report: TrainingReport, router: Block, *, matched_by: str) -> str:
     """The card in Markdown; the same report gives the same text.
 
     Args:
@@ -51,9 +60,16 @@ def _models(report: TrainingReport, matched_by: str) -> str:
     return _text(f"Models, weakest first. {said}") + "\n\n" + _table(("model", "mean quality", "labels"), rows)
 
 
-def _use(report: TrainingReport, router: Mapping[str, str]) -> str:
-    keys = ", ".join(f"{key}: {value}" for key, value in router.items())
-    block = f"router: {{{keys}, checkpoint: path/to/this/folder}}\nplan: {{strategy: share, strong: 0.3}}"
+def _written(value: str | Block) -> str:
+    """As YAML has it in a line; a name that would mean something else there is put in quotes."""
+    if not isinstance(value, str):
+        return "{" + ", ".join(f"{key}: {_written(one)}" for key, one in value.items()) + "}"
+    return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else json.dumps(value, ensure_ascii=False)
+
+
+def _use(report: TrainingReport, router: Block) -> str:
+    whole = _written({**router, "checkpoint": "path/to/this/folder"})
+    block = f"router: {whole}\nplan: {{strategy: share, strong: 0.3}}"
     said = (
         "A share is met exactly on any input. A cutoff is for input like the data below; on other prompts it sends "
         "quite another share to the strongest model."

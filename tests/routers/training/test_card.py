@@ -1,6 +1,9 @@
 """The model card as a reader sees it."""
 
+from collections.abc import Mapping
 from itertools import pairwise
+
+import yaml
 
 from batch.routers.training.card import card
 from schemas.training import DataReport, FileRead, HeldOut, TrainingReport
@@ -45,6 +48,16 @@ def test_running_text_has_lines_of_one_length() -> None:
         assert max(map(len, lines)) <= 100, block
         for line, after in pairwise(lines):
             assert len(line) + 1 + len(after.split()[0]) > 100, block
+
+
+def test_names_of_any_kind_can_be_copied_into_a_job() -> None:
+    """What the card shows as the `router` block is YAML that says so, whatever models and encoders are called."""
+    embedder = {"kind": "endpoint", "model": "3"}
+    router: dict[str, str | Mapping[str, str]] = {"kind": "mf", "strong": "a: b, {c} #d", "weak": "no"}
+    router["embedder"] = embedder
+    block = card(REPORT, router, matched_by="name").split("```yaml\n")[1].split("```")[0]
+    assert yaml.safe_load(block)["router"] == router | {"checkpoint": "path/to/this/folder"}
+    assert "{kind: mf, strong: " in block
 
 
 def test_tables_stand_in_columns() -> None:
