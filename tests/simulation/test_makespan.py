@@ -162,7 +162,7 @@ def test_a_standstill_of_one_model_leaves_the_others_alone() -> None:
 class DearestFirst:
     """Has every endpoint take the row that may cost most."""
 
-    def __init__(self, *ignored: object) -> None:
+    def __init__(self, *ignored: object, **also: object) -> None:
         pass
 
     def kind(self, request: Request) -> Kind:
