@@ -59,6 +59,7 @@ class RayEngine:
         wall: Callable[[], float],
         pause: Callable[[float], None],
         environment: Mapping[str, str] | None = None,
+        warm: bool = True,
     ) -> None:
         """Join the cluster at `address`, or start a local one.
 
@@ -66,6 +67,7 @@ class RayEngine:
             address: `None` starts a local cluster.
             actors: scoring actors for heavy routers, or `auto`.
             environment: variables that our processes on a joined cluster are to have. Ray shows them to whoever asks.
+            warm: have workers ready before they are asked for anything; they hold 80 MiB each.
 
         Raises:
             SpecError: there is no cluster at `address`, or none that this node is part of.
@@ -88,8 +90,8 @@ class RayEngine:
         self._call = ray.remote(max_retries=_RETRIES, **nearby)(_call)
         self._read = ray.remote(max_retries=_RETRIES, **nearby)(read_table)
         self._read_anywhere = ray.remote(max_retries=_RETRIES, scheduling_strategy="SPREAD")(read_table)
-        # Workers start now, and not when the first shard is there to be read: here the first, for 75 MiB each.
-        self._warm = [self._call.remote(int) for _ in range(workers)]
+        # Workers start now, and not when the first shard is there to be read.
+        self._warm = [self._call.remote(int) for _ in range(workers)] if warm else []
         self._most_scorers = actors if isinstance(actors, int) else (self.gpus or self.cpus)
         if address is not None:
             self._key_server = KeyServer(keys)
@@ -148,7 +150,8 @@ class RayEngine:
     def dispatcher(self, plan: DispatchPlan) -> "RayDispatcher":
         # For one task Ray starts two workers. Once both are up the dispatcher takes the other; before that it would be
         # given a third, of 50 MiB, for nothing.
-        ray.wait(self._warm, num_returns=len(self._warm), timeout=_WARM_SECONDS)
+        if self._warm:
+            ray.wait(self._warm, num_returns=len(self._warm), timeout=_WARM_SECONDS)
         return RayDispatcher(plan, self._keys, self._wall)
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ class RestartingDispatcher:
         self._open: dict[int, None] = {}
         self._feed_closed = False
         self._drained = False
+        self._closed = False
         self._deaths: list[float] = []
         self._restarts = 0
         self._state: DispatchState | None = None
@@ -70,11 +71,16 @@ class RestartingDispatcher:
         for shard in state.completed:
             self._open.pop(shard, None)
         self._state = self._in_all(state)
+        if state.end is not None:
+            # Its process goes before the last shards are committed, which need what it holds.
+            self.close()
         return self._state
 
     def close(self) -> None:
         """As DispatchHandle."""
-        self._dispatcher.close()
+        if not self._closed:
+            self._closed = True
+            self._dispatcher.close()
 
     def _start_again(self, death: DispatcherDied) -> None:
         now = self._clock()

@@ -75,7 +75,8 @@ def run_job(
         else:
             notes = _reached(job, models) if reported else notes
             directory.discard_report()
-        with engine_of(job, progress) as engine:
+        # A run that goes on may have nothing left to read.
+        with engine_of(job, progress, warm=directory.manifest.shards is None) as engine:
             pipeline = Pipeline(
                 job,
                 models,
@@ -109,8 +110,8 @@ def _is_finished(directory: RunDirectory, *, retry_failed: bool) -> bool:
 
 
 @contextmanager
-def engine_of(job: JobSpec, progress: Progress | None = None) -> Iterator[Engine]:
-    """Where the job's work runs; ended on the way out."""
+def engine_of(job: JobSpec, progress: Progress | None = None, *, warm: bool = True) -> Iterator[Engine]:
+    """Where the job's work runs; ended on the way out. Left cold, Ray starts workers when there is work for them."""
     engine: Engine
     if job.engine == "inline":
         engine = InlineEngine(key, wall_clock, pause)
@@ -128,6 +129,7 @@ def engine_of(job: JobSpec, progress: Progress | None = None) -> Iterator[Engine
                 wall=wall_clock,
                 pause=pause,
                 environment=settled_environment(),
+                warm=warm,
             )
     try:
         yield engine

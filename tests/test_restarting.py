@@ -211,9 +211,12 @@ def test_what_the_dead_have_done_still_counts() -> None:
 
 
 def test_nobody_asks_a_dispatcher_that_has_ended() -> None:
-    """Its process may die before the last shard is committed, and nothing is sent again for that."""
+    """Its process goes before the last shards are committed, once, and nothing is sent again for that."""
     end = DispatchEnd(interrupted=False, stalled=("m: nobody answers",), notes=())
-    started = Started(ScriptedDispatcher(at(0, end=end), None))
+    ended = ScriptedDispatcher(at(0, end=end), None)
+    started = Started(ended)
     started.dispatcher.feed([0, 1])
     assert started.dispatcher.poll() == at(0, end=end)
     assert started.dispatcher.poll() == at(end=end)
+    started.dispatcher.close()
+    assert ended.asked == [[0, 1], "close"]
