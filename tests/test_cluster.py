@@ -273,9 +273,13 @@ def _family(pid: int) -> dict[int, str]:
 
 
 def _listening(pid: int) -> list[str]:
-    """Addresses, as the kernel writes them, of the TCP sockets on which a process listens."""
+    """Addresses, as the kernel writes them, of the TCP sockets on which a process listens; one that ended has none."""
     inodes = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+    try:
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:
+        return []
+    for descriptor in descriptors:
         try:
             target = str(descriptor.readlink())
         except OSError:
