@@ -1,10 +1,6 @@
 """Embedding rows packed into requests, and their answers taken apart."""
 
-import asyncio
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from collections import deque
 from random import Random
 from typing import Any
 
@@ -13,43 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.packing import Packer, PackSize, halves, pack, piece_of, split
-from batch.dispatch.pool import Pricing
+from batch.dispatch.packing import Packer, PackSize, halves, piece_of, split
 from batch.dispatch.request import Completion, Request
 from batch.errors import (
     BadAnswer,
-    BadRequest,
-    DispatchError,
-    NotConnected,
-    RateLimited,
-    Refused,
-    ServerError,
-    TimedOut,
 )
-from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
-from schemas.job import DispatchSpec
+from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
-from tests.dispatch.memory_work import MemoryJournal, MemoryWork
-from tests.fakes import Behaviour, FunctionTransport
-from tests.virtual_time import run
-
-
-def embedding(
-    row: int, value: object = "text", *, tokens: int = 1, url: str = EMBEDDINGS_URL, **params: Any
-) -> Request:
-    return Request(row, 0, url, orjson.dumps({"input": value, **params}), tokens, None, "m")
-
-
-def packed(*rows: Request) -> Request:
-    return pack([piece for row in rows if (piece := piece_of(row)) is not None])
-
-
-def answer(*items: object, usage: object = None, **more: Any) -> Completion:
-    tokens = usage["prompt_tokens"] if isinstance(usage, dict) else None
-    told = {"object": "list", "data": items, "model": "m", **more} | ({"usage": usage} if usage is not None else {})
-    return Completion(orjson.dumps(told), tokens, None if tokens is None else 0)
+from tests.dispatch.embeddings import answer, embedding, packed
 
 
 class Rows:
@@ -297,210 +265,3 @@ def test_the_server_decides_how_many(limit: int, bad: set[int]) -> None:
     assert refused == bad
     # To find it takes at most 63 refusals, if 64 inputs go down to one.
     assert oversized <= 63 * (1 + len(bad))
-
-
-@dataclass(eq=False)
-class KeptJournal(MemoryJournal):
-    """Keeps answers too."""
-
-    answers: dict[int, Any] = field(default_factory=dict)
-
-    def outcome(self, row: int, **told: Any) -> None:
-        super().outcome(row, **told)
-        self.answers[row] = orjson.loads(told["response"]) if told["status"] == "ok" else told["error"].kind
-
-
-@dataclass
-class EmbeddingWork(MemoryWork):
-    """Rows to embed; row 7 says "7"."""
-
-    answers: dict[int, Any] = field(default_factory=dict)
-
-    def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
-        for row in self.rows[shard, model]:
-            body = orjson.dumps({"input": str(row), "dimensions": 2})
-            yield [Request(row, shard, EMBEDDINGS_URL, body, 10, None, model)]
-
-    def journal(self, shard: int, model: str) -> KeptJournal:
-        return KeptJournal(model, self.events, self.outcomes, self.fail_on, answers=self.answers)
-
-
-@dataclass
-class Server:
-    """Embeds "7" as [7.0]; counts requests and inputs."""
-
-    most: int = 2048
-    bad: frozenset[str] = frozenset()
-    trouble: Callable[[int], DispatchError | None] = lambda number: None
-    deaf: bool = False
-    """It looks at the first input only."""
-    sizes: list[int] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-
-    async def __call__(self, request: Request, endpoint: EndpointSpec) -> Completion:
-        asked = orjson.loads(request.body)["input"]
-        inputs = [asked] if isinstance(asked, str) else asked
-        self.sizes.append(len(inputs))
-        self.times.append(asyncio.get_running_loop().time())
-        trouble = self.trouble(len(self.sizes))
-        await asyncio.sleep(0.1)
-        if trouble is not None:
-            raise trouble
-        if len(inputs) > self.most or not self.bad.isdisjoint(inputs):
-            raise BadRequest("HTTP 400", status=400)
-        items = [{"index": i, "embedding": [float(text)]} for i, text in enumerate(inputs[:1] if self.deaf else inputs)]
-        return answer(*items, usage={"prompt_tokens": 10 * len(inputs), "total_tokens": 10 * len(inputs)})
-
-
-def model(name: str, **limits: Any) -> ModelSpec:
-    endpoint = EndpointSpec(url=f"http://{name}/v1", model=name, limits=LimitsSpec(**limits))
-    return ModelSpec(name=name, endpoints=(endpoint,))
-
-
-def sent_to(
-    server: Behaviour,
-    rows: int,
-    *,
-    spec: DispatchSpec | None = None,
-    pricing: Pricing | None = None,
-    drained_after: float | None = None,
-    **limits: Any,
-) -> EmbeddingWork:
-    """Rows 0 to `rows`, planned for the model `m` and sent by the real dispatcher; the model `n` may take over."""
-    work = EmbeddingWork({(0, "m"): list(range(rows))})
-
-    async def main() -> None:
-        dispatcher = Dispatcher(
-            [model("m", **limits), model("n", **limits)],
-            spec or DispatchSpec(),
-            work,
-            seed=0,
-            keys=lambda name: None,
-            wall=lambda: 0.0,
-            transports=lambda endpoint: FunctionTransport(server),
-            pricing={} if pricing is None else {"m": pricing},
-        )
-        dispatcher.feed(0)
-        dispatcher.close_feed()
-        if drained_after is not None:
-            asyncio.get_running_loop().call_later(drained_after, dispatcher.drain)
-        await dispatcher.run()
-        lanes = dispatcher.lanes.values()
-        assert all(lane.pool.in_flight == lane.pool.waiting == 0 for lane in lanes)
-        assert sum(lane.prompt_tokens for lane in lanes) == 10 * sum(lane.ok for lane in lanes)
-        assert sum(lane.open for lane in lanes) == rows - len(work.outcomes)
-
-    run(main())
-    return work
-
-
-def own_answers(work: EmbeddingWork) -> set[int]:
-    """Rows that have their own embedding, and their own share of the usage."""
-    return {
-        row
-        for row, told in work.answers.items()
-        if not isinstance(told, str)
-        and told["data"] == [{"index": 0, "embedding": [float(row)]}]
-        and told["usage"] == {"prompt_tokens": 10, "total_tokens": 10}
-    }
-
-
-def test_rows_share_requests_and_nothing_else() -> None:
-    """A hundred rows go in four requests; each has its intent before its outcome, and its own answer."""
-    server = Server()
-    work = sent_to(server, 100)
-    assert sorted(server.sizes) == [4, 32, 32, 32]
-    assert own_answers(work) == set(range(100))
-    assert Counter(work.events) == Counter((kind, row) for kind in ("intent", "ok") for row in range(100))
-
-
-def test_a_packed_request_costs_one_request_and_all_its_tokens() -> None:
-    """One request a second carries 32 rows a second; 6,000 tokens a minute carry ten."""
-    by_requests, by_tokens = Server(), Server()
-    sent_to(by_requests, 320, rpm=60)
-    assert len(by_requests.sizes) == 10
-    assert by_requests.times[-1] - by_requests.times[0] == pytest.approx(9, rel=0.1)
-    sent_to(by_tokens, 320, tpm=6000)
-    assert by_tokens.times[-1] - by_tokens.times[0] == pytest.approx(32, rel=0.15)
-
-
-@pytest.mark.parametrize("most", [2048, 5, 1])
-def test_bad_rows_fail_alone(most: int) -> None:
-    """Whatever the server's batch limit, the bad rows fail as bad requests and no other row loses an attempt."""
-    server = Server(most=most, bad=frozenset({"13", "57", "58"}))
-    work = sent_to(server, 100, spec=DispatchSpec(max_attempts=1), max_in_flight=4)
-    assert own_answers(work) == set(range(100)) - {13, 57, 58}
-    assert {work.answers[row] for row in (13, 57, 58)} == {"bad_request"}
-
-
-def test_a_smaller_batch_limit_is_found_once() -> None:
-    """A server that takes 5 inputs at once refuses some requests at first, and then none of hundreds."""
-    server = Server(most=5)
-    work = sent_to(server, 2000, max_in_flight=2)
-    assert own_answers(work) == set(range(2000))
-    assert all(size <= 5 for size in server.sizes[50:])
-    assert server.sizes.count(4) > 400
-
-
-@pytest.mark.parametrize(
-    "error", [RateLimited("HTTP 429", status=429, retry_after=1.0), ServerError("HTTP 500"), TimedOut("late")]
-)
-def test_trouble_puts_all_rows_back(error: DispatchError) -> None:
-    """A quarter of the requests fail in one way or another; every row is answered, and each sending has its intent."""
-    server = Server(trouble=lambda number: error if number % 4 == 0 else None)
-    work = sent_to(server, 300)
-    assert own_answers(work) == set(range(300))
-    assert max(outcome.attempts for outcome in work.outcomes.values()) > 1
-    intents = Counter(row for kind, row in work.events if kind == "intent")
-    assert intents == {row: outcome.attempts for row, outcome in work.outcomes.items()}
-
-
-def test_a_server_that_looks_at_one_input_only_is_found_out() -> None:
-    """Its answers are nobody's; rows go in smaller and smaller requests until each goes alone."""
-    server = Server(deaf=True)
-    work = sent_to(server, 64, max_in_flight=1)
-    assert own_answers(work) == set(range(64))
-
-
-def test_a_budget_is_held_row_by_row() -> None:
-    """Where a whole pack does not fit into what is left, those of its rows are sent that do."""
-    pricing = Pricing(
-        lambda request: Decimal(max(1, len(request.rows))), lambda prompt, answer: Decimal(prompt or 0) / 10
-    )
-    work = sent_to(Server(), 100, spec=DispatchSpec(budget_usd=Decimal(75)), pricing=pricing)
-    assert len(own_answers(work)) == 75
-    assert Counter(outcome.status for outcome in work.outcomes.values()) == {"ok": 75, "unsent": 25}
-
-
-def test_rows_of_a_pack_fall_back_like_others() -> None:
-    """Where a whole pool refuses for good, each of them goes to the next model, and is packed there again."""
-    server = Server()
-
-    async def refuses(request: Request, endpoint: EndpointSpec) -> Completion:
-        if endpoint.model == "m":
-            raise Refused("HTTP 401", status=401)
-        return await server(request, endpoint)
-
-    work = sent_to(refuses, 100, spec=DispatchSpec(fallbacks={"m": ("n",)}))
-    assert own_answers(work) == set(range(100))
-    assert {outcome.journal for outcome in work.outcomes.values()} == {"n"}
-    assert max(server.sizes) == 32
-
-
-def test_what_reached_nobody_counts_for_nobody() -> None:
-    """A server that was not there at first costs no row an attempt."""
-    server = Server(trouble=lambda number: NotConnected("no connection") if number <= 3 else None)
-    work = sent_to(server, 100, spec=DispatchSpec(max_attempts=1))
-    assert own_answers(work) == set(range(100))
-    assert {outcome.attempts for outcome in work.outcomes.values()} == {1}
-
-
-def test_a_stop_leaves_no_row_in_doubt() -> None:
-    """Stopped while a pack is being halved: what was sent has ended, and the rest waits for the next sitting."""
-    server = Server(bad=frozenset({"3"}))
-    work = sent_to(server, 32, drained_after=0.25)
-    assert server.sizes == [32, 16, 8]
-    assert work.outcomes == {}
-    sent = Counter(row for kind, row in work.events if kind == "intent")
-    ended = Counter(row for kind, row in work.events if kind == "bad_request")
-    assert sent == ended

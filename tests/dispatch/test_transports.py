@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import inspect
 import socket
-from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -29,13 +28,9 @@ from batch.errors import (
 )
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL
+from tests.dispatch.exchanges import GOOD, KEY, LIMITS, NOW, SAID, free_port, streams_for_ever
 from tests.dispatch.raw_server import Handler, RawServer, http, raw_server, says
 from tests.fakes import request
-from tests.rehearsed import serve
-
-KEY = "sk-very-secret"
-NOW = 1_700_000_000.0
-GOOD = b'{"choices":[{"message":{"content":"yes"}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}'
 
 
 def transport(url: str, timeout_seconds: float = 5.0, **endpoint: Any) -> tuple[OpenAITransport, EndpointSpec]:
@@ -134,12 +129,6 @@ def test_an_answer_with_line_breaks_comes_out_on_one_line() -> None:
     assert fault(says(http(400, b'{\n "error": {}\n}'))).body == b'{"error":{}}'
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def test_a_refused_connection_reached_nobody() -> None:
     """NotConnected: nothing was sent, so nothing was billed."""
     with pytest.raises(NotConnected) as caught:
@@ -225,21 +214,6 @@ def test_a_200_that_is_no_answer_is_a_bad_answer(body: bytes) -> None:
     error = fault(says(http(200, body)))
     assert isinstance(error, BadAnswer)
     assert (error.status, error.retryable, error.blame) == (200, True, "endpoint")
-
-
-def streams_for_ever(closed: asyncio.Event) -> Handler:
-    """A body of chunks without an end, and what tells that the client has gone."""
-
-    async def handler(request: bytes, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        try:
-            while True:
-                writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
-                await writer.drain()
-        finally:
-            closed.set()
-
-    return handler
 
 
 def test_an_answer_without_end_is_given_up() -> None:
@@ -359,10 +333,6 @@ def test_a_server_may_say_when_it_is_back() -> None:
     assert fault(says(http(503, b"", "retry-after: 3"))).retry_after == 3
 
 
-LIMITS = ("x-ratelimit-limit-requests: 60", "X-RateLimit-Remaining-Requests: 59", "x-ratelimit-reset-requests: 1s")
-SAID = (Allowance("requests", 60, 59, 1),)
-
-
 @pytest.mark.parametrize("body", [GOOD, GOOD.replace(b"choices", b"data")])
 def test_a_good_answer_says_what_is_left(body: bytes) -> None:
     """Its headers' word on the server's limits comes with it, for completions and embeddings."""
@@ -463,98 +433,3 @@ def test_a_base_url_with_more_in_its_path_is_kept() -> None:
             return server
 
     assert asyncio.run(main()).received[0].startswith(b"POST /team/a/v1/chat/completions HTTP/1.1\r\n")
-
-
-@pytest.mark.real
-@pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
-def test_litellm_answers_and_refusals_come_out_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through LiteLLM: an answer with its counts, an unknown model is refused, a closed port is no answer."""
-    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    with serve({"model": "m", "answers": "echo"}) as served:
-
-        async def through(url: str, model: str) -> Completion:
-            spec = EndpointSpec(url=url, model=f"openai/{model}", transport="litellm", api_key_env="K")
-            sender = build_transport(spec, timeout_seconds=5, keys=lambda name: KEY, wall=lambda: NOW)
-            try:
-                return await sender.send(replace(request()), spec)
-            finally:
-                await sender.aclose()
-
-        completion = asyncio.run(through(served.urls[0], "m"))
-        assert (orjson.loads(completion.raw)["choices"][0]["message"]["content"], completion.completion_tokens) == (
-            "hi",
-            1,
-        )
-        assert b"\n" not in completion.raw
-        with pytest.raises(Refused) as refused:
-            asyncio.run(through(served.urls[0], "other"))
-        assert refused.value.status == 404
-        assert KEY not in f"{refused.value!r}"
-        with pytest.raises(DispatchError) as lost:
-            asyncio.run(through(f"http://127.0.0.1:{free_port()}/v1", "m"))
-        assert lost.value.retryable
-        spec = EndpointSpec(url=served.urls[0], model="openai/m", transport="litellm", api_key_env="K")
-        with pytest.raises(SpecError, match="environment variable K is not set"):
-            build_transport(spec, timeout_seconds=1, keys=lambda name: None, wall=lambda: NOW)
-
-
-@pytest.mark.real
-@pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
-def test_through_litellm_a_server_says_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LiteLLM changes statuses and drops codes and headers; what comes out is what the server sent."""
-    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    good = orjson.loads(GOOD) | {"id": "x", "object": "chat.completion", "created": 1, "model": "m"}
-    good["choices"][0] |= {"index": 0, "finish_reason": "stop"}
-
-    async def through(answer: bytes, model: str) -> Completion:
-        async with raw_server(says(answer)) as server:
-            spec = EndpointSpec(url=server.url, model=model, transport="litellm", api_key_env="K")
-            sender = build_transport(spec, timeout_seconds=5, keys=lambda name: KEY, wall=lambda: NOW)
-            try:
-                return await sender.send(request(), spec)
-            finally:
-                await sender.aclose()
-
-    def refused(status: int, body: bytes, model: str) -> DispatchError:
-        with pytest.raises(DispatchError) as caught:
-            asyncio.run(through(http(status, body, "retry-after: 7", *LIMITS), model))
-        error = caught.value
-        assert (error.status, error.retry_after, error.allowances) == (status, 7.0, SAID)
-        return error
-
-    assert asyncio.run(through(http(200, orjson.dumps(good), *LIMITS), "openai/m")).allowances == SAID
-    spent = b'{"error":{"message":"m","type":"insufficient_quota","code":"project_spend_limit_exceeded"}}'
-    filtered = b'{"error":{"message":"m","type":"x","code":"content_filter"}}'
-    overloaded = b'{"type":"error","error":{"message":"m","type":"overloaded_error"}}'
-    assert refused(429, spent, "openai/m").code == "project_spend_limit_exceeded"
-    assert type(refused(403, filtered, "openai/m")) is BadRequest
-    assert type(refused(529, overloaded, "anthropic/claude-3-haiku-20240307")) is RateLimited
-
-
-@pytest.mark.real
-@pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
-@pytest.mark.parametrize("model", ["openai/m", "anthropic/claude-3-haiku-20240307"])
-def test_through_litellm_no_answer_is_without_end(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too long, it is a bad answer; a byte now and then, and the time runs out."""
-    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-
-    async def drips(request: bytes, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        while not writer.is_closing():
-            writer.write(b"1\r\n \r\n")
-            await writer.drain()
-            await asyncio.sleep(0.02)
-
-    async def through(handler: Handler, timeout_seconds: float) -> None:
-        async with raw_server(handler) as server:
-            spec = EndpointSpec(url=server.url, model=model, transport="litellm", api_key_env="K")
-            sender = build_transport(spec, timeout_seconds=timeout_seconds, keys=lambda name: KEY, wall=lambda: NOW)
-            try:
-                await sender.send(request(), spec)
-            finally:
-                await sender.aclose()
-
-    with pytest.raises(BadAnswer, match="longer than 64 MiB"):
-        asyncio.run(through(streams_for_ever(asyncio.Event()), 20))
-    with pytest.raises(TimedOut):
-        asyncio.run(through(drips, 0.5))

@@ -2,12 +2,10 @@
 
 import json
 import shutil
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
 
 from batch.errors import SpecError
 from batch.routers.base import Router
@@ -20,6 +18,7 @@ from batch.routers.training.encoders import token_encoder
 from batch.routers.training.static import fit_static
 from schemas.routers import StaticRouterSpec
 from tests.routers.conftest import PAIR
+from tests.routers.own_tokenizer import own_tokenizer
 
 EASY = "What is the capital of France?"
 HARD = "Let G be a finite group of order 56. Show that G has a normal Sylow subgroup.\nAnswer:"
@@ -31,14 +30,6 @@ TABLE = np.stack([np.arange(30522.0), np.arange(30522.0) % 97], axis=1).astype(n
 @pytest.fixture(scope="module")
 def lookups() -> TokenMeans:
     return TokenMeans(packaged_encoder(), TABLE, max_tokens=20)
-
-
-@cache
-def own_tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(packaged_encoder() / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(20)
-    return tokenizer
 
 
 def expected(text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -1,16 +1,14 @@
 """Tokens that are looked up word by word."""
 
-from functools import cache
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
 
 from batch.routers import word_tokens
 from batch.routers.embedder import packaged_encoder
 from batch.routers.word_tokens import WordTokens
+from tests.routers.own_tokenizer import own_tokenizer
 
 EASY = "What is the capital of France?"
 
@@ -31,14 +29,6 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def tokens() -> WordTokens:
     return WordTokens(packaged_encoder(), 20, "encoder")
-
-
-@cache
-def own_tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(packaged_encoder() / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(20)
-    return tokenizer
 
 
 def looked_up(tokens: WordTokens, texts: list[str]) -> list[list[int]]:

@@ -1,0 +1,45 @@
+"""Endpoints to balance between, and requests with keys."""
+
+from collections.abc import Iterable, Sequence
+from random import Random
+
+from batch.dispatch.balancers import Balancer
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.request import Request
+from schemas.endpoints import EndpointSpec, LimitsSpec
+from tests.fakes import request
+
+
+class Clock:
+    """Moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def endpoints(weights: Sequence[float], clock: Clock | None = None) -> list[Endpoint]:
+    limits = LimitsSpec(max_in_flight=10**9)
+    return [
+        Endpoint(EndpointSpec(url=f"http://e{i}/v1", weight=w, limits=limits), "m", i, clock or Clock(), Random(0))
+        for i, w in enumerate(weights)
+    ]
+
+
+def keyed(key: int) -> Request:
+    row = request(key)
+    row.key = key
+    return row
+
+
+def keys(count: int) -> list[Request]:
+    """Requests of so many keys."""
+    draw = Random(5)
+    return [keyed(draw.randrange(1, 2**64)) for _ in range(count)]
+
+
+def picks(balancer: Balancer, ready: Sequence[Endpoint], asked: Iterable[Request]) -> list[int]:
+    """Which endpoint each request gets while nothing is under way."""
+    return [balancer.pick(row, ready).index for row in asked]
