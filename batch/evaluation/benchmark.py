@@ -63,7 +63,12 @@ def judged_only(benchmark: Benchmark) -> Benchmark:
 
 def priced(benchmark: Benchmark, prices: dict[str, float]) -> Benchmark:
     """With a price for every answer, where the benchmark has no costs of its own and all its models have a price."""
-    if benchmark.cost is not None or not all(model in prices for model in benchmark.models):
+    if benchmark.cost is not None:
         return benchmark
+    missing = [model for model in benchmark.models if model not in prices]
+    if missing:
+        some = len(missing) < len(benchmark.models)
+        told = (f"`prices` has none for {', '.join(missing)}, so what answers cost is not known",) if some else ()
+        return replace(benchmark, notes=(*benchmark.notes, *told))
     row = np.array([prices[model] for model in benchmark.models])
     return replace(benchmark, cost=np.broadcast_to(row, benchmark.quality.shape))

@@ -112,14 +112,18 @@ def test_rows_that_name_no_set_are_one(tmp_path: Path) -> None:
 
 
 def test_prices_make_costs(tmp_path: Path) -> None:
-    """Where every model has a price, every answer costs it; numbers beyond 1 are grades."""
+    """Where every model has a price, every answer costs it, and one without is named; numbers beyond 1 are grades."""
     path = lines(tmp_path / "mine.jsonl", {"prompt": "a", "s": 3, "l": 9}, {"prompt": "b", "s": 2, "l": 8})
     spec = {"kind": "labelled", "path": path, "quality": {"small": "s", "large": "l"}}
     [found] = read({"small": 1.0, "large": 5.0}, **spec)
     assert found.grades
     assert found.cost is not None
     np.testing.assert_array_equal(found.cost, [[1, 5], [1, 5]])
-    assert read({"small": 1.0}, **spec)[0].cost is None
+    [unpriced], [lacking] = read({}, **spec), read({"small": 1.0}, **spec)
+    assert unpriced.cost is lacking.cost is None
+    assert set(lacking.notes) - set(unpriced.notes) == {
+        "`prices` has none for large, so what answers cost is not known"
+    }
 
 
 @pytest.mark.parametrize(
