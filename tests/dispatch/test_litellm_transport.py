@@ -12,6 +12,7 @@ from batch.errors import (
     BadAnswer,
     BadRequest,
     DispatchError,
+    NotConnected,
     RateLimited,
     Refused,
     SpecError,
@@ -19,7 +20,7 @@ from batch.errors import (
 )
 from schemas.endpoints import EndpointSpec
 from tests.dispatch.exchanges import GOOD, KEY, LIMITS, NOW, SAID, free_port, streams_for_ever
-from tests.dispatch.raw_server import Handler, http, raw_server, says
+from tests.dispatch.raw_server import Handler, RawServer, http, raw_server, says
 from tests.fakes import request
 from tests.rehearsed import serve
 
@@ -49,9 +50,8 @@ def test_litellm_answers_and_refusals_come_out_alike(monkeypatch: pytest.MonkeyP
             asyncio.run(through(served.urls[0], "other"))
         assert refused.value.status == 404
         assert KEY not in f"{refused.value!r}"
-        with pytest.raises(DispatchError) as lost:
+        with pytest.raises(NotConnected):
             asyncio.run(through(f"http://127.0.0.1:{free_port()}/v1", "m"))
-        assert lost.value.retryable
         spec = EndpointSpec(url=served.urls[0], model="openai/m", transport="litellm", api_key_env="K")
         with pytest.raises(SpecError, match="environment variable K is not set"):
             build_transport(spec, timeout_seconds=1, keys=lambda name: None, wall=lambda: NOW)
@@ -117,3 +117,24 @@ def test_through_litellm_no_answer_is_without_end(model: str, monkeypatch: pytes
         asyncio.run(through(streams_for_ever(asyncio.Event()), 20))
     with pytest.raises(TimedOut):
         asyncio.run(through(drips, 0.5))
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
+def test_litellm_without_a_key_is_refused_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing could be sent for want of a key, trying again would not help."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    async def main() -> RawServer:
+        async with raw_server(says(http(200, GOOD))) as server:
+            spec = EndpointSpec(url=server.url, model="openai/m", transport="litellm")
+            sender = build_transport(spec, timeout_seconds=5, keys=lambda name: None, wall=lambda: NOW)
+            try:
+                with pytest.raises(Refused, match="api_key_env"):
+                    await sender.send(request(), spec)
+            finally:
+                await sender.aclose()
+            return server
+
+    assert asyncio.run(main()).received == []

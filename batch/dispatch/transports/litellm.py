@@ -16,7 +16,7 @@ from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.allowances import told
 from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, long_key, masked, refusal
-from batch.errors import BadAnswer, ConnectionLost, DispatchError, SpecError, TimedOut
+from batch.errors import BadAnswer, ConnectionLost, DispatchError, NotConnected, Refused, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL
 
@@ -79,6 +79,11 @@ class LiteLLMTransport:
         for cause in _causes(error):
             if isinstance(cause, BadAnswer):
                 return cause
+            # LiteLLM makes a 500 of both.
+            if isinstance(cause, httpx.ConnectError):
+                return NotConnected("no connection")
+            if type(cause) is litellm.exceptions.openai.OpenAIError:
+                return Refused("LiteLLM has no credentials for it; name the variable that holds them in api_key_env")
         if isinstance(error, litellm.exceptions.Timeout | TimeoutError | httpx.TimeoutException):
             return TimedOut("no whole answer in time; it may have been billed")
         response = _response(error)
