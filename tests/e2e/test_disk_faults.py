@@ -21,7 +21,7 @@ FAULTS = (
     Fault("EIO", Boundary("fsync", f"{RUN}/scored/.00001.parquet.00000000.tmp", 1)),
     Fault("ENOSPC", Boundary("write", f"{RUN}/routed/small/.00000.parquet.00000000.tmp", 1)),
     Fault("EIO", Boundary("openat", f"{RUN}/verdicts/00000.json", 1)),
-    Fault("ENOSPC", Boundary("write", f"{RUN}/journal/00000/small.jsonl", 4)),
+    Fault("ENOSPC", Boundary("write", f"{RUN}/journal/00000/small.jsonl", 3)),
     Fault("EIO", Boundary("fdatasync", f"{RUN}/journal/00001/large.jsonl", 1)),
     Fault("EIO", Boundary("rename", f"{RUN}/output/.part-00001.jsonl.00000000.tmp", 1)),
     Fault("ENOSPC", Boundary("write", ".results.jsonl.00000000.tmp", 1)),
