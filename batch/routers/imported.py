@@ -1,14 +1,12 @@
 """A router of the user's own, named by its import path."""
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from pathlib import PurePath
-from traceback import extract_tb
 from typing import Any
 
 from numpy.typing import NDArray
 
 from batch.errors import BatchRouterError, SpecError
+from batch.own_code import described, import_own, in_one_line
 from batch.routers.base import Router
 
 
@@ -20,13 +18,7 @@ def import_router(path: str, options: Mapping[str, Any], models: tuple[str, ...]
     class or either of its two members is missing, where its constructor refuses, or where `models` does not fit.
     """
     module_name, _, class_name = path.partition(":")
-    try:
-        module = import_module(module_name)
-    except ImportError as error:
-        raise SpecError(f"router.path: cannot import {module_name!r}: {error}; is it on PYTHONPATH?") from error
-    except Exception as error:  # the user's own code may raise anything
-        raise SpecError(f"router.path: importing {module_name!r} failed: {_described(error)}") from error
-    made = getattr(module, class_name, None)
+    made = import_own(path, "router.path")
     if not isinstance(made, type):
         raise SpecError(f"router.path: the module {module_name!r} has no class {class_name!r}")
     if not callable(getattr(made, "score", None)):
@@ -34,11 +26,11 @@ def import_router(path: str, options: Mapping[str, Any], models: tuple[str, ...]
     try:
         router = made(**options)
     except (TypeError, ValueError) as error:
-        raise SpecError(f"router.options: {path} refuses them: {_line(error)}") from error
+        raise SpecError(f"router.options: {path} refuses them: {in_one_line(error)}") from error
     except BatchRouterError:
         raise
     except Exception as error:  # the user's own code may raise anything
-        raise SpecError(f"router.path: {path} cannot be made: {_described(error)}") from error
+        raise SpecError(f"router.path: {path} cannot be made: {described(error)}") from error
     columns = getattr(router, "models", None)
     if not isinstance(columns, tuple) or not columns:
         raise SpecError(f"router.path: {path} needs `models`, a tuple that names the columns of its scores")
@@ -63,14 +55,5 @@ class _OwnRouter:
         except BatchRouterError:
             raise
         except Exception as error:  # the user's own code may raise anything
-            raise SpecError(f"router.path: {self._path}: `score` failed: {_described(error)}") from error
+            raise SpecError(f"router.path: {self._path}: `score` failed: {described(error)}") from error
         return scores
-
-
-def _described(error: Exception) -> str:
-    last = extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {_line(error)} ({PurePath(last.filename).name}:{last.lineno})"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

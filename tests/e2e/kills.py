@@ -205,7 +205,7 @@ class Job:
         for boundary in boundaries:
             status = self.killed_at(boundary).wait()
             if status != -signal.SIGKILL:
-                assert status == SOME_NOT_OK, self.last.stderr
+                assert self._has_ended(self.last), self.last.stderr
                 return reached
             self.note()
             reached.append(boundary)
@@ -217,7 +217,7 @@ class Job:
         reached: list[Fault] = []
         for fault in faults:
             command = self.failing_at(fault)
-            if command.ends_within(LONGEST_SECONDS) and command.wait() == SOME_NOT_OK:
+            if command.ends_within(LONGEST_SECONDS) and self._has_ended(command):
                 return reached
             wrong = _wrong_with(command, fault, self)
             if wrong:
@@ -256,7 +256,11 @@ class Job:
     def finish(self) -> None:
         """Let it come to its end."""
         command = self.start()
-        assert command.wait() == SOME_NOT_OK, command.stderr
+        assert self._has_ended(command), command.stderr
+
+    def _has_ended(self, command: Command) -> bool:
+        """Whether the command came to the run's end; a trace ends with the status of rows that are not ok too."""
+        return command.wait() == SOME_NOT_OK and (self.directory / "report.json").exists()
 
     @property
     def last(self) -> Command:

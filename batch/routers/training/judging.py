@@ -5,11 +5,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from importlib import import_module
 from math import isnan, nan
 from typing import Any
 
 from batch.errors import InputError, SpecError
+from batch.own_code import described, import_own
 from schemas.training import ExactJudgeSpec, FunctionJudgeSpec
 
 LAST_NUMBER = "last_number"
@@ -75,13 +75,7 @@ def _compared(answer: Answer, column: str, said: Extract) -> float:
 def function_judge(spec: FunctionJudgeSpec, key: str) -> Judge:
     """Ask the function at `spec.path`. Raises SpecError, in one line, where there is none."""
     module_name, _, name = spec.path.partition(":")
-    try:
-        module = import_module(module_name)
-    except ImportError as error:
-        raise SpecError(f"{key}.path: cannot import {module_name!r}: {error}; is it on PYTHONPATH?") from error
-    except Exception as error:  # as when it is asked
-        raise SpecError(f"{key}.path: importing {module_name!r} failed: {_described(error)}") from error
-    function = getattr(module, name, None)
+    function = import_own(spec.path, f"{key}.path")
     if not callable(function):
         raise SpecError(f"{key}.path: the module {module_name!r} has no function {name!r}")
 
@@ -95,7 +89,7 @@ def _asked(function: Callable[..., Any], answer: Answer, who: str) -> float:
     try:
         verdict = function(answer.prompt, answer.content, dict(answer.row))
     except Exception as error:  # the user's own code may raise anything, and the place is worth more than a trace
-        raise InputError(f"{who} failed for {answer.where}: {_described(error)}") from error
+        raise InputError(f"{who} failed for {answer.where}: {described(error)}") from error
     if verdict is None:
         return nan
     try:
@@ -105,10 +99,6 @@ def _asked(function: Callable[..., Any], answer: Answer, who: str) -> float:
     if not (isnan(quality) or 0.0 <= quality <= 1.0):
         raise InputError(f"{who} returned {quality:g} for {answer.where}, not a number from 0 to 1")
     return quality
-
-
-def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def extractor(extract: str | None, key: str) -> Extract:
