@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -128,15 +129,19 @@ class DispatchHost:
 
     def close(self) -> None:
         """End it, whatever it is doing; what was in flight is ambiguous then."""
-        loop, task = self._loop, self._task
-        if loop is not None and task is not None and self._thread.is_alive():
-            loop.call_soon_threadsafe(task.cancel)
+        if self._task is not None:
+            self._in_loop(self._task.cancel)
         self._thread.join()
 
     def _call(self, act: Callable[[Dispatcher], object]) -> None:
-        loop = self._loop
-        if loop is not None and self._thread.is_alive():
-            loop.call_soon_threadsafe(self._act, act)
+        self._in_loop(partial(self._act, act))
+
+    def _in_loop(self, act: Callable[[], object]) -> None:
+        """What comes after the loop's end is not needed any more."""
+        # Raised where it is closed and by nothing else; it may close at this very moment.
+        if self._loop is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(act)
 
     def _act(self, act: Callable[[Dispatcher], object]) -> None:
         """In the loop: what goes wrong ends the run."""

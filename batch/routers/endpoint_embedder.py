@@ -227,7 +227,9 @@ class _Line:
         number = self._sent
         self._sent += 1
         self._calls.open[number] = call
-        self._loop.call_soon_threadsafe(self._dispatcher.feed, number)
+        # Where the loop has closed, an error closed it, which is raised below.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._dispatcher.feed, number)
         lane = self._dispatcher.lanes[self._pool.name]
         while not call.ended.wait(_LOOK_SECONDS):
             if self._error is not None:

@@ -1,0 +1,52 @@
+"""A dispatcher in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batch.dispatch.host import DispatchHost, DispatchPlan
+from schemas.endpoints import EndpointSpec, ModelSpec
+from schemas.job import DispatchSpec
+
+LONGEST_SECONDS = 20.0
+
+
+@pytest.fixture
+def lingering(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Threads stay a while when their loop has closed: set then, and what they wait for."""
+    closed, may_end = threading.Event(), threading.Event()
+
+    class Lingering(asyncio.Runner):
+        def close(self) -> None:
+            super().close()
+            closed.set()
+            may_end.wait(LONGEST_SECONDS)
+
+    monkeypatch.setattr("batch.dispatch.host.asyncio.Runner", Lingering)
+    yield closed, may_end
+    may_end.set()
+
+
+def test_what_comes_just_as_it_ends_does_no_harm(
+    tmp_path: Path, lingering: tuple[threading.Event, threading.Event]
+) -> None:
+    """Its loop is closed before its thread ends; a disk error and a Ctrl-C may come at that instant."""
+    closed, may_end = lingering
+    endpoint = EndpointSpec(url="http://127.0.0.1:9/v1", model="m")
+    model = ModelSpec(name="m", endpoints=(endpoint,))
+    (tmp_path / "run").mkdir()
+    host = DispatchHost(
+        DispatchPlan(str(tmp_path / "run"), (model,), {"m": None}, DispatchSpec(), seed=0), lambda name: None, lambda: 0
+    )
+    host.close_feed()
+    assert closed.wait(LONGEST_SECONDS)
+    host.feed([0])
+    host.drain()
+    state = host.poll()
+    assert state.end is not None
+    assert not state.end.interrupted
+    threading.Timer(0.1, may_end.set).start()
+    host.close()
