@@ -19,7 +19,7 @@ def lingering(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event
     """Threads stay a while when their loop has closed: set then, and what they wait for."""
     closed, may_end = threading.Event(), threading.Event()
 
-    class Lingering(asyncio.Runner):
+    class Lingering(asyncio.Runner):  # type: ignore[misc]  # final, and only watched
         def close(self) -> None:
             super().close()
             closed.set()
