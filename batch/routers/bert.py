@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.attention import attend_to_own_tokens
+from batch.routers.attention import attend_to_own_tokens, end_at_first_token
 from batch.routers.checkpoint import refuse_trained
 from batch.routers.forward import Forward, first_tokens
 from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
@@ -58,6 +58,7 @@ class BertRouter:
         self._classifier = classifier.eval().to(self._forward.device)
         if self._forward.device.type == "cpu":
             attend_to_own_tokens(self._classifier)
+            end_at_first_token(self._classifier)
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         return win_rates(self._forward(prompts))

@@ -1,7 +1,8 @@
 """Runs texts through a network in batches: what everything here that uses torch has in common.
 
-Texts are sorted by length and cut into chunks, and each chunk into batches by token budget. While the device runs one
-chunk, a thread tokenizes the next; the tokenizer is in Rust and leaves the interpreter free meanwhile.
+Texts are sorted by length and cut into chunks, and each chunk into batches by token budget. While one chunk is run, the
+next is tokenized; the tokenizer is in Rust and leaves the interpreter free meanwhile. On a CPU each core has batches of
+its own: cores that share one wait for each other at every product.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.routers.batching import Indices, run_in_batches
+from batch.routers.batching import Indices, finish, run_in_batches, token_batches
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +26,8 @@ Network = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 CHARACTERS_PER_TOKEN = 64
 
 # What a batch's widest products give should stay in the caches. One core takes as long for 512 tokens a batch as for
-# 1,024, 2 % longer for 2,048 and 7 % for 4,096, where memory is fetched from the system and given back at each product;
-# at 16,384 two cores lose another sixth.
-_CPU_THREAD_TOKENS = 1024
-_CPU_BATCH_TOKENS = 4096
+# 1,024, 2 % longer for 2,048 and 7 % for 4,096, where memory is fetched from the system and given back at each product.
+_CPU_BATCH_TOKENS = 1024
 
 # Texts tokenized at once: enough to sort by length and to fill several batches, and few enough that a device
 # does not wait long for the first of them.
@@ -69,7 +68,7 @@ class Forward:
         Args:
             tokenize: gives each text's tokens; called in a thread, with a chunk of texts at a time.
             network: takes tokens and mask, both int64 of shape (texts, tokens) and on `device`, padded on the right,
-                longest text first; returns shape (texts, width).
+                longest text first; returns shape (texts, width). On a CPU called in as many threads as torch has.
             width: numbers for each text.
             batch_tokens: most tokens in one batch, padding included; on a CPU fewer are taken, since that is faster.
             padding: the token that fills rows up; the mask is 0 there.
@@ -82,8 +81,8 @@ class Forward:
         self._tokenize = tokenize
         self._network = network
         self._width = width
-        on_cpu = min(_CPU_THREAD_TOKENS * torch.get_num_threads(), _CPU_BATCH_TOKENS)
-        self._batch_tokens = batch_tokens if self._on_gpu else min(batch_tokens, on_cpu)
+        self._cores = 1 if self._on_gpu else torch.get_num_threads()
+        self._batch_tokens = batch_tokens if self._on_gpu else min(batch_tokens, _CPU_BATCH_TOKENS)
         self._padding = padding
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -97,6 +96,34 @@ class Forward:
         # once; what was measured in tokens sorts each chunk again.
         order = np.argsort([-len(text) for text in texts], kind="stable")
         chunks = [order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK)]
+        if self._cores > 1:
+            self._run_on_cores(texts, chunks, results)
+        else:
+            self._run_ahead(texts, chunks, results)
+        return results
+
+    def _run_on_cores(self, texts: Sequence[str], chunks: Sequence[Indices], results: NDArray[np.float32]) -> None:
+        # torch keeps this number for each thread.
+        with ThreadPoolExecutor(self._cores, initializer=self._torch.set_num_threads, initargs=(1,)) as pool:
+            running: list[Future[None]] = []
+            for chunk in chunks:
+                tokens = self._tokens(texts, chunk)
+                lengths = [len(ids) for ids in tokens]
+                # Of a few texts too each core has some.
+                budget = min(self._batch_tokens, -(-sum(lengths) // self._cores))
+                ahead = [
+                    pool.submit(self._run_batch, [tokens[i] for i in batch], chunk[batch], results)
+                    for batch in token_batches(lengths, budget)
+                ]
+                finish(running)
+                running = ahead
+            finish(running)
+
+    def _run_batch(self, tokens: Sequence[Sequence[int]], rows: Indices, results: NDArray[np.float32]) -> None:
+        with self._torch.inference_mode():
+            results[rows] = self._network(*self._padded(tokens)).float().numpy()
+
+    def _run_ahead(self, texts: Sequence[str], chunks: Sequence[Indices], results: NDArray[np.float32]) -> None:
         with ExitStack() as stack:
             for context in self._contexts():
                 stack.enter_context(context)
@@ -107,7 +134,6 @@ class Forward:
                 if ahead and number + 1 < len(chunks):
                     tokenized = ahead.submit(self._tokens, texts, chunks[number + 1])
                 self._run(tokens, chunk, results)
-        return results
 
     def _contexts(self) -> Sequence[AbstractContextManager[Any]]:
         """Around a whole call rather than a batch: weights are then cast to bfloat16 once."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.batching import equal_batches
+from batch.routers.batching import equal_batches, finish
 from batch.routers.embedder import KEY
 from batch.routers.int8_encoder import Int8Encoder, Ranges, Shape, bert_weights
 from batch.routers.word_tokens import WordTokens
@@ -67,9 +67,9 @@ class Int8Embedder:
                     ids = tokens[starts[batch][:, None] + np.arange(lengths[batch[0]])]
                     ahead.append(pool.submit(self._run, ids, vectors, chunk[batch]))
                 # One chunk is tokenized while the one before it runs, and no more wait.
-                _finish(running)
+                finish(running)
                 running = ahead
-            _finish(running)
+            finish(running)
         return vectors
 
     @property
@@ -79,11 +79,6 @@ class Int8Embedder:
 
     def _run(self, ids: NDArray[np.int64], vectors: NDArray[np.float32], rows: NDArray[np.intp]) -> None:
         vectors[rows] = self._encoder(ids)
-
-
-def _finish(running: Sequence["Future[None]"]) -> None:
-    for batch in running:
-        batch.result()
 
 
 def _shape(folder: Path, layers: int) -> tuple[Shape, int]:

@@ -7,17 +7,20 @@ import pytest
 import torch
 from transformers import (
     BertConfig,
+    BertForSequenceClassification,
     BertModel,
     ModernBertConfig,
     ModernBertModel,
     PreTrainedModel,
     RobertaConfig,
+    RobertaForSequenceClassification,
     RobertaModel,
     XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
     XLMRobertaModel,
 )
 
-from batch.routers.attention import attend_to_own_tokens
+from batch.routers.attention import attend_to_own_tokens, end_at_first_token
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -68,6 +71,46 @@ def test_a_text_gets_what_the_mask_gives_it(
     for row, tokens in enumerate(LENGTHS):
         torch.testing.assert_close(own[row, :tokens], masked[row, :tokens], rtol=0, atol=1e-5)
     assert own.isfinite().all()
+
+
+CLASSIFIERS: list[Callable[..., PreTrainedModel]] = [
+    lambda **more: BertForSequenceClassification(BertConfig(**SIZES, **more)),
+    lambda **more: RobertaForSequenceClassification(RobertaConfig(**SIZES, **more)),
+    lambda **more: XLMRobertaForSequenceClassification(XLMRobertaConfig(**SIZES, **more)),
+]
+
+
+def logits(classifier: PreTrainedModel) -> torch.Tensor:
+    with torch.inference_mode():
+        given: torch.Tensor = classifier(**batch()).logits
+    return given
+
+
+@pytest.mark.parametrize("build", CLASSIFIERS)
+def test_the_last_layer_computes_what_the_head_reads(build: Callable[..., PreTrainedModel]) -> None:
+    """The logits are those of all tokens, and in the last layer the products are over the first ones alone."""
+    torch.manual_seed(0)
+    classifier = build(num_labels=3, initializer_range=0.5).eval()
+    whole = logits(classifier)
+    attend_to_own_tokens(classifier)
+    end_at_first_token(classifier)
+    rows: list[int] = []
+    for layer in classifier.base_model.encoder.layer:
+        layer.intermediate.register_forward_hook(lambda _, states, __: rows.append(states[0][..., 0].numel()))
+    torch.testing.assert_close(logits(classifier), whole, rtol=0, atol=1e-5)
+    assert whole.std(0).min() > 0.01
+    assert rows == [len(LENGTHS) * max(LENGTHS), len(LENGTHS)]
+
+
+@pytest.mark.parametrize("build", CLASSIFIERS)
+def test_a_decoder_keeps_its_last_layer(build: Callable[..., PreTrainedModel]) -> None:
+    """Where tokens see only those before them, the mask is more than padding."""
+    torch.manual_seed(0)
+    classifier = build(num_labels=3, is_decoder=True).eval()
+    whole = logits(classifier)
+    attend_to_own_tokens(classifier)
+    end_at_first_token(classifier)
+    torch.testing.assert_close(logits(classifier), whole, rtol=0, atol=1e-5)
 
 
 def test_a_network_that_masks_more_than_padding_is_left_alone() -> None:

@@ -1,7 +1,8 @@
 """The batched forward pass that everything with torch shares."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -34,22 +35,86 @@ class Sums:
         return torch.stack([(ids * mask).sum(1), mask.sum(1)], dim=1)
 
 
+@contextmanager
+def cores(number: int) -> Iterator[None]:
+    """As if torch had so many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """As on a GPU: one batch at a time."""
+    with cores(1):
+        yield
+
+
 def expected(texts: Sequence[str]) -> np.ndarray:
     return np.array([[sum(map(ord, text)), max(len(text), 1)] for text in texts], dtype=np.float32).reshape(-1, 2)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.text("abc", max_size=12), max_size=60), st.integers(1, 100), st.integers(1, 9))
-def test_every_text_gets_its_own(texts: list[str], batch_tokens: int, chunk: int) -> None:
+@given(st.lists(st.text("abc", max_size=12), max_size=60), st.integers(1, 100), st.integers(1, 9), st.integers(1, 3))
+def test_every_text_gets_its_own(texts: list[str], batch_tokens: int, chunk: int, number: int) -> None:
     """Results are in the order of the texts, whatever they are cut into, and no batch exceeds the budget."""
     network = Sums()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, cores(number):
         patch.setattr(forward, "_CHUNK", chunk)
         results = Forward(letters, network, width=2, batch_tokens=batch_tokens)(texts)
     np.testing.assert_array_equal(results, expected(texts))
     assert all(rows == 1 or rows * length <= batch_tokens for rows, length in network.shapes)
 
 
+def test_each_core_has_batches_of_its_own() -> None:
+    """Batches run side by side, each in one thread of torch's; of a few texts too each core has some."""
+    together = threading.Barrier(2)
+    threads: list[int] = []
+
+    def network(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        together.wait(10)
+        threads.append(torch.get_num_threads())
+        assert torch.is_inference_mode_enabled()
+        return mask.sum(1, keepdim=True)
+
+    with cores(2):
+        results = Forward(letters, network, width=1, batch_tokens=100)(["aaa", "bbb"])
+        assert torch.get_num_threads() == 2
+    assert threads == [1, 1]
+    assert results.tolist() == [[3.0], [3.0]]
+
+
+def test_cores_do_not_wait_for_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the first chunk is run, the second is tokenized."""
+    monkeypatch.setattr(forward, "_CHUNK", 2)
+    second = threading.Event()
+
+    def tokenize(texts: Sequence[str]) -> list[list[int]]:
+        if "second" in texts:
+            second.set()
+        return letters(texts)
+
+    def network(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        assert second.wait(10)
+        return mask.sum(1, keepdim=True)
+
+    with cores(2):
+        assert Forward(tokenize, network, width=1, batch_tokens=100)(["the first", "it too", "second"]).shape == (3, 1)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_a_network_raises_comes_out(number: int) -> None:
+    """Whichever thread runs it."""
+
+    def network(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        raise ArithmeticError("no such weights")
+
+    with cores(number), pytest.raises(ArithmeticError, match="no such weights"):
+        Forward(letters, network, width=1, batch_tokens=100)(["a", "bb", "ccc"])
+
+
+@pytest.mark.usefixtures("one_core")
 def test_padding_is_the_token_asked_for() -> None:
     """Rows are filled up on the right with the padding token, and a text without tokens is one of it."""
     seen: list[list[list[int]]] = []
@@ -63,6 +128,7 @@ def test_padding_is_the_token_asked_for() -> None:
     assert results.tolist() == [[1.0], [3.0]]
 
 
+@pytest.mark.usefixtures("one_core")
 def test_the_next_chunk_is_tokenized_while_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the network runs a chunk, the next one's tokens are made in another thread."""
     monkeypatch.setattr(forward, "_CHUNK", 2)
@@ -84,6 +150,7 @@ def test_the_next_chunk_is_tokenized_while_one_runs(monkeypatch: pytest.MonkeyPa
     assert results[:, 0].tolist() == [3, 1, 2, 2, 5, 1]
 
 
+@pytest.mark.usefixtures("one_core")
 def test_out_of_memory_halves_the_budget_for_good() -> None:
     """Where memory is short the texts go on in smaller batches, and later calls start with those."""
     network = Sums(room=40)
