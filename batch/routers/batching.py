@@ -1,7 +1,6 @@
 """Batches by token budget: prompts of like length together, so that little is spent on padding."""
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -61,9 +60,3 @@ def run_in_batches(
             rest = np.concatenate([batch, *waiting[::-1]])
             waiting = [rest[cut] for cut in token_batches(counts[rest], budget)][::-1]
     return done, budget
-
-
-def finish(running: Iterable[Future[None]]) -> None:
-    """Wait until all have ended. Raises what one of them raised."""
-    for one in running:
-        one.result()

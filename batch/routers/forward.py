@@ -8,12 +8,14 @@ its own: cores that share one wait for each other at every product.
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.routers.batching import Indices, finish, run_in_batches, token_batches
+from batch.routers.batching import Indices, run_in_batches, token_batches
+from batch.routers.cores import on_cores
 
 if TYPE_CHECKING:
     import torch
@@ -103,21 +105,21 @@ class Forward:
         return results
 
     def _run_on_cores(self, texts: Sequence[str], chunks: Sequence[Indices], results: NDArray[np.float32]) -> None:
-        # torch keeps this number for each thread.
-        with ThreadPoolExecutor(self._cores, initializer=self._torch.set_num_threads, initargs=(1,)) as pool:
-            running: list[Future[None]] = []
-            for chunk in chunks:
-                tokens = self._tokens(texts, chunk)
-                lengths = [len(ids) for ids in tokens]
-                # Of a few texts too each core has some.
-                budget = min(self._batch_tokens, -(-sum(lengths) // self._cores))
-                ahead = [
-                    pool.submit(self._run_batch, [tokens[i] for i in batch], chunk[batch], results)
-                    for batch in token_batches(lengths, budget)
-                ]
-                finish(running)
-                running = ahead
-            finish(running)
+        threads = self._torch.set_num_threads
+        try:
+            with on_cores(self._cores, partial(threads, 1)) as run:
+                for chunk in chunks:
+                    tokens = self._tokens(texts, chunk)
+                    lengths = [len(ids) for ids in tokens]
+                    # Of a few texts too each core has some.
+                    budget = min(self._batch_tokens, -(-sum(lengths) // self._cores))
+                    run(
+                        partial(self._run_batch, [tokens[i] for i in batch], chunk[batch], results)
+                        for batch in token_batches(lengths, budget)
+                    )
+        finally:
+            # torch keeps it for each thread; those yet to come begin with the last that any thread set.
+            threads(self._cores)
 
     def _run_batch(self, tokens: Sequence[Sequence[int]], rows: Indices, results: NDArray[np.float32]) -> None:
         with self._torch.inference_mode():

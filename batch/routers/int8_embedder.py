@@ -3,14 +3,15 @@
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.batching import equal_batches, finish
+from batch.routers.batching import equal_batches
+from batch.routers.cores import on_cores
 from batch.routers.embedder import KEY
 from batch.routers.int8_encoder import Int8Encoder, Ranges, Shape, bert_weights
 from batch.routers.word_tokens import WordTokens
@@ -56,20 +57,17 @@ class Int8Embedder:
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         # By characters, since tokens are not known yet: of prompts that are nearly as long, more are of equal length.
         order = np.argsort([-len(text) for text in texts], kind="stable")
-        running: list[Future[None]] = []
-        with ThreadPoolExecutor(self._threads) as pool:
+        with on_cores(self._threads) as run:
             for start in range(0, len(order), _CHUNK):
                 chunk = order[start : start + _CHUNK]
                 tokens, lengths = self._tokens([texts[i] for i in chunk])
                 starts = np.cumsum(lengths) - lengths
-                ahead = []
-                for batch in equal_batches(lengths, self._batch_tokens):
-                    ids = tokens[starts[batch][:, None] + np.arange(lengths[batch[0]])]
-                    ahead.append(pool.submit(self._run, ids, vectors, chunk[batch]))
-                # One chunk is tokenized while the one before it runs, and no more wait.
-                finish(running)
-                running = ahead
-            finish(running)
+                run(
+                    partial(
+                        self._run, tokens[starts[batch][:, None] + np.arange(lengths[batch[0]])], vectors, chunk[batch]
+                    )
+                    for batch in equal_batches(lengths, self._batch_tokens)
+                )
         return vectors
 
     @property

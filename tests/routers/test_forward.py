@@ -1,6 +1,7 @@
 """The batched forward pass that everything with torch shares."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -101,6 +102,28 @@ def test_cores_do_not_wait_for_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with cores(2):
         assert Forward(tokenize, network, width=1, batch_tokens=100)(["the first", "it too", "second"]).shape == (3, 1)
+
+
+def test_an_interruption_does_not_wait_for_what_was_not_begun() -> None:
+    """Batches under way end, the others of the chunk are dropped, and later threads have all of torch's threads."""
+    begun: list[int] = []
+
+    def network(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        begun.append(len(ids))
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        time.sleep(0.01)
+        return mask.sum(1, keepdim=True)
+
+    later: list[int] = []
+    with cores(2):
+        with pytest.raises(KeyboardInterrupt):
+            Forward(letters, network, width=1, batch_tokens=3)(["abc"] * 500)
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+    assert len(begun) < 50
+    assert later == [2]
 
 
 @pytest.mark.parametrize("number", [1, 2])
