@@ -141,9 +141,9 @@ class Dispatcher:
                 await self._ended
                 beginner.cancel()
                 for lane in self.lanes.values():
-                    lane.queue.stop()
+                    lane.stop()
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise self._failure() or _first(errors) from None
         finally:
             await self._close()
         stalled = tuple(lane.stalled for lane in self.lanes.values() if lane.stalled)
@@ -247,11 +247,15 @@ class Dispatcher:
         chain = (request.planned, *self._spec.fallbacks.get(request.planned, ()))
         for model in chain[chain.index(request.model) + 1 :]:
             if not all(e.out for e in self.lanes[model].pool.endpoints):
-                self.lanes[request.model].open -= 1
+                left = self.lanes[request.model]
+                left.open -= 1
                 self.lanes[model].open += 1
                 request.model = model
                 request.avoid = 0
                 self.lanes[model].queue.put_back(request)
+                if left.open == 0:
+                    # The other may have stalled, and nobody else would look any more.
+                    self._end_if_done()
                 return True
         return False
 
@@ -298,6 +302,10 @@ class Dispatcher:
             return
         if all(lane.open == 0 or lane.stalled for lane in self.lanes.values()):
             self._end()
+
+    def _failure(self) -> BaseException | None:
+        """What `fail` was told: what tasks raise while they are cancelled for it came later."""
+        return self._ended.exception() if self._ended.done() and not self._ended.cancelled() else None
 
     def _end(self) -> None:
         if not self._ended.done():

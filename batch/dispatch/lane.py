@@ -10,7 +10,7 @@ from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.expected import ExpectedTokens
 from batch.dispatch.group_write import GroupWrite
 from batch.dispatch.packing import Packer, halves, split
-from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolUnreachable
+from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolStopped, PoolUnreachable
 from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.retry import RetryBudget, RetryRule
@@ -102,9 +102,14 @@ class Lane:
         self.queue.wake()
 
     async def run(self) -> None:
-        """Send until the queue is stopped. Raises StorageError as soon as an outcome cannot be kept."""
+        """Send until it is stopped. Raises StorageError as soon as an outcome cannot be kept."""
         async with asyncio.TaskGroup() as self._workers:
             self._hire()
+
+    def stop(self) -> None:
+        """Send nothing more; `run` returns when what is under way has ended."""
+        self.queue.stop()
+        self.pool.stop()
 
     def _refill(self) -> Sequence[Request]:
         # Reading takes milliseconds, in which what was answered would be nowhere but in memory.
@@ -166,12 +171,17 @@ class Lane:
             self._end(request, "unsent", error=ErrorInfo(kind="budget", message=str(error)))
         except PoolUnreachable as error:
             self.stalled = str(error)
-            self.queue.stop()
+            self.stop()
+        except PoolStopped:
+            # The row stays as it is on disk.
+            pass
         return False
 
     async def _deliver_halves(self, request: Request) -> bool:
-        """Once the queue is stopped, packed rows stay as they are on disk."""
-        answered = [not self.queue.stopped and await self._deliver(half) for half in halves(request)]
+        """Once the lane is stopped, or its worker cancelled, packed rows stay as they are on disk."""
+        task = asyncio.current_task()
+        assert task is not None
+        answered = [not task.cancelling() and await self._deliver(half) for half in halves(request)]
         return all(answered)
 
     async def _attempt(self, request: Request) -> bool:

@@ -26,6 +26,10 @@ class PoolUnreachable(BatchRouterError):
     """No endpoint has answered for as long as one is waited for."""
 
 
+class PoolStopped(BatchRouterError):
+    """Nothing more is to be sent."""
+
+
 class OverBudget(BatchRouterError):
     """The request does not fit into what the budget has left."""
 
@@ -72,6 +76,7 @@ class EndpointPool:
         self._loop = asyncio.get_running_loop()
         self._waiters: deque[_Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
         self.budget = budget
         self.pricing = pricing
         self.better: Callable[[Request, Endpoint], Request] | None = None
@@ -128,7 +133,7 @@ class EndpointPool:
     def lease(self, request: Request) -> "Lease":
         """An endpoint for one attempt: `async with pool.lease(request) as lease`.
 
-        Raises on entry PoolOut, PoolUnreachable or OverBudget; nothing is held then.
+        Raises on entry PoolOut, PoolUnreachable, PoolStopped or OverBudget; nothing is held then.
         """
         return Lease(self, request)
 
@@ -173,8 +178,15 @@ class EndpointPool:
         if self._waiters:
             self._serve()
 
+    def stop(self) -> None:
+        """Lease nothing more, to those who wait neither: a limit may have them wait for hours."""
+        self._stopped = True
+        self._serve()
+
     def take(self, request: Request) -> tuple[Endpoint, Request] | None:
         """Filter, pick, take; `None` if nothing can be taken now. Raises what `lease` promises."""
+        if self._stopped:
+            raise PoolStopped(f"model {self.model!r}: nothing more is sent")
         cost = request.cost
         ready = [e for e in self.endpoints if e.delay(cost) <= 0.0]
         if not ready:
