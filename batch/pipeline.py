@@ -14,12 +14,13 @@ from batch.costs.prices import prices_for
 from batch.dispatch.host import DispatchPlan, DispatchState
 from batch.dispatch.snapshot import ProgressSnapshot
 from batch.engine import DispatchHandle, Engine, Handle
+from batch.errors import RunLockedError
 from batch.planner import Planner
 from batch.reading.present import check_column
 from batch.reading.shard import Shard
 from batch.reading.shards import find_shards
 from batch.restarting import RestartingDispatcher
-from batch.runs.commit import Committed, read_commit
+from batch.runs.commit import Committed, discard_commits, read_commit
 from batch.runs.directory import RunDirectory, Sitting
 from batch.runs.keys import key_column
 from batch.runs.writers import suffixes
@@ -119,6 +120,7 @@ class Pipeline:
         Raises:
             InputError: the input is empty, lacks a column that the job names, or has rows that the job refuses;
                 nothing was sent.
+            RunLockedError: another process sends this run's rows.
             StorageError: something could not be stored; the same command goes on later.
         """
         started = self._clock()
@@ -129,6 +131,10 @@ class Pipeline:
                 plan = self._dispatch_plan()
                 self._dispatcher = RestartingDispatcher(lambda: self._engine.dispatcher(plan), self._clock)
             self._work(planner)
+        except RunLockedError:
+            # It was asked to stop while it waited for an older dispatcher to end.
+            if not self._draining:
+                raise
         finally:
             if self._dispatcher is not None:
                 self._dispatcher.close()
@@ -248,6 +254,7 @@ class Pipeline:
             if not to_send and not self._draining:
                 return
             self._fed = True
+            discard_commits(self._layout, to_send)
             self._dispatcher.feed(to_send)
         if self._draining:
             self._feed_closed = True

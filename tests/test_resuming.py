@@ -114,6 +114,27 @@ def test_retry_failed_sends_only_failed_rows(tmp_path: Path) -> None:
         assert_totals_match(second, after)
 
 
+def test_what_an_interrupted_retry_of_failed_rows_paid_for_is_in_the_next_results(tmp_path: Path) -> None:
+    """Interrupted in the middle of --retry-failed, the next run without it has the new answers and their cost."""
+    plan = {"strategy": "pin", "model": "small"}
+    with serve({**ENDPOINTS[0], "faults": {"error_500": 0.5}}, ENDPOINTS[1]) as served:
+        there = JobFolder(tmp_path, served)
+        there.write_prompts(60)
+        first = there.run(there.job(dispatch={"max_attempts": 1}, plan=plan))
+    with serve(*SLOW) as served:
+        there.served = served
+        job = there.job(dispatch={"max_attempts": 1}, plan=plan, models=narrow(there))
+        with pytest.raises(StoppedError):
+            there.run(job, retry_failed=True, progress=interrupt_after(5))
+        paid = len(served.posts)
+        assert 0 < paid < first.rows.failed
+        served.forget()
+        report = there.run(job)
+        assert served.posts == []
+        assert (report.rows.ok, report.rows.failed) == (first.rows.ok + paid, first.rows.failed - paid)
+        assert_totals_match(report, there.results())
+
+
 def test_who_shares_a_failed_answer_fails_and_is_retried_with_it(tmp_path: Path) -> None:
     """A row that shares a failed row's answer, across shards, ends like it; sent again, both have the new one."""
     with serve({**ENDPOINTS[0], "faults": {"error_500": 1}}, ENDPOINTS[1]) as served:

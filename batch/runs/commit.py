@@ -1,6 +1,6 @@
 """A shard's journals become its part of the output: one result for each input row, in order."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
@@ -11,7 +11,7 @@ import orjson
 
 from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
 from batch.runs.answers import Answer, Answers
-from batch.runs.atomic import read_bytes, write_bytes
+from batch.runs.atomic import read_bytes, storage_error, sync, write_bytes
 from batch.runs.layout import Layout
 from batch.runs.parts import iter_part
 from batch.runs.replay import OK, Sent
@@ -109,6 +109,25 @@ def read_commit(layout: Layout, shard: int) -> Committed | None:
         )
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def discard_commits(layout: Layout, shards: Iterable[int]) -> None:
+    """Forget what was stored of these: from now on their journals say what becomes of their rows. Raises StorageError.
+
+    A sitting that sends their failed rows again may end at any time, and the next one would go by the old counts.
+    """
+    records = [path for shard in shards if (path := layout.commit(shard)).exists()]
+    for path in records:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise storage_error(path, error, "remove") from error
+    if records:
+        folder = records[0].parent
+        try:
+            sync(folder)
+        except OSError as error:
+            raise storage_error(folder, error, "sync") from error
 
 
 def commit_shard(
