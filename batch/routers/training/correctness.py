@@ -64,8 +64,10 @@ def fit_best(
     losses = np.zeros(len(tried))
     for fold in range(count):
         kept = [dealt != fold for dealt in folds]
+        if all(keep.all() for keep in kept):
+            continue  # few prompts leave some part empty, in which there is nothing to measure
         judged = np.concatenate([one.quality[keep] for one, keep in zip(sets, kept, strict=True)])
-        if np.isnan(judged).all(axis=0).any() or all(keep.all() for keep in kept):
+        if np.isnan(judged).all(axis=0).any():
             raise InputError(f"data: too few judged prompts to hold out {validation:g} of them; add more")
         fitted = (heads for form in forms for heads in _fitted(sets, kept, form))
         for place, heads in enumerate(fitted):

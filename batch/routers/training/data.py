@@ -63,8 +63,15 @@ def deal(prompts: Sequence[str], parts: int, seed: int) -> NDArray[np.intp]:
 
 
 def set_aside(prompts: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
-    """Which prompts are kept out: about this share of them, and of equal prompts all or none; shape (prompts,)."""
-    return deal(prompts, _PARTS, seed) < share * _PARTS
+    """Which prompts are kept out: about this share of them, and of equal prompts all or none; shape (prompts,).
+
+    Where not all are equal, some are kept out and some are not, however few there are.
+    """
+    dealt = deal(prompts, _PARTS, seed)
+    if not len(dealt):
+        return np.zeros(0, dtype=np.bool_)
+    first, last = int(dealt.min()), int(dealt.max())
+    return dealt < min(max(share * _PARTS, first + 1), last)
 
 
 def quality_together(data: Sequence[Judged], what: str) -> Floats:

@@ -106,3 +106,10 @@ def test_data_that_does_not_suffice_is_refused() -> None:
     for data, says in (([one, two], "the same models"), ([unjudged], "no answer of middle"), ([few], "too few")):
         with pytest.raises(InputError, match=says):
             fit_correctness(data, NumbersInText(), 0, 0.2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_twenty_prompts_suffice(seed: int) -> None:
+    """However they are dealt: of ten parts some are empty then, and are passed over."""
+    trained = fit_correctness([hills(18, seed, models=THREE)], NumbersInText(), seed, 0.1)
+    assert np.isfinite(trained.chosen["validation_loss"])

@@ -63,6 +63,14 @@ def test_prompts_held_out_are_used_in_the_end(kind: NeighbourKind) -> None:
     assert trained.tensors["judged"].sum(axis=0).tolist() == [300, 300]
 
 
+@both
+@pytest.mark.parametrize("seed", range(8))
+def test_twenty_prompts_suffice(kind: NeighbourKind, seed: int) -> None:
+    """However they are dealt: a tenth of so few may be none of them, and then one is held out all the same."""
+    fit, _ = KINDS[kind]
+    assert np.isfinite(fit([hills(18, seed)], NumbersInText(), seed, 0.1).chosen["validation_log_loss"])
+
+
 def test_few_prompts_make_few_clusters_and_not_one() -> None:
     """Sixty labels are enough for more than one cluster: with a single one all scores would be equal."""
     trained = fit_cluster([hills(60, seed=1)], NumbersInText(), 0, 0.1)
@@ -98,7 +106,7 @@ def test_data_that_does_not_suffice_is_refused(kind: NeighbourKind, trouble: str
     if trouble == "other models":
         data.append(replace(data[0], models=PAIR[::-1]))
     elif trouble == "too few":
-        data = [Judged("few", texts(np.eye(2)), PAIR, np.ones((2, 2)))]
+        data = [Judged("few", texts(np.ones((2, 2))), PAIR, np.ones((2, 2)))]
     else:
         data[0].quality[:, 1 if trouble == "never judged" else slice(None)] = np.nan
     with pytest.raises(InputError, match=r"^data: ") as refused:
