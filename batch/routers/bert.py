@@ -35,7 +35,7 @@ class BertRouter:
         """Load the classifier for `model`, the job's strongest.
 
         `threads` sets torch's for this whole process; left out, torch's own choice stands.
-        Raises SpecError where the folder holds no classifier of three labels in safetensors.
+        Raises SpecError where the folder holds no encoder with a classifier of three labels in safetensors.
         """
         import torch
 
@@ -44,7 +44,8 @@ class BertRouter:
         self.models: tuple[str, ...] = (model,)
         refuse_trained(folder, "bert")
         try:
-            tokenizer, classifier = _load(folder)
+            tokenizer, classifier, loading = load_classifier(folder)
+            refuse_made_up(loading)
             tokenize = first_tokens(tokenizer, token_limit(tokenizer, classifier))
         except (OSError, ValueError) as error:
             raise SpecError(f"router.checkpoint: {folder} cannot be loaded: {error}".splitlines()[0]) from error
@@ -85,13 +86,36 @@ def token_limit(tokenizer: Any, classifier: Any) -> int:
     return min(int(tokenizer.model_max_length), positions if padding is None else positions - padding - 1)
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoModelForSequenceClassification
+def load_classifier(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the tokenizer, the classifier of three labels, and what of it transformers made up.
 
+    Raises ValueError or OSError where the folder holds no encoder in safetensors.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    _refuse_decoder(AutoConfig.from_pretrained(folder, **LOCAL))
     with quiet():
         tokenizer = load_tokenizer(folder)
         classifier, loading = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=len(LABELS), dtype="float32", use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
         )
-    refuse_made_up(loading)
-    return tokenizer, classifier
+    return tokenizer, classifier, loading
+
+
+def _refuse_decoder(config: Any) -> None:
+    """Raise ValueError for what generates text, with or without an encoder before it.
+
+    Its head reads the last token, which it finds by a token of padding that its configuration and its tokenizer need
+    not agree on, and many lack: scores would depend on a prompt's batch.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFIERS
+    from transformers.modeling_layers import GenericForSequenceClassification
+
+    # BERT and its kin generate too if asked to, but they alone fill in masked words. Some newer decoders are in neither
+    # table; their heads are the one that transformers has for decoders.
+    kind = type(config)
+    generates = kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
+    generic = kind in CLASSIFIERS and issubclass(CLASSIFIERS[kind], GenericForSequenceClassification)
+    if generates or generic or config.is_encoder_decoder or getattr(config, "is_decoder", False):
+        raise ValueError(f"it is a decoder, of architecture {config.model_type!r}, and no encoder")

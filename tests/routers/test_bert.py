@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from batch.routers.loading import router_fingerprint
 from batch.routers.pretrained import folder_fingerprint
 from schemas.routers import BertRouterSpec
 from tests.routers.conftest import PAIR
-from tests.routers.tiny_bert import build_tiny_bert, build_tiny_xlmr
+from tests.routers.tiny_bert import POSITIONS, build_tiny_bert, build_tiny_xlmr, swap_classifier
 
 PROMPTS = [
     "what is the capital of france?",
@@ -89,6 +90,56 @@ def test_other_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"hold classifier\.bias of shape \(2,\), not \(3,\)") as refused:
         BertRouter("large", tmp_path, batch_tokens=64)
     assert "\n" not in str(refused.value)
+
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": POSITIONS,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+        ("llama", SIZES),
+        ("mistral", SIZES),
+        ("mistral4", {}),  # in neither of transformers' two tables; it is refused before anything is built of it
+        ("qwen2", SIZES),
+        ("modernbert-decoder", SIZES),
+        ("bert", SIZES | {"is_decoder": True}),
+        ("t5", {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}),
+        ("xlnet", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}),
+    ],
+)
+def test_decoders_are_refused(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
+    """A head that reads the last token goes by its model's own padding, so scores would depend on the batch."""
+    swap_classifier(build_tiny_bert(tmp_path), kind, built=kind != "mistral4", **options)
+    with pytest.raises(SpecError, match=rf"cannot be loaded: it is a decoder, of architecture '{kind}'") as refused:
+        BertRouter("large", tmp_path, batch_tokens=64)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("roberta", SIZES | {"max_position_embeddings": POSITIONS + 1}),
+        ("distilbert", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}),
+        ("deberta-v2", SIZES),
+        ("electra", SIZES),
+        ("albert", SIZES | {"embedding_size": 32}),
+        ("modernbert", SIZES | {"global_attn_every_n_layers": 1}),
+    ],
+)
+def test_encoders_of_all_kinds_are_taken(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
+    """Batched or alone, a prompt has the same score."""
+    swap_classifier(build_tiny_bert(tmp_path), kind, **options)
+    router = BertRouter("large", tmp_path, batch_tokens=4096)
+    alone = np.concatenate([router.score([prompt]) for prompt in PROMPTS])
+    np.testing.assert_allclose(router.score(PROMPTS), alone, rtol=0, atol=1e-5)
 
 
 def test_an_encoder_without_a_classifier_is_refused(tmp_path: Path) -> None:

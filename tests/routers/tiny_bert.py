@@ -67,3 +67,22 @@ def _saved(folder: Path, tokenizer: Any, architecture: Any, config: Any, special
     architecture(config).save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=POSITIONS, **special).save_pretrained(folder)
     return folder
+
+
+def swap_classifier(folder: Path, kind: str, *, built: bool = True, **options: Any) -> None:
+    """Write a classifier of another architecture into `folder`, whose tokenizer stays; or only its configuration."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    tokens = len(AutoTokenizer.from_pretrained(folder))
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 0}
+    config = AutoConfig.for_model(kind, vocab_size=tokens, num_labels=3, **special, **options)
+    if not built:
+        config.save_pretrained(folder)
+        return
+    torch.manual_seed(0)
+    classifier = AutoModelForSequenceClassification.from_config(config)
+    for parameter in classifier.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=FAR_APART)
+    classifier.save_pretrained(folder)

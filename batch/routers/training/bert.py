@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import InputError, SpecError
-from batch.routers.bert import LABELS, STRONG_WINS, TIE, WEAK_WINS, token_limit
+from batch.routers.bert import LABELS, STRONG_WINS, TIE, WEAK_WINS, load_classifier, token_limit
 from batch.routers.forward import Tokenize, device, first_tokens
-from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up, save_pretrained
+from batch.routers.pretrained import refuse_made_up, save_pretrained
 from batch.routers.training.contests import Contests, contests, split
 from batch.routers.training.data import Judged, Preferences
 from batch.routers.training.tuning import Examples, Loss, Progress, tune
@@ -119,14 +119,8 @@ def _loss_of_shares(counts: NDArray[np.intp], labels: Sequence[int]) -> float:
 
 def _opened(base: Path, layers: int | None) -> tuple[Any, Tokenize, Any]:
     """Return the tokenizer, what cuts texts to the classifier's length, and the classifier."""
-    from transformers import AutoModelForSequenceClassification
-
     try:
-        with quiet():
-            tokenizer = load_tokenizer(base)
-            classifier, loading = AutoModelForSequenceClassification.from_pretrained(
-                base, num_labels=len(LABELS), dtype="float32", use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
-            )
+        tokenizer, classifier, loading = load_classifier(base)
         _refuse_made_up_encoder(classifier, loading)
         _freeze(classifier, layers)
         return tokenizer, first_tokens(tokenizer, token_limit(tokenizer, classifier)), classifier

@@ -15,7 +15,7 @@ from batch.routers.training.bert import fine_tune_bert
 from batch.routers.training.contests import contests, split
 from batch.routers.training.data import Judged, Preferences
 from tests.routers.conftest import PAIR
-from tests.routers.tiny_bert import USUAL, WORDS, build_tiny_bert, build_tiny_xlmr
+from tests.routers.tiny_bert import USUAL, WORDS, build_tiny_bert, build_tiny_xlmr, swap_classifier
 
 
 def judged(count: int, seed: int = 0) -> Judged:
@@ -126,6 +126,15 @@ def test_a_base_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=says) as refused:
             fine_tune_bert([judged(60)], base, tmp_path / "out", seed=0, validation=0.2, layers=layers)
         assert "\n" not in str(refused.value)
+
+
+def test_a_decoder_is_refused(tmp_path: Path) -> None:
+    """One is not trained that could not be scored with: its head reads the last token, by its own padding."""
+    base = build_tiny_bert(tmp_path / "base")
+    swap_classifier(base, "gpt2", n_embd=32, n_layer=2, n_head=4)
+    with pytest.raises(SpecError, match=r"^fine_tuning\.base: .*it is a decoder, of architecture 'gpt2'"):
+        fine_tune_bert([judged(60)], base, tmp_path / "out", seed=0, validation=0.2)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_encoder_with_a_part_missing_is_refused(tmp_path: Path) -> None:
