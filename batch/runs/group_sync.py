@@ -37,7 +37,8 @@ class GroupSync:
     """A thread that syncs every dirty file once a window.
 
     A sync that failed is never tried again, because the kernel may have dropped the data and would say yes
-    the second time. The failure stays in `failure` and is raised by the next use of any journal.
+    the second time. Nor is any other file synced then. The failure stays in `failure` and is raised by the next use of
+    any journal.
 
     A killed process loses nothing of what was written, with or without this; it is for the machine's own death.
     """
@@ -77,7 +78,7 @@ class GroupSync:
         """Sync what is dirty, close what was released, end the thread.
 
         Raises:
-            StorageError: some sync failed, now or before.
+            StorageError: some sync or close failed, now or before.
         """
         if not self._stop.is_set():
             self._stop.set()
@@ -101,17 +102,22 @@ class GroupSync:
             self._round()
 
     def _round(self) -> None:
+        """Visit every file that needs it. Whatever goes wrong is `failure` afterwards, and nothing is raised."""
         with self._lock:
             files = [file for file in self._files if file.dirty or file.closing]
-        # One file needs no other thread.
-        visits = map(self._visit, files) if len(files) == 1 else self._pool.map(self._visit, files)
-        closed = [file for file, done in zip(files, visits, strict=True) if done]
-        if closed:
-            with self._lock:
-                self._files = [file for file in self._files if file not in closed]
+        # One file needs no other thread, nor do files that are not synced any more.
+        alone = len(files) == 1 or self.failure is not None
+        try:
+            for _ in map(self._visit, files) if alone else self._pool.map(self._visit, files):
+                pass
+        except Exception as error:  # noqa: BLE001  it becomes the failure
+            # Raised in the thread, this would end all syncing and nobody would hear of it.
+            self.failure = self.failure or StorageError(
+                f"journals cannot be synced: {error!r}; the same command goes on"
+            )
 
-    def _visit(self, file: SyncedFile) -> bool:
-        """Sync `file` if it is dirty, and close it if it was released: then True."""
+    def _visit(self, file: SyncedFile) -> None:
+        """Sync `file` if it is dirty, and close it if it was released."""
         # Read before syncing: a release that comes later gets its own sync.
         closing = file.closing
         if file.dirty:
@@ -119,9 +125,21 @@ class GroupSync:
             file.dirty = False
             if self._thread is not None and self.failure is None:
                 self._put_on_disk(file)
-        if closing:
-            os.close(file.descriptor)
-        return closing
+        if closing and self._forget(file):
+            try:
+                os.close(file.descriptor)
+            except OSError as error:
+                # A network file system may tell only now that data is lost. The descriptor is free all the same.
+                self.failure = self.failure or storage_error(file.path, error, "close")
+
+    def _forget(self, file: SyncedFile) -> bool:
+        """Whether `file` is the caller's to close: its number may be somebody else's as soon as it is closed."""
+        with self._lock:
+            # A round that broke off may have left visits behind, which are made beside those of the next.
+            if file not in self._files:
+                return False
+            self._files.remove(file)
+            return True
 
     def _put_on_disk(self, file: SyncedFile) -> None:
         try:
@@ -130,4 +148,4 @@ class GroupSync:
                 sync(file.path.parent)
                 file.new = False
         except OSError as error:
-            self.failure = storage_error(file.path, error, "sync")
+            self.failure = self.failure or storage_error(file.path, error, "sync")

@@ -3,7 +3,7 @@
 import errno
 import os
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
@@ -242,6 +242,83 @@ def wait_for_failure(group: GroupSync, journal: Journal) -> None:
     for row in range(10_000_000):
         journal.intent(row, 1, 0)
         journal.flush()
+
+
+def test_a_failed_close_ends_every_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system may tell of lost data only then: it is a failure, and no descriptor is closed a second time."""
+    group = GroupSync(window_seconds=0.001)
+    one, other = (Journal.open(tmp_path / name, URLS, group) for name in "ab")
+    close, closed, failed = os.close, list[int](), Event()
+
+    def failing(descriptor: int) -> None:
+        close(descriptor)
+        closed.append(descriptor)
+        if len(closed) == 1:
+            failed.set()
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patch:
+        # A folder that is synced is closed as well.
+        patch.setattr("batch.runs.group_sync.sync", lambda folder: None)
+        patch.setattr(os, "close", failing)
+        one.close()
+        assert failed.wait(5)
+        with pytest.raises(StorageError, match=r"cannot close .*a: Disk quota exceeded; make room"):
+            group.close()
+        other.intent(0, 1, 0)
+        with pytest.raises(StorageError, match="Disk quota exceeded"):
+            other.close()
+    assert len(set(closed)) == len(closed) == 2
+    assert len(list(Path("/proc/self/fd").iterdir())) == before - 2
+
+
+def test_a_round_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine has no thread left, that is a failure too, and each file is closed, and only once."""
+    begun, ready, refused = Event(), Event(), Event()
+    started: list[Thread] = []
+    closed: list[int] = []
+    start, close = Thread.start, os.close
+
+    def slow(descriptor: int) -> None:
+        begun.set()
+        assert ready.wait(5)
+        if started:
+            # The round breaks off while this file of it is still being synced.
+            assert refused.wait(5)
+
+    def only_one(thread: Thread) -> None:
+        if started:
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    def count(descriptor: int) -> None:
+        closed.append(descriptor)
+        close(descriptor)
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    group = GroupSync(window_seconds=0.001, sync_file=slow)
+    with monkeypatch.context() as patch:
+        # A folder that is synced is closed as well.
+        patch.setattr("batch.runs.group_sync.sync", lambda folder: None)
+        patch.setattr(Thread, "start", only_one)
+        patch.setattr(os, "close", count)
+        one = Journal.open(tmp_path / "a", URLS, group)
+        assert begun.wait(5)
+        other = Journal.open(tmp_path / "b", URLS, group)
+        one.intent(0, 1, 0)
+        one.close()
+        ready.set()
+        assert refused.wait(5)
+        with pytest.raises(StorageError, match=r"journals cannot be synced: .*can't start new thread"):
+            group.close()
+        other.intent(0, 1, 0)
+        with pytest.raises(StorageError, match="can't start new thread"):
+            other.close()
+    assert len(set(closed)) == len(closed) == 2
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_without_syncing_nothing_is_synced(tmp_path: Path) -> None:
