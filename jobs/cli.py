@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before it is known what is asked for."""
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -280,11 +281,14 @@ def _status() -> int:
         return app(standalone_mode=False) or Exit.OK
     except typer.Abort:
         return Exit.INTERRUPTED
-    except Exception as error:
-        # Click's own usage errors print themselves; anything else is ours to see whole.
+    except Exception as error:  # noqa: BLE001  the outermost edge
+        # Click's own usage errors print themselves; anything else is ours to see whole. Python would end with 1, which
+        # promises results to whoever reads them next.
         show: Callable[[], None] | None = getattr(error, "show", None)
         if show is None:
-            raise
+            traceback.print_exc()
+            _say(f"this is a bug of batchrouter's; the same command {_GOES_ON}")
+            return Exit.STOPPED
         show()
         return Exit.WRONG
 

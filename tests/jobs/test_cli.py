@@ -68,6 +68,21 @@ def test_some_rows_not_ok_ends_with_1(command: Command, job: Job, tmp_path: Path
     }
 
 
+def test_a_bug_ends_with_3(command: Command, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw is shown whole, and its status promises no results, as Python's own would."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr("jobs.running.run_job", broken)
+    ended = command("run", written(job, tmp_path))
+    assert (ended.status, ended.out) == (Exit.STOPPED, "")
+    assert ended.err.startswith("Traceback (most recent call last):\n")
+    assert "RuntimeError: nobody foresaw this\n" in ended.err
+    assert ended.faults == ["this is a bug of batchrouter's; the same command goes on where this one stopped"]
+    assert ended.err.splitlines()[-1].startswith("batchrouter: ")
+
+
 def test_json_is_all_that_comes_on_stdout(command: Command, job: Job, tmp_path: Path, served: Served) -> None:
     """run, report, status, estimate and check print one JSON document each; estimate and check send no prompt."""
     path = written(job, tmp_path)
