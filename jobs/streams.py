@@ -1,6 +1,9 @@
 """Standard streams that may be closed, full, or read by nobody any more: what is said must not end what is done."""
 
+import codecs
 import errno
+import io
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +13,8 @@ from typing import Any, TextIO, cast
 
 # A pipe whose reader is gone, as in `| head`, and a terminal that was closed: nobody is left to be told.
 _NOBODY_READS = frozenset({errno.EPIPE, errno.EIO})
+
+_ESCAPES = "batchrouter-escapes"
 
 
 class LastingStream:
@@ -53,6 +58,7 @@ class LastingStream:
 def lasting_streams() -> Iterator[LastingStream]:
     """Have standard output and error last while the block runs; yields standard output."""
     open_closed_streams()
+    _escape_what_encodings_lack()
     before = sys.stdout, sys.stderr
     out, err = LastingStream(sys.stdout), LastingStream(sys.stderr)
     sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
@@ -62,6 +68,24 @@ def lasting_streams() -> Iterator[LastingStream]:
         out.flush()
         err.flush()
         sys.stdout, sys.stderr = before
+
+
+def _escape_what_encodings_lack() -> None:
+    """Have standard output and error write what their encoding lacks with backslashes, as under cron's ASCII.
+
+    Python's own `backslashreplace` writes \\xe9, which is no JSON.
+    """
+    codecs.register_error(_ESCAPES, _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        # Where it is not a file, it may be anything that can be written to.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ESCAPES)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def open_closed_streams() -> None:

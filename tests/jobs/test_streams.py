@@ -68,6 +68,26 @@ def test_what_could_not_be_printed_is_said() -> None:
     )
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["table", "json"])
+def test_what_an_encoding_lacks_is_escaped(more: tuple[str, ...], job: Job, tmp_path: Path) -> None:
+    """Where standard output takes ASCII only, a name that is not in it is escaped, and JSON is JSON all the same."""
+    job["name"] = "Größe 🤖"
+    ended = subprocess.run(
+        [*BATCHROUTER, "run", str(written(job, tmp_path)), *more],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == Exit.OK, ended.stderr
+    if more:
+        assert json.loads(ended.stdout)["name"] == job["name"]
+    else:
+        assert r"Gr\u00f6\u00dfe \ud83e\udd16" in ended.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_drains_once(number: signal.Signals) -> None:
     """Ctrl-C, SIGTERM and a terminal that is closed ask for a good end; who asks twice does not wait for it."""
