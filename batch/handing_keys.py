@@ -1,16 +1,23 @@
 """Keys for processes that do not inherit them: asked of the process that has them, through a socket of this machine."""
 
+import os
 import socket
 import socketserver
+import sys
 import tempfile
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from batch.dispatch.transports import Keys
 from batch.errors import SpecError
 
 _SECONDS = 10.0
+
+# Linux has room for 107 bytes in a socket's address, macOS for 103.
+_MOST_PATH_BYTES = 100
 
 
 class KeyServer:
@@ -24,18 +31,27 @@ class KeyServer:
     """
 
     def __init__(self, keys: Keys) -> None:
-        # Others may not enter this folder, so only we can connect.
-        self._folder = tempfile.TemporaryDirectory(prefix="batchrouter-")
-        path = Path(self._folder.name) / "keys"
-        self._server = _Server(str(path), keys)
-        self.keys = AskedKeys(str(path))
-        threading.Thread(target=self._server.serve_forever, name="keys", daemon=True).start()
+        """Answer from now on.
+
+        Raises:
+            SpecError: there is no folder here that a socket can be in.
+        """
+        with ExitStack() as opened:
+            try:
+                path = _socket_path(opened)
+                self._server = opened.enter_context(_Server(path, keys))
+            except OSError as error:
+                raise SpecError(
+                    f"other processes cannot ask for keys: {error}; set TMPDIR to a folder of this machine"
+                ) from error
+            self.keys = AskedKeys(path)
+            threading.Thread(target=self._server.serve_forever, name="keys", daemon=True).start()
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Answer nobody any more."""
         self._server.shutdown()
-        self._server.server_close()
-        self._folder.cleanup()
+        self._opened.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +78,30 @@ class AskedKeys:
             raise SpecError(f"the key {name} cannot be asked for: {error.strerror or error}") from error
 
 
+def _socket_path(opened: ExitStack) -> str:
+    """A path for a socket, in a folder of its own that `opened` removes. Others may not enter it and connect."""
+    path = _path_in(opened, None)
+    if len(os.fsencode(path)) <= _MOST_PATH_BYTES:
+        return path
+    return _path_in(opened, "/tmp")  # noqa: S108  a folder of its own, with a random name
+
+
+def _path_in(opened: ExitStack, folder: str | None) -> str:
+    own = tempfile.TemporaryDirectory(prefix="batchrouter-", dir=folder)
+    return str(Path(opened.enter_context(own)) / "keys")
+
+
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
 
     def __init__(self, path: str, keys: Keys) -> None:
         super().__init__(path, _Answer)
         self.keys_of_ours = keys
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """As of any server, but nothing is said of an asker that is gone, killed maybe: it is nobody's trouble."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class _Answer(socketserver.StreamRequestHandler):
