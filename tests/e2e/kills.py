@@ -36,6 +36,7 @@ _NUMBERED_TEMPS = (
 SOME_NOT_OK = 1
 WRONG = 2
 STOPPED = 3
+A_BUG = "this is a bug of batchrouter's"
 
 # A run takes two; one that waits for what never comes takes for ever.
 LONGEST_SECONDS = 60.0
@@ -245,6 +246,7 @@ class Job:
             self.note()
             # Where only a part of it was struck, the rest ends by itself, or goes on without it.
             assert command.wait() in (-signal.SIGKILL, STOPPED, SOME_NOT_OK), command.stderr
+            assert A_BUG not in command.stderr, command.stderr
         self.finish()
 
     def _ends_before(self, command: Command, requests: int) -> bool:
@@ -259,7 +261,7 @@ class Job:
         assert self._has_ended(command), command.stderr
 
     def _has_ended(self, command: Command) -> bool:
-        """Whether the command came to the run's end; a trace ends with the status of rows that are not ok too."""
+        """Whether the command came to the run's end and said so."""
         return command.wait() == SOME_NOT_OK and (self.directory / "report.json").exists()
 
     @property
