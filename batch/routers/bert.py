@@ -79,11 +79,20 @@ def win_rates(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def token_limit(tokenizer: Any, classifier: Any) -> int:
     """Most tokens of a text that both the tokenizer and the model's positions allow, special ones included."""
-    positions = int(classifier.config.max_position_embeddings)
-    table = getattr(getattr(classifier.base_model, "embeddings", None), "position_embeddings", None)
+    most = most_tokens(classifier)
+    limit = int(tokenizer.model_max_length)
+    return limit if most is None else min(limit, most)
+
+
+def most_tokens(network: Any) -> int | None:
+    """Most tokens that the model's positions allow; `None` where it names none, as with relative ones."""
+    positions = getattr(network.config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return None
+    table = getattr(getattr(network.base_model, "embeddings", None), "position_embeddings", None)
     # RoBERTa's positions begin behind the one of padding: 514 of them are for 512 tokens.
     padding = getattr(table, "padding_idx", None)
-    return min(int(tokenizer.model_max_length), positions if padding is None else positions - padding - 1)
+    return int(positions) if padding is None else int(positions) - padding - 1
 
 
 def load_classifier(folder: Path) -> tuple[Any, Any, dict[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
+from batch.routers.bert import most_tokens
 from batch.routers.forward import Forward, device, first_tokens
 from batch.routers.hub import find_folder
 from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
@@ -82,7 +83,7 @@ class LocalEmbedder:
             key: what the user calls the encoder, for messages.
 
         Raises:
-            SpecError: the folder holds no such encoder.
+            SpecError: the folder holds no such encoder, or one that takes fewer tokens.
         """
         import torch
 
@@ -92,6 +93,7 @@ class LocalEmbedder:
             tokenizer, config = _load(folder, layer)
             tokenize = first_tokens(tokenizer, max_tokens)
             self._encoder = _encoder(folder, config)
+            _refuse_more_tokens(self._encoder, max_tokens)
         except (OSError, ValueError) as error:
             raise SpecError(f"{key}: {folder} cannot be loaded: {error}".splitlines()[0]) from error
         self.dimension = int(config.hidden_size)
@@ -138,3 +140,9 @@ def _encoder(folder: Path, config: Any) -> Any:
     # A pooler is not run, and many encoders have none.
     refuse_made_up(loading | {"missing_keys": {name for name in loading["missing_keys"] if "pooler." not in name}})
     return model.eval().to(device())
+
+
+def _refuse_more_tokens(encoder: Any, max_tokens: int) -> None:
+    most = most_tokens(encoder)
+    if most is not None and max_tokens > most:
+        raise ValueError(f"it takes {most} tokens, not {max_tokens}")

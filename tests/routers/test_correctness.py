@@ -30,6 +30,7 @@ from batch.routers.embedder import LocalEmbedder, encoder_folder, encoder_sha256
 from schemas.embedders import LocalEmbedderSpec
 from schemas.routers import CorrectnessRouterSpec
 from tests.routers.conftest import PAIR
+from tests.routers.tiny_bert import POSITIONS, build_tiny_xlmr
 
 EASY = "What is the capital of France?"
 HARD = (
@@ -225,3 +226,11 @@ def test_more_layers_than_there_are(tmp_path: Path) -> None:
     """Layers that the encoder does not have are refused: they would be made up."""
     with pytest.raises(SpecError, match="it has 6 layers, not 7"):
         LocalEmbedder(packaged_encoder(), layer=7, max_tokens=8, batch_tokens=8)
+
+
+def test_more_tokens_than_there_are_positions(tmp_path: Path) -> None:
+    """They are refused before anything is embedded; RoBERTa's kind has fewer than its configuration's positions."""
+    assert LocalEmbedder(packaged_encoder(), layer=1, max_tokens=512, batch_tokens=512).embed(["word " * 600]).any()
+    for folder, most in ((packaged_encoder(), 512), (build_tiny_xlmr(tmp_path), POSITIONS)):
+        with pytest.raises(SpecError, match=rf"cannot be loaded: it takes {most} tokens, not {most + 1}$"):
+            LocalEmbedder(folder, layer=1, max_tokens=most + 1, batch_tokens=8)
