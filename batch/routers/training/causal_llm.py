@@ -121,6 +121,10 @@ class _Graded:
         self.module.adapted = self._adapted
         self._rows = torch.nn.Parameter(llama.lm_head.weight.detach()[frame.grades].float())
         self.module.rows = self._rows
+        for parameter in self.module.parameters():
+            if parameter.requires_grad:
+                # Adapters are built in the model's precision; in bfloat16 most steps are rounded away.
+                parameter.data = parameter.data.float()
 
     def loss(self, ids: "torch.Tensor", mask: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
         """Of saying the draft and then the grade, for prompts that end with the draft, in nats; shape (prompts,)."""

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from batch.errors import InputError, SpecError
-from batch.routers.causal_llm import CausalLlmRouter
-from batch.routers.training.causal_llm import fine_tune_causal_llm
+from batch.routers.causal_llm import CausalLlmRouter, Frame, PromptFiles, load_llama
+from batch.routers.training.causal_llm import _Graded, fine_tune_causal_llm
 from batch.routers.training.data import Judged
 from tests.routers.conftest import PAIR
 from tests.routers.tiny_bert import build_tiny_bert
@@ -62,6 +62,30 @@ def test_a_router_goes_on_learning(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "system_ft_v5.txt").read_text() == SYSTEM
     assert (tmp_path / "out" / "classifier_ft_v5.txt").read_text() == QUESTION
     assert all(0 < rate < 1 for rate in scores(tmp_path / "out"))
+
+
+def test_short_steps_are_not_rounded_away(tmp_path: Path) -> None:
+    """Adapters of a model in bfloat16 are float32: steps of 2e-5, the last of the default rate, move them."""
+    import torch
+
+    base = build_tiny_causal(tmp_path / "base")
+    tokenizer, llama = load_llama(base, "bfloat16")
+    torch.manual_seed(0)
+    frame = Frame(tokenizer, PromptFiles.read(base), int(llama.config.max_position_embeddings))
+    graded = _Graded(llama, frame)
+    trained = {name: one for name, one in graded.module.named_parameters() if one.requires_grad}
+    assert {one.dtype for one in trained.values()} == {torch.float32}
+    assert llama.lm_head.weight.dtype == torch.bfloat16
+    before = {name: one.detach().clone() for name, one in trained.items()}
+    ids = torch.tensor(frame(["prove the sum"]))
+    optimizer = torch.optim.AdamW(trained.values(), lr=2e-5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        graded.loss(ids, torch.ones_like(ids), torch.tensor([2])).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    for name, one in trained.items():
+        if "lora_" in name:
+            assert (one != before[name]).float().mean() > 0.9, name
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
