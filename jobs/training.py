@@ -15,7 +15,7 @@ from batch.routers.build import build_router
 from batch.routers.calling import gaps
 from batch.routers.checkpoint import CARD, CONFIG, save_checkpoint
 from batch.routers.training.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of
-from batch.routers.training.card import card
+from batch.routers.training.card import TRAINING, card
 from batch.routers.training.data import Floats, Judged
 from batch.routers.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder, token_encoder
 from batch.routers.training.fitting import fine_tune, fit, router_of
@@ -52,10 +52,6 @@ PATHS = PathKeys(
     ),
     paths_or_ids=(("embedder", "model"), ("fine_tuning", "base")),
 )
-
-
-# Where `config.json` belongs to the model itself, what is said about training is beside it.
-TRAINING = "training.json"
 
 Save = Callable[[Mapping[str, Any], str], object]
 """Writes what was trained, with these words about it and this card."""

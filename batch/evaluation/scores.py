@@ -16,6 +16,7 @@ from batch.routers.calling import scores_of
 from batch.routers.checkpoint import CHECKPOINTS, CONFIG
 from batch.routers.hub import find_folder
 from batch.routers.loading import router_fingerprint
+from batch.routers.training.card import TRAINING
 from batch.routers.vector_cache import VectorCache, key_of
 from batch.runs.fingerprint import PACE_OF_ROUTER
 from schemas.routers import RouterSpec, RulesRouterSpec
@@ -96,13 +97,17 @@ def trained_on(spec: RouterSpec, files: Sequence[str]) -> bool:
         return False
     named: str | None = spec.checkpoint
     folder = find_folder(named, "router.checkpoint") if named else CHECKPOINTS / spec.kind
+    return any(sha256 in said for said in map(_read, (folder / CONFIG, folder / TRAINING)) for sha256 in files)
+
+
+def _read(path: Path) -> str:
+    """Empty where there is no such file: another layout than ours, which does not say."""
     try:
-        config = (folder / CONFIG).read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return False  # another layout than ours, which does not say
+        return ""
     except OSError as error:
-        raise SpecError(f"router.checkpoint: cannot read {folder / CONFIG}: {error.strerror}") from error
-    return any(sha256 in config for sha256 in files)
+        raise SpecError(f"router.checkpoint: cannot read {path}: {error.strerror}") from error
 
 
 def _identity(spec: RouterSpec, models: tuple[str, ...], version: str) -> str | None:

@@ -14,7 +14,10 @@ from batch.evaluation.scores import Scored, Scoring, score_prompts, trained_on
 from batch.routers.base import NOTHING_OUTSIDE, Router
 from batch.routers.build import build_router
 from batch.routers.checkpoint import CONFIG, DEFAULT_CHECKPOINT, WEIGHTS
+from batch.routers.training.card import TRAINING
 from schemas.routers import (
+    BertRouterSpec,
+    CausalLlmRouterSpec,
     CorrectnessRouterSpec,
     ImportRouterSpec,
     LengthRouterSpec,
@@ -120,3 +123,17 @@ def test_a_checkpoint_tells_what_it_was_trained_on(tmp_path: Path) -> None:
     assert not trained_on(spec, [digest])
     with pytest.raises(SpecError, match="no such folder, and no such repository"):
         trained_on(CorrectnessRouterSpec(checkpoint="nobody/nothing"), [digest])
+
+
+def test_so_does_a_fine_tuned_one(tmp_path: Path) -> None:
+    """Its config.json is the model's own, and what is said about training lies beside it."""
+    digest = sha256(b"labels").hexdigest()
+    (tmp_path / CONFIG).write_text("{}")
+    specs = (
+        BertRouterSpec(kind="bert", checkpoint=str(tmp_path)),
+        CausalLlmRouterSpec(kind="causal_llm", checkpoint=str(tmp_path)),
+    )
+    assert not any(trained_on(spec, [digest]) for spec in specs)
+    (tmp_path / TRAINING).write_text(f'{{"data": [{{"files": [{{"sha256": "{digest}"}}]}}]}}')
+    assert all(trained_on(spec, [digest]) for spec in specs)
+    assert not any(trained_on(spec, ["0" * 64]) for spec in specs)

@@ -18,6 +18,9 @@ _WHAT = {
     "causal_llm": "RouteLLM's causal model: grades from 1 to 5 how well the weakest model would answer.",
 }
 
+# Where `config.json` belongs to the model itself, what is said about training is beside it.
+TRAINING = "training.json"
+
 # Columns of running text, for those who read the card in a terminal.
 _WIDTH = 100
 
