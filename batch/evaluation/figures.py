@@ -13,6 +13,7 @@ from batch.evaluation.pair import PairMeasures, PairOrder
 from batch.evaluation.resampling import groups_of, interval, resampled
 from batch.evaluation.routellm import LEVELS, ProtocolCurve, protocol_curve, protocol_figures, protocol_mean
 from batch.routers.length import LengthRouter
+from batch.routers.metrics import least_gap
 from batch.routers.random import RandomRouter
 from schemas.evaluating import BEST_SINGLE, LENGTH, MIX, ORACLE, RANDOM
 from schemas.evaluation import BenchmarkFigures, Figure, Point, RouteLLMFigures, RouterFigures
@@ -219,7 +220,7 @@ def _points(xs: Floats, ys: Floats) -> Iterator[Point]:
 
 def _gap_notes(benchmark: Benchmark, means: Floats) -> Iterator[str]:
     weak, strong = benchmark.models[0], benchmark.models[-1]
-    if not means[-1] > means[0]:
+    if not means[-1] - means[0] > least_gap(*_ends(benchmark)):
         yield f"{strong} is no better than {weak} here, so there is no gap to recover: no APGR and no CPT"
     if len(benchmark.models) > 2 and benchmark.cost is None:
         yield "AIQ needs what an answer of each model costs: give `prices` or `costs`"

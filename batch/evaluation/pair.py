@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from batch.routers.metrics import least_gap
+
 Floats = NDArray[np.float64]
 
 
@@ -41,6 +43,7 @@ class PairOrder:
         """`weak` and `strong` are the quality of each model's answer to each prompt, `scores` the router's, (n,)."""
         scored = np.asarray(scores, dtype=np.float64)
         self._weak = np.asarray(weak, dtype=np.float64)
+        self._least_gap = least_gap(weak, strong)
         self._order = np.argsort(-scored, kind="stable")
         ordered = scored[self._order]
         self._gains = (np.asarray(strong, dtype=np.float64) - self._weak)[self._order]
@@ -52,11 +55,11 @@ class PairOrder:
         gap = gained[:, -1]
         with np.errstate(divide="ignore", invalid="ignore"):
             area = (np.diff(share) * (gained[:, 1:] + gained[:, :-1])).sum(axis=1) / 2
-            apgr = np.where(gap > 0, area / gap, np.nan)
+            apgr = np.where(gap > self._least_gap, area / gap, np.nan)
             cpt = np.empty((len(gap), len(levels)))
             for column, level in enumerate(levels):
                 cpt[:, column] = _crossing(share, gained, level * gap)
-        cpt[~(gap > 0)] = np.nan
+        cpt[~(gap > self._least_gap)] = np.nan
         return PairMeasures(apgr, cpt, before + area)
 
     def curve(self) -> PairCurve:

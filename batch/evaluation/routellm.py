@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from batch.routers.metrics import least_gap
+
 LEVELS = (0.2, 0.5, 0.8)
 BINS = 10
 
@@ -75,7 +77,7 @@ def protocol_figures(curve: ProtocolCurve, weak: float, strong: float, *, unit: 
     Raises ValueError where the models are equally good, for then there is no gap.
     """
     gap = strong - weak
-    if gap == 0:
+    if abs(gap) <= least_gap(weak, strong):
         raise ValueError("the two models are equally good, so there is no gap")
     auc = float(np.trapezoid(curve.quality, curve.share))
     width = float(curve.share[-1] - curve.share[0])

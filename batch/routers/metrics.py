@@ -7,6 +7,14 @@ Prompts with equal scores are taken in random order, and what is returned is the
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+# Of the largest quality. Sums of as many prompts as are ever measured are rounded by less, and no labels differ by it.
+_ROUNDING = 1e-9
+
+
+def least_gap(weak: ArrayLike, strong: ArrayLike) -> float:
+    """What the difference of two means of these must be above to be a gap, and not equal means that were rounded."""
+    return _ROUNDING * float(max(np.abs(np.asarray(one, dtype=np.float64)).max() for one in (weak, strong)))
+
 
 def recovery_curve(
     scores: ArrayLike, weak: ArrayLike, strong: ArrayLike
@@ -18,7 +26,7 @@ def recovery_curve(
     """
     gains = np.asarray(strong, dtype=np.float64) - np.asarray(weak, dtype=np.float64)
     gap = gains.sum()
-    if not gap > 0:
+    if not gap / len(gains) > least_gap(weak, strong):
         raise ValueError(f"the strong model is not better on these {len(gains)} prompts, so no gap can be recovered")
     _, rank = np.unique(-np.asarray(scores, dtype=np.float64), return_inverse=True)
     share = np.cumsum(np.bincount(rank)) / len(gains)

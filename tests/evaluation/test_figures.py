@@ -137,6 +137,18 @@ def test_no_gap_is_said_and_the_rest_is_measured() -> None:
     assert any("no gap" in note for note in found.notes)
 
 
+def test_a_gap_that_is_rounding_is_none() -> None:
+    """Models that are equally good have no gap, by RouteLLM's protocol neither, and that is said."""
+    quality = np.array([[0.3, 0.1], [0.5, 0.7]] * 50)
+    weak, strong = quality.mean(axis=0)
+    assert strong > weak
+    made = Benchmark("equal", [f"p{i}" for i in range(100)], ("small", "large"), quality)
+    found = measure(made, {"mine": np.arange(100.0)[:, None]}, seed=0, bootstrap=0, plot="x.png")
+    mine = figures(found, "mine")
+    assert (mine.apgr, mine.cpt, mine.routellm) == (None, None, None)
+    assert any("no gap" in note for note in found.notes)
+
+
 def test_the_same_seed_gives_the_same_figures() -> None:
     """Also the intervals; another seed draws others."""
     made, scores = benchmark(80), {"mine": np.arange(80.0)[:, None]}

@@ -32,6 +32,19 @@ def test_over_all_prompts_they_are_the_exact_measures(seed: int, prompts: int, d
         assert np.isnan(found.cpt[0]).all()
 
 
+def test_rounding_is_no_gap() -> None:
+    """Models of equal mean quality have none, though their sums differ in the last bit; a small one is one."""
+    weak, strong = np.array([0.1, 0.7]), np.array([0.3, 0.5])
+    assert (strong - weak).sum() > 0
+    for scale in (1.0, 1e6):
+        found = PairOrder([1, 0], scale * weak, scale * strong).measures(np.ones((1, 2)), LEVELS)
+        assert np.isnan(found.apgr[0])
+        assert np.isnan(found.cpt[0]).all()
+        with pytest.raises(ValueError, match="strong model is not better"):
+            metrics.apgr([1, 0], scale * weak, scale * strong)
+    assert metrics.apgr([1, 0], weak, strong + np.array([1e-6, 0.0])) > 1e4
+
+
 @given(st.integers(0, 10_000))
 def test_a_weight_is_so_many_copies(seed: int) -> None:
     """A resample is measured as if its prompts had been written out."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import InputError
+from batch.routers.metrics import least_gap
 from batch.routers.training.data import Floats, Judged, Preferences
 from batch.routers.training.labels import Labels
 
@@ -70,7 +71,7 @@ def aligned(labels: Sequence[Labels], wanted: tuple[str, ...] | None) -> tuple[t
             f"data: {prompts} different prompts have labels; {FEWEST_PROMPTS} is the least, and a few hundred are good"
         )
     weak, strong = gap([as_judged(one, models) for one in data])
-    if not strong > weak:
+    if not strong - weak > least_gap(weak, strong):
         raise InputError(
             f"data: {models[-1]} is no better than {models[0]} (mean quality {strong:.3f} and {weak:.3f}), so nothing "
             "is gained by asking it; check the labels, or the order of `models`"

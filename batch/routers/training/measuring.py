@@ -7,6 +7,7 @@ import numpy as np
 from batch.evaluation.pair import PairOrder
 from batch.evaluation.resampling import groups_of, interval, resampled
 from batch.routers.length import LengthRouter
+from batch.routers.metrics import least_gap
 from batch.routers.training.data import Floats, Judged
 from schemas.training import HeldOut, TrainingReport
 
@@ -35,7 +36,7 @@ def measure(held: Judged, scores: Floats, seed: int) -> HeldOut | str:
         some = f"only {len(both)}" if both else "none"
         return f"{some} of its held-out prompts have labels of both {held.models[0]} and {held.models[-1]}"
     weak, strong = ends[both].T
-    if not strong.mean() > weak.mean():
+    if not strong.mean() - weak.mean() > least_gap(weak, strong):
         return f"on its held-out prompts {held.models[-1]} is no better than {held.models[0]}"
     prompts = [held.prompts[i] for i in both]
     words = LengthRouter(held.models[-1], 60.0).score(prompts)[:, 0]

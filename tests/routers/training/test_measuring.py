@@ -48,7 +48,9 @@ def test_only_prompts_with_labels_of_both_count() -> None:
     assert isinstance(said, str)
     assert "only 15 of its held-out prompts" in said
     flat = Judged("set", data.prompts, ("a", "b"), np.ones((100, 2)))
-    assert measure(flat, scores, 0) == "on its held-out prompts b is no better than a"
+    rounded = Judged("set", data.prompts, ("a", "b"), np.array([[0.3, 0.1], [0.5, 0.7]] * 50))
+    for equal in (flat, rounded):
+        assert measure(equal, scores, 0) == "on its held-out prompts b is no better than a"
 
 
 def test_cutoffs_send_their_share() -> None:
