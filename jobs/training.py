@@ -21,7 +21,7 @@ from batch.routers.training.encoders import PACKAGED, Encoder, endpoint_encoder,
 from batch.routers.training.fitting import fine_tune, fit, router_of
 from batch.routers.training.judging import Judge
 from batch.routers.training.labels import Labels, read_labels
-from batch.routers.training.measuring import cautions, cutoffs, measure
+from batch.routers.training.measuring import cautions, cutoffs, measure, tuning_cautions
 from batch.routers.training.results import read_results
 from batch.runs.atomic import storage_error
 from batch.runs.folders import check_writable, clear_killed, replacing_folder
@@ -253,6 +253,7 @@ def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _M
         warnings=(
             *(note for one in labels for note in one.notes),
             *cautions(figures, len(seen) + len(unseen), labelled),
+            *tuning_cautions(made.chosen),
         ),
         output=spec.output,
     )

@@ -310,6 +310,16 @@ def test_a_whole_model_is_fine_tuned(kind: str, tuning: dict[str, Any], served: 
     assert len(served.posts) == len(QUESTIONS)
 
 
+def test_fine_tuning_that_brings_nothing_is_told(tmp_path: Path) -> None:
+    """Steps so long that no epoch predicts better leave a random head, and report and card say so."""
+    base = build_tiny_bert(tmp_path / "base", spread=USUAL)
+    tuning = {"base": str(base), "epochs": 2, "learning_rate": 1.0}
+    report = trained(tmp_path, labelled(tmp_path), kind="bert", fine_tuning=tuning)
+    assert report.chosen["epoch"] == 0
+    assert any(line.startswith("Fine-tuning brought nothing") for line in report.warnings)
+    assert "- Fine-tuning brought nothing" in (tmp_path / "made" / "README.md").read_text()
+
+
 def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """In one line that says what it could have been."""
     with pytest.raises(SpecError, match=r"^fine_tuning\.base: no/such: no such folder, and no such repository"):

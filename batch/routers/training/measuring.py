@@ -1,6 +1,7 @@
 """How well a trained router does on prompts that were kept out of training, beside what needs none."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -95,6 +96,28 @@ def cautions(figures: Mapping[str, HeldOut | str], prompts: int, labelled: Mappi
                 f"{name}: with {found.prompts} prompts held out, {found.apgr:.3f} may be chance; a larger `validation` "
                 "says more."
             )
+
+
+def tuning_cautions(chosen: Mapping[str, Any]) -> Iterator[str]:
+    """What to know before use of a whole model that was fine-tuned, a sentence each; nothing for other kinds.
+
+    Args:
+        chosen: as `fine_tune` returns it.
+    """
+    if "validation_losses" not in chosen:
+        return
+    epoch, of_shares = chosen["epoch"], chosen.get("validation_loss_of_shares")
+    loss = chosen["validation_losses"][epoch]
+    if epoch == 0:
+        yield (
+            "Fine-tuning brought nothing: no epoch predicted the validation part better than the base model, which was "
+            "kept as it was; if its head is new, it scores by lot. Label more, or try another `learning_rate`."
+        )
+    if of_shares is not None and not loss < of_shares:
+        yield (
+            f"On the validation part it predicts no better than how often each outcome was seen, whatever the prompt: "
+            f"a loss of {loss:.4f} against {of_shares:.4f}. Label more, or try another `learning_rate`."
+        )
 
 
 def table(report: TrainingReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -6,7 +6,7 @@ from numpy.random import default_rng
 
 from batch.routers.metrics import apgr, cpt
 from batch.routers.training.data import Judged
-from batch.routers.training.measuring import cautions, cutoffs, measure
+from batch.routers.training.measuring import cautions, cutoffs, measure, tuning_cautions
 from schemas.training import HeldOut
 
 
@@ -79,3 +79,16 @@ def test_cautions_say_what_is_weak() -> None:
         "other: not measured, for nothing is there.",
     ):
         assert any(words in line for line in said), words
+
+
+def test_cautions_say_where_fine_tuning_brought_nothing() -> None:
+    """The base model as it was, and one that does not beat the shares of the labels; other kinds are not tuned."""
+    good = {"epoch": 2, "validation_losses": [1.1, 0.9, 0.8], "validation_loss_of_shares": 1.0}
+    causal = {"epoch": 0, "validation_losses": [1.1, 1.2, 1.3]}
+    for chosen in (good, {"penalty": 3.0}, {"epochs": 7}, causal | {"epoch": 1}):
+        assert list(tuning_cautions(chosen)) == []
+    (kept,) = tuning_cautions(causal)
+    assert "no epoch predicted the validation part better" in kept
+    (no_better,) = tuning_cautions(good | {"validation_loss_of_shares": 0.8})
+    assert "a loss of 0.8000 against 0.8000" in no_better
+    assert len(list(tuning_cautions(good | {"epoch": 0}))) == 2
