@@ -19,10 +19,13 @@ def find_folder(
         holds: what the hub keeps under that id.
 
     Raises:
-        SpecError: it is neither.
+        SpecError: it is neither, or cannot be looked for.
     """
-    if Path(name).is_dir():
-        return Path(name)
+    try:
+        if Path(name).is_dir():
+            return Path(name)
+    except OSError as error:  # a name that no system has, or a folder above that may not be read
+        raise SpecError(f"{key}: {name}: {error.strerror}") from error
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 

@@ -37,3 +37,9 @@ def test_what_may_be_a_folder_or_a_hub_id_is_refused_as_both(name: str) -> None:
 def test_what_can_be_no_hub_id_is_refused_as_a_folder(name: str) -> None:
     """By its beginning or by its form; nothing could be downloaded."""
     assert re.fullmatch(rf"router\.checkpoint: {re.escape(name)}: no such folder", refusal(name))
+
+
+def test_what_the_system_cannot_look_for_is_refused() -> None:
+    """A name that is too long for a file is refused in one line, with the system's reason."""
+    name = "a" * 300 + "/b"
+    assert refusal(name) == f"router.checkpoint: {name}: File name too long"
