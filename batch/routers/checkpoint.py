@@ -80,8 +80,10 @@ class Checkpoint:
     tensors: Tensors
 
     def tensor(self, name: str, *shape: int | None) -> NDArray[np.float32]:
-        """As `stored`, in float32."""
-        return self.stored(name, *shape).astype(np.float32, copy=False)
+        """As `stored`, in float32. Raises SpecError too where a number is beyond its range."""
+        found = in_float32(self.stored(name, *shape))
+        self._refuse_infinite(name, found)
+        return found
 
     def stored(self, name: str, *shape: int | None) -> NDArray[Any]:
         """The tensor of this name and shape, in which `None` stands for any length, at the precision it is stored in.
@@ -99,9 +101,18 @@ class Checkpoint:
         if not fits:
             wanted = ", ".join("any" if length is None else str(length) for length in shape)
             raise SpecError(f"router.checkpoint: {WEIGHTS} holds `{name}` of shape {found.shape}, not ({wanted})")
+        self._refuse_infinite(name, found)
+        return found
+
+    def _refuse_infinite(self, name: str, found: NDArray[Any]) -> None:
         if not np.isfinite(found).all():
             raise SpecError(f"router.checkpoint: {WEIGHTS} holds numbers in `{name}` that are not finite")
-        return found
+
+
+def in_float32(tensor: NDArray[Any]) -> NDArray[np.float32]:
+    """The same numbers; those beyond float32's range become infinite, without a warning."""
+    with np.errstate(over="ignore"):
+        return tensor.astype(np.float32, copy=False)
 
 
 def refuse_trained(folder: Path, kind: str) -> None:

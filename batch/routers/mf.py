@@ -25,6 +25,7 @@ from batch.routers.checkpoint import (
     EncoderConfig,
     Tensors,
     checkpoint_fingerprint,
+    in_float32,
     load_checkpoint,
 )
 from batch.routers.heads import probabilities
@@ -183,13 +184,15 @@ def _published(folder: Path, spec: MfRouterSpec) -> Factors:
     What is left over from training, as the prompts' own vectors `Q`, is not looked at.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     path = _published_weights(folder)
     try:
-        tensors = load_file(path)
+        tensors = load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise SpecError(f"{_KEY}: {path} is no safetensors file: {error}") from error
+    except KeyError as error:  # how safetensors says that numpy has no such type
+        raise SpecError(f"{_KEY}: {path} holds numbers of type {error}; save float32") from error
     vectors = _matrix(path, tensors, "P.weight")
     if len(vectors) != len(MODELS):
         raise SpecError(f"{_KEY}: {path} holds {len(vectors)} models; RouteLLM's table names {len(MODELS)}")
@@ -223,6 +226,7 @@ def _matrix(path: Path, tensors: Tensors, *names: str) -> NDArray[np.float32]:
     found = next((tensors[name] for name in names if name in tensors), None)
     if found is None or found.ndim != 2:
         raise SpecError(f"{_KEY}: {path} holds no matrix `{names[0]}`, as RouteLLM's layout has it")
-    if not np.isfinite(found).all():
+    matrix = in_float32(found)
+    if not np.isfinite(matrix).all():
         raise SpecError(f"{_KEY}: {path} holds numbers in `{names[0]}` that are not finite")
-    return found.astype(np.float32, copy=False)
+    return matrix

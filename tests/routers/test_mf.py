@@ -1,6 +1,8 @@
 """RouteLLM's matrix factorisation, from their layout and from ours."""
 
+import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from batch.errors import SpecError
 from batch.routers.build import build_router
-from batch.routers.checkpoint import EncoderConfig, save_checkpoint
+from batch.routers.checkpoint import CONFIG, WEIGHTS, EncoderConfig, save_checkpoint
 from batch.routers.embedder import LocalEmbedder, encoder_sha256, packaged_encoder
 from batch.routers.loading import router_fingerprint, trained_encoder
 from batch.routers.mf import MfRouter, open_factors, pair_of
@@ -165,6 +167,40 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=message) as refused:
             build_router(MfRouterSpec.model_validate(spec.model_dump() | changes), PAIR, seed=0)
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("kind", "named"), [("bfloat16", "BF16"), ("float8_e4m3fn", "F8_E4M3")])
+def test_numbers_of_a_type_that_numpy_lacks_are_refused(tmp_path: Path, kind: str, named: str) -> None:
+    """RouteLLM's layout saved again in such a type is refused in one line that names it."""
+    import torch
+    from safetensors.torch import load_file as load_tensors
+    from safetensors.torch import save_file as save_tensors
+
+    write_mf(tmp_path, 8)
+    weights = tmp_path / "model.safetensors"
+    save_tensors({name: tensor.to(getattr(torch, kind)) for name, tensor in load_tensors(weights).items()}, weights)
+    with pytest.raises(SpecError, match=rf"holds numbers of type '{named}'; save float32$"):
+        open_factors(published(tmp_path))
+
+
+def test_numbers_beyond_float32_are_refused(tmp_path: Path) -> None:
+    """They would be infinite, in either layout."""
+    write_mf(tmp_path / "theirs", 8)
+    ours(tmp_path / "ours")
+    for folder, file, name in (
+        (tmp_path / "theirs", "model.safetensors", "P.weight"),
+        (tmp_path / "ours", WEIGHTS, "models"),
+    ):
+        tensors = {key: tensor.astype(np.float64) for key, tensor in load_file(folder / file).items()}
+        tensors[name][0, 0] = 1e39
+        save_file(tensors, folder / file)
+    config = tmp_path / "ours" / CONFIG
+    values = json.loads(config.read_text())
+    values["weights_sha256"] = sha256((tmp_path / "ours" / WEIGHTS).read_bytes()).hexdigest()
+    config.write_text(json.dumps(values))
+    for layout, said in (("theirs", r"P\.weight"), ("ours", "models")):
+        with pytest.raises(SpecError, match=f"holds numbers in `{said}` that are not finite"):
+            open_factors(published(tmp_path / layout))
 
 
 def test_what_is_known_before_it_is_built(tmp_path: Path) -> None:
