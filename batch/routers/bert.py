@@ -106,7 +106,13 @@ def load_classifier(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     with quiet():
         tokenizer = load_tokenizer(folder)
         classifier, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=len(LABELS), dtype="float32", use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
+            folder,
+            num_labels=len(LABELS),
+            dtype="float32",
+            return_dict=True,
+            use_safetensors=True,
+            **MADE_UP_IS_TOLD,
+            **LOCAL,
         )
     return tokenizer, classifier, loading
 

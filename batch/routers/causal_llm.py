@@ -254,7 +254,7 @@ def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
     with quiet():
         tokenizer = load_tokenizer(folder)
         llama, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
+            folder, dtype=dtype, return_dict=True, use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
         )
     refuse_made_up(loading)
     if getattr(tokenizer, "backend_tokenizer", None) is None:

@@ -126,6 +126,7 @@ def _load(folder: Path, layers: int) -> tuple[Any, Any]:
     if layers > config.num_hidden_layers:
         raise ValueError(f"it has {config.num_hidden_layers} layers, not {layers}")
     config.num_hidden_layers = layers
+    config.return_dict = True
     with quiet():
         return load_tokenizer(folder), config
 

@@ -1,5 +1,6 @@
 """RouteLLM's BERT router, against its formula one prompt at a time."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.bert import BertRouter
+from batch.routers.bert import BertRouter, token_limit
 from batch.routers.build import build_router
 from batch.routers.checkpoint import DEFAULT_CHECKPOINT
+from batch.routers.embedder import LocalEmbedder
 from batch.routers.loading import router_fingerprint
 from batch.routers.pretrained import folder_fingerprint
 from schemas.routers import BertRouterSpec
@@ -82,6 +84,32 @@ def test_a_tokenizer_without_a_limit(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(
         BertRouter("large", copy, batch_tokens=4096).score(PROMPTS), one_at_a_time(folder, PROMPTS), rtol=0, atol=1e-5
     )
+
+
+def test_a_configuration_that_asks_for_tuples(folder: Path, tmp_path: Path) -> None:
+    """`return_dict: false` changes nothing."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"return_dict": False}))
+    wanted = BertRouter("large", folder, batch_tokens=4096).score(PROMPTS)
+    np.testing.assert_array_equal(BertRouter("large", copy, batch_tokens=4096).score(PROMPTS), wanted)
+    assert LocalEmbedder(copy, layer=1, max_tokens=8, batch_tokens=64).embed(PROMPTS).any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("funnel", {"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64, "block_sizes": [1, 1]}),
+        ("xlnet", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}),
+    ],
+)
+def test_architectures_that_name_no_positions(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
+    """Funnel's configuration has no such number, and XLNet's is -1: the tokenizer's limit is the limit."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    swap_classifier(build_tiny_bert(tmp_path), kind, **options)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert token_limit(AutoTokenizer.from_pretrained(tmp_path), classifier) == POSITIONS
 
 
 def test_other_labels_are_refused(tmp_path: Path) -> None:
