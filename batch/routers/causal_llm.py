@@ -10,7 +10,7 @@ as a trained one does, one forward pass shows what decoding would. The prompts f
 decoded. What all prompts begin with, RouteLLM's instruction of about 200 tokens, is run once and kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -37,6 +37,11 @@ END_OF_TURN = "<|eot_id|>"
 # First characters that tokenizers join to what stands before them, and others: what all of these leave
 # unchanged is what every prompt begins with.
 _PROBES = ("", " ", "\n", "\n\n", "a", "A", "1", ".", "é", "你")
+
+
+# Prompts are tokenized whole, for their ends stay. The tokenizer keeps 65 bytes for each character meanwhile, so of so
+# many a quarter of a GiB; and so many are hundreds of prompts of the usual length, enough for all cores.
+_MOST_CHARACTERS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,18 @@ class PromptFiles:
         return self.after.rstrip() + END_OF_TURN
 
 
+def _slices(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Cut what has these sizes, in order, into slices of `most` in all, or of one that has more."""
+    start = total = 0
+    for place, size in enumerate(sizes):
+        if place > start and total + size > most:
+            yield slice(start, place)
+            start, total = place, 0
+        total += size
+    if sizes:
+        yield slice(start, len(sizes))
+
+
 class Frame:
     """Makes of prompts the tokens that the model reads, with a draft of what it says before its grade."""
 
@@ -103,8 +120,13 @@ class Frame:
     def __call__(self, prompts: Sequence[str]) -> Sequence[Sequence[int]]:
         """Return the tokens of each prompt; one that is too long for the model is cut at its end."""
         most = self._limit * CHARACTERS_PER_TOKEN
-        framed = self._rust.encode_batch_fast([self._files.text(prompt[:most]) for prompt in prompts])
-        return [self._cut(encoded.ids) + self.draft for encoded in framed]
+        beginnings = [prompt[:most] for prompt in prompts]
+        framed: list[list[int]] = []
+        for few in _slices(list(map(len, beginnings)), _MOST_CHARACTERS):
+            texts = [self._files.text(prompt) for prompt in beginnings[few]]
+            # Without a name, what the tokenizer gives is let go before it is asked for the next.
+            framed.extend(self._cut(encoded.ids) + self.draft for encoded in self._rust.encode_batch_fast(texts))
+        return framed
 
     def _cut(self, ids: list[int]) -> list[int]:
         """Take what is too much from the end of the prompt, not from what follows it."""

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +69,18 @@ def decoded(folder: Path, prompts: list[str], threshold: int = 4) -> tuple[NDArr
     return np.array(rates, dtype=np.float32)[:, None], places
 
 
+class RecordingTokenizer:
+    """Notes how many texts it is asked for at a time."""
+
+    def __init__(self, rust: Any) -> None:
+        self._rust = rust
+        self.asked: list[int] = []
+
+    def encode_batch_fast(self, texts: list[str]) -> Any:
+        self.asked.append(len(texts))
+        return self._rust.encode_batch_fast(texts)
+
+
 @pytest.mark.parametrize(
     ("says", "expected"),
     [
@@ -129,6 +142,20 @@ def test_long_prompts_lose_their_end_and_nothing_else(folder: Path) -> None:
     assert text.endswith(f"\n\nPrediction:{EOT}{START}assistant{END}\n\n")
     built = router(folder)
     np.testing.assert_array_equal(built.score([long]), built.score([long + "and what? " * 10_000]))
+
+
+def test_long_prompts_are_tokenized_a_few_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that memory does not grow with how many there are; a prompt has the tokens it has alone, in its place."""
+    tokenizer, llama = load_llama(folder, "float32")
+    frame = Frame(tokenizer, PromptFiles.read(folder), llama.config.max_position_embeddings)
+    prompts = ["why? " * 30, "how?", "", "a" * 500, "b" * 20, "what? " * 10]
+    alone = [frame([prompt])[0] for prompt in prompts]
+    rust = RecordingTokenizer(frame._rust)
+    monkeypatch.setattr(frame, "_rust", rust)
+    monkeypatch.setattr("batch.routers.causal_llm._MOST_CHARACTERS", 160)
+    assert frame(prompts) == alone
+    assert rust.asked == [3, 1, 2]
+    assert frame([]) == []
 
 
 def test_what_the_model_reads(folder: Path) -> None:
