@@ -98,6 +98,8 @@ def _tensor(path: Path) -> NDArray[np.floating]:
         tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"it is no safetensors file: {error}") from error
+    except (TypeError, AttributeError) as error:  # how it says that numpy has no such type
+        raise ValueError("its numbers are of a type that numpy lacks; save float32") from error
     if COLUMN not in tensors and len(tensors) != 1:
         raise ValueError(f"it holds no tensor `{COLUMN}`")
     found: NDArray[np.floating] = tensors.get(COLUMN, next(iter(tensors.values())))

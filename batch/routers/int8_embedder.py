@@ -44,10 +44,10 @@ class Int8Embedder:
             threads: batches that are run at once; left out, one for each core that this process may use.
 
         Raises:
-            SpecError: the folder lacks something other than weights.
+            SpecError: the folder lacks something other than weights, or the encoder takes fewer tokens.
         """
         self._tokens = WordTokens(folder, max_tokens, KEY)
-        shape, self.dimension = _shape(folder, layer)
+        shape, self.dimension = _shape(folder, layer, max_tokens)
         self._encoder = Int8Encoder(bert_weights(folder, layer), shape, ranges)
         self._batch_tokens = min(batch_tokens, _BATCH_TOKENS)
         self._threads = threads or len(os.sched_getaffinity(0))
@@ -79,13 +79,16 @@ class Int8Embedder:
         vectors[rows] = self._encoder(ids)
 
 
-def _shape(folder: Path, layers: int) -> tuple[Shape, int]:
+def _shape(folder: Path, layers: int, max_tokens: int) -> tuple[Shape, int]:
     """What `config.json` says, and the dimension."""
     try:
         config = json.loads((folder / _CONFIG).read_bytes())
         shape = Shape(layers, int(config["num_attention_heads"]), float(config["layer_norm_eps"]))
-        return shape, int(config["hidden_size"])
+        dimension, most = int(config["hidden_size"]), int(config["max_position_embeddings"])
     except OSError as error:
         raise SpecError(f"{KEY}: cannot read {folder / _CONFIG}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise SpecError(f"{KEY}: {folder / _CONFIG} is no configuration of BERT's: {error}") from error
+    if max_tokens > most:
+        raise SpecError(f"{KEY}: {folder} cannot be loaded: it takes {most} tokens, not {max_tokens}")
+    return shape, dimension

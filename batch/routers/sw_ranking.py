@@ -205,8 +205,12 @@ def arena_fingerprint(spec: SwRankingRouterSpec) -> str:
 def _files(places: Sequence[str], kinds: Sequence[str], key: str) -> list[Path]:
     found = []
     for place in places:
-        path = Path(place) if Path(place).is_file() else find_folder(place, key, holds="dataset")
-        found += data_files(path, kinds, key)
+        path = Path(place)
+        try:
+            is_file = path.is_file()
+        except OSError as error:  # a name that no system has
+            raise SpecError(f"{key}: {place}: {error.strerror}") from error
+        found += data_files(path if is_file else find_folder(place, key, holds="dataset"), kinds, key)
     return found
 
 

@@ -33,6 +33,15 @@ def build(folder: Path, threads: int | None = None, batch_tokens: int = 16_384) 
 
 
 @needs_int8
+def test_more_tokens_than_the_encoder_takes_are_refused() -> None:
+    """In one line, as in float32, and not in the middle of a run."""
+    ranges = ranges_of(encoder_sha256(packaged_encoder()), 2)
+    assert ranges is not None
+    with pytest.raises(SpecError, match="it takes 512 tokens, not 513"):
+        Int8Embedder(packaged_encoder(), ranges, layer=2, max_tokens=513, batch_tokens=4096, threads=1)
+
+
+@needs_int8
 def test_the_default_router_scores_without_torch() -> None:
     """Neither torch nor transformers is imported, which would take four times as long as the rest of loading."""
     subprocess.run([sys.executable, "-c", _SPY], check=True, timeout=120)

@@ -125,6 +125,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()
     np.save(tmp_path / "few" / "v.npy", np.ones((50, 384), np.float32))
     (tmp_path / "bad.jsonl").write_text('{"model_a": "a", "model_b": "b", "winner": "nobody"}\n')
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"embeddings": torch.ones((200, 384), dtype=torch.bfloat16)}, tmp_path / "half.safetensors")
     endpoint = EndpointEmbedderSpec(kind="endpoint", model="vec", dimensions=512)
     for changes, message in (
         ({"strong": "gpt-5"}, r"router.strong: 'gpt-5' is in none of the battles"),
@@ -133,6 +137,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         ({"embeddings": (str(tmp_path / "few"),)}, r"router.embeddings: 50 vectors do not fit 200 battles"),
         ({"embeddings": (str(tmp_path / "battles"),)}, r"router.embeddings: no .parquet"),
         ({"battles": (str(tmp_path / "bad.jsonl"),)}, r"router.battles: .*bad.jsonl: row 1: give winner_model_a"),
+        ({"embeddings": (str(tmp_path / "half.safetensors"),)}, r"half.safetensors cannot be read: .*save float32"),
+        ({"battles": ("b" * 300,)}, r"router.battles: b+: File name too long"),
         ({"battles": ("nobody/battles",)}, r"hf download nobody/battles --repo-type dataset"),
     ):
         with pytest.raises(SpecError, match=message) as refused:
