@@ -17,6 +17,7 @@ VECTOR_FILES = (".parquet", ".jsonl", ".json", ".npy", ".safetensors")
 # In parquet and JSON: what RouteLLM's data sets call the column.
 COLUMN = "embeddings"
 _BLOCK = 1024
+_NO_SUCH_TYPE = "its numbers are of a type that numpy lacks; save float32"
 
 Vectors = NDArray[np.float32]
 
@@ -99,10 +100,13 @@ def _tensor(path: Path) -> NDArray[np.floating]:
     except SafetensorError as error:
         raise ValueError(f"it is no safetensors file: {error}") from error
     except (TypeError, AttributeError) as error:  # how it says that numpy has no such type
-        raise ValueError("its numbers are of a type that numpy lacks; save float32") from error
+        raise ValueError(_NO_SUCH_TYPE) from error
     if COLUMN not in tensors and len(tensors) != 1:
         raise ValueError(f"it holds no tensor `{COLUMN}`")
     found: NDArray[np.floating] = tensors.get(COLUMN, next(iter(tensors.values())))
+    if found.dtype.kind not in "fiu":
+        # Where some library has taught numpy the type: whether one has is up to what else was imported.
+        raise ValueError(_NO_SUCH_TYPE)
     return found
 
 

@@ -146,6 +146,18 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(refused.value)
 
 
+def test_a_type_that_numpy_was_taught_is_refused_too(tmp_path: Path) -> None:
+    """Some libraries bring bfloat16 to numpy; whether one is there must not decide what can be read."""
+    import ml_dtypes  # noqa: F401  brings it
+    import torch
+    from safetensors.torch import save_file
+
+    spec = spec_of(tmp_path)
+    save_file({"embeddings": torch.ones((200, 384), dtype=torch.bfloat16)}, tmp_path / "half.safetensors")
+    with pytest.raises(SpecError, match="save float32"):
+        build_router(spec.model_copy(update={"embeddings": (str(tmp_path / "half.safetensors"),)}), PAIR, seed=0)
+
+
 def test_two_who_never_met_are_refused() -> None:
     """Battles that connect the two in no way say nothing of them."""
     first, second = ["a", "b", "c", "c", "d"], ["b", "a", "d", "d", "c"]
