@@ -24,8 +24,9 @@ from batch.errors import (
 )
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
+from tests.dispatch.built import built
 from tests.dispatch.memory_work import MemoryWork
-from tests.fakes import Behaviour, FunctionTransport, answer
+from tests.fakes import Behaviour, answer
 from tests.virtual_time import run
 
 
@@ -46,16 +47,7 @@ async def dispatch(
     also: Callable[[Dispatcher], None] = lambda d: None,
     **options: Any,
 ) -> DispatchEnd:
-    dispatcher = Dispatcher(
-        models,
-        spec or DispatchSpec(),
-        work,
-        seed=0,
-        keys=lambda name: None,
-        wall=lambda: 0.0,
-        transports=lambda endpoint: FunctionTransport(behaviour),
-        **options,
-    )
+    dispatcher = built(work, behaviour, models, spec, **options)
     for shard in sorted({s for s, _ in work.rows}):
         dispatcher.feed(shard)
     dispatcher.close_feed()

@@ -12,10 +12,11 @@ from batch.dispatch.request import Completion, Request
 from batch.errors import BadRequest, NotConnected, RateLimited, Refused, StorageError
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
+from tests.dispatch.built import built
 from tests.dispatch.embeddings import answer as vectors
 from tests.dispatch.memory_work import MemoryWork
 from tests.dispatch.test_packed_rows import EmbeddingWork
-from tests.fakes import Behaviour, FunctionTransport, answer
+from tests.fakes import Behaviour, answer
 from tests.virtual_time import run
 
 DRAINED_AT = 5.25
@@ -30,15 +31,7 @@ def dispatcher(
     work: MemoryWork, behaviour: Behaviour, models: list[ModelSpec], spec: DispatchSpec | None = None
 ) -> Dispatcher:
     """Fed with shard 0 and nothing else."""
-    made = Dispatcher(
-        models,
-        spec or DispatchSpec(),
-        work,
-        seed=0,
-        keys=lambda name: None,
-        wall=lambda: 0.0,
-        transports=lambda endpoint: FunctionTransport(behaviour),
-    )
+    made = built(work, behaviour, models, spec)
     made.feed(0)
     made.close_feed()
     return made

@@ -6,14 +6,14 @@ from threading import Event
 
 import pytest
 
-from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
+from batch.dispatch.dispatcher import DispatchEnd
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.work import History
 from batch.errors import StorageError
 from schemas.endpoints import EndpointSpec, ModelSpec
-from schemas.job import DispatchSpec
+from tests.dispatch.built import built
 from tests.dispatch.memory_work import MemoryWork
-from tests.fakes import Behaviour, FunctionTransport, answer
+from tests.fakes import Behaviour, answer
 
 # Far more than it takes; only a test that fails waits so long.
 _PATIENCE_SECONDS = 10.0
@@ -45,14 +45,8 @@ def dispatch(work: MemoryWork, behaviour: Behaviour, *, drain_first: bool = Fals
     """Feed shards 0 and 1, close the feed, and run to the end."""
 
     async def main() -> DispatchEnd:
-        dispatcher = Dispatcher(
-            [ModelSpec(name="a", endpoints=(EndpointSpec(url="http://a/v1", model="a"),))],
-            DispatchSpec(),
-            work,
-            seed=0,
-            keys=lambda name: None,
-            wall=lambda: 0.0,
-            transports=lambda endpoint: FunctionTransport(behaviour),
+        dispatcher = built(
+            work, behaviour, [ModelSpec(name="a", endpoints=(EndpointSpec(url="http://a/v1", model="a"),))]
         )
         dispatcher.feed_all([0, 1])
         if drain_first:

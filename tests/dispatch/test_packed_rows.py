@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import pytest
 
-from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Completion, Request
 from batch.errors import (
@@ -25,9 +24,10 @@ from batch.errors import (
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
 from schemas.openai_batch import EMBEDDINGS_URL
+from tests.dispatch.built import built
 from tests.dispatch.embeddings import answer
 from tests.dispatch.memory_work import MemoryJournal, MemoryWork
-from tests.fakes import Behaviour, FunctionTransport
+from tests.fakes import Behaviour
 from tests.virtual_time import run
 
 
@@ -102,14 +102,11 @@ def sent_to(
     work = EmbeddingWork({(0, "m"): list(range(rows))})
 
     async def main() -> None:
-        dispatcher = Dispatcher(
-            [model("m", **limits), model("n", **limits)],
-            spec or DispatchSpec(),
+        dispatcher = built(
             work,
-            seed=0,
-            keys=lambda name: None,
-            wall=lambda: 0.0,
-            transports=lambda endpoint: FunctionTransport(server),
+            server,
+            [model("m", **limits), model("n", **limits)],
+            spec,
             pricing={} if pricing is None else {"m": pricing},
         )
         dispatcher.feed(0)

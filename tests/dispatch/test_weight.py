@@ -4,13 +4,12 @@ import asyncio
 
 import pytest
 
-from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.weight import MOST_BYTES, Scales
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
-from schemas.job import DispatchSpec
+from tests.dispatch.built import built
 from tests.dispatch.memory_work import MemoryWork
-from tests.fakes import FunctionTransport, answer
+from tests.fakes import answer
 from tests.virtual_time import run
 
 
@@ -97,15 +96,7 @@ def test_long_prompts_under_way_do_not_fill_the_memory() -> None:
         spec = ModelSpec(
             name="a", endpoints=(EndpointSpec(url="http://a/v1", model="a", limits=LimitsSpec(max_in_flight=64)),)
         )
-        dispatcher = Dispatcher(
-            [spec],
-            DispatchSpec(),
-            work,
-            seed=0,
-            keys=lambda name: None,
-            wall=lambda: 0.0,
-            transports=lambda endpoint: FunctionTransport(server),
-        )
+        dispatcher = built(work, server, [spec])
         dispatcher.feed(0)
         dispatcher.close_feed()
         await dispatcher.run()

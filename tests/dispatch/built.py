@@ -1,0 +1,26 @@
+"""The real dispatcher over servers written as functions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.work import Work
+from schemas.endpoints import ModelSpec
+from schemas.job import DispatchSpec
+from tests.fakes import Behaviour, FunctionTransport
+
+
+def built(
+    work: Work, behaviour: Behaviour, models: Sequence[ModelSpec], spec: DispatchSpec | None = None, **options: Any
+) -> Dispatcher:
+    """Nothing is fed yet. `options` are the dispatcher's own."""
+    return Dispatcher(
+        models,
+        spec or DispatchSpec(),
+        work,
+        seed=0,
+        keys=lambda name: None,
+        wall=lambda: 0.0,
+        transports=lambda endpoint: FunctionTransport(behaviour),
+        **options,
+    )
