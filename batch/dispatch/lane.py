@@ -151,9 +151,7 @@ class Lane:
         size = len(request.body)
         await self._scales.take(size)
         try:
-            # Once the queue is stopped, the row stays as it is on disk.
-            if not self.queue.stopped:
-                await self._deliver(request)
+            await self._deliver(request)
         finally:
             self._scales.give_back(size)
 

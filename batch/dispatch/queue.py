@@ -72,11 +72,6 @@ class RowQueue:
         """The next row, if there is one now."""
         return None if self._stopped else self._pop()
 
-    @property
-    def stopped(self) -> bool:
-        """Is nothing more to be sent?"""
-        return self._stopped
-
     def exchange(self, request: Request, choose: Callable[[Mapping[Kind, int]], Kind | None], least: int) -> Request:
         """A fresh row of the kind that `choose` prefers among those at hand; `request` takes its place at the head.
 
