@@ -1,11 +1,13 @@
-"""How long until the first request is on its way: `python -m benchmarks.start`.
+"""How long until the first request is on its way, or a command has said its say: `python -m benchmarks.start`.
 
 A job of few rows and the random router, from the start of the command to the first POST that a server sees, on Ray and
-inline. One run of each that is not measured warms the caches; then they take turns.
+inline; and commands that send nothing, to their end. One run of each that is not measured warms the caches; then they
+take turns.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,6 +23,9 @@ from benchmarks.constant_server import ANSWER
 
 ROWS = 20
 ASKED_SECONDS = {"ray": 8.0, "inline": 2.0}
+# Commands that send nothing, and the status each ends with.
+SAYING = {("--help",): 0, ("schema",): 0, ("run", "wrong.yaml"): 2}
+ASKED_SECONDS_SAYING = 0.5
 
 
 class _Server(ThreadingHTTPServer):
@@ -87,6 +92,20 @@ def start(engine: str) -> tuple[float, float]:
         return running.first_post - started, wall
 
 
+def say(arguments: tuple[str, ...]) -> float:
+    """Seconds that a command takes which sends nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "wrong.yaml").write_text("engin: ray\n")
+        command = [sys.executable, "-m", "jobs.cli", *arguments]
+        found = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        started = time.perf_counter()
+        ended = subprocess.run(command, cwd=folder, env=found, capture_output=True, text=True, check=False)
+        wall = time.perf_counter() - started
+    if ended.returncode != SAYING[arguments]:
+        raise SystemExit(ended.stderr)
+    return wall
+
+
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,10 +113,15 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     for engine in ASKED_SECONDS:
         start(engine)
+    for arguments in SAYING:
+        say(arguments)
     measured: dict[str, list[tuple[float, float]]] = {engine: [] for engine in ASKED_SECONDS}
+    said: dict[tuple[str, ...], list[float]] = {arguments: [] for arguments in SAYING}
     for _ in range(rounds):
         for engine, times in measured.items():
             times.append(start(engine))
+        for arguments, walls in said.items():
+            walls.append(say(arguments))
     print(f"seconds from the command's start, {rounds} rounds")
     print("          to the first request, median  slowest  asked   to the end, median")
     for engine, times in measured.items():
@@ -105,6 +129,10 @@ def main() -> None:
         wall = statistics.median(wall for _, wall in times)
         asked = ASKED_SECONDS[engine]
         print(f"  {engine:<8}{statistics.median(first):28.2f}{max(first):9.2f}{asked:7g}{wall:21.2f}")
+    print("          to the end, median          slowest  asked")
+    for arguments, walls in said.items():
+        name = " ".join(arguments)
+        print(f"  {name:<16}{statistics.median(walls):20.2f}{max(walls):9.2f}{ASKED_SECONDS_SAYING:7g}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import socket
 import subprocess
 import sys
@@ -161,10 +160,9 @@ finally:
     ],
     ids=str,
 )
-def test_help_and_refusals_are_instant(arguments: tuple[str, ...], status: int, tmp_path: Path) -> None:
-    """They import no heavy library and take less than half a second of processor time."""
+def test_help_and_refusals_import_nothing_heavy(arguments: tuple[str, ...], status: int, tmp_path: Path) -> None:
+    """What they would be slow by; `benchmarks/start.py` has the seconds."""
     (tmp_path / "wrong.yaml").write_text("engin: ray\n")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run(
         [sys.executable, "-c", _SPY.format(heavy=HEAVY), *arguments],
         cwd=tmp_path,
@@ -174,9 +172,7 @@ def test_help_and_refusals_are_instant(arguments: tuple[str, ...], status: int, 
         timeout=60,
         check=False,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert ended.returncode == status, ended.stderr
     *said, imported = ended.stderr.splitlines()
     assert imported == "imported:"
     assert all(line.startswith("batchrouter: ") for line in said)
-    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.5
