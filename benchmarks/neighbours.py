@@ -26,6 +26,7 @@ from batch.routers.training.cluster import fit_cluster
 from batch.routers.training.correctness import train
 from batch.routers.training.data import Judged, deal
 from batch.routers.training.knn import fit_knn
+from jobs.train_default import SETTINGS
 
 FOLDS = 5
 VALIDATION = 0.1
@@ -112,7 +113,7 @@ def main() -> None:
             np.save(options.vectors, vectors)
     embedder = Remembered(texts, vectors)
     for seed in range(options.seeds):
-        heads = train(sets, embedder, seed).apgr
+        heads = train(sets, embedder, seed, SETTINGS["correctness"]).apgr
         print(f"heads, layer {options.layer}, seed {seed}: {_shown(heads)}")
         for kind in FITS:
             began = time.perf_counter()

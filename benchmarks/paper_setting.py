@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from batch.evaluation.routellm import protocol_curve, protocol_figures
 from batch.routers.base import Embedder
 from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
+from batch.routers.correctness import CorrectnessRouter
 from batch.routers.embedder import LocalEmbedder, packaged_encoder
-from batch.routers.heads import Heads, probabilities
 from batch.routers.length import LengthRouter
-from batch.routers.token_means import TokenMeans, token_vectors
 from batch.routers.training.correctness import fit_correctness
 from batch.routers.training.data import Judged, Trained, deal
+from batch.routers.training.encoders import token_encoder
 from batch.routers.training.static import fit_static
 
 LABELS, SEEDS, VALIDATION = 1531, range(5), 0.2
@@ -41,11 +41,13 @@ class Known:
         return self.vectors[[self.places[text] for text in texts]]
 
 
-def gains(trained: Trained, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+def gains(trained: Trained, known: Known, prompts: list[str]) -> NDArray[np.float64]:
     """What the router of a checkpoint ranks by."""
-    encoder = EncoderConfig(name="packaged", layer=0, max_tokens=MAX_TOKENS, dimension=vectors.shape[1])
-    config = CheckpointConfig(models=MODELS, matched_by="position", encoder=encoder, weights_sha256="")
-    scores = probabilities(Heads.of(Checkpoint(config, trained.tensors)).logits(vectors))
+    encoder = EncoderConfig(name="packaged", layer=0, max_tokens=MAX_TOKENS, dimension=known.vectors.shape[1])
+    config = CheckpointConfig(
+        models=MODELS, matched_by="position", encoder=encoder, options=dict(trained.options), weights_sha256=""
+    )
+    scores = CorrectnessRouter(MODELS, Checkpoint(config, trained.tensors), known).score(prompts)
     gained: NDArray[np.float64] = scores[:, 1].astype(np.float64) - scores[:, 0]
     return gained
 
@@ -78,7 +80,7 @@ def main() -> None:
     local = LocalEmbedder(folder, layer=2, max_tokens=MAX_TOKENS, batch_tokens=4096, threads=options.threads)
     vectors = {
         "correctness": (fit_correctness, Known(prompts, local)),
-        "static": (fit_static, Known(prompts, TokenMeans(folder, token_vectors(folder), MAX_TOKENS))),
+        "static": (fit_static, Known(prompts, token_encoder().embedder)),
     }
     print(f"MMLU, {options.labels} labels, {len(prompts) - options.labels} others measured, {len(SEEDS)} seeds")
     print(f"{'':<44}  APGR   CPT50   CPT80")
@@ -90,7 +92,7 @@ def main() -> None:
             judged = Judged("mmlu", [prompts[i] for i in seen], MODELS, quality[seen])
             trained = fit([judged], known, seed, VALIDATION)
             print(f"  {kind}, seed {seed}: {dict(trained.chosen)}")
-            found.append(measured(gains(trained, known.vectors[unseen]), quality[unseen]))
+            found.append(measured(gains(trained, known, [prompts[i] for i in unseen]), quality[unseen]))
         line(f"{kind}", found)
     words = LengthRouter(MODELS[1], 60.0)
     line("length (no labels)", [measured(words.score(prompts)[:, 0].astype(float), quality)])

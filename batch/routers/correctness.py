@@ -12,17 +12,23 @@ from numpy.typing import NDArray
 from batch.routers.base import Embedder
 from batch.routers.checkpoint import Checkpoint, model_mixture
 from batch.routers.heads import Heads, probabilities
+from batch.routers.word_weights import word_logits
 
 
 class CorrectnessRouter:
     """Scores of shape (prompts, models): the probability that each of the job's models answers well."""
 
     def __init__(self, models: tuple[str, ...], checkpoint: Checkpoint, embedder: Embedder) -> None:
-        """`models` are the job's, cheapest first. Raises SpecError where the checkpoint does not know one of them."""
+        """`models` are the job's, cheapest first.
+
+        Raises SpecError where the checkpoint does not know one of them, or the words that it has weights for.
+        """
         self.models: tuple[str, ...] = models
         self._heads = Heads.of(checkpoint)
         self._mixture = model_mixture(models, checkpoint.config)
         self._embedder = embedder
+        self._words = word_logits(checkpoint, self._mixture)
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        return probabilities(self._heads.logits(self._embedder.embed(prompts)) @ self._mixture)
+        logits = self._heads.logits(self._embedder.embed(prompts)) @ self._mixture
+        return probabilities(logits if self._words is None else logits + self._words.embed(prompts))

@@ -1,6 +1,7 @@
 """Logistic heads: what turns a prompt's vector into the probability that a model answers it well."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +91,7 @@ class Heads:
         return features @ self.weight.T + self.bias
 
 
-def probabilities(logits: Vectors) -> Vectors:
+def probabilities(logits: NDArray[np.floating[Any]]) -> Vectors:
     """Return the probabilities that have these log odds."""
     # float64: exp of a float32 overflows at 89 already, and the sum of both steps is what is rounded.
     return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)

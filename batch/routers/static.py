@@ -1,7 +1,7 @@
 """The correctness router without a transformer: logistic heads over the mean of the token embeddings.
 
 A linear head over a mean is a mean over the head's value for each token, so that a prompt is scored by looking up
-two numbers a token.
+a few numbers a token: what the heads make of it, and what it adds as a word.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from batch.routers.checkpoint import Checkpoint, model_mixture
 from batch.routers.embedder import encoder_sha256
 from batch.routers.heads import Heads, probabilities
 from batch.routers.token_means import TokenMeans, token_vectors
+from batch.routers.word_tokens import WordTokens
+from batch.routers.word_weights import KEY, WordWeights
 
 
 class StaticRouter:
@@ -36,7 +38,9 @@ class StaticRouter:
         heads = Heads.of(checkpoint)
         self._bias = heads.bias @ mixture
         table = token_vectors(folder) @ (heads.weight.T @ mixture)
-        self._logits = TokenMeans(folder, table, trained_on.max_tokens)
+        words, weights = WordTokens(folder, trained_on.max_tokens, KEY), WordWeights.of(checkpoint)
+        once = None if weights is None else weights.table(words.vocabulary, mixture)
+        self._logits = TokenMeans(words, table, once)
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         return probabilities(self._logits.embed(prompts) + self._bias)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from batch.errors import SpecError
 from batch.routers.embedder import WEIGHTS
-from batch.routers.word_tokens import WordTokens
+from batch.routers.word_tokens import Whole, WordTokens, distinct
 
 # Prompts looked up at once, and numbers: 64 MB in training, where rows are whole vectors.
 _CHUNK = 1024
@@ -19,24 +19,20 @@ Rows = NDArray[np.float32]
 
 
 class TokenMeans:
-    """An embedder: the mean of a table's rows over a prompt's first `max_tokens` tokens, marks included.
+    """An embedder: the mean of a table's rows over the tokens of a prompt, marks included."""
 
-    Exact for tokenizers that do as uncased BERT's does, which the packaged encoder's is.
-    """
-
-    def __init__(self, folder: Path, table: Rows, max_tokens: int) -> None:
-        """Load the tokenizer of the encoder in `folder`.
+    def __init__(self, words: WordTokens, table: Rows | None, once: Rows | None = None) -> None:
+        """One of both tables is given.
 
         Args:
-            table: a row for each of its tokens, shape (tokens, width).
-
-        Raises:
-            SpecError: the folder holds no tokenizer.
+            words: turns prompts into tokens.
+            table: a row for each token, shape (tokens, width).
+            once: of the same shape: rows that are added to the sum once for each different token of a prompt, before
+                it is divided by the number of all its tokens.
         """
-        self._tokens = WordTokens(folder, max_tokens, "router.checkpoint")
-        self._table = table
-        self.dimension = int(table.shape[1])
-        self._chunk = max(min(_CHUNK, _MOST_NUMBERS // (max_tokens * self.dimension)), 1)
+        self._tokens, self._table, self._once = words, table, once
+        self.dimension = next(int(one.shape[1]) for one in (table, once) if one is not None)
+        self._chunk = max(min(_CHUNK, _MOST_NUMBERS // (words.max_tokens * self.dimension)), 1)
 
     def embed(self, texts: Sequence[str]) -> Rows:
         """Return means of shape `(len(texts), dimension)`, in the order of `texts`."""
@@ -48,9 +44,19 @@ class TokenMeans:
 
     def _means(self, texts: Sequence[str]) -> Rows:
         tokens, lengths = self._tokens(texts)
-        sums = np.add.reduceat(self._table[tokens], np.cumsum(lengths) - lengths, axis=0)
+        sums = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        if self._table is not None:
+            sums += _sums(self._table, tokens, lengths)
+        if self._once is not None:
+            sums += _sums(self._once, *distinct(tokens, lengths))
         means: Rows = (sums / lengths[:, None]).astype(np.float32)
         return means
+
+
+def _sums(table: Rows, tokens: Whole, lengths: Whole) -> Rows:
+    """The sum of the rows of each text's tokens, of which every text has some."""
+    sums: Rows = np.add.reduceat(table[tokens], np.cumsum(lengths) - lengths, axis=0)
+    return sums
 
 
 def token_vectors(folder: Path) -> Rows:

@@ -6,6 +6,7 @@ second, and one looks up ten times as many, with the same tokens.
 
 import re
 from collections.abc import Iterator, Sequence
+from hashlib import file_digest
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from batch.routers.forward import CHARACTERS_PER_TOKEN
 
 TOKENIZER = "tokenizer.json"
 
-# What is remembered of words before it is forgotten: about 20 MB.
+# What is remembered of words before it is forgotten, beside those of the vocabulary: about 20 MB.
 _MOST_WORDS = 1 << 16
 _MOST_CHARACTERS = 1 << 23
 
@@ -53,17 +54,18 @@ class WordTokens:
         if not (folder / TOKENIZER).is_file():
             raise SpecError(f"{key}: cannot read {folder / TOKENIZER}")
         self._tokenizer: Any = Tokenizer.from_file(str(folder / TOKENIZER))
+        self.vocabulary: int = self._tokenizer.get_vocab_size()
+        """How many tokens there are."""
+        self.max_tokens = max_tokens
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._before, self._after = self._tokenizer.encode("").ids
         self._max_words_tokens = max_tokens - 2
         self._max_characters = max_tokens * CHARACTERS_PER_TOKEN
-        self._known: dict[Word, int] = {}
-        self._characters = 0
-        # Of all words one after the other; where each word's begin, and how many they are.
-        self._tokens: Whole = np.empty(0, dtype=np.int64)
-        self._starts: Whole = np.empty(0, dtype=np.int64)
-        self._counts: Whole = np.empty(0, dtype=np.int64)
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
+        # Of longest pieces first, a word that is itself a piece is that one.
+        self._whole = {word: token for piece, token in vocabulary.items() if _WORDS.fullmatch(word := piece.encode())}
+        self._forget()
 
     def __call__(self, texts: Sequence[str]) -> tuple[Whole, Whole]:
         """Return the tokens of all texts, one after the other, and how many each text has, two or more."""
@@ -95,7 +97,7 @@ class WordTokens:
 
     def _places(self, words: list[Word]) -> Whole:
         """Where each word is remembered, after those not known yet have been tokenized."""
-        if len(self._known) > _MOST_WORDS or self._characters > _MOST_CHARACTERS:
+        if len(self._known) - len(self._whole) > _MOST_WORDS or self._characters > _MOST_CHARACTERS:
             self._forget()
         places = list(map(self._known.get, words))
         if None in places:
@@ -114,9 +116,35 @@ class WordTokens:
         self._tokens = np.concatenate([self._tokens, np.fromiter(chain.from_iterable(tokens), dtype=np.int64)])
 
     def _forget(self) -> None:
-        self._known.clear()
+        """All but words of one piece."""
+        self._known: dict[Word, int] = {word: place for place, word in enumerate(self._whole)}
         self._characters = 0
-        self._tokens, self._starts, self._counts = self._tokens[:0], self._starts[:0], self._counts[:0]
+        # Of all words one after the other; where each word's begin, and how many they are.
+        self._tokens: Whole = np.fromiter(self._whole.values(), dtype=np.int64, count=len(self._whole))
+        self._starts: Whole = np.arange(len(self._whole), dtype=np.int64)
+        self._counts: Whole = np.ones(len(self._whole), dtype=np.int64)
+
+
+def tokenizer_sha256(folder: Path) -> str:
+    """Hash of the tokenizer of the packaged encoder in `folder`, which is there."""
+    with (folder / TOKENIZER).open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def distinct(tokens: Whole, lengths: Whole) -> tuple[Whole, Whole]:
+    """Return the different tokens of each text, one text after the other, and how many each text has.
+
+    Args:
+        tokens: of all texts, one after the other.
+        lengths: how many each text has.
+    """
+    most = int(tokens.max(initial=0)) + 1
+    found = np.repeat(np.arange(len(lengths)) * most, lengths) + tokens
+    found.sort()
+    found = found[np.diff(found, prepend=-1) > 0]
+    ends = np.searchsorted(found, np.arange(1, len(lengths) + 1) * most)
+    counts = np.diff(ends, prepend=0)
+    return found - np.repeat(np.arange(len(lengths)) * most, counts), counts
 
 
 def _words(text: str) -> list[Word]:

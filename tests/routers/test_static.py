@@ -16,6 +16,8 @@ from batch.routers.token_means import TokenMeans, token_vectors
 from batch.routers.training.data import Judged
 from batch.routers.training.encoders import token_encoder
 from batch.routers.training.static import fit_static
+from batch.routers.word_tokens import WordTokens
+from batch.routers.word_weights import word_logits
 from schemas.routers import StaticRouterSpec
 from tests.routers.conftest import PAIR
 from tests.routers.own_tokenizer import own_tokenizer
@@ -29,7 +31,7 @@ TABLE = np.stack([np.arange(30522.0), np.arange(30522.0) % 97], axis=1).astype(n
 
 @pytest.fixture(scope="module")
 def lookups() -> TokenMeans:
-    return TokenMeans(packaged_encoder(), TABLE, max_tokens=20)
+    return TokenMeans(WordTokens(packaged_encoder(), 20, "key"), TABLE)
 
 
 def expected(text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -58,10 +60,11 @@ def test_scores_are_those_of_heads_over_the_mean(static: Router) -> None:
     from batch.routers.heads import Heads, probabilities
 
     checkpoint = load_checkpoint(CHECKPOINTS / "static", "static")
-    vectors = TokenMeans(packaged_encoder(), token_vectors(packaged_encoder()), 256).embed([EASY, HARD])
-    np.testing.assert_allclose(
-        static.score([EASY, HARD]), probabilities(Heads.of(checkpoint).logits(vectors)), rtol=0, atol=1e-5
-    )
+    vectors = token_encoder().embedder.embed([EASY, HARD])
+    words = word_logits(checkpoint, np.eye(2, dtype=np.float32))
+    assert words is not None
+    logits = Heads.of(checkpoint).logits(vectors) + words.embed([EASY, HARD])
+    np.testing.assert_allclose(static.score([EASY, HARD]), probabilities(logits), rtol=0, atol=1e-5)
 
 
 def test_the_shipped_checkpoint_is_small_and_fits_the_packaged_encoder() -> None:
@@ -85,7 +88,7 @@ def test_another_encoder_is_refused(encoder: dict[str, object], tmp_path: Path) 
 def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
     """Neither a tokenizer nor vectors are made up."""
     with pytest.raises(SpecError, match=r"cannot read .*tokenizer\.json"):
-        TokenMeans(tmp_path, TABLE, 20)
+        WordTokens(tmp_path, 20, "router.checkpoint")
     with pytest.raises(SpecError, match="holds no vectors"):
         token_vectors(tmp_path)
 
@@ -103,6 +106,7 @@ def test_trained_and_built_it_tells_prompts_apart(tmp_path: Path) -> None:
         models=PAIR,
         matched_by="name",
         encoder=encoder.config(),
+        options=trained.options,
         training={},
         card="",
     )

@@ -18,12 +18,16 @@ from batch.routers.logistic import fit_logistic
 from batch.routers.training.correctness import train
 from batch.routers.training.data import Judged
 from batch.routers.training.fit_heads import PENALTIES, Form, Training, fit_heads
+from batch.routers.training.worded_heads import Setting
 from jobs import train_default
 from schemas.routers import RouterSpec
 from tests.routers.conftest import PAIR
 
 ROUTER: TypeAdapter[RouterSpec] = TypeAdapter(RouterSpec)
 DATA = Path(__file__).parents[2] / "../shared/data"
+
+
+STRAIGHT = Setting("linear", 100.0, None)
 
 
 class NumbersInText:
@@ -66,13 +70,13 @@ def test_labels_of_one_kind(form: Form) -> None:
 def test_training_finds_what_separates_prompts_and_repeats_itself() -> None:
     """Heads beat the word count on both sets in cross-validation, and training again gives the same heads."""
     sets = [judged("easy", 300, 0.5, seed=1), judged("hard", 200, -0.5, seed=2)]
-    trained, again = (train(sets, NumbersInText(), seed=5, form="linear") for _ in range(2))
+    trained, again = (train(sets, NumbersInText(), seed=5, setting=STRAIGHT) for _ in range(2))
     assert set(trained.apgr) == {"easy", "hard"}
     for name in trained.apgr:
         assert trained.apgr[name] > 0.6
         assert trained.apgr_length[name] == pytest.approx(0.5)
     assert trained.apgr == again.apgr
-    np.testing.assert_array_equal(trained.heads.weight, again.heads.weight)
+    np.testing.assert_array_equal(trained.heads.tensors()["weight"], again.heads.tensors()["weight"])
 
 
 def test_equal_prompts_share_a_fold() -> None:
@@ -81,7 +85,7 @@ def test_equal_prompts_share_a_fold() -> None:
     prompts = [" ".join(f"{x:.3f}" for x in chance.normal(size=40)) for _ in range(60)] * 5
     good = np.stack([np.tile(chance.random(60) < 0.4, 5), np.tile(chance.random(60) < 0.9, 5)], axis=1).astype(float)
     # Seen in training four times out of five, each prompt would give itself away: an area near .8.
-    assert train([Judged("noise", prompts, PAIR, good)], NumbersInText(), seed=0, form="linear").apgr["noise"] < 0.65
+    assert train([Judged("noise", prompts, PAIR, good)], NumbersInText(), seed=0, setting=STRAIGHT).apgr["noise"] < 0.65
 
 
 def test_the_command_refuses_what_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +104,7 @@ def test_the_shipped_checkpoint_comes_from_this_code(tmp_path: Path) -> None:
     """Training anew on the recorded data gives routers that score as those that ship, to rounding."""
     assert train_default.main([str(DATA), "--out", str(tmp_path)]) == 0
     prompts = pd.read_parquet(DATA / "mmlu.parquet", columns=["prompt"])["prompt"].head(200).tolist()
-    for kind in train_default.KINDS:
+    for kind in train_default.SETTINGS:
         shipped, made = load_checkpoint(CHECKPOINTS / kind, kind), load_checkpoint(tmp_path / kind, kind)
         routers = [
             build_router(spec, PAIR, seed=0)

@@ -60,9 +60,10 @@ def token_encoder() -> Encoder:
     """The token embeddings of the packaged encoder, which the static router goes by; torch is not loaded."""
     from batch.routers.embedder import encoder_sha256, packaged_encoder
     from batch.routers.token_means import TokenMeans, token_vectors
+    from batch.routers.word_tokens import WordTokens
 
     folder, max_tokens = packaged_encoder(), TrainLocalEmbedderSpec().max_tokens
-    embedder = TokenMeans(folder, token_vectors(folder), max_tokens)
+    embedder = TokenMeans(WordTokens(folder, max_tokens, _KEY), token_vectors(folder))
     config = EncoderConfig(
         name=PACKAGED, sha256=encoder_sha256(folder), layer=0, max_tokens=max_tokens, dimension=embedder.dimension
     )

@@ -11,6 +11,7 @@ from batch.routers.metrics import apgr
 from batch.routers.training.correctness import fit_correctness, train
 from batch.routers.training.data import Floats, Judged, Trained
 from batch.routers.training.fit_heads import PENALTIES, Form, Training, fit_heads
+from batch.routers.training.worded_heads import Setting
 from tests.routers.vectors import NumbersInText, hills, texts
 
 THREE = ("small", "middle", "large")
@@ -18,7 +19,9 @@ THREE = ("small", "middle", "large")
 
 def router(trained: Trained) -> CorrectnessRouter:
     encoder = EncoderConfig(name="numbers", layer=0, max_tokens=9, dimension=6)
-    config = CheckpointConfig(models=THREE, matched_by="name", encoder=encoder, weights_sha256="")
+    config = CheckpointConfig(
+        models=THREE, matched_by="name", encoder=encoder, options=dict(trained.options), weights_sha256=""
+    )
     return CorrectnessRouter(THREE, Checkpoint(config, trained.tensors), NumbersInText())
 
 
@@ -65,7 +68,10 @@ def test_landmarks_see_what_is_no_straight_line() -> None:
     vectors = chance.normal(size=(200, 2))
     inside = (vectors**2).sum(axis=1) < 1.2
     ring = Judged("ring", texts(vectors), ("a", "b"), np.stack([inside, np.ones(200)], axis=1).astype(float))
-    found = {form: train([ring], NumbersInText(), seed=0, form=form).apgr["ring"] for form in PENALTIES}
+    found = {
+        form: train([ring], NumbersInText(), seed=0, setting=Setting(form, penalties[0], None)).apgr["ring"]
+        for form, penalties in PENALTIES.items()
+    }
     assert found["linear"] < 0.6
     assert found["landmarks"] > 0.7
     assert found["components"] > 0.7

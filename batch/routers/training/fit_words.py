@@ -1,0 +1,88 @@
+"""Fits what single words add to heads: to what those, fitted before, leave unexplained.
+
+Fitted together with the heads they predict no better (cross-validated APGR within .003 on MMLU and GSM8K).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from batch.routers.logistic import Floats
+from batch.routers.word_tokens import WordTokens, distinct
+from batch.routers.word_weights import WordWeights
+
+# Squared weights of a word against the summed log loss, where the mean prompt's words have length 1.
+WORD_PENALTIES = (3.0, 10.0)
+
+# A word in fewer prompts tells more of those than of others. With 20, MMLU loses .006; with 2, GSM8K loses .006.
+FEWEST_PROMPTS = 5
+
+# Prompts tokenized at once.
+_CHUNK = 4096
+
+Sparse = Any
+
+
+def words_of(prompts: Sequence[str], words: WordTokens) -> Sparse:
+    """Which tokens each prompt has, as a SciPy CSR array of shape (prompts, vocabulary).
+
+    For each token that a prompt has it holds 1 divided by the number of all the prompt's tokens.
+    """
+    from scipy.sparse import csr_array, vstack
+
+    parts = [csr_array((0, words.vocabulary))]
+    for start in range(0, len(prompts), _CHUNK):
+        tokens, lengths = words(prompts[start : start + _CHUNK])
+        found, counts = distinct(tokens, lengths)
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        share = np.repeat(1.0 / lengths, counts)
+        parts.append(csr_array((share, found, ends), shape=(len(counts), words.vocabulary)))
+    return vstack(parts, format="csr")
+
+
+def fit_words(
+    sets: Sequence[Sparse], quality: Floats, logits: Floats, penalties: Sequence[float]
+) -> Iterator[WordWeights]:
+    """Fit the weights of all words that are in several prompts, for each penalty in turn.
+
+    A word counts the less the more prompts have it, by the logarithm of one in how many do.
+
+    Args:
+        sets: as `words_of`, for some of the prompts each.
+        quality: shape (prompts of all sets, models); NaN is no label.
+        logits: what the heads give, of the same shape.
+    """
+    from scipy.sparse import diags_array, vstack
+
+    words = vstack(sets, format="csr")
+    seen_in = np.bincount(words.indices, minlength=words.shape[1])
+    tokens = np.flatnonzero((seen_in >= FEWEST_PROMPTS) & (seen_in < words.shape[0]))
+    rarity = np.log(words.shape[0] / seen_in[tokens])
+    features = words[:, tokens] @ diags_array(rarity)
+    length = np.sqrt(features.multiply(features).sum() / words.shape[0]) or 1.0
+    features = features / length
+    weight = np.zeros((quality.shape[1], len(tokens)))
+    for penalty in penalties:
+        for model, column in enumerate(quality.T):
+            there = ~np.isnan(column)
+            # From the weights of the penalty before, which are near.
+            weight[model] = _fit(features[there], column[there], logits[there, model], penalty, weight[model])
+        yield WordWeights(tokens.astype(np.int32), (weight * (rarity / length)).astype(np.float32))
+
+
+def _fit(features: Sparse, labels: Floats, offsets: Floats, penalty: float, start: Floats) -> Floats:
+    """The weights that minimise the summed log loss plus `penalty / 2` times their squares."""
+    from scipy.optimize import minimize
+
+    if not features.shape[1]:
+        return start
+
+    def loss(weight: Floats) -> tuple[float, Floats]:
+        logits = features @ weight + offsets
+        wrong = 1.0 / (1.0 + np.exp(-np.clip(logits, -500.0, 500.0))) - labels
+        value = np.logaddexp(0.0, logits).sum() - labels @ logits + 0.5 * penalty * weight @ weight
+        return float(value), features.T @ wrong + penalty * weight
+
+    found: Floats = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    return found
