@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from hashlib import file_digest
 from pathlib import Path
+from textwrap import fill
 from typing import Literal
 
 import numpy as np
@@ -35,12 +36,10 @@ MISGRADED = "high_school_mathematics"
 CARD = """\
 # {title} heads, gpt-4-1106-preview and Mixtral-8x7B-Instruct-v0.1
 
-Two logistic heads over {vectors}, and for each
-head a weight for every word that is in five of the prompts it was trained on. Each gives the probability that its model
-answers a prompt well; a router's score is strong less weak. Made by `python -m jobs.train_default`.
+{what}
 
 Trained on one half of MMLU and of GSM8K, on the answers that RouteLLM recorded and judged (Apache-2.0; the
-questions are MIT). The files' hashes are in `config.json`; no prompt's text is in here.
+questions are MIT). The files' hashes are in `config.json`; of the prompts' text only single words are in here.
 
 | APGR, {folds}-fold cross-validation, equal prompts in one fold | heads | word count |
 |---|---|---|
@@ -61,9 +60,14 @@ Know before use:
   make better heads than these.
 - With more than two models, those in between are placed by position between the two heads.
 """
+WHAT = (
+    "Two logistic heads over {vectors}, and for each head a weight for every word that is in five or more of the "
+    "prompts it was trained on. Each gives the probability that its model answers a prompt well; a router's score is "
+    "strong less weak. Made by `python -m jobs.train_default`."
+)
 VECTORS = {
-    "correctness": "a prompt's likeness to 512 that were trained on, by the mean of all-MiniLM-L6-v2's hidden\n"
-    "states after layer 2",
+    "correctness": "a prompt's likeness to 512 that were trained on, by the mean of all-MiniLM-L6-v2's hidden states "
+    "after layer 2",
     "static": "the mean of all-MiniLM-L6-v2's token embeddings (no transformer is run)",
 }
 
@@ -91,6 +95,7 @@ def _train(data: Path, out: Path, seed: int, threads: int | None) -> None:
         encoder = token_encoder() if kind == "static" else local_encoder(TrainLocalEmbedderSpec(), threads)
         trained = train(sets, encoder.embedder, seed, setting)
         table = _table(trained)
+        what = fill(WHAT.format(vectors=VECTORS[kind]), 110)
         print(f"{kind}\n{table}")  # noqa: T201 - jobs/ is where people are talked to
         save_checkpoint(
             out / kind,
@@ -101,7 +106,7 @@ def _train(data: Path, out: Path, seed: int, threads: int | None) -> None:
             matched_by="position",
             encoder=encoder.config(),
             training=_training(trained, setting, sets, list(files.values()), seed),
-            card=CARD.format(title=kind.capitalize(), vectors=VECTORS[kind], folds=FOLDS, rows=table),
+            card=CARD.format(title=kind.capitalize(), what=what, folds=FOLDS, rows=table),
         )
 
 

@@ -63,8 +63,14 @@ class WordTokens:
         self._max_words_tokens = max_tokens - 2
         self._max_characters = max_tokens * CHARACTERS_PER_TOKEN
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
-        # Of longest pieces first, a word that is itself a piece is that one.
-        self._whole = {word: token for piece, token in vocabulary.items() if _WORDS.fullmatch(word := piece.encode())}
+        # A word is broken into the longest pieces there are: one that is itself a piece stays whole.
+        whole = {word: token for piece, token in vocabulary.items() if _WORDS.fullmatch(word := piece.encode())}
+        self._whole = tuple(whole)
+        self._known: dict[Word, int] = {}
+        # Of all words one after the other, first those that stay whole; where each word's begin, and how many they are.
+        self._tokens: Whole = np.fromiter(whole.values(), dtype=np.int64, count=len(whole))
+        self._starts: Whole = np.arange(len(whole), dtype=np.int64)
+        self._counts: Whole = np.ones(len(whole), dtype=np.int64)
         self._forget()
 
     def __call__(self, texts: Sequence[str]) -> tuple[Whole, Whole]:
@@ -116,13 +122,10 @@ class WordTokens:
         self._tokens = np.concatenate([self._tokens, np.fromiter(chain.from_iterable(tokens), dtype=np.int64)])
 
     def _forget(self) -> None:
-        """All but words of one piece."""
-        self._known: dict[Word, int] = {word: place for place, word in enumerate(self._whole)}
-        self._characters = 0
-        # Of all words one after the other; where each word's begin, and how many they are.
-        self._tokens: Whole = np.fromiter(self._whole.values(), dtype=np.int64, count=len(self._whole))
-        self._starts: Whole = np.arange(len(self._whole), dtype=np.int64)
-        self._counts: Whole = np.ones(len(self._whole), dtype=np.int64)
+        """All words but those that stay whole."""
+        self._known = {word: place for place, word in enumerate(self._whole)}
+        self._characters, kept = 0, len(self._whole)
+        self._tokens, self._starts, self._counts = self._tokens[:kept], self._starts[:kept], self._counts[:kept]
 
 
 def tokenizer_sha256(folder: Path) -> str:

@@ -28,8 +28,8 @@ _OPTION, _TOKENS, _WEIGHT = "words", "word_tokens", "word_weight"
 class WordWeights:
     """A weight for each of some tokens and each model."""
 
-    tokens: NDArray[np.int32]
-    """Shape (words,): numbers of the tokenizer."""
+    tokens: NDArray[Any]
+    """Shape (words,): whole numbers, as the tokenizer has them."""
     weight: NDArray[np.float32]
     """Shape (models, words)."""
 
@@ -51,7 +51,7 @@ class WordWeights:
         if not np.issubdtype(tokens.dtype, np.integer) or (tokens < 0).any():
             raise SpecError(f"{KEY}: {WEIGHTS} holds numbers in `{_TOKENS}` that no token has")
         weight = checkpoint.tensor(_WEIGHT, len(checkpoint.config.models), len(tokens))
-        return cls(tokens.astype(np.int32), weight)
+        return cls(tokens, weight)
 
     def tensors(self) -> Tensors:
         """As a checkpoint stores them."""

@@ -5,12 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
+from batch.routers.training.fit_words import FEWEST_PROMPTS
 from batch.routers.training.measuring import table
 from schemas.training import FileRead, TrainingReport
 
 _WHAT = {
-    "correctness": "One logistic head per model over a prompt's vector: how likely each model answers it well.",
-    "static": "One logistic head per model over the mean of a prompt's token embeddings; no transformer is run.",
+    "correctness": "One logistic head per model over a prompt's vector, and its words: how likely it answers well.",
+    "static": "One logistic head per model over the mean of a prompt's token embeddings, and words; no transformer.",
     "knn": "For each model, how well it answered the most similar prompts among those that were labelled.",
     "cluster": "For each model, how well it answers prompts of the same cluster.",
     "mf": "RouteLLM's matrix factorisation: how likely the strongest model's answer wins.",
@@ -108,8 +109,11 @@ def _origin(report: TrainingReport) -> str:
         for one in report.data
     ]
     settled = ", ".join(f"{key} {value}" for key, value in report.chosen.items())
+    seen = f"{report.prompts:,} different prompts, whose text is not in here"
+    if "word_penalty" in report.chosen:
+        seen += f", but for single words that are in {FEWEST_PROMPTS} of them or more"
     return (
-        f"## Trained on\n\n{report.prompts:,} different prompts, whose text is not in here.\n\n"
+        f"## Trained on\n\n{_text(seen)}.\n\n"
         + _table(("data", "kind", "labelled rows", "repeated prompts", "left out", "files (SHA-256)"), rows)
         + "\n\n"
         + _text(f"Seed {report.seed}" + (f"; settled on: {settled}." if settled else "."))
