@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Byte code is made of what is imported, when it is: making it of everything here takes a minute.
+PIP := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 
 .PHONY: run test format clean
