@@ -32,8 +32,8 @@ class _Server(ThreadingHTTPServer):
     """Notes when the first POST came."""
 
     first_post: float | None = None
-    # With the usual 5, connections made all at once wait a second to be made again.
-    request_queue_size = 128
+    # As uvicorn's: with the usual 5, or 128, connections made all at once wait for seconds to be made again.
+    request_queue_size = 2048
 
 
 class _Conversation(BaseHTTPRequestHandler):
