@@ -9,17 +9,20 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 
 .PHONY: run test format clean
 
-$(VENV)/.run: pyproject.toml constraints.txt
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "batchrouter needs Python 3.11 or newer: make PYTHON=python3.11")'
-	@echo "Installing into $(VENV): a few minutes and a few GB the first time, most of it PyTorch ..."
 	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing into $(VENV): a few minutes and a few GB the first time, most of it PyTorch ..."
 	@$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.run
-	@echo "Installing what the tests need ..."
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing into $(VENV), with what the tests need: a few minutes and a few GB the first time ..."
 	@$(PIP) --editable '.[test]'
-	@touch $@
+	@touch $(VENV)/.run $@
 
 run: $(VENV)/.run
 	@$(BIN)/python examples/quickstart/run.py
