@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batch.errors import SpecError
 from batch.routers.base import Outside
@@ -78,6 +79,8 @@ class _Made:
     router: RouterSpec
     chosen: Mapping[str, Any]
     save: Save
+    unseen: NDArray[np.float32] | None = None
+    """As `Trained.unseen`."""
 
 
 def train_router(spec: TrainSpec, *, overwrite: bool = False, progress: Progress | None = None) -> TrainingReport:
@@ -199,7 +202,7 @@ def _train(spec: TrainSpec, split: _Split, encoder: Encoder | None, folder: Path
 
     save({}, "")
     job = encoder.job if spec.kind in EMBEDDING else None
-    return _Made(router_of(spec.kind, folder, split.models, job), trained.chosen, save)
+    return _Made(router_of(spec.kind, folder, split.models, job), trained.chosen, save, trained.unseen)
 
 
 def _fine_tuned(
@@ -230,6 +233,11 @@ def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _M
     def gap(prompts: Sequence[str]) -> Floats:
         return gaps(router.score(prompts).astype(np.float64), router.models, split.models)
 
+    def gap_of_trained() -> Floats:
+        if made.unseen is None:
+            return gap(seen)
+        return gaps(made.unseen.astype(np.float64), split.models, split.models)
+
     scores = [gap(one.prompts) for one in split.held]
     figures = {one.name: measure(one, score, spec.seed) for one, score in zip(split.held, scores, strict=True)}
     seen = list(dict.fromkeys(prompt for one in split.trained for prompt in one.prompts))
@@ -249,7 +257,7 @@ def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _M
         held_out_prompts=len(unseen),
         chosen=dict(made.chosen),
         held_out={name: found for name, found in figures.items() if isinstance(found, HeldOut)},
-        cutoffs=cutoffs(together, lambda: gap(seen)),
+        cutoffs=cutoffs(together, gap_of_trained),
         warnings=(
             *(note for one in labels for note in one.notes),
             *cautions(figures, len(seen) + len(unseen), labelled),

@@ -23,7 +23,8 @@ class Router(Protocol):
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Return scores of shape `(len(prompts), len(models))`, rows in the order of `prompts`.
 
-        A prompt's scores depend on that prompt alone: not on its neighbours, the clock or earlier calls.
+        A prompt's scores depend on that prompt alone: not on its neighbours, the clock or earlier calls. One thread
+        calls at a time.
         """
         ...
 

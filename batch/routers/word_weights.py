@@ -39,10 +39,9 @@ class WordWeights:
 
         Raises SpecError where they are of another tokenizer's tokens, or do not fit the checkpoint's models.
         """
-        trained_on = checkpoint.config.options.get(_OPTION)
-        if trained_on is None:
+        if _OPTION not in checkpoint.config.options:
             return None
-        if trained_on != tokenizer_sha256(packaged_encoder()):
+        if checkpoint.config.options[_OPTION] != tokenizer_sha256(packaged_encoder()):
             raise SpecError(
                 f"{KEY}: it has weights for words, and they were trained on another tokenizer than the "
                 "packaged encoder's; train it again"
@@ -50,6 +49,8 @@ class WordWeights:
         tokens: NDArray[Any] = checkpoint.stored(_TOKENS, None)
         if not np.issubdtype(tokens.dtype, np.integer) or (tokens < 0).any():
             raise SpecError(f"{KEY}: {WEIGHTS} holds numbers in `{_TOKENS}` that no token has")
+        if len(np.unique(tokens)) < len(tokens):
+            raise SpecError(f"{KEY}: {WEIGHTS} holds a token twice in `{_TOKENS}`")
         weight = checkpoint.tensor(_WEIGHT, len(checkpoint.config.models), len(tokens))
         return cls(tokens, weight)
 

@@ -81,6 +81,7 @@ def test_words_are_added_to_what_the_heads_say() -> None:
         (np.array([1.5]), np.zeros((2, 1)), "no token has"),
         (np.array([-1]), np.zeros((2, 1)), "no token has"),
         (np.array([1 << 20]), np.zeros((2, 1)), "no token has"),
+        (np.array([7, 8, 7]), np.zeros((2, 3)), "a token twice"),
         (np.array([7]), np.zeros((2, 2)), "`word_weight` of shape"),
         (np.array([7]), np.full((2, 1), np.nan), "not finite"),
     ],
@@ -95,6 +96,15 @@ def test_words_that_fit_nothing_are_refused(tokens: NDArray[Any], weight: NDArra
 def test_words_of_another_tokenizer_are_refused() -> None:
     """The same number would be another word."""
     fine = checkpoint(WEIGHTS)
-    other = replace(fine, config=fine.config.model_copy(update={"options": {"words": "0" * 64}}))
-    with pytest.raises(SpecError, match="another tokenizer"):
-        CorrectnessRouter(PAIR, other, Nothing())
+    for name in ("0" * 64, None, 5):
+        other = replace(fine, config=fine.config.model_copy(update={"options": {"words": name}}))
+        with pytest.raises(SpecError, match="another tokenizer"):
+            CorrectnessRouter(PAIR, other, Nothing())
+
+
+def test_each_model_has_its_own_weights() -> None:
+    """Of three models that a job names in another order, each has the weights that were trained for it."""
+    table = WordWeights(np.array([PHYSICS], np.int32), np.array([[1.0], [2.0], [3.0]], np.float32))
+    # The job's models are the checkpoint's third, first and second.
+    mixture = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], np.float32)
+    assert table.table(30522, mixture)[PHYSICS].tolist() == [3.0, 1.0, 2.0]

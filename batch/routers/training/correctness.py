@@ -9,13 +9,20 @@ from numpy.typing import NDArray
 
 from batch.errors import InputError
 from batch.routers.base import Embedder
-from batch.routers.heads import probabilities
 from batch.routers.length import LengthRouter
 from batch.routers.logistic import Floats
 from batch.routers.metrics import apgr
 from batch.routers.training.data import Judged, Trained, deal, quality_together
 from batch.routers.training.fit_heads import Form
-from batch.routers.training.worded_heads import Examples, Setting, WordedHeads, examples, fit_setting, fit_settings
+from batch.routers.training.worded_heads import (
+    Examples,
+    Setting,
+    WordedHeads,
+    examples,
+    fit_setting,
+    fit_settings,
+    unseen_probabilities,
+)
 
 FOLDS = 5
 _MOST_FOLDS = 10
@@ -80,7 +87,8 @@ def fit_best(
         chosen["word_penalty"] = setting.word_penalty
     chosen["validation_loss"] = round(float(losses.min()) / labels, 4)
     best = fit_setting(sets, setting)
-    return Trained(best.tensors(), best.options(), chosen)
+    by_others = np.concatenate(unseen_probabilities(sets, folds, setting))
+    return Trained(best.tensors(), best.options(), chosen, by_others)
 
 
 def train(sets: Sequence[Judged], embedder: Embedder, seed: int, setting: Setting) -> TrainedHeads:
@@ -103,13 +111,8 @@ def _cross_validated(
 ) -> dict[str, float]:
     """APGR by verdict, every prompt scored by heads that were trained without its fold."""
     folds = [deal(labelled.prompts, FOLDS, seed) for labelled in sets]
-    scores = [np.empty(len(one.prompts)) for one in sets]
-    for fold in range(FOLDS):
-        kept = [dealt != fold for dealt in folds]
-        heads = fit_setting([one.rows(keep) for one, keep in zip(prepared, kept, strict=True)], setting)
-        for one, keep, score in zip(prepared, kept, scores, strict=True):
-            probability = probabilities(heads.logits(one.rows(~keep)))
-            score[~keep] = probability[:, -1] - probability[:, 0]
+    unseen = unseen_probabilities(prepared, folds, setting)
+    scores = [probability[:, -1].astype(np.float64) - probability[:, 0] for probability in unseen]
     return {
         name: apgr(score[_rows(labelled, name)], good[:, 0], good[:, -1])
         for labelled, score in zip(sets, scores, strict=True)

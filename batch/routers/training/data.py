@@ -54,6 +54,9 @@ class Trained:
     """As `CheckpointConfig.options`."""
     chosen: Mapping[str, Any]
     """What training settled on, for the reader: penalty, epochs and the like."""
+    unseen: NDArray[np.float32] | None = None
+    """What routers that were trained without a prompt score it, for all prompts of all sets in turn, shape (prompts,
+    models), where training has looked; a router's own scores of what it was trained on are further apart."""
 
 
 def deal(prompts: Sequence[str], parts: int, seed: int) -> NDArray[np.intp]:

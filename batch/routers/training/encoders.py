@@ -61,11 +61,12 @@ def token_encoder() -> Encoder:
     from batch.routers.embedder import encoder_sha256, packaged_encoder
     from batch.routers.token_means import TokenMeans, token_vectors
     from batch.routers.word_tokens import WordTokens
+    from batch.routers.word_weights import LOOKED_AT
 
-    folder, max_tokens = packaged_encoder(), TrainLocalEmbedderSpec().max_tokens
-    embedder = TokenMeans(WordTokens(folder, max_tokens, _KEY), token_vectors(folder))
+    folder = packaged_encoder()
+    embedder = TokenMeans(WordTokens(folder, LOOKED_AT, _KEY), token_vectors(folder))
     config = EncoderConfig(
-        name=PACKAGED, sha256=encoder_sha256(folder), layer=0, max_tokens=max_tokens, dimension=embedder.dimension
+        name=PACKAGED, sha256=encoder_sha256(folder), layer=0, max_tokens=LOOKED_AT, dimension=embedder.dimension
     )
     return Encoder(embedder, lambda: config, LocalEmbedderSpec())
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batch.routers.logistic import Floats
 from batch.routers.word_tokens import WordTokens, distinct
@@ -35,39 +36,43 @@ def words_of(prompts: Sequence[str], words: WordTokens) -> Sparse:
     for start in range(0, len(prompts), _CHUNK):
         tokens, lengths = words(prompts[start : start + _CHUNK])
         found, counts = distinct(tokens, lengths)
-        ends = np.concatenate([[0], np.cumsum(counts)])
+        ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         share = np.repeat(1.0 / lengths, counts)
-        parts.append(csr_array((share, found, ends), shape=(len(counts), words.vocabulary)))
+        parts.append(csr_array((share, found.astype(np.int32), ends), shape=(len(counts), words.vocabulary)))
     return vstack(parts, format="csr")
 
 
 def fit_words(
-    sets: Sequence[Sparse], quality: Floats, logits: Floats, penalties: Sequence[float]
+    sets: Sequence[Sparse], rank: NDArray[np.int64], quality: Floats, logits: Floats, penalties: Sequence[float]
 ) -> Iterator[WordWeights]:
-    """Fit the weights of all words that are in several prompts, for each penalty in turn.
+    """Fit the weights of all words that are in several different prompts, for each penalty in turn.
 
     A word counts the less the more prompts have it, by the logarithm of one in how many do.
 
     Args:
         sets: as `words_of`, for some of the prompts each.
+        rank: shape (prompts of all sets,): equal prompts have equal ones.
         quality: shape (prompts of all sets, models); NaN is no label.
         logits: what the heads give, of the same shape.
     """
-    from scipy.sparse import diags_array, vstack
+    from scipy.sparse import vstack
 
     words = vstack(sets, format="csr")
-    seen_in = np.bincount(words.indices, minlength=words.shape[1])
-    tokens = np.flatnonzero((seen_in >= FEWEST_PROMPTS) & (seen_in < words.shape[0]))
-    rarity = np.log(words.shape[0] / seen_in[tokens])
-    features = words[:, tokens] @ diags_array(rarity)
-    length = np.sqrt(features.multiply(features).sum() / words.shape[0]) or 1.0
-    features = features / length
+    different = np.unique(rank, return_index=True)[1]
+    seen_in = np.bincount(words[different].indices, minlength=words.shape[1])
+    tokens = np.flatnonzero((seen_in >= FEWEST_PROMPTS) & (seen_in < len(different)))
+    rarity = np.log(len(different) / seen_in[tokens])
+    features = words[:, tokens]
+    features.data *= rarity[features.indices]
+    length = np.sqrt(features.data @ features.data / words.shape[0]) or 1.0
+    features.data /= length
     weight = np.zeros((quality.shape[1], len(tokens)))
     for penalty in penalties:
         for model, column in enumerate(quality.T):
             there = ~np.isnan(column)
             # From the weights of the penalty before, which are near.
-            weight[model] = _fit(features[there], column[there], logits[there, model], penalty, weight[model])
+            known = features if there.all() else features[there]
+            weight[model] = _fit(known, column[there], logits[there, model], penalty, weight[model])
         yield WordWeights(tokens.astype(np.int32), (weight * (rarity / length)).astype(np.float32))
 
 

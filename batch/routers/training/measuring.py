@@ -61,6 +61,10 @@ def cutoffs(held: Floats, trained: Callable[[], Floats]) -> dict[str, float]:
     """The cutoff that sends each of SHARES of these scores to the strongest model.
 
     From the scores of held-out prompts where there are enough, else from all.
+
+    Args:
+        held: scores of held-out prompts.
+        trained: scores of the others, where it can be by routers that were trained without them.
     """
     scores = np.sort(held if len(held) >= _FEWEST_FOR_CUTOFFS else np.concatenate([held, trained()]))[::-1]
     return {str(share): float(np.float32(scores[max(round(share * len(scores)), 1) - 1])) for share in SHARES}

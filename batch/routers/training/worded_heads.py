@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from batch.routers.base import Embedder
 from batch.routers.checkpoint import Tensors
+from batch.routers.heads import probabilities
 from batch.routers.logistic import Floats
 from batch.routers.training.data import Judged, deal
 from batch.routers.training.fit_heads import PENALTIES, Form, SetHeads, Training, fit_heads
@@ -89,6 +90,23 @@ def examples(data: Sequence[Judged], embedder: Embedder, seed: int) -> list[Exam
     ]
 
 
+def unseen_probabilities(
+    sets: Sequence[Examples], folds: Sequence[NDArray[np.intp]], setting: Setting
+) -> list[NDArray[np.float32]]:
+    """What heads fitted without a prompt's fold predict for it, for each set of shape (prompts, models).
+
+    Args:
+        folds: number of each prompt's, from 0.
+    """
+    found = [np.empty(one.training.quality.shape, dtype=np.float32) for one in sets]
+    for fold in np.unique(np.concatenate(folds)):
+        kept = [dealt != fold for dealt in folds]
+        heads = fit_setting([one.rows(keep) for one, keep in zip(sets, kept, strict=True)], setting)
+        for one, keep, probability in zip(sets, kept, found, strict=True):
+            probability[~keep] = probabilities(heads.logits(one.rows(~keep)))
+    return found
+
+
 def fit_settings(sets: Sequence[Examples], form: Form) -> Iterator[WordedHeads]:
     """Fit heads on all sets with each of `Setting.all_of`, in turn; each model needs a label."""
     for heads in fit_heads([one.training for one in sets], form, PENALTIES[form]):
@@ -107,4 +125,5 @@ def fit_setting(sets: Sequence[Examples], setting: Setting) -> WordedHeads:
 def _words(sets: Sequence[Examples], heads: SetHeads, penalties: Sequence[float]) -> Iterator[WordWeights]:
     quality = np.concatenate([one.training.quality for one in sets])
     logits = np.concatenate([heads.logits(one.training.vectors, number) for number, one in enumerate(sets)])
-    yield from fit_words([one.words for one in sets], quality, logits, penalties)
+    rank = np.concatenate([one.training.rank for one in sets])
+    yield from fit_words([one.words for one in sets], rank, quality, logits, penalties)
