@@ -11,8 +11,9 @@ from batch.dispatch.request import Completion, Request
 from batch.errors import DispatchError
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import DispatchSpec
+from tests.dispatch.built import built
 from tests.dispatch.memory_work import MemoryWork
-from tests.fakes import FunctionTransport, answer
+from tests.fakes import answer
 from tests.virtual_time import run
 
 
@@ -132,16 +133,8 @@ def simulate(
         async def behave(request: Request, endpoint: EndpointSpec) -> Completion:
             return await servers[str(endpoint.url)].serve(work.all_rows[request.row])
 
-        dispatcher = Dispatcher(
-            [ModelSpec(name=model, endpoints=tuple(s.spec for s in pool)) for model, pool in pools.items()],
-            spec or DispatchSpec(),
-            work,
-            seed=0,
-            keys=lambda name: None,
-            wall=lambda: 0.0,
-            transports=lambda endpoint: FunctionTransport(behave),
-            pricing=pricing,
-        )
+        models = [ModelSpec(name=model, endpoints=tuple(s.spec for s in pool)) for model, pool in pools.items()]
+        dispatcher = built(work, behave, models, spec, pricing=pricing)
         started = loop.time()
         for server in servers.values():
             server.seen.clear()
