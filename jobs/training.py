@@ -79,7 +79,7 @@ class _Made:
     router: RouterSpec
     chosen: Mapping[str, Any]
     save: Save
-    unseen: NDArray[np.float32] | None = None
+    unseen: Callable[[], NDArray[np.float32]] | None = None
     """As `Trained.unseen`."""
 
 
@@ -236,7 +236,7 @@ def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _M
     def gap_of_trained() -> Floats:
         if made.unseen is None:
             return gap(seen)
-        return gaps(made.unseen.astype(np.float64), split.models, split.models)
+        return gaps(made.unseen().astype(np.float64), split.models, split.models)
 
     scores = [gap(one.prompts) for one in split.held]
     figures = {one.name: measure(one, score, spec.seed) for one, score in zip(split.held, scores, strict=True)}

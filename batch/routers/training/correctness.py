@@ -87,7 +87,10 @@ def fit_best(
         chosen["word_penalty"] = setting.word_penalty
     chosen["validation_loss"] = round(float(losses.min()) / labels, 4)
     best = fit_setting(sets, setting)
-    by_others = np.concatenate(unseen_probabilities(sets, folds, setting))
+
+    def by_others() -> NDArray[np.float32]:
+        return np.concatenate(unseen_probabilities(sets, folds, setting))
+
     return Trained(best.tensors(), best.options(), chosen, by_others)
 
 

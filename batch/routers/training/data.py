@@ -1,6 +1,6 @@
 """What routers are trained on, and what training gives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -54,9 +54,9 @@ class Trained:
     """As `CheckpointConfig.options`."""
     chosen: Mapping[str, Any]
     """What training settled on, for the reader: penalty, epochs and the like."""
-    unseen: NDArray[np.float32] | None = None
-    """What routers that were trained without a prompt score it, for all prompts of all sets in turn, shape (prompts,
-    models), where training has looked; a router's own scores of what it was trained on are further apart."""
+    unseen: Callable[[], NDArray[np.float32]] | None = None
+    """Trains routers without a part of the prompts each, and returns what they score those, for all prompts of all sets
+    in turn, shape (prompts, models); a router's own scores of what it was trained on are further apart."""
 
 
 def deal(prompts: Sequence[str], parts: int, seed: int) -> NDArray[np.intp]:

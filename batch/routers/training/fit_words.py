@@ -70,8 +70,8 @@ def fit_words(
     for penalty in penalties:
         for model, column in enumerate(quality.T):
             there = ~np.isnan(column)
-            # From the weights of the penalty before, which are near.
             known = features if there.all() else features[there]
+            # From the weights of the penalty before, which are near.
             weight[model] = _fit(known, column[there], logits[there, model], penalty, weight[model])
         yield WordWeights(tokens.astype(np.int32), (weight * (rarity / length)).astype(np.float32))
 
