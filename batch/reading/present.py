@@ -7,6 +7,7 @@ from batch.reading.parquet import parquet_columns
 from batch.reading.records import shard_records
 from batch.reading.shapes import Shaper, has_shape
 from batch.reading.shard import Shard
+from batch.reading.template import BRACES_HINT
 from schemas.job import InputSpec
 
 COLUMNS_SHOWN = 8
@@ -19,21 +20,23 @@ def check_columns(spec: InputSpec, shards: Sequence[Shard]) -> None:
     lines are all broken passes: its rows say themselves what is wrong with them.
     """
     template = Shaper(spec).template
-    wanted = set(template.columns) if template is not None else set()
-    missing = wanted | ({spec.id_column} if spec.id_column is not None else set())
+    absent = template.absent(frozenset()) if template is not None else frozenset()
+    missing = frozenset() if spec.id_column is None else frozenset({spec.id_column})
     shaped = template is not None
     seen: list[str] = []
     for columns in _column_sets(shards):
         seen = seen or list(columns)
         missing -= columns
+        absent = absent & template.absent(columns) if template is not None else absent
         shaped = shaped or has_shape(columns)
-        if shaped and not missing:
+        if shaped and not missing and not absent:
             return
     if not seen:
         return
+    if absent:
+        raise _absent("input.prompt", min(absent), seen, f"; {BRACES_HINT}")
     if missing:
-        name = min(missing)
-        raise _absent("input.prompt" if name in wanted else "input.id_column", name, seen)
+        raise _absent("input.id_column", min(missing), seen)
     raise InputError(
         f"input.prompt: no row has prompt, messages, input or body; give a template over its columns: {_shown(seen)}"
     )
@@ -50,8 +53,8 @@ def check_column(key: str, name: str, shards: Sequence[Shard]) -> None:
         raise _absent(key, name, seen)
 
 
-def _absent(key: str, name: str, seen: Sequence[str]) -> InputError:
-    return InputError(f"{key}: no row has the column {name!r}; the first row has: {_shown(seen)}")
+def _absent(key: str, name: str, seen: Sequence[str], hint: str = "") -> InputError:
+    return InputError(f"{key}: no row has the column {name!r}; the first row has: {_shown(seen)}{hint}")
 
 
 def _shown(columns: Sequence[str]) -> str:

@@ -1,55 +1,179 @@
 """The prompt template over an input's columns."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from string import Formatter
 from typing import Any
+
+import orjson
 
 from batch.errors import SpecError
 from batch.reading.invalid import InvalidRow, type_name
 
-# What str.format would read as an attribute, an index, a conversion or a format.
-NOT_PLAIN = frozenset(".[]!:")
+BRACES_HINT = "write {{ and }} for braces in the text"
+"""How a template says braces that name no column."""
+
+# A name, then any number of steps into its value: `.key` or `[3]` or `[key]`.
+_PATH = re.compile(r"([^.\[\]]+)((?:\.[^.\[\]]+|\[[^\[\]]+\])+)\Z")
+_INDEX = re.compile(r"-?[0-9]{1,9}\Z")
+_STEP = re.compile(r"\.([^.\[\]]+)|\[([^\[\]]+)\]")
+# JSON, code and LaTeX in a prompt have these between their braces, or begin with a quote; names of columns do not.
+_NO_NAME = frozenset("{}\\\n\r")
+_QUOTES = ("'", '"')
+_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """What stands between two braces."""
+
+    written: str
+    """As the user wrote it: first of all the name of a column, whatever signs are in it."""
+    plain: str
+    """The same without the question mark: the name of a column too."""
+    column: str
+    """Where no column is called so: the column that `steps` go into."""
+    steps: tuple[str | int, ...]
+    optional: bool
+    """May the value be missing or null? It is blank then."""
 
 
 class PromptTemplate:
-    """Text with column names in braces, as "Question: {question}"; `{{` and `}}` stand for braces.
+    """Text with columns in braces, as "Question: {question}"; `{{` and `}}` stand for braces.
 
-    `key` is what the user calls the template, for messages. Raises SpecError for anything in braces that is not a
-    plain name.
+    `{turns[0]}`, `{turns[-1]}` and `{meta.title}` reach into lists and objects, also where those are JSON text. A list
+    becomes numbered lines. A column with a question mark, as `{context?}`, is optional: where it is missing or null it
+    is blank. A column whose own name has dots, brackets or a question mark is found by that name first.
+
+    Args:
+        text: the template.
+        key: what the user calls it, for messages.
+        may_be_plain: whether it may name no column at all.
+
+    Raises:
+        SpecError: something in braces cannot be a column, or no column is named.
     """
 
-    def __init__(self, text: str, key: str = "input.prompt") -> None:
+    def __init__(self, text: str, key: str = "input.prompt", *, may_be_plain: bool = False) -> None:
+        self._key = key
         try:
             pieces = list(Formatter().parse(text))
         except ValueError as error:
-            raise SpecError(f"{key}: {error}; write {{{{ and }}}} for braces in the text") from error
-        self._pieces: list[tuple[str, str | None]] = []
-        for literal, name, spec, conversion in pieces:
-            if name is not None and (not name.strip() or spec or conversion or not NOT_PLAIN.isdisjoint(name)):
-                raise SpecError(f"{key}: {{{name}}} is not a column's plain name, as in {{question}}")
-            self._pieces.append((literal, name))
-        self.columns = frozenset(name for _, name in self._pieces if name is not None)
-        """Columns it takes from a row."""
-        if not self.columns:
-            raise SpecError(f"{key}: names no column; put one in braces, as in {{question}}")
+            raise SpecError(f"{key}: {error}; {BRACES_HINT}") from error
+        self._pieces = [
+            (literal, None if name is None else _field(name, spec, conversion, key))
+            for literal, name, spec, conversion in pieces
+        ]
+        fields = [field for _, field in self._pieces if field is not None]
+        self._required = [field for field in fields if not field.optional]
+        self._may_be_blank = not fields
+        self.columns = frozenset(field.column for field in self._required)
+        """Columns that it needs; optional ones are not among them."""
+        if not fields and not may_be_plain:
+            doubled = "; doubled braces stand for braces in the text" if "{{" in text else ""
+            raise SpecError(f"{key}: names no column; put one in braces, as in {{question}}{doubled}")
+
+    def absent(self, columns: Set[str]) -> frozenset[str]:
+        """Those of its own columns that are not among `columns`. Optional ones are never absent."""
+        return frozenset(field.column for field in self._required if columns.isdisjoint((field.column, field.written)))
 
     def render(self, record: Mapping[str, Any]) -> str:
-        """Fill in a row's columns. Raises InvalidRow when one is missing, null or no scalar, or all are blank."""
+        """Fill in a row's columns. Raises InvalidRow as `fill` does, and where all of them are blank."""
+        filled = self.fill(record)
+        if filled is None:
+            raise InvalidRow("empty_prompt", f"every column of {self._key} is blank")
+        return filled
+
+    def fill(self, record: Mapping[str, Any]) -> str | None:
+        """The text with a row's columns in it; `None` where it has columns and all of them are blank.
+
+        Raises InvalidRow when a column that is not optional is missing or null, or one cannot be written as text.
+        """
         filled: list[str] = []
-        blank = True
-        for literal, name in self._pieces:
+        blank = not self._may_be_blank
+        for literal, field in self._pieces:
             filled.append(literal)
-            if name is not None:
-                value = _text(record, name)
-                blank = blank and not value.strip()
-                filled.append(value)
-        if blank:
-            raise InvalidRow("empty_prompt", "every column of the prompt is blank")
-        return "".join(filled)
+            if field is not None:
+                value = record.get(field.written)
+                # Nearly every value is a text in a column that is named plainly.
+                text = value if type(value) is str else _text(record, field)
+                blank = blank and not text.strip()
+                filled.append(text)
+        return None if blank else "".join(filled)
 
 
-def _text(record: Mapping[str, Any], name: str) -> str:
-    value = record.get(name)
+def _field(name: str, spec: str | None, conversion: str | None, key: str) -> _Field:
+    if not name.strip() or name.strip().startswith(_QUOTES) or spec or conversion or not _NO_NAME.isdisjoint(name):
+        raise SpecError(f"{key}: {_shown(name, spec, conversion)} is no column, as {{question}} is; {BRACES_HINT}")
+    plain = name.removesuffix("?") or name
+    path = _PATH.match(plain)
+    column, steps = (plain, ()) if path is None else (path[1], tuple(_steps(path[2])))
+    return _Field(name, plain, column, steps, optional=plain != name)
+
+
+def _steps(text: str) -> Iterator[str | int]:
+    for dotted, bracketed in _STEP.findall(text):
+        yield int(bracketed) if _INDEX.match(bracketed) else dotted or _unquoted(bracketed)
+
+
+def _unquoted(key: str) -> str:
+    return key[1:-1] if len(key) > 2 and key[0] == key[-1] and key[0] in _QUOTES else key
+
+
+def _shown(name: str, spec: str | None, conversion: str | None) -> str:
+    """What the user wrote between braces, on one line and not at length."""
+    whole = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+    line = " ".join(whole.split())
+    return f"{{{line[:_SHOWN]}...}}" if len(line) > _SHOWN else f"{{{line}}}"
+
+
+def _text(record: Mapping[str, Any], field: _Field) -> str:
+    """The text of a field. Raises InvalidRow."""
+    value, path = _found(record, field)
+    if value is None:
+        if field.optional:
+            return ""
+        what = "null" if path in record else "missing"
+        raise InvalidRow(
+            "missing_column", f"column {path!r} is {what}; write {{{field.plain}?}} where a blank will do instead"
+        )
+    return _numbered(value, path) if type(value) is list else _scalar(value, path)
+
+
+def _found(record: Mapping[str, Any], field: _Field) -> tuple[Any, str]:
+    """The value of a field, or `None`, and how far into the record it went. Raises InvalidRow."""
+    for name in (field.written, field.plain):
+        if name in record:
+            return record[name], name
+    value, path = record.get(field.column), field.column
+    for step in field.steps:
+        if value is None:
+            break
+        inside = _parsed(value) if type(value) is str else value
+        further = f"{path}[{step}]" if isinstance(step, int) else f"{path}.{step}"
+        match inside, step:
+            case list(), int():
+                value = inside[step] if -len(inside) <= step < len(inside) else None
+            case dict(), _:
+                value = inside.get(str(step))
+            case _:
+                raise InvalidRow("wrong_type", f"column {path!r} is {type_name(value)}: there is no {further!r}")
+        path = further
+    return value, path
+
+
+def _parsed(text: str) -> Any:
+    """What a text holds that is JSON, as a CSV's cells may be; other texts as they are."""
+    if text[:1] not in ("[", "{"):
+        return text
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+
+
+def _scalar(value: Any, path: str) -> str:
     match value:
         case str():
             return value
@@ -57,6 +181,17 @@ def _text(record: Mapping[str, Any], name: str) -> str:
             return "true" if value else "false"
         case int() | float():
             return str(value)
-        case None:
-            raise InvalidRow("missing_column", f"column {name!r} is {'null' if name in record else 'missing'}")
-    raise InvalidRow("wrong_type", f"column {name!r} is {type_name(value)}, which no prompt can hold")
+    some = "[0]" if isinstance(value, list) else ".name"
+    raise InvalidRow(
+        "wrong_type", f"column {path!r} is {type_name(value)}; name what is meant in it, as {{{path}{some}}}"
+    )
+
+
+def _numbered(values: Sequence[Any], path: str) -> str:
+    """The items of a list as lines: "1. yes", "2. no". Raises InvalidRow where one is no scalar."""
+    lines = []
+    for number, value in enumerate(values, 1):
+        if value is None:
+            raise InvalidRow("wrong_type", f"column {path!r} has a null among its items")
+        lines.append(f"{number}. {_scalar(value, f'{path}[{number - 1}]')}")
+    return "\n".join(lines)

@@ -244,10 +244,16 @@ def test_a_file_that_was_edited_after_counting_is_refused(tmp_path: Path, name: 
         read_shard(shard, spec, count_words)
 
 
+BRACES = "; write {{ and }} for braces in the text"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prompt": "{question}"}, "input.prompt: no row has the column 'question'; the first row has: prompt, n"),
+        (
+            {"prompt": "{question}"},
+            "input.prompt: no row has the column 'question'; the first row has: prompt, n" + BRACES,
+        ),
         ({"id_column": "key"}, "input.id_column: no row has the column 'key'; the first row has: prompt, n"),
     ],
 )

@@ -15,28 +15,103 @@ def test_columns_are_filled_in_and_doubled_braces_stay_braces() -> None:
     assert template.columns == {"question", "my column", "n", "flag"}
 
 
-@pytest.mark.parametrize("text", ["{a.b}", "{a[0]}", "{a!r}", "{a:>5}", "{}", "{ }", "{a", "a}", "no column"])
-def test_anything_but_plain_names_is_refused(text: str) -> None:
-    """Attributes, indexes, conversions, formats and lone braces are refused in one line."""
-    with pytest.raises(SpecError, match=r"^input\.prompt: .+$"):
+@pytest.mark.parametrize("text", ["{a!r}", "{a:>5}", "{}", "{ }", "{a", "a}", "{'a'}", "{a\nb}", r"\frac{1}{\pi}"])
+def test_braces_that_are_no_column_are_refused_with_the_way_to_write_braces(text: str) -> None:
+    """Conversions, formats, code and lone braces are refused in one line that says how braces are written."""
+    with pytest.raises(SpecError, match=r"^input\.prompt: .+; write \{\{ and \}\} for braces in the text$"):
         PromptTemplate(text)
 
 
+@pytest.mark.parametrize("text", ['Return {"label": "x"} for: {text}', '{"label"}', '{\n  "a": {"b": 1}\n} {text}'])
+def test_json_in_a_template_is_named_and_not_quoted_at_length(text: str) -> None:
+    """JSON between braces is shown on one line, beside the hint about braces."""
+    with pytest.raises(SpecError, match=r'^input\.prompt: \{ ?"[^\n]{1,50}\} is no column, .*\{\{ and \}\}'):
+        PromptTemplate(text)
+
+
+def test_a_template_in_the_syntax_of_jinja_is_told_what_doubled_braces_are() -> None:
+    """`{{question}}` names no column; the message says what doubled braces stand for."""
+    with pytest.raises(SpecError, match=r"names no column; .*doubled braces stand for braces"):
+        PromptTemplate("Answer: {{question}}")
+    with pytest.raises(SpecError, match=r"names no column; put one in braces, as in \{question\}$"):
+        PromptTemplate("no column")
+
+
 @pytest.mark.parametrize(
-    ("record", "kind"),
+    ("text", "value", "rendered"),
     [
-        ({}, "missing_column"),
-        ({"a": None}, "missing_column"),
-        ({"a": ["x"]}, "wrong_type"),
-        ({"a": {"x": 1}}, "wrong_type"),
-        ({"a": ""}, "empty_prompt"),
-        ({"a": " \n"}, "empty_prompt"),
+        ("{a[0]}", ["x", "y"], "x"),
+        ("{a[-1]}", ["x", "y"], "y"),
+        ("{a.title}", {"title": "T"}, "T"),
+        ("{a[title]}", {"title": "T"}, "T"),
+        ("{a['title']}", {"title": "T"}, "T"),
+        ("{a.turns[1].text}", {"turns": [{}, {"text": 5}]}, "5"),
+        ("{a[0].value}", [{"from": "human", "value": "hi"}], "hi"),
+        ("{a[2024]}", {"2024": True}, "true"),
+        ("{a.choices}", {"choices": ["red", 2.5]}, "1. red\n2. 2.5"),
+        ("{a[0]}", '["x", "y"]', "x"),
+        ("{a.meta.k}", '{"meta": {"k": "v"}}', "v"),
+        ("{a}", '["x", "y"]', '["x", "y"]'),
+        ("{a}", [True, "no", 3], "1. true\n2. no\n3. 3"),
+        ("{a} {a[1]}", ["x", "y"], "1. x\n2. y y"),
     ],
 )
-def test_a_row_that_cannot_fill_it_is_invalid(record: dict[str, object], kind: str) -> None:
-    """A row without a usable value for every column is invalid, and so is one whose columns are all blank."""
-    with pytest.raises(InvalidRow) as caught:
-        PromptTemplate("Q: {a}").render(record)
+def test_templates_reach_into_lists_and_objects(text: str, value: object, rendered: str) -> None:
+    """Indexes and keys find a value inside, also in JSON text; a list becomes numbered lines."""
+    template = PromptTemplate(text)
+    assert template.columns == {"a"}
+    assert template.render({"a": value}) == rendered
+
+
+@pytest.mark.parametrize("name", ["a.b", "score [0-1]", "What is your name?", "a[0]", "What's new", "Größe (µm)"])
+def test_a_column_with_signs_in_its_name_is_found_by_that_name(name: str) -> None:
+    """A column whose own name looks like a step or an optional one is taken before what it would mean otherwise."""
+    template = PromptTemplate(f"Q: {{{name}}}")
+    assert template.render({name: "x", "a": {"b": "inside"}}) == "Q: x"
+    assert not template.absent({name})
+
+
+def test_an_optional_column_is_blank_where_it_is_missing_or_null() -> None:
+    """`{context?}` takes null, a missing column and a missing key inside one for a blank; others stay what they are."""
+    template = PromptTemplate("{q}|{context?}|{meta.title?}|{turns[1]?}")
+    assert template.columns == {"q"}
+    assert template.render({"q": "Why?"}) == "Why?|||"
+    assert template.render({"q": "Why?", "context": None, "meta": {}, "turns": ["a"]}) == "Why?|||"
+    assert template.render({"q": "Q", "context": "c", "meta": {"title": "t"}, "turns": [1, 2]}) == "Q|c|t|2"
+    assert template.absent({"context"}) == {"q"}
+    assert not template.absent({"q"})
+
+
+def test_a_template_that_may_be_plain_needs_no_column() -> None:
+    """Where a text without columns is allowed it is filled as it is; one whose columns are all blank is `None`."""
+    assert PromptTemplate("Be {{brief}}.", "input.system", may_be_plain=True).fill({}) == "Be {brief}."
+    optional = PromptTemplate("Act as {role?}", "input.system", may_be_plain=True)
+    assert (optional.fill({"role": "clerk"}), optional.fill({})) == ("Act as clerk", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "record", "kind", "said"),
+    [
+        ("{a}", {}, "missing_column", r"column 'a' is missing; write \{a\?\} where a blank will do"),
+        ("{a}", {"a": None}, "missing_column", r"column 'a' is null; write \{a\?\}"),
+        ("{a}", {"a": {"x": 1}}, "wrong_type", r"column 'a' is an object; name what is meant in it, as \{a\.name\}"),
+        ("{a}", {"a": [{"x": 1}]}, "wrong_type", r"column 'a\[0\]' is an object; .* as \{a\[0\]\.name\}"),
+        ("{a}", {"a": [["x"]]}, "wrong_type", r"column 'a\[0\]' is a list; .* as \{a\[0\]\[0\]\}"),
+        ("{a}", {"a": ["x", None]}, "wrong_type", "column 'a' has a null among its items"),
+        ("{a[2]}", {"a": ["x"]}, "missing_column", r"column 'a\[2\]' is missing; write \{a\[2\]\?\}"),
+        ("{a.b.c}", {"a": {}}, "missing_column", r"column 'a\.b' is missing; write \{a\.b\.c\?\}"),
+        ("{a.b}", {"a": "text"}, "wrong_type", r"column 'a' is a string: there is no 'a\.b'"),
+        ("{a.b?}", {"a": ["x"]}, "wrong_type", r"column 'a' is a list: there is no 'a\.b'"),
+        ("{a}", {"a": ""}, "empty_prompt", "every column of input.prompt is blank"),
+        ("{a}", {"a": " \n"}, "empty_prompt", "every column of input.prompt is blank"),
+        ("{a?}", {}, "empty_prompt", "every column of input.prompt is blank"),
+        ("{a}", {"a": []}, "empty_prompt", "every column of input.prompt is blank"),
+    ],
+)
+def test_a_row_that_cannot_fill_it_is_invalid(text: str, record: dict[str, object], kind: str, said: str) -> None:
+    """A row without a usable value for every column is invalid, says which and what to write, and so is a blank one."""
+    with pytest.raises(InvalidRow, match=said) as caught:
+        PromptTemplate(f"Q: {text}").render(record)
     assert caught.value.kind == kind
 
 
