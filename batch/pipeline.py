@@ -16,6 +16,7 @@ from batch.dispatch.snapshot import ProgressSnapshot
 from batch.engine import DispatchHandle, Engine, Handle
 from batch.errors import RunLockedError
 from batch.planner import Planner
+from batch.reading.notes import Note, Notes
 from batch.reading.present import check_column
 from batch.reading.shard import Shard
 from batch.reading.shards import find_shards
@@ -150,6 +151,13 @@ class Pipeline:
         for record in records:
             total.merge(Ledger.from_json(record.ledger, self._prices))
         return total, records
+
+    def input_notes(self) -> tuple[Note, ...]:
+        """What a reader should know of the rows of all shards that were scored, each fact once, in input order."""
+        notes = Notes()
+        for index in sorted(self._scored):
+            notes.merge(self._scored[index].notes)
+        return notes.all()
 
     def _prepare(self) -> Planner:
         """Find out what earlier sittings left to do."""

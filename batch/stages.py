@@ -17,6 +17,7 @@ from batch.costs.prices import Price
 from batch.costs.tokens import counter
 from batch.planning.routing import PlannedPart, RoutedRows
 from batch.reading.columns import HASH, ID, ID_HASH
+from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
 from batch.reading.shard import Shard
 from batch.reading.without_pandas import leave_pandas_out
@@ -80,6 +81,8 @@ class ScoredShard:
     invalid: int
     first_fault: str | None
     """Message of the first invalid row."""
+    notes: tuple[Note, ...] = ()
+    """What a reader should know of its rows."""
 
 
 def read_table(reading: Reading) -> Any:
@@ -113,7 +116,7 @@ def summary(index: int, scored: Any) -> ScoredShard:
     messages = scored["error_message"]
     invalid = scored.num_rows - messages.null_count
     first = next(message for message in messages.to_pylist() if message is not None) if invalid else None
-    return ScoredShard(index, scored.num_rows, invalid, first)
+    return ScoredShard(index, scored.num_rows, invalid, first, notes_from_metadata(scored.schema.metadata))
 
 
 def stored_summary(layout: Layout, index: int) -> ScoredShard:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from batch.costs.prices import prices_for
 from batch.errors import SpecError
+from batch.reading.notes import Notes, notes_from_metadata
 from batch.reading.present import check_column
 from batch.reading.read import read_shard
 from batch.reading.shards import find_shards
@@ -53,6 +54,8 @@ class Findings:
     """What would stop a run before it starts."""
     warnings: list[str] = field(default_factory=list)
     """What would not."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader should know of the rows: what was found by itself, and what is not sent."""
     endpoints: list[EndpointFinding] = field(default_factory=list)
     """In the job's order."""
 
@@ -98,14 +101,17 @@ def _check_rows(job: JobSpec, found: Findings) -> None:
             column = key_column(job.dispatch)
             if column is not None:
                 check_column("dispatch.hash_key", column, shards)
+            notes = Notes()
             for shard in shards:
                 table = read_shard(shard, job.input, lambda texts: [0] * len(texts))
                 scored = scorer.score(table, shard.name)
+                notes.merge(notes_from_metadata(scored.schema.metadata))
                 faults = scored["error_message"].drop_null()
                 found.rows += shard.rows
                 found.invalid += len(faults)
                 wanted = _FAULTS_SHOWN - len(found.faults)
                 found.faults += faults.slice(0, wanted).to_pylist()
+            found.notes += map(str, notes.all())
     except SpecError as error:
         found.problems.append(str(error))
     if found.invalid and job.input.on_invalid == "fail":

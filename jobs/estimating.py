@@ -8,6 +8,7 @@ import numpy as np
 from batch.costs.estimate import ModelLoad, estimate
 from batch.costs.prices import prices_for
 from batch.planner import Planner
+from batch.reading.notes import Note, Notes
 from batch.runs.parts import read_part
 from batch.stages import Routing
 from jobs.dry_scoring import dry_scoring
@@ -47,10 +48,12 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
         SpecError: the job or its input is wrong.
     """
     totals = _Totals()
+    notes: dict[int, tuple[Note, ...]] = {}
     with dry_scoring(job, sample=sample, progress=progress) as dry:
         planner = Planner(dry.job, dry.shards, dry.directory, frozenset())
         for scored in dry.scored():
             totals.statuses["invalid"] += scored.invalid
+            notes[scored.index] = scored.notes
             planner.offer(scored)
             for routing in planner.take():
                 _count(routing, totals)
@@ -74,7 +77,16 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
         plan=plan,
         pinned=round(totals.statuses["pinned"] * factor),
         sampled=dry.sampled,
+        notes=_summed(notes),
     )
+
+
+def _summed(notes: dict[int, tuple[Note, ...]]) -> list[str]:
+    """Notes of all shards, in input order."""
+    summed = Notes()
+    for index in sorted(notes):
+        summed.merge(notes[index])
+    return [str(note) for note in summed.all()]
 
 
 def _count(routing: Routing, totals: _Totals) -> None:

@@ -26,6 +26,7 @@ def render_findings(found: Findings, name: str, console: Console) -> None:
     _list(console, "invalid", found.faults, "yellow")
     if found.invalid > len(found.faults):
         console.print(Text(f"and {found.invalid - len(found.faults):,} more invalid rows", "yellow"))
+    _list(console, "note", found.notes, "cyan")
     _list(console, "warning", found.warnings, "yellow")
     _list(console, "problem", found.problems, "bold red")
     if not found.problems:

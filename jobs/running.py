@@ -91,7 +91,7 @@ def run_job(
         if not end.finished:
             raise _stopped(end, fresh=fresh)
         written = write_output(directory.layout, [shard.index for shard in pipeline.shards], job.output)
-        report = _report(job, pipeline, directory, written, (*notes, *end.notes))
+        report = _report(job, pipeline, directory, written, (*notes, *end.notes, *map(str, pipeline.input_notes())))
         write_bytes(directory.layout.report, report.model_dump_json(indent=2).encode())
         write_bytes(directory.layout.report_html, render_html(report).encode())
     return report

@@ -11,6 +11,7 @@ import pyarrow as pa
 from batch.reading.columns import HASH_BYTES, ID_HASH_BYTES, PROMPT_TOKENS, READ_SCHEMA
 from batch.reading.ids import RowId, row_id
 from batch.reading.invalid import InvalidRow
+from batch.reading.notes import Fact, Notes, notes_to_metadata
 from batch.reading.records import Record, shard_records
 from batch.reading.shapes import REQUEST_COLUMNS, Shaper, is_batch_line
 from batch.reading.shard import Shard
@@ -27,16 +28,21 @@ TokenCounter = Callable[[Sequence[str]], Sequence[int]]
 def read_shard(shard: Shard, spec: InputSpec, count_tokens: TokenCounter) -> pa.Table:
     """Read a shard into a table of READ_SCHEMA: every row, good or invalid, in input order.
 
-    `count_tokens` is called once, with the whole prompt text of each good row. Raises InputError when the
+    `count_tokens` is called once, with the whole prompt text of each good row. The schema's metadata holds the notes
+    of the shard's good rows (`batch.reading.notes`). Raises InputError when the
     file cannot be read or has changed since its shards were found, SpecError for a template or params that
     cannot be used; never for what a row holds.
     """
     shaper = Shaper(spec)
+    notes = Notes()
+    for code, text in shard.notes:
+        notes.add(Fact(code, text), f"{shard.name}:{shard.first_line}", shard.rows)
     rows = (
-        _row(shard, number, line, record, shaper, spec.id_column)
+        _row(shard, number, line, record, shaper, spec.id_column, notes)
         for number, (line, record) in enumerate(shard_records(shard), shard.first_row)
     )
-    return _table(rows, count_tokens)
+    table = _table(rows, count_tokens)
+    return table.replace_schema_metadata(notes_to_metadata(notes.all()))
 
 
 class _Row(NamedTuple):
@@ -61,7 +67,13 @@ class _Row(NamedTuple):
 
 
 def _row(
-    shard: Shard, number: int, line: int, record: Record | InvalidRow, shaper: Shaper, id_column: str | None
+    shard: Shard,
+    number: int,
+    line: int,
+    record: Record | InvalidRow,
+    shaper: Shaper,
+    id_column: str | None,
+    notes: Notes,
 ) -> _Row:
     own: RowId | None = None
     if isinstance(record, InvalidRow):
@@ -80,6 +92,8 @@ def _row(
         # orjson reads deeper nesting than it writes.
         too_deep = InvalidRow("invalid_json", "nested too deeply")
         return _invalid(shard, number, line, own, too_deep, _carry_or_none(record, own, used))
+    for fact in shaped.notes:
+        notes.add(fact, f"{shard.name}:{line}")
     return _Row(
         row=number,
         line=line,

@@ -1,6 +1,6 @@
 """A record in any of the accepted shapes -> the request it asks for."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import orjson
 
 from batch.errors import SpecError
 from batch.reading.invalid import InvalidRow, type_name
+from batch.reading.notes import Fact
 from batch.reading.prompts import conversation_text, input_text
 from batch.reading.template import PromptTemplate
 from schemas.job import InputSpec
@@ -56,6 +57,16 @@ PROMPT_COLUMNS = frozenset({"prompt", "params", "model"})
 INPUT_COLUMNS = frozenset({"input", "params", "model"})
 REQUEST_COLUMNS = BATCH_COLUMNS | MESSAGES_COLUMNS | PROMPT_COLUMNS | INPUT_COLUMNS
 
+_ASSISTANT_LAST = (
+    Fact(
+        "ends_with_assistant",
+        "the conversation ends with an assistant's turn, which some servers continue and others refuse",
+    ),
+)
+_FOUND_EMBEDDINGS = (
+    Fact("embeddings", "taken for an embedding request, because the row has `input` and neither messages nor prompt"),
+)
+
 # Keys of a request that no params may set.
 PROMPT_KEYS = ("messages", "prompt", "input")
 
@@ -87,6 +98,9 @@ class Shaped:
 
     used: Set[str]
     """Columns of the record that went into the request."""
+
+    notes: Sequence[Fact] = ()
+    """What a reader should know of this row."""
 
 
 def has_shape(columns: Set[str]) -> bool:
@@ -125,7 +139,7 @@ class Shaper:
         if record.get("input") is not None:
             own = _own_params(record)
             body = {"input": record["input"], **self._embedding_params(own)}
-            return self._embeddings(body, own, INPUT_COLUMNS)
+            return self._embeddings(body, own, INPUT_COLUMNS, _FOUND_EMBEDDINGS)
         raise InvalidRow("missing_column", "none of messages, prompt, input or body holds anything")
 
     def _prompt(self, prompt: str, params: Mapping[str, Any], own: Mapping[str, Any], used: Set[str]) -> Shaped:
@@ -157,11 +171,15 @@ class Shaper:
         if self._system and not talk.has_system:
             body["messages"] = [*self._system, *body["messages"]]
             counted = self._system_text + counted
-        return self._finished(CHAT_URL, body, talk.text, counted, own, used)
+        # Read after `conversation_text`, which has checked that each message is an object with a role.
+        notes = _ASSISTANT_LAST if body["messages"][-1]["role"] == "assistant" else ()
+        return self._finished(CHAT_URL, body, talk.text, counted, own, used, notes=notes)
 
-    def _embeddings(self, body: dict[str, Any], own: Mapping[str, Any], used: Set[str]) -> Shaped:
+    def _embeddings(
+        self, body: dict[str, Any], own: Mapping[str, Any], used: Set[str], notes: Sequence[Fact] = ()
+    ) -> Shaped:
         text, _ = input_text(body, "input")
-        return self._finished(EMBEDDINGS_URL, body, text, text, own, used)
+        return self._finished(EMBEDDINGS_URL, body, text, text, own, used, notes=notes)
 
     def _finished(
         self,
@@ -172,6 +190,7 @@ class Shaper:
         own: Mapping[str, Any],
         used: Set[str],
         prompts: int = 1,
+        notes: Sequence[Fact] = (),
     ) -> Shaped:
         body.pop("model", None)
         if body.get("stream"):
@@ -189,6 +208,7 @@ class Shaper:
             deterministic=temperature == 0 and temperature is not None,
             asked=None if self._ignored else _asked(own),
             used=used - self._ignored if self._ignored else used,
+            notes=notes,
         )
 
     def _embedding_params(self, own: Mapping[str, Any]) -> dict[str, Any]:

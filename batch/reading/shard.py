@@ -1,5 +1,6 @@
 """A shard: what one reading task is given."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,3 +38,6 @@ class Shard:
 
     mtime_ns: int | None = None
     """The file's last change when it was cut; `None`: it is our own copy, or its store does not say."""
+
+    notes: Sequence[Sequence[str]] = ()
+    """Facts of the file that a reader should know, each (code, text) as `batch.reading.notes.Fact`."""

@@ -1,0 +1,38 @@
+"""What a reader should know of the rows is said alike by `check`, `estimate` and `run`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.commands import Command, Job, written
+
+ROWS = [
+    {"messages": [{"role": "user", "content": "Count"}, {"role": "assistant", "content": "1, 2,"}]},
+    {"messages": [{"role": "user", "content": "Count"}, {"role": "assistant", "content": "1,"}]},
+]
+NOTE = (
+    "the conversation ends with an assistant's turn, which some servers continue and others refuse "
+    "(2 rows, the first is prompts.jsonl:1)"
+)
+
+
+def test_check_estimate_and_report_say_the_same(command: Command, job: Job, tmp_path: Path) -> None:
+    """The sentence, the number of rows and the example are equal in the JSON of all three."""
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    path = written(job, tmp_path)
+    for name in ("check", "estimate", "run"):
+        ended = command(name, path, "--json")
+        assert ended.status == 0, ended.err
+        assert [note for note in json.loads(ended.out)["notes"] if "assistant" in note] == [NOTE], name
+
+
+@pytest.mark.parametrize("name", ["check", "estimate", "run"])
+def test_the_console_says_it_once(command: Command, job: Job, tmp_path: Path, name: str) -> None:
+    """One fact of many rows is one line, and the HTML page has it too."""
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    ended = command(name, written(job, tmp_path))
+    assert " ".join((ended.out + ended.err).split()).count("ends with an assistant") == 1
+    if name == "run":
+        page = (tmp_path / "out" / "results.jsonl.run" / "report.html").read_text()
+        assert page.count("ends with an assistant") == 1
