@@ -1,6 +1,7 @@
 """The errors this engine raises. Class and attributes say what happened; nobody inspects message text."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from batch.dispatch.request import Allowance
@@ -41,24 +42,39 @@ class FingerprintError(SpecError):
 class DispatchError(BatchRouterError):
     """One attempt ended without an answer. Raised by transports only, which keep the cause.
 
+    `str(error)` is one line: what happened, followed by `words`. It holds neither a prompt nor a key, so it may be
+    shown and stored. It is put together when first asked for: errors that nobody shows cost nothing.
+
     Attributes:
         kind: stable name for journals and reports.
-        status: HTTP status, where there was an answer.
+        status: HTTP status, where there was an answer; of an error inside a 2xx answer, the status it stands for.
         code: the provider's `error.code`, where it gave one.
-        body: the answer's JSON on one line, where there was one: for the results, never for logs.
+        param: the parameter of the request that the provider says is at fault, where it names one.
+        words: what the server itself says of the error: one printable line of at most 300 characters, in which keys
+            are masked and whatever repeats the request's own text is left out. Empty where it says nothing.
+        signature: `(kind, status, code)`: errors that are alike have the same.
+        body: the answer's JSON on one line, where there was one: for the row's own result, never for logs, because it
+            may repeat the prompt.
         retry_after: seconds the server asked us to stay away, if it did.
         allowances: what the server said about its limits.
+        usage: (prompt, completion) tokens of this attempt, where the answer tells them although it is no good.
+        billed: may this attempt have been billed? It then costs what `usage` says, or else at most its bound.
         retryable: may the row be tried again?
+        most_attempts: attempts after which the row is given up for this error, if that is fewer than `max_attempts`.
         reached: may the server have seen (and billed) the request?
-        blame: `row`: another endpoint would say the same; `endpoint`: this endpoint's trouble;
-            `throttle`: the endpoint is well and wants us to slow down; `gone`: waiting cannot cure it,
-            the endpoint is out for the run.
+        blame: whose trouble this answer speaks of. One answer is evidence; the dispatcher decides, by what the same
+            endpoint said to other rows. `row`: another endpoint would say the same. `endpoint`: this endpoint's
+            trouble, which may pass. `throttle`: the endpoint is well and wants us to slow down. `gone`: the account
+            or the endpoint refuses us, or this row alone (no key, no credit, no such model, no permission), and
+            waiting does not cure it.
     """
 
     kind: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
     reached: ClassVar[bool] = True
     blame: ClassVar[Literal["row", "endpoint", "throttle", "gone"]] = "row"
+    most_attempts: ClassVar[int | None] = None
+    _billed: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -66,20 +82,58 @@ class DispatchError(BatchRouterError):
         *,
         status: int | None = None,
         code: str | None = None,
+        param: str | None = None,
+        words: str | Callable[[], str] = "",
         retry_after: float | None = None,
         body: bytes | None = None,
         allowances: "tuple[Allowance, ...]" = (),
+        usage: tuple[int | None, int | None] | None = None,
+        billed: bool | None = None,
     ) -> None:
+        """
+        Args:
+            message: what happened, without the server's words.
+            words: the server's words, or a function that finds them when they are first asked for.
+            billed: left out: as this kind of error usually is, and always where `usage` is known.
+        """
         super().__init__(message)
         self.allowances = allowances
         self.body = body
         self.status = status
         self.code = code
+        self.param = param
         self.retry_after = retry_after
+        self.usage = usage
+        self.billed = (usage is not None or self._usually_billed()) if billed is None else billed
+        self._words = words
+
+    @property
+    def words(self) -> str:
+        """The server's own words; empty where it says nothing."""
+        if not isinstance(self._words, str):
+            self._words = self._words()
+        return self._words
+
+    @property
+    def signature(self) -> tuple[str, int | None, str | None]:
+        """Equal for errors that are alike."""
+        return self.kind, self.status, self.code
+
+    def _usually_billed(self) -> bool:
+        return self._billed
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # What finds the words cannot be pickled, and need not be: only the words travel.
+        self._words = self.words
+        return super().__reduce__()
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}: {self.words}" if self.words else message
 
 
 class BadRequest(DispatchError):
-    """The server refuses this row: 400, 404 of a path, 413, 422."""
+    """The server refuses this row: 400, 413, 422, or a code that says so under any status."""
 
     kind = "bad_request"
 
@@ -93,11 +147,19 @@ class RateLimited(DispatchError):
 
 
 class ServerError(DispatchError):
-    """5xx, or 408 and 409."""
+    """5xx, or another status that speaks of the server's trouble: 408, 409, 424, 499."""
 
     kind = "server_error"
     retryable = True
     blame = "endpoint"
+
+    def _usually_billed(self) -> bool:
+        return self.status in _MAYBE_FINISHED
+
+
+# A gateway gave up on a server behind it, which may have finished: 408 is Azure's word for that, 499 nginx's, 520 and
+# 524 Cloudflare's, 598 other proxies'. A 500 or 503 says that the server itself did not answer.
+_MAYBE_FINISHED = frozenset({408, 499, 502, 504, 520, 524, 598})
 
 
 class TimedOut(DispatchError):
@@ -106,6 +168,7 @@ class TimedOut(DispatchError):
     kind = "timeout"
     retryable = True
     blame = "endpoint"
+    _billed = True
 
 
 class NotConnected(DispatchError):
@@ -123,18 +186,33 @@ class ConnectionLost(DispatchError):
     kind = "connection_lost"
     retryable = True
     blame = "endpoint"
+    _billed = True
 
 
 class BadAnswer(DispatchError):
-    """2xx, but not the JSON that was promised."""
+    """2xx, but not what was promised: not JSON, or no answer in it."""
 
     kind = "bad_answer"
     retryable = True
     blame = "endpoint"
+    _billed = True
+
+
+class NoChoices(DispatchError):
+    """2xx with an empty list of choices: the prompt or the answer was blocked. The endpoint is well.
+
+    It may be chance (Gemini), so the row is tried once more; the same prompt is mostly blocked each time.
+    """
+
+    kind = "no_choices"
+    retryable = True
+    blame = "row"
+    most_attempts = 2
+    _billed = True
 
 
 class Refused(DispatchError):
-    """The endpoint refuses us for good: key, permission, spent credit, unknown model, a redirect."""
+    """The endpoint refuses us: key, permission, spent credit, unknown model, a redirect."""
 
     kind = "refused"
     blame = "gone"

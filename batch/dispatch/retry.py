@@ -79,6 +79,8 @@ class RetryRule:
         """Seconds until the row may go again, after the attempt counted in `request.attempts`; `None`: give it up."""
         if not error.reached or error.blame == "gone":
             return 0.0
+        if error.most_attempts is not None and request.attempts >= error.most_attempts:
+            return None
         state = _state(request.attempts, error)
         if not self._retryable(state) or self._stop(state):
             return None

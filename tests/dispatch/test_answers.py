@@ -237,8 +237,8 @@ def test_a_status_is_no_code() -> None:
 
 @pytest.mark.parametrize("code", ["the prompt was: hello", "x" * 81, "a\nb", "", None, 7, ["x"]])
 def test_only_codes_are_shown(code: object) -> None:
-    """What is not one short word may be a prompt or a key, and stays out of the message."""
-    error = refused(400, {"code": code, "message": "secret"})
+    """What is not one short word may be a prompt or a key, and is no code."""
+    error = refused(400, {"code": code})
     assert (str(error), error.code) == ("HTTP 400", None)
 
 

@@ -9,6 +9,7 @@ import orjson
 from batch.clock import WallClock
 from batch.dispatch.request import Allowance, Completion
 from batch.dispatch.transports.allowances import Header, moment, number, reopens, server_time, told
+from batch.dispatch.transports.words import Hide, server_words
 from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
 from schemas.endpoints import Provider
 from schemas.openai_batch import EMBEDDINGS_URL
@@ -95,6 +96,8 @@ _KINDS: dict[str, type[DispatchError]] = {
 _GONE = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405, 410})
 # Too many requests; the server is at its capacity, a status that Anthropic made up.
 _THROTTLED = frozenset({429, 529})
+# The path may be wrong: a base url with one `/v1` too many or too few.
+_NO_SUCH_PATH = frozenset({404, 405})
 # Not this row's fault, and not for long.
 _PASSING = frozenset({408, 409, 425})
 
@@ -130,13 +133,36 @@ def completion(raw: bytes, url: str, allowances: tuple[Allowance, ...] = ()) -> 
     return Completion(one_line(raw, answer), prompt_tokens, completion_tokens, allowances)
 
 
-def refusal(status: int, raw: bytes, header: Header, provider: Provider, wall: WallClock) -> DispatchError:
-    """The error that a non-2xx answer stands for."""
+def refusal(
+    status: int,
+    raw: bytes,
+    header: Header,
+    provider: Provider,
+    wall: WallClock,
+    *,
+    asked: bytes = b"",
+    path: str = "",
+    hide: Hide = str,
+) -> DispatchError:
+    """The error that a non-2xx answer stands for.
+
+    Args:
+        asked: the request's body: the server's words are shown without what they repeat of it.
+        path: what was asked for; shown where the server does not know it.
+        hide: masks our secrets in what is shown.
+    """
     parsed = _loads(raw)
     error = _error(parsed)
     kind, word = _kind(status, error)
     code = word or _code(error, status)
-    message = f"HTTP {status}" + (f": {code}" if code else "")
+    param = _param(error)
+    message = f"HTTP {status}"
+    if path and status in _NO_SUCH_PATH:
+        message += f" for {path}"
+    if code:
+        message += f": {code}"
+    if param:
+        message += f" ({param})"
     if 300 <= status < 400:
         message += "; redirects are not followed, give the final url"
     wait = retry_after(header, wall)
@@ -146,6 +172,8 @@ def refusal(status: int, raw: bytes, header: Header, provider: Provider, wall: W
         message,
         status=status,
         code=code,
+        param=param,
+        words=lambda: server_words(raw, parsed, asked, hide),
         retry_after=wait,
         body=one_line(raw, parsed) if isinstance(parsed, dict) else None,
         allowances=told(header, provider, wall),
@@ -214,6 +242,12 @@ def _code(error: dict[str, Any], status: int) -> str | None:
         if isinstance(value, str) and _CODE.match(value) and value != str(status):
             return value
     return None
+
+
+def _param(error: dict[str, Any]) -> str | None:
+    """The parameter at fault; it is a name and no prose, as codes are."""
+    value = error.get("param")
+    return value if isinstance(value, str) and _CODE.match(value) else None
 
 
 def _kind(status: int, error: dict[str, Any]) -> tuple[type[DispatchError], str | None]:

@@ -16,9 +16,13 @@ from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.allowances import told
 from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, long_key, masked, refusal
+from batch.dispatch.transports.words import cut, hiding
 from batch.errors import BadAnswer, ConnectionLost, DispatchError, NotConnected, Refused, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL
+
+# Of a message of LiteLLM's, which may quote whole answers.
+_MOST_MESSAGE = 4000
 
 
 class LiteLLMTransport:
@@ -66,14 +70,14 @@ class LiteLLMTransport:
                 answer = await self._calls[request.url](**orjson.loads(request.body), **self._options)
         except Exception as error:
             # LiteLLM raises its own tree, OpenAI's, httpx's and bare ValueErrors, by provider: all of them end here.
-            raise self._translated(error) from error
+            raise self._translated(error, request.body) from error
         said = told(_headers(answer).get, self._provider, self._wall)
         return completion(masked(answer.model_dump_json(exclude_none=True).encode(), self._key), request.url, said)
 
     async def aclose(self) -> None:
         await self._session.aclose()
 
-    def _translated(self, error: Exception) -> DispatchError:
+    def _translated(self, error: Exception, asked: bytes) -> DispatchError:
         import litellm
 
         for cause in _causes(error):
@@ -81,15 +85,16 @@ class LiteLLMTransport:
                 return cause
             # LiteLLM makes a 500 of both.
             if isinstance(cause, httpx.ConnectError):
-                return NotConnected("no connection")
+                return NotConnected("no connection", words=cut(str(cause)))
             if type(cause) is litellm.exceptions.openai.OpenAIError:
                 return Refused("LiteLLM has no credentials for it; name the variable that holds them in api_key_env")
         if isinstance(error, litellm.exceptions.Timeout | TimeoutError | httpx.TimeoutException):
             return TimedOut("no whole answer in time; it may have been billed")
+        shown: Any = {"asked": asked, "hide": hiding(self._options.get("api_key"))}
         response = _response(error)
         if response is not None:
             raw = masked(response.content, self._key)
-            return refusal(response.status_code, raw, response.headers.get, self._provider, self._wall)
+            return refusal(response.status_code, raw, response.headers.get, self._provider, self._wall, **shown)
         if isinstance(error, litellm.exceptions.APIConnectionError | httpx.TransportError):
             # LiteLLM files unexpected faults of its own here too, so it is not known whether anything was sent.
             return ConnectionLost(f"no answer: {type(error).__name__}")
@@ -97,9 +102,10 @@ class LiteLLMTransport:
         if not isinstance(status, int):
             return BadAnswer(f"LiteLLM could not read the answer: {type(error).__name__}")
         codes = {key: getattr(error, key, None) for key in ("code", "type")}
-        body = orjson.dumps({"error": {k: v for k, v in codes.items() if isinstance(v, str)}})
+        said = {"message": _message(error)} | {k: v for k, v in codes.items() if isinstance(v, str)}
+        body = masked(orjson.dumps({"error": said}), self._key)
         headers = getattr(error, "litellm_response_headers", None) or {}
-        return refusal(status, body, headers.get, self._provider, self._wall)
+        return refusal(status, body, headers.get, self._provider, self._wall, **shown)
 
 
 class _Bounded(httpx.AsyncByteStream):
@@ -146,6 +152,11 @@ def _bind_clients() -> None:
 
     AsyncHTTPHandler.create_client = create_bound
     _bind(litellm.module_level_aclient.client)
+
+
+def _message(error: Exception) -> str:
+    """What LiteLLM says of an error that came without the provider's answer."""
+    return str(getattr(error, "message", None) or error)[:_MOST_MESSAGE]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

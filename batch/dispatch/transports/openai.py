@@ -13,6 +13,7 @@ from batch.dispatch.request import Allowance, Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.allowances import Header, told
 from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, long_key, masked, refusal
+from batch.dispatch.transports.words import cut, hiding
 from batch.errors import BadAnswer, BadRequest, ConnectionLost, DispatchError, NotConnected, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
 
@@ -40,7 +41,9 @@ class OpenAITransport:
         self._provider = endpoint.provider
         self._timeout_seconds = timeout_seconds
         self._client = _client(endpoint, timeout_seconds, keys)
-        self._key = long_key(keys(endpoint.api_key_env) if endpoint.api_key_env is not None else None)
+        key = keys(endpoint.api_key_env) if endpoint.api_key_env is not None else None
+        self._key = long_key(key)
+        self._hide = hiding(key)
         self._prefix = b'{"model":' + json.dumps(endpoint.model).encode() + b","
         self._urls: dict[str, Url] = {}
         self._silent = 0
@@ -55,7 +58,16 @@ class OpenAITransport:
             raise self._translated(error) from error
         if 200 <= response.status < 300:
             return completion(raw, request.url, self._told(response))
-        raise refusal(response.status, raw, _legible(response), self._provider, self._wall)
+        raise refusal(
+            response.status,
+            raw,
+            _legible(response),
+            self._provider,
+            self._wall,
+            asked=request.body,
+            path=url.path,
+            hide=self._hide,
+        )
 
     async def aclose(self) -> None:
         await self._client.close()
@@ -87,8 +99,9 @@ class OpenAITransport:
         if isinstance(error, BuilderError):
             return BadRequest("the request cannot be built")
         # pyreqwest names a broken exchange ConnectError too; only hyper's own `Connect` says that nothing was sent.
-        if "client error (Connect)" in _causes(error):
-            return NotConnected("no connection")
+        causes = _causes(error)
+        if "client error (Connect)" in causes:
+            return NotConnected(_not_connected(causes[-1]), words=cut(causes[-1]))
         if isinstance(error, RequestTimeoutError):
             return TimedOut(f"no whole answer within {self._timeout_seconds:g} seconds; it may have been billed")
         return ConnectionLost("the connection broke before the answer was whole")
@@ -128,6 +141,15 @@ async def _whole(response: Response) -> bytes:
             raise BadAnswer(f"the answer is longer than {MOST_ANSWER_BYTES >> 20} MiB", status=response.status)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _not_connected(cause: str) -> str:
+    """Why there is no connection, where the cause itself does not say it in words that people know."""
+    if "certificate" in cause:
+        return "no connection: the server's certificate is not trusted"
+    if "corrupt message" in cause:
+        return "no connection: the server does not speak TLS, as https asks for"
+    return "no connection"
 
 
 def _causes(error: PyreqwestError) -> list[str]:

@@ -1,0 +1,194 @@
+"""What a server says of an error, in its own words: short, printable, without the request's text and without keys."""
+
+import re
+from collections.abc import Callable, Iterator
+from html import unescape
+from typing import Any
+
+import orjson
+
+Hide = Callable[[str], str]
+"""Gives a text without our secrets."""
+
+# What looks like a key is masked whosever it is: gateways quote the one that they ask the next server with.
+_KEY_LIKE = re.compile(
+    r"\b(?:sk|pk|rk|gsk|hf|xai|ghp|nvapi|r8)[-_][\w*.-]{8,}|\bAIza[\w-]{20,}|\bBearer +[\w.~+/=*-]{8,}"
+)
+
+# As much of an error as a line of the terminal or a report can show.
+MOST_CHARACTERS = 300
+# Of a body that is no JSON: what stands later is markup or a stack trace.
+_MOST_READ = 20_000
+
+# An echo of the prompt is found by words in a row, so that quoting, escapes and cuts do not hide it. Fewer words happen
+# by chance ("is not supported"). A word as long as this is found by a part of it: it may be data, or cut in the middle.
+_LEAST_ECHOED_WORDS = 4
+_LEAST_ECHOED_CHARACTERS = 16
+# A prompt, or a line of it, that is as short as this is not looked for: it may be any word of the server's own.
+_LEAST_CHARACTERS = 4
+LEFT_OUT = "[...]"
+
+# Thai, Burmese, Chinese, Japanese and Korean put no blanks between words: each of their characters counts as one.
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u3040-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|[nrtbf])")
+_MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+
+
+def server_words(raw: bytes, parsed: Any, asked: bytes, hide: Hide = str) -> str:
+    """What an error answer says, on one line of at most `MOST_CHARACTERS`; empty where it says nothing.
+
+    Args:
+        raw: the body as it came, without our key.
+        parsed: the body's JSON, `None` where it is none.
+        asked: the request's body. What repeats text of it is left out: servers quote prompts in their errors.
+        hide: masks our secrets in a text; servers quote keys, too, and JSON may have them in escapes.
+    """
+    said = next(_messages(parsed), "") if parsed is not None else _text(raw)
+    return cut(without_echo(_KEY_LIKE.sub("[key]", _printable(hide(said))), asked))
+
+
+def hiding(key: str | None) -> Hide:
+    """What masks this key in a text, however short it is."""
+    return (lambda text: text.replace(key, "[key]")) if key else str
+
+
+def cut(text: str) -> str:
+    """At most `MOST_CHARACTERS`, with a sign where something was cut off."""
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 4].rstrip() + " ..."
+
+
+def without_echo(said: str, asked: bytes) -> str:
+    """`said` without what repeats text of the request `asked`."""
+    if not said:
+        return said
+    said = _ESCAPED.sub(_unescaped, said)
+    asked_texts = list(_texts(asked))
+    asked_words = f" {' '.join(word.lower() for text in asked_texts for word in _WORD.findall(text))} "
+    short = {text.strip().lower() for text in asked_texts if len(text.strip()) <= MOST_CHARACTERS}
+    found = list(_WORD.finditer(said))
+    echoed = _echoed([match.group().lower() for match in found], asked_words, short)
+    kept: list[str] = []
+    end = 0
+    for start, stop in echoed:
+        kept += (said[end : found[start].start()], LEFT_OUT)
+        end = found[stop - 1].end()
+    return "".join(kept) + said[end:]
+
+
+def _echoed(words: list[str], asked_words: str, short: set[str]) -> Iterator[tuple[int, int]]:
+    """Ranges of `words` that stand in `asked_words` in a row."""
+    whole = {tuple(_WORD.findall(text)) for text in short if len(text) >= _LEAST_CHARACTERS}
+    lengths = sorted({len(text) for text in whole if 0 < len(text) < _LEAST_ECHOED_WORDS}, reverse=True)
+    at = 0
+    while at < len(words):
+        stop = _run(words, at, asked_words) or next((at + n for n in lengths if tuple(words[at : at + n]) in whole), 0)
+        if stop:
+            yield at, stop
+        at = max(stop, at + 1)
+
+
+def _run(words: list[str], at: int, asked_words: str) -> int:
+    """Where the words from `at` on that stand in `asked_words` in a row end; 0: they are too few to mean an echo."""
+    if len(words[at]) >= _LEAST_ECHOED_CHARACTERS and words[at] in asked_words:
+        return at + 1
+    stop = at + _LEAST_ECHOED_WORDS
+    # The last word may have been cut off: what follows it in the request is not looked at.
+    if stop > len(words) or f" {' '.join(words[at:stop])}" not in asked_words:
+        return 0
+    while stop < len(words) and f" {' '.join(words[at : stop + 1])}" in asked_words:
+        stop += 1
+    echoed = "".join(words[at:stop])
+    # Such a character says as much as two or three letters.
+    return stop if len(echoed) + 2 * sum(not c.isascii() for c in echoed) >= _LEAST_ECHOED_CHARACTERS else 0
+
+
+def _messages(parsed: Any) -> Iterator[str]:
+    """Where servers put what they say, the most precise first."""
+    if isinstance(parsed, list):
+        for item in parsed:
+            yield from _messages(item)
+    elif isinstance(parsed, str):
+        if parsed.strip():
+            yield parsed
+    elif isinstance(parsed, dict):
+        error = parsed.get("error")
+        if isinstance(error, dict | list):
+            yield from _messages(error)
+        said = [_own(parsed), _upstream(parsed)]
+        if any(said):
+            yield ": ".join(text for text in said if text)
+        # FastAPI: {"detail": "..."} or {"detail": [{"loc": [...], "msg": "..."}]}; others: {"errors": [...]}.
+        for key in ("detail", "errors", "details"):
+            yield from _messages(parsed.get(key))
+
+
+def _own(error: dict[str, Any]) -> str:
+    for key in ("message", "msg", "error", "error_description", "error_message", "title", "reason", "Message"):
+        value = error.get(key)
+        if isinstance(value, str) and value.strip():
+            where = error.get("loc")
+            if isinstance(where, list) and all(isinstance(step, str | int) for step in where):
+                return f"{'.'.join(map(str, where))}: {value}"
+            return value
+        if isinstance(value, dict | list):
+            inner = next(_messages(value), "")
+            if inner:
+                return inner
+    return ""
+
+
+def _upstream(error: dict[str, Any]) -> str:
+    """What the provider behind OpenRouter said, whose own message is only "Provider returned error"."""
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    if isinstance(raw, str) and raw.lstrip().startswith("{"):
+        try:
+            return next(_messages(orjson.loads(raw)), "")
+        except orjson.JSONDecodeError:
+            return raw
+    return raw if isinstance(raw, str) else ""
+
+
+def _text(raw: bytes) -> str:
+    """Of HTML its title, else its text; of anything else, itself."""
+    text = raw[:_MOST_READ].decode(errors="replace")
+    if "<" not in text:
+        return text
+    title = _TITLE.search(text)
+    return unescape(title[1] if title is not None and title[1].strip() else _MARKUP.sub(" ", text))
+
+
+def _printable(text: str) -> str:
+    """On one line, without control characters, and without surrogates, which cannot be encoded."""
+    kept = "".join(character if character.isprintable() else " " for character in text[:_MOST_READ])
+    return " ".join(kept.split())
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    """A character that was written as an escape; a blank for one that cannot be printed."""
+    digits = match[1] or match[2]
+    character = chr(int(digits, 16)) if digits else " "
+    return character if character.isprintable() else " "
+
+
+def _texts(body: bytes) -> Iterator[str]:
+    """The request's texts: all strings of its JSON, but for keys and the few that name things."""
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return
+    waiting = [parsed]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += [inner for key, inner in value.items() if key not in _NAMES]
+
+
+# What a server may name in an error without repeating a prompt.
+_NAMES = frozenset({"role", "type", "model", "service_tier", "reasoning_effort", "tool_choice", "encoding_format"})
