@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import pyarrow.parquet as pq
 
 from batch.errors import InputError
+from batch.reading.formats.looks import look_at
 from batch.reading.present import check_columns
 from batch.reading.ranges import CountedRange, TextRange, count_range, cut
 from batch.reading.shard import Shard
@@ -25,6 +26,9 @@ WORTH_SPREADING_BYTES = 64 << 20
 MAX_PARQUET_ROWS = 20_000
 # Long rows: 20,000 prompts of 100 kB would fill the memory of a worker, which holds some ten times a shard's bytes.
 MAX_PARQUET_BYTES = 24 << 20
+
+# What a file of a binary format looks like when all is well.
+_OWN_LOOKS = {"parquet": "Parquet"}
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -66,6 +70,7 @@ def cut_files(
 ) -> list[Shard]:
     """As `find_shards`, for files whose rows need not be prompts: what columns they have is not looked at."""
     sources = find_sources(spec, key)
+    _check_kinds(sources)
     if sum(source.size for source in sources) < WORTH_SPREADING_BYTES:
         map = map_here  # noqa: A001 - it stands in for the builtin
     packed = [s for s in sources if s.compression is not None or s.format == "csv"]
@@ -87,6 +92,16 @@ def cut_files(
     if not shards:
         raise InputError(f"{_shown(spec)}: no rows; the input is empty")
     return shards
+
+
+def _check_kinds(sources: Iterable[Source]) -> None:
+    """Refuse a file whose first bytes show that it is not of the kind that its name says."""
+    for source in sources:
+        if source.compression is not None:
+            continue
+        look = look_at(source.location)
+        if look is not None and look.sure and look.what != _OWN_LOOKS.get(source.format):
+            raise InputError(f"{source.name}: is {look}")
 
 
 @dataclass(frozen=True, slots=True)

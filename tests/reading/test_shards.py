@@ -327,3 +327,28 @@ def test_row_groups_are_joined_and_cut_without_gaps(sizes: list[int], most: int)
     assert [start for start, _ in ranges] == [0, *(stop for _, stop in ranges)][: len(ranges)]
     assert sum(stop - start for start, stop in ranges) == sum(sizes)
     assert all(0 < stop - start <= most for start, stop in ranges)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("in.jsonl", '{"prompt":"a"}\n'.encode("utf-16"), "in.jsonl: is UTF-16 text; save it as UTF-8"),
+        ("in.jsonl", gzip.compress(b'{"prompt":"a"}\n'), "compressed with gzip; give its name the ending .gz"),
+        (
+            "in.parquet",
+            b"version https://git-lfs.github.com/spec/v1\noid\n",
+            "a Git LFS pointer; fetch the file itself",
+        ),
+        ("in.csv", b"PAR1....", "is Parquet; give its name the ending .parquet"),
+        ("in.jsonl", b"<html><body>Sign in</body></html>\n", "an HTML page; download the data itself"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_refused(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    """One line names the file, what it is and what to do, before any of it is taken for rows."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        find_shards(InputSpec(path=str(tmp_path / name)), tmp_path / "spool")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,119 @@
+"""What a file looks like, told by its first bytes: for files that are not what their name says."""
+
+import re
+from typing import NamedTuple
+
+import orjson
+
+from batch.reading.sources import open_stream, reading
+
+HEAD_BYTES = 4096
+
+# Bytes that no text file begins with, so that a file with them is of this kind whatever its name says.
+_MAGIC: tuple[tuple[bytes, str, str], ...] = (
+    (b"\x1f\x8b", "compressed with gzip", "give its name the ending .gz, as in rows.jsonl.gz"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "give its name the ending .zst, as in rows.jsonl.zst"),
+    (b"\xfd7zXZ\x00", "compressed with xz", "decompress it first (xz -d)"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4", "decompress it first (lz4 -d)"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook", "unpack it, or save the sheet as CSV, first"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook", "save the sheet as CSV first"),
+    (b"PAR1", "Parquet", "give its name the ending .parquet"),
+    (b"ARROW1", "an Arrow file", "give its name the ending .arrow"),
+    (b"\xff\xff\xff\xff", "an Arrow stream", "give its name the ending .arrow"),
+    (b"Obj\x01", "Avro", "convert it to Parquet first"),
+    (b"SQLite format 3\x00", "an SQLite database", "export the table as CSV first"),
+    (b"%PDF-", "a PDF document", "extract its text first"),
+    (b"\x93NUMPY", "a NumPy array", "save it as Parquet first"),
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer", "fetch the file itself with `git lfs pull`"),
+    (b"\x00\x00\xfe\xff", "UTF-32 text", "save it as UTF-8"),
+    (b"\xff\xfe\x00\x00", "UTF-32 text", "save it as UTF-8"),
+    (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
+)
+# Kinds whose magic is letters that a CSV header may begin with too, so more than the magic is asked for.
+_LETTERED: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
+    (re.compile(rb"BZh[1-9]1AY&SY"), "compressed with bzip2", "give its name the ending .bz2, as in rows.jsonl.bz2"),
+    (re.compile(rb"ORC[^ -~\r\n\t]"), "ORC", "convert it to Parquet first"),
+    (re.compile(rb"\x80[\x02-\x05][^ -~]"), "a Python pickle", "save its rows as JSON Lines or Parquet first"),
+)
+_HTML = re.compile(rb"<(!doctype html|html|head|body)\b", re.IGNORECASE)
+_BOM = b"\xef\xbb\xbf"
+
+
+class Look(NamedTuple):
+    """What a file looks like."""
+
+    what: str
+    """As in "the file is ...": a Git LFS pointer, Parquet, UTF-16 text."""
+
+    remedy: str
+    """What to do about it, as an imperative."""
+
+    sure: bool
+    """Its first bytes settle it. Otherwise it is what is most likely where no row of the file can be used."""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
+def look_at(location: str, compression: str | None = None) -> Look | None:
+    """What the file at `location` looks like; `None` where it may well be JSON Lines or CSV.
+
+    Raises InputError when the file cannot be read.
+    """
+    with reading(location), open_stream(location, compression) as stream:
+        return looks_like(stream.read(HEAD_BYTES))
+
+
+def looks_like(head: bytes) -> Look | None:
+    """What a file with these first bytes (4 KiB are enough) looks like; `None` where it may be JSON Lines or CSV.
+
+    Meant for files in which no row can be used, and for those that are `sure`: one JSON array is not, because its
+    first line may be the only broken one.
+    """
+    for magic, what, remedy in _MAGIC:
+        if head.startswith(magic):
+            return Look(what, remedy, sure=True)
+    if head[257:262] == b"ustar":
+        return Look("a tar archive", "unpack it first", sure=True)
+    for pattern, what, remedy in _LETTERED:
+        if pattern.match(head):
+            return Look(what, remedy, sure=True)
+    text = head.removeprefix(_BOM).lstrip()
+    if _HTML.match(text):
+        return Look("an HTML page", "download the data itself; the server may want a login", sure=True)
+    if text.startswith(b"<?xml"):
+        return Look("XML", "convert it to JSON Lines or CSV first", sure=True)
+    if _utf16_without_mark(head):
+        return Look("UTF-16 text without a byte order mark", "save it as UTF-8", sure=False)
+    if text.startswith(b"["):
+        return _list(text)
+    if text.startswith(b"{") and _is_cut(text.partition(b"\n")[0]):
+        return Look("pretty-printed JSON, an object over several lines", "give its name the ending .json", sure=False)
+    return None
+
+
+def _utf16_without_mark(head: bytes) -> bool:
+    """Is every second byte of nearly all of it zero, as in UTF-16 of mostly ASCII text?"""
+    pairs = len(head) // 2
+    return pairs >= 2 and max(head[0::2].count(0), head[1::2].count(0)) > 0.7 * pairs
+
+
+def _list(text: bytes) -> Look:
+    first, newline, rest = text.partition(b"\n")
+    if newline and rest.strip() and not _is_cut(first):
+        return Look("lines of JSON lists", "make each line a JSON object", sure=False)
+    return Look("one JSON array", "give its name the ending .json", sure=False)
+
+
+def _is_cut(line: bytes) -> bool:
+    """Is this the beginning of a JSON value that goes on in the next line?"""
+    line = line.strip()
+    if line in (b"{", b"["):
+        return True
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return line.endswith((b",", b"{", b"["))
+    return False

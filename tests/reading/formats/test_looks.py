@@ -1,0 +1,79 @@
+"""What files look like that are not what their name says."""
+
+import bz2
+import gzip
+import io
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batch.reading.formats.looks import look_at, looks_like
+
+
+def parquet() -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"x": [1]}), sink)
+    return sink.getvalue()
+
+
+def arrow_stream() -> bytes:
+    sink = io.BytesIO()
+    table = pa.table({"x": [1]})
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "sure"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "a Git LFS pointer", True),
+        (gzip.compress(b'{"prompt":"a"}\n'), "compressed with gzip", True),
+        (parquet(), "Parquet", True),
+        (arrow_stream(), "an Arrow stream", True),
+        (bz2.compress(b'{"prompt":"a"}\n'), "compressed with bzip2", True),
+        (pickle.dumps([{"prompt": "a"}]), "a Python pickle", True),
+        ('{"prompt":"a"}\n'.encode("utf-16"), "UTF-16 text", True),
+        ('{"prompt":"a"}\n'.encode("utf-32"), "UTF-32 text", True),
+        ('{"prompt":"a"}\n'.encode("utf-16-le"), "UTF-16 text without a byte order mark", False),
+        (b"\xef\xbb\xbf <!DOCTYPE html>\n<html>", "an HTML page", True),
+        (b"<?xml version='1.0'?><Error/>", "XML", True),
+        (b"PK\x03\x04rest", "a zip archive or an Excel workbook", True),
+        (b'[{"prompt":"a"},{"prompt":"b"}]\n', "one JSON array", False),
+        (b'[\n  {"prompt": "a"}\n]\n', "one JSON array", False),
+        (b'[{"prompt":"a"},\n{"prompt":"b"}]', "one JSON array", False),
+        (b'["a"]\n["b"]\n', "lines of JSON lists", False),
+        (b'{\n  "prompt": "a"\n}\n', "pretty-printed JSON, an object over several lines", False),
+    ],
+)
+def test_a_file_is_told_by_its_first_bytes(tmp_path: Path, content: bytes, what: str, sure: bool) -> None:
+    """Each kind of file that is no JSON Lines is named, and only what no line can be mistaken for is sure."""
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(content)
+    look = look_at(str(path))
+    assert look is not None
+    assert (look.what, look.sure) == (what, sure)
+    assert look.remedy
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n\n",
+        b'{"prompt":"a"}\n',
+        b'\xef\xbb\xbf{"prompt":"a"}\n',
+        b'{"prompt":"' + b"long " * 2000 + b'"}\n',
+        b'{"prompt": broken}\n{"prompt":"a"}\n',
+        b"id,question\n1,why?\n",
+        b"ORC,question\n",
+        b"BZh,question\n",
+        '{"prompt":"caf\u00e9 \u65e5\u672c"}\n'.encode(),
+    ],
+)
+def test_lines_and_tables_look_like_nothing_else(content: bytes) -> None:
+    """JSON Lines and CSV, broken or long ones too, are not taken for another kind of file."""
+    assert looks_like(content[:4096]) is None
