@@ -41,3 +41,7 @@ class Shard:
 
     notes: Sequence[Sequence[str]] = ()
     """Facts of the file that a reader should know, each (code, text) as `batch.reading.notes.Fact`."""
+
+    def __post_init__(self) -> None:
+        # JSON has lists only, and a shard that comes back from a run directory must equal the one that went in.
+        object.__setattr__(self, "notes", tuple(tuple(note) for note in self.notes))
