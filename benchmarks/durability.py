@@ -49,7 +49,17 @@ class NoJournal:
     def intent(self, row: int, attempt: int, endpoint: int) -> None:
         """Forget it."""
 
-    def attempt(self, row: int, attempt: int, endpoint: int, *, kind: str, status: int | None, latency: float) -> None:
+    def attempt(
+        self,
+        row: int,
+        attempt: int,
+        endpoint: int,
+        *,
+        kind: str,
+        status: int | None,
+        latency: float,
+        counts: bool = False,
+    ) -> None:
         """Forget it."""
 
     def outcome(

@@ -267,6 +267,10 @@ class Dispatcher:
                 if request.row in history.finished:
                     continue
                 request.sent = history.sent.get(request.row, 0)
+                failed = history.failures.get(request.row)
+                if failed is not None:
+                    request.attempts = failed[0]
+                    request.failed_as = failed[1:]
                 if request.row in history.ambiguous and self._spec.on_ambiguous == "fail":
                     self._fail_ambiguous(request, history.ambiguous[request.row])
                 else:

@@ -235,7 +235,10 @@ class Lane:
 
     def _failed(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> None:
         """Put the row back, or give it up."""
-        if not error.reached or error.blame == "gone" or (error.blame == "throttle" and self._throttles_all(request)):
+        counts = not (
+            not error.reached or error.blame == "gone" or (error.blame == "throttle" and self._throttles_all(request))
+        )
+        if not counts:
             request.attempts -= 1
         if not error.reached:
             request.sent -= 1
@@ -247,7 +250,13 @@ class Lane:
             self._end(request, "failed", endpoint=endpoint, latency=latency, error=info, response=error.body)
         else:
             self._journal(request).attempt(
-                request.row, request.sent, endpoint, kind=error.kind, status=error.status, latency=latency
+                request.row,
+                request.sent,
+                endpoint,
+                kind=error.kind,
+                status=error.status,
+                latency=latency,
+                counts=counts,
             )
             self.queue.put_back(request, delay, retry=error.blame == "endpoint" and error.reached)
 

@@ -63,9 +63,11 @@ class Request:
     planned: str = ""
     """Model the plan chose."""
     attempts: int = 0
-    """Requests sent that count against `max_attempts`."""
+    """Requests sent that count against `max_attempts`, those of earlier sittings included."""
     sent: int = 0
     """Requests sent in all."""
+    failed_as: tuple[str, int | None] | None = None
+    """Kind and HTTP status of the error that its last attempt ended in, of an earlier sitting too."""
     avoid: int = 0
     """Bits of the endpoints that failed it; others are preferred."""
     key: int = 0

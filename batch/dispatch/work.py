@@ -19,8 +19,18 @@ class Journal(Protocol):
         """An attempt is about to start."""
         ...
 
-    def attempt(self, row: int, attempt: int, endpoint: int, *, kind: str, status: int | None, latency: float) -> None:
-        """An attempt ended in an error and the row is no longer in flight."""
+    def attempt(
+        self,
+        row: int,
+        attempt: int,
+        endpoint: int,
+        *,
+        kind: str,
+        status: int | None,
+        latency: float,
+        counts: bool = False,
+    ) -> None:
+        """An attempt ended in an error and the row is no longer in flight; `counts`: against `max_attempts`."""
         ...
 
     def outcome(
@@ -58,6 +68,8 @@ class History:
     """Rows that need nothing more."""
     sent: Mapping[int, int] = field(default_factory=dict)
     """Requests already sent for rows that are not finished."""
+    failures: Mapping[int, tuple[int, str, int | None]] = field(default_factory=dict)
+    """By row: attempts that count against `max_attempts`, and kind and HTTP status of the last one's error."""
     ambiguous: Mapping[int, str | None] = field(default_factory=dict)
     """Rows that were in flight when a sitting was killed, and the endpoint they were sent to."""
 

@@ -150,7 +150,17 @@ class _Call:
     def intent(self, row: int, attempt: int, endpoint: int) -> None:
         """Nothing is kept of attempts: what is lost is asked for again."""
 
-    def attempt(self, row: int, attempt: int, endpoint: int, *, kind: str, status: int | None, latency: float) -> None:
+    def attempt(
+        self,
+        row: int,
+        attempt: int,
+        endpoint: int,
+        *,
+        kind: str,
+        status: int | None,
+        latency: float,
+        counts: bool = False,
+    ) -> None:
         """As `intent`."""
 
     def outcome(

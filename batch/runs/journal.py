@@ -5,12 +5,13 @@ rest of the line, so that any damaged byte is noticed:
 
     {"crc":"1c291ca3","journal":{"version":1,"endpoints":["http://a/v1","http://b/v1"]}}
     {"crc":"...","intent":[row, attempt, endpoint]}
-    {"crc":"...","attempt":[row, attempt, endpoint, kind, status, seconds]}
+    {"crc":"...","attempt":[row, attempt, endpoint, kind, status, seconds, counts]}
     {"crc":"...","outcome":{"row":7,"status":"ok","endpoint":0,...},"response":<the provider's JSON as it came>}
 
 `endpoint` is an index into the endpoints of the header above it. A header opens each sitting: a process that
 found the file, cut a torn last line off, and went on. An attempt ends by its `attempt` line or by the row's
-outcome; a row may have several outcomes, and the last one stands.
+outcome; a row may have several outcomes, and the last one stands. `counts` is 1 where the attempt is one of the row's
+`max_attempts`, which all sittings share; journals of older versions do not say.
 """
 
 import os
@@ -97,10 +98,25 @@ class Journal:
         """This attempt is about to be sent. A row whose last line this is was in flight when a run died."""
         self._add(b'"intent":[%d,%d,%d]}' % (row, attempt, endpoint))
 
-    def attempt(self, row: int, attempt: int, endpoint: int, *, kind: str, status: int | None, latency: float) -> None:
-        """This attempt ended without an answer, after `latency` seconds; the row is no longer in flight."""
+    def attempt(
+        self,
+        row: int,
+        attempt: int,
+        endpoint: int,
+        *,
+        kind: str,
+        status: int | None,
+        latency: float,
+        counts: bool = False,
+    ) -> None:
+        """This attempt ended without an answer, after `latency` seconds; the row is no longer in flight.
+
+        Args:
+            counts: is it one of the row's `max_attempts`?
+        """
         self._add(
-            b'"attempt":[%d,%d,%d,%b,%b,%.6f]}' % (row, attempt, endpoint, orjson.dumps(kind), _number(status), latency)
+            b'"attempt":[%d,%d,%d,%b,%b,%.6f,%d]}'
+            % (row, attempt, endpoint, orjson.dumps(kind), _number(status), latency, counts)
         )
 
     def outcome(

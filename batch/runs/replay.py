@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import orjson
 
-from batch.errors import NotConnected
+from batch.errors import BadAnswer, ConnectionLost, NotConnected, ServerError, TimedOut
 from batch.runs.atomic import storage_error
 from batch.runs.journal import CRC_MARK, RESPONSE_MARK, REST, sound
 from schemas.results import ErrorInfo, Status
@@ -26,6 +26,10 @@ _OUTCOME = len(b'"outcome":')
 _ROW = len(b'"outcome":{"row":')
 _STATUS = len(b',"status":"')
 _IS_OK, _IS_FAILED = b"of"
+
+# Kinds of attempts that counted against `max_attempts`, in journals that do not say which ones did.
+_COUNTED = frozenset({ServerError.kind, TimedOut.kind, ConnectionLost.kind, BadAnswer.kind})
+_OLD_ATTEMPT_FIELDS = 6
 
 _ROW_OF_DAMAGED = re.compile(rb'"(?:intent|attempt)":\[(\d{1,18}),|"outcome":\{"row":(\d{1,18}),')
 
@@ -42,6 +46,17 @@ class Sent(NamedTuple):
     attempt: int
     endpoint: str | None
     """`None`: the line that said so is damaged."""
+
+
+class Failures(NamedTuple):
+    """What went wrong with a row that has no final outcome."""
+
+    counted: int
+    """Attempts that count against `max_attempts`."""
+    kind: str
+    """Of the last one."""
+    status: int | None
+    """HTTP status of the last one, where there was one."""
 
 
 class Outcome(NamedTuple):
@@ -68,6 +83,7 @@ class Replay:
         ok: rows answered.
         failed: rows given up. Neither these nor the `ok` ones are to be sent again.
         attempts: requests sent, by row; those that reached no server are not counted.
+        failures: by row, its attempts that ended in an error; a row that was given up begins anew.
         ambiguous: rows in flight when a sitting died, and neither ended nor sent again since.
         lost: every request whose end nobody saw, also those of rows that were sent again since.
         ended: by (endpoint, kind of error), how many attempts ended so; `ok` and `lost` are kinds too.
@@ -79,6 +95,7 @@ class Replay:
     ok: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
     attempts: dict[int, int] = field(default_factory=dict)
+    failures: dict[int, Failures] = field(default_factory=dict)
     ambiguous: dict[int, Sent] = field(default_factory=dict)
     lost: list[Sent] = field(default_factory=list)
     ended: Counter[tuple[str | None, str]] = field(default_factory=Counter)
@@ -232,7 +249,11 @@ class _Scan:
             result.attempts[row] = attempt
 
     def _add_attempt(self, rest: bytes) -> None:
-        row, _, endpoint, kind, _, _ = orjson.loads(rest[_ATTEMPT:-1])
+        fields = orjson.loads(rest[_ATTEMPT:-1])
+        row, _, endpoint, kind, status = fields[:5]
+        counts = kind in _COUNTED if len(fields) == _OLD_ATTEMPT_FIELDS else bool(fields[6])
+        before = self.result.failures.get(row)
+        self.result.failures[row] = Failures((before.counted if before else 0) + counts, kind, status)
         sent = self._in_flight.pop(row, None)
         if kind == NotConnected.kind and sent is not None:
             self.result.attempts[row] = sent[0] - 1
@@ -251,8 +272,10 @@ class _Scan:
         status = rest[comma + _STATUS]
         if status == _IS_OK:
             result.ok.add(row)
+            result.failures.pop(row, None)
         elif status == _IS_FAILED:
             result.failed.add(row)
+            result.failures.pop(row, None)
         sent = self._in_flight.pop(row, None)
         if sent is not None:
             error = None if status == _IS_OK else _parse_outcome(rest, self._endpoints).error

@@ -14,7 +14,7 @@ from batch.runs.journal import Journal
 from batch.runs.keys import keys_of
 from batch.runs.layout import Layout
 from batch.runs.parts import iter_routed, routed_rows
-from batch.runs.replay import Replay, replay
+from batch.runs.replay import Failures, Replay, replay
 from batch.runs.verdicts import read_verdicts
 from schemas.endpoints import ModelSpec
 
@@ -61,6 +61,7 @@ class RunWork:
         remaining: dict[str, int] = {}
         sent: dict[int, int] = {}
         ambiguous: dict[int, str | None] = {}
+        failures: dict[int, Failures] = {}
         for model in verdicts.routed:
             reached = [replays[m] for m in (model, *self._fallbacks.get(model, ()))]
             rows = routed_rows(self._layout.routed(model, shard))
@@ -72,9 +73,12 @@ class RunWork:
                 for journal in reached:
                     if row in journal.attempts:
                         sent[row] = max(journal.attempts[row], sent.get(row, 0))
+                    if row in journal.failures:
+                        failed, before = journal.failures[row], failures.get(row)
+                        failures[row] = failed._replace(counted=failed.counted + (before.counted if before else 0))
                     if row in journal.ambiguous:
                         ambiguous[row] = journal.ambiguous[row].endpoint
-        return History(remaining, sent=sent, ambiguous=ambiguous)
+        return History(remaining, sent=sent, failures=failures, ambiguous=ambiguous)
 
     def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
         """The rows that `history` left; all of them where it was not asked, or found no journal."""

@@ -34,7 +34,17 @@ class MemoryJournal:
         assert not self.closed
         self.events.append(("intent", row))
 
-    def attempt(self, row: int, attempt: int, endpoint: int, *, kind: str, status: int | None, latency: float) -> None:
+    def attempt(
+        self,
+        row: int,
+        attempt: int,
+        endpoint: int,
+        *,
+        kind: str,
+        status: int | None,
+        latency: float,
+        counts: bool = False,
+    ) -> None:
         assert not self.closed
         self.events.append((kind, row))
 

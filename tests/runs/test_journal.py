@@ -19,7 +19,7 @@ def test_every_line_is_json_with_a_checksum(tmp_path: Path) -> None:
     with Sitting(path) as journal:
         journal.intent(7, 1, 0)
         journal.attempt(7, 1, 0, kind="rate_limited", status=429, latency=0.1)
-        journal.attempt(7, 2, 0, kind="timeout", status=None, latency=600.0)
+        journal.attempt(7, 2, 0, kind="timeout", status=None, latency=600.0, counts=True)
         answered(journal, 7, attempts=3, response='{"text":"naïve \\u2028","n":1e400}'.encode())
         given_up(journal, 8)
         journal.outcome(9, status="unsent", endpoint=None, attempts=0, latency=None, error=FAILURE)
@@ -29,8 +29,8 @@ def test_every_line_is_json_with_a_checksum(tmp_path: Path) -> None:
     header, intent, throttled, late, good, bad, unsent = lines(path)
     assert header["journal"] == {"version": 1, "endpoints": list(URLS)}
     assert intent["intent"] == [7, 1, 0]
-    assert throttled["attempt"] == [7, 1, 0, "rate_limited", 429, 0.1]
-    assert late["attempt"] == [7, 2, 0, "timeout", None, 600.0]
+    assert throttled["attempt"] == [7, 1, 0, "rate_limited", 429, 0.1, 0]
+    assert late["attempt"] == [7, 2, 0, "timeout", None, 600.0, 1]
     usage = {"prompt_tokens": 10, "completion_tokens": 5}
     assert good["outcome"] == {"row": 7, "status": "ok", "endpoint": 0, "attempts": 3, "latency": 0.25, **usage}
     assert isinstance(bad["outcome"], dict)

@@ -1,0 +1,56 @@
+"""Attempts that count against `max_attempts`, kept in the journal from one sitting to the next."""
+
+from pathlib import Path
+from zlib import crc32
+
+from batch.runs.journal import Journal
+from batch.runs.replay import Failures, replay
+from tests.runs.journals import URLS, Sitting, answered, given_up
+
+
+def failed(journal: Journal, row: int, attempt: int, kind: str, status: int | None, *, counts: bool) -> None:
+    journal.intent(row, attempt, 0)
+    journal.attempt(row, attempt, 0, kind=kind, status=status, latency=0.1, counts=counts)
+
+
+def test_attempts_add_up_over_sittings(tmp_path: Path) -> None:
+    """Two sittings with two and one counted attempts leave three; a throttled attempt that did not count adds none."""
+    path = tmp_path / "j"
+    with Sitting(path) as journal:
+        failed(journal, 7, 1, "server_error", 500, counts=True)
+        failed(journal, 7, 2, "timeout", None, counts=True)
+    with Sitting(path) as journal:
+        failed(journal, 7, 3, "rate_limited", 429, counts=False)
+        failed(journal, 7, 4, "server_error", 502, counts=True)
+    assert replay(path).failures == {7: Failures(3, "server_error", 502)}
+
+
+def test_a_row_that_was_given_up_begins_anew(tmp_path: Path) -> None:
+    """`--retry-failed` gives it all its attempts again; a row that was answered needs none."""
+    path = tmp_path / "j"
+    with Sitting(path) as journal:
+        failed(journal, 1, 1, "server_error", 500, counts=True)
+        given_up(journal, 1, attempts=2)
+        failed(journal, 2, 1, "server_error", 500, counts=True)
+        answered(journal, 2, attempts=2)
+        failed(journal, 1, 3, "server_error", 503, counts=True)
+    assert replay(path).failures == {1: Failures(1, "server_error", 503)}
+
+
+def test_journals_of_older_versions_are_read_by_the_kind_of_error(tmp_path: Path) -> None:
+    """Their attempts have six fields: failures of the server count, throttles and refused connections do not."""
+    rests = [
+        b'"journal":{"version":1,"endpoints":["%b"]}}' % URLS[0].encode(),
+        b'"intent":[3,1,0]}',
+        b'"attempt":[3,1,0,"server_error",500,0.100000]}',
+        b'"intent":[3,2,0]}',
+        b'"attempt":[3,2,0,"rate_limited",429,0.100000]}',
+        b'"intent":[3,3,0]}',
+        b'"attempt":[3,3,0,"timeout",null,0.100000]}',
+    ]
+    path = tmp_path / "j"
+    path.write_bytes(b"".join(b'{"crc":"%08x",%b\n' % (crc32(rest), rest) for rest in rests))
+    read = replay(path)
+    assert read.failures == {3: Failures(2, "timeout", None)}
+    assert read.attempts == {3: 3}
+    assert not read.notes
