@@ -23,6 +23,18 @@ class StorageError(BatchRouterError):
     """Something could not be stored. The run stops at once; the same command goes on later."""
 
 
+class DamagedError(StorageError):
+    """A file of the run directory is not as it was written, or is gone.
+
+    Attributes:
+        path: the file. What was made of other files is removed and made again; the message says what cannot be.
+    """
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class DispatcherDied(StorageError):
     """The dispatcher's process is gone. What it stored is there, and another dispatcher may go on."""
 

@@ -4,7 +4,7 @@ last.
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -18,8 +18,9 @@ from batch.errors import RunLockedError
 from batch.planner import Planner
 from batch.reading.notes import Note, Notes
 from batch.reading.present import check_column
-from batch.reading.shard import Shard
-from batch.reading.shards import find_shards
+from batch.reading.shard import Shard, from_stored, to_stored
+from batch.reading.shards import find_shards, refill_spool
+from batch.reading.sources import Source
 from batch.restarting import RestartingDispatcher
 from batch.runs.commit import Committed, discard_commits, read_commit
 from batch.runs.directory import RunDirectory, Sitting
@@ -70,6 +71,7 @@ class Pipeline:
         self,
         job: JobSpec,
         models: Sequence[ModelSpec],
+        sources: Sequence[Source],
         directory: RunDirectory,
         engine: Engine,
         clock: Clock,
@@ -80,6 +82,7 @@ class Pipeline:
         """
         Args:
             models: the job's, with every endpoint's `url` and `model` filled in.
+            sources: the job's input files, as they were when `directory` was opened for them.
             directory: opened for this job.
             retry_failed: send rows that failed again.
             observe: called many times a second with where the run stands.
@@ -87,6 +90,7 @@ class Pipeline:
         self._job = job
         self._models = tuple(models)
         self._names = tuple(model.name for model in models)
+        self._sources = sources
         self._directory = directory
         self._layout = directory.layout
         self._engine = engine
@@ -163,9 +167,9 @@ class Pipeline:
         """Find out what earlier sittings left to do."""
         self._show("reading")
         if self._directory.manifest.shards is None:
-            shards = find_shards(self._job.input, self._layout.spool, map=self._engine.map)
-            self._directory.set_shards([asdict(shard) for shard in shards])
-        self.shards = [Shard(**shard) for shard in self._directory.manifest.shards or ()]
+            found = find_shards(self._job.input, self._layout.spool, map=self._engine.map, sources=self._sources)
+            self._directory.set_shards([to_stored(shard) for shard in found])
+        self.shards = from_stored(self._directory.manifest.shards or (), self._sources, self._layout.spool)
         # Where the plan is gone, nobody can say whether what it decided is what the next one decides.
         if self._directory.plan_changed or self._directory.read_plan() is None:
             self._directory.discard_plan()
@@ -179,6 +183,8 @@ class Pipeline:
         column = key_column(self._job.dispatch)
         if column is not None and len(self._routed) < len(self.shards):
             check_column("dispatch.hash_key", column, self.shards)
+        if any(not self._layout.scored(shard.index).exists() for shard in self.shards):
+            refill_spool(self._job.input, self._layout.spool, self.shards, self._sources, map=self._engine.map)
         planner = Planner(self._job, self.shards, self._directory, frozenset(self._routed))
         for shard in self.shards:
             if self._layout.scored(shard.index).exists():

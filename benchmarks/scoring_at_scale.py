@@ -27,7 +27,7 @@ from batch.dispatch.dispatcher import DispatchEnd
 from batch.dispatch.host import DispatchPlan, DispatchState
 from batch.engine import DispatchHandle
 from batch.pipeline import Pipeline
-from batch.reading.sources import fingerprint_inputs
+from batch.reading.sources import find_sources, fingerprint_sources
 from batch.routers.build import build_router
 from batch.routers.loading import router_fingerprint
 from batch.runs.directory import RunDirectory
@@ -103,9 +103,10 @@ def score(path: Path) -> None:
     settle_environment()
     spec = load_job(path)
     engine = _Engine(address=None, actors=spec.router.actors, keys=key, wall=wall_clock, pause=pause)
-    asked = fingerprint(spec, fingerprint_inputs(spec.input), router_fingerprint(spec.router))
+    sources = find_sources(spec.input)
+    asked = fingerprint(spec, fingerprint_sources(sources), router_fingerprint(spec.router))
     with RunDirectory.open(run_path(spec.output), asked, job=spec.name, created="", version="") as directory:
-        Pipeline(spec, with_surroundings(spec.models), directory, engine, monotonic).run()
+        Pipeline(spec, with_surroundings(spec.models), sources, directory, engine, monotonic).run()
     engine.close()
 
 

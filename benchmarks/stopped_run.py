@@ -8,7 +8,7 @@ from batch.dispatch.dispatcher import DispatchEnd
 from batch.dispatch.host import DispatchPlan, DispatchState
 from batch.engine import DispatchHandle, InlineEngine
 from batch.pipeline import Pipeline
-from batch.reading.sources import fingerprint_inputs
+from batch.reading.sources import find_sources, fingerprint_sources
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.group_sync import GroupSync
@@ -45,9 +45,10 @@ def stopped_run(folder: Path, rows: int, was_answered: WasAnswered) -> Path:
     path = folder / "job.yaml"
     path.write_text(json.dumps(job))
     spec = load_job(path)
-    asked = fingerprint(spec, fingerprint_inputs(spec.input), None)
+    sources = find_sources(spec.input)
+    asked = fingerprint(spec, fingerprint_sources(sources), None)
     with RunDirectory.open(run_path(spec.output), asked, job=spec.name, created="", version="") as directory:
-        Pipeline(spec, with_surroundings(spec.models), directory, _Engine(was_answered), monotonic).run()
+        Pipeline(spec, with_surroundings(spec.models), sources, directory, _Engine(was_answered), monotonic).run()
     return path
 
 

@@ -9,7 +9,7 @@ from batch.costs.prices import prices_for
 from batch.engine import Engine, InlineEngine
 from batch.errors import SpecError
 from batch.pipeline import Pipeline, RunEnd
-from batch.reading.sources import fingerprint_inputs
+from batch.reading.sources import find_sources, fingerprint_sources
 from batch.routers.loading import router_fingerprint
 from batch.runs.atomic import write_bytes
 from batch.runs.directory import RunDirectory
@@ -61,9 +61,11 @@ def run_job(
     _preflight(job, models)
     reported = Layout(path).report.exists() and not fresh
     notes = () if reported else _reached(job, models)
+    # Looked at once: the files that are fingerprinted are the ones that are cut into shards.
+    sources = find_sources(job.input)
     with RunDirectory.open(
         path,
-        fingerprint(job, fingerprint_inputs(job.input), router_fingerprint(job.router)),
+        fingerprint(job, fingerprint_sources(sources), router_fingerprint(job.router)),
         job=job.name,
         created=now().isoformat(timespec="seconds"),
         version=version("batchrouter"),
@@ -80,6 +82,7 @@ def run_job(
             pipeline = Pipeline(
                 job,
                 models,
+                sources,
                 directory,
                 engine,
                 monotonic,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -44,6 +45,9 @@ class CountedRange:
     rows: int
     """Lines that hold more than whitespace."""
 
+    crc: int = 0
+    """CRC-32 of the bytes from `start` to `stop`."""
+
 
 def cut(location: str, size: int, target: int) -> Iterator[TextRange]:
     """Yield ranges of about `target` bytes that cover the file."""
@@ -63,8 +67,7 @@ def count_range(part: TextRange) -> CountedRange:
         stop = _first_line_start(file, part.stop, file.size())
         if start == 0 and file.read_at(len(BOM), 0) == BOM:
             start = len(BOM)
-        lines, rows = _count(file, start, stop)
-    return CountedRange(start, stop, lines, rows)
+        return _count(file, start, stop)
 
 
 def _first_line_start(file: Any, offset: int, end: int) -> int:
@@ -83,15 +86,17 @@ def _first_line_start(file: Any, offset: int, end: int) -> int:
     return end
 
 
-def _count(file: Any, start: int, stop: int) -> tuple[int, int]:
-    """Lines and rows between two line starts; the last line of a file may lack its line end."""
+def _count(file: Any, start: int, stop: int) -> CountedRange:
+    """What lies between two line starts; the last line of a file may lack its line end."""
     tally = LineTally()
     file.seek(start)
     left = stop - start
+    crc = 0
     while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
         left -= len(chunk)
         tally.add(chunk)
-    return tally.lines + tally.unfinished, tally.rows + tally.unfinished_row
+        crc = crc32(chunk, crc)
+    return CountedRange(start, stop, tally.lines + tally.unfinished, tally.rows + tally.unfinished_row, crc)
 
 
 class LineTally:

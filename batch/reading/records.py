@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from typing import Any
+from zlib import crc32
 
 import orjson
+import pyarrow as pa
+import pyarrow.fs
 
-from batch.errors import InputError
+from batch.errors import DamagedError, InputError
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.parquet import parquet_records
 from batch.reading.shard import Shard
@@ -28,14 +31,13 @@ def shard_records(shard: Shard, *, keep_nan: bool = False) -> Iterator[tuple[int
         case "csv":
             records = (_spooled(raw) for _, raw in _lines(shard))
     read = 0
+    _check_unchanged(shard)
     for read, record in enumerate(records, 1):
         yield record
         if read == shard.rows:
             _check_unchanged(shard)
             return
-    raise InputError(
-        f"{shard.name}: changed during the run, {read} rows where {shard.rows} were counted; start again with --fresh"
-    )
+    raise _changed(shard, f", {read:,} rows where {shard.rows:,} were counted")
 
 
 def _check_unchanged(shard: Shard) -> None:
@@ -44,15 +46,29 @@ def _check_unchanged(shard: Shard) -> None:
         return
     with reading(shard.name):
         filesystem, path = filesystem_of(shard.location)
-        now = filesystem.get_file_info(path).mtime_ns
-    if now != shard.mtime_ns:
-        raise InputError(f"{shard.name}: changed during the run; start again with --fresh")
+        now = filesystem.get_file_info(path)
+        if now.type == pa.fs.FileType.NotFound:
+            raise FileNotFoundError(shard.location)
+    if now.mtime_ns != shard.mtime_ns or (shard.size is not None and now.size != shard.size):
+        raise _changed(shard)
+
+
+def _changed(shard: Shard, how: str = "") -> InputError | DamagedError:
+    """What to raise where the bytes read are not those that were cut into shards."""
+    if shard.spooled is not None:
+        return DamagedError(f"{shard.location} is damaged{how}", path=shard.location)
+    return InputError(
+        f"{shard.name}: changed during the run{how}; put the file back as it was, and the same command goes on, "
+        "or start again with --fresh"
+    )
 
 
 def _lines(shard: Shard) -> Iterator[tuple[int, bytes]]:
     """Lines that hold more than whitespace, each with its number."""
     with reading(shard.name), open_file(shard.location) as file:
         data: bytes = file.read_at(shard.stop - shard.start, shard.start)
+    if shard.crc is not None and crc32(data) != shard.crc:
+        raise _changed(shard)
     for line, raw in enumerate(data.split(b"\n"), shard.first_line):
         if raw and not raw.isspace():
             yield line, raw

@@ -1,8 +1,16 @@
 """A shard: what one reading task is given."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+from batch.errors import InputError
+from batch.reading.sources import Source
+
+# How spooled files are named; shards of older versions tell in no other way that they are of one.
+_SPOOLED = re.compile(r"[0-9a-f]{32}\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,51 @@ class Shard:
     notes: Sequence[Sequence[str]] = ()
     """Facts of the file that a reader should know, each (code, text) as `batch.reading.notes.Fact`."""
 
+    size: int | None = None
+    """The file's bytes when it was cut; `None`: it is our own copy, or an older version cut it."""
+
+    crc: int | None = None
+    """CRC-32 of the bytes from `start` to `stop`; `None` for Parquet, and where an older version cut it."""
+
+    spooled: str | None = None
+    """File name in the spool; `None`: the shard is read from the user's own file."""
+
     def __post_init__(self) -> None:
         # JSON has lists only, and a shard that comes back from a run directory must equal the one that went in.
         object.__setattr__(self, "notes", tuple(tuple(note) for note in self.notes))
+
+
+def to_stored(shard: Shard) -> dict[str, Any]:
+    """The shard as `run.json` has it: without its location, since the run directory and the input may move."""
+    stored = asdict(shard)
+    del stored["location"]
+    return stored
+
+
+def from_stored(stored: Iterable[Mapping[str, Any]], sources: Sequence[Source], spool: Path) -> list[Shard]:
+    """Stored shards, located in the files that the job reads now. No path of an earlier sitting is used.
+
+    Args:
+        stored: what `to_stored` made, or the same with the `location` that older versions stored.
+        sources: the job's input files; a file is known by its name, of which every source has its own.
+        spool: folder of spooled files.
+
+    Raises:
+        InputError: a file is no longer among the sources.
+    """
+    locations = {source.name: source.location for source in sources}
+    shards = []
+    for one in stored:
+        values = dict(one)
+        old = values.pop("location", None)
+        if old is not None and values.get("mtime_ns") is None and _SPOOLED.fullmatch(PurePath(old).name):
+            values["spooled"] = PurePath(old).name
+        if values["name"] not in locations:
+            raise InputError(
+                f"{values['name']}: no longer among the files of input.path; put it back, "
+                "or --fresh starts a new run and keeps this one"
+            )
+        spooled = values.get("spooled")
+        location = locations[values["name"]] if spooled is None else str((spool / spooled).absolute())
+        shards.append(Shard(**values, location=location))
+    return shards

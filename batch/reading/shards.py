@@ -3,7 +3,7 @@
 from builtins import map as map_here
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol, TypeVar
 
 import pyarrow.parquet as pq
@@ -45,18 +45,20 @@ def find_shards(
     spool: Path,
     *,
     map: Mapper = map_here,  # noqa: A002 - it stands in for the builtin
+    sources: Sequence[Source] | None = None,
 ) -> list[Shard]:
     """Cut the input into shards, in input order, rows numbered from 0 over all files, `spec.limit` applied.
 
     No file is read whole into memory. Line files are cut at line ends; compressed files and CSV are first
     streamed into `spool`. `map` spreads the spooling of files and the counting of byte ranges where that is worth it;
-    with a limit, only as much as needed is counted, here.
+    with a limit, only as much as needed is counted, here. `sources` are what `find_sources` found; left out, it is
+    called here.
 
     Raises InputError for an input that is missing, unreadable, of an unknown kind or without rows, and for
     a column that the spec names and no row has; SpecError for a prompt template or parameters that cannot be
     used; StorageError when the spool cannot be written.
     """
-    shards = cut_files(spec, spool, map=map)
+    shards = cut_files(spec, spool, map=map, sources=sources)
     check_columns(spec, shards)
     return shards
 
@@ -67,9 +69,10 @@ def cut_files(
     *,
     map: Mapper = map_here,  # noqa: A002 - it stands in for the builtin
     key: str = "input.path",
+    sources: Sequence[Source] | None = None,
 ) -> list[Shard]:
     """As `find_shards`, for files whose rows need not be prompts: what columns they have is not looked at."""
-    sources = find_sources(spec, key)
+    sources = find_sources(spec, key) if sources is None else sources
     _check_kinds(sources)
     if sum(source.size for source in sources) < WORTH_SPREADING_BYTES:
         map = map_here  # noqa: A001 - it stands in for the builtin
@@ -102,6 +105,21 @@ def _check_kinds(sources: Iterable[Source]) -> None:
         look = look_at(source.location)
         if look is not None and look.sure and look.what != _OWN_LOOKS.get(source.format):
             raise InputError(f"{source.name}: is {look}")
+
+
+def refill_spool(
+    spec: InputSpec,
+    spool: Path,
+    shards: Sequence[Shard],
+    sources: Sequence[Source],
+    *,
+    map: Mapper = map_here,  # noqa: A002 - it stands in for the builtin
+) -> None:
+    """Spool again what shards are read from and what is no longer in the spool. Raises as `cut_files`."""
+    names = {shard.name: shard.spooled for shard in shards if shard.spooled is not None}
+    gone = [s for s in sources if s.name in names and not (spool / str(names[s.name])).exists()]
+    for _ in map(spool_file, [Spooling(s, spool, spec.limit, names[s.name]) for s in gone]):
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +164,17 @@ def _pieces(
                     first_row=0,
                     rows=found.rows,
                     first_line=line,
-                    mtime_ns=source.mtime_ns if part.location == source.location else None,
+                    mtime_ns=None if (spooled := spool_name(part, source)) else source.mtime_ns,
+                    size=None if spooled else source.size,
+                    crc=found.crc,
+                    spooled=spooled,
                 )
             line += found.lines
+
+
+def spool_name(part: TextRange, source: Source) -> str | None:
+    """File name in the spool of what is read in place of the source; `None`: the source itself is read."""
+    return None if part.location == source.location else PurePath(part.location).name
 
 
 def _parquet_pieces(source: Source) -> Iterator[Shard]:
@@ -171,6 +197,7 @@ def _parquet_pieces(source: Source) -> Iterator[Shard]:
             rows=stop - start,
             first_line=start + 1,
             mtime_ns=source.mtime_ns,
+            size=source.size,
         )
 
 

@@ -62,7 +62,12 @@ def find_sources(spec: InputSpec, key: str = "input.path") -> list[Source]:
 
 def fingerprint_inputs(spec: InputSpec) -> list[dict[str, str | int | None]]:
     """Path, size and mtime_ns of every input file, in reading order: equal as long as the input is the same."""
-    return [{"path": s.location, "size": s.size, "mtime_ns": s.mtime_ns} for s in find_sources(spec)]
+    return fingerprint_sources(find_sources(spec))
+
+
+def fingerprint_sources(sources: Sequence[Source]) -> list[dict[str, str | int | None]]:
+    """The same of sources that were found already, so that files are fingerprinted as they are cut into shards."""
+    return [{"path": s.location, "size": s.size, "mtime_ns": s.mtime_ns} for s in sources]
 
 
 def takes_in(spec: InputSpec, path: str) -> str | None:

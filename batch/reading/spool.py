@@ -13,11 +13,13 @@ from pathlib import Path
 
 import orjson
 
-from batch.errors import InputError
+from batch.errors import DamagedError, InputError
 from batch.reading.invalid import InvalidKind
 from batch.reading.ranges import CHUNK_BYTES, LineTally
 from batch.reading.sources import Source, open_stream, reading
 from batch.runs.atomic import replacing
+from batch.storage.checksums import CheckedWriter, Checksum, matches
+from batch.storage.sealed import read_sealed, write_sealed
 
 # A quote that is never closed would otherwise take the rest of the file into one field.
 MAX_FIELD_CHARACTERS = 64 << 20
@@ -36,24 +38,46 @@ class Spooling:
     limit: int | None
     """Rows after which reading may stop."""
 
+    name: str | None = None
+    """What the spooled file is to be called; left out: by a hash of what is in it."""
+
 
 def spool_file(task: Spooling) -> Path:
     """Stream the source into the spool, in constant memory, and return the spooled file.
 
-    A file spooled before is used again, unless its source has changed. Raises InputError when the source
-    cannot be read and StorageError when the spool cannot be written.
+    A file spooled before is used again, unless its source has changed or it is damaged. Raises InputError when the
+    source cannot be read and StorageError when the spool cannot be written.
     """
     source = task.source
-    identity = f"{source.location}\0{source.size}\0{source.mtime_ns}\0{task.limit}".encode()
+    # The name, which is the same after the input has moved, and which no other source has.
+    identity = f"{source.name}\0{source.size}\0{source.mtime_ns}\0{task.limit}".encode()
     # The hash alone: a file's name may be as long as names may be, with nothing left for an ending.
-    target = task.spool / f"{blake2b(identity, digest_size=16).hexdigest()}.jsonl"
-    if target.exists():
+    target = task.spool / (task.name or f"{blake2b(identity, digest_size=16).hexdigest()}.jsonl")
+    if _is_whole(target):
         return target
     stream = _csv_lines if source.format == "csv" else _decompressed
     pieces = stream(source, task.limit)
-    with replacing(target) as temp, temp.open("wb") as file:
+    with replacing(target) as temp, CheckedWriter(temp) as file:
         file.writelines(pieces)
+    write_sealed(_record(target), target.name, orjson.dumps({"size": file.checksum.size, "content": file.checksum.crc}))
     return target
+
+
+def _record(spooled: Path) -> Path:
+    """Where the checksum of a spooled file is kept."""
+    return spooled.with_suffix(".json")
+
+
+def _is_whole(spooled: Path) -> bool:
+    """Is the file there, as it was spooled? All of it is read, since no shards are known that could be checked."""
+    try:
+        stored = read_sealed(_record(spooled), spooled.name)
+        if stored is None:
+            return False
+        record = orjson.loads(stored)
+        return matches(spooled, Checksum(record["size"], record["content"]))
+    except (DamagedError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _chunks(source: Source) -> Iterator[bytes]:

@@ -194,7 +194,7 @@ def test_a_spooled_file_is_used_again_until_its_source_changes(tmp_path: Path) -
     path.write_bytes(gzip.compress(lines(40)))
     (changed,) = find_shards(spec, tmp_path / "spool")
     assert changed.rows == 40
-    assert [p.suffix for p in (tmp_path / "spool").iterdir()] == [".jsonl", ".jsonl"]
+    assert len(list((tmp_path / "spool").glob("*.jsonl"))) == 2
 
 
 def test_a_spool_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
@@ -240,7 +240,10 @@ def test_a_file_that_was_edited_after_counting_is_refused(tmp_path: Path, name: 
     if path.suffix == ".csv":
         assert read_shard(shard, spec, count_words)["text"].to_pylist() == ["old"]
         return
-    with pytest.raises(InputError, match=rf"^{name}: changed during the run; start again with --fresh$"):
+    with pytest.raises(
+        InputError,
+        match=rf"^{name}: changed during the run; put the file back as it was, .* or start again with --fresh$",
+    ):
         read_shard(shard, spec, count_words)
 
 

@@ -1,0 +1,1 @@
+"""Files whose damage is noticed."""
