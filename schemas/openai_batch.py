@@ -1,15 +1,18 @@
 """OpenAI's batch files: the lines we accept and the lines we write."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from schemas.base import Spec
 
-# Order matters to nobody; the set is what `url` may be. The first two carry prompts we can route.
-CHAT_URL = "/v1/chat/completions"
-COMPLETIONS_URL = "/v1/completions"
-EMBEDDINGS_URL = "/v1/embeddings"
-BATCH_URLS = (CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL)
-BatchUrl = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+BatchUrl = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
+"""Path of an API that rows are sent to."""
+
+CHAT_URL: Final = "/v1/chat/completions"
+COMPLETIONS_URL: Final = "/v1/completions"
+EMBEDDINGS_URL: Final = "/v1/embeddings"
+RESPONSES_URL: Final = "/v1/responses"
+BATCH_URLS: tuple[BatchUrl, ...] = (CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL)
+"""All of them."""
 
 
 class BatchResponse(Spec):

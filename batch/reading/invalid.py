@@ -11,6 +11,7 @@ InvalidKind = Literal[
     "streaming",
     "bad_method",
     "bad_url",
+    "unsupported",
     "missing_id",
 ]
 

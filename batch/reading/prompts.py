@@ -6,6 +6,12 @@ from typing import Any, NamedTuple
 from batch.reading.invalid import InvalidRow, type_name
 
 SYSTEM_ROLES = frozenset({"system", "developer"})
+PROMPT_URLS = {
+    "messages": "/v1/chat/completions",
+    "prompt": "/v1/completions",
+    "input": "/v1/embeddings or /v1/responses",
+}
+"""What holds the prompt of a request, and the urls that take it there."""
 
 
 class Conversation(NamedTuple):
@@ -24,7 +30,7 @@ class Conversation(NamedTuple):
 def conversation_text(body: Mapping[str, Any]) -> Conversation:
     """Check `body["messages"]` and collect their text. Raises InvalidRow."""
     if "messages" not in body:
-        raise InvalidRow("missing_column", "body has no messages")
+        raise no_prompt(body, "messages")
     messages = body["messages"]
     if not isinstance(messages, list):
         raise InvalidRow("wrong_type", f"messages must be a list, not {type_name(messages)}")
@@ -50,7 +56,7 @@ def conversation_text(body: Mapping[str, Any]) -> Conversation:
 def input_text(body: Mapping[str, Any], key: str) -> tuple[str, int]:
     """Text of a string or a list of strings, a line end between them, and how many there are. Raises InvalidRow."""
     if key not in body:
-        raise InvalidRow("missing_column", f"body has no {key}")
+        raise no_prompt(body, key)
     value = body[key]
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -58,6 +64,13 @@ def input_text(body: Mapping[str, Any], key: str) -> tuple[str, int]:
     if not texts or not all(text.strip() for text in texts):
         raise InvalidRow("empty_prompt", f"{key} is blank or has a blank item")
     return "\n".join(texts), len(texts)
+
+
+def no_prompt(body: Mapping[str, Any], wanted: str) -> InvalidRow:
+    """The fault of a body that lacks what its url takes, with the urls that take what it has instead."""
+    has = next((key for key in PROMPT_URLS if body.get(key) is not None), None)
+    instead = f"; it has {has}, as {PROMPT_URLS[has]} takes it" if has is not None else ""
+    return InvalidRow("missing_column", f"body has no {wanted}{instead}")
 
 
 def _content_text(message: Mapping[str, Any], index: int) -> tuple[str, bool]:

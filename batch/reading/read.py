@@ -13,7 +13,8 @@ from batch.reading.ids import RowId, row_id
 from batch.reading.invalid import InvalidRow
 from batch.reading.notes import Fact, Notes, notes_to_metadata
 from batch.reading.records import Record, shard_records
-from batch.reading.shapes import REQUEST_COLUMNS, Shaper, is_batch_line
+from batch.reading.requests.batch_lines import is_batch_line
+from batch.reading.shapes import REQUEST_COLUMNS, Shaper
 from batch.reading.shard import Shard
 from schemas.job import InputSpec
 

@@ -10,9 +10,11 @@ from batch.errors import SpecError
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.notes import Fact
 from batch.reading.prompts import conversation_text, input_text
+from batch.reading.requests import responses
+from batch.reading.requests.batch_lines import batch_request, is_batch_line
 from batch.reading.template import PromptTemplate
 from schemas.job import InputSpec
-from schemas.openai_batch import BATCH_URLS, CHAT_URL, EMBEDDINGS_URL
+from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL, RESPONSES_URL
 
 # Keys that a row in the `messages` shape may carry beside them. `user` and `metadata` are left out: as columns
 # they are far more often data, which a provider has no business with; `params` takes them.
@@ -49,6 +51,7 @@ CHAT_KEYS = frozenset(
 )
 EMBEDDING_PARAMS = frozenset({"dimensions", "encoding_format", "user"})
 ANSWER_LIMITS = ("max_completion_tokens", "max_tokens")
+RESPONSES_LIMITS = (responses.ANSWER_LIMIT,)
 INT32_MAX = 2**31 - 1
 
 BATCH_COLUMNS = frozenset({"method", "url", "body"})
@@ -115,6 +118,7 @@ class Shaper:
         self.template = PromptTemplate(spec.prompt) if spec.prompt is not None else None
         """The prompt template, where the job has one."""
         self._params = _checked_params(spec.params)
+        self._responses_params = responses.as_responses_params(self._params)
         self._system = [{"role": "system", "content": spec.system}] if spec.system else []
         self._system_text = f"{spec.system}\n" if spec.system else ""
         # With `ignore`, a row's `model` is a column like any other.
@@ -153,17 +157,27 @@ class Shaper:
         return self._chat(body, own, MESSAGES_COLUMNS)
 
     def _batch_line(self, record: dict[str, Any]) -> Shaped:
-        url = _batch_url(record)
-        own = record["body"]
+        url, own = batch_request(record)
+        if url == RESPONSES_URL:
+            return self._responses(own)
         if url == EMBEDDINGS_URL:
             body = {**own, **{k: v for k, v in self._embedding_params({}).items() if k not in own}}
-            return self._embeddings(body, own, BATCH_COLUMNS)
+            return self._embeddings(body, own, BATCH_COLUMNS, () if record.get("url") else _FOUND_EMBEDDINGS)
         # The row's keys come first and in its own order: structured answers follow the order of their schema.
         body = {**own, **{k: v for k, v in _merged(self._params, own).items() if k not in own}}
         if url == CHAT_URL:
             return self._chat(body, own, BATCH_COLUMNS)
         text, prompts = input_text(body, "prompt")
         return self._finished(url, body, text, text, own, BATCH_COLUMNS, prompts)
+
+    def _responses(self, own: dict[str, Any]) -> Shaped:
+        body = {**own, **{k: v for k, v in self._responses_params.items() if k not in own}}
+        talk = responses.responses_text(body)
+        counted = talk.counted
+        if self._system and not talk.has_system:
+            body["instructions"] = self._system[0]["content"]
+            counted = self._system_text + counted
+        return self._finished(RESPONSES_URL, body, talk.text, counted, own, BATCH_COLUMNS)
 
     def _chat(self, body: dict[str, Any], own: Mapping[str, Any], used: Set[str]) -> Shaped:
         talk = conversation_text(body)
@@ -195,7 +209,7 @@ class Shaper:
         body.pop("model", None)
         if body.get("stream"):
             raise InvalidRow("streaming", "stream must be left out: answers of a batch come whole")
-        most = _answer_tokens(body)
+        most = _answer_tokens(body, RESPONSES_LIMITS if url == RESPONSES_URL else ANSWER_LIMITS)
         temperature = body.get("temperature")
         if temperature is not None and (isinstance(temperature, bool) or not isinstance(temperature, int | float)):
             raise InvalidRow("wrong_type", f"temperature must be a number, not {type_name(temperature)}")
@@ -254,32 +268,11 @@ def _merged(under: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, An
     return {**under, **own}
 
 
-def is_batch_line(record: Mapping[str, Any]) -> bool:
-    """An object as `body`, or `method` and `url` and no prompt: scraped data may have urls too."""
-    if isinstance(record.get("body"), dict):
-        return True
-    return "method" in record and "url" in record and record.keys().isdisjoint(("messages", "prompt", "input"))
-
-
-def _batch_url(record: Mapping[str, Any]) -> str:
-    """The url of a batch line that has a right method, url and body."""
-    if record.get("method") != "POST":
-        raise InvalidRow("bad_method", "method must be POST")
-    url = record.get("url")
-    if url not in BATCH_URLS:
-        raise InvalidRow("bad_url", f"url must be one of {', '.join(BATCH_URLS)}")
-    if not isinstance(record.get("body"), dict):
-        if "body" not in record:
-            raise InvalidRow("missing_column", "body is missing")
-        raise InvalidRow("wrong_type", f"body must be an object, not {type_name(record['body'])}")
-    return str(url)
-
-
-def _answer_tokens(body: Mapping[str, Any]) -> int | None:
+def _answer_tokens(body: Mapping[str, Any], limits: Sequence[str] = ANSWER_LIMITS) -> int | None:
     """Most tokens the answers may have together."""
-    most = next((body[key] for key in ANSWER_LIMITS if body.get(key) is not None), None)
+    most = next((body[key] for key in limits if body.get(key) is not None), None)
     choices = body.get("n")
-    for key, value in (("max_tokens", most), ("n", choices)):
+    for key, value in ((limits[-1], most), ("n", choices)):
         # The type itself, because True is an int too.
         if value is not None and (type(value) is not int or not 0 < value <= INT32_MAX):
             raise InvalidRow("wrong_type", f"{key} must be a whole number above 0")

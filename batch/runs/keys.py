@@ -15,8 +15,10 @@ from schemas.job import DispatchSpec
 # more than that all rows have one key, and the bound on each endpoint's load spreads them evenly.
 PREFIX_BYTES = 1024
 
-# Parameters in front of the messages are no part of the prompt.
+# Parameters in front of the prompt are no part of it. A request of the Responses API has no messages; its instructions
+# are what its prompt begins with.
 _MESSAGES = b'"messages":'
+_RESPONSES_PROMPT = (b'"instructions":', b'"input":')
 
 
 def stored_key(spec: DispatchSpec) -> str | None:
@@ -69,7 +71,9 @@ def keys_of(batch: pa.RecordBatch, bodies: Sequence[bytes], key: str | None) -> 
 
 
 def _beginning(body: bytes) -> bytes:
-    start = max(0, body.find(_MESSAGES))
+    start = body.find(_MESSAGES)
+    if start < 0:
+        start = next((at for name in _RESPONSES_PROMPT if (at := body.find(name)) >= 0), 0)
     return body[start : start + PREFIX_BYTES]
 
 

@@ -58,14 +58,30 @@ def carried_names(columns: Iterable[str]) -> dict[str, str]:
 
 
 def content_of(answer: Any) -> str | None:
-    """The text of the first choice of a chat or plain completion; `None` for any other shape."""
+    """The text of the first choice of a chat or plain completion, or of a response; `None` for any other shape."""
     match answer:
         case {"choices": [{"message": {"content": str(content)}}, *_]}:
             return content
         case {"choices": [{"text": str(text)}, *_]}:
             return text
+        case {"output": list(items)}:
+            return _output_text(items)
         case _:
             return None
+
+
+def _output_text(items: list[Any]) -> str | None:
+    """The texts of a response's messages, one after the other, as OpenAI's `output_text`; `None` where it has none."""
+    texts = []
+    for item in items:
+        match item:
+            case {"type": "message", "content": list(parts)}:
+                texts += [part["text"] for part in parts if _is_output_text(part)]
+    return "".join(texts) if texts else None
+
+
+def _is_output_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "output_text" and isinstance(part.get("text"), str)
 
 
 def to_json(result: Result) -> bytes:

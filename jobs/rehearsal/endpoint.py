@@ -13,8 +13,16 @@ from batch.clock import Clock
 from jobs.rehearsal.answers import Answers, NoReplyError, embed, prompt_hash
 from jobs.rehearsal.buckets import TokenBucket
 from jobs.rehearsal.http import HttpRequest, HttpResponse, error_response
-from jobs.rehearsal.requests import Answer, Asked, BadBodyError, completion_body, embeddings_body, read_body
-from schemas.openai_batch import BATCH_URLS, EMBEDDINGS_URL
+from jobs.rehearsal.requests import (
+    Answer,
+    Asked,
+    BadBodyError,
+    completion_body,
+    embeddings_body,
+    read_body,
+    response_body,
+)
+from schemas.openai_batch import BATCH_URLS, EMBEDDINGS_URL, RESPONSES_URL
 from schemas.rehearse import RehearsalEndpointSpec
 
 Fault = Literal["error_500", "drop", "timeout", "bad_json"]
@@ -191,6 +199,8 @@ class RehearsedEndpoint:
     def _body(self, asked: Asked, answers: list[Answer]) -> bytes:
         if asked.url == EMBEDDINGS_URL:
             return embeddings_body(asked, [embed(p, asked.dimensions) for p in asked.prompts])
+        if asked.url == RESPONSES_URL:
+            return response_body(asked, prompt_hash(asked.prompts[0]), answers[0])
         return completion_body(asked, prompt_hash("\n".join(asked.prompts)), answers)
 
     def _limit_headers(self) -> dict[str, str]:

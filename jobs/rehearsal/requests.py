@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL
+from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL
 
 DEFAULT_DIMENSIONS = 64
 # Bytes of UTF-8 per token, near what tokenizers reach over many languages; no vocabulary to load.
@@ -68,22 +68,38 @@ def read_body(url: str, raw: bytes) -> Asked:
         raise BadBodyError("'stream' is not rehearsed; leave it out")
     model = body["model"]
     if url == EMBEDDINGS_URL:
-        texts = _texts(body, "input")
+        texts, tokens = _texts(body, "input")
         dimensions = _positive(body, "dimensions") or DEFAULT_DIMENSIONS
         encoded = body.get("encoding_format") == "base64"
-        return Asked(url, model, texts, sum(map(count_tokens, texts)), None, 1, dimensions, encoded)
+        return Asked(url, model, texts, tokens, None, 1, dimensions, encoded)
+    if url == RESPONSES_URL:
+        return _response_asked(body, model)
     max_tokens = _positive(body, "max_completion_tokens") or _positive(body, "max_tokens")
     choices = _positive(body, "n") or 1
     if url == COMPLETIONS_URL:
-        texts = _texts(body, "prompt")
-        return Asked(url, model, texts, sum(map(count_tokens, texts)), max_tokens, choices)
-    messages = body.get("messages")
+        texts, tokens = _texts(body, "prompt")
+        return Asked(url, model, texts, tokens, max_tokens, choices)
+    prompt, tokens = _conversation(body.get("messages"), "messages")
+    return Asked(url, model, (prompt,), tokens, max_tokens, choices)
+
+
+def _response_asked(body: Mapping[str, Any], model: str) -> Asked:
+    """A request of the Responses API: `input` is a text or a list of messages."""
+    given = body.get("input")
+    prompt, tokens = (given, count_tokens(given)) if isinstance(given, str) else _conversation(given, "input")
+    instructions = body.get("instructions")
+    if isinstance(instructions, str):
+        tokens += count_tokens(instructions)
+    return Asked(RESPONSES_URL, model, (prompt,), tokens, _positive(body, "max_output_tokens"), 1)
+
+
+def _conversation(messages: object, key: str) -> tuple[str, int]:
+    """What users say, and the tokens of all that is said. Raises BadBodyError."""
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-        raise BadBodyError("'messages' must be a list of one or more messages")
+        raise BadBodyError(f"{key!r} must be a list of one or more messages")
     contents = [(message.get("role"), _content(message.get("content"))) for message in messages]
     prompt = "\n".join(text for role, text in contents if role == "user")
-    tokens = sum(count_tokens(text) for _, text in contents)
-    return Asked(url, model, (prompt,), tokens, max_tokens, choices)
+    return prompt, sum(count_tokens(text) for _, text in contents)
 
 
 def completion_body(asked: Asked, name: str, answers: Sequence[Answer]) -> bytes:
@@ -115,6 +131,35 @@ def completion_body(asked: Asked, name: str, answers: Sequence[Answer]) -> bytes
     )
 
 
+def response_body(asked: Asked, name: str, answer: Answer) -> bytes:
+    """An answer of the Responses API, as stable as `completion_body`."""
+    cut = answer.finish_reason == "length"
+    message = {
+        "id": f"msg-{name}",
+        "type": "message",
+        "role": "assistant",
+        "status": "incomplete" if cut else "completed",
+        "content": [{"type": "output_text", "text": answer.content, "annotations": []}],
+    }
+    return orjson.dumps(
+        {
+            "id": f"resp-{name}",
+            "object": "response",
+            "created_at": 0,
+            "model": asked.model,
+            "status": message["status"],
+            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "error": None,
+            "output": [message],
+            "usage": {
+                "input_tokens": asked.prompt_tokens,
+                "output_tokens": answer.tokens,
+                "total_tokens": asked.prompt_tokens + answer.tokens,
+            },
+        }
+    )
+
+
 def embeddings_body(asked: Asked, vectors: Sequence[Sequence[float]]) -> bytes:
     """One vector per input, as floats or in base64 of little-endian float32, whichever was asked for."""
     data = [
@@ -129,13 +174,18 @@ def embeddings_body(asked: Asked, vectors: Sequence[Sequence[float]]) -> bytes:
     return orjson.dumps({"object": "list", "model": asked.model, "data": data, "usage": usage})
 
 
-def _texts(body: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _texts(body: Mapping[str, Any], key: str) -> tuple[tuple[str, ...], int]:
+    """The texts under `key` and their tokens. Token ids count one each; as a text they are their numbers."""
     value = body.get(key)
-    if isinstance(value, str) and value:
-        return (value,)
-    if isinstance(value, list) and value and all(isinstance(v, str) and v for v in value):
-        return tuple(value)
-    raise BadBodyError(f"{key!r} must be a text or a list of texts")
+    values = [value] if isinstance(value, str) or _is_ids(value) else value
+    if not isinstance(values, list) or not values or not all(v and (isinstance(v, str) or _is_ids(v)) for v in values):
+        raise BadBodyError(f"{key!r} must be a text, a list of token ids, or a list of these")
+    texts = tuple(v if isinstance(v, str) else " ".join(map(str, v)) for v in values)
+    return texts, sum(count_tokens(v) if isinstance(v, str) else len(v) for v in values)
+
+
+def _is_ids(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int for item in value)
 
 
 def _positive(body: Mapping[str, Any], key: str) -> int | None:

@@ -348,3 +348,37 @@ def test_a_key_is_asked_for_only_where_one_is_configured() -> None:
         assert served.counters.unauthorized == 1
 
     asyncio.run(main())
+
+
+def test_responses_are_rehearsed_too() -> None:
+    """`/v1/responses` counts instructions and input, and an answer that is cut at its limit is incomplete."""
+
+    async def main() -> None:
+        rehearsed = endpoint(answers="echo")
+        asked = {"model": "m", "instructions": "Tag it.", "input": "Where is my parcel?"}
+        whole = json.loads((await rehearsed.respond(post(asked, "/v1/responses"))).body)
+        assert (whole["status"], whole["incomplete_details"]) == ("completed", None)
+        assert whole["output"][0]["content"][0]["text"] == "Where is my parcel?"
+        assert whole["usage"] == {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
+        items = [{"role": "user", "content": [{"type": "input_text", "text": "Where is my parcel?"}]}]
+        limited = {"model": "m", "input": items, "max_output_tokens": 1}
+        cut = json.loads((await rehearsed.respond(post(limited, "/v1/responses"))).body)
+        assert (cut["status"], cut["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+        assert (await rehearsed.respond(post({"model": "m", "input": 5}, "/v1/responses"))).status == 400
+
+    asyncio.run(main())
+
+
+def test_token_ids_are_rehearsed_as_many_tokens() -> None:
+    """A list of token ids is one prompt of so many tokens, for completions and embeddings."""
+
+    async def main() -> None:
+        rehearsed = endpoint(answers="echo")
+        ids = {"model": "m", "prompt": [[1, 15043, 3186], [5]]}
+        answer = json.loads((await rehearsed.respond(post(ids, "/v1/completions"))).body)
+        assert ([c["text"] for c in answer["choices"]], answer["usage"]["prompt_tokens"]) == (["1 15043 3186", "5"], 4)
+        one = await rehearsed.respond(post({"model": "m", "input": [1, 2, 3]}, "/v1/embeddings"))
+        assert len(json.loads(one.body)["data"]) == 1
+        assert (await rehearsed.respond(post({"model": "m", "input": [[]]}, "/v1/embeddings"))).status == 400
+
+    asyncio.run(main())

@@ -80,7 +80,10 @@ def test_a_template_formats_numbers_and_times(tmp_path: Path) -> None:
     table = pa.table({"n": [1, None], "x": [1.5, 2.5], "d": [Decimal("2.50")] * 2, "t": [dt.date(2024, 5, 6)] * 2})
     good, bad = read_table(tmp_path, table, prompt="{n} {x} {d} {t}")
     assert good["text"] == "1 1.5 2.50 2024-05-06"
-    assert (bad["error_kind"], bad["error_message"]) == ("missing_column", "in.parquet:2: column 'n' is null")
+    assert (bad["error_kind"], bad["error_message"]) == (
+        "missing_column",
+        "in.parquet:2: column 'n' is null; write {n?} where a blank will do instead",
+    )
 
 
 def test_one_bad_cell_spoils_one_row(tmp_path: Path) -> None:

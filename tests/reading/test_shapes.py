@@ -175,7 +175,6 @@ def test_a_rows_model_is_taken_out_of_the_body_or_is_a_column_like_any_other() -
         ({"input": ["a", ""]}, "empty_prompt"),
         ({"input": [1, 2]}, "wrong_type"),
         (batch_line({"messages": HI}, method="GET"), "bad_method"),
-        (batch_line({"messages": HI}, method=None), "bad_method"),
         (batch_line({"messages": HI}, url="/v1/nonsense"), "bad_url"),
         (batch_line({"messages": HI}, url=["/v1"]), "bad_url"),
         (batch_line({"messages": HI, "stream": True}), "streaming"),

@@ -142,3 +142,16 @@ def test_a_column_that_no_row_has_is_refused_before_anything_is_sent(there: JobF
     assert str(refused.value) == line
     assert there.served.posts == []
     assert line in check_job(job).problems
+
+
+def test_responses_go_by_their_instructions() -> None:
+    """Requests of the Responses API share a key where instructions are the same, whatever parameters come first."""
+    long = "x" * PREFIX_BYTES
+    bodies = [
+        {"temperature": 0, "instructions": long, "input": "a"},
+        {"instructions": long, "input": "b"},
+        {"instructions": "y" + long, "input": "a"},
+    ]
+    first, same, other = prefix_keys(*bodies)
+    assert first == same
+    assert first != other

@@ -9,10 +9,11 @@ import orjson
 from batch.clock import WallClock
 from batch.dispatch.request import Allowance, Completion
 from batch.dispatch.transports.allowances import Header, moment, number, reopens, server_time, told
+from batch.dispatch.transports.responses_api import fault_of
 from batch.dispatch.transports.words import Hide, server_words
 from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
 from schemas.endpoints import Provider
-from schemas.openai_batch import EMBEDDINGS_URL
+from schemas.openai_batch import EMBEDDINGS_URL, RESPONSES_URL
 
 # Far above any answer, and few enough for all that may be in flight: what is longer is no answer, or never ends.
 MOST_ANSWER_BYTES = 64 << 20
@@ -106,6 +107,10 @@ _MOST_TOKENS = 10**9
 
 _LEAST_KEY_CHARACTERS = 16
 
+# What holds the answers of an API, beside the `choices` of the others.
+_LISTS = {EMBEDDINGS_URL: "data", RESPONSES_URL: "output"}
+_CHAT_USAGE = ("prompt_tokens", "completion_tokens")
+
 # Codes are short words. Anything else in an error body may repeat a prompt or a key and is not shown.
 _CODE = re.compile(r"[\w.\-/:\[\]]{1,80}\Z")
 
@@ -114,20 +119,27 @@ def completion(raw: bytes, url: str, allowances: tuple[Allowance, ...] = ()) -> 
     """Read a 2xx answer, of which `allowances` are what its headers say.
 
     Raises:
-        BadAnswer: it is not JSON, or lacks `choices` (`data` for embeddings).
+        BadAnswer: it is not JSON, or lacks `choices` (`data` for embeddings, `output` for responses).
     """
     try:
         answer = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise BadAnswer("the answer is not JSON", status=200) from error
-    wanted = "data" if url == EMBEDDINGS_URL else "choices"
-    if not isinstance(answer, dict) or not isinstance(answer.get(wanted), list) or not answer[wanted]:
-        raise BadAnswer(f"the answer has no {wanted!r}", status=200, body=one_line(raw, answer))
+    wanted = _LISTS.get(url, "choices")
+    if not isinstance(answer, dict):
+        fault: str | None = f"the answer has no {wanted!r}"
+    elif url == RESPONSES_URL:
+        fault = fault_of(answer)
+    else:
+        fault = None if isinstance(answer.get(wanted), list) and answer[wanted] else f"the answer has no {wanted!r}"
+    if fault is not None:
+        raise BadAnswer(fault, status=200, body=one_line(raw, answer))
     usage = answer.get("usage")
     prompt_tokens = completion_tokens = None
     if isinstance(usage, dict):
-        prompt_tokens = _count(usage.get("prompt_tokens"))
-        completion_tokens = _count(usage.get("completion_tokens"))
+        prompt, output = ("input_tokens", "output_tokens") if url == RESPONSES_URL else _CHAT_USAGE
+        prompt_tokens = _count(usage.get(prompt))
+        completion_tokens = _count(usage.get(output))
         if completion_tokens is None and wanted == "data" and prompt_tokens is not None:
             completion_tokens = 0
     return Completion(one_line(raw, answer), prompt_tokens, completion_tokens, allowances)

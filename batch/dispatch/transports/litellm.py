@@ -19,7 +19,7 @@ from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, lon
 from batch.dispatch.transports.words import cut, hiding
 from batch.errors import BadAnswer, ConnectionLost, DispatchError, NotConnected, Refused, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
-from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL
+from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL
 
 # Of a message of LiteLLM's, which may quote whole answers.
 _MOST_MESSAGE = 4000
@@ -42,6 +42,7 @@ class LiteLLMTransport:
             CHAT_URL: litellm.acompletion,
             COMPLETIONS_URL: litellm.atext_completion,
             EMBEDDINGS_URL: litellm.aembedding,
+            RESPONSES_URL: litellm.aresponses,
         }
         self._timeout_seconds = timeout_seconds
         self._wall = wall

@@ -1,0 +1,1 @@
+"""The kinds of requests that rows ask for, as people write them."""

@@ -1,0 +1,96 @@
+"""Answers of the Responses API: what is one, what it used, and through LiteLLM too."""
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from batch.dispatch.request import Completion
+from batch.dispatch.transports import build_transport
+from batch.dispatch.transports.answers import completion
+from batch.errors import BadAnswer
+from batch.runs.result import content_of
+from schemas.endpoints import EndpointSpec
+from schemas.openai_batch import RESPONSES_URL
+from tests.fakes import request
+from tests.rehearsed import serve
+
+KEY = "sk-abcdefghijklmnopqrstuvwxyz"
+MESSAGE = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "yes"}]}
+REASONING = {"type": "reasoning", "summary": []}
+CALL = {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"}
+USAGE = {"input_tokens": 5, "output_tokens": 7, "output_tokens_details": {"reasoning_tokens": 4}}
+
+
+def read(**answer: Any) -> Completion:
+    return completion(orjson.dumps(answer), RESPONSES_URL)
+
+
+@pytest.mark.parametrize(
+    ("answer", "content"),
+    [
+        ({"status": "completed", "error": None, "output": [REASONING, MESSAGE], "usage": USAGE}, "yes"),
+        ({"status": "completed", "output": [MESSAGE, MESSAGE], "usage": USAGE}, "yesyes"),
+        ({"status": "completed", "output": [CALL], "usage": USAGE}, None),
+        ({"status": "incomplete", "output": [MESSAGE], "usage": USAGE}, "yes"),
+        ({"status": "incomplete", "output": [], "usage": USAGE}, None),
+        ({"output": [MESSAGE], "usage": USAGE}, "yes"),
+    ],
+)
+def test_a_finished_response_is_an_answer(answer: dict[str, Any], content: str | None) -> None:
+    """The texts of its messages are the content, its usage counts reasoning, and one cut at its limit is good."""
+    good = read(**answer)
+    assert (good.prompt_tokens, good.completion_tokens) == (5, 7)
+    assert content_of(orjson.loads(good.raw)) == content
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "in_progress", "output": []},
+        {"status": "queued", "output": [MESSAGE]},
+        {"status": "cancelled", "output": []},
+        {"status": "completed", "output": []},
+        {"status": "completed", "output": None},
+        {"status": 5, "output": [MESSAGE]},
+        {"output": []},
+        {"choices": [{"message": {"content": "yes"}}]},
+    ],
+)
+def test_a_response_that_is_not_finished_is_no_answer(answer: dict[str, Any]) -> None:
+    """Neither is one without output, nor a chat's answer."""
+    with pytest.raises(BadAnswer):
+        read(**answer)
+
+
+@pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": 5, "completion_tokens": 7}, {"input_tokens": "5"}])
+def test_usage_that_a_response_does_not_say_is_unknown(usage: object) -> None:
+    """Unknown is not 0."""
+    good = read(output=[MESSAGE], usage=usage)
+    assert (good.prompt_tokens, good.completion_tokens) == (None, None)
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
+def test_litellm_sends_responses_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through LiteLLM a request of the Responses API reaches the server's path for it, and its counts come back."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    with serve({"model": "m", "answers": "echo"}) as served:
+
+        async def through() -> Completion:
+            spec = EndpointSpec(url=served.urls[0], model="openai/m", transport="litellm", api_key_env="K")
+            sender = build_transport(spec, timeout_seconds=5, keys=lambda name: KEY, wall=lambda: 0.0)
+            asked = request()
+            asked.url = RESPONSES_URL
+            asked.body = b'{"instructions":"Tag it.","input":"Where is it?","max_output_tokens":20}'
+            try:
+                return await sender.send(asked, spec)
+            finally:
+                await sender.aclose()
+
+        answer = asyncio.run(through())
+    (post,) = served.posts
+    assert (post["instructions"], post["input"], post["max_output_tokens"]) == ("Tag it.", "Where is it?", 20)
+    assert content_of(orjson.loads(answer.raw)) == "Where is it?"
+    assert (answer.prompt_tokens, answer.completion_tokens) == (5, 3)

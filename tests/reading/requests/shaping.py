@@ -1,0 +1,24 @@
+"""Shaping one record in a test."""
+
+from typing import Any
+
+import pytest
+
+from batch.reading.invalid import InvalidRow
+from batch.reading.shapes import Shaped, Shaper
+from schemas.job import InputSpec
+
+Record = dict[str, Any]
+
+
+def shape(record: Record, **settings: Any) -> Shaped:
+    """The request of a record."""
+    return Shaper(InputSpec(path="in.jsonl", **settings)).shape(record)
+
+
+def refused(record: Record, kind: str, said: str, **settings: Any) -> None:
+    """The record is no request; the fault has this kind, and one line that matches `said`."""
+    with pytest.raises(InvalidRow, match=said) as caught:
+        shape(record, **settings)
+    assert caught.value.kind == kind
+    assert "\n" not in caught.value.message
