@@ -1,6 +1,6 @@
 """From a YAML file to a frozen spec, with every fault said in one line: file, line, key, what to do."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from batch.errors import SpecError
 from batch.runs.layout import run_path
+from jobs.files.yaml_loader import load, reason
 from schemas.base import Location, problems
 from schemas.job import JobSpec
 
@@ -18,6 +19,9 @@ M = TypeVar("M", bound=BaseModel)
 
 # What a YAML file may hold that is no mapping, by the names its author knows.
 _KINDS = {type(None): "empty", list: "a list", str: "text"}
+
+ANCHOR_PREFIX = "x-"
+"""How keys at the top of a file begin that only hold anchors, as Docker Compose spells them."""
 
 Keys = tuple[str, ...]
 """A key by its way from the top; `*` stands for every item of a list or mapping."""
@@ -43,37 +47,6 @@ _JOB_KEYS = PathKeys(
         ("router", "embeddings"),
     ),
 )
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key written twice, where PyYAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a list or a mapping cannot be a key", key_node.start_mark
-                )
-            if key in keys:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is there twice", key_node.start_mark
-                )
-            keys.add(key)
-        return super().construct_mapping(node, deep)
-
-    def construct_yaml_timestamp(self, node: yaml.ScalarNode) -> Any:
-        """A date; PyYAML lets the ValueError of one that is in no calendar through."""
-        try:
-            return super().construct_yaml_timestamp(node)
-        except ValueError as error:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{node.value} is no date ({error}); put a text in quotes", node.start_mark
-            ) from error
-
-
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_timestamp)
 
 
 def load_job(path: Path, settings: Sequence[str] = ()) -> JobSpec:
@@ -102,6 +75,8 @@ def load_spec(path: Path, model: type[M], settings: Sequence[str] = (), keys: Pa
 def _specified(
     model: type[M], data: Any, root: yaml.Node | None, path: Path, settings: Sequence[str], keys: PathKeys
 ) -> M:
+    # Places for anchors, which other keys then refer to.
+    data = {key: value for key, value in data.items() if not str(key).startswith(ANCHOR_PREFIX)}
     _anchor(data, path.absolute().parent, keys)
     for setting in settings:
         _apply(data, setting, keys)
@@ -133,27 +108,16 @@ def _read(path: Path, expected: str) -> tuple[Any, yaml.Node | None]:
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        loader = _Loader(text)
-    except yaml.reader.ReaderError as error:
-        raise SpecError(f"{path}: not valid YAML: {_reason(error)}") from error
-    try:
-        root = loader.get_single_node()
-        data = loader.construct_document(root) if root is not None else None
+        data, root = load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = mark.line + 1 if mark is not None else 1
-        raise SpecError(f"{path}:{line}: not valid YAML: {_reason(error)}") from error
-    finally:
-        loader.dispose()
+        raise SpecError(f"{path}:{line}: not valid YAML: {reason(error)}") from error
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: not valid YAML: {reason(error)}") from error
     if not isinstance(data, dict):
         raise SpecError(f"{path}: {expected}, not {_KINDS.get(type(data), 'a value')}")
     return data, root
-
-
-def _reason(error: yaml.YAMLError) -> str:
-    """What is wrong, without the places that PyYAML adds on lines of their own."""
-    told = (error.problem or error.context) if isinstance(error, yaml.MarkedYAMLError) else None
-    return " ".join((told or str(error)).split())
 
 
 def _line(node: yaml.Node | None, location: Location) -> int:
@@ -219,9 +183,9 @@ def _apply(data: dict[str, Any], setting: str, keys: PathKeys) -> None:
     if not equals or not key:
         raise SpecError(f"--set {setting!r}: write it as key.key=value")
     try:
-        value = yaml.load(text, _Loader) if text else None  # noqa: S506  the loader is a safe one
+        value = load(text)[0] if text else None
     except yaml.YAMLError as error:
-        raise SpecError(f"--set {key}: the value {text!r} is not valid YAML: {_reason(error)}") from error
+        raise SpecError(f"--set {key}: the value {text!r} is not valid YAML: {reason(error)}") from error
     parts = key.split(".")
     if isinstance(value, str):
         if _is_one_of(parts, keys.paths):

@@ -1,13 +1,22 @@
 """The base of every model, and how a refused file is explained in one line."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 Location = tuple[str | int, ...]
+
+
+def _none_for_infinity(value: Any) -> Any:
+    return None if isinstance(value, float) and value == math.inf else value
+
+
+InfinityMeansNone = BeforeValidator(_none_for_infinity)
+"""For optional bounds: people write `.inf` where they mean that nothing is bounded, as leaving the key out does."""
 
 
 class Spec(BaseModel):

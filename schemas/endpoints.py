@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.base import Spec
+from schemas.base import InfinityMeansNone, Spec
 
 Provider = Literal["openai", "anthropic", "azure", "generic"]
 
@@ -27,22 +27,22 @@ def _holds_secret(url: str) -> bool:
 class LimitsSpec(Spec):
     """What an endpoint allows. Held on our side: the server sees at most this."""
 
-    rpm: Annotated[float, Field(gt=0)] | None = None
+    rpm: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, InfinityMeansNone] = None
     """Requests per minute, paced evenly."""
 
-    tpm: Annotated[float, Field(gt=0)] | None = None
+    tpm: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, InfinityMeansNone] = None
     """Tokens per minute, prompt and answer, reserved before sending as the provider counts them."""
 
-    input_tpm: Annotated[float, Field(gt=0)] | None = None
+    input_tpm: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, InfinityMeansNone] = None
     """Prompt tokens per minute, where they have a limit of their own."""
 
-    output_tpm: Annotated[float, Field(gt=0)] | None = None
+    output_tpm: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, InfinityMeansNone] = None
     """Answer tokens per minute, where they have a limit of their own."""
 
-    max_in_flight: Annotated[int, Field(gt=0)] | None = None
+    max_in_flight: Annotated[Annotated[int, Field(gt=0)] | None, InfinityMeansNone] = None
     """Requests under way at once; left out: found while running, by what the endpoint answers per second."""
 
-    burst: Annotated[int, Field(gt=0)] | None = None
+    burst: Annotated[Annotated[int, Field(gt=0)] | None, InfinityMeansNone] = None
     """Requests the server lets through at once above the pace; left out: only what evens out late timers."""
 
     window_seconds: Literal[1, 10, 60] | None = None
@@ -72,7 +72,7 @@ class EndpointSpec(Spec):
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; the key itself never enters this file."""
 
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Share of the pool's requests relative to its other endpoints."""
 
     limits: LimitsSpec = LimitsSpec()

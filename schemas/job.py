@@ -1,11 +1,12 @@
 """The job file."""
 
+import math
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from schemas.base import Spec
+from schemas.base import InfinityMeansNone, Spec
 from schemas.endpoints import ModelSpec
 from schemas.plans import PinPlanSpec, PlanSpec
 from schemas.routers import CorrectnessRouterSpec, RouterSpec, RulesRouterSpec
@@ -56,8 +57,12 @@ class InputSpec(Spec):
     on_invalid: Literal["record", "fail"] = "record"
     """`record`: a bad row becomes an `invalid` result; `fail`: the run ends before anything is sent."""
 
-    limit: Annotated[int, Field(gt=0)] | None = None
+    limit: Annotated[Annotated[int, Field(gt=0)] | None, InfinityMeansNone] = None
     """Only the first so many rows."""
+
+
+# Timers and HTTP clients refuse some of what a float can hold, and no answer is waited for longer.
+LONGEST_TIMEOUT_SECONDS = 7 * 86_400.0
 
 
 class DispatchSpec(Spec):
@@ -72,13 +77,13 @@ class DispatchSpec(Spec):
     max_attempts: Annotated[int, Field(gt=0)] = 6
     """Attempts a row may have, the first included."""
 
-    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
-    """Longest one attempt may take."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_SECONDS)] = 600.0
+    """Longest one attempt may take, a week at most; `.inf` is a week."""
 
     on_ambiguous: Literal["retry", "fail"] = "retry"
     """Rows that were in flight when a run was killed: send again, or record as failed."""
 
-    budget_usd: Annotated[Decimal, Field(gt=0)] | None = None
+    budget_usd: Annotated[Annotated[Decimal, Field(gt=0)] | None, InfinityMeansNone] = None
     """Hard cap on this run's spending, reserved before each request; rows beyond it stay unsent."""
 
     fallbacks: dict[str, tuple[str, ...]] = {}
@@ -86,6 +91,11 @@ class DispatchSpec(Spec):
 
     dedup: Literal["auto", "on", "off"] = "auto"
     """Equal requests are sent once: `auto` only at temperature 0."""
+
+    @field_validator("timeout_seconds", mode="before")
+    @classmethod
+    def _infinity_is_the_longest(cls, seconds: Any) -> Any:
+        return LONGEST_TIMEOUT_SECONDS if seconds == math.inf else seconds
 
     @field_validator("dedup", mode="before")
     @classmethod
@@ -110,15 +120,16 @@ class OutputSpec(Spec):
     """Carry the input's other columns into the results."""
 
 
-def _plan_may_be_left_out(schema: dict[str, Any]) -> None:
-    """With one model there is nothing to plan, which editors cannot know."""
+def _as_files_are_read(schema: dict[str, Any]) -> None:
+    """With one model there is nothing to plan, and keys that begin with `x-` hold anchors: editors cannot know."""
     schema["required"].remove("plan")
+    schema["patternProperties"] = {"^x-": {}}
 
 
 class JobSpec(Spec):
     """A batch job: which prompts, which router, which models, which plan, where to."""
 
-    model_config = ConfigDict(json_schema_extra=_plan_may_be_left_out)
+    model_config = ConfigDict(json_schema_extra=_as_files_are_read)
 
     name: str = "job"
     """Name shown in progress and reports."""

@@ -5,6 +5,7 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
+from batch.runs.atomic import is_temporary
 from schemas.job import OutputSpec
 
 # Longer quoted names are cut and told apart by a hash: a file name ends at 255 bytes.
@@ -127,8 +128,10 @@ def run_path(output: OutputSpec) -> Path:
 
 def file_name(model: str) -> str:
     """A file name for a model: one path component, no two models share one."""
-    # quote() leaves dots alone, and "." and ".." are folders that exist already.
-    name = quote(model, safe="").replace(".", "%2E") if set(model) == {"."} else quote(model, safe="")
+    name = quote(model, safe="")
+    # quote() leaves dots alone. "." and ".." are folders that exist already, and `.*.tmp` is swept as a leftover.
+    if set(model) == {"."} or is_temporary(Path(name)):
+        name = name.replace(".", "%2E")
     if len(name) <= _LONGEST_NAME:
         return name
     return f"{name[:_LONGEST_NAME]}~{blake2b(model.encode(), digest_size=8).hexdigest()}"

@@ -1,0 +1,1 @@
+"""Files that a person writes, read with the line of every fault."""
