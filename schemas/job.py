@@ -43,11 +43,19 @@ class InputSpec(Spec):
     prompt: str | None = None
     """Template over the columns, as "{question}"; left out: the shape is found by itself."""
 
+    shape: Literal["auto", "embeddings"] = "auto"
+    """`auto`: the shape is found by itself; `embeddings`: `input`, or the prompt of the template, is to be embedded."""
+
     system: str | None = None
-    """System message put before prompts that are not already messages."""
+    """System message of rows that have none of their own; a template over the columns, as "{system_prompt}"."""
 
     params: dict[str, Any] = {}
     """Request parameters, as `temperature` or `max_tokens`, under each row's own."""
+
+    row_params: Literal["auto", "honour", "ignore"] = "auto"
+    """Columns with the name of a request parameter: `auto` sends them, with a template only those that are hardly
+    ever data; `honour` sends all, `ignore` none.
+    """
 
     row_models: Literal["honour", "ignore"] = "honour"
     """A row's own `model`: a name or alias pins it, `router-<kind>-<cutoff>` routes it; or all are routed by the

@@ -7,6 +7,7 @@ InvalidKind = Literal[
     "invalid_encoding",
     "missing_column",
     "wrong_type",
+    "ambiguous_shape",
     "empty_prompt",
     "streaming",
     "bad_method",

@@ -19,22 +19,25 @@ def check_columns(spec: InputSpec, shards: Sequence[Shard]) -> None:
     A good input is settled by its first rows; only a wrong one is looked through to its end. An input whose
     lines are all broken passes: its rows say themselves what is wrong with them.
     """
-    template = Shaper(spec).template
-    absent = template.absent(frozenset()) if template is not None else frozenset()
+    shaper = Shaper(spec)
+    template = shaper.template
+    templates = {"input.prompt": template, "input.system": shaper.system.template}
+    absent = {key: one.absent(frozenset()) for key, one in templates.items() if one is not None}
     missing = frozenset() if spec.id_column is None else frozenset({spec.id_column})
     shaped = template is not None
     seen: list[str] = []
     for columns in _column_sets(shards):
         seen = seen or list(columns)
         missing -= columns
-        absent = absent & template.absent(columns) if template is not None else absent
+        absent = {key: names & one.absent(columns) for key, names in absent.items() if (one := templates[key])}
         shaped = shaped or has_shape(columns)
-        if shaped and not missing and not absent:
+        if shaped and not missing and not any(absent.values()):
             return
     if not seen:
         return
-    if absent:
-        raise _absent("input.prompt", min(absent), seen, f"; {BRACES_HINT}")
+    for key, names in absent.items():
+        if names:
+            raise _absent(key, min(names), seen, f"; {BRACES_HINT}")
     if missing:
         raise _absent("input.id_column", min(missing), seen)
     raise InputError(

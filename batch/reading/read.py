@@ -14,7 +14,7 @@ from batch.reading.invalid import InvalidRow
 from batch.reading.notes import Fact, Notes, notes_to_metadata
 from batch.reading.records import Record, shard_records
 from batch.reading.requests.batch_lines import is_batch_line
-from batch.reading.shapes import REQUEST_COLUMNS, Shaper
+from batch.reading.shapes import SHAPE_COLUMNS, Shaper
 from batch.reading.shard import Shard
 from schemas.job import InputSpec
 
@@ -79,7 +79,7 @@ def _row(
     own: RowId | None = None
     if isinstance(record, InvalidRow):
         return _invalid(shard, number, line, own, record, None)
-    used: Set[str] = REQUEST_COLUMNS if shaper.template is None else frozenset()
+    used: Set[str] = SHAPE_COLUMNS if shaper.template is None else frozenset()
     try:
         own = row_id(record, id_column, batch_line=shaper.template is None and is_batch_line(record))
         shaped = shaper.shape(record)

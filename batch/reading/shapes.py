@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -12,53 +12,37 @@ from batch.reading.notes import Fact
 from batch.reading.prompts import conversation_text, input_text
 from batch.reading.requests import responses
 from batch.reading.requests.batch_lines import batch_request, is_batch_line
+from batch.reading.requests.parameters import (
+    CHAT_PARAMETERS,
+    EMBEDDING_PARAMETERS,
+    PARAMETERS,
+    own_parameters,
+    params_column,
+    unpacked,
+)
+from batch.reading.requests.system import OWN_SYSTEM, SYSTEM_COLUMN, SystemMessage, SystemMessages
 from batch.reading.template import PromptTemplate
 from schemas.job import InputSpec
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL, RESPONSES_URL
 
-# Keys that a row in the `messages` shape may carry beside them. `user` and `metadata` are left out: as columns
-# they are far more often data, which a provider has no business with; `params` takes them.
-CHAT_KEYS = frozenset(
-    (
-        "model",
-        "temperature",
-        "max_tokens",
-        "max_completion_tokens",
-        "top_p",
-        "n",
-        "stop",
-        "seed",
-        "stream",
-        "stream_options",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "response_format",
-        "frequency_penalty",
-        "presence_penalty",
-        "logit_bias",
-        "logprobs",
-        "top_logprobs",
-        "reasoning_effort",
-        "verbosity",
-        "modalities",
-        "audio",
-        "prediction",
-        "service_tier",
-        "functions",
-        "function_call",
-    )
-)
-EMBEDDING_PARAMS = frozenset({"dimensions", "encoding_format", "user"})
 ANSWER_LIMITS = ("max_completion_tokens", "max_tokens")
 RESPONSES_LIMITS = (responses.ANSWER_LIMIT,)
 INT32_MAX = 2**31 - 1
 
 BATCH_COLUMNS = frozenset({"method", "url", "body"})
-MESSAGES_COLUMNS = frozenset({"messages", "params"}) | CHAT_KEYS
+MESSAGES_COLUMNS = frozenset({"messages", "params", "model"})
 PROMPT_COLUMNS = frozenset({"prompt", "params", "model"})
 INPUT_COLUMNS = frozenset({"input", "params", "model"})
-REQUEST_COLUMNS = BATCH_COLUMNS | MESSAGES_COLUMNS | PROMPT_COLUMNS | INPUT_COLUMNS
+TEMPLATE_COLUMNS: frozenset[str] = frozenset()
+SHAPE_COLUMNS = BATCH_COLUMNS | MESSAGES_COLUMNS | PROMPT_COLUMNS | INPUT_COLUMNS
+"""Columns that make a row one of the shapes."""
+REQUEST_COLUMNS = SHAPE_COLUMNS | PARAMETERS | {SYSTEM_COLUMN}
+"""Columns that may go into a request. What is null within them is left out of it."""
+# Text in other columns than these makes an `input` doubtful: Alpaca's rows have instruction, input and output.
+_BESIDE_INPUT = INPUT_COLUMNS | PARAMETERS | {"id", "custom_id"}
+# Only embedding requests have these.
+_ASKS_FOR_EMBEDDINGS = ("dimensions", "encoding_format")
+_NAMES_SHOWN = 4
 
 _ASSISTANT_LAST = (
     Fact(
@@ -68,6 +52,13 @@ _ASSISTANT_LAST = (
 )
 _FOUND_EMBEDDINGS = (
     Fact("embeddings", "taken for an embedding request, because the row has `input` and neither messages nor prompt"),
+)
+_NO_SYSTEM_THERE = Fact(
+    "system_not_sent", "`input.system` is not sent, because embedding requests and completions have no system message"
+)
+_BESIDE_BODY = Fact(
+    "not_a_parameter",
+    "parameters beside `body` are carried as data and not sent: those of a batch line stand in its body",
 )
 
 # Keys of a request that no params may set.
@@ -117,83 +108,160 @@ class Shaper:
     def __init__(self, spec: InputSpec) -> None:
         self.template = PromptTemplate(spec.prompt) if spec.prompt is not None else None
         """The prompt template, where the job has one."""
-        self._params = _checked_params(spec.params)
+        self.system = SystemMessages(spec.system, from_rows=self.template is None)
+        """Where system messages come from."""
+        self._params = unpacked(_checked_params(spec.params))
+        self._embedding_params, self._embedding_notes = _for_embeddings(self._params)
+        if self.system.template is not None:
+            self._embedding_notes = (*self._embedding_notes, _NO_SYSTEM_THERE)
         self._responses_params = responses.as_responses_params(self._params)
-        self._system = [{"role": "system", "content": spec.system}] if spec.system else []
-        self._system_text = f"{spec.system}\n" if spec.system else ""
+        self._row_params = spec.row_params
+        self._embeds = spec.shape == "embeddings"
+        self._id_column = spec.id_column
+        # Columns of templates are data, whatever they are called.
+        self._named: Set[str] | None = None
+        if self.template is not None:
+            of_system = self.system.template.named if self.system.template is not None else frozenset[str]()
+            self._named = self.template.named | of_system
         # With `ignore`, a row's `model` is a column like any other.
         self._ignored = frozenset({"model"}) if spec.row_models == "ignore" else frozenset[str]()
 
     def shape(self, record: dict[str, Any]) -> Shaped:
         """The request of one record. Raises InvalidRow, and nothing else whatever the record holds."""
         if self.template is not None:
-            return self._prompt(self.template.render(record), self._params, {}, frozenset())
+            prompt = self.template.render(record)
+            own = self._own(record, TEMPLATE_COLUMNS, embeds=self._embeds)
+            if self._embeds:
+                return self._embeddings({"input": prompt, **_merged(self._embedding_params, own.values)}, own)
+            return self._prompt(record, prompt, own)
         if is_batch_line(record):
             return self._batch_line(record)
+        if self._embeds:
+            if record.get("input") is None:
+                raise InvalidRow("missing_column", "input.shape is `embeddings`, and the row has no input")
+            return self._input(record, ())
         if record.get("messages") is not None:
-            return self._messages(record)
+            own = self._own(record, MESSAGES_COLUMNS, is_body=True)
+            return self._chat(record, {"messages": record["messages"], **_merged(self._params, own.values)}, own)
         if record.get("prompt") is not None:
-            own = _own_params(record)
             prompt = record["prompt"]
             if not isinstance(prompt, str):
                 raise InvalidRow("wrong_type", f"prompt must be a string, not {type_name(prompt)}")
             if not prompt.strip():
                 raise InvalidRow("empty_prompt", "prompt is blank")
-            return self._prompt(prompt, _merged(self._params, own), own, PROMPT_COLUMNS)
+            return self._prompt(record, prompt, self._own(record, PROMPT_COLUMNS))
         if record.get("input") is not None:
-            own = _own_params(record)
-            body = {"input": record["input"], **self._embedding_params(own)}
-            return self._embeddings(body, own, INPUT_COLUMNS, _FOUND_EMBEDDINGS)
+            self._check_asked(record)
+            return self._input(record, _FOUND_EMBEDDINGS)
         raise InvalidRow("missing_column", "none of messages, prompt, input or body holds anything")
 
-    def _prompt(self, prompt: str, params: Mapping[str, Any], own: Mapping[str, Any], used: Set[str]) -> Shaped:
-        body = {"messages": [*self._system, {"role": "user", "content": prompt}], **params}
-        return self._finished(CHAT_URL, body, prompt, self._system_text + prompt, own, used)
+    def _own(self, record: dict[str, Any], columns: Set[str], *, embeds: bool = False, is_body: bool = False) -> "_Own":
+        """A row's own parameters, its `model` among them, where its prompt is in `columns`."""
+        found = own_parameters(
+            record, embeds=embeds, is_body=is_body, row_params=self._row_params, template=self._named
+        )
+        params = record.get("params")
+        if self._named is not None and self._row_params != "honour":
+            # With a template, `params` and `model` are columns like any other.
+            notes = tuple(fact for name, fact in _DATA.items() if record.get(name) and name not in self._named)
+            if found is None:
+                return _Own({}, columns, notes) if notes else _NOTHING_OWN
+            return _Own(found.values, found.columns, (*found.notes, *notes))
+        if self._named is not None:
+            columns = {name for name in ("params", "model") if record.get(name) is not None}
+        if found is None and params is None and record.get("model") is None:
+            return _Own({}, columns)
+        values = {key: value for key, value in params_column(params).items() if key not in PROMPT_KEYS}
+        if record.get("model") is not None:
+            values["model"] = record["model"]
+        if found is None:
+            return _Own(values, columns)
+        return _Own(values | found.values, columns | found.columns, tuple(found.notes))
 
-    def _messages(self, record: dict[str, Any]) -> Shaped:
-        own = _own_params(record)
-        own |= {key: value for key, value in record.items() if key in CHAT_KEYS and value is not None}
-        body = {"messages": record["messages"], **_merged(self._params, own)}
-        return self._chat(body, own, MESSAGES_COLUMNS)
+    def _check_asked(self, record: dict[str, Any]) -> None:
+        """Raise InvalidRow for an `input` that may well be half of a prompt."""
+        texts = [name for name, value in record.items() if type(value) is str and name not in _BESIDE_INPUT]
+        texts = [name for name in texts if name != self._id_column]
+        if texts and all(record.get(name) is None for name in _ASKS_FOR_EMBEDDINGS):
+            shown = ", ".join(texts[:_NAMES_SHOWN]) + (", ..." if len(texts) > _NAMES_SHOWN else "")
+            raise InvalidRow(
+                "ambiguous_shape",
+                f"`input` stands beside other text ({shown}), so the row is not taken for an embedding request; give "
+                'input.prompt a template over the columns, as "{instruction} {input}", or set input.shape: embeddings',
+            )
+
+    def _prompt(self, record: dict[str, Any], prompt: str, own: "_Own") -> Shaped:
+        system = self.system.of(record)
+        message = {"role": "user", "content": prompt}
+        if system.text is None:
+            body, counted = {"messages": [message], **_merged(self._params, own.values)}, prompt
+        else:
+            first = {"role": "system", "content": system.text}
+            body = {"messages": [first, message], **_merged(self._params, own.values)}
+            counted = f"{system.text}\n{prompt}"
+        return self._finished(CHAT_URL, body, prompt, counted, own.after(system))
+
+    def _input(self, record: dict[str, Any], notes: tuple[Fact, ...]) -> Shaped:
+        own = self._own(record, INPUT_COLUMNS, embeds=True)
+        values, dropped = _for_embeddings(own.values)
+        body = {"input": record["input"], **self._embedding_params, **values}
+        return self._embeddings(body, own._replace(notes=(*notes, *own.notes, *dropped)))
 
     def _batch_line(self, record: dict[str, Any]) -> Shaped:
-        url, own = batch_request(record)
+        url, given = batch_request(record)
+        notes = () if CHAT_PARAMETERS.isdisjoint(record) else (_BESIDE_BODY,)
+        own = _Own(unpacked(given), BATCH_COLUMNS, notes)
         if url == RESPONSES_URL:
-            return self._responses(own)
+            return self._responses(record, own)
         if url == EMBEDDINGS_URL:
-            body = {**own, **{k: v for k, v in self._embedding_params({}).items() if k not in own}}
-            return self._embeddings(body, own, BATCH_COLUMNS, () if record.get("url") else _FOUND_EMBEDDINGS)
+            if not record.get("url"):
+                own = own._replace(notes=(*own.notes, *_FOUND_EMBEDDINGS))
+            under = {k: v for k, v in self._embedding_params.items() if k not in own.values}
+            return self._embeddings({**own.values, **under}, own)
         # The row's keys come first and in its own order: structured answers follow the order of their schema.
-        body = {**own, **{k: v for k, v in _merged(self._params, own).items() if k not in own}}
+        params = _merged(self._params, own.values)
+        body = {**own.values, **{k: v for k, v in params.items() if k not in own.values}}
         if url == CHAT_URL:
-            return self._chat(body, own, BATCH_COLUMNS)
+            return self._chat(record, body, own)
         text, prompts = input_text(body, "prompt")
-        return self._finished(url, body, text, text, own, BATCH_COLUMNS, prompts)
+        if self.system.template is not None:
+            own = own._replace(notes=(*own.notes, _NO_SYSTEM_THERE))
+        return self._finished(url, body, text, text, own, prompts)
 
-    def _responses(self, own: dict[str, Any]) -> Shaped:
-        body = {**own, **{k: v for k, v in self._responses_params.items() if k not in own}}
+    def _responses(self, record: dict[str, Any], own: "_Own") -> Shaped:
+        body = {**own.values, **{k: v for k, v in self._responses_params.items() if k not in own.values}}
         talk = responses.responses_text(body)
         counted = talk.counted
-        if self._system and not talk.has_system:
-            body["instructions"] = self._system[0]["content"]
-            counted = self._system_text + counted
-        return self._finished(RESPONSES_URL, body, talk.text, counted, own, BATCH_COLUMNS)
+        if not talk.has_system:
+            system = self.system.of(record)
+            if system.text is not None:
+                body["instructions"] = system.text
+                counted = f"{system.text}\n{counted}"
+            own = own.after(system)
+        return self._finished(RESPONSES_URL, body, talk.text, counted, own)
 
-    def _chat(self, body: dict[str, Any], own: Mapping[str, Any], used: Set[str]) -> Shaped:
+    def _chat(self, record: dict[str, Any], body: dict[str, Any], own: "_Own") -> Shaped:
         talk = conversation_text(body)
         counted = talk.counted
-        if self._system and not talk.has_system:
-            body["messages"] = [*self._system, *body["messages"]]
-            counted = self._system_text + counted
+        if talk.has_system:
+            if record.get(SYSTEM_COLUMN):
+                own = own._replace(notes=(*own.notes, OWN_SYSTEM))
+        else:
+            system = self.system.of(record)
+            if system.text is not None:
+                body["messages"] = [{"role": "system", "content": system.text}, *body["messages"]]
+                counted = f"{system.text}\n{counted}"
+            own = own.after(system)
         # Read after `conversation_text`, which has checked that each message is an object with a role.
-        notes = _ASSISTANT_LAST if body["messages"][-1]["role"] == "assistant" else ()
-        return self._finished(CHAT_URL, body, talk.text, counted, own, used, notes=notes)
+        if body["messages"][-1]["role"] == "assistant":
+            own = own._replace(notes=(*own.notes, *_ASSISTANT_LAST))
+        return self._finished(CHAT_URL, body, talk.text, counted, own)
 
-    def _embeddings(
-        self, body: dict[str, Any], own: Mapping[str, Any], used: Set[str], notes: Sequence[Fact] = ()
-    ) -> Shaped:
+    def _embeddings(self, body: dict[str, Any], own: "_Own") -> Shaped:
         text, _ = input_text(body, "input")
-        return self._finished(EMBEDDINGS_URL, body, text, text, own, used, notes=notes)
+        if self._embedding_notes:
+            own = own._replace(notes=(*own.notes, *self._embedding_notes))
+        return self._finished(EMBEDDINGS_URL, body, text, text, own)
 
     def _finished(
         self,
@@ -201,10 +269,8 @@ class Shaper:
         body: dict[str, Any],
         text: str,
         counted: str,
-        own: Mapping[str, Any],
-        used: Set[str],
+        own: "_Own",
         prompts: int = 1,
-        notes: Sequence[Fact] = (),
     ) -> Shaped:
         body.pop("model", None)
         if body.get("stream"):
@@ -220,14 +286,48 @@ class Shaper:
             counted=counted,
             max_tokens=None if most is None or url == EMBEDDINGS_URL else min(most * prompts, INT32_MAX),
             deterministic=temperature == 0 and temperature is not None,
-            asked=None if self._ignored else _asked(own),
-            used=used - self._ignored if self._ignored else used,
-            notes=notes,
+            asked=None if self._ignored else _asked(own.values),
+            used=own.columns - self._ignored if self._ignored else own.columns,
+            notes=own.notes,
         )
 
-    def _embedding_params(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """Chat parameters mean nothing to embeddings, and servers refuse them."""
-        return {k: v for k, v in {**self._params, **own}.items() if k in EMBEDDING_PARAMS}
+
+class _Own(NamedTuple):
+    """What a row says of its request besides the prompt."""
+
+    values: dict[str, Any]
+    """Its parameters, and its `model`."""
+    columns: Set[str]
+    """Its columns that go into the request."""
+    notes: tuple[Fact, ...] = ()
+
+    def after(self, system: SystemMessage) -> "_Own":
+        """The same, with what the row says of its system message."""
+        if not system.columns and not system.notes:
+            return self
+        return _Own(self.values, self.columns | system.columns, (*self.notes, *system.notes))
+
+
+_NOTHING_OWN = _Own({}, TEMPLATE_COLUMNS)
+_DATA = {
+    name: Fact(
+        "not_a_parameter",
+        f"the column `{name}` is carried as data and not sent: `input.row_params: honour` takes it beside a template",
+    )
+    for name in ("params", "model")
+}
+
+
+def _for_embeddings(params: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Fact, ...]]:
+    """Parameters without those of chats, which mean nothing to embeddings and which servers refuse; a note on each."""
+    left = [name for name in params if name in CHAT_PARAMETERS and name not in EMBEDDING_PARAMETERS]
+    if not left:
+        return dict(params), ()
+    notes = tuple(
+        Fact("not_a_parameter", f"the parameter `{name}` is not sent: embedding requests have no such parameter")
+        for name in left
+    )
+    return {name: value for name, value in params.items() if name not in left}, notes
 
 
 def _checked_params(params: dict[str, Any]) -> dict[str, Any]:
@@ -246,17 +346,6 @@ def _checked_params(params: dict[str, Any]) -> dict[str, Any]:
     except InvalidRow as error:
         raise SpecError(f"input.params.{error.message}") from error
     return params
-
-
-def _own_params(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The row's `params`, and its `model` beside the prompt."""
-    params = record.get("params")
-    if params is not None and not isinstance(params, dict):
-        raise InvalidRow("wrong_type", f"params must be an object, not {type_name(params)}")
-    own = {key: value for key, value in params.items() if key not in PROMPT_KEYS} if params else {}
-    if record.get("model") is not None:
-        own["model"] = record["model"]
-    return own
 
 
 def _merged(under: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:

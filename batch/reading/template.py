@@ -70,6 +70,8 @@ class PromptTemplate:
         self._may_be_blank = not fields
         self.columns = frozenset(field.column for field in self._required)
         """Columns that it needs; optional ones are not among them."""
+        self.named = frozenset(name for field in fields for name in (field.column, field.plain, field.written))
+        """Columns that it may take something from."""
         if not fields and not may_be_plain:
             doubled = "; doubled braces stand for braces in the text" if "{{" in text else ""
             raise SpecError(f"{key}: names no column; put one in braces, as in {{question}}{doubled}")

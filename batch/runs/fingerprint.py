@@ -20,6 +20,11 @@ PACE_OF_ROUTER: Mapping[str, Any] = {
 }
 
 
+# Keys of `input` that are younger than some runs, with the value that means what was done before there were such keys.
+_AS_BEFORE: Mapping[str, Any] = {"shape": "auto", "row_params": "auto"}
+_UNSET = object()
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """Everything in a job that affects its answers, by dotted key, as plain JSON values.
@@ -54,7 +59,8 @@ def fingerprint(job: JobSpec, inputs: Sequence[Mapping[str, Any]], router_hash: 
         "output.format": job.output.format,
         "output.carry": job.output.carry,
     }
-    parts |= _flat("input", job.input.model_dump(mode="json", exclude={"path"}))
+    input_keys = job.input.model_dump(mode="json", exclude={"path"})
+    parts |= _flat("input", {key: value for key, value in input_keys.items() if _AS_BEFORE.get(key, _UNSET) != value})
     parts |= _flat("router", job.router.model_dump(mode="json", exclude=PACE_OF_ROUTER))
     for model in job.models:
         parts[f"models.{model.name}.aliases"] = sorted(model.aliases)

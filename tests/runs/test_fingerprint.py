@@ -106,3 +106,10 @@ def test_a_changed_plan_is_told_apart() -> None:
     other = fingerprint(job({"plan.strong": 0.4}), INPUTS, "abc")
     assert other.hash == ORIGINAL.hash
     assert changed(ORIGINAL.plan, other.plan) == ["plan.strong"]
+
+
+def test_a_run_begun_before_a_key_existed_goes_on() -> None:
+    """Younger keys of `input` are in the fingerprint only where they ask for something new."""
+    assert {"input.shape", "input.row_params"}.isdisjoint(ORIGINAL.parts)
+    for key, value in {"input.shape": "embeddings", "input.row_params": "ignore"}.items():
+        assert changed(ORIGINAL.parts, fingerprint(job({key: value}), INPUTS, "abc").parts) == [key]
