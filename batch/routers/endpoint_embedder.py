@@ -8,7 +8,8 @@ import asyncio
 import threading
 import weakref
 from base64 import b64decode
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,17 +95,23 @@ class EndpointEmbedder:
             self._line = _Line(self._spec, self._outside, self._dispatch)
             # The line's thread knows nothing of its embedder, so it ends when that is forgotten.
             weakref.finalize(self, self._line.close)
-        call = self._line.send(list(missing))
         keys = list(missing.values())
-        answered = dict(call.vectors)
-        got = {keys[row]: vector for row, vector in answered.items() if self._fits(vector)}
-        # Before anything is raised: what was answered has been paid for.
-        if self._cache is not None and got:
-            self._cache.put(got)
+        got: dict[bytes, Vector] = {}
+        wrong: Vector | None = None
+
+        def keep(answered: dict[int, Vector]) -> None:
+            nonlocal wrong
+            fitting = {keys[row]: vector for row, vector in answered.items() if self._fits(vector)}
+            if len(fitting) < len(answered):
+                wrong = next(vector for vector in answered.values() if not self._fits(vector))
+            if self._cache is not None and fitting:
+                self._cache.put(fitting)
+            got.update(fitting)
+
+        call = self._line.send(list(missing), keep)
         if call.error is not None:
             raise _failure(call.error, self._key)
-        if len(got) < len(keys):
-            wrong = next(vector for vector in answered.values() if not self._fits(vector))
+        if wrong is not None:
             gives = f"{self._key}: {self._spec.model} gives {_described(wrong)}"
             raise SpecError(
                 f"{gives}; the checkpoint was trained on vectors of {self.dimension}" if self.dimension else gives
@@ -138,14 +145,22 @@ def _failure(error: ErrorInfo, key: str) -> BatchRouterError:
 
 @dataclass(eq=False)
 class _Call:
-    """Texts to embed, and what came of them by their place among them."""
+    """Texts to embed, and the vectors that came, by their place among the texts."""
 
     texts: Sequence[str]
     tokens: Sequence[int]
-    vectors: dict[int, Vector] = field(default_factory=dict)
     error: ErrorInfo | None = None
     """Of one that was not answered."""
     ended: threading.Event = field(default_factory=threading.Event)
+    _fresh: deque[tuple[int, Vector]] = field(default_factory=deque)
+
+    def take(self) -> dict[int, Vector]:
+        """Vectors that have come since the last call. Another thread than the dispatcher's may ask."""
+        taken = {}
+        while self._fresh:
+            row, vector = self._fresh.popleft()
+            taken[row] = vector
+        return taken
 
     def intent(self, row: int, attempt: int, endpoint: int) -> None:
         """Nothing is kept of attempts: what is lost is asked for again."""
@@ -179,7 +194,7 @@ class _Call:
         """A text has its vector, or has none."""
         if status == "ok":
             assert response is not None, "answers have a response"
-            self.vectors[row] = _vector(response)
+            self._fresh.append((row, _vector(response)))
         else:
             self.error = error
 
@@ -231,8 +246,14 @@ class _Line:
         if self._error is not None:
             raise self._error
 
-    def send(self, texts: Sequence[str]) -> _Call:
-        """Every text with its vector, or an error that says why one has none."""
+    def send(self, texts: Sequence[str], keep: Callable[[dict[int, Vector]], None]) -> _Call:
+        """Ask for the vector of every text; the call that is returned has an error if one of them has none.
+
+        Args:
+            keep: called in this thread, several times a second, with the vectors that came since, by the place of
+                their text; and with the last of them before this returns or raises. What was answered has been paid
+                for, so it is kept at once: a call of thousands of texts may be killed before its end.
+        """
         call = _Call(texts, self._count(texts))
         number = self._sent
         self._sent += 1
@@ -241,12 +262,16 @@ class _Line:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._dispatcher.feed, number)
         lane = self._dispatcher.lanes[self._pool.name]
-        while not call.ended.wait(_LOOK_SECONDS):
-            if self._error is not None:
-                raise self._error
-            if lane.stalled is not None:
-                call.error = ErrorInfo(kind="unreachable", message=lane.stalled)
-                break
+        try:
+            while not call.ended.wait(_LOOK_SECONDS):
+                if self._error is not None:
+                    raise self._error
+                if lane.stalled is not None:
+                    call.error = ErrorInfo(kind="unreachable", message=lane.stalled)
+                    break
+                keep(call.take())
+        finally:
+            keep(call.take())
         return call
 
     def close(self) -> None:

@@ -179,6 +179,42 @@ def test_answered_texts_are_kept_when_others_fail(tmp_path: Path) -> None:
     assert set(inputs(served)) == set(TEXTS[:20]) - kept
 
 
+def test_answered_texts_are_kept_while_a_call_goes_on(tmp_path: Path) -> None:
+    """A process that is killed within a call of many texts has kept the vectors that came, and goes on from there."""
+
+    async def kept_meanwhile() -> int:
+        answered = 0
+
+        async def three_answers(request: bytes, writer: asyncio.StreamWriter) -> None:
+            nonlocal answered
+            if answered == 3:
+                await asyncio.sleep(5)
+                return
+            answered += 1
+            vector = [0.5] * DIMENSION
+            writer.write(http(200, orjson.dumps({"data": [{"index": 0, "embedding": vector}]}), "connection: close"))
+            await writer.drain()
+
+        async with raw_server(three_answers) as server:
+            limits = {"max_inputs": 1, "max_in_flight": 1}
+            spec = EndpointEmbedderSpec.model_validate(
+                {"kind": "endpoint", "model": MODEL, "url": server.url, "cache": str(tmp_path), "limits": limits}
+            )
+            asking = embedder(spec, dispatch=DispatchSpec(timeout_seconds=3, max_attempts=1))
+            call = asyncio.ensure_future(asyncio.to_thread(asking.embed, TEXTS[:20]))
+            cache = VectorCache(tmp_path)
+            kept = 0
+            while kept < 3 and not call.done():
+                await asyncio.sleep(0.05)
+                kept = sum(bool(cache.get([key_of(MODEL, None, text)])) for text in TEXTS[:20])
+            assert not call.done(), "the call has ended, so nothing was kept before its end"
+            with pytest.raises(EmbedderError):
+                await call
+            return kept
+
+    assert asyncio.run(kept_meanwhile()) == 3
+
+
 def said_by_a_server(status: int, body: object) -> NDArray[np.float32]:
     """What an embedder makes of this answer to one text."""
 
