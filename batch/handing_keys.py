@@ -15,6 +15,12 @@ from batch.dispatch.transports import Keys
 from batch.errors import SpecError
 
 _SECONDS = 10.0
+# A command that fetches a token asks a server of its own; it may take its half minute.
+_ANSWER_SECONDS = 45.0
+
+# What an answer begins with: the key follows, or why there is none.
+_KEY = b"="
+_REASON = b"!"
 
 # Linux has room for 107 bytes in a socket's address, macOS for 103.
 _MOST_PATH_BYTES = 100
@@ -64,18 +70,23 @@ class AskedKeys:
         """The key of that name; `None`: it is not set.
 
         Raises:
-            SpecError: nobody answers here: this is another machine, or another user's process.
+            SpecError: nobody answers here: this is another machine, or another user's process. Or whoever was asked
+                cannot read the file, or its command failed.
         """
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-                asking.settimeout(_SECONDS)
+                asking.settimeout(_ANSWER_SECONDS)
                 asking.connect(self.path)
                 with asking.makefile("rwb") as stream:
                     stream.write(f"{name}\n".encode())
                     stream.flush()
-                    return stream.read().decode() or None
+                    answer = stream.read()
         except OSError as error:
             raise SpecError(f"the key {name} cannot be asked for: {error.strerror or error}") from error
+        text = answer[1:].decode()
+        if answer[:1] == _REASON:
+            raise SpecError(text)
+        return text or None
 
 
 def _socket_path(opened: ExitStack) -> str:
@@ -110,4 +121,9 @@ class _Answer(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         assert isinstance(self.server, _Server)
         name = self.rfile.readline().decode().rstrip("\n")
-        self.wfile.write((self.server.keys_of_ours(name) or "").encode())
+        try:
+            key = self.server.keys_of_ours(name)
+        except SpecError as error:
+            self.wfile.write(_REASON + str(error).encode())
+        else:
+            self.wfile.write(_KEY + (key or "").encode())

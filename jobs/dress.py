@@ -75,5 +75,5 @@ def _embedded(job: JobSpec, pool: ModelSpec, urls: Iterator[str]) -> JobSpec:
 
 
 def _stand_in(endpoint: EndpointSpec, url: str) -> EndpointSpec:
-    changes = {"url": url, "api_key_env": None, "transport": "openai", "provider": "generic"}
-    return endpoint.model_copy(update=changes)
+    """An endpoint with the same limits, and nothing of how the real one is reached."""
+    return EndpointSpec(url=url, model=endpoint.model, weight=endpoint.weight, limits=endpoint.limits)

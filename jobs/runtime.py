@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from batch.errors import SpecError
 from schemas.base import problems
 from schemas.embedders import EndpointEmbedderSpec
-from schemas.endpoints import EndpointSpec, ModelSpec
+from schemas.endpoints import EndpointSpec, ModelSpec, named
 from schemas.job import JobSpec
 from schemas.plans import PinPlanSpec
 from schemas.routers import EmbeddingRouterSpec
@@ -45,7 +45,16 @@ def settled_environment() -> dict[str, str]:
 
 
 def key(name: str) -> str | None:
-    """The value of an environment variable; passed by reference, so that values never travel."""
+    """The value of an environment variable, or what `file:` and `command:` lead to; passed by reference, so that values
+    never travel.
+
+    Raises:
+        SpecError: the file cannot be read, or the command failed.
+    """
+    if name.startswith(("file:", "command:")):
+        from jobs.key_sources import key_from
+
+        return key_from(name)
     return os.environ.get(name)
 
 
@@ -60,7 +69,7 @@ def now() -> datetime:
 
 
 def with_surroundings(models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
-    """Fill in what endpoints leave to the environment: url, key and the name they know their model by.
+    """Fill in what endpoints leave out: url and key by the environment, their own names, and their model's name.
 
     Raises:
         SpecError: an endpoint has no url and the environment has none either.
@@ -132,7 +141,7 @@ def _with_surroundings(model: ModelSpec, key: str, prefix: str) -> ModelSpec:
     filled = tuple(
         _filled(endpoint, model.name, f"{key}.endpoints.{i}", prefix) for i, endpoint in enumerate(model.endpoints)
     )
-    return model.model_copy(update={"endpoints": filled})
+    return model.model_copy(update={"endpoints": named(filled, model.name)})
 
 
 def _filled(endpoint: EndpointSpec, model: str, key: str, prefix: str) -> EndpointSpec:
@@ -140,15 +149,15 @@ def _filled(endpoint: EndpointSpec, model: str, key: str, prefix: str) -> Endpoi
     url = None
     if endpoint.model is None:
         changes["model"] = model
-    if endpoint.url is None and endpoint.transport == "openai":
+    if endpoint.url is None and endpoint.uds is None and endpoint.transport == "openai":
         url = _first_set(f"{prefix}_BASE_URL", "OPENAI_BASE_URL")
         if url is None:
             raise SpecError(f"{key} has no url: give one, or set {prefix}_BASE_URL or OPENAI_BASE_URL")
         changes["url"] = os.environ[url].rstrip("/")
-        if endpoint.api_key_env is None:
-            named = _first_set(f"{prefix}_API_KEY", "OPENAI_API_KEY")
-            if named is not None:
-                changes["api_key_env"] = named
+        if endpoint.key_tag is None and "authorization" not in {name.lower() for name in endpoint.headers}:
+            variable = _first_set(f"{prefix}_API_KEY", "OPENAI_API_KEY")
+            if variable is not None:
+                changes["api_key_env"] = variable
     try:
         return EndpointSpec.model_validate({**endpoint.model_dump(), **changes})
     except ValidationError as error:
@@ -157,7 +166,7 @@ def _filled(endpoint: EndpointSpec, model: str, key: str, prefix: str) -> Endpoi
 
 
 def missing_keys(job: JobSpec, models: tuple[ModelSpec, ...]) -> list[str]:
-    """One line for each endpoint whose key is named but not set, or is nothing that can be sent.
+    """One line for each key, variable or certificate that an endpoint names and that is not there, or cannot be sent.
 
     Args:
         job: after `with_embedder`.
@@ -168,24 +177,14 @@ def missing_keys(job: JobSpec, models: tuple[ModelSpec, ...]) -> list[str]:
     return [line for key, model in pools for line in _missing(key, model)]
 
 
-def _missing(key: str, model: ModelSpec) -> list[str]:
-    faults = ((position, e.api_key_env, _fault(e.api_key_env)) for position, e in enumerate(model.endpoints))
+def _missing(where: str, model: ModelSpec) -> list[str]:
+    from jobs.key_sources import faults
+
     return [
-        f"{key}.endpoints.{position}: the environment variable {name} {fault}"
-        for position, name, fault in faults
-        if fault is not None
+        f"{where}.endpoints.{position}{fault}"
+        for position, endpoint in enumerate(model.endpoints)
+        for fault in faults(endpoint, key)
     ]
-
-
-def _fault(name: str | None) -> str | None:
-    """What is wrong with the key of this name, in words that do not repeat it."""
-    value = os.environ.get(name, "") if name is not None else "none needed"
-    if not value:
-        return "is not set"
-    # Secrets that are mounted from files often end in a line break.
-    if not (value.isascii() and value.isprintable()) or value != value.strip():
-        return "holds more than a key: a line break, a space at an end, or characters that no header takes"
-    return None
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class EndpointEmbedderSpec(EndpointSpec):
     """Base URL, up to and including `/v1`; left out: EMBEDDING_BASE_URL, else OPENAI_BASE_URL."""
 
     endpoints: tuple[EndpointSpec, ...] = ()
-    """A pool like a model's, in place of `url`, `api_key_env`, `weight`, `limits`, `provider` and `transport`."""
+    """A pool like a model's, in place of `url` and all else that one endpoint has."""
 
     dimensions: Annotated[int, Field(gt=0)] | None = None
     """Length of vectors to ask for; left out: the model's own."""
@@ -76,7 +76,7 @@ class EndpointEmbedderSpec(EndpointSpec):
         )
 
 
-_OF_ONE_ENDPOINT = ("url", "api_key_env", "weight", "limits", "provider", "transport")
+_OF_ONE_ENDPOINT = tuple(key for key in EndpointSpec.model_fields if key != "model")
 
 EmbedderSpec = Annotated[LocalEmbedderSpec | EndpointEmbedderSpec, Field(discriminator="kind")]
 

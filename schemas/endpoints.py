@@ -1,27 +1,19 @@
 """Endpoints, their limits, and the models they serve."""
 
-import re
 from decimal import Decimal
+from itertools import chain, count
 from typing import Annotated, Literal
-from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from schemas.base import InfinityMeansNone, Spec
+from schemas.reaching import Provider, ReachSpec
 
-Provider = Literal["openai", "anthropic", "azure", "generic"]
+__all__ = ["DEFAULT_MAX_INPUTS", "EndpointSpec", "LimitsSpec", "ModelSpec", "PriceSpec", "Provider"]
 
 # The least that common servers take by default (text-embeddings-inference; OpenAI takes 2,048, vLLM any number), and
 # what a request costs is spread so thin by then that more gains little.
 DEFAULT_MAX_INPUTS = 32
-
-
-_SECRET = re.compile(r"key|secret|token|sig|password", re.IGNORECASE)
-
-
-def _holds_secret(url: str) -> bool:
-    parts = urlsplit(url)
-    return "@" in parts.netloc or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query))
 
 
 class LimitsSpec(Spec):
@@ -60,17 +52,11 @@ class LimitsSpec(Spec):
         return self
 
 
-class EndpointSpec(Spec):
+class EndpointSpec(ReachSpec):
     """One URL serving one model."""
-
-    url: str | None = None
-    """Base URL, up to and including `/v1`; left out: COMPLETION_BASE_URL, else OPENAI_BASE_URL."""
 
     model: str | None = None
     """What this endpoint calls the model; left out: the model's name in this file."""
-
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the key; the key itself never enters this file."""
 
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Share of the pool's requests relative to its other endpoints."""
@@ -78,29 +64,11 @@ class EndpointSpec(Spec):
     limits: LimitsSpec = LimitsSpec()
     """What this endpoint allows."""
 
-    provider: Provider = "generic"
-    """How limits are counted and headers are read."""
-
-    transport: Literal["openai", "litellm"] = "openai"
-    """`openai`: direct HTTP to an OpenAI-compatible server; `litellm`: everything LiteLLM knows."""
-
-    @field_validator("url")
-    @classmethod
-    def _http(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise ValueError(f"an endpoint's url starts with http:// or https://, not {url!r}")
-        # Not repeated either; urls are in every result, in journals and reports.
-        if url is not None and _holds_secret(url):
-            raise ValueError("the url holds a password or a key, which results would show; name it in api_key_env")
-        return url.rstrip("/") if url is not None else None
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _a_name(cls, name: str | None) -> str | None:
-        # The value is not repeated: whoever pasted a key here must not find it in a log.
-        if name is not None and not name.replace("_", "a").isalnum():
-            raise ValueError("api_key_env takes the name of an environment variable, not the key")
-        return name
+    def place(self, model: str) -> str:
+        """Where it is: its url or socket, else LiteLLM's name for it; `model` is the model that it serves."""
+        if self.url is None and self.uds is not None:
+            return f"unix://{self.uds}"
+        return self.url or f"litellm:{self.model or model}"
 
 
 class PriceSpec(Spec):
@@ -130,8 +98,53 @@ class ModelSpec(Spec):
 
     @model_validator(mode="after")
     def _endpoints_differ(self) -> "ModelSpec":
-        seen = [(e.url, e.model) for e in self.endpoints]
-        twice = next((pair for pair in seen if seen.count(pair) > 1), None)
-        if twice:
-            raise ValueError(f"model {self.name!r} lists the endpoint {twice[0]} twice; raise its weight instead")
+        seen = [_identity(endpoint) for endpoint in self.endpoints]
+        twice = next((e for e, own in zip(self.endpoints, seen, strict=True) if seen.count(own) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"model {self.name!r} lists the endpoint {twice.url or twice.uds} twice; raise its weight, "
+                "or give them different keys"
+            )
+        names = [endpoint.name for endpoint in self.endpoints if endpoint.name is not None]
+        same = next((name for name in names if names.count(name) > 1), None)
+        if same is not None:
+            raise ValueError(f"model {self.name!r} has two endpoints with the name {same!r}")
         return self
+
+
+def _identity(endpoint: EndpointSpec) -> tuple[object, ...]:
+    """What makes an endpoint another one than its neighbour: where it is, and who asks it for what."""
+    return (
+        endpoint.url,
+        endpoint.uds,
+        endpoint.model,
+        endpoint.api_version,
+        endpoint.api_key_env,
+        endpoint.api_key_file,
+        endpoint.api_key_command,
+        sorted(endpoint.headers.items()),
+        sorted(endpoint.query.items()),
+        endpoint.client_cert,
+    )
+
+
+def named(endpoints: tuple[EndpointSpec, ...], model: str) -> tuple[EndpointSpec, ...]:
+    """The same endpoints of `model`, with names where urls do not tell them apart.
+
+    A name that is given stays. An endpoint whose url no other one has is called by it, so that journals and limits that
+    were found earlier go on under it; the others are told apart by their keys (`url#KEY_A`), else by number.
+    """
+    places = [endpoint.place(model) for endpoint in endpoints]
+    taken = {endpoint.name for endpoint in endpoints if endpoint.name is not None}
+    unnamed = [place for endpoint, place in zip(endpoints, places, strict=True) if endpoint.name is None]
+    filled = []
+    for endpoint, place in zip(endpoints, places, strict=True):
+        if endpoint.name is not None or (unnamed.count(place) == 1 and place not in taken):
+            filled.append(endpoint)
+            continue
+        first = place if endpoint.key_tag is None else f"{place}#{endpoint.key_tag}"
+        numbered = (f"{first}{'#' if endpoint.key_tag is None else '-'}{number}" for number in count(2))
+        name = next(name for name in chain((first,), numbered) if name not in taken)
+        taken.add(name)
+        filled.append(endpoint.model_copy(update={"name": name}))
+    return tuple(filled)

@@ -100,3 +100,17 @@ def test_an_asker_that_is_gone_is_nobodys_trouble(
         server.close()
     err = capsys.readouterr().err
     assert "ValueError: a bug" in err if said else err == ""
+
+
+def test_why_a_key_cannot_be_told_is_told() -> None:
+    """A file that is gone or a command that failed is one line on the asker's side too, not an empty key."""
+
+    def failing(name: str) -> str:
+        raise SpecError(f"{name} ended with status 1")
+
+    server = KeyServer(failing)
+    try:
+        with pytest.raises(SpecError, match="fetch-token ended with status 1"):
+            server.keys("fetch-token")
+    finally:
+        server.close()

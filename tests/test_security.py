@@ -93,7 +93,7 @@ def test_a_redirect_leads_nobody_away(transport: Any, model: str, status: int, m
             away = says(http(status, b"", f"location: {elsewhere.url}/v1/chat/completions"))
             async with raw_server(away) as server:
                 spec = EndpointSpec(url=server.url, model=model, transport=transport, api_key_env="K")
-                sender = build_transport(spec, timeout_seconds=5, keys=lambda name: "sk-secret", wall=lambda: 0.0)
+                sender = build_transport(spec, timeout_seconds=5, keys={"K": "sk-secret"}.get, wall=lambda: 0.0)
                 try:
                     with pytest.raises(Refused, match="redirects are not followed"):
                         await sender.send(request(), spec)

@@ -17,8 +17,8 @@ from schemas.endpoints import EndpointSpec
 
 
 def address(spec: EndpointSpec, model: str) -> str:
-    """What an endpoint is called in journals and reports: its URL, or LiteLLM's name where LiteLLM knows the URL."""
-    return spec.url or f"litellm:{spec.model or model}"
+    """What an endpoint is called in journals and reports: its name, else where it is."""
+    return spec.name or spec.place(model)
 
 
 # Requests in flight at one endpoint where nobody said how many: each is a connection, and a row in memory.

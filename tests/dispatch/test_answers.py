@@ -15,8 +15,6 @@ from batch.dispatch.transports.answers import (
     THROTTLE_CODES,
     UNSERVED_CODES,
     completion,
-    long_key,
-    masked,
     one_line,
     refusal,
     retry_after,
@@ -240,13 +238,3 @@ def test_only_codes_are_shown(code: object) -> None:
     """What is not one short word may be a prompt or a key, and is no code."""
     error = refused(400, {"code": code})
     assert (str(error), error.code) == ("HTTP 400", None)
-
-
-def test_a_key_that_a_server_repeats_is_masked() -> None:
-    """Whatever it answers, a key is not stored; a stand-in for a key is a word like any other."""
-    key = long_key("sk-0123456789abcdef")
-    assert masked(b'{"error": {"message": "wrong key: sk-0123456789abcdef"}}', key) == (
-        b'{"error": {"message": "wrong key: [key]"}}'
-    )
-    assert masked(b'{"content": "it is EMPTY"}', long_key("EMPTY")) == b'{"content": "it is EMPTY"}'
-    assert masked(b"{}", long_key(None)) == b"{}"

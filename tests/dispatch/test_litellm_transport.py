@@ -34,7 +34,7 @@ def test_litellm_answers_and_refusals_come_out_alike(monkeypatch: pytest.MonkeyP
 
         async def through(url: str, model: str) -> Completion:
             spec = EndpointSpec(url=url, model=f"openai/{model}", transport="litellm", api_key_env="K")
-            sender = build_transport(spec, timeout_seconds=5, keys=lambda name: KEY, wall=lambda: NOW)
+            sender = build_transport(spec, timeout_seconds=5, keys={"K": KEY}.get, wall=lambda: NOW)
             try:
                 return await sender.send(replace(request()), spec)
             finally:
@@ -68,7 +68,7 @@ def test_through_litellm_a_server_says_what_it_said(monkeypatch: pytest.MonkeyPa
     async def through(answer: bytes, model: str) -> Completion:
         async with raw_server(says(answer)) as server:
             spec = EndpointSpec(url=server.url, model=model, transport="litellm", api_key_env="K")
-            sender = build_transport(spec, timeout_seconds=5, keys=lambda name: KEY, wall=lambda: NOW)
+            sender = build_transport(spec, timeout_seconds=5, keys={"K": KEY}.get, wall=lambda: NOW)
             try:
                 return await sender.send(request(), spec)
             finally:
@@ -107,7 +107,7 @@ def test_through_litellm_no_answer_is_without_end(model: str, monkeypatch: pytes
     async def through(handler: Handler, timeout_seconds: float) -> None:
         async with raw_server(handler) as server:
             spec = EndpointSpec(url=server.url, model=model, transport="litellm", api_key_env="K")
-            sender = build_transport(spec, timeout_seconds=timeout_seconds, keys=lambda name: KEY, wall=lambda: NOW)
+            sender = build_transport(spec, timeout_seconds=timeout_seconds, keys={"K": KEY}.get, wall=lambda: NOW)
             try:
                 await sender.send(request(), spec)
             finally:

@@ -35,7 +35,7 @@ from tests.fakes import request
 
 def transport(url: str, timeout_seconds: float = 5.0, **endpoint: Any) -> tuple[OpenAITransport, EndpointSpec]:
     spec = EndpointSpec(url=url, model="m", **endpoint)
-    return OpenAITransport(spec, timeout_seconds=timeout_seconds, keys=lambda name: KEY, wall=lambda: NOW), spec
+    return OpenAITransport(spec, timeout_seconds=timeout_seconds, keys={"K": KEY}.get, wall=lambda: NOW), spec
 
 
 async def send(url: str, path: str = CHAT_URL, **options: Any) -> Completion:
@@ -389,7 +389,7 @@ def test_every_error_of_the_client_ends_in_our_tree(kind: type[Exception]) -> No
     """A new class in a new version of the client ends as a DispatchError too, with its cause kept."""
 
     class RaisingClient:
-        def post(self, url: str) -> None:
+        def request(self, method: str, url: str) -> None:
             raise made(kind)
 
         async def close(self) -> None:
@@ -398,7 +398,7 @@ def test_every_error_of_the_client_ends_in_our_tree(kind: type[Exception]) -> No
     async def main() -> None:
         sender, spec = transport("http://127.0.0.1:9/v1")
         await sender.aclose()
-        sender._client = RaisingClient()  # type: ignore[assignment]
+        sender._client._client = RaisingClient()  # type: ignore[attr-defined]
         await sender.send(request(), spec)
 
     with pytest.raises(DispatchError) as caught:

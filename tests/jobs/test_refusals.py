@@ -170,7 +170,7 @@ SPOILT: dict[Callable[[Job, Path], None], tuple[str, ...]] = {
     ),
     url_holds_a_key: (r"models\.0\.endpoints\.0\.url: the url holds a password or a key, which results would show",),
     no_url_anywhere: (r"^models\.small\.endpoints\.0 has no url: give one, or set COMPLETION_BASE_URL or OPENAI_",),
-    port_is_none: (r"^model small: no connection to .*: the url's port is not a number",),
+    port_is_none: (r"job\.yaml:6: models\.0\.endpoints\.0\.url: the url's host or port cannot be read",),
     input_is_empty: (r"prompts\.jsonl: .*no rows?",),
     input_is_missing: (r"promts\.jsonl: no such file; check input\.path$",),
     glob_matches_nothing: (r"data/\*\.jsonl: no supported file matches; input\.path takes ",),

@@ -105,8 +105,6 @@ _PASSING = frozenset({408, 409, 425})
 # No server means more; what is above would not fit the results' columns.
 _MOST_TOKENS = 10**9
 
-_LEAST_KEY_CHARACTERS = 16
-
 # What holds the answers of an API, beside the `choices` of the others.
 _LISTS = {EMBEDDINGS_URL: "data", RESPONSES_URL: "output"}
 _CHAT_USAGE = ("prompt_tokens", "completion_tokens")
@@ -203,16 +201,6 @@ def retry_after(header: Header, wall: WallClock) -> float | None:
         until = moment(text)
         seconds = None if until is None else until - server_time(header, wall)
     return None if seconds is None else max(0.0, seconds)
-
-
-def long_key(key: str | None) -> bytes | None:
-    """A key to be masked in answers. `EMPTY`, `none` and the like, which need no hiding, are ordinary words there."""
-    return key.encode() if key is not None and len(key) >= _LEAST_KEY_CHARACTERS else None
-
-
-def masked(raw: bytes, key: bytes | None) -> bytes:
-    """An answer without the key that it was asked with, should the server repeat it."""
-    return raw.replace(key, b"[key]") if key is not None and key in raw else raw
 
 
 def one_line(raw: bytes, parsed: Any) -> bytes:

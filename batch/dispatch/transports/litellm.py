@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import orjson
@@ -14,10 +15,13 @@ import orjson
 from batch.clock import WallClock
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports import Keys
+from batch.dispatch.transports.access import key_reference, proxy_for, resolve
 from batch.dispatch.transports.allowances import told
-from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, long_key, masked, refusal
+from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, refusal
+from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, renewed
+from batch.dispatch.transports.masking import mask
 from batch.dispatch.transports.words import cut, hiding
-from batch.errors import BadAnswer, ConnectionLost, DispatchError, NotConnected, Refused, SpecError, TimedOut
+from batch.errors import BadAnswer, ConnectionLost, DispatchError, NotConnected, Refused, TimedOut
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL
 
@@ -35,7 +39,8 @@ class LiteLLMTransport:
         litellm.telemetry = False
         litellm.drop_params = False
         _bind_clients()
-        self._session = httpx.AsyncClient(trust_env=False, timeout=timeout_seconds)
+        access = resolve(endpoint, keys)
+        self._session = httpx.AsyncClient(trust_env=False, timeout=timeout_seconds, transport=_ProxiedTransport(keys))
         _bind(self._session)
         litellm.aclient_session = self._session
         self._calls: Mapping[str, Callable[..., Awaitable[Any]]] = {
@@ -54,17 +59,29 @@ class LiteLLMTransport:
             "num_retries": 0,
         }
         if endpoint.url is not None:
-            self._options["api_base"] = endpoint.url
-        if endpoint.api_key_env is not None:
-            key = keys(endpoint.api_key_env)
-            if not key:
-                raise SpecError(
-                    f"endpoint {endpoint.model}: the environment variable {endpoint.api_key_env} is not set"
-                )
-            self._options["api_key"] = key
-        self._key = long_key(self._options.get("api_key"))
+            self._options["api_base"] = endpoint.base_url
+        version = endpoint.api_version or dict(parse_qsl(urlsplit(endpoint.url or "").query)).get("api-version")
+        if version is not None:
+            self._options["api_version"] = version
+        if access.headers:
+            self._options["extra_headers"] = dict(access.headers)
+        self._secrets = access.secrets
+        self._key = EndpointKey(key_reference(endpoint), keys)
+        self._take_key()
 
     async def send(self, request: Request, endpoint: EndpointSpec) -> Completion:
+        if await self._key.follow_file():
+            self._take_key()
+        asked_with = self._key.value
+        try:
+            return await self._sent(request)
+        except Refused as refused:
+            if refused.status != KEY_REFUSED or not await renewed(self._key, asked_with):
+                raise
+        self._take_key()
+        return await self._sent(request)
+
+    async def _sent(self, request: Request) -> Completion:
         try:
             # LiteLLM's own timeout is for each read, and a server may send a byte now and then for ever.
             async with asyncio.timeout(self._timeout_seconds):
@@ -73,10 +90,18 @@ class LiteLLMTransport:
             # LiteLLM raises its own tree, OpenAI's, httpx's and bare ValueErrors, by provider: all of them end here.
             raise self._translated(error, request.body) from error
         said = told(_headers(answer).get, self._provider, self._wall)
-        return completion(masked(answer.model_dump_json(exclude_none=True).encode(), self._key), request.url, said)
+        return completion(self._mask(answer.model_dump_json(exclude_none=True).encode()), request.url, said)
 
     async def aclose(self) -> None:
         await self._session.aclose()
+
+    def _take_key(self) -> None:
+        """Send the key of now, and take it and those of a moment ago out of answers."""
+        if self._key.value is not None:
+            self._options["api_key"] = self._key.value
+        secrets = (*self._key.remembered, *self._secrets)
+        self._mask = mask(secrets)
+        self._hide = hiding(*secrets)
 
     def _translated(self, error: Exception, asked: bytes) -> DispatchError:
         import litellm
@@ -86,15 +111,15 @@ class LiteLLMTransport:
                 return cause
             # LiteLLM makes a 500 of both.
             if isinstance(cause, httpx.ConnectError):
-                return NotConnected("no connection", words=cut(str(cause)))
+                return NotConnected("no connection", words=cut(self._hide(str(cause))))
             if type(cause) is litellm.exceptions.openai.OpenAIError:
                 return Refused("LiteLLM has no credentials for it; name the variable that holds them in api_key_env")
         if isinstance(error, litellm.exceptions.Timeout | TimeoutError | httpx.TimeoutException):
             return TimedOut("no whole answer in time; it may have been billed")
-        shown: Any = {"asked": asked, "hide": hiding(self._options.get("api_key"))}
+        shown: Any = {"asked": asked, "hide": self._hide}
         response = _response(error)
         if response is not None:
-            raw = masked(response.content, self._key)
+            raw = self._mask(response.content)
             return refusal(response.status_code, raw, response.headers.get, self._provider, self._wall, **shown)
         if isinstance(error, litellm.exceptions.APIConnectionError | httpx.TransportError):
             # LiteLLM files unexpected faults of its own here too, so it is not known whether anything was sent.
@@ -104,9 +129,27 @@ class LiteLLMTransport:
             return BadAnswer(f"LiteLLM could not read the answer: {type(error).__name__}")
         codes = {key: getattr(error, key, None) for key in ("code", "type")}
         said = {"message": _message(error)} | {k: v for k, v in codes.items() if isinstance(v, str)}
-        body = masked(orjson.dumps({"error": said}), self._key)
+        body = self._mask(orjson.dumps({"error": said}))
         headers = getattr(error, "litellm_response_headers", None) or {}
         return refusal(status, body, headers.get, self._provider, self._wall, **shown)
+
+
+class _ProxiedTransport(httpx.AsyncBaseTransport):
+    """Reaches each server as the environment asks: directly, or through its proxy."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._transports: dict[str | None, httpx.AsyncHTTPTransport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        proxy = proxy_for(f"{request.url.scheme}://{request.url.netloc.decode()}", self._keys)
+        if proxy not in self._transports:
+            self._transports[proxy] = httpx.AsyncHTTPTransport(proxy=proxy, trust_env=False)
+        return await self._transports[proxy].handle_async_request(request)
+
+    async def aclose(self) -> None:
+        for transport in self._transports.values():
+            await transport.aclose()
 
 
 class _Bounded(httpx.AsyncByteStream):

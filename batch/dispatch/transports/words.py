@@ -49,9 +49,17 @@ def server_words(raw: bytes, parsed: Any, asked: bytes, hide: Hide = str) -> str
     return cut(without_echo(_KEY_LIKE.sub("[key]", _printable(hide(said))), asked))
 
 
-def hiding(key: str | None) -> Hide:
-    """What masks this key in a text, however short it is."""
-    return (lambda text: text.replace(key, "[key]")) if key else str
+def hiding(*secrets: str | None) -> Hide:
+    """What masks these secrets in a text, however short they are."""
+    # The longest first: one may be a part of another.
+    longest_first = sorted((secret for secret in secrets if secret), key=len, reverse=True)
+
+    def hide(text: str) -> str:
+        for secret in longest_first:
+            text = text.replace(secret, "[key]")
+        return text
+
+    return hide if longest_first else str
 
 
 def cut(text: str) -> str:

@@ -1,0 +1,73 @@
+"""One exchange with a server: the seam between the transports' words and the HTTP libraries."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from batch.dispatch.transports.access import Access
+from batch.dispatch.transports.words import cut
+from batch.errors import BadAnswer, NotConnected
+
+Answer = tuple[int, bytes, Callable[[str], str | None]]
+"""Status, decompressed body, and the headers by name; ValueError where a header's value is not ASCII."""
+
+KeyHeader = tuple[str, str] | None
+"""Name and value of the header that carries the key."""
+
+
+class HttpClient(Protocol):
+    """Connections to one endpoint. Each call carries the endpoint's headers and query; no redirect is followed."""
+
+    async def post(self, path: str, body: bytes, key: KeyHeader = None) -> Answer:
+        """Send `body` to `path`, which begins with /v1 as rows' paths do.
+
+        Args:
+            key: in place of the one that the client was built with.
+
+        Raises:
+            DispatchError: there is no whole answer.
+        """
+        ...
+
+    async def get(self, path: str, key: KeyHeader = None) -> Answer:
+        """As `post`, without a body."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+def build_client(access: Access, key: KeyHeader, *, timeout_seconds: float, most_bytes: int) -> HttpClient:
+    """The client that reaches the endpoint: pyreqwest knows no Unix sockets, so httpx serves those.
+
+    Raises:
+        SpecError: a certificate or a proxy cannot be used.
+    """
+    if access.socket is not None:
+        from batch.dispatch.transports.socket_client import SocketClient
+
+        return SocketClient(access, key, timeout_seconds=timeout_seconds, most_bytes=most_bytes)
+    from batch.dispatch.transports.load_pyreqwest import load_pyreqwest
+
+    load_pyreqwest()
+    from batch.dispatch.transports.pyreqwest_client import PyreqwestClient
+
+    return PyreqwestClient(access, key, timeout_seconds=timeout_seconds, most_bytes=most_bytes)
+
+
+def too_long(most_bytes: int, status: int) -> BadAnswer:
+    """The error of an answer that is longer than any answer."""
+    return BadAnswer(f"the answer is longer than {most_bytes >> 20} MiB", status=status)
+
+
+def not_connected(cause: str, access: Access) -> NotConnected:
+    """Why there is no connection, in words that people know, and in the library's own."""
+    if "certificate" in cause:
+        message = "no connection: the server's certificate is not trusted"
+    elif "corrupt message" in cause:
+        message = "no connection: the server does not speak TLS, as https asks for"
+    else:
+        message = "no connection"
+    if access.proxy is not None:
+        message += f" through the proxy {access.proxy_shown}, which the environment names"
+    return NotConnected(message, words=cut(cause))

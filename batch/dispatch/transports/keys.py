@@ -1,0 +1,124 @@
+"""The key of an endpoint, which may change while a run goes on."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from batch.errors import Refused, SpecError
+
+Keys = Callable[[str], str | None]
+"""Gives the value of an environment variable, or what `access.key_reference` names; never stored in a spec.
+
+Raises SpecError, with the reason, where a file cannot be read or a command fails.
+"""
+
+KEY_REFUSED = 401
+"""The status by which servers refuse a key that has run out."""
+
+# Between two looks at a file's time of change, and between two runs of a command that gave the same key again.
+_LOOK_SECONDS = 1.0
+_HOLD_SECONDS = 10.0
+
+# Answers to requests that were sent with an older key may still come.
+_MOST_REMEMBERED = 4
+
+
+class EndpointKey:
+    """A key, read again when its file changes, and when the server refuses it.
+
+    Attributes:
+        value: the key of now; `None`: there is none.
+        renewable: does it come from a file or a command?
+    """
+
+    def __init__(self, reference: str | None, keys: Keys) -> None:
+        """Read it.
+
+        Args:
+            reference: as `access.key_reference` gives it.
+
+        Raises:
+            SpecError: it is not there.
+        """
+        self._reference = reference
+        self._keys = keys
+        self._file = Path(reference.removeprefix("file:")) if reference and reference.startswith("file:") else None
+        self.renewable = self._file is not None or bool(reference and reference.startswith("command:"))
+        self._lock: asyncio.Lock | None = None
+        self._seen = self._state()
+        self._look_at = self._ask_at = 0.0
+        self.value = keys(reference) if reference is not None else None
+        if reference is not None and not self.value:
+            raise SpecError(f"the environment variable {reference} is not set")
+        self.remembered: tuple[str, ...] = (self.value,) if self.value else ()
+
+    async def follow_file(self) -> bool:
+        """Read the file again if it was changed; true: the key is another one. Looks once a second at most."""
+        now = asyncio.get_running_loop().time()
+        if self._file is None or now < self._look_at:
+            return False
+        self._look_at = now + _LOOK_SECONDS
+        if self._state() == self._seen:
+            return False
+        try:
+            return await self._read_again(self.value)
+        except SpecError:
+            # It is being replaced: the key of before serves until there is another one, or until the server refuses it.
+            return False
+
+    async def renew(self, refused: str | None) -> bool:
+        """Read it again, now that the server refused `refused`; true: the key is another one than that.
+
+        Of many requests that are refused at once, one reads it and the others wait. A source that gave the same key
+        again is left alone for ten seconds.
+
+        Raises:
+            SpecError: the file cannot be read, or the command failed.
+        """
+        return self.renewable and await self._read_again(refused)
+
+    async def _read_again(self, old: str | None) -> bool:
+        self._lock = self._lock or asyncio.Lock()
+        async with self._lock:
+            if self.value != old:
+                return True
+            now = asyncio.get_running_loop().time()
+            seen = self._state()
+            if now < self._ask_at and seen == self._seen:
+                return False
+            assert self._reference is not None
+            # A command may take seconds, and a network's file system too.
+            value = await asyncio.to_thread(self._keys, self._reference)
+            self._seen = seen
+            if not value or value == old:
+                self._ask_at = asyncio.get_running_loop().time() + _HOLD_SECONDS
+                return False
+            self.value = value
+            self.remembered = (value, *self.remembered)[:_MOST_REMEMBERED]
+            return True
+
+    def _state(self) -> tuple[int, int, int] | None:
+        """What changes when the file does; a link to another file counts."""
+        if self._file is None:
+            return None
+        try:
+            found = self._file.stat()
+        except OSError:
+            # It is being replaced; the key of before serves until the server refuses it.
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def __repr__(self) -> str:
+        return f"EndpointKey({'renewable' if self.renewable else 'fixed'})"
+
+
+async def renewed(key: EndpointKey, refused: str | None) -> bool:
+    """Is there another key than the one that the server refused?
+
+    Raises:
+        Refused: there is none, because the file cannot be read or the command failed.
+    """
+    try:
+        return await key.renew(refused)
+    except SpecError as error:
+        raise Refused(f"HTTP {KEY_REFUSED}, and there is no new key: {error}", status=KEY_REFUSED) from error

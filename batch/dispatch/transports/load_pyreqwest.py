@@ -1,0 +1,24 @@
+"""How pyreqwest is imported."""
+
+import threading
+
+_is_loaded = threading.Event()
+
+
+def load_pyreqwest() -> None:
+    """Import pyreqwest in a thread that never ends.
+
+    Its allocator takes the importing thread for the main one: once that thread has ended, the next client built in
+    another thread crashes the process (pyreqwest 0.15.1).
+    """
+    if _is_loaded.is_set():
+        return
+
+    def load() -> None:
+        import pyreqwest.client  # noqa: F401
+
+        _is_loaded.set()
+        threading.Event().wait()
+
+    threading.Thread(target=load, name="pyreqwest", daemon=True).start()
+    _is_loaded.wait()

@@ -1,0 +1,280 @@
+"""How an endpoint is reached: address, keys, headers, certificates. Secrets are named here, never held."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+
+from pydantic import BeforeValidator, field_validator, model_validator
+
+from schemas.base import Spec
+
+Provider = Literal["openai", "anthropic", "azure", "generic"]
+
+NAMED_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""`${NAME}` in a header or a query: the value of that environment variable."""
+
+# Words that end the names of headers and query parameters whose values are secrets: `x-api-key`, `accessToken`, `sig`.
+_SECRET_NAME = re.compile(
+    r"(key|secret|token|password|passwd|signature|authorization|cookie|credentials?|jwt)$|^(sig|auth|pwd)$",
+    re.IGNORECASE,
+)
+_WORDS = re.compile(r"[^A-Za-z0-9]+")
+
+# What the keys of well-known providers look like, wherever they stand.
+_SECRET_VALUE = re.compile(
+    r"\b(sk-[\w-]{16,}|gh[pousr]_\w{20,}|hf_\w{20,}|xox[abp]-[\w-]{10,}|AKIA\w{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,})"
+    r"|\b(bearer|basic)\s+\S{8,}",
+    re.IGNORECASE,
+)
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+# They describe the body and the connection, which the transport decides about.
+_OUR_HEADERS = frozenset(
+    {"content-type", "content-length", "transfer-encoding", "connection", "accept-encoding", "upgrade", "te", "trailer"}
+)
+
+# What people copy from a provider's page is often the address of one call.
+_CALL_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses")
+
+_UNIX = "unix://"
+_SHELL = ("|", "||", "&&", ";", "<", ">", ">>", "&")
+
+
+def _text(value: Any) -> Any:
+    """YAML reads `2024-06-01` as a date and `1` as a number; here both are text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, date):
+        return value.isoformat()
+    return str(value) if isinstance(value, int | float) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+def names_secret(name: str) -> bool:
+    """Is the value of a header or query parameter of this name a secret?"""
+    return any(_SECRET_NAME.search(word) for word in _WORDS.split(name)) or name.lower() == "code"
+
+
+def looks_secret(text: str) -> bool:
+    """Does this text hold a key of a kind that is known by its looks? `${NAME}` is none."""
+    return _SECRET_VALUE.search(NAMED_VARIABLE.sub("", text)) is not None
+
+
+class ReachSpec(Spec):
+    """How an endpoint is reached."""
+
+    url: str | None = None
+    """Base URL, up to and including `/v1`; left out: COMPLETION_BASE_URL, else OPENAI_BASE_URL."""
+
+    name: str | None = None
+    """What results and reports call it; left out: its url, with the name of its key where urls repeat."""
+
+    provider: Provider = "generic"
+    """How limits are counted, headers are read, and the key is sent."""
+
+    transport: Literal["openai", "litellm"] = "openai"
+    """`openai`: direct HTTP to an OpenAI-compatible server; `litellm`: everything LiteLLM knows."""
+
+    api_version: Text | None = None
+    """Azure's `api-version`, sent in the query of every request."""
+
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key; the key itself never enters this file."""
+
+    api_key_file: str | None = None
+    """File that holds the key; it is read again when it changes, and when the server refuses the key with 401."""
+
+    api_key_command: tuple[str, ...] | None = None
+    """Command that prints the key, run without a shell; run again when the server refuses the key with 401."""
+
+    headers: Mapping[str, Text] = {}
+    """Headers of every request; `${NAME}` in a value is an environment variable."""
+
+    query: Mapping[str, Text] = {}
+    """Query parameters of every request; `${NAME}` in a value is an environment variable."""
+
+    ca_file: str | None = None
+    """PEM file of certificate authorities that are trusted beside the usual ones."""
+
+    client_cert: str | None = None
+    """PEM file of the certificate that is shown to the server; it may hold the private key too."""
+
+    client_key: str | None = None
+    """PEM file of that certificate's private key, without a passphrase."""
+
+    uds: str | None = None
+    """Unix domain socket that the server listens on; `url` then says only host and path, and may be left out."""
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str | None) -> str | None:
+        return None if url is None else _base_url(url)
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_variable(cls, name: str | None) -> str | None:
+        # The value is not repeated: whoever pasted a key here must not find it in a log.
+        if name is not None and not name.replace("_", "a").isalnum():
+            raise ValueError("api_key_env takes the name of an environment variable, not the key")
+        return name
+
+    @field_validator("api_key_command", mode="before")
+    @classmethod
+    def _argv(cls, command: Any) -> Any:
+        if isinstance(command, str):
+            try:
+                command = shlex.split(command)
+            except ValueError as error:
+                raise ValueError(f"api_key_command cannot be split into words: {error}") from error
+            if any(word in _SHELL or "$(" in word or "`" in word for word in command):
+                raise ValueError("api_key_command runs without a shell; for one, write [sh, -c, '...']")
+        if isinstance(command, list | tuple):
+            if not command or not command[0]:
+                raise ValueError("api_key_command is empty")
+            if any(isinstance(word, str) and looks_secret(word) for word in command):
+                raise ValueError("api_key_command holds a key, which other users of the machine would see; name it")
+        return command
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_are_sendable(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+        seen: set[str] = set()
+        for name, value in headers.items():
+            if not _HEADER_NAME.match(name):
+                raise ValueError(f"{name!r} is no name of a header")
+            if name.lower() in _OUR_HEADERS:
+                raise ValueError(f"the header {name} is set by batchrouter; leave it out")
+            if name.lower() in seen:
+                raise ValueError(f"the header {name} is there twice")
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError(f"the value of the header {name} holds characters that no header takes")
+            seen.add(name.lower())
+            _refuse_secret("header", name, value)
+        return headers
+
+    @field_validator("query")
+    @classmethod
+    def _query_has_no_secrets(cls, query: Mapping[str, str]) -> Mapping[str, str]:
+        for name, value in query.items():
+            _refuse_secret("query parameter", name, value)
+        return query
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_shown(cls, name: str | None) -> str | None:
+        if name is not None and (not name.strip() or not name.isprintable()):
+            raise ValueError("an endpoint's name is a printable text that is not blank")
+        return name
+
+    @field_validator("uds")
+    @classmethod
+    def _a_path(cls, path: str | None) -> str | None:
+        if path == "":
+            raise ValueError("uds is empty; give the path of a socket")
+        return path
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "ReachSpec":
+        sources = [k for k in ("api_key_env", "api_key_file", "api_key_command") if getattr(self, k) is not None]
+        if len(sources) > 1:
+            raise ValueError(f"give one of {' and '.join(sources)}")
+        if sources and any(name.lower() in ("authorization", "api-key") for name in self.headers):
+            raise ValueError(f"the key is in `headers` and in {sources[0]}; give one of them")
+        if self.client_key is not None and self.client_cert is None:
+            raise ValueError("client_key needs a client_cert")
+        if self.api_version is not None and self.provider != "azure" and self.transport != "litellm":
+            raise ValueError("api_version is for `provider: azure`; for other servers put it into `query`")
+        if self.uds is not None and self.url is not None and self.url.startswith(_UNIX):
+            raise ValueError("give the socket in `uds` or in `url`, not in both")
+        if self.transport == "litellm":
+            alien = [k for k in ("query", "ca_file", "client_cert", "uds") if getattr(self, k)]
+            if alien or (self.url is not None and self.url.startswith(_UNIX)):
+                raise ValueError(f"{' and '.join(alien) or 'a unix socket'}: only `transport: openai` can do that")
+        own = parse_qsl(urlsplit(self.url or "").query)
+        if self.transport == "litellm" and any(key != "api-version" for key, _ in own):
+            raise ValueError("the url has a query: only `transport: openai` can send it")
+        versions = [value for key, value in own if key == "api-version"]
+        if self.api_version is not None and versions and versions != [self.api_version]:
+            raise ValueError(f"api_version is {self.api_version}, and the url says {versions[0]}")
+        return self
+
+    @property
+    def socket_path(self) -> str | None:
+        """The Unix domain socket that it listens on; `None`: it is reached by TCP."""
+        if self.uds is not None or self.url is None or not self.url.startswith(_UNIX):
+            return self.uds
+        return unquote(self.url.removeprefix(_UNIX).split(":", 1)[0])
+
+    @property
+    def base_url(self) -> str | None:
+        """The http address that requests are built from: without query, and with a host even for a socket."""
+        if self.url is None:
+            return None if self.uds is None else "http://localhost/v1"
+        if self.url.startswith(_UNIX):
+            return f"http://localhost{self.url.removeprefix(_UNIX).partition(':')[2] or '/v1'}"
+        return urlunsplit(urlsplit(self.url)._replace(query=""))
+
+    @property
+    def key_tag(self) -> str | None:
+        """A short name of where the key comes from, which is no secret; `None`: there is no key."""
+        if self.api_key_env is not None:
+            return self.api_key_env
+        if self.api_key_file is not None:
+            return self.api_key_file.rstrip("/").rpartition("/")[2]
+        return self.api_key_command[0].rpartition("/")[2] if self.api_key_command is not None else None
+
+
+def _base_url(url: str) -> str:
+    # The url is not repeated where it may hold a secret: urls are in every result, in journals and reports.
+    if any(char.isspace() or not char.isprintable() for char in url):
+        raise ValueError("the url holds a space or a character that cannot be printed")
+    if url.startswith(_UNIX):
+        return _socket_url(url)
+    if not url.startswith(("http://", "https://")):
+        shown = f", not {url!r}" if "@" not in url and not looks_secret(url) else ""
+        raise ValueError(f"an endpoint's url starts with http:// or https:// (or unix://){shown}")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError("the url's host or port cannot be read; write it as http://host:8000/v1") from error
+    if "@" in parts.netloc or any(names_secret(name) for name, _ in parse_qsl(parts.query)) or looks_secret(url):
+        raise ValueError(
+            "the url holds a password or a key, which results would show; name it in api_key_env, or in `query`"
+        )
+    if not parts.hostname:
+        raise ValueError(f"the url {url!r} names no host")
+    if parts.fragment:
+        raise ValueError(f"the url {url!r} has a fragment (#), which no server is sent; leave it out")
+    path = parts.path.rstrip("/")
+    for call in _CALL_PATHS:
+        path = path.removesuffix(call)
+    return urlunsplit(parts._replace(path=path.rstrip("/")))
+
+
+def _socket_url(url: str) -> str:
+    if "?" in url or "#" in url:
+        raise ValueError("a unix url has no query; give it in `query`")
+    path, colon, prefix = url.removeprefix(_UNIX).partition(":")
+    if not path.startswith("/") or len(path) < 2:
+        raise ValueError(f"a unix url is unix:// and an absolute path, as unix:///run/server.sock, not {url!r}")
+    if colon and not prefix.startswith("/"):
+        raise ValueError(f"what follows the colon of a unix url is a path, as unix:///run/server.sock:/v1, not {url!r}")
+    return f"{_UNIX}{quote(unquote(path), safe='/')}{colon}{prefix.rstrip('/')}"
+
+
+def _refuse_secret(what: str, name: str, value: str) -> None:
+    """Raise ValueError, without the value, where it is, or looks like, a secret that stands in the file."""
+    if value.startswith("$") and NAMED_VARIABLE.search(value) is None:
+        raise ValueError(f"the {what} {name}: an environment variable is written as ${{NAME}}")
+    if "${" in NAMED_VARIABLE.sub("", value):
+        raise ValueError(f"the {what} {name}: what stands between ${{ and }} is the name of an environment variable")
+    if (names_secret(name) and NAMED_VARIABLE.search(value) is None) or looks_secret(value):
+        raise ValueError(
+            f"the {what} {name} holds a secret; put it into an environment variable, and write ${{ITS_NAME}}"
+        )

@@ -1,0 +1,94 @@
+"""Secrets that a server repeats do not leave the transport, however they are spelled."""
+
+import html
+import json
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
+from urllib.parse import quote
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.dispatch.transports.masking import mask
+
+KEY = "sk-Ab/cd+0123=xyz&98"
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "plain": lambda key: key,
+    "escaped slash": lambda key: key.replace("/", "\\/"),
+    "escaped signs": lambda key: key.replace("+", "\\u002b").replace("=", "\\u003D").replace("&", "\\u0026"),
+    "all escaped": lambda key: "".join(f"\\u{ord(char):04x}" for char in key),
+    "JSON in JSON": lambda key: json.dumps(key.replace("/", "\\/"))[1:-1],
+    "JSON in JSON in JSON": lambda key: json.dumps(json.dumps(key.replace("/", "\\/"))[1:-1])[1:-1],
+    "percent": lambda key: quote(key, safe=""),
+    "percent in lower case": lambda key: quote(key, safe="").replace("%2F", "%2f").replace("%2B", "%2b"),
+    "all percent": lambda key: "".join(f"%{ord(char):02x}" for char in key),
+    "percent twice": lambda key: quote(quote(key, safe=""), safe=""),
+    "HTML": html.escape,
+    "HTML by number": lambda key: "".join(f"&#{ord(char)};" for char in key),
+    "Python": lambda key: "".join(f"\\x{ord(char):02x}" for char in key),
+    "base64": lambda key: b64encode(key.encode()).decode(),
+    "base64 of basic": lambda key: b64encode(f"user:{key}".encode()).decode(),
+    "base64 of bearer": lambda key: b64encode(f"Bearer {key} and more".encode()).decode(),
+    "base64 for urls": lambda key: urlsafe_b64encode(f"a{key}?>".encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_key_is_masked_in_every_spelling(spelling: str) -> None:
+    """What surrounds the key stays, and JSON stays JSON."""
+    spelt = SPELLINGS[spelling](KEY)
+    answer = f'{{"message": "wrong key: {spelt} <- that one", "code": 7}}'.encode()
+    assert mask([KEY])(answer) == b'{"message": "wrong key: [key] <- that one", "code": 7}'
+
+
+@given(
+    key=st.text("abcXYZ019-_/+=.~", min_size=16, max_size=40),
+    escaped=st.lists(st.sampled_from(["plain", "json", "JSON", "percent"]), min_size=40, max_size=40),
+)
+def test_any_mixture_of_escapes_is_masked(key: str, escaped: list[str]) -> None:
+    """Each character may be spelled in another way: a decoder would put the key together again."""
+    spell: dict[str, Callable[[str], str]] = {
+        "plain": lambda char: char,
+        "json": lambda char: f"\\u{ord(char):04x}",
+        "JSON": lambda char: f"\\u{ord(char):04X}",
+        "percent": lambda char: f"%{ord(char):02X}",
+    }
+    spelt = "".join(spell[how](char) for char, how in zip(key, escaped, strict=False))
+    assert mask([key])(f'{{"a":"<{spelt}>"}}'.encode()) == b'{"a":"<[key]>"}'
+
+
+def test_an_answer_without_a_key_is_the_very_same_object() -> None:
+    """Nothing is copied, whatever signs of escapes are in it."""
+    for answer in (
+        b'{"content": "50% off, \\u00e9t\\u00e9, a\\\\b, R&amp;D, c2stQWI="}',
+        orjson.dumps({"data": [{"embedding": [0.25] * 2000}]}),
+    ):
+        assert mask([KEY])(answer) is answer
+
+
+@pytest.mark.parametrize("word", ["EMPTY", "none", "not-needed", "lm-studio", "sk-1234", ""])
+def test_stand_ins_for_keys_are_ordinary_words(word: str) -> None:
+    """Servers without keys are given some word, and an answer may use it."""
+    answer = f'{{"content": "{word} is what I was given"}}'.encode()
+    assert mask([word, None])(answer) == answer
+
+
+def test_each_of_several_secrets_is_masked() -> None:
+    """A key and the values of headers' variables, of which one may be a part of another."""
+    hide = mask(["0123-tenant-a", "0123-tenant-a-token-longer", KEY])
+    raw = f'{{"a":"{KEY}","b":"0123-tenant-a","c":"0123-tenant-a-token-longer"}}'.encode()
+    assert hide(raw) == b'{"a":"[key]","b":"[key]","c":"[key]"}'
+
+
+def test_a_wall_of_backslashes_is_read_in_time() -> None:
+    """A hostile answer cannot make the search take long: a MiB of escapes that lead nowhere."""
+    answer = b'{"a":"' + b"\\\\u0073\\\\u006b" * 65_536 + b"%73" * 65_536 + b"s" * 65_536 + b'"}'
+    assert mask([KEY])(answer) == answer
+
+
+def test_no_secret_is_in_a_repr() -> None:
+    """What masks a secret holds it, and does not show it."""
+    assert KEY not in repr(mask([KEY]))
