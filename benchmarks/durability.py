@@ -25,6 +25,7 @@ from typing import NamedTuple
 import uvloop
 
 from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.request import Billed
 from batch.dispatch.work import Journal
 from batch.runs.group_sync import GroupSync
 from batch.runs.journal import Journal as RealJournal
@@ -59,6 +60,7 @@ class NoJournal:
         status: int | None,
         latency: float,
         counts: bool = False,
+        billed: Billed | None = None,
     ) -> None:
         """Forget it."""
 
@@ -74,6 +76,7 @@ class NoJournal:
         completion_tokens: int | None = None,
         response: bytes | None = None,
         error: ErrorInfo | None = None,
+        billed: Billed | None = None,
     ) -> None:
         """Forget it."""
 

@@ -147,6 +147,8 @@ class Report(Spec):
     """What is known to have been spent."""
     cost_is_complete: bool
     """False: some answers have an unknown price or usage, and the true figure is higher."""
+    cost_in_doubt_usd: Dollars = Decimal(0)
+    """Of `cost_usd`, the most that attempts without an answer (timeouts, broken connections) can have cost."""
     counterfactual: Counterfactual
     """What the same rows would have cost otherwise."""
     plan: PlanReport

@@ -55,7 +55,8 @@ class ResultRow(Spec):
     """As the provider counted them; `None` where it did not say."""
 
     cost_usd: Decimal | None
-    """`None`: the price or the usage is unknown."""
+    """Of all the row's attempts; those that may have been billed without an answer count at the most they can have
+    cost. `None`: the price or the usage is unknown."""
 
     latency_seconds: float | None
     """Duration of the last attempt."""

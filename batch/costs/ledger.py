@@ -8,7 +8,7 @@ import orjson
 
 from batch.costs.bill import Bill
 from batch.costs.prices import EXACT, Price
-from batch.costs.tally import ModelTally
+from batch.costs.tally import LostTally, ModelTally
 from schemas.plans import Plan
 from schemas.reports import (
     Ambiguous,
@@ -27,8 +27,8 @@ Prices = Mapping[str, Price | None]
 class Ledger:
     """Counts of one shard or of a whole run; whole = the shards' ledgers merged, in any order.
 
-    Dollars are those of answers, at list prices: exactly the sum of `Price.cost` over the rows. An attempt that ended
-    in an error may have been billed as well; nobody tells us.
+    Dollars are at list prices, exactly the sum of `Price.cost` over answers and over the attempts that may have been
+    billed without one: those at the usage that the server told, or else at the most that they can have cost.
     """
 
     def __init__(self, prices: Prices) -> None:
@@ -67,7 +67,7 @@ class Ledger:
         """One row ended. `latency` is in seconds; `model` is the one that answered, or was to answer.
 
         A deduplicated row shares another's answer and costs nothing; the counterfactual, which is every row sent to
-        one model and nothing saved, charges it. Usage of a row that is not `ok` is charged where it is known.
+        one model and nothing saved, charges it. What attempts without an answer cost is counted by `add_billed`.
         """
         self.statuses[status] += 1
         if error_kind is not None:
@@ -85,7 +85,7 @@ class Ledger:
         if endpoint is not None:
             at = tally.endpoint(endpoint)
             at.rows += 1
-            if not deduplicated and (metered or status == "ok"):
+            if not deduplicated and status == "ok":
                 at.bill.add(prompt_tokens, completion_tokens)
         if status != "ok":
             return
@@ -96,6 +96,21 @@ class Ledger:
             self.strongest.add(prompt_tokens, completion_tokens)
         elif not deduplicated:
             self.unmetered += 1
+
+    def add_billed(
+        self,
+        model: str,
+        endpoint: str,
+        prompt_tokens: int | None,
+        completion_tokens: int | None,
+        *,
+        exact: bool,
+    ) -> None:
+        """One attempt brought no answer and was billed for so many tokens, or, if not `exact`, for so many at most."""
+        tally = self._model(model)
+        tally.lost.add(prompt_tokens, completion_tokens, exact=exact)
+        if prompt_tokens is not None or completion_tokens is not None:
+            tally.endpoint(endpoint).bill.add(prompt_tokens, completion_tokens)
 
     def add_superseded(self, model: str, prompt_tokens: int | None, completion_tokens: int | None) -> None:
         """One answer was paid for that is not in the results: an earlier plan had another model for its row."""
@@ -177,6 +192,7 @@ class Ledger:
         tallies = {n: ModelTally(price) for n, price in self._prices.items()} | self.models
         routed = sum(tally.statuses.total() for tally in self.models.values())
         spent = Bill.sum(tally.bill for tally in self.models.values())
+        lost = LostTally.sum(tally.lost for tally in self.models.values())
         return Report(
             name=name,
             rows=RowCounts(
@@ -189,11 +205,12 @@ class Ledger:
             ),
             models={n: tally.report(routed) for n, tally in tallies.items()},
             cost_usd=spent.usd,
-            cost_is_complete=not spent.unknown,
+            cost_is_complete=not spent.unknown and not lost.unbounded,
+            cost_in_doubt_usd=lost.in_doubt.usd,
             counterfactual=self._counterfactual(spent, best_single),
             plan=PlanReport.of(plan, self.pinned),
             ambiguous=tuple(ambiguous),
-            notes=(*notes, *_notes(tallies), *self._superseded_note()),
+            notes=(*notes, *_notes(tallies), *lost.notes(), *self._superseded_note()),
             errors=dict(sorted(self.errors.items(), key=lambda kind: (-kind[1], kind[0]))),
             timing=timing,
             versions=versions,
@@ -227,7 +244,7 @@ class Ledger:
 def _notes(tallies: Mapping[str, ModelTally]) -> list[str]:
     notes = []
     for name, tally in tallies.items():
-        unknown = tally.bill.unknown
+        unknown = tally.bill.unknown - tally.lost.unknown
         if unknown and tally.price is None:
             notes.append(f"the price of {name} is not known; the cost leaves out {unknown:,} of its answers")
         elif unknown:

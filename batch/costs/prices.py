@@ -1,6 +1,5 @@
 """What a token costs: the job file's prices, else LiteLLM's bundled table, else unknown."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact
@@ -11,9 +10,9 @@ from typing import Any
 
 import orjson
 
+from batch.costs.bounds import most_tokens
 from batch.errors import SpecError
 from schemas.endpoints import ModelSpec
-from schemas.openai_batch import EMBEDDINGS_URL
 
 # Sums of dollars are exact or they are an error: Python's default of 28 digits would round the sum of a
 # long-digit price over billions of tokens without a word.
@@ -21,9 +20,6 @@ EXACT = Context(prec=100, traps=[Inexact])
 
 # Other modes bill images, seconds or searches beside their tokens.
 _MODES = frozenset({"chat", "completion", "responses", "embedding"})
-
-# A part of a message that is no text. In a string of the user's the quotes would be escaped.
-_NO_TEXT = re.compile(rb'"type":"(?:image|image_url|input_image|audio|input_audio|video_url|file|input_file|document)"')
 
 # Prices that differ above a prompt length are keyed `input_cost_per_token_above_<n>k_tokens`.
 _ABOVE = "input_cost_per_token_above_"
@@ -53,20 +49,9 @@ class Price:
         return self.up_to is None or (prompt_tokens is not None and prompt_tokens <= self.up_to)
 
     def bound(self, url: str, body: bytes, max_tokens: int | None) -> Decimal | None:
-        """Most dollars that one request can cost; `None` where nothing bounds it.
-
-        A token is at least one byte, so the body's length bounds the prompt's tokens. It does not bound those of an
-        image, a sound or a file, which may be no more than an address here.
-
-        Args:
-            url: path of the API.
-            body: the request, as compact JSON.
-            max_tokens: of all its answers together.
-        """
-        most = 0 if url == EMBEDDINGS_URL else max_tokens
-        if most is None or _NO_TEXT.search(body):
-            return None
-        return self.cost(len(body), most)
+        """Most dollars that one request can cost; `None` where nothing bounds it (see `bounds.most_tokens`)."""
+        most = most_tokens(url, body, max_tokens)
+        return None if most is None else self.cost(*most)
 
     def total(self, prompt_tokens: int, completion_tokens: int) -> Decimal:
         """Dollars for tokens summed over many requests that are all covered, exact."""

@@ -1,6 +1,7 @@
 """Counts per endpoint and per model."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from batch.costs.bill import Bill
@@ -53,16 +54,107 @@ class EndpointTally:
         )
 
 
+class LostTally:
+    """Attempts that may have been billed and brought no answer."""
+
+    __slots__ = ("attempts_in_doubt", "attempts_told", "in_doubt", "told", "unbounded")
+
+    def __init__(self, price: Price | None) -> None:
+        self.attempts_told = self.attempts_in_doubt = self.unbounded = 0
+        self.told = Bill(price)
+        """Of attempts whose usage the server told."""
+        self.in_doubt = Bill(price)
+        """The most that the others can have cost."""
+
+    @property
+    def unknown(self) -> int:
+        """Attempts whose tokens are known, and whose cost is not."""
+        return self.told.unknown + self.in_doubt.unknown
+
+    def add(self, prompt_tokens: int | None, completion_tokens: int | None, *, exact: bool) -> None:
+        """One attempt."""
+        if exact:
+            self.attempts_told += 1
+            self.told.add(prompt_tokens, completion_tokens)
+        elif prompt_tokens is None and completion_tokens is None:
+            self.unbounded += 1
+        else:
+            self.attempts_in_doubt += 1
+            self.in_doubt.add(prompt_tokens, completion_tokens)
+
+    def merge(self, other: "LostTally") -> None:
+        """Add all of another's."""
+        self.attempts_told += other.attempts_told
+        self.attempts_in_doubt += other.attempts_in_doubt
+        self.unbounded += other.unbounded
+        self.told.merge(other.told)
+        self.in_doubt.merge(other.in_doubt)
+
+    @classmethod
+    def sum(cls, tallies: Iterable["LostTally"]) -> "LostTally":
+        """All of them together."""
+        together = cls(None)
+        for tally in tallies:
+            together.merge(tally)
+        return together
+
+    def state(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "attempts": [self.attempts_told, self.attempts_in_doubt, self.unbounded],
+            "told": self.told.state(),
+            "in_doubt": self.in_doubt.state(),
+        }
+
+    @classmethod
+    def restored(cls, state: dict[str, Any] | None) -> "LostTally":
+        """From `state()`, to be merged into one that has a price; `None`: an older version's, which kept none."""
+        tally = cls(None)
+        if state is not None:
+            tally.attempts_told, tally.attempts_in_doubt, tally.unbounded = state["attempts"]
+            tally.told = Bill.restored(state["told"])
+            tally.in_doubt = Bill.restored(state["in_doubt"])
+        return tally
+
+    def notes(self) -> list[str]:
+        """What the reader of a report should know of them, one line each."""
+        notes = []
+        if self.attempts_told:
+            attempts = _attempts(self.attempts_told)
+            notes.append(f"{attempts} paid for without a usable answer cost {_dollars(self.told)} of the total")
+        bounded = self.attempts_in_doubt - self.in_doubt.unknown
+        if bounded:
+            notes.append(
+                f"{_attempts(bounded)} may have been billed without an answer (a timeout, a broken connection, an "
+                f"unreadable answer); the most they can cost is {_dollars(self.in_doubt)} of the total"
+            )
+        if self.unbounded:
+            notes.append(
+                f"{_attempts(self.unbounded)} may have been billed without an answer, and without max_tokens nothing "
+                "bounds their cost; the total leaves them out"
+            )
+        return notes
+
+
+def _attempts(count: int) -> str:
+    return "1 attempt" if count == 1 else f"{count:,} attempts"
+
+
+def _dollars(bill: Bill) -> str:
+    return f"${bill.usd.normalize():f}"
+
+
 class ModelTally:
     """One model's rows, tokens and latencies, and its endpoints."""
 
-    __slots__ = ("completion_tokens", "endpoints", "latencies", "price", "prompt_tokens", "statuses")
+    __slots__ = ("completion_tokens", "endpoints", "latencies", "lost", "price", "prompt_tokens", "statuses")
 
     def __init__(self, price: Price | None) -> None:
         self.price = price
         self.statuses: Counter[str] = Counter()
         self.prompt_tokens = self.completion_tokens = 0
         self.latencies = LatencyHistogram()
+        self.lost = LostTally(price)
         self.endpoints: dict[str, EndpointTally] = {}
 
     def endpoint(self, url: str) -> EndpointTally:
@@ -83,6 +175,7 @@ class ModelTally:
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
         self.latencies.merge(other.latencies)
+        self.lost.merge(other.lost)
         for url, tally in other.endpoints.items():
             self.endpoint(url).merge(tally)
 
@@ -93,6 +186,7 @@ class ModelTally:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "latencies": self.latencies.counts,
+            "lost": self.lost.state(),
             "endpoints": {url: tally.state() for url, tally in self.endpoints.items()},
         }
 
@@ -104,6 +198,7 @@ class ModelTally:
         tally.prompt_tokens = state["prompt_tokens"]
         tally.completion_tokens = state["completion_tokens"]
         tally.latencies = LatencyHistogram({int(bucket): count for bucket, count in state["latencies"].items()})
+        tally.lost = LostTally.restored(state.get("lost"))
         tally.endpoints = {url: EndpointTally.restored(counts) for url, counts in state["endpoints"].items()}
         return tally
 

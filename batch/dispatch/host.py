@@ -258,6 +258,8 @@ def _pricing(price: Price) -> Pricing:
 
 def _snapshot(lane: Lane, price: Price | None) -> LaneSnapshot:
     done = lane.ok + lane.failed + lane.unsent
+    prompt_tokens = lane.prompt_tokens + lane.lost_prompt_tokens
+    completion_tokens = lane.completion_tokens + lane.lost_completion_tokens
     return LaneSnapshot(
         model=lane.model,
         total=done + lane.open,
@@ -266,6 +268,6 @@ def _snapshot(lane: Lane, price: Price | None) -> LaneSnapshot:
         failed=lane.failed + lane.unsent,
         in_flight=lane.pool.in_flight,
         throttled=sum(e.throttled for e in lane.pool.endpoints),
-        cost=None if price is None else price.total(lane.prompt_tokens, lane.completion_tokens),
+        cost=None if price is None else price.total(prompt_tokens, completion_tokens),
         waiting=lane.pool.waits_for(),
     )

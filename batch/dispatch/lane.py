@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from batch.dispatch.bills import bills
 from batch.dispatch.chooser import Chooser
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.expected import ExpectedTokens
@@ -82,6 +83,8 @@ class Lane:
         """Rows fed that have no outcome yet; kept by the dispatcher, since rows move between lanes."""
         self.ok = self.failed = self.unsent = 0
         self.prompt_tokens = self.completion_tokens = 0
+        self.lost_prompt_tokens = self.lost_completion_tokens = 0
+        """Of attempts that may have been billed and brought no answer."""
         self._transports = transports
         self._rule = rule
         self._floor = floor
@@ -207,6 +210,8 @@ class Lane:
                     self._free += 1
         except DispatchError as error:
             latency = self._loop.time() - request.started
+            if error.billed:
+                self._bill(rows, error)
             if request.rows and error.blame == "row":
                 return await self._refused(request, endpoint.index, error, latency)
             self._packer.failed(endpoint.index, len(rows), error, self._loop.time())
@@ -225,7 +230,13 @@ class Lane:
         for row in request.rows:
             row.attempts -= 1
             self._journal(row).attempt(
-                row.row, row.sent, endpoint, kind=error.kind, status=error.status, latency=latency
+                row.row,
+                row.sent,
+                endpoint,
+                kind=error.kind,
+                status=error.status,
+                latency=latency,
+                billed=row.take_billed(),
             )
         size = self._packer.sizes[endpoint]
         size.refused(count)
@@ -257,8 +268,17 @@ class Lane:
                 status=error.status,
                 latency=latency,
                 counts=counts,
+                billed=request.take_billed(),
             )
             self.queue.put_back(request, delay, retry=error.blame == "endpoint" and error.reached)
+
+    def _bill(self, rows: Sequence[Request], error: DispatchError) -> None:
+        """Note what the attempt may have cost, in its rows for the journal, and in the lane's figures."""
+        for row, billed in zip(rows, bills(rows, error), strict=True):
+            row.billed = billed
+            if billed is not None:
+                self.lost_prompt_tokens += billed.prompt_tokens or 0
+                self.lost_completion_tokens += billed.completion_tokens or 0
 
     def _better(self, request: Request, endpoint: Endpoint) -> Request:
         """Of the rows at hand, the one that `endpoint` should take in place of `request`."""
@@ -311,6 +331,7 @@ class Lane:
             completion_tokens=completion.completion_tokens if completion else None,
             response=completion.raw if completion else response,
             error=error,
+            billed=request.take_billed(),
         )
         self.count(status, completion)
         self._floor.ended(request)

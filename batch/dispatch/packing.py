@@ -6,11 +6,11 @@ a request like any other, of one request and the sum of its tokens; intents, out
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import orjson
 
+from batch.dispatch.bills import shares
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Completion, Request
 from batch.errors import BadAnswer, DispatchError
@@ -98,40 +98,35 @@ def split(request: Request, completion: Completion) -> Sequence[Completion]:
     count = len(request.rows)
     by_index = {item["index"]: item for item in items if isinstance(item, dict) and isinstance(item.get("index"), int)}
     if len(items) != count or by_index.keys() != set(range(count)):
-        raise BadAnswer(f"{len(items)} embeddings came, not one for each of {count} inputs", status=200)
+        raise BadAnswer(
+            f"{len(items)} embeddings came, not one for each of {count} inputs",
+            status=200,
+            usage=(completion.prompt_tokens, completion.completion_tokens),
+        )
     try:
         return _shared_out(answer, by_index, request.rows, completion)
     except (orjson.JSONEncodeError, RecursionError) as error:
         # orjson reads deeper nesting than it writes.
-        raise BadAnswer("the embeddings are nested too deeply to be taken apart", status=200) from error
+        raise BadAnswer(
+            "the embeddings are nested too deeply to be taken apart",
+            status=200,
+            usage=(completion.prompt_tokens, completion.completion_tokens),
+        ) from error
 
 
 def _shared_out(
     answer: dict[str, Any], by_index: Mapping[int, Any], rows: Sequence[Request], completion: Completion
 ) -> list[Completion]:
     weights = [row.prompt_tokens for row in rows]
-    usage = _shares(answer.get("usage"), weights)
-    prompt_tokens = _shares(completion.prompt_tokens, weights)
-    completion_tokens = _shares(completion.completion_tokens, weights)
+    usage = shares(answer.get("usage"), weights)
+    prompt_tokens = shares(completion.prompt_tokens, weights)
+    completion_tokens = shares(completion.completion_tokens, weights)
     answers = []
     for i in range(len(rows)):
         own = {"data": [{**by_index[i], "index": 0}], "usage": usage[i]}
         raw = orjson.dumps({key: own.get(key, value) for key, value in answer.items()})
         answers.append(Completion(raw, prompt_tokens[i], completion_tokens[i]))
     return answers
-
-
-def _shares(value: Any, weights: Sequence[int]) -> Sequence[Any]:
-    """What of `value` belongs to each weight: whole numbers are shared out exactly, also within objects."""
-    if isinstance(value, dict):
-        columns = [_shares(inner, weights) for inner in value.values()]
-        return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * len(weights)
-    if isinstance(value, int) and not isinstance(value, bool):
-        parts = weights if sum(weights) > 0 else [1] * len(weights)
-        total = sum(parts)
-        bounds = [value * upto // total for upto in accumulate(parts, initial=0)]
-        return [upper - lower for lower, upper in pairwise(bounds)]
-    return [value] * len(weights)
 
 
 class PackSize:

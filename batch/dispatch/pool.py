@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from types import TracebackType
 
+from batch.costs.bounds import unbounded_by
 from batch.dispatch.balancers import Balancer
 from batch.dispatch.budget import Budget
 from batch.dispatch.endpoint import Endpoint
@@ -79,6 +80,8 @@ class EndpointPool:
         self._stopped = False
         self.budget = budget
         self.pricing = pricing
+        self._overrun = Decimal(1)
+        """How many times its bound an answer was seen to cost; bounds are raised by it."""
         self.better: Callable[[Request, Endpoint], Request] | None = None
         """May put another row in the place of the one that is about to get this endpoint."""
         if budget is not None:
@@ -127,7 +130,7 @@ class EndpointPool:
         """May what the row costs at most be reserved now?"""
         if self.budget is None:
             return True
-        bound = self.pricing.bound(request) if self.pricing is not None else None
+        bound = self._known_bound(request)
         return bound is not None and self.budget.fits(bound)
 
     def lease(self, request: Request) -> "Lease":
@@ -165,14 +168,14 @@ class EndpointPool:
         """Give back what `acquire` took. `None`: the attempt was cancelled, and may have been billed."""
         if isinstance(ended, Completion):
             endpoint.answered(request, ended)
-            self._settle(request, ended)
+            self._settle(request, (ended.prompt_tokens, ended.completion_tokens))
         elif ended is None:
             endpoint.abandoned(request)
             self._settle(request, None)
         else:
             endpoint.failed(request, ended)
-            if ended.reached and ended.blame == "endpoint" and ended.status is None:
-                self._settle(request, None)
+            if ended.billed:
+                self._settle(request, ended.usage)
             else:
                 self._unreserve(request)
         if self._waiters:
@@ -202,7 +205,8 @@ class EndpointPool:
             request = self.better(request, endpoint)
         endpoint.start(request)
         if self.budget is not None:
-            self.budget.reserve(self._bound(request))
+            request.reserved = self._bound(request)
+            self.budget.reserve(request.reserved)
         return endpoint, request
 
     def _serve(self) -> None:
@@ -256,26 +260,35 @@ class EndpointPool:
         return False
 
     def _bound(self, request: Request) -> Decimal:
-        bound = self.pricing.bound(request) if self.pricing is not None else None
+        bound = self._known_bound(request)
         if bound is None:
+            reason = unbounded_by(request.url, request.body, request.max_tokens) or "the price of so long a prompt"
             raise OverBudget(
-                "what this row may cost has no upper bound: it needs max_tokens, a known price and nothing but text"
+                f"what this row may cost has no upper bound ({reason}): under a budget a row needs max_tokens, "
+                "a known price and nothing but text"
             )
         return bound
 
-    def _settle(self, request: Request, completion: Completion | None) -> None:
-        """The attempt was, or may have been, billed."""
+    def _known_bound(self, request: Request) -> Decimal | None:
+        """The most that an attempt at the row can cost here. It is worked out once for each model a row is sent to."""
+        if request.bound is None or request.bound[0] != self.model:
+            request.bound = (self.model, self.pricing.bound(request) if self.pricing is not None else None)
+        bound = request.bound[1]
+        return None if bound is None else bound * self._overrun
+
+    def _settle(self, request: Request, usage: tuple[int | None, int | None] | None) -> None:
+        """The attempt was, or may have been, billed: at its usage where that is known, else at its bound."""
         if self.budget is None:
             return
-        bound = self._bound(request)
-        used = None
-        if completion is not None and self.pricing is not None:
-            used = self.pricing.cost(completion.prompt_tokens, completion.completion_tokens)
-        self.budget.settle(bound, bound if used is None else used)
+        used = self.pricing.cost(*usage) if usage is not None and self.pricing is not None else None
+        self.budget.settle(request.reserved, request.reserved if used is None else used)
+        if used is not None and used > request.reserved > 0:
+            # This server charges for more than `max_tokens` (reasoning, a prompt of its own), so that no bound held.
+            self._overrun = max(self._overrun, self._overrun * used / request.reserved)
 
     def _unreserve(self, request: Request) -> None:
         if self.budget is not None:
-            self.budget.settle(self._bound(request), Decimal(0))
+            self.budget.settle(request.reserved, Decimal(0))
 
     def __repr__(self) -> str:
         return f"EndpointPool({len(self.endpoints)} endpoints, {self.in_flight} in flight, {self.waiting} waiting)"

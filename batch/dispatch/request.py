@@ -1,6 +1,7 @@
 """A row on its way to an endpoint, and what comes back."""
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Literal, NamedTuple
 
 Measure = Literal["requests", "tokens", "input", "output"]
@@ -46,6 +47,19 @@ class Allowance(NamedTuple):
     """Until the limit is whole again."""
 
 
+_NOTHING_RESERVED = Decimal(0)
+
+
+class Billed(NamedTuple):
+    """Tokens that an attempt without an answer was, or may have been, billed for."""
+
+    prompt_tokens: int | None
+    """`None`, as the next: nothing bounds it."""
+    completion_tokens: int | None
+    exact: bool
+    """Did the server say so? Otherwise they are the most that it can be."""
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One row. Only `attempts` and what follows it change while it is under way."""
@@ -78,10 +92,21 @@ class Request:
     """Its kind, once somebody asked for it."""
     answers_seen: int = -1
     """Answers its pool had given when the row was last throttled."""
+    bound: tuple[str, Decimal | None] | None = None
+    """The model, and the most dollars that one attempt there can cost, once somebody asked for it."""
+    billed: Billed | None = None
+    """What the attempt that ended last may have cost, until the journal is told."""
+    reserved: Decimal = _NOTHING_RESERVED
+    """Dollars of the budget that the attempt under way holds."""
     rows: "tuple[Request, ...]" = ()
     """Rows that travel together in this request; empty: it is a row itself."""
     cost: Cost = field(init=False)
     """Taken from the limits by the next attempt."""
+
+    def take_billed(self) -> Billed | None:
+        """What the journal has to be told of the last attempt's cost: once."""
+        billed, self.billed = self.billed, None
+        return billed
 
     def __post_init__(self) -> None:
         self.planned = self.planned or self.model

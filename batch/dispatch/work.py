@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from batch.dispatch.request import Request
+from batch.dispatch.request import Billed, Request
 from schemas.results import ErrorInfo, Status
 
 
@@ -29,8 +29,12 @@ class Journal(Protocol):
         status: int | None,
         latency: float,
         counts: bool = False,
+        billed: Billed | None = None,
     ) -> None:
-        """An attempt ended in an error and the row is no longer in flight; `counts`: against `max_attempts`."""
+        """An attempt ended in an error and the row is no longer in flight; `counts`: against `max_attempts`.
+
+        `billed`: what it may have cost.
+        """
         ...
 
     def outcome(
@@ -45,8 +49,12 @@ class Journal(Protocol):
         completion_tokens: int | None = None,
         response: bytes | None = None,
         error: ErrorInfo | None = None,
+        billed: Billed | None = None,
     ) -> None:
-        """The row ended. `ok` and `failed` are final; `unsent` says why this sitting did not send it."""
+        """The row ended. `ok` and `failed` are final; `unsent` says why this sitting did not send it.
+
+        `billed`: what the last attempt may have cost, where it brought no answer.
+        """
         ...
 
     def flush(self) -> None:

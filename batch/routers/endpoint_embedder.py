@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from batch.costs.tokens import counter
 from batch.dispatch.dispatcher import Dispatcher
-from batch.dispatch.request import Request
+from batch.dispatch.request import Billed, Request
 from batch.dispatch.work import History
 from batch.errors import BadRequest, BatchRouterError, EmbedderError, SpecError
 from batch.routers.base import Outside
@@ -175,6 +175,7 @@ class _Call:
         status: int | None,
         latency: float,
         counts: bool = False,
+        billed: Billed | None = None,
     ) -> None:
         """As `intent`."""
 
@@ -190,6 +191,7 @@ class _Call:
         completion_tokens: int | None = None,
         response: bytes | None = None,
         error: ErrorInfo | None = None,
+        billed: Billed | None = None,
     ) -> None:
         """A text has its vector, or has none."""
         if status == "ok":

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import NamedTuple
 
+from batch.dispatch.request import Billed
 from batch.runs.layout import Layout
 from batch.runs.parts import routed_rows
 from batch.runs.replay import Outcome, OutcomeReader, Replay, replay
@@ -65,6 +66,12 @@ class Answers:
             others = [row for row in journal.ok if self.planned.get(row) != model and model not in self._chain(row)]
             for row in others:
                 yield Answer(model, self._readers[model].read(row))
+
+    def billed(self, row: int) -> Iterator[tuple[str, str | None, Billed]]:
+        """The model, endpoint and tokens of each attempt at the row that may have been billed without an answer."""
+        for model, journal in self.replays.items():
+            for endpoint, billed in journal.billed.get(row, ()):
+                yield model, endpoint, billed
 
     def sent(self, row: int) -> int:
         """Requests sent for a row so far. An attempt's number goes on counting where a row falls back."""

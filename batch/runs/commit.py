@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import orjson
 
+from batch.dispatch.request import Billed
 from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
 from batch.runs.answers import Answer, Answers
 from batch.runs.atomic import read_bytes, storage_error, sync, write_bytes
@@ -69,6 +70,17 @@ class Counts(Protocol):
         pinned: bool,
     ) -> None:
         """One row ended so."""
+
+    def add_billed(
+        self,
+        model: str,
+        endpoint: str,
+        prompt_tokens: int | None,
+        completion_tokens: int | None,
+        *,
+        exact: bool,
+    ) -> None:
+        """One attempt brought no answer and was billed for so many tokens, or, if not `exact`, for so many at most."""
 
     def add_superseded(self, model: str, prompt_tokens: int | None, completion_tokens: int | None) -> None:
         """One answer is not in the results, since an earlier plan had another model for its row."""
@@ -168,6 +180,10 @@ def commit_shard(
         with part_writer(layout, shard, output) as write:
             for given in _rows(layout.scored(shard)):
                 result = judge.result(given)
+                billed = (
+                    () if judge.verdicts.same_as.get(given.row, given.row) != given.row else answers.billed(given.row)
+                )
+                result = _charged(result, list(billed), cost, ledger)
                 write(result if output.carry else result._replace(carry=None))
                 _count_row(ledger, result, shared=judge.shares(result), pinned=given.pinned is not None)
                 ambiguous += [_ambiguous(given, model, sent, cost) for model, sent in lost.get(given.row, ())]
@@ -267,8 +283,7 @@ def _answered(given: _Row, answer: Answer, cost: Cost, *, shared: bool) -> Resul
         # A transport let it through; one row must not make the whole part unreadable.
         status, response = "failed", None
         error = ErrorInfo(kind=BadAnswer.kind, message="the stored answer is not a JSON object")
-    metered = outcome.prompt_tokens is not None or outcome.completion_tokens is not None
-    charged = status == "ok" or metered
+    charged = status == "ok"
     dollars = cost(model, outcome.prompt_tokens, outcome.completion_tokens) if charged and not shared else None
     return Result(
         id=given.id,
@@ -287,6 +302,22 @@ def _answered(given: _Row, answer: Answer, cost: Cost, *, shared: bool) -> Resul
         error=error,
         carry=given.carry,
     )
+
+
+def _charged(result: Result, billed: Sequence[tuple[str, str | None, Billed]], cost: Cost, ledger: Counts) -> Result:
+    """The result with the cost of its row's attempts that brought no answer, which the ledger takes too."""
+    if not billed:
+        return result
+    costs = []
+    for model, endpoint, tokens in billed:
+        prompt_tokens, completion_tokens, exact = tokens
+        ledger.add_billed(model, endpoint or UNKNOWN_ENDPOINT, prompt_tokens, completion_tokens, exact=exact)
+        if prompt_tokens is not None or completion_tokens is not None:
+            costs.append(cost(model, prompt_tokens, completion_tokens))
+    if result.status == "ok":
+        costs.append(result.cost_usd)
+    known = [dollars for dollars in costs if dollars is not None]
+    return result._replace(cost_usd=sum(known, _NOTHING) if known and len(known) == len(costs) else None)
 
 
 def _parsed(response: bytes | None) -> dict[str, Any] | None:

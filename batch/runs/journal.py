@@ -6,12 +6,15 @@ rest of the line, so that any damaged byte is noticed:
     {"crc":"1c291ca3","journal":{"version":1,"endpoints":["http://a/v1","http://b/v1"]}}
     {"crc":"...","intent":[row, attempt, endpoint]}
     {"crc":"...","attempt":[row, attempt, endpoint, kind, status, seconds, counts]}
+    {"crc":"...","attempt":[row, attempt, endpoint, kind, status, seconds, counts, prompt tokens, answer tokens, exact]}
     {"crc":"...","outcome":{"row":7,"status":"ok","endpoint":0,...},"response":<the provider's JSON as it came>}
 
 `endpoint` is an index into the endpoints of the header above it. A header opens each sitting: a process that
 found the file, cut a torn last line off, and went on. An attempt ends by its `attempt` line or by the row's
 outcome; a row may have several outcomes, and the last one stands. `counts` is 1 where the attempt is one of the row's
-`max_attempts`, which all sittings share; journals of older versions do not say.
+`max_attempts`, which all sittings share; journals of older versions do not say. An attempt that may have been billed
+without an answer has the tokens it was billed for, or, where `exact` is 0, those that it can be billed for at most
+(null: nothing bounds them). An outcome that is such an attempt's end has them as `"billed":[prompt, answer, exact]`.
 """
 
 import os
@@ -22,6 +25,7 @@ from zlib import crc32
 
 import orjson
 
+from batch.dispatch.request import Billed
 from batch.errors import StorageError
 from batch.runs.atomic import make_folder, storage_error
 from batch.runs.group_sync import GroupSync, SyncedFile
@@ -108,15 +112,20 @@ class Journal:
         status: int | None,
         latency: float,
         counts: bool = False,
+        billed: Billed | None = None,
     ) -> None:
         """This attempt ended without an answer, after `latency` seconds; the row is no longer in flight.
 
         Args:
             counts: is it one of the row's `max_attempts`?
+            billed: what it may have cost; left out: nothing.
         """
+        cost = b""
+        if billed is not None:
+            cost = b",%b,%b,%d" % (_number(billed.prompt_tokens), _number(billed.completion_tokens), billed.exact)
         self._add(
-            b'"attempt":[%d,%d,%d,%b,%b,%.6f,%d]}'
-            % (row, attempt, endpoint, orjson.dumps(kind), _number(status), latency, counts)
+            b'"attempt":[%d,%d,%d,%b,%b,%.6f,%d%b]}'
+            % (row, attempt, endpoint, orjson.dumps(kind), _number(status), latency, counts, cost)
         )
 
     def outcome(
@@ -131,6 +140,7 @@ class Journal:
         completion_tokens: int | None = None,
         response: bytes | None = None,
         error: ErrorInfo | None = None,
+        billed: Billed | None = None,
     ) -> None:
         """The row is done. `ok` and `failed` end it for good; `unsent` only says why this sitting did not send it.
 
@@ -141,12 +151,21 @@ class Journal:
             response: the provider's JSON. It is stored as it is; only line breaks, which JSON has between its
                 tokens and nowhere else, become spaces.
             error: required unless `ok`.
+            billed: what the last attempt may have cost, where it brought no answer.
         """
         if response is None:
             response = b"null"
         elif b"\n" in response or b"\r" in response:
             response = response.replace(b"\n", b" ").replace(b"\r", b" ")
         trouble = b"" if error is None else b',"error":' + orjson.dumps(error.model_dump())
+        if billed is not None:
+            trouble += b',"billed":[%b,%b,%d]' % (
+                _number(billed.prompt_tokens),
+                _number(billed.completion_tokens),
+                billed.exact,
+            )
+            if billed.exact:
+                prompt_tokens, completion_tokens = billed.prompt_tokens, billed.completion_tokens
         self._add(
             b'"outcome":{"row":%d,"status":"%b","endpoint":%b,"attempts":%d,"latency":%b,'
             b'"prompt_tokens":%b,"completion_tokens":%b%b},"response":%b}'

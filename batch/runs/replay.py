@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import orjson
 
+from batch.dispatch.request import Billed
 from batch.errors import BadAnswer, ConnectionLost, NotConnected, ServerError, TimedOut
 from batch.runs.atomic import storage_error
 from batch.runs.journal import CRC_MARK, RESPONSE_MARK, REST, sound
@@ -30,6 +31,10 @@ _IS_OK, _IS_FAILED = b"of"
 # Kinds of attempts that counted against `max_attempts`, in journals that do not say which ones did.
 _COUNTED = frozenset({ServerError.kind, TimedOut.kind, ConnectionLost.kind, BadAnswer.kind})
 _OLD_ATTEMPT_FIELDS = 6
+_BILLED_FIELD = 7
+_BILLED_MARK = b',"billed":['
+# Kinds of attempts that may have been billed, in journals that do not say for how many tokens.
+_MAYBE_BILLED = frozenset({TimedOut.kind, ConnectionLost.kind, BadAnswer.kind})
 
 _ROW_OF_DAMAGED = re.compile(rb'"(?:intent|attempt)":\[(\d{1,18}),|"outcome":\{"row":(\d{1,18}),')
 
@@ -87,6 +92,8 @@ class Replay:
         ambiguous: rows in flight when a sitting died, and neither ended nor sent again since.
         lost: every request whose end nobody saw, also those of rows that were sent again since.
         ended: by (endpoint, kind of error), how many attempts ended so; `ok` and `lost` are kinds too.
+        billed: by row, the attempts that may have been billed and brought no answer, and their endpoints.
+        unpriced: attempts of older versions' journals that may have been billed; nothing says for how many tokens.
         torn: bytes of a last line that was not written whole.
         notes: one line for each damage, with file and line number.
     """
@@ -99,6 +106,8 @@ class Replay:
     ambiguous: dict[int, Sent] = field(default_factory=dict)
     lost: list[Sent] = field(default_factory=list)
     ended: Counter[tuple[str | None, str]] = field(default_factory=Counter)
+    billed: dict[int, list[tuple[str | None, Billed]]] = field(default_factory=dict)
+    unpriced: int = 0
     torn: int = 0
     notes: list[str] = field(default_factory=list)
     # Where the last outcome of each row is.
@@ -251,6 +260,10 @@ class _Scan:
     def _add_attempt(self, rest: bytes) -> None:
         fields = orjson.loads(rest[_ATTEMPT:-1])
         row, _, endpoint, kind, status = fields[:5]
+        if len(fields) > _BILLED_FIELD:
+            self._bill(row, endpoint, fields[_BILLED_FIELD:])
+        elif len(fields) == _OLD_ATTEMPT_FIELDS:
+            self.result.unpriced += kind in _MAYBE_BILLED
         counts = kind in _COUNTED if len(fields) == _OLD_ATTEMPT_FIELDS else bool(fields[6])
         before = self.result.failures.get(row)
         self.result.failures[row] = Failures((before.counted if before else 0) + counts, kind, status)
@@ -277,9 +290,22 @@ class _Scan:
             result.failed.add(row)
             result.failures.pop(row, None)
         sent = self._in_flight.pop(row, None)
+        billed = None
+        if status != _IS_OK and _BILLED_MARK in rest:
+            billed = orjson.loads(rest[_OUTCOME : rest.index(RESPONSE_MARK) + 1]).get("billed")
+            if billed is not None:
+                self._bill(row, None if sent is None else sent[1], billed)
         if sent is not None:
             error = None if status == _IS_OK else _parse_outcome(rest, self._endpoints).error
+            if error is not None and billed is None:
+                # Old journals. New ones say it of all such attempts.
+                result.unpriced += error.kind in _MAYBE_BILLED
             result.ended[self._url(sent[1]), OK if error is None else error.kind] += 1
+
+    def _bill(self, row: int, endpoint: int | None, billed: Sequence[int | None]) -> None:
+        prompt_tokens, completion_tokens, exact = billed
+        url = None if endpoint is None else self._url(endpoint)
+        self.result.billed.setdefault(row, []).append((url, Billed(prompt_tokens, completion_tokens, bool(exact))))
 
     def _end_sitting(self) -> None:
         for row in self._in_flight:

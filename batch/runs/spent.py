@@ -4,13 +4,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from batch.costs.prices import Price
-from batch.errors import BadAnswer, ConnectionLost, TimedOut
 from batch.runs.layout import Layout
 from batch.runs.parts import read_part
-from batch.runs.replay import LOST, replay
-
-# Attempts that ended in one of these may have been billed, and nobody says how much.
-_MAYBE_BILLED = frozenset({TimedOut.kind, ConnectionLost.kind, BadAnswer.kind, LOST})
+from batch.runs.replay import replay
 
 
 def spent(layout: Layout, prices: Mapping[str, Price | None]) -> Decimal:
@@ -31,12 +27,18 @@ def _spent_in(layout: Layout, shard: int, prices: Mapping[str, Price | None]) ->
         journal = replay(layout.journal(shard, model))
         if price is None or not journal.attempts:
             continue
-        bound = _dearest(layout, shard, price)
-        for outcome in journal.outcomes():
-            if outcome.status == "ok":
-                cost = price.cost(outcome.prompt_tokens, outcome.completion_tokens)
-                total += bound if cost is None else cost
-        total += bound * sum(times for (_, kind), times in journal.ended.items() if kind in _MAYBE_BILLED)
+        costs = [
+            price.cost(outcome.prompt_tokens, outcome.completion_tokens)
+            for outcome in journal.outcomes()
+            if outcome.status == "ok"
+        ]
+        for attempts in journal.billed.values():
+            costs += [price.cost(billed.prompt_tokens, billed.completion_tokens) for _, billed in attempts]
+        # What nothing is known of cost as much as the dearest request at most.
+        unknown = costs.count(None) + journal.unpriced + len(journal.lost)
+        total += sum((cost for cost in costs if cost is not None), Decimal(0))
+        if unknown:
+            total += unknown * _dearest(layout, shard, price)
     return total
 
 

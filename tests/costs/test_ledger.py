@@ -61,7 +61,7 @@ def test_the_total_is_exactly_the_sum_of_the_rows(rows: list[Row]) -> None:
     """Dollars of a report are what `Price.cost` says of each row, added up without rounding."""
     total = Decimal(0)
     for row in rows:
-        if row.deduplicated or row.model is None:
+        if row.deduplicated or row.model is None or row.status != "ok":
             continue
         cost = PRICES[row.model].cost(row.prompt_tokens, row.completion_tokens)
         total = EXACT.add(total, cost or Decimal(0))

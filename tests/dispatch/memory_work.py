@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from batch.dispatch.request import Request
+from batch.dispatch.request import Billed, Request
 from batch.dispatch.work import History
 from batch.errors import StorageError
 from schemas.results import ErrorInfo, Status
@@ -29,6 +29,7 @@ class MemoryJournal:
     outcomes: dict[int, Outcome]
     fail_on: int | None = None
     closed: bool = False
+    billed: list[tuple[int, Billed]] = field(default_factory=list)
 
     def intent(self, row: int, attempt: int, endpoint: int) -> None:
         assert not self.closed
@@ -44,9 +45,11 @@ class MemoryJournal:
         status: int | None,
         latency: float,
         counts: bool = False,
+        billed: Billed | None = None,
     ) -> None:
         assert not self.closed
         self.events.append((kind, row))
+        self._bill(row, billed)
 
     def outcome(
         self,
@@ -60,6 +63,7 @@ class MemoryJournal:
         completion_tokens: int | None = None,
         response: bytes | None = None,
         error: ErrorInfo | None = None,
+        billed: Billed | None = None,
     ) -> None:
         assert not self.closed
         if self.fail_on is not None and len(self.outcomes) + 1 >= self.fail_on:
@@ -67,6 +71,11 @@ class MemoryJournal:
         assert row not in self.outcomes, "a row has one outcome"
         self.outcomes[row] = Outcome(status, attempts, self.model, error)
         self.events.append((status, row))
+        self._bill(row, billed)
+
+    def _bill(self, row: int, billed: Billed | None) -> None:
+        if billed is not None:
+            self.billed.append((row, billed))
 
     def flush(self) -> None:
         pass
@@ -88,6 +97,8 @@ class MemoryWork:
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     journals: list[MemoryJournal] = field(default_factory=list)
     batches_read: int = 0
+    billed: list[tuple[int, Billed]] = field(default_factory=list)
+    """Attempts without an answer that may have been billed."""
 
     def history(self, shard: int) -> History:
         known = self.histories.get(shard, History({}))
@@ -107,6 +118,6 @@ class MemoryWork:
             yield batch
 
     def journal(self, shard: int, model: str) -> MemoryJournal:
-        journal = MemoryJournal(model, self.events, self.outcomes, self.fail_on)
+        journal = MemoryJournal(model, self.events, self.outcomes, self.fail_on, billed=self.billed)
         self.journals.append(journal)
         return journal

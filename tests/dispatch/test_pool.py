@@ -13,12 +13,12 @@ from batch.dispatch.budget import Budget
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import FIRST_COOLDOWN_SECONDS, State
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolUnreachable, Pricing
-from batch.errors import ConnectionLost, NotConnected, RateLimited, Refused, ServerError, TimedOut
+from batch.errors import BadAnswer, ConnectionLost, NotConnected, RateLimited, Refused, ServerError, TimedOut
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from tests.fakes import answer, request
 from tests.virtual_time import run
 
-DOLLAR = Pricing(lambda asked: Decimal(1), lambda prompt, completion: Decimal("0.25"))
+DOLLAR = Pricing(lambda asked: Decimal(1), lambda prompt, completion: None if completion is None else Decimal("0.25"))
 
 
 def pool_of(count: int = 1, *, budget: Budget | None = None, **limits: Any) -> EndpointPool:
@@ -118,10 +118,10 @@ def test_a_waiter_cancelled_in_the_very_turn_it_is_served_gives_it_on() -> None:
         await settle()
         pool.release(asked, first, answer())
         second.cancel()
-        endpoint, _ = await third
+        endpoint, taken = await third
         assert second.cancelled() or (await asyncio.gather(second, return_exceptions=True))
         assert pool.in_flight == 1
-        pool.release(request(2), endpoint, answer())
+        pool.release(taken, endpoint, answer())
         assert_nothing_is_held(pool)
         assert pool.budget is not None
         assert pool.budget.spent == Decimal("0.5")
@@ -269,6 +269,12 @@ def test_a_pool_that_nobody_can_reach_is_given_up() -> None:
         (NotConnected("x"), 0),
         (TimedOut("x"), 1),
         (ConnectionLost("x"), 1),
+        (ServerError("x", status=502), 1),
+        (ServerError("x", status=524), 1),
+        (BadAnswer("x", status=200), 1),
+        (BadAnswer("x", status=200, usage=(10, 5)), Decimal("0.25")),
+        (BadAnswer("x", status=200, usage=(10, None)), 1),
+        (RateLimited("x", status=429, usage=(10, 0)), Decimal("0.25")),
     ],
 )
 def test_money_comes_back_where_nothing_can_have_been_billed(error: Exception, charged: int) -> None:
@@ -286,6 +292,38 @@ def test_money_comes_back_where_nothing_can_have_been_billed(error: Exception, c
         assert pool.budget is not None
         assert pool.budget.spent == charged
         assert pool.budget.reserved == 0
+
+    run(test())
+
+
+def test_where_answers_cost_more_than_their_bound_the_bound_is_raised() -> None:
+    """A server that bills more than `max_tokens` is found out by its first answer; the next ones reserve as much."""
+
+    async def test() -> None:
+        pool = pool_of(max_in_flight=1, budget=Budget(Decimal(10)))
+        pool.pricing = Pricing(lambda asked: Decimal(1), lambda prompt, completion: Decimal(4))
+        for _ in range(2):
+            async with pool.lease(request()) as lease:
+                lease.completed(answer())
+        assert pool.budget is not None
+        assert pool.budget.spent == 8
+        with pytest.raises(OverBudget):
+            pool.take(request())
+
+    run(test())
+
+
+def test_a_cap_below_what_is_spent_already_sends_nothing() -> None:
+    """Not even what may be free: a cap that was lowered between sittings ends the spending."""
+
+    async def test() -> None:
+        for bound in (Decimal(1), Decimal(0)):
+            pool = pool_of(budget=Budget(Decimal(2), spent=Decimal("2.5")))
+            pool.pricing = Pricing(lambda asked, bound=bound: bound, lambda prompt, completion: Decimal(0))  # type: ignore[misc]
+            with pytest.raises(OverBudget):
+                async with pool.lease(request()):
+                    pass
+            assert_nothing_is_held(pool)
 
     run(test())
 

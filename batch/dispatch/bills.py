@@ -1,0 +1,47 @@
+"""What attempts that brought no answer may have cost, row by row."""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+from batch.costs.bounds import most_tokens
+from batch.dispatch.request import Billed, Request
+from batch.errors import DispatchError
+
+
+def bills(rows: Sequence[Request], error: DispatchError) -> Sequence[Billed | None]:
+    """For each row of the request that ended in `error`: what it may be billed for; `None`: nothing.
+
+    Usage that the server told is shared out by the rows' own counts of tokens, and adds up to the whole exactly. Where
+    it told none, each row may have cost its bound.
+    """
+    if not error.billed:
+        return [None] * len(rows)
+    prompt_tokens, completion_tokens = error.usage or (None, None)
+    if prompt_tokens is None or completion_tokens is None:
+        return [_most(row) for row in rows]
+    if len(rows) == 1:
+        return [Billed(prompt_tokens, completion_tokens, exact=True)]
+    weights = [row.prompt_tokens for row in rows]
+    return [
+        Billed(prompt, completion, exact=True)
+        for prompt, completion in zip(shares(prompt_tokens, weights), shares(completion_tokens, weights), strict=True)
+    ]
+
+
+def shares(value: Any, weights: Sequence[int]) -> Sequence[Any]:
+    """What of `value` belongs to each weight: whole numbers are shared out exactly, also within objects."""
+    if isinstance(value, dict):
+        columns = [shares(inner, weights) for inner in value.values()]
+        return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * len(weights)
+    if isinstance(value, int) and not isinstance(value, bool):
+        parts = weights if sum(weights) > 0 else [1] * len(weights)
+        total = sum(parts)
+        bounds = [value * upto // total for upto in accumulate(parts, initial=0)]
+        return [upper - lower for lower, upper in pairwise(bounds)]
+    return [value] * len(weights)
+
+
+def _most(row: Request) -> Billed:
+    most = most_tokens(row.url, row.body, row.max_tokens)
+    return Billed(None, None, exact=False) if most is None else Billed(*most, exact=False)
