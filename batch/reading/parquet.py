@@ -135,10 +135,14 @@ def _readable(value: bytes) -> str:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Drop null fields: in Parquet every struct has all fields, in a request an absent one is left out."""
+    """Drop null fields: in Parquet every struct has all fields, in a request an absent one is left out.
+
+    A struct whose fields are all null is `None`, and so left out itself.
+    """
     match value:
         case dict():
-            return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+            kept = {key: inner for key, field in value.items() if (inner := _without_nulls(field)) is not None}
+            return kept if kept or not value else None
         case list():
             return [_without_nulls(inner) for inner in value]
     return value

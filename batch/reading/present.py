@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence, Set
 from batch.errors import InputError
 from batch.reading.parquet import parquet_columns
 from batch.reading.records import shard_records
+from batch.reading.requests.foreign import foreign_shape
 from batch.reading.shapes import Shaper, has_shape
 from batch.reading.shard import Shard
 from batch.reading.template import BRACES_HINT
@@ -40,8 +41,10 @@ def check_columns(spec: InputSpec, shards: Sequence[Shard]) -> None:
             raise _absent(key, min(names), seen, f"; {BRACES_HINT}")
     if missing:
         raise _absent("input.id_column", min(missing), seen)
+    foreign = foreign_shape(frozenset(seen))
     raise InputError(
         f"input.prompt: no row has prompt, messages, input or body; give a template over its columns: {_shown(seen)}"
+        + (f" ({foreign})" if foreign is not None else "")
     )
 
 

@@ -53,17 +53,44 @@ def conversation_text(body: Mapping[str, Any]) -> Conversation:
     return Conversation("\n".join(told), "\n".join(every), has_system)
 
 
-def input_text(body: Mapping[str, Any], key: str) -> tuple[str, int]:
-    """Text of a string or a list of strings, a line end between them, and how many there are. Raises InvalidRow."""
+class Texts(NamedTuple):
+    """The prompts of a completion, or what is to be embedded."""
+
+    text: str
+    """The texts among them, a line end between them; token ids are none."""
+
+    prompts: int
+    """How many there are."""
+
+    tokens: int
+    """How many token ids are among them."""
+
+
+def input_texts(body: Mapping[str, Any], key: str) -> Texts:
+    """Check `body[key]`, a string, a list of token ids, or a list of these. Raises InvalidRow."""
     if key not in body:
         raise no_prompt(body, key)
     value = body[key]
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise InvalidRow("wrong_type", f"{key} must be a string or a list of strings")
-    if not texts or not all(text.strip() for text in texts):
+    if isinstance(value, str):
+        if not value.strip():
+            raise InvalidRow("empty_prompt", f"{key} is blank")
+        return Texts(value, 1, 0)
+    if is_token_ids(value):
+        return Texts("", 1, len(value))
+    if not isinstance(value, list) or not all(
+        isinstance(item, str) or item == [] or is_token_ids(item) for item in value
+    ):
+        raise InvalidRow("wrong_type", f"{key} must be a string, a list of token ids, or a list of these")
+    texts = [item for item in value if isinstance(item, str)]
+    if not value or not all(value) or not all(text.strip() for text in texts):
         raise InvalidRow("empty_prompt", f"{key} is blank or has a blank item")
-    return "\n".join(texts), len(texts)
+    return Texts("\n".join(texts), len(value), sum(len(item) for item in value if isinstance(item, list)))
+
+
+def is_token_ids(value: Any) -> bool:
+    """Is it a list of whole numbers from 0, and not empty?"""
+    # The type itself, because True is an int too.
+    return type(value) is list and bool(value) and all(type(item) is int and item >= 0 for item in value)
 
 
 def no_prompt(body: Mapping[str, Any], wanted: str) -> InvalidRow:

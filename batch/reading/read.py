@@ -58,6 +58,8 @@ class _Row(NamedTuple):
     body: bytes | None = None
     counted: str | None = None
     """Text whose tokens become `prompt_tokens`."""
+    tokens: int = 0
+    """Token ids, which count beside them."""
     max_tokens: int | None = None
     hash: bytes | None = None
     deterministic: bool = False
@@ -104,6 +106,7 @@ def _row(
         url=shaped.url,
         body=body,
         counted=shaped.counted,
+        tokens=shaped.tokens,
         max_tokens=shaped.max_tokens,
         hash=blake2b(shaped.url.encode() + ordered, digest_size=HASH_BYTES).digest(),
         deterministic=shaped.deterministic,
@@ -150,13 +153,14 @@ def _table(rows: Iterator[_Row], count_tokens: TokenCounter) -> pa.Table:
     schema = READ_SCHEMA.remove(at)
     batches: list[pa.RecordBatch] = []
     texts: list[str] = []
-    counted: list[bool] = []
+    beside: list[int | None] = []
     while some := list(islice(rows, BATCH_ROWS)):
         columns = dict(zip(_Row._fields, zip(*some, strict=True), strict=True))
         batches.append(pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema))
         texts += [text for text in columns["counted"] if text is not None]
-        counted += [text is not None for text in columns["counted"]]
+        pairs = zip(columns["counted"], columns["tokens"], strict=True)
+        beside += [None if text is None else tokens for text, tokens in pairs]
     counts = iter(count_tokens(texts))
-    tokens = pa.array([next(counts) if good else None for good in counted], pa.int32())
+    tokens = pa.array([None if ids is None else next(counts) + ids for ids in beside], pa.int32())
     table = pa.Table.from_batches(batches, schema).unify_dictionaries().combine_chunks()
     return table.add_column(at, READ_SCHEMA.field(at), tokens)

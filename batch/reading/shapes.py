@@ -1,58 +1,44 @@
 """A record in any of the accepted shapes -> the request it asks for."""
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Set
+from typing import Any
 
 import orjson
 
 from batch.errors import SpecError
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.notes import Fact
-from batch.reading.prompts import conversation_text, input_text
-from batch.reading.requests import responses
+from batch.reading.prompts import Texts, conversation_text, input_texts, is_token_ids
+from batch.reading.requests.anthropic import FOUND_ANTHROPIC, as_chat, is_anthropic_line
 from batch.reading.requests.batch_lines import batch_request, is_batch_line
-from batch.reading.requests.parameters import (
-    CHAT_PARAMETERS,
-    EMBEDDING_PARAMETERS,
-    PARAMETERS,
-    own_parameters,
-    params_column,
-    unpacked,
-)
-from batch.reading.requests.system import OWN_SYSTEM, SYSTEM_COLUMN, SystemMessage, SystemMessages
+from batch.reading.requests.conversations import conversation_in, found_messages
+from batch.reading.requests.embeddings import FOUND_EMBEDDINGS, INPUT_COLUMNS, check_asked, for_embeddings
+from batch.reading.requests.foreign import foreign_shape
+from batch.reading.requests.parameters import CHAT_PARAMETERS, PARAMETERS, own_parameters, params_column, unpacked
+from batch.reading.requests.responses import as_responses_params, responses_text
+from batch.reading.requests.shaped import Own, Shaped, answer_tokens, finished, merged
+from batch.reading.requests.system import OWN_SYSTEM, SYSTEM_COLUMN, SystemMessages
 from batch.reading.template import PromptTemplate
 from schemas.job import InputSpec
-from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL, RESPONSES_URL
-
-ANSWER_LIMITS = ("max_completion_tokens", "max_tokens")
-RESPONSES_LIMITS = (responses.ANSWER_LIMIT,)
-INT32_MAX = 2**31 - 1
+from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL
 
 BATCH_COLUMNS = frozenset({"method", "url", "body"})
+ANTHROPIC_COLUMNS = frozenset({"params"})
 MESSAGES_COLUMNS = frozenset({"messages", "params", "model"})
 PROMPT_COLUMNS = frozenset({"prompt", "params", "model"})
-INPUT_COLUMNS = frozenset({"input", "params", "model"})
 TEMPLATE_COLUMNS: frozenset[str] = frozenset()
 SHAPE_COLUMNS = BATCH_COLUMNS | MESSAGES_COLUMNS | PROMPT_COLUMNS | INPUT_COLUMNS
 """Columns that make a row one of the shapes."""
 REQUEST_COLUMNS = SHAPE_COLUMNS | PARAMETERS | {SYSTEM_COLUMN}
 """Columns that may go into a request. What is null within them is left out of it."""
-# Text in other columns than these makes an `input` doubtful: Alpaca's rows have instruction, input and output.
-_BESIDE_INPUT = INPUT_COLUMNS | PARAMETERS | {"id", "custom_id"}
-# Only embedding requests have these.
-_ASKS_FOR_EMBEDDINGS = ("dimensions", "encoding_format")
-_NAMES_SHOWN = 4
+# ShareGPT's name for `messages`, and that of others; data where there is another prompt.
+_CONVERSATIONS = {name: frozenset({name, "params", "model"}) for name in ("conversations", "conversation")}
 
-_ASSISTANT_LAST = (
-    Fact(
-        "ends_with_assistant",
-        "the conversation ends with an assistant's turn, which some servers continue and others refuse",
-    ),
+_ASSISTANT_LAST = Fact(
+    "ends_with_assistant",
+    "the conversation ends with an assistant's turn, which some servers continue and others refuse",
 )
-_FOUND_EMBEDDINGS = (
-    Fact("embeddings", "taken for an embedding request, because the row has `input` and neither messages nor prompt"),
-)
+_TOKEN_IDS = Fact("token_ids", "the prompt has token ids: they are sent as they are, and routers see an empty text")
 _NO_SYSTEM_THERE = Fact(
     "system_not_sent", "`input.system` is not sent, because embedding requests and completions have no system message"
 )
@@ -65,41 +51,13 @@ _BESIDE_BODY = Fact(
 PROMPT_KEYS = ("messages", "prompt", "input")
 
 
-@dataclass(slots=True, eq=False)
-class Shaped:
-    """A row's request."""
-
-    url: str
-    """Path of the API, one of BATCH_URLS."""
-
-    body: dict[str, Any]
-    """The request without `model`; never empty."""
-
-    text: str
-    """What routers score."""
-
-    counted: str
-    """All text of the prompt, for counting its tokens."""
-
-    max_tokens: int | None
-    """Most tokens of the answer over all choices; `None` where the request sets no limit."""
-
-    deterministic: bool
-    """Does the request set temperature 0?"""
-
-    asked: str | None
-    """The row's own `model`."""
-
-    used: Set[str]
-    """Columns of the record that went into the request."""
-
-    notes: Sequence[Fact] = ()
-    """What a reader should know of this row."""
-
-
 def has_shape(columns: Set[str]) -> bool:
     """Can a record with these columns be in any of the shapes that need no template?"""
-    return not columns.isdisjoint(("messages", "prompt", "input", "body")) or {"method", "url"} <= columns
+    return (
+        not columns.isdisjoint(("messages", "prompt", "input", "body", *_CONVERSATIONS))
+        or {"method", "url"} <= columns
+        or {"custom_id", "params"} <= columns
+    )
 
 
 class Shaper:
@@ -111,10 +69,10 @@ class Shaper:
         self.system = SystemMessages(spec.system, from_rows=self.template is None)
         """Where system messages come from."""
         self._params = unpacked(_checked_params(spec.params))
-        self._embedding_params, self._embedding_notes = _for_embeddings(self._params)
+        self._embedding_params, self._embedding_notes = for_embeddings(self._params)
         if self.system.template is not None:
             self._embedding_notes = (*self._embedding_notes, _NO_SYSTEM_THERE)
-        self._responses_params = responses.as_responses_params(self._params)
+        self._responses_params = as_responses_params(self._params)
         self._row_params = spec.row_params
         self._embeds = spec.shape == "embeddings"
         self._id_column = spec.id_column
@@ -132,30 +90,36 @@ class Shaper:
             prompt = self.template.render(record)
             own = self._own(record, TEMPLATE_COLUMNS, embeds=self._embeds)
             if self._embeds:
-                return self._embeddings({"input": prompt, **_merged(self._embedding_params, own.values)}, own)
+                return self._embeddings({"input": prompt, **merged(self._embedding_params, own.values)}, own)
             return self._prompt(record, prompt, own)
         if is_batch_line(record):
             return self._batch_line(record)
         if self._embeds:
             if record.get("input") is None:
                 raise InvalidRow("missing_column", "input.shape is `embeddings`, and the row has no input")
-            return self._input(record, ())
-        if record.get("messages") is not None:
-            own = self._own(record, MESSAGES_COLUMNS, is_body=True)
-            return self._chat(record, {"messages": record["messages"], **_merged(self._params, own.values)}, own)
+            return self._input(record)
+        # Blank cells of a CSV are no messages.
+        if record.get("messages") not in (None, ""):
+            return self._messages(record, record["messages"], MESSAGES_COLUMNS)
         if record.get("prompt") is not None:
-            prompt = record["prompt"]
-            if not isinstance(prompt, str):
-                raise InvalidRow("wrong_type", f"prompt must be a string, not {type_name(prompt)}")
-            if not prompt.strip():
-                raise InvalidRow("empty_prompt", "prompt is blank")
-            return self._prompt(record, prompt, self._own(record, PROMPT_COLUMNS))
+            return self._any_prompt(record, record["prompt"])
         if record.get("input") is not None:
-            self._check_asked(record)
-            return self._input(record, _FOUND_EMBEDDINGS)
-        raise InvalidRow("missing_column", "none of messages, prompt, input or body holds anything")
+            messages = found_messages(record["input"], "input")
+            if messages is not None:
+                return self._messages(record, messages, INPUT_COLUMNS)
+            check_asked(record, self._id_column)
+            return self._input(record, FOUND_EMBEDDINGS)
+        for column, columns in _CONVERSATIONS.items():
+            if record.get(column) not in (None, ""):
+                return self._messages(record, conversation_in(record, column), columns)
+        if is_anthropic_line(record):
+            chat = as_chat(record["params"], "params")
+            return self._body(record, CHAT_URL, Own(chat, ANTHROPIC_COLUMNS, (FOUND_ANTHROPIC,)))
+        raise InvalidRow(
+            "missing_column", foreign_shape(record.keys()) or "none of messages, prompt, input or body holds anything"
+        )
 
-    def _own(self, record: dict[str, Any], columns: Set[str], *, embeds: bool = False, is_body: bool = False) -> "_Own":
+    def _own(self, record: dict[str, Any], columns: Set[str], *, embeds: bool = False, is_body: bool = False) -> Own:
         """A row's own parameters, its `model` among them, where its prompt is in `columns`."""
         found = own_parameters(
             record, embeds=embeds, is_body=is_body, row_params=self._row_params, template=self._named
@@ -165,72 +129,82 @@ class Shaper:
             # With a template, `params` and `model` are columns like any other.
             notes = tuple(fact for name, fact in _DATA.items() if record.get(name) and name not in self._named)
             if found is None:
-                return _Own({}, columns, notes) if notes else _NOTHING_OWN
-            return _Own(found.values, found.columns, (*found.notes, *notes))
+                return Own({}, columns, notes) if notes else _NOTHING_OWN
+            return Own(found.values, found.columns, (*found.notes, *notes))
         if self._named is not None:
             columns = {name for name in ("params", "model") if record.get(name) is not None}
         if found is None and params is None and record.get("model") is None:
-            return _Own({}, columns)
+            return Own({}, columns)
         values = {key: value for key, value in params_column(params).items() if key not in PROMPT_KEYS}
         if record.get("model") is not None:
             values["model"] = record["model"]
         if found is None:
-            return _Own(values, columns)
-        return _Own(values | found.values, columns | found.columns, tuple(found.notes))
+            return Own(values, columns)
+        return Own(values | found.values, columns | found.columns, tuple(found.notes))
 
-    def _check_asked(self, record: dict[str, Any]) -> None:
-        """Raise InvalidRow for an `input` that may well be half of a prompt."""
-        texts = [name for name, value in record.items() if type(value) is str and name not in _BESIDE_INPUT]
-        texts = [name for name in texts if name != self._id_column]
-        if texts and all(record.get(name) is None for name in _ASKS_FOR_EMBEDDINGS):
-            shown = ", ".join(texts[:_NAMES_SHOWN]) + (", ..." if len(texts) > _NAMES_SHOWN else "")
-            raise InvalidRow(
-                "ambiguous_shape",
-                f"`input` stands beside other text ({shown}), so the row is not taken for an embedding request; give "
-                'input.prompt a template over the columns, as "{instruction} {input}", or set input.shape: embeddings',
-            )
+    def _any_prompt(self, record: dict[str, Any], prompt: Any) -> Shaped:
+        """The request of a row whose `prompt` is a text, a conversation, or token ids."""
+        # Nearly every prompt is a text that is no JSON list.
+        messages = None if type(prompt) is str and prompt[:1] != "[" else found_messages(prompt, "prompt")
+        if messages is not None:
+            return self._messages(record, messages, PROMPT_COLUMNS)
+        if isinstance(prompt, str):
+            if not prompt.strip():
+                raise InvalidRow("empty_prompt", "prompt is blank")
+            return self._prompt(record, prompt, self._own(record, PROMPT_COLUMNS))
+        if is_token_ids(prompt) or (isinstance(prompt, list) and prompt and all(map(is_token_ids, prompt))):
+            # Only completions take token ids.
+            own = self._own(record, PROMPT_COLUMNS)
+            return self._completions({"prompt": prompt, **merged(self._params, own.values)}, own)
+        part = "[0]" if isinstance(prompt, list) else ".name"
+        raise InvalidRow(
+            "wrong_type",
+            f"prompt must be a string, a list of messages or token ids, not {_described(prompt)}; "
+            f'input.prompt: "{{prompt{part}}}" takes a part of it',
+        )
 
-    def _prompt(self, record: dict[str, Any], prompt: str, own: "_Own") -> Shaped:
+    def _prompt(self, record: dict[str, Any], prompt: str, own: Own) -> Shaped:
         system = self.system.of(record)
         message = {"role": "user", "content": prompt}
         if system.text is None:
-            body, counted = {"messages": [message], **_merged(self._params, own.values)}, prompt
+            body, counted = {"messages": [message], **merged(self._params, own.values)}, prompt
         else:
             first = {"role": "system", "content": system.text}
-            body = {"messages": [first, message], **_merged(self._params, own.values)}
+            body = {"messages": [first, message], **merged(self._params, own.values)}
             counted = f"{system.text}\n{prompt}"
         return self._finished(CHAT_URL, body, prompt, counted, own.after(system))
 
-    def _input(self, record: dict[str, Any], notes: tuple[Fact, ...]) -> Shaped:
+    def _messages(self, record: dict[str, Any], messages: Any, columns: Set[str]) -> Shaped:
+        own = self._own(record, columns, is_body=True)
+        return self._chat(record, {"messages": messages, **merged(self._params, own.values)}, own)
+
+    def _input(self, record: dict[str, Any], *notes: Fact) -> Shaped:
         own = self._own(record, INPUT_COLUMNS, embeds=True)
-        values, dropped = _for_embeddings(own.values)
+        values, dropped = for_embeddings(own.values)
         body = {"input": record["input"], **self._embedding_params, **values}
         return self._embeddings(body, own._replace(notes=(*notes, *own.notes, *dropped)))
 
     def _batch_line(self, record: dict[str, Any]) -> Shaped:
-        url, given = batch_request(record)
-        notes = () if CHAT_PARAMETERS.isdisjoint(record) else (_BESIDE_BODY,)
-        own = _Own(unpacked(given), BATCH_COLUMNS, notes)
+        url, given, notes = batch_request(record)
+        if not CHAT_PARAMETERS.isdisjoint(record):
+            notes = (*notes, _BESIDE_BODY)
+        return self._body(record, url, Own(unpacked(given), BATCH_COLUMNS, notes))
+
+    def _body(self, record: dict[str, Any], url: str, own: Own) -> Shaped:
+        """The request of a row that has it whole, as `own`'s values, for the API at `url`."""
         if url == RESPONSES_URL:
             return self._responses(record, own)
         if url == EMBEDDINGS_URL:
-            if not record.get("url"):
-                own = own._replace(notes=(*own.notes, *_FOUND_EMBEDDINGS))
             under = {k: v for k, v in self._embedding_params.items() if k not in own.values}
             return self._embeddings({**own.values, **under}, own)
         # The row's keys come first and in its own order: structured answers follow the order of their schema.
-        params = _merged(self._params, own.values)
+        params = merged(self._params, own.values)
         body = {**own.values, **{k: v for k, v in params.items() if k not in own.values}}
-        if url == CHAT_URL:
-            return self._chat(record, body, own)
-        text, prompts = input_text(body, "prompt")
-        if self.system.template is not None:
-            own = own._replace(notes=(*own.notes, _NO_SYSTEM_THERE))
-        return self._finished(url, body, text, text, own, prompts)
+        return self._chat(record, body, own) if url == CHAT_URL else self._completions(body, own)
 
-    def _responses(self, record: dict[str, Any], own: "_Own") -> Shaped:
+    def _responses(self, record: dict[str, Any], own: Own) -> Shaped:
         body = {**own.values, **{k: v for k, v in self._responses_params.items() if k not in own.values}}
-        talk = responses.responses_text(body)
+        talk = responses_text(body)
         counted = talk.counted
         if not talk.has_system:
             system = self.system.of(record)
@@ -240,12 +214,14 @@ class Shaper:
             own = own.after(system)
         return self._finished(RESPONSES_URL, body, talk.text, counted, own)
 
-    def _chat(self, record: dict[str, Any], body: dict[str, Any], own: "_Own") -> Shaped:
+    def _chat(self, record: dict[str, Any], body: dict[str, Any], own: Own) -> Shaped:
+        if "messages" in body:
+            body["messages"] = conversation_in(body, "messages")
         talk = conversation_text(body)
         counted = talk.counted
         if talk.has_system:
             if record.get(SYSTEM_COLUMN):
-                own = own._replace(notes=(*own.notes, OWN_SYSTEM))
+                own = own.noting(OWN_SYSTEM)
         else:
             system = self.system.of(record)
             if system.text is not None:
@@ -254,61 +230,29 @@ class Shaper:
             own = own.after(system)
         # Read after `conversation_text`, which has checked that each message is an object with a role.
         if body["messages"][-1]["role"] == "assistant":
-            own = own._replace(notes=(*own.notes, *_ASSISTANT_LAST))
+            own = own.noting(_ASSISTANT_LAST)
         return self._finished(CHAT_URL, body, talk.text, counted, own)
 
-    def _embeddings(self, body: dict[str, Any], own: "_Own") -> Shaped:
-        text, _ = input_text(body, "input")
-        if self._embedding_notes:
-            own = own._replace(notes=(*own.notes, *self._embedding_notes))
-        return self._finished(EMBEDDINGS_URL, body, text, text, own)
+    def _completions(self, body: dict[str, Any], own: Own) -> Shaped:
+        if self.system.template is not None:
+            own = own.noting(_NO_SYSTEM_THERE)
+        return self._texts(COMPLETIONS_URL, body, input_texts(body, "prompt"), own)
 
-    def _finished(
-        self,
-        url: str,
-        body: dict[str, Any],
-        text: str,
-        counted: str,
-        own: "_Own",
-        prompts: int = 1,
-    ) -> Shaped:
-        body.pop("model", None)
-        if body.get("stream"):
-            raise InvalidRow("streaming", "stream must be left out: answers of a batch come whole")
-        most = _answer_tokens(body, RESPONSES_LIMITS if url == RESPONSES_URL else ANSWER_LIMITS)
-        temperature = body.get("temperature")
-        if temperature is not None and (isinstance(temperature, bool) or not isinstance(temperature, int | float)):
-            raise InvalidRow("wrong_type", f"temperature must be a number, not {type_name(temperature)}")
-        return Shaped(
-            url=url,
-            body=body,
-            text=text,
-            counted=counted,
-            max_tokens=None if most is None or url == EMBEDDINGS_URL else min(most * prompts, INT32_MAX),
-            deterministic=temperature == 0 and temperature is not None,
-            asked=None if self._ignored else _asked(own.values),
-            used=own.columns - self._ignored if self._ignored else own.columns,
-            notes=own.notes,
+    def _embeddings(self, body: dict[str, Any], own: Own) -> Shaped:
+        return self._texts(EMBEDDINGS_URL, body, input_texts(body, "input"), own.noting(*self._embedding_notes))
+
+    def _texts(self, url: str, body: dict[str, Any], texts: Texts, own: Own) -> Shaped:
+        if texts.tokens:
+            own = own.noting(_TOKEN_IDS)
+        return finished(
+            url, body, texts.text, texts.text, own, ignored=self._ignored, prompts=texts.prompts, tokens=texts.tokens
         )
 
-
-class _Own(NamedTuple):
-    """What a row says of its request besides the prompt."""
-
-    values: dict[str, Any]
-    """Its parameters, and its `model`."""
-    columns: Set[str]
-    """Its columns that go into the request."""
-    notes: tuple[Fact, ...] = ()
-
-    def after(self, system: SystemMessage) -> "_Own":
-        """The same, with what the row says of its system message."""
-        if not system.columns and not system.notes:
-            return self
-        return _Own(self.values, self.columns | system.columns, (*self.notes, *system.notes))
+    def _finished(self, url: str, body: dict[str, Any], text: str, counted: str, own: Own) -> Shaped:
+        return finished(url, body, text, counted, own, ignored=self._ignored)
 
 
-_NOTHING_OWN = _Own({}, TEMPLATE_COLUMNS)
+_NOTHING_OWN = Own({}, TEMPLATE_COLUMNS)
 _DATA = {
     name: Fact(
         "not_a_parameter",
@@ -318,16 +262,11 @@ _DATA = {
 }
 
 
-def _for_embeddings(params: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Fact, ...]]:
-    """Parameters without those of chats, which mean nothing to embeddings and which servers refuse; a note on each."""
-    left = [name for name in params if name in CHAT_PARAMETERS and name not in EMBEDDING_PARAMETERS]
-    if not left:
-        return dict(params), ()
-    notes = tuple(
-        Fact("not_a_parameter", f"the parameter `{name}` is not sent: embedding requests have no such parameter")
-        for name in left
-    )
-    return {name: value for name, value in params.items() if name not in left}, notes
+def _described(prompt: Any) -> str:
+    """What a prompt is that cannot be one, where a list may be several things."""
+    if isinstance(prompt, list) and prompt and all(isinstance(item, str) for item in prompt):
+        return "a list of strings"
+    return type_name(prompt)
 
 
 def _checked_params(params: dict[str, Any]) -> dict[str, Any]:
@@ -340,38 +279,9 @@ def _checked_params(params: dict[str, Any]) -> dict[str, Any]:
         raise SpecError("input.params.stream: leave it out; answers of a batch come whole")
     try:
         orjson.dumps(params)
-        _answer_tokens(params)
+        answer_tokens(params)
     except orjson.JSONEncodeError as error:
         raise SpecError(f"input.params: cannot be written as JSON: {error}") from error
     except InvalidRow as error:
         raise SpecError(f"input.params.{error.message}") from error
     return params
-
-
-def _merged(under: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row's parameters over the job's. A row's answer limit, in either spelling, replaces the job's."""
-    if not own:
-        return under
-    if any(key in own for key in ANSWER_LIMITS):
-        under = {key: value for key, value in under.items() if key not in ANSWER_LIMITS}
-    return {**under, **own}
-
-
-def _answer_tokens(body: Mapping[str, Any], limits: Sequence[str] = ANSWER_LIMITS) -> int | None:
-    """Most tokens the answers may have together."""
-    most = next((body[key] for key in limits if body.get(key) is not None), None)
-    choices = body.get("n")
-    for key, value in ((limits[-1], most), ("n", choices)):
-        # The type itself, because True is an int too.
-        if value is not None and (type(value) is not int or not 0 < value <= INT32_MAX):
-            raise InvalidRow("wrong_type", f"{key} must be a whole number above 0")
-    return None if most is None else min(most * (choices or 1), INT32_MAX)
-
-
-def _asked(own: Mapping[str, Any]) -> str | None:
-    model = own.get("model")
-    if model is None or model == "":
-        return None
-    if not isinstance(model, str):
-        raise InvalidRow("wrong_type", f"model must be a string, not {type_name(model)}")
-    return model

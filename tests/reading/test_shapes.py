@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.reading.invalid import InvalidRow
-from batch.reading.shapes import Shaped, Shaper
+from batch.reading.requests.shaped import Shaped
+from batch.reading.shapes import Shaper
 from schemas.job import InputSpec
 
 HI = [{"role": "user", "content": "hi"}]
@@ -173,7 +174,7 @@ def test_a_rows_model_is_taken_out_of_the_body_or_is_a_column_like_any_other() -
         ({"messages": HI, "stream": True}, "streaming"),
         ({"input": []}, "empty_prompt"),
         ({"input": ["a", ""]}, "empty_prompt"),
-        ({"input": [1, 2]}, "wrong_type"),
+        ({"input": [1, "a"]}, "wrong_type"),
         (batch_line({"messages": HI}, method="GET"), "bad_method"),
         (batch_line({"messages": HI}, url="/v1/nonsense"), "bad_url"),
         (batch_line({"messages": HI}, url=["/v1"]), "bad_url"),

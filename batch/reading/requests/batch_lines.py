@@ -7,17 +7,22 @@ from typing import Any
 import orjson
 
 from batch.reading.invalid import InvalidRow, type_name
+from batch.reading.notes import Fact
+from batch.reading.requests.anthropic import FOUND_ANTHROPIC, as_chat
+from batch.reading.requests.embeddings import FOUND_EMBEDDINGS
 from schemas.openai_batch import BATCH_URLS, CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL, BatchUrl
 
-# Each url's own end, the longer ones first: `/chat/completions` ends in `/completions` too.
-_ENDS: tuple[tuple[str, BatchUrl], ...] = (
-    ("/chat/completions", CHAT_URL),
-    ("/completions", COMPLETIONS_URL),
-    ("/embeddings", EMBEDDINGS_URL),
-    ("/responses", RESPONSES_URL),
-)
-# Keys that only requests of the Responses API have.
+# By each url's own end, the longer ones first: `/chat/completions` ends in `/completions` too.
+_APIS: Mapping[str, BatchUrl] = {
+    "/chat/completions": CHAT_URL,
+    "/completions": COMPLETIONS_URL,
+    "/embeddings": EMBEDDINGS_URL,
+    "/responses": RESPONSES_URL,
+}
+_ANTHROPIC_END = "/v1/messages"
+# Keys that only requests of the Responses API have, and only those of Anthropic's Messages API.
 _OF_RESPONSES = ("instructions", "max_output_tokens", "previous_response_id")
+_OF_ANTHROPIC = ("system", "stop_sequences", "anthropic_version")
 
 
 def is_batch_line(record: Mapping[str, Any]) -> bool:
@@ -29,34 +34,40 @@ def is_batch_line(record: Mapping[str, Any]) -> bool:
     return ("method" in record and "url" in record) or _is_text_of_object(record)
 
 
-def batch_request(record: Mapping[str, Any]) -> tuple[BatchUrl, dict[str, Any]]:
-    """The API and the request of a batch line. Raises InvalidRow.
+def batch_request(record: Mapping[str, Any]) -> tuple[BatchUrl, dict[str, Any], tuple[Fact, ...]]:
+    """The API and the request of a batch line, and what a reader should know of it. Raises InvalidRow.
 
-    `method` and `url` may be left out: the body's keys then tell which API is meant.
+    `method` and `url` may be left out: the body's keys then tell which API is meant. A request of Anthropic's API
+    comes as the chat request that it asks for.
     """
     method = record.get("method")
     if method is not None and not (isinstance(method, str) and method.strip().upper() in ("POST", "")):
         raise InvalidRow("bad_method", "method must be POST")
     url = record.get("url")
     if url in BATCH_URLS:
-        return url, _body(record)
+        return url, _body(record), ()
     if url is None or url == "":
         body = _body(record)
-        return _api_of_body(body), body
-    api = _api_of_url(url) if isinstance(url, str) else None
-    if api is None:
+        if body.get("messages") is not None and not body.keys().isdisjoint(_OF_ANTHROPIC):
+            return CHAT_URL, as_chat(body, "body"), (FOUND_ANTHROPIC,)
+        api = _api_of_body(body)
+        return api, body, (FOUND_EMBEDDINGS,) if api == EMBEDDINGS_URL else ()
+    end = _end_of(url) if isinstance(url, str) else None
+    if end is None:
         raise InvalidRow(
             "bad_url",
             "url must end in /chat/completions, /completions, /embeddings or /responses; other APIs are not sent",
         )
-    return api, _body(record)
+    if end == _ANTHROPIC_END:
+        return CHAT_URL, as_chat(_body(record), "body"), (FOUND_ANTHROPIC,)
+    return _APIS[end], _body(record), ()
 
 
 @lru_cache(maxsize=256)
-def _api_of_url(url: str) -> BatchUrl | None:
-    """The API that a url ends in, whatever comes before: Azure's deployments, a whole address, or nothing."""
+def _end_of(url: str) -> str | None:
+    """Which API a url ends in, whatever comes before: Azure's deployments, a whole address, or nothing."""
     path = "/" + url.strip().partition("?")[0].partition("#")[0].strip("/").lower()
-    return next((api for end, api in _ENDS if path.endswith(end)), None)
+    return next((end for end in (*_APIS, _ANTHROPIC_END) if path.endswith(end)), None)
 
 
 def _api_of_body(body: Mapping[str, Any]) -> BatchUrl:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from batch.reading.invalid import InvalidRow
-from batch.reading.shapes import Shaped, Shaper
+from batch.reading.requests.shaped import Shaped
+from batch.reading.shapes import Shaper
 from schemas.job import InputSpec
 
 Record = dict[str, Any]

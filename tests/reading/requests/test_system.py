@@ -6,7 +6,8 @@ import pytest
 
 from batch.errors import SpecError
 from batch.reading.invalid import InvalidRow
-from batch.reading.shapes import Shaped, Shaper
+from batch.reading.requests.shaped import Shaped
+from batch.reading.shapes import Shaper
 from schemas.job import InputSpec
 
 HI = [{"role": "user", "content": "hi"}]

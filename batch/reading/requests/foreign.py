@@ -1,0 +1,16 @@
+"""Shapes of other providers' batch files that are known and not read."""
+
+from collections.abc import Set
+
+_SHAPES = {
+    "request": "`request` is how Gemini's and Vertex AI's batch lines hold a request, which are not read: put its "
+    "texts into `messages`, or, where it has Anthropic's messages, rename `request` to `params`",
+    "contents": "`contents` is Gemini's, which is not read: put its texts into `messages`",
+    "modelInput": "`modelInput` is how Bedrock's batch lines hold a request, which are not read: where it has "
+    "Anthropic's messages, rename it to `params` and `recordId` to `custom_id`",
+}
+
+
+def foreign_shape(columns: Set[str]) -> str | None:
+    """What these columns look like, and what to do about it; `None` for columns that say nothing."""
+    return next((said for column, said in _SHAPES.items() if column in columns), None)

@@ -1,0 +1,156 @@
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.job import InputSpec
+from schemas.openai_batch import CHAT_URL
+from tests.reading.requests.shaping import refused, shape
+from tests.reading.rows import body, read_all
+
+TALK = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": "three"},
+]
+SHAREGPT = [
+    {"from": "system", "value": "Be brief."},
+    {"from": "human", "value": "one"},
+    {"from": "gpt", "value": "two"},
+    {"from": "human", "value": "three"},
+]
+COLUMNS = {key: [message[key] for message in TALK] for key in ("role", "content")}
+
+
+@pytest.mark.parametrize("column", ["messages", "prompt", "input", "conversations", "conversation"])
+@pytest.mark.parametrize("talk", [TALK, SHAREGPT])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_conversation_is_one_wherever_it_stands(column: str, talk: list[dict[str, str]], as_text: bool) -> None:
+    """As a list or its JSON text, with OpenAI's keys or ShareGPT's, in any column that prompts are in."""
+    shaped = shape({column: orjson.dumps(talk).decode() if as_text else talk, "topic": "x"}, params={"max_tokens": 5})
+    assert (shaped.url, shaped.body) == (CHAT_URL, {"messages": TALK, "max_tokens": 5})
+    assert (shaped.text, shaped.counted) == ("one\nthree", "Be brief.\none\ntwo\nthree")
+    assert column in shaped.used
+    assert "topic" not in shaped.used
+
+
+def test_conversations_have_their_rows_parameters_and_system_message() -> None:
+    """What stands beside `messages` stands beside any other conversation."""
+    row = {"prompt": TALK[1:], "max_tokens": 7, "model": "m", "system": "S"}
+    shaped = shape(row)
+    assert shaped.body["messages"][0] == {"role": "system", "content": "S"}
+    assert (shaped.max_tokens, shaped.asked) == (7, "m")
+
+
+@pytest.mark.parametrize(
+    ("speaker", "role"),
+    [("Human", "user"), ("chatgpt", "assistant"), ("bard", "assistant"), ("model", "assistant"), ("user", "user")],
+)
+def test_sharegpts_many_names_have_a_role(speaker: str, role: str) -> None:
+    """Files that follow ShareGPT's call the same speakers differently, also under OpenAI's keys."""
+    talk = [{"from": speaker, "value": "a"}, {"from": "human", "value": "b", "weight": 1}]
+    assert shape({"conversations": talk}).body["messages"][0] == {"role": role, "content": "a"}
+    renamed = [{"role": speaker.lower(), "content": "a"}, {"role": "human", "content": "b"}]
+    assert shape({"messages": renamed}).body["messages"][0] == {"role": role, "content": "a"}
+
+
+def test_hugging_faces_sequence_of_messages_is_a_list_of_messages() -> None:
+    """Its data sets store a list of objects as an object of lists."""
+    assert shape({"messages": COLUMNS}).body == {"messages": TALK}
+    sharegpt = {key: [message[key] for message in SHAREGPT] for key in ("from", "value")}
+    assert shape({"conversations": sharegpt}).body == {"messages": TALK}
+
+
+def test_a_prompt_that_begins_with_a_bracket_is_a_prompt() -> None:
+    """Only a list of messages is a conversation; other JSON, and what merely looks like it, is text."""
+    for prompt in ("[INST] Why? [/INST]", '["a", "b"]', '[{"name": "x"}]', "[]", "[1, 2]", '{"role": "user"}'):
+        assert shape({"prompt": prompt}).body == {"messages": [{"role": "user", "content": prompt}]}
+
+
+def test_a_conversation_beside_another_prompt_is_data() -> None:
+    """`conversations` is taken only where there is no messages, prompt or input."""
+    shaped = shape({"prompt": "a", "conversations": SHAREGPT})
+    assert shaped.text == "a"
+    assert "conversations" not in shaped.used
+    assert shape({"messages": "", "prompt": "a"}).text == "a"
+
+
+@pytest.mark.parametrize(
+    ("record", "kind", "said"),
+    [
+        ({"messages": "hello"}, "wrong_type", r'messages must be a list .* rename .* input\.prompt: "\{messages\}"'),
+        ({"conversation": "Human: hi"}, "wrong_type", "conversation must be a list of messages, or its JSON"),
+        ({"messages": "[{'role': 'user', 'content': 'a'}]"}, "wrong_type", "not JSON; it looks like Python's notation"),
+        ({"messages": '[{"role": "user"'}, "wrong_type", "messages is text that is not JSON'"),
+        ({"messages": {"role": "user", "content": "a"}}, "wrong_type", "messages must be a list .*, not an object"),
+        ({"messages": {"role": ["user"], "content": ["a", "b"]}}, "wrong_type", "messages must be a list"),
+        ({"messages": 5}, "wrong_type", "not a number"),
+        ({"conversations": [{"from": "tool", "value": "a"}]}, "unsupported", r"conversations\[0\]\.from is nobody"),
+        (
+            {"conversations": [{"from": "human", "value": 5}]},
+            "wrong_type",
+            r"conversations\[0\]\.value must be a string",
+        ),
+        ({"conversations": [{"text": "a"}]}, "wrong_type", r"messages\[0\] must be an object with a role"),
+        ({"conversations": []}, "empty_prompt", "messages are empty"),
+        ({"prompt": ["a", "b"]}, "wrong_type", r'not a list of strings; input\.prompt: "\{prompt\[0\]\}" takes a part'),
+        ({"prompt": {"text": "a"}}, "wrong_type", r'not an object; input\.prompt: "\{prompt\.name\}" takes a part'),
+        ({"prompt": [TALK[1], "a"]}, "wrong_type", "prompt must be a string, a list of messages or token ids"),
+        ({"prompt": []}, "wrong_type", "prompt must be a string"),
+    ],
+)
+def test_what_is_no_conversation_says_what_to_rename_or_write(record: dict[str, Any], kind: str, said: str) -> None:
+    """One line with the column's own name and the way out."""
+    refused(record, kind, said)
+
+
+def test_null_members_of_a_message_are_padding() -> None:
+    """Tables and their exports to JSON pad messages with nulls, which servers refuse; a null content is said."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    padded: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "text", "text": "a", "image_url": None}], "name": None},
+        {"role": "assistant", "content": None, "tool_calls": [{**call, "index": None}], "tool_call_id": None},
+        {"role": "tool", "content": "42", "tool_calls": None, "tool_call_id": "c"},
+    ]
+    plain = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "42", "tool_call_id": "c"},
+    ]
+    for record in ({"messages": padded}, {"custom_id": "a", "body": {"messages": padded}}, {"prompt": padded}):
+        assert shape(record).body == {"messages": plain}
+    assert "name" in padded[0]
+
+
+def test_structs_of_nulls_in_parquet_are_left_out(tmp_path: Path) -> None:
+    """A struct has every field that any row has; what is null in all its fields was never set."""
+    rows = [
+        {
+            "messages": [{"role": "user", "content": "a", "audio": {"id": None}}],
+            "params": {"max_tokens": 5, "response_format": {"type": None, "json_schema": {"name": None}}},
+        },
+        {
+            "messages": [{"role": "user", "content": "b", "audio": {"id": "x"}}],
+            "params": {"max_tokens": None, "response_format": {"type": "json_schema", "json_schema": {"name": "s"}}},
+        },
+        {"messages": [{"role": "user", "content": "c", "audio": None}], "params": {"max_tokens": None}},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    first, second, third = read_all(InputSpec(path=str(tmp_path / "in.parquet")), tmp_path / "spool")
+    assert body(first) == {"messages": [{"role": "user", "content": "a"}], "max_tokens": 5}
+    assert body(second)["response_format"] == {"type": "json_schema", "json_schema": {"name": "s"}}
+    assert body(second)["messages"][0]["audio"] == {"id": "x"}
+    assert body(third) == {"messages": [{"role": "user", "content": "c"}]}
+
+
+def test_chats_fit_into_a_csv(tmp_path: Path) -> None:
+    """A cell with the JSON of messages is a conversation, and `params` may stand beside it as JSON."""
+    cell = orjson.dumps(TALK[1:2]).decode().replace('"', '""')
+    path = tmp_path / "in.csv"
+    path.write_text(f'id,messages,params\na,"{cell}","{{""max_tokens"": 5}}"\n')
+    (row,) = read_all(InputSpec(path=str(path)), tmp_path / "spool")
+    assert body(row) == {"messages": TALK[1:2], "max_tokens": 5}
