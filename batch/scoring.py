@@ -193,10 +193,10 @@ class _Rows:
 
     def columns(self, chosen: Sequence[int]) -> list[Mapping[str, Any]]:
         """The input's other columns of each chosen row."""
-        import orjson
+        from batch.reading.exact import carried_columns
 
         carried = self._table["carry"].take(chosen).to_pylist()
-        return [{} if cell is None else orjson.loads(cell) for cell in carried]
+        return [{} if cell is None else carried_columns(cell) for cell in carried]
 
     def refuse(self, i: int, file: str | None, message: str) -> None:
         """Make row `i` invalid."""

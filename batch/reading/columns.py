@@ -46,7 +46,7 @@ READ_SCHEMA = pa.schema(
         pa.field(DETERMINISTIC, pa.bool_(), nullable=False),
         # The row's own `model`, verbatim.
         pa.field(ASKED, pa.string()),
-        # JSON object of the input's other columns.
+        # The input's other columns: a JSON object, written and read by `batch.reading.exact`.
         pa.field(CARRY, pa.binary()),
         # Null for good rows.
         pa.field(ERROR_KIND, pa.string()),

@@ -46,4 +46,6 @@ def type_name(value: object) -> str:
             return "a list"
         case dict():
             return "an object"
+        case bytes():
+            return "bytes that are not UTF-8"
     return type(value).__name__

@@ -1,15 +1,15 @@
 """Rows of Parquet files, as JSON-friendly values."""
 
-from base64 import b64encode
 from collections.abc import Iterator, KeysView, Sequence
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from math import isfinite
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from batch.reading.exact import ExactRecord
+from batch.reading.formats.arrow_values import plain_values
 from batch.reading.invalid import InvalidRow
 from batch.reading.shapes import REQUEST_COLUMNS
 from batch.reading.shard import Shard
@@ -28,18 +28,34 @@ def parquet_columns(shard: Shard) -> KeysView[str]:
         return dict.fromkeys(pq.ParquetFile(file).schema_arrow.names).keys()
 
 
-def parquet_records(shard: Shard, *, keep_nan: bool = False) -> Iterator[tuple[int, dict[str, Any] | InvalidRow]]:
+def parquet_records(shard: Shard) -> Iterator[tuple[int, dict[str, Any] | InvalidRow]]:
     """Yield (row from 1, record) for the rows `start` to `stop`; a row with a value we cannot take comes as its fault.
 
-    Times become ISO 8601, decimals their digits in a string, bytes text or else base64. What is not finite becomes
-    null, as in JSON; with `keep_nan` it stays what it is in columns of floats.
+    Values are as `plain_values` has them.
     """
     line = shard.start + 1
     for batch in _batches(shard):
-        names = batch.schema.names
-        for record in _rows(batch, keep_nan):
-            yield line, record if isinstance(record, InvalidRow) else dict(zip(names, record, strict=True))
+        for record in batch_records(batch):
+            yield line, record
             line += 1
+
+
+def batch_records(batch: Any) -> Iterator[dict[str, Any] | InvalidRow]:
+    """The rows of a record batch, with values as `plain_values` has them."""
+    names = batch.schema.names
+    try:
+        columns = [_values(column, name) for name, column in zip(names, batch.columns, strict=True)]
+    except (ValueError, OverflowError, pa.ArrowException):
+        # One cell that Python cannot hold spoils the whole column, so go through it row by row.
+        if batch.num_rows > 1:
+            for index in range(batch.num_rows):
+                yield from batch_records(batch.slice(index, 1))
+            return
+        yield InvalidRow("wrong_type", f"column {_bad_column(batch)!r} holds a value that cannot be read")
+        return
+    odd = _not_finite(batch)
+    for index, values in enumerate(zip(*columns, strict=True)):
+        yield (ExactRecord if index in odd else dict)(zip(names, values, strict=True))
 
 
 def _batches(shard: Shard) -> Iterator[Any]:
@@ -72,66 +88,32 @@ def _batch_rows(parquet: Any, groups: Sequence[int]) -> int:
     return max(1, min(BATCH_ROWS, BATCH_BYTES // max(longest, 1)))
 
 
-def _rows(batch: Any, keep_nan: bool) -> Iterator[tuple[Any, ...] | InvalidRow]:
-    try:
-        named = zip(batch.schema.names, batch.columns, strict=True)
-        columns = [_values(column, name, keep_nan) for name, column in named]
-    except (ValueError, OverflowError):
-        # One cell that Python cannot hold spoils the whole column, so go through it row by row.
-        yield from (_row(batch.slice(i, 1), keep_nan) for i in range(batch.num_rows))
-        return
-    yield from zip(*columns, strict=True)
+def _values(column: Any, name: str) -> list[Any]:
+    values = plain_values(column)
+    if name not in REQUEST_COLUMNS or not pa.types.is_nested(column.type):
+        return values
+    return [_without_nulls(value) for value in values]
 
 
-def _row(one: Any, keep_nan: bool) -> tuple[Any, ...] | InvalidRow:
-    values = []
+def _not_finite(batch: Any) -> frozenset[int]:
+    """Rows with NaN or an infinity in a column of floats."""
+    found: set[int] = set()
+    for column in batch.columns:
+        if pa.types.is_floating(column.type):
+            finite = pc.is_finite(column).fill_null(True)
+            if not pc.all(finite).as_py():
+                found.update(np.flatnonzero(~finite.to_numpy(zero_copy_only=False)).tolist())
+    return frozenset(found)
+
+
+def _bad_column(one: Any) -> str:
+    """The first column of a batch of one row whose value cannot be read."""
     for name, column in zip(one.schema.names, one.columns, strict=True):
         try:
-            values += _values(column, name, keep_nan)
-        except UnicodeDecodeError:
-            return InvalidRow("invalid_encoding", f"column {name!r} is not UTF-8")
-        except (ValueError, OverflowError):
-            return InvalidRow("wrong_type", f"column {name!r} holds a value that is out of range")
-    return tuple(values)
-
-
-def _values(column: Any, name: str, keep_nan: bool) -> list[Any]:
-    values: list[Any] = column.to_pylist()
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
-        return values
-    if keep_nan and pa.types.is_floating(kind):
-        return values
-    values = [_plain(value) for value in values]
-    return [_without_nulls(value) for value in values] if name in REQUEST_COLUMNS else values
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case None | str() | bool() | int():
-            return value
-        case float():
-            return value if isfinite(value) else None
-        case dict():
-            return {key: _plain(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_plain(inner) for inner in value]
-        case datetime() | date() | time():
-            return value.isoformat()
-        case Decimal():
-            return str(value)
-        case timedelta():
-            return value.total_seconds()
-        case bytes():
-            return _readable(value)
-    return str(value)
-
-
-def _readable(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return b64encode(value).decode()
+            plain_values(column)
+        except (ValueError, OverflowError, pa.ArrowException):
+            return str(name)
+    raise AssertionError("some column could not be read")
 
 
 def _without_nulls(value: Any) -> Any:

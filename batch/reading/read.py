@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence, Set
 from hashlib import blake2b
 from itertools import islice
+from math import isnan
 from typing import NamedTuple
 
-import orjson
 import pyarrow as pa
 
 from batch.reading.columns import HASH_BYTES, ID_HASH_BYTES, PROMPT_TOKENS, READ_SCHEMA
+from batch.reading.exact import carried_json, request_json
 from batch.reading.ids import RowId, row_id
 from batch.reading.invalid import InvalidRow
 from batch.reading.notes import Fact, Notes, notes_to_metadata
@@ -84,24 +85,29 @@ def _row(
     used: Set[str] = SHAPE_COLUMNS if shaper.template is None else frozenset()
     try:
         own = row_id(record, id_column, batch_line=shaper.template is None and is_batch_line(record))
-        shaped = shaper.shape(record)
+        id_hash = _id_hash(own)
+        shaped = shaper.shape(record if type(record) is dict else _without_nan(record))
         used = shaped.used
-        body = orjson.dumps(shaped.body)
-        ordered = orjson.dumps(shaped.body, option=orjson.OPT_SORT_KEYS)
+        body = request_json(shaped.body)
+        ordered = request_json(shaped.body, sort_keys=True)
+        if type(record) is not dict and shaped.asked is not None:
+            shaped.asked.encode()
         carry = _carry(record, own, used)
     except InvalidRow as fault:
-        return _invalid(shard, number, line, own, fault, _carry_or_none(record, own, used))
-    except orjson.JSONEncodeError:
-        # orjson reads deeper nesting than it writes.
+        return _invalid(shard, number, line, own, _told_apart(fault, record), _carry_or_none(record, own, used))
+    except UnicodeEncodeError:
+        broken = InvalidRow("invalid_json", "its id or model holds half a character (a lone surrogate)")
+        return _invalid(shard, number, line, None, broken, _carry_or_none(record, None, used))
+    except RecursionError:
         too_deep = InvalidRow("invalid_json", "nested too deeply")
-        return _invalid(shard, number, line, own, too_deep, _carry_or_none(record, own, used))
+        return _invalid(shard, number, line, own, too_deep, None)
     for fact in shaped.notes:
         notes.add(fact, f"{shard.name}:{line}")
     return _Row(
         row=number,
         line=line,
         id=f"{shard.name}:{line}" if own is None else own.id,
-        id_hash=_id_hash(own),
+        id_hash=id_hash,
         text=shaped.text,
         url=shaped.url,
         body=body,
@@ -133,17 +139,31 @@ def _id_hash(own: RowId | None) -> int | None:
     return int.from_bytes(blake2b(own.id.encode(), digest_size=ID_HASH_BYTES).digest(), "little")
 
 
+def _told_apart(fault: InvalidRow, record: Record) -> InvalidRow:
+    """The fault; or that a column is not UTF-8, where that is why its type is wrong."""
+    if fault.kind == "wrong_type":
+        for name, value in record.items():
+            if isinstance(value, bytes):
+                return InvalidRow("invalid_encoding", f"column {name!r} is not UTF-8")
+    return fault
+
+
+def _without_nan(record: Record) -> Record:
+    """The row as its request sees it: pandas writes NaN for what is not there, so a column that is NaN is null."""
+    return {key: None if isinstance(value, float) and isnan(value) else value for key, value in record.items()}
+
+
 def _carry(record: Record, own: RowId | None, used: Set[str]) -> bytes | None:
-    """The columns that are neither the id nor in the request."""
+    """The columns that are neither the id nor in the request. Raises RecursionError."""
     column = None if own is None else own.column
     rest = {key: value for key, value in record.items() if key not in used and key != column}
-    return orjson.dumps(rest) if rest else None
+    return carried_json(rest) if rest else None
 
 
 def _carry_or_none(record: Record, own: RowId | None, used: Set[str]) -> bytes | None:
     try:
         return _carry(record, own, used)
-    except orjson.JSONEncodeError:
+    except RecursionError:
         # The row is invalid already; what cannot be written cannot be carried.
         return None
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from batch.errors import DamagedError, InputError
+from batch.reading.exact import ExactRecord, loads, long_number_lines
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.parquet import parquet_records
 from batch.reading.shard import Shard
@@ -17,19 +18,19 @@ from batch.reading.sources import filesystem_of, open_file, reading
 Record = dict[str, Any]
 
 
-def shard_records(shard: Shard, *, keep_nan: bool = False) -> Iterator[tuple[int, Record | InvalidRow]]:
+def shard_records(shard: Shard) -> Iterator[tuple[int, Record | InvalidRow]]:
     """Yield (line, record) for each of the shard's rows, in order; what is no record comes as its fault.
 
-    With `keep_nan`, a number of Parquet that is not finite stays what it is; else it becomes null, as JSON has it.
+    Numbers keep all their digits (`batch.reading.exact`), and what is not finite stays a float that is not.
     Raises InputError when the file cannot be read or has changed since it was cut, at the latest after the last row.
     """
     match shard.format:
         case "parquet":
-            records = parquet_records(shard, keep_nan=keep_nan)
+            records = parquet_records(shard)
         case "jsonl":
-            records = ((line, _parsed(raw)) for line, raw in _lines(shard))
+            records = ((line, _parsed(raw, exactly)) for line, raw, exactly in _lines(shard))
         case "csv":
-            records = (_spooled(raw) for _, raw in _lines(shard))
+            records = (_spooled(raw, exactly) for _, raw, exactly in _lines(shard))
     read = 0
     _check_unchanged(shard)
     for read, record in enumerate(records, 1):
@@ -63,35 +64,56 @@ def _changed(shard: Shard, how: str = "") -> InputError | DamagedError:
     )
 
 
-def _lines(shard: Shard) -> Iterator[tuple[int, bytes]]:
-    """Lines that hold more than whitespace, each with its number."""
+def _lines(shard: Shard) -> Iterator[tuple[int, bytes, bool]]:
+    """Lines that hold more than whitespace, each with its number, and whether orjson may change its numbers."""
     with reading(shard.name), open_file(shard.location) as file:
         data: bytes = file.read_at(shard.stop - shard.start, shard.start)
     if shard.crc is not None and crc32(data) != shard.crc:
         raise _changed(shard)
+    long = long_number_lines(data)
+    if not long:
+        for line, raw in enumerate(data.split(b"\n"), shard.first_line):
+            if raw and not raw.isspace():
+                yield line, raw, False
+        return
+    start = 0
     for line, raw in enumerate(data.split(b"\n"), shard.first_line):
         if raw and not raw.isspace():
-            yield line, raw
+            yield line, raw, start in long
+        start += len(raw) + 1
 
 
-def _parsed(raw: bytes) -> Record | InvalidRow:
+def _parsed(raw: bytes, exactly: bool) -> Record | InvalidRow:
     try:
         record = orjson.loads(raw)
+        if exactly:
+            record = loads(raw)
     except orjson.JSONDecodeError as error:
-        return _not_json(raw, error)
-    if type(record) is dict:
-        return record
-    return InvalidRow("wrong_type", f"a row must be a JSON object, not {type_name(record)}")
+        return _perhaps_json(raw, error)
+    except (ValueError, RecursionError):
+        return InvalidRow("invalid_json", "nested too deeply")
+    return _record(record)
 
 
-def _not_json(raw: bytes, error: orjson.JSONDecodeError) -> InvalidRow:
+def _record(value: Any) -> Record | InvalidRow:
+    if isinstance(value, dict):
+        return value
+    return InvalidRow("wrong_type", f"a row must be a JSON object, not {type_name(value)}")
+
+
+def _perhaps_json(raw: bytes, error: orjson.JSONDecodeError) -> Record | InvalidRow:
+    """A line that orjson refuses: for a number like NaN, half a character, or because it is no JSON."""
     try:
-        raw.decode()
+        text = raw.decode()
     except UnicodeDecodeError as undecodable:
         return InvalidRow("invalid_encoding", f"not UTF-8 at byte {undecodable.start + 1} of the line")
-    return InvalidRow("invalid_json", f"not JSON: {error.msg} (column {error.colno})")
+    try:
+        found = _record(loads(text))
+    except (ValueError, RecursionError):
+        return InvalidRow("invalid_json", f"not JSON: {error.msg} (column {error.colno})")
+    return ExactRecord(found) if isinstance(found, dict) else found
 
 
-def _spooled(raw: bytes) -> tuple[int, Record | InvalidRow]:
-    line, record, *fault = orjson.loads(raw)
+def _spooled(raw: bytes, exactly: bool) -> tuple[int, Record | InvalidRow]:
+    line, record, *fault = loads(raw) if exactly else orjson.loads(raw)
     return line, InvalidRow(*fault) if fault else record

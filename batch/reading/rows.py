@@ -42,7 +42,7 @@ class ReadFile:
 def read_rows(path: str | Sequence[str], key: str, columns: Iterable[tuple[str, str]]) -> Iterator[Row]:
     """Yield every row of a file, glob, folder or list of them: JSONL, Parquet or CSV, as a job's input.
 
-    But a number of Parquet that is not finite stays what it is: among labels it is a fault, where null is none.
+    A number that is not finite stays what it is: among labels it is a fault, where null is none.
 
     Args:
         key: what the user calls `path`, for messages.
@@ -57,7 +57,7 @@ def read_rows(path: str | Sequence[str], key: str, columns: Iterable[tuple[str, 
         for asked, column in columns:
             check_column(asked, column, shards)
         for shard in shards:
-            for line, record in shard_records(shard, keep_nan=True):
+            for line, record in shard_records(shard):
                 where = f"{shard.name}:{line}"
                 if isinstance(record, InvalidRow):
                     raise InputError(f"{key}: {where}: {record.message}")

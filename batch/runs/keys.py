@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from batch.reading.columns import CARRY, ID
+from batch.reading.exact import carried_columns, json_of
 from schemas.job import DispatchSpec
 
 # About 256 tokens, by which OpenAI chooses the machine whose prompt cache may know a request: short enough for a
@@ -54,9 +54,9 @@ def with_key(part: pa.Table, key: str) -> pa.Table:
     if key == "id":
         values: list[Any] = ids
     else:
-        carried = (orjson.loads(cell) if cell is not None else {} for cell in part[CARRY].to_pylist())
+        carried = (carried_columns(cell) if cell is not None else {} for cell in part[CARRY].to_pylist())
         values = [row.get(key, own) for row, own in zip(carried, ids, strict=True)]
-    hashes = [_hash(orjson.dumps(value)) for value in values]
+    hashes = [_hash(json_of(value)) for value in values]
     return part.append_column(name_of(key), pa.array(hashes, pa.uint64()))
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batch.reading.exact import EXACT_START, Digits, carried_columns, json_of
 from batch.runs.parts import iter_part
 from batch.runs.result import FIELDS, Result, carried_names
 
@@ -55,6 +55,7 @@ _GROUP_BYTES = 16 << 20
 MOST_COLUMNS = 1000
 
 _LARGEST_IN_DOUBLE = 2**53
+_NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
 
 
 class ParquetPart:
@@ -104,28 +105,31 @@ class Carried:
     def __init__(self, parts: Iterable[Path]) -> None:
         """Look at the carried columns of every part, once."""
         kinds: dict[str, set[str]] = {}
-        for carried in _carried(parts):
+        for carried, odd in _carried(parts):
+            kind = _odd_kind if odd else _kind
             for column, value in carried.items():
-                kinds.setdefault(column, set()).add(_kind(value))
+                kinds.setdefault(column, set()).add(kind(value))
         self._apart = len(kinds) <= MOST_COLUMNS
         self._types = {column: _type(found) for column, found in kinds.items()} if self._apart else {}
         self._is_json = {
-            c for c, found in kinds.items() if self._types.get(c) == pa.string() and found - {"null", "str"}
+            c for c, found in kinds.items() if self._types.get(c) == pa.string() and found - {"null", "str", "nan"}
         }
         names = carried_names(kinds)
-        fields = [pa.field(names[column], kind) for column, kind in self._types.items()]
+        fields = [pa.field(_field_name(names[column]), kind) for column, kind in self._types.items()]
         self.schema = pa.schema([*RESULT_SCHEMA, *(fields if self._apart else [PART_SCHEMA.field(CARRY)])])
 
     def convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A batch of a part as a batch of the output."""
         if not self._apart:
             return batch
-        rows = [orjson.loads(text) if text else {} for text in batch.column(CARRY).to_pylist()]
+        rows = [carried_columns(text.encode()) if text else {} for text in batch.column(CARRY).to_pylist()]
         arrays = [batch.column(name) for name in FIELDS]
         for column, kind in self._types.items():
             values = [row.get(column) for row in rows]
             if column in self._is_json:
-                values = [None if v is None else orjson.dumps(v) for v in values]
+                values = [None if v is None else json_of(v) for v in values]
+            elif kind == pa.float64():
+                values = [float(v) if isinstance(v, str) else v for v in values]
             arrays.append(pa.array(values, kind))
         return pa.record_batch(arrays, self.schema)
 
@@ -138,12 +142,14 @@ def join(parts: Sequence[Path], carried: Carried, target: BinaryIO) -> None:
                 file.write_batch(carried.convert(batch))
 
 
-def _carried(parts: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def _carried(parts: Iterable[Path]) -> Iterator[tuple[dict[str, Any], bool]]:
+    """The carried columns of each row, and whether they hold what plain JSON does not."""
     for part in parts:
         for batch in iter_part(part, columns=[CARRY]):
             for text in batch.column(CARRY).to_pylist():
                 if text:
-                    yield orjson.loads(text)
+                    stored = text.encode()
+                    yield carried_columns(stored), stored.startswith(EXACT_START)
 
 
 def _kind(value: Any) -> str:
@@ -152,25 +158,54 @@ def _kind(value: Any) -> str:
             return "null"
         case bool():
             return "bool"
-        case int() if abs(value) <= _LARGEST_IN_DOUBLE:
-            return "int"
-        case int() if -(2**63) <= value < 2**63:
-            return "long"
+        case int():
+            return _kind_of_int(value)
         case float():
             return "float"
         case str():
-            return "str"
+            # How JSON Lines have what is not finite; in a column of numbers it is one.
+            return "nan" if value in _NOT_FINITE else "str"
         case _:
             return "json"
+
+
+def _kind_of_int(value: int) -> str:
+    if abs(value) <= _LARGEST_IN_DOUBLE:
+        return "int" if value >= 0 else "negative int"
+    if -(2**63) <= value < 2**63:
+        return "long" if value >= 0 else "negative long"
+    return "unsigned" if 0 <= value < 2**64 else "json"
+
+
+def _odd_kind(value: Any) -> str:
+    """The same for columns that may hold numbers with more digits than a double has, or halves of characters."""
+    if isinstance(value, Digits) or (isinstance(value, str) and _is_broken(value)):
+        return "json"
+    return _kind(value)
+
+
+def _is_broken(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _field_name(name: str) -> str:
+    """The name as Arrow can have it: half a character becomes its escape."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _type(kinds: set[str]) -> pa.DataType:
     found = kinds - {"null"}
     if found == {"bool"}:
         return pa.bool_()
-    if found and found <= {"int", "long"}:
+    if found and found <= {"int", "negative int", "long", "negative long"}:
         return pa.int64()
-    if found and found <= {"int", "float"}:
+    if found and found <= {"int", "long", "unsigned"}:
+        return pa.uint64()
+    if found - {"nan"} and found <= {"int", "negative int", "float", "nan"}:
         return pa.float64()
     return pa.string()
 

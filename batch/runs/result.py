@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from batch.reading.exact import carried_columns, json_of
 from schemas.results import ErrorInfo, ResultRow, Status
 
 FIELDS = tuple(ResultRow.model_fields)
@@ -33,7 +34,7 @@ class Result(NamedTuple):
     attempts: int
     error: ErrorInfo | None
     carry: bytes | None
-    """JSON object of the input's other columns."""
+    """The input's other columns, as `batch.reading.exact.carried_json` writes them."""
 
 
 def plain(amount: Decimal) -> str:
@@ -106,11 +107,11 @@ def to_json(result: Result) -> bytes:
     )
     if result.carry is None or result.carry == b"{}":
         return line
-    carried = orjson.loads(result.carry)
+    carried = carried_columns(result.carry)
     if carried.keys().isdisjoint(FIELDS):
-        return line[:-1] + b"," + result.carry[1:]
+        return line[:-1] + b"," + result.carry[1:].lstrip()
     names = carried_names(carried)
-    return line[:-1] + b"," + orjson.dumps({names[key]: value for key, value in carried.items()})[1:]
+    return line[:-1] + b"," + json_of({names[key]: value for key, value in carried.items()})[1:]
 
 
 def to_batch_line(result: Result) -> bytes:
