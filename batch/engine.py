@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
+from batch.errors import BatchRouterError
 from batch.routers.base import Outside
 from batch.stages import Reading, ScoredShard, Scoring, read_and_score
 
@@ -79,6 +80,7 @@ class _Task:
         self.function = function
         self.arguments = arguments
         self.value: Any = None
+        self.error: BatchRouterError | None = None
 
 
 class InlineEngine:
@@ -106,13 +108,18 @@ class InlineEngine:
 
     def wait(self, handles: Collection[Handle], seconds: float) -> list[Handle]:
         for task in handles:
-            task.value = task.function(*task.arguments)
+            try:
+                task.value = task.function(*task.arguments)
+            except BatchRouterError as error:
+                task.error = error
             return [task]
         # Only the dispatcher's thread is at work.
         self._pause(seconds)
         return []
 
     def result(self, handle: Handle) -> Any:
+        if handle.error is not None:
+            raise handle.error
         return handle.value
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:

@@ -3,7 +3,8 @@ last.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,7 +15,7 @@ from batch.costs.prices import prices_for
 from batch.dispatch.host import DispatchPlan, DispatchState
 from batch.dispatch.snapshot import ProgressSnapshot
 from batch.engine import DispatchHandle, Engine, Handle
-from batch.errors import RunLockedError
+from batch.errors import DamagedError, RunLockedError, SpecError
 from batch.planner import Planner
 from batch.reading.notes import Note, Notes
 from batch.reading.present import check_column
@@ -22,8 +23,10 @@ from batch.reading.shard import Shard, from_stored, to_stored
 from batch.reading.shards import find_shards, refill_spool
 from batch.reading.sources import Source
 from batch.restarting import RestartingDispatcher
-from batch.runs.commit import Committed, discard_commits, read_commit
-from batch.runs.directory import RunDirectory, Sitting
+from batch.running.sitting_times import SittingTimes
+from batch.runs.commit import discard_commits
+from batch.runs.committed import Committed, has_parts, read_commit
+from batch.runs.directory import RunDirectory
 from batch.runs.keys import key_column
 from batch.runs.writers import suffixes
 from batch.stages import (
@@ -32,6 +35,7 @@ from batch.stages import (
     RoutedShard,
     ScoredShard,
     Scoring,
+    check_routed,
     commit,
     route,
     stored_routing,
@@ -58,6 +62,8 @@ class RunEnd:
     """It was asked to stop before that."""
     notes: tuple[str, ...]
     """One line each: models that stalled, endpoints that went out."""
+    halted: str | None = None
+    """Why the input or the job could not be used any more after something had been sent; what was answered is kept."""
 
 
 class Pipeline:
@@ -99,10 +105,15 @@ class Pipeline:
         self._observe = observe
         self._prices = prices_for(self._models)
         self._draining = False
+        self._times = SittingTimes(clock)
         self.shards: list[Shard] = []
         self._to_score: list[int] = []
         self._scored: dict[int, ScoredShard] = {}
         self._routed: dict[int, RoutedShard] = {}
+        # Routed by an earlier sitting, and to be compared with their checksums before they are sent.
+        self._to_check: list[int] = []
+        self._checking: set[int] = set()
+        self._halted: DamagedError | SpecError | None = None
         self._answered: set[int] = set()
         self._committing: set[int] = set()
         self._committed: set[int] = set()
@@ -111,9 +122,6 @@ class Pipeline:
         self._state: DispatchState | None = None
         self._fed = False
         self._feed_closed = False
-        self._scored_at: float | None = None
-        self._first_sent_at: float | None = None
-        self._last_outcome_at: float | None = None
 
     def drain(self) -> None:
         """Stop in good order: what is in flight ends and is kept, nothing new starts. A signal handler may call it."""
@@ -127,8 +135,10 @@ class Pipeline:
                 nothing was sent.
             RunLockedError: another process sends this run's rows.
             StorageError: something could not be stored; the same command goes on later.
+            DamagedError: a file of the run is damaged; once it is removed, another pipeline makes it again. What was in
+                flight has ended and is kept.
         """
-        started = self._clock()
+        self._times = SittingTimes(self._clock)
         try:
             planner = self._prepare()
             if len(self._committed) < len(self.shards):
@@ -143,10 +153,15 @@ class Pipeline:
         finally:
             if self._dispatcher is not None:
                 self._dispatcher.close()
-            self._add_sitting(started)
+            self._directory.add_sitting(self._times.sitting())
+        if isinstance(self._halted, DamagedError):
+            raise self._halted
         end = self._state.end if self._state is not None else None
         finished = len(self._committed) == len(self.shards)
-        return RunEnd(finished, self._draining and not finished, (*end.stalled, *end.notes) if end is not None else ())
+        notes = (*end.stalled, *end.notes) if end is not None else ()
+        if self._halted is not None and not finished:
+            return RunEnd(finished, interrupted=False, notes=notes, halted=str(self._halted))
+        return RunEnd(finished, self._draining and not finished, notes)
 
     def records(self) -> tuple[Ledger, list[Committed]]:
         """The counts of all committed shards together, and their records."""
@@ -180,6 +195,8 @@ class Pipeline:
             if self._is_committed(shard.index):
                 self._answered.add(shard.index)
                 self._committed.add(shard.index)
+            elif routed is not None:
+                self._to_check.append(shard.index)
         column = key_column(self._job.dispatch)
         if column is not None and len(self._routed) < len(self.shards):
             check_column("dispatch.hash_key", column, self.shards)
@@ -192,26 +209,42 @@ class Pipeline:
             else:
                 self._to_score.append(shard.index)
         self._to_score.reverse()
+        self._to_check.reverse()
         return planner
 
     def _is_committed(self, shard: int) -> bool:
         """Was it committed with nothing left to send, and is its part still there?"""
         record = read_commit(self._layout, shard)
-        parts = (self._layout.part(shard, suffix) for suffix in suffixes(self._job.output))
-        if record is None or not all(part.exists() for part in parts):
+        if record is None or not has_parts(self._layout, shard, record, suffixes(self._job.output)):
             return False
         statuses = Ledger.from_json(record.ledger, self._prices).statuses
         return not statuses["unsent"] and not (self._retry_failed and statuses["failed"])
 
     def _work(self, planner: Planner) -> None:
         while not self._over():
-            if not self._draining:
-                self._ask_for_routings(planner)
-                self._ask_for_scores(planner)
+            with self._halting():
+                if not self._draining:
+                    self._ask_for_checks()
+                    self._ask_for_routings(planner)
+                    self._ask_for_scores(planner)
             self._dispatch()
             for handle in self._engine.wait(self._pending, _POLL_SECONDS):
-                self._pending.pop(handle)(self._engine.result(handle))
+                then = self._pending.pop(handle)
+                with self._halting():
+                    then(self._engine.result(handle))
             self._show(self._stage())
+
+    @contextmanager
+    def _halting(self) -> Iterator[None]:
+        """Where reading or planning fails while rows may be in flight, let these end before the run does."""
+        try:
+            yield
+        except (DamagedError, SpecError) as error:
+            if isinstance(error, SpecError) and not self._layout.journals.exists():
+                # Nothing was sent, so there is nothing to keep.
+                raise
+            self._halted = self._halted or error
+            self._draining = True
 
     def _over(self) -> bool:
         """Can nothing more happen in this sitting?"""
@@ -223,6 +256,17 @@ class Pipeline:
 
     def _ask(self, handle: Handle, then: Callable[[Any], None]) -> None:
         self._pending[handle] = then
+
+    def _ask_for_checks(self) -> None:
+        """Have what an earlier sitting routed compared with its checksums, as it is about to be sent."""
+        while self._to_check and len(self._pending) < self._engine.slots:
+            index = self._to_check.pop()
+            self._checking.add(index)
+            self._ask(self._engine.submit(check_routed, self._layout, index), self._was_checked)
+
+    def _was_checked(self, index: int) -> None:
+        self._checking.discard(index)
+        self._feed([index])
 
     def _ask_for_routings(self, planner: Planner) -> None:
         """Before scores, which would leave no room for them."""
@@ -251,29 +295,32 @@ class Pipeline:
         planner.offer(scored)
         self._scored[scored.index] = scored
         if len(self._scored) == len(self.shards):
-            self._scored_at = self._clock()
+            self._times.scored()
             self._engine.stop_scoring()
 
     def _was_routed(self, routed: RoutedShard) -> None:
         self._routed[routed.index] = routed
-        if self._dispatcher is not None and self._fed and not self._feed_closed:
-            self._dispatcher.feed([routed.index])
+        if routed.index not in self._committed:
+            self._feed([routed.index])
+
+    def _feed(self, shards: Sequence[int]) -> None:
+        """Have the dispatcher send what is left of these shards, unless it is draining."""
+        if self._dispatcher is not None and not self._feed_closed:
+            self._fed = True
+            discard_commits(self._layout, shards)
+            self._dispatcher.feed(shards)
 
     def _dispatch(self) -> None:
         """Start, feed and watch the dispatcher; have completed shards committed."""
         if self._dispatcher is None:
             return
-        if not self._fed:
-            to_send = sorted(set(self._routed) - self._committed)
-            if not to_send and not self._draining:
-                return
-            self._fed = True
-            discard_commits(self._layout, to_send)
-            self._dispatcher.feed(to_send)
+        if not self._fed and not self._draining:
+            return
+        self._fed = True
         if self._draining:
             self._feed_closed = True
             self._dispatcher.drain()
-        elif not self._feed_closed and len(self._routed) == len(self.shards):
+        elif not self._feed_closed and not self._to_check and not self._checking and self._all_routed():
             self._feed_closed = True
             self._dispatcher.close_feed()
         self._take(self._dispatcher.poll())
@@ -281,15 +328,14 @@ class Pipeline:
             self._committing.add(index)
             self._ask(self._engine.submit(commit, self._committing_of(index)), self._committer(index))
 
+    def _all_routed(self) -> bool:
+        return len(self._routed) == len(self.shards)
+
     def _take(self, state: DispatchState) -> None:
         self._state = state
         if state.error is not None:
             raise state.error
-        now = self._clock()
-        if state.since_first is not None and self._first_sent_at is None:
-            self._first_sent_at = now - state.since_first
-        if state.since_last is not None:
-            self._last_outcome_at = now - state.since_last
+        self._times.saw(state)
         self._answered.update(state.completed)
 
     def _committable(self) -> list[int]:
@@ -330,14 +376,6 @@ class Pipeline:
             seed=self._job.seed,
             retry_failed=self._retry_failed,
         )
-
-    def _add_sitting(self, started: float) -> None:
-        now = self._clock()
-        dispatch = 0.0
-        if self._first_sent_at is not None:
-            dispatch = max(0.0, (self._last_outcome_at or now) - self._first_sent_at)
-        scoring = (self._scored_at or now) - started
-        self._directory.add_sitting(Sitting(wall=now - started, scoring=scoring, dispatch=dispatch))
 
     def _stage(self) -> str:
         if len(self._scored) < len(self.shards):

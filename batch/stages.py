@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
 from batch.costs.tokens import counter
+from batch.errors import DamagedError
 from batch.planning.routing import PlannedPart, RoutedRows
 from batch.reading.columns import HASH, ID, ID_HASH
 from batch.reading.notes import Note, notes_from_metadata
@@ -23,10 +24,11 @@ from batch.reading.shard import Shard
 from batch.reading.without_pandas import leave_pandas_out
 from batch.routers.base import NOTHING_OUTSIDE, Outside
 from batch.runs.answers import Answer, Answers
-from batch.runs.commit import Committed, commit_shard
+from batch.runs.commit import commit_shard
+from batch.runs.committed import Committed
 from batch.runs.keys import columns_for, name_of, with_key
 from batch.runs.layout import Layout
-from batch.runs.parts import read_part, write_part
+from batch.runs.parts import check_part, read_scored, write_part, write_scored
 from batch.runs.verdicts import Verdicts, read_verdicts, write_verdicts
 from batch.scoring import Scorer
 from schemas.embedders import EndpointEmbedderSpec
@@ -102,7 +104,7 @@ def score_rows(reading: Reading, table: Any, scorer: Scorer) -> Any:
 
 def store_scored(reading: Reading, scored: Any) -> ScoredShard:
     """Store the scored rows of a shard, in the run directory of the machine where this runs."""
-    write_part(reading.layout.scored(reading.shard.index), scored)
+    write_scored(reading.layout, reading.shard.index, scored)
     return summary(reading.shard.index, scored)
 
 
@@ -120,13 +122,13 @@ def summary(index: int, scored: Any) -> ScoredShard:
 
 
 def stored_summary(layout: Layout, index: int) -> ScoredShard:
-    """The same of a part that an earlier sitting stored."""
-    return summary(index, read_part(layout.scored(index), ["row", "error_message"]))
+    """The same of a part that an earlier sitting stored. Raises DamagedError."""
+    return summary(index, read_scored(layout, index, ["row", "error_message"], whole=False))
 
 
 def load_planned(layout: Layout, index: int, models: Sequence[str]) -> PlannedPart:
-    """Read these columns of a stored part."""
-    part = read_part(layout.scored(index), _PLANNED_COLUMNS)
+    """Read these columns of a stored part. Raises DamagedError."""
+    part = read_scored(layout, index, _PLANNED_COLUMNS)
     count = part.num_rows
     names = {name: position for position, name in enumerate(models)}
     pinned = [names.get(name, -1) if name is not None else -1 for name in part["pinned"].to_pylist()]
@@ -174,20 +176,21 @@ class RoutedShard:
 
 
 def route(routing: Routing) -> RoutedShard:
-    """Group a shard's rows by model on disk."""
+    """Group a shard's rows by model on disk. Raises DamagedError where the scored part is not as it was written."""
     key = routing.key
-    part = read_part(routing.layout.scored(routing.index), {*_ROUTED_COLUMNS, ID, "line", *columns_for(key)})
+    part = read_scored(routing.layout, routing.index, {*_ROUTED_COLUMNS, ID, "line", *columns_for(key)})
     columns: tuple[str, ...] = _ROUTED_COLUMNS
     if key is not None:
         part = with_key(part, key)
         columns = (*columns, name_of(key))
     decided = routing.rows
     sent = decided.same_as < 0
-    routed = {}
+    routed, parts = {}, {}
     for position, model in enumerate(routing.models):
         mask = (decided.model == position) & sent
         if mask.any():
-            write_part(routing.layout.routed(model, routing.index), part.select(columns).filter(mask))
+            path = routing.layout.routed(model, routing.index)
+            parts[model] = write_part(path, part.select(columns).filter(mask))
             routed[model] = int(mask.sum())
     rows, lines = part["row"].to_numpy(), part["line"]
     verdicts = Verdicts(
@@ -197,6 +200,7 @@ def route(routing: Routing) -> RoutedShard:
             int(rows[i]): f"{routing.file}:{lines[i].as_py()}: its id is that of row {int(decided.repeats[i])} already"
             for i in np.flatnonzero(decided.repeats >= 0)
         },
+        parts=parts,
     )
     write_verdicts(routing.layout, routing.index, verdicts)
     elsewhere = sorted(set(verdicts.same_as.values()).difference(rows.tolist()))
@@ -209,6 +213,24 @@ def stored_routing(layout: Layout, index: int, first_row: int) -> RoutedShard | 
     if verdicts is None or not all(layout.routed(model, index).exists() for model in verdicts.routed):
         return None
     return RoutedShard(index, verdicts.routed, tuple(sorted({r for r in verdicts.same_as.values() if r < first_row})))
+
+
+def check_routed(layout: Layout, index: int) -> int:
+    """Compare the routed parts of a shard, which an earlier sitting wrote, with their checksums before they are sent.
+
+    Returns:
+        The shard's index.
+
+    Raises:
+        DamagedError: one is not as it was written; it can be made again from the scored part and the plan.
+    """
+    verdicts = read_verdicts(layout, index)
+    if verdicts is None:
+        path = layout.verdicts(index)
+        raise DamagedError(f"{path} is damaged; the same command makes it again", path=str(path))
+    for model, expected in verdicts.parts.items():
+        check_part(layout.routed(model, index), expected)
+    return index
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,16 @@
 """`run`: from a job to its report."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from batch.costs.prices import prices_for
 from batch.engine import Engine, InlineEngine
-from batch.errors import SpecError
+from batch.errors import DamagedError, SpecError
 from batch.pipeline import Pipeline, RunEnd
-from batch.reading.sources import find_sources, fingerprint_sources
+from batch.reading.sources import Source, find_sources, fingerprint_sources
 from batch.routers.loading import router_fingerprint
-from batch.runs.atomic import write_bytes
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.finish import check_writable, write_output
@@ -77,27 +76,52 @@ def run_job(
         else:
             notes = _reached(job, models) if reported else notes
             directory.discard_report()
-        # A run that goes on may have nothing left to read.
-        with engine_of(job, progress, warm=directory.manifest.shards is None) as engine:
-            pipeline = Pipeline(
-                job,
-                models,
-                sources,
-                directory,
-                engine,
-                monotonic,
-                retry_failed=retry_failed,
-                observe=progress.update if progress is not None else lambda snapshot: None,
-            )
-            with interrupts(pipeline.drain):
-                end = pipeline.run()
+        pipeline, end, written = _work_and_write(job, models, sources, directory, retry_failed, progress)
         if not end.finished:
             raise _stopped(end, fresh=fresh)
-        written = write_output(directory.layout, [shard.index for shard in pipeline.shards], job.output)
         report = _report(job, pipeline, directory, written, (*notes, *end.notes, *map(str, pipeline.input_notes())))
-        write_bytes(directory.layout.report, report.model_dump_json(indent=2).encode())
-        write_bytes(directory.layout.report_html, render_html(report).encode())
+        directory.write_report(report.model_dump_json(indent=2).encode(), render_html(report).encode())
     return report
+
+
+def _work_and_write(
+    job: JobSpec,
+    models: tuple[ModelSpec, ...],
+    sources: Sequence[Source],
+    directory: RunDirectory,
+    retry_failed: bool,
+    progress: Progress | None,
+) -> tuple[Pipeline, RunEnd, str]:
+    """Work until the run is finished or has to stop, and write the output if it is finished.
+
+    What is missing in a run directory is made again, so a damaged file is removed and the work begins where that
+    leaves it.
+
+    Returns:
+        The pipeline, how it ended, and where the results are; empty where they were not written.
+    """
+    while True:
+        try:
+            # A run that goes on may have nothing left to read.
+            with engine_of(job, progress, warm=directory.manifest.shards is None) as engine:
+                pipeline = Pipeline(
+                    job,
+                    models,
+                    sources,
+                    directory,
+                    engine,
+                    monotonic,
+                    retry_failed=retry_failed,
+                    observe=progress.update if progress is not None else lambda snapshot: None,
+                )
+                with interrupts(pipeline.drain):
+                    end = pipeline.run()
+            if not end.finished:
+                return pipeline, end, ""
+            shards = [shard.index for shard in pipeline.shards]
+            return pipeline, end, write_output(directory.layout, shards, job.output)
+        except DamagedError as damage:
+            directory.mend(damage)
 
 
 def _is_finished(directory: RunDirectory, *, retry_failed: bool) -> bool:
@@ -170,6 +194,8 @@ def _reached(job: JobSpec, models: tuple[ModelSpec, ...]) -> tuple[str, ...]:
 
 
 def _stopped(end: RunEnd, *, fresh: bool) -> StoppedError:
+    if end.halted is not None:
+        return StoppedError(f"{end.halted}; what was answered is kept", interrupted=False)
     same = "the same command without --fresh" if fresh else "the same command"
     reason = "interrupted" if end.interrupted else "; ".join(end.notes) or "the run ended early"
     return StoppedError(f"{reason}; {same} goes on where this one stopped", interrupted=end.interrupted)
@@ -196,7 +222,7 @@ def _report(job: JobSpec, pipeline: Pipeline, directory: RunDirectory, written: 
         fingerprint=directory.manifest.fingerprint,
         output=written,
         ambiguous=[row for record in records for row in record.ambiguous],
-        notes=[*notes, *(note for record in records for note in record.notes)],
+        notes=[*notes, *directory.manifest.damage, *(note for record in records for note in record.notes)],
     )
 
 

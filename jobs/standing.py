@@ -4,12 +4,13 @@ import fcntl
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import orjson
 from pydantic import ValidationError
 
 from batch.errors import SpecError
-from batch.runs.commit import read_commit
+from batch.runs.committed import read_commit
 from batch.runs.directory import read_manifest
 from batch.runs.layout import Layout
 from batch.runs.replay import replay
@@ -90,7 +91,10 @@ def stored_report(path: Path) -> Report:
     layout = Layout(path)
     manifest = read_manifest(layout)
     try:
-        return Report.model_validate_json(layout.report.read_bytes())
+        written = layout.report.read_bytes()
+        if manifest.report is not None and manifest.report != (len(written), crc32(written)):
+            raise SpecError(f"{layout.report} is damaged; run the job again, which writes it again")
+        return Report.model_validate_json(written)
     except FileNotFoundError as error:
         raise SpecError(f"{path}: run {manifest.job!r} has no report yet; see `batchrouter status`") from error
     except ValidationError as error:

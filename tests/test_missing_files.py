@@ -29,6 +29,26 @@ def _broken(name: str) -> Harm:
     return harm
 
 
+def _flipped(name: str) -> Harm:
+    def harm(layout: Layout) -> None:
+        path = layout.path / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    return harm
+
+
+def _swapped(one: str, other: str) -> Harm:
+    def harm(layout: Layout) -> None:
+        first, second = (layout.path / name for name in (one, other))
+        kept = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(kept)
+
+    return harm
+
+
 def _several(*harms: Harm) -> Harm:
     def harm(layout: Layout) -> None:
         for one in harms:
@@ -50,6 +70,21 @@ HARMS: dict[str, Harm] = {
     "all that follows from scores": _several(*map(_gone, ("plan.json", "verdicts", "routed", "committed", "output"))),
     "report": _broken("report.json"),
     "report and part": _several(_gone("report.json"), _gone("output/part-00000.jsonl")),
+    "run.json": _gone("run.json"),
+    "damaged run.json": _flipped("run.json"),
+    "flipped part": _flipped("output/part-00000.jsonl"),
+    "flipped record": _flipped("committed/00000.json"),
+    "flipped verdicts": _several(_flipped("verdicts/00000.json"), _gone("committed")),
+    "flipped routed": _several(_flipped("routed/small/00000.parquet"), _gone("committed")),
+    "swapped routed": _several(
+        _swapped("routed/small/00000.parquet", "routed/large/00000.parquet"), _gone("committed")
+    ),
+    "truncated routed": _several(_broken("routed/large/00000.parquet"), _gone("committed")),
+    "flipped scores": _several(_flipped("scored/00000.parquet"), _gone("committed")),
+    "truncated scores": _several(_broken("scored/00000.parquet"), _gone("committed")),
+    "flipped scores and verdicts": _several(*map(_flipped, ("scored/00000.parquet", "verdicts/00000.json"))),
+    "record of scores": _several(_flipped("scored/00000.json"), _gone("committed")),
+    "damaged plan": _flipped("plan.json"),
     "limits": _several(lambda layout: layout.found_limits.write_bytes(b"{"), _gone("committed")),
 }
 

@@ -12,9 +12,10 @@ import orjson
 from batch.dispatch.request import Billed
 from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
 from batch.runs.answers import Answer, Answers
-from batch.runs.atomic import read_bytes, storage_error, sync, write_bytes
+from batch.runs.atomic import storage_error, sync
+from batch.runs.committed import Committed, write_commit
 from batch.runs.layout import Layout
-from batch.runs.parts import iter_part
+from batch.runs.parts import check_scored, iter_part
 from batch.runs.replay import OK, Sent
 from batch.runs.result import Result, content_of
 from batch.runs.verdicts import Verdicts, read_verdicts
@@ -89,40 +90,6 @@ class Counts(Protocol):
         """Everything counted, as a JSON object."""
 
 
-@dataclass(frozen=True)
-class Committed:
-    """Stored for each committed shard, last of all: while it is not there, the shard is committed again."""
-
-    rows: int
-    """Results in the part."""
-    ledger: bytes
-    """The counts, as a JSON object."""
-    ambiguous: tuple[Ambiguous, ...] = ()
-    """Requests whose end nobody saw, of all sittings; their cost is an upper bound."""
-    notes: tuple[str, ...] = ()
-    """Damage found in the journals."""
-
-
-def read_commit(layout: Layout, shard: int) -> Committed | None:
-    """What was stored when `shard` was committed; `None`: it was not. Raises StorageError.
-
-    A damaged record is as good as none: it is made again from what it was made of.
-    """
-    raw = read_bytes(layout.commit(shard))
-    if raw is None:
-        return None
-    try:
-        stored = orjson.loads(raw)
-        return Committed(
-            rows=stored["rows"],
-            ledger=orjson.dumps(stored["ledger"]),
-            ambiguous=tuple(Ambiguous.model_validate(a) for a in stored["ambiguous"]),
-            notes=tuple(stored["notes"]),
-        )
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def discard_commits(layout: Layout, shards: Iterable[int]) -> None:
     """Forget what was stored of these: from now on their journals say what becomes of their rows. Raises StorageError.
 
@@ -177,14 +144,15 @@ def commit_shard(
     with Answers(layout, shard, models, fallbacks) as answers:
         judge = _Judge(answers, _verdicts(layout, shard), elsewhere, cost, unsent)
         lost = _lost(answers)
-        with part_writer(layout, shard, output) as write:
+        check_scored(layout, shard)
+        with part_writer(layout, shard, output) as part:
             for given in _rows(layout.scored(shard)):
                 result = judge.result(given)
                 billed = (
                     () if judge.verdicts.same_as.get(given.row, given.row) != given.row else answers.billed(given.row)
                 )
                 result = _charged(result, list(billed), cost, ledger)
-                write(result if output.carry else result._replace(carry=None))
+                part.write(result if output.carry else result._replace(carry=None))
                 _count_row(ledger, result, shared=judge.shares(result), pinned=given.pinned is not None)
                 ambiguous += [_ambiguous(given, model, sent, cost) for model, sent in lost.get(given.row, ())]
                 rows += 1
@@ -192,8 +160,8 @@ def commit_shard(
         for model, outcome in answers.superseded():
             ledger.add_superseded(model, outcome.prompt_tokens, outcome.completion_tokens)
         notes = tuple(note for journal in answers.replays.values() for note in journal.notes)
-    committed = Committed(rows, ledger.to_json(), tuple(ambiguous), notes)
-    _store(layout.commit(shard), committed)
+    committed = Committed(rows, ledger.to_json(), tuple(ambiguous), notes, part.checksums())
+    write_commit(layout, shard, committed)
     return committed
 
 
@@ -362,13 +330,3 @@ def _lost(answers: Answers) -> dict[int, list[tuple[str, Sent]]]:
 def _ambiguous(given: _Row, model: str, sent: Sent, cost: Cost) -> Ambiguous:
     most = None if given.max_tokens is None else cost(model, given.prompt_tokens, given.max_tokens)
     return Ambiguous(id=given.id, row=given.row, model=model, endpoint=sent.endpoint or UNKNOWN_ENDPOINT, cost_usd=most)
-
-
-def _store(path: Path, committed: Committed) -> None:
-    record = {
-        "rows": committed.rows,
-        "ambiguous": [a.model_dump(mode="json") for a in committed.ambiguous],
-        "notes": committed.notes,
-        "ledger": orjson.Fragment(committed.ledger),
-    }
-    write_bytes(path, orjson.dumps(record))

@@ -5,18 +5,23 @@ from pathlib import Path
 from shutil import rmtree
 from types import TracebackType
 from typing import Any
+from zlib import crc32
 
 from pydantic import ValidationError
 
-from batch.errors import FingerprintError, SpecError
-from batch.runs.atomic import is_temporary, make_folder, read_bytes, storage_error, sync, write_bytes
+from batch.errors import DamagedError, FingerprintError, SpecError
+from batch.runs.atomic import is_temporary, make_folder, storage_error, sync, write_bytes
 from batch.runs.fingerprint import Fingerprint, changed
 from batch.runs.layout import Layout
 from batch.runs.lock import Lock
+from batch.storage.checksums import Checksum
+from batch.storage.sealed import read_sealed, write_sealed
 from schemas.base import Spec
 from schemas.plans import Plan
 
 LAYOUT_VERSION = 1
+
+_MADE_AGAIN = "%s of the run directory was damaged or gone, and was made again"
 
 # More keys than this on one line tell nobody anything.
 _KEYS_SHOWN = 8
@@ -54,6 +59,12 @@ class Manifest(Spec):
     """The shards in input order, once they are known."""
     sittings: tuple[Sitting, ...] = ()
     """One for each process that ended in order."""
+    solved: Plan | None = None
+    """What `plan.json` holds, for when that is damaged."""
+    report: tuple[int, int] | None = None
+    """Size and CRC-32 of the last `report.json`."""
+    damage: tuple[str, ...] = ()
+    """One line for each damaged file of the run that was made again."""
 
 
 class RunDirectory:
@@ -70,6 +81,7 @@ class RunDirectory:
         self.manifest = manifest
         self._asked = asked
         self._lock = lock
+        self._mended: set[str] = set()
 
     @classmethod
     def open(
@@ -95,11 +107,11 @@ class RunDirectory:
         layout = Layout(path)
         lock = _lock_own(layout)
         try:
-            if fresh and layout.manifest.exists():
+            if fresh and is_run_directory(path):
                 _move_aside(path)
                 lock.release()
                 lock = _lock_own(layout)
-            manifest = read_manifest(layout) if layout.manifest.exists() else None
+            manifest = read_manifest(layout) if is_run_directory(path) else None
             if manifest is not None and changed(manifest.parts, asked.parts) and not layout.journals.exists():
                 # Nothing was sent yet, so nothing is lost: whoever mends a refused job need not ask for a new run.
                 _clear(layout)
@@ -107,6 +119,9 @@ class RunDirectory:
             if manifest is not None:
                 _refuse_other_job(path, manifest, asked)
                 _sweep(layout)
+                if not _is_sound(layout.manifest):
+                    manifest = manifest.model_copy(update={"damage": (*manifest.damage, _MADE_AGAIN % "run.json")})
+                    _write(layout, manifest)
             else:
                 manifest = Manifest(
                     job=job,
@@ -137,16 +152,54 @@ class RunDirectory:
         self._store(sittings=(*self.manifest.sittings, sitting))
 
     def read_plan(self) -> Plan | None:
-        """The solved plan, if there is one. Raises StorageError."""
-        raw = read_bytes(self.layout.plan)
+        """The solved plan, if there is one that can be read. A damaged `plan.json` is made again from the manifest.
+
+        Raises StorageError.
+        """
+        path = self.layout.plan
         try:
-            return None if raw is None else Plan.model_validate_json(raw)
-        except ValidationError as error:
-            raise SpecError(f"{self.layout.plan}: not a plan; --fresh starts a new run") from error
+            raw = read_sealed(path, self.layout.place(path))
+            plan = None if raw is None else Plan.model_validate_json(raw)
+        except (DamagedError, ValidationError):
+            plan = None
+        if plan is None and self.manifest.solved is not None:
+            plan = self.manifest.solved
+            self._store(damage=(*self.manifest.damage, _MADE_AGAIN % path.name))
+            self._write_plan(plan)
+        return plan
 
     def write_plan(self, plan: Plan) -> None:
         """Store the solved plan, atomically."""
-        write_bytes(self.layout.plan, plan.model_dump_json(indent=2).encode())
+        self._write_plan(plan)
+        self._store(solved=plan)
+
+    def _write_plan(self, plan: Plan) -> None:
+        path = self.layout.plan
+        write_sealed(path, self.layout.place(path), plan.model_dump_json(indent=2).encode())
+
+    def write_report(self, report: bytes, page: bytes) -> None:
+        """Store the report as JSON and as a page, each atomically. Raises StorageError."""
+        write_bytes(self.layout.report, report)
+        write_bytes(self.layout.report_html, page)
+        self._store(report=Checksum(len(report), crc32(report)))
+
+    def mend(self, damage: DamagedError) -> None:
+        """Remove a damaged file, so that it is missing and is made again, and keep a note for the report.
+
+        Raises:
+            DamagedError: the same file was mended before, so the disk cannot be trusted, or it is none of this run's.
+            StorageError: it cannot be removed.
+        """
+        path = Path(damage.path)
+        if not path.is_relative_to(self.layout.path) or damage.path in self._mended:
+            raise damage
+        self._mended.add(damage.path)
+        self._store(damage=(*self.manifest.damage, _MADE_AGAIN % self.layout.place(path)))
+        try:
+            path.unlink(missing_ok=True)
+            sync(path.parent)
+        except OSError as error:
+            raise storage_error(path, error, "remove") from error
 
     def discard_report(self) -> None:
         """Forget the report of an earlier end: there is more to do. Raises StorageError."""
@@ -170,7 +223,7 @@ class RunDirectory:
             sync(layout.path)
         except OSError as error:
             raise storage_error(layout.path, error) from error
-        self._store(plan=dict(self._asked.plan))
+        self._store(plan=dict(self._asked.plan), solved=None)
 
     def close(self) -> None:
         """Let another process in."""
@@ -196,14 +249,16 @@ def read_manifest(layout: Layout) -> Manifest:
         SpecError: the folder is no run directory, or one that this version cannot read.
         StorageError: the disk fails.
     """
-    try:
-        manifest = Manifest.model_validate_json(layout.manifest.read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise SpecError(f"{layout.path} is not a run directory: it has no run.json") from error
-    except OSError as error:
-        raise storage_error(layout.manifest, error, "read") from error
-    except ValidationError as error:
-        raise SpecError(f"{layout.manifest} cannot be read; --fresh starts a new run and keeps this one") from error
+    if not is_run_directory(layout.path):
+        raise SpecError(f"{layout.path} is not a run directory: it has no run.json")
+    manifest = _read(layout.manifest)
+    if manifest is None:
+        manifest = _read(layout.manifest_copy)
+    if manifest is None:
+        raise SpecError(
+            f"{layout.manifest} cannot be read, nor can its copy; put back one of them, "
+            "or --fresh starts a new run and keeps this one"
+        )
     if manifest.layout != LAYOUT_VERSION:
         raise SpecError(
             f"{layout.path} has layout {manifest.layout}, this version reads {LAYOUT_VERSION}; "
@@ -214,7 +269,21 @@ def read_manifest(layout: Layout) -> Manifest:
 
 def is_run_directory(path: Path) -> bool:
     """Does this folder hold a run?"""
-    return Layout(path).manifest.is_file()
+    layout = Layout(path)
+    return layout.manifest.is_file() or layout.manifest_copy.is_file()
+
+
+def _read(path: Path) -> Manifest | None:
+    """The manifest in this file; `None`: it is not there or damaged."""
+    try:
+        raw = read_sealed(path, Layout(path.parent).manifest.name)
+        return None if raw is None else Manifest.model_validate_json(raw)
+    except (DamagedError, ValidationError):
+        return None
+
+
+def _is_sound(path: Path) -> bool:
+    return _read(path) is not None
 
 
 def _lock_own(layout: Layout) -> Lock:
@@ -225,7 +294,7 @@ def _lock_own(layout: Layout) -> Lock:
         foreign = [
             entry
             for entry in path.iterdir()
-            if entry not in (layout.run_lock, layout.manifest) and not is_temporary(entry)
+            if entry not in (layout.run_lock, layout.manifest, layout.manifest_copy) and not is_temporary(entry)
         ]
     except (FileExistsError, NotADirectoryError) as error:
         raise SpecError(f"run directory {path}: a file is in the way; choose another output.run_dir") from error
@@ -233,7 +302,7 @@ def _lock_own(layout: Layout) -> Lock:
         raise SpecError(
             f"run directory {path} cannot be made: {error.strerror}; choose another output.run_dir"
         ) from error
-    if foreign and not layout.manifest.is_file():
+    if foreign and not is_run_directory(path):
         raise SpecError(
             f"run directory {path}: the folder holds other things ({foreign[0].name}) and no run; "
             "choose another output.run_dir"
@@ -257,7 +326,7 @@ def _clear(layout: Layout) -> None:
 
     The manifest stays until another replaces it: a kill in the middle only means that this is done again.
     """
-    kept = (layout.manifest, layout.run_lock, layout.journal_lock, layout.cache)
+    kept = (layout.manifest, layout.manifest_copy, layout.run_lock, layout.journal_lock, layout.cache)
     try:
         for entry in layout.path.iterdir():
             if entry.is_dir() and entry not in kept:
@@ -290,4 +359,6 @@ def _sweep(layout: Layout) -> None:
 
 
 def _write(layout: Layout, manifest: Manifest) -> None:
-    write_bytes(layout.manifest, manifest.model_dump_json(indent=2).encode())
+    body = manifest.model_dump_json(indent=2).encode()
+    for path in (layout.manifest, layout.manifest_copy):
+        write_sealed(path, layout.manifest.name, body)

@@ -5,7 +5,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from batch.dispatch.endpoint import FoundLimits
-from batch.runs.atomic import write_bytes
+from batch.errors import DamagedError, StorageError
+from batch.storage.sealed import read_sealed, write_sealed
 
 _FILE = TypeAdapter(dict[str, dict[str, FoundLimits]])
 
@@ -16,11 +17,12 @@ def read_found(path: Path) -> dict[str, dict[str, FoundLimits]]:
     It only tells a search where to begin, so a damaged one is as good as none.
     """
     try:
-        return _FILE.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        stored = read_sealed(path, path.name)
+        return {} if stored is None else _FILE.validate_json(stored)
+    except (DamagedError, StorageError, ValidationError):
         return {}
 
 
 def write_found(path: Path, found: dict[str, dict[str, FoundLimits]]) -> None:
     """Keep it. Raises StorageError."""
-    write_bytes(path, _FILE.dump_json(found, indent=2))
+    write_sealed(path, path.name, _FILE.dump_json(found, indent=2))

@@ -27,6 +27,11 @@ class Layout:
         return self.path / "run.json"
 
     @property
+    def manifest_copy(self) -> Path:
+        """The same once more, for when the first is damaged."""
+        return self.path / "run.copy.json"
+
+    @property
     def run_lock(self) -> Path:
         """Held by the process that drives the run."""
         return self.path / "run.lock"
@@ -75,6 +80,10 @@ class Layout:
         """Rows of one shard with their scores."""
         return self.path / "scored" / f"{shard:05}.parquet"
 
+    def scored_record(self, shard: int) -> Path:
+        """Checksums of the scored part, written before it."""
+        return self.path / "scored" / f"{shard:05}.json"
+
     def routed(self, model: str, shard: int) -> Path:
         """Requests of one shard for one model."""
         return self.path / "routed" / file_name(model) / f"{shard:05}.parquet"
@@ -94,6 +103,10 @@ class Layout:
     def commit(self, shard: int) -> Path:
         """Written last when a shard is committed: its counts, its ambiguous rows."""
         return self.path / "committed" / f"{shard:05}.json"
+
+    def place(self, path: Path) -> str:
+        """Where one of the run's files is, whatever the run directory is called and wherever it has moved."""
+        return path.relative_to(self.path).as_posix()
 
 
 def local_path(path: str) -> Path | None:

@@ -61,8 +61,8 @@ _NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
 class ParquetPart:
     """A part being written; a context manager that closes the file."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetWriter(path, PART_SCHEMA, compression=COMPRESSION)
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = pq.ParquetWriter(file, PART_SCHEMA, compression=COMPRESSION, write_page_checksum=True)
         self._rows: list[Result] = []
         self._bytes = 0
 

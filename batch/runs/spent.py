@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from batch.costs.prices import Price
 from batch.runs.layout import Layout
-from batch.runs.parts import read_part
+from batch.runs.parts import read_scored
 from batch.runs.replay import replay
 
 
@@ -45,7 +45,7 @@ def _spent_in(layout: Layout, shard: int, prices: Mapping[str, Price | None]) ->
 def _dearest(layout: Layout, shard: int, price: Price) -> Decimal:
     """The most that one request of this shard can cost; 0 where none was bounded, so none was sent."""
     columns = ("url", "body", "max_tokens")
-    part = read_part(layout.scored(shard), columns)
+    part = read_scored(layout, shard, columns, whole=False)
     bounds = (
         price.bound(url, body, most) or Decimal(0)
         for url, body, most in zip(*(part[name].to_pylist() for name in columns), strict=True)

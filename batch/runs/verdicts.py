@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from batch.runs.atomic import read_bytes, write_bytes
+from batch.errors import DamagedError
 from batch.runs.layout import Layout
+from batch.storage.checksums import Checksum
+from batch.storage.sealed import read_sealed, write_sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class Verdicts:
     """Rows that share the answer of an earlier row, which may be in an earlier shard."""
     repeated: Mapping[int, str] = field(default_factory=dict)
     """Rows whose id an earlier row has, and what to say of them."""
+    parts: Mapping[str, Checksum] = field(default_factory=dict)
+    """What the routed parts must be, by model; empty where an older version wrote them."""
 
 
 def write_verdicts(layout: Layout, shard: int, verdicts: Verdicts) -> None:
@@ -27,19 +31,23 @@ def write_verdicts(layout: Layout, shard: int, verdicts: Verdicts) -> None:
         "routed": dict(verdicts.routed),
         "same_as": _pairs(verdicts.same_as),
         "repeated": _pairs(verdicts.repeated),
+        "parts": {model: tuple(part) for model, part in verdicts.parts.items()},
     }
-    write_bytes(layout.verdicts(shard), orjson.dumps(stored))
+    path = layout.verdicts(shard)
+    write_sealed(path, layout.place(path), orjson.dumps(stored))
 
 
 def read_verdicts(layout: Layout, shard: int) -> Verdicts | None:
     """`None`: the shard has not been routed, or the file is damaged, and it is routed again. Raises StorageError."""
-    raw = read_bytes(layout.verdicts(shard))
-    if raw is None:
-        return None
+    path = layout.verdicts(shard)
     try:
+        raw = read_sealed(path, layout.place(path))
+        if raw is None:
+            return None
         stored = orjson.loads(raw)
-        return Verdicts(stored["routed"], dict(stored["same_as"]), dict(stored["repeated"]))
-    except (ValueError, KeyError, TypeError):
+        parts = {model: Checksum(*part) for model, part in stored.get("parts", {}).items()}
+        return Verdicts(stored["routed"], dict(stored["same_as"]), dict(stored["repeated"]), parts)
+    except (DamagedError, ValueError, KeyError, TypeError):
         return None
 
 

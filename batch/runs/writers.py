@@ -1,14 +1,16 @@
 """Output parts: one of each file a format has, in row order, whole or not at all; and how they are joined."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import copyfileobj
 from typing import BinaryIO, assert_never
 
 from batch.runs.atomic import replacing
+from batch.runs.committed import check_committed
 from batch.runs.layout import Layout
 from batch.runs.result import Result, to_batch_line, to_json
+from batch.storage.checksums import CheckedWriter, Checksum
 from schemas.job import OutputSpec
 
 WriteResult = Callable[[Result], None]
@@ -17,6 +19,22 @@ Join = Callable[[Sequence[Path], BinaryIO], None]
 """Writes parts, in order, as one file. Raises OSError."""
 
 _BUFFER_BYTES = 1 << 20
+
+
+class PartWriter:
+    """Takes a shard's results in order.
+
+    Attributes:
+        write: takes the next one.
+    """
+
+    def __init__(self, write: WriteResult, files: Mapping[str, CheckedWriter]) -> None:
+        self.write = write
+        self._files = files
+
+    def checksums(self) -> dict[str, Checksum]:
+        """Of the files of the part, by suffix, once they are closed."""
+        return {suffix: file.checksum for suffix, file in self._files.items()}
 
 
 def suffixes(output: OutputSpec) -> tuple[str, ...]:
@@ -38,7 +56,14 @@ def beside(name: str, suffix: str, output: OutputSpec) -> str:
 
 
 def joiner(layout: Layout, shards: Sequence[int], output: OutputSpec) -> Join:
-    """How parts of a whole run become files of the output. Looks at all `shards`, once."""
+    """How parts of a whole run become files of the output. Looks at all `shards`, once.
+
+    Raises:
+        DamagedError: a part is not as it was committed; it can be made again from its journals.
+        StorageError: the disk fails.
+    """
+    for shard in shards:
+        check_committed(layout, shard, suffixes(output))
     if output.format != "parquet":
         return _concatenate
     from batch.runs.parquet_results import Carried, join
@@ -48,30 +73,31 @@ def joiner(layout: Layout, shards: Sequence[int], output: OutputSpec) -> Join:
 
 
 @contextmanager
-def part_writer(layout: Layout, shard: int, output: OutputSpec) -> Iterator[WriteResult]:
-    """Yield a function that takes the shard's results in order. The part appears when the block ends without error.
+def part_writer(layout: Layout, shard: int, output: OutputSpec) -> Iterator[PartWriter]:
+    """Yield what takes the shard's results in order. The part appears when the block ends without error.
 
     Raises:
         StorageError: the part cannot be written.
     """
     with ExitStack() as stack:
-        temps = [stack.enter_context(replacing(layout.part(shard, suffix))) for suffix in suffixes(output)]
-        yield stack.enter_context(_writing(output, temps))
+        temps = {s: stack.enter_context(replacing(layout.part(shard, s))) for s in suffixes(output)}
+        # Closed before the files beneath get their names.
+        files = {suffix: stack.enter_context(CheckedWriter(temp)) for suffix, temp in temps.items()}
+        with _writing(output, list(files.values())) as write:
+            yield PartWriter(write, files)
 
 
 @contextmanager
-def _writing(output: OutputSpec, temps: Sequence[Path]) -> Iterator[WriteResult]:
+def _writing(output: OutputSpec, files: Sequence[CheckedWriter]) -> Iterator[WriteResult]:
     match output.format:
         case "jsonl":
-            with temps[0].open("wb", _BUFFER_BYTES) as file:
-                yield _jsonl(file)
+            yield _jsonl(files[0])
         case "openai_batch":
-            with temps[0].open("wb", _BUFFER_BYTES) as good, temps[1].open("wb", _BUFFER_BYTES) as bad:
-                yield _openai_batch(good, bad)
+            yield _openai_batch(*files)
         case "parquet":
             from batch.runs.parquet_results import ParquetPart
 
-            with ParquetPart(temps[0]) as part:
+            with ParquetPart(files[0]) as part:
                 yield part.write
         case _:
             assert_never(output.format)

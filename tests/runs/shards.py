@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
-from batch.runs.commit import Committed, commit_shard
+from batch.runs.commit import commit_shard
+from batch.runs.committed import Committed
 from batch.runs.layout import Layout
 from batch.runs.parts import write_part
 from batch.runs.verdicts import Verdicts, write_verdicts

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from batch.costs.ledger import Ledger
 from batch.errors import StorageError
 from batch.runs.answers import Answer, Answers
-from batch.runs.commit import read_commit
+from batch.runs.committed import read_commit
 from batch.runs.layout import Layout
 from batch.runs.replay import Outcome
 from schemas.job import OutputSpec

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from batch.errors import FingerprintError, RunLockedError, SpecError
+from batch.errors import DamagedError, FingerprintError, RunLockedError, SpecError
 from batch.runs.directory import RunDirectory, Sitting, is_run_directory, read_manifest
 from batch.runs.fingerprint import Fingerprint
 from batch.runs.layout import Layout
 from batch.runs.lock import Lock
+from batch.storage.sealed import read_sealed
 from schemas.plans import Plan
 
 ASKED = Fingerprint({"seed": 0, "input.files": [["a.jsonl", 10, 5]]}, {"plan.strong": 0.5})
@@ -121,12 +122,15 @@ def test_an_unreadable_manifest_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="is not a run directory"):
         read_manifest(Layout(tmp_path))
     opened(tmp_path / "r").close()
-    manifest = tmp_path / "r" / "run.json"
-    manifest.write_text(manifest.read_text().replace('"layout": 1', '"layout": 99'))
+    manifest, copy = (tmp_path / "r" / name for name in ("run.json", "run.copy.json"))
+    stored = read_sealed(manifest, "run.json")
+    assert stored is not None
+    manifest.write_bytes(stored.replace(b'"layout": 1', b'"layout": 99'))
     with pytest.raises(SpecError, match="has layout 99"):
         opened(tmp_path / "r")
     manifest.write_text("{")
-    with pytest.raises(SpecError, match="cannot be read; --fresh"):
+    copy.write_text("{")
+    with pytest.raises(SpecError, match="cannot be read, nor can its copy; put back one of them, or --fresh"):
         opened(tmp_path / "r")
     opened(tmp_path / "r", fresh=True).close()
     assert is_run_directory(tmp_path / "r")
@@ -166,12 +170,60 @@ def test_a_changed_plan_is_noticed_until_it_is_discarded(tmp_path: Path) -> None
         assert later.read_plan() is None
 
 
-def test_a_damaged_plan_is_one_line(tmp_path: Path) -> None:
-    """A plan.json that is no plan is a SpecError."""
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\0" * 40, b'{"strategy": "hope"}'])
+def test_a_damaged_manifest_is_made_again_from_its_copy(tmp_path: Path, content: bytes | None) -> None:
+    """Gone, emptied, zeroed or no manifest at all: nothing is lost, and the damage is noted for the report."""
     with opened(tmp_path / "r") as run:
-        run.layout.plan.write_text('{"strategy": "hope"}')
-        with pytest.raises(SpecError, match=r"plan.json: not a plan"):
-            run.read_plan()
+        run.set_shards([{"index": 0, "rows": 7}])
+        before, path = run.manifest, run.layout.manifest
+    path.unlink() if content is None else path.write_bytes(content)
+    with opened(tmp_path / "r") as again:
+        assert again.manifest.shards == before.shards
+        assert again.manifest.damage == ("run.json of the run directory was damaged or gone, and was made again",)
+    path.with_name("run.copy.json").unlink()
+    assert read_manifest(Layout(tmp_path / "r")) == again.manifest
+
+
+def test_one_wrong_digit_in_a_manifest_is_noticed(tmp_path: Path) -> None:
+    """What is still JSON, and still a manifest, is not taken for the one that was written."""
+    with opened(tmp_path / "r") as run:
+        run.set_shards([{"index": 0, "rows": 7}])
+    path = tmp_path / "r" / "run.json"
+    path.write_text(path.read_text().replace('"rows": 7', '"rows": 9'))
+    with opened(tmp_path / "r") as again:
+        assert again.manifest.shards == ({"index": 0, "rows": 7},)
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"strategy": "hope"}'])
+def test_a_damaged_plan_is_made_again(tmp_path: Path, content: bytes | None) -> None:
+    """The manifest has the plan too. A plan of an older version, that nobody else has, is solved again."""
+    with opened(tmp_path / "r") as run:
+        run.write_plan(plan())
+        run.layout.plan.unlink() if content is None else run.layout.plan.write_bytes(content)
+        assert run.read_plan() == plan()
+        assert run.layout.plan.exists()
+        assert run.manifest.damage
+    with opened(tmp_path / "s") as run:
+        run.layout.plan.write_bytes(content or b"{")
+        assert run.read_plan() is None
+
+
+def test_a_file_is_mended_once(tmp_path: Path) -> None:
+    """It is removed and noted; damaged again in the same sitting, or outside the run directory, it is an error."""
+    with opened(tmp_path / "r") as run:
+        part = run.layout.scored(0)
+        part.parent.mkdir()
+        part.touch()
+        damage = DamagedError("damaged", path=str(part))
+        run.mend(damage)
+        assert not part.exists()
+        assert run.manifest.damage == (
+            "scored/00000.parquet of the run directory was damaged or gone, and was made again",
+        )
+        with pytest.raises(DamagedError):
+            run.mend(damage)
+        with pytest.raises(DamagedError):
+            run.mend(DamagedError("damaged", path=str(tmp_path / "elsewhere")))
 
 
 def test_a_lock_whose_file_was_moved_away_is_not_held(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What wires a run."""

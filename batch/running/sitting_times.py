@@ -1,0 +1,37 @@
+"""How long one process works on a run, and on what."""
+
+from batch.clock import Clock
+from batch.dispatch.host import DispatchState
+from batch.runs.directory import Sitting
+
+
+class SittingTimes:
+    """Begins when it is made."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._scored_at: float | None = None
+        self._first_sent_at: float | None = None
+        self._last_outcome_at: float | None = None
+
+    def scored(self) -> None:
+        """All shards have been scored."""
+        self._scored_at = self._clock()
+
+    def saw(self, state: DispatchState) -> None:
+        """Take the times that a dispatcher tells as seconds before now."""
+        now = self._clock()
+        if state.since_first is not None and self._first_sent_at is None:
+            self._first_sent_at = now - state.since_first
+        if state.since_last is not None:
+            self._last_outcome_at = now - state.since_last
+
+    def sitting(self) -> Sitting:
+        """The sitting as it would be if it ended now."""
+        now = self._clock()
+        dispatch = 0.0
+        if self._first_sent_at is not None:
+            dispatch = max(0.0, (self._last_outcome_at or now) - self._first_sent_at)
+        scoring = (self._scored_at or now) - self._started
+        return Sitting(wall=now - self._started, scoring=scoring, dispatch=dispatch)
