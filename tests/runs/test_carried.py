@@ -35,7 +35,7 @@ def result(row: int, carry: str) -> Result:
 
 
 def as_parquet(folder: Path, *carries: str) -> Any:
-    with ParquetPart(folder / "part.parquet") as part:
+    with (folder / "part.parquet").open("wb") as file, ParquetPart(file) as part:
         for row, carry in enumerate(carries):
             part.write(result(row, carry))
     with (folder / "out.parquet").open("wb") as target:
