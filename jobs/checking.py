@@ -1,11 +1,7 @@
 """`check`: the whole file and every endpoint looked at before a cent is spent."""
 
-import json
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,14 +15,12 @@ from batch.routers.build import build_router
 from batch.runs.finish import check_writable
 from batch.runs.keys import key_column
 from batch.scoring import Scorer
+from jobs.commands.reachability import models_listed
 from jobs.overlap import check_apart
-from jobs.runtime import embedder_of, key, missing_keys, settle_environment, with_embedder, with_surroundings
-from jobs.surroundings import refusal
-from schemas.endpoints import EndpointSpec, ModelSpec
+from jobs.runtime import embedder_of, missing_keys, settle_environment, with_embedder, with_surroundings
+from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 
-_ANSWER_SECONDS = 10.0
-_AT_ONCE = 16
 _FAULTS_SHOWN = 20
 
 
@@ -120,10 +114,9 @@ def _check_rows(job: JobSpec, found: Findings) -> None:
 
 def _check_endpoints(models: Sequence[ModelSpec], found: Findings) -> None:
     asked = [(model, endpoint) for model in models for endpoint in model.endpoints]
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        said = list(threads.map(lambda pair: _ask(pair[1]), asked))
+    said = models_listed([endpoint for _, endpoint in asked])
     found.endpoints += [
-        EndpointFinding(model.name, endpoint.url or f"litellm:{endpoint.model}", usable, answer)
+        EndpointFinding(model.name, endpoint.name or endpoint.place(model.name), usable, answer)
         for (model, endpoint), (usable, answer) in zip(asked, said, strict=True)
     ]
     for model in models:
@@ -134,43 +127,3 @@ def _check_endpoints(models: Sequence[ModelSpec], found: Findings) -> None:
         elif not all(mine):
             unusable = len(mine) - sum(mine)
             found.warnings.append(f"model {model.name}: {unusable} of its {len(mine)} endpoints are not usable")
-
-
-def _ask(endpoint: EndpointSpec) -> tuple[bool, str]:
-    """Whether an endpoint is usable, and what it said to a request for its list of models, which costs nothing."""
-    if endpoint.url is None:
-        return True, "not asked: LiteLLM knows where it is"
-    reason = refusal(endpoint.url)
-    if reason is not None:
-        return False, f"no connection: {reason}"
-    request = urllib.request.Request(f"{endpoint.url}/models")  # noqa: S310  the spec allows http and https only
-    value = key(endpoint.api_key_env) if endpoint.api_key_env is not None else None
-    if value:
-        name, text = ("api-key", value) if endpoint.provider == "azure" else ("authorization", f"Bearer {value}")
-        request.add_unredirected_header(name, text)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
-    try:
-        with opener.open(request, timeout=_ANSWER_SECONDS) as answer:
-            return _listed(answer.read(1 << 20), endpoint.model)
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
-            return False, f"HTTP {error.code}: the key is refused"
-        return True, f"reachable; it has no list of models (HTTP {error.code})"
-    except (OSError, ValueError) as error:
-        return False, f"no HTTP answer: {type(error).__name__}"
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *arguments: object) -> None:
-        """Follow none: a key must not reach a stranger."""
-
-
-def _listed(body: bytes, model: str | None) -> tuple[bool, str]:
-    try:
-        names = [entry["id"] for entry in json.loads(body)["data"]]
-    except (ValueError, KeyError, TypeError):
-        return True, "reachable; its list of models cannot be read"
-    if model in names:
-        return True, f"serves {model}"
-    shown = ", ".join(names[:5]) or "nothing"
-    return True, f"reachable, but lists {shown} and not {model}"

@@ -14,6 +14,7 @@ _KEYS = PathKeys(
         ("routers", "*", "battles"),
         ("routers", "*", "embeddings"),
     ),
+    endpoints=(("routers", "*", "embedder"), ("routers", "*", "embedder", "endpoints", "*")),
 )
 
 

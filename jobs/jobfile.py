@@ -1,5 +1,7 @@
 """From a YAML file to a frozen spec, with every fault said in one line: file, line, key, what to do."""
 
+import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -35,7 +37,11 @@ class PathKeys:
     """Paths."""
     paths_or_ids: tuple[Keys, ...] = ()
     """Paths or hub ids: a path is what is there, or begins with a dot."""
+    endpoints: tuple[Keys, ...] = ()
+    """Endpoints, whose files, sockets and commands have paths."""
 
+
+_ENDPOINT_PATHS = ("api_key_file", "ca_file", "client_cert", "client_key", "uds")
 
 _NO_PATHS = PathKeys()
 _JOB_KEYS = PathKeys(
@@ -46,6 +52,7 @@ _JOB_KEYS = PathKeys(
         ("router", "battles"),
         ("router", "embeddings"),
     ),
+    endpoints=(("models", "*", "endpoints", "*"), ("router", "embedder"), ("router", "embedder", "endpoints", "*")),
 )
 
 
@@ -148,6 +155,9 @@ def _anchor(data: dict[str, Any], folder: Path, keys: PathKeys) -> None:
                     block[key] = absolute(value, folder)
                 elif isinstance(value, list):
                     block[key] = [absolute(v, folder) if isinstance(v, str) else v for v in value]
+    for way in keys.endpoints:
+        for endpoint in _blocks(data, way):
+            _anchor_endpoint(endpoint, folder)
 
 
 def _blocks(data: Any, sections: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -166,7 +176,22 @@ def _blocks(data: Any, sections: Sequence[str]) -> Iterator[dict[str, Any]]:
         yield from _blocks(one, rest)
 
 
+def _anchor_endpoint(endpoint: dict[str, Any], folder: Path) -> None:
+    for key in _ENDPOINT_PATHS:
+        if isinstance(endpoint.get(key), str):
+            endpoint[key] = _absolute(endpoint[key], folder)
+    command = endpoint.get("api_key_command")
+    # A program without a slash is looked for on the PATH.
+    if isinstance(command, str) and "/" in command.partition(" ")[0]:
+        program, space, rest = command.partition(" ")
+        endpoint["api_key_command"] = f"{shlex.quote(_absolute(program, folder))}{space}{rest}"
+    elif isinstance(command, list) and command and isinstance(command[0], str) and "/" in command[0]:
+        endpoint["api_key_command"] = [_absolute(command[0], folder), *command[1:]]
+
+
 def _absolute(value: str, folder: Path) -> str:
+    if value.startswith("~"):
+        value = os.path.expanduser(value)  # noqa: PTH111  Path.expanduser raises where there is no home
     if not value or "://" in value or value.startswith("/"):
         return value
     slash = "/" if value.endswith("/") else ""
@@ -188,7 +213,7 @@ def _apply(data: dict[str, Any], setting: str, keys: PathKeys) -> None:
         raise SpecError(f"--set {key}: the value {text!r} is not valid YAML: {reason(error)}") from error
     parts = key.split(".")
     if isinstance(value, str):
-        if _is_one_of(parts, keys.paths):
+        if _is_one_of(parts, keys.paths) or (parts[-1] in _ENDPOINT_PATHS and _is_one_of(parts[:-1], keys.endpoints)):
             value = _absolute(value, Path.cwd())
         elif _is_one_of(parts, keys.paths_or_ids):
             value = _absolute_if_there(value, Path.cwd())

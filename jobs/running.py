@@ -15,6 +15,7 @@ from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.finish import check_writable, write_output
 from batch.runs.layout import Layout, run_path
+from jobs.commands.reachability import unreachable
 from jobs.overlap import check_apart
 from jobs.progress import Progress
 from jobs.report_html import render_html
@@ -35,7 +36,6 @@ from jobs.runtime import (
 )
 from jobs.standing import stored_report
 from jobs.stopped import StoppedError
-from jobs.surroundings import unreachable
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 from schemas.reports import Report, Timing

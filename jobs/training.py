@@ -52,6 +52,11 @@ PATHS = PathKeys(
         ("output",),
     ),
     paths_or_ids=(("embedder", "model"), ("fine_tuning", "base")),
+    endpoints=(
+        ("data", "*", "judge", "model", "endpoints", "*"),
+        ("embedder",),
+        ("embedder", "endpoints", "*"),
+    ),
 )
 
 Save = Callable[[Mapping[str, Any], str], object]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from batch.dispatch.transports.access import Access
-from batch.dispatch.transports.words import cut
+from batch.dispatch.transports.words import cut, hiding
 from batch.errors import BadAnswer, NotConnected
 
 Answer = tuple[int, bytes, Callable[[str], str | None]]
@@ -70,4 +70,4 @@ def not_connected(cause: str, access: Access) -> NotConnected:
         message = "no connection"
     if access.proxy is not None:
         message += f" through the proxy {access.proxy_shown}, which the environment names"
-    return NotConnected(message, words=cut(cause))
+    return NotConnected(message, words=cut(hiding(*access.secrets)(cause)))

@@ -62,7 +62,8 @@ class PyreqwestClient:
             async with asked.build_streamed() as response:
                 return response.status, await self._whole(response), response.get_header
         except PyreqwestError as error:
-            raise self._translated(error) from error
+            # pyreqwest's errors hold the whole url.
+            raise self._translated(error) from (None if self._access.secrets else error)
 
     async def _whole(self, response: Response) -> bytes:
         """The body, decompressed. Raises BadAnswer once it is too long; the connection is closed then."""

@@ -1,0 +1,195 @@
+"""TLS with authorities and certificates of one's own, and servers that listen on Unix domain sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.dispatch.request import Completion
+from batch.dispatch.transports import build_transport
+from batch.dispatch.transports.probing import ask_for_models, connection_refusal
+from batch.errors import BadAnswer, ConnectionLost, NotConnected, SpecError, TimedOut
+from schemas.endpoints import EndpointSpec
+from tests.dispatch.exchanges import GOOD, no_keys
+from tests.dispatch.raw_server import http
+from tests.dispatch.transports.certificates import Certificates
+from tests.fakes import request
+
+KEY = "key-0123456789-abcdef"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@asynccontextmanager
+async def served(answer: bytes = http(200, GOOD), **listening: Any) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A port or, with `path`, a socket; yields the port's url and the heads of requests."""
+    heads: list[bytes] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(answer)
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client refused us
+        finally:
+            writer.close()
+
+    if "path" in listening:
+        server = await asyncio.start_unix_server(connected, **listening)
+        url = ""
+    else:
+        server = await asyncio.start_server(connected, "127.0.0.1", 0, **listening)
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield url, heads
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def send(spec: EndpointSpec, seconds: float = 5.0) -> Completion:
+    sender = build_transport(spec, timeout_seconds=seconds, keys={"K": KEY}.get, wall=lambda: 0.0)
+    try:
+        return await sender.send(request(), spec)
+    finally:
+        await sender.aclose()
+
+
+def test_an_authority_of_ones_own_is_trusted_where_it_is_named(certificates: Certificates) -> None:
+    """Without `ca_file` the server is refused before anything is sent, and the message speaks of its certificate."""
+
+    async def main() -> None:
+        async with served(ssl=certificates.server_context()) as (url, heads):
+            assert (await send(EndpointSpec(url=url, model="m", ca_file=certificates.authority))).raw == GOOD
+            with pytest.raises(NotConnected, match="certificate is not trusted"):
+                await send(EndpointSpec(url=url, model="m"))
+            usable, said = await ask_for_models(EndpointSpec(url=url, model="m"), no_keys, 5)
+            assert (usable, "certificate is not trusted" in said) == (False, True)
+            assert len(heads) == 1
+
+    asyncio.run(main())
+
+
+def test_a_client_shows_its_certificate(certificates: Certificates, tmp_path: Path) -> None:
+    """From two files or one; a server that asks for one gets no request from a client without."""
+    both = tmp_path / "both.pem"
+    both.write_text(Path(certificates.client).read_text() + Path(certificates.client_key).read_text())
+
+    async def main() -> None:
+        async with served(ssl=certificates.server_context(ask_client=True)) as (url, heads):
+            known: dict[str, Any] = {"url": url, "model": "m", "ca_file": certificates.authority}
+            ways: tuple[dict[str, Any], ...] = (
+                {"client_cert": certificates.client, "client_key": certificates.client_key},
+                {"client_cert": str(both)},
+            )
+            for shown in ways:
+                assert (await send(EndpointSpec(**known, **shown))).raw == GOOD
+            with pytest.raises((NotConnected, ConnectionLost)):
+                await send(EndpointSpec(**known))
+            assert len(heads) == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ({"ca_file": "missing.pem"}, "ca_file missing.pem cannot be used: No such file or directory"),
+        ({"ca_file": "{text}"}, "holds no certificate in PEM"),
+        ({"ca_file": "{broken}"}, "cannot be used"),
+        ({"client_cert": "missing.pem"}, "client_cert missing.pem cannot be used: No such file or directory"),
+        ({"client_cert": "{text}"}, "no certificate and its private key in PEM"),
+        ({"client_cert": "{authority}"}, "no certificate and its private key in PEM"),
+        ({"client_cert": "{client}", "client_key": "{locked_key}"}, "has a passphrase"),
+    ],
+)
+def test_files_that_cannot_be_used_are_one_line(
+    certificates: Certificates, tmp_path: Path, endpoint: dict[str, Any], said: str
+) -> None:
+    """Before anything is sent; nobody is asked for a passphrase."""
+    (tmp_path / "text").write_text("no certificate")
+    (tmp_path / "broken").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    names = {**vars(certificates), "text": tmp_path / "text", "broken": tmp_path / "broken"}
+    filled: dict[str, Any] = {key: value.format(**names) for key, value in endpoint.items()}
+    with pytest.raises(SpecError, match=said) as refused:
+        build_transport(
+            EndpointSpec(url="https://127.0.0.1:9/v1", model="m", **filled),
+            timeout_seconds=1,
+            keys=no_keys,
+            wall=lambda: 0.0,
+        )
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "asked"),
+    [
+        ({"url": "unix://{socket}"}, b"/v1/chat/completions"),
+        ({"url": "unix://{socket}:/api/v3"}, b"/api/v3/chat/completions"),
+        ({"uds": "{socket}"}, b"/v1/chat/completions"),
+        ({"uds": "{socket}", "url": "http://llm.corp/own?x=1"}, b"/own/chat/completions?x=1"),
+    ],
+)
+def test_a_unix_socket_is_a_server_like_any_other(tmp_path: Path, address: dict[str, Any], asked: bytes) -> None:
+    """With key, headers and query; proxies have nothing to do with it, and `check` reaches it too."""
+    socket = str(tmp_path / "server.sock")
+    filled: dict[str, Any] = {key: value.format(socket=socket) for key, value in address.items()}
+    spec = EndpointSpec(**filled, model="m", api_key_env="K", headers={"x-a": "1"})
+
+    async def main() -> bytes:
+        async with served(path=socket) as (_, heads):
+            assert (await send(spec)).raw == GOOD
+            assert await connection_refusal(spec, {"HTTP_PROXY": "http://127.0.0.1:9", "K": KEY}.get, 5) is None
+            usable, said = await ask_for_models(spec, {"K": KEY}.get, 5)
+            assert (usable, said) == (True, "reachable; its list of models cannot be read")
+            assert b"get " + asked.replace(b"chat/completions", b"models") in heads[-1].lower()
+            return heads[0]
+
+    head = asyncio.run(main())
+    assert head.startswith(b"POST " + asked + b" HTTP/1.1\r\n")
+    assert f"authorization: bearer {KEY}\r\nx-a: 1".encode() in head.lower() or b"x-a: 1\r\n" in head.lower()
+    assert head.lower().count(b"authorization: bearer " + KEY.encode()) == 1
+
+
+def test_faults_of_a_unix_socket_are_those_of_any_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is there, it breaks off, it is too slow, its answer is too long, it repeats the key."""
+    socket = str(tmp_path / "server.sock")
+    spec = EndpointSpec(url=f"unix://{socket}", model="m", api_key_env="K")
+
+    async def ask(answer: bytes, seconds: float = 5.0) -> Completion:
+        async with served(answer, path=socket):
+            return await send(spec, seconds)
+
+    with pytest.raises(NotConnected):
+        asyncio.run(send(spec))
+    assert asyncio.run(connection_refusal(spec, {"K": KEY}.get, 5)) == "no such file or directory"
+    with pytest.raises(ConnectionLost):
+        asyncio.run(ask(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"))
+    assert asyncio.run(ask(http(200, GOOD.replace(b"yes", KEY.encode())))).raw == GOOD.replace(b"yes", b"[key]")
+    monkeypatch.setattr("batch.dispatch.transports.openai.MOST_ANSWER_BYTES", 10)
+    with pytest.raises(BadAnswer, match="longer than"):
+        asyncio.run(ask(http(200, GOOD)))
+
+    async def never() -> None:
+        gone = asyncio.Event()
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+            gone.set()
+
+        async with await asyncio.start_unix_server(connected, path=socket):
+            try:
+                await send(spec, 0.2)
+            finally:
+                await gone.wait()
+
+    with pytest.raises(TimedOut):
+        asyncio.run(never())
