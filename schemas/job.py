@@ -1,10 +1,11 @@
 """The job file."""
 
 import math
+import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from schemas.base import InfinityMeansNone, Spec
 from schemas.endpoints import ModelSpec
@@ -22,6 +23,25 @@ BalancerName = Literal[
     "consistent_hash",
     "priority",
 ]
+
+
+# Units of a duration, in seconds.
+_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
+
+
+def _seconds(value: Any) -> Any:
+    """`90 min`, `6 h`, `2d` and the like as seconds; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    parts = _DURATION.fullmatch(value.lower())
+    if parts is None or parts[2] not in _UNITS:
+        raise ValueError(f"{value!r} is no duration; write seconds, or a number and s, min, h or d, as '6 h'")
+    return float(parts[1]) * _UNITS[parts[2]]
+
+
+Duration = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(gt=0)]
+"""Seconds, or a number with a unit."""
 
 
 class RaySpec(Spec):
@@ -87,6 +107,9 @@ class DispatchSpec(Spec):
 
     timeout_seconds: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_SECONDS)] = 600.0
     """Longest one attempt may take, a week at most; `.inf` is a week."""
+
+    longest_wait: Duration = 6 * 3600.0
+    """Longest time that endpoints may ask to stay away, as `90 min`, `6 h` or in seconds; beyond it the run stops."""
 
     on_ambiguous: Literal["retry", "fail"] = "retry"
     """Rows that were in flight when a run was killed: send again, or record as failed."""

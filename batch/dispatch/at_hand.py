@@ -44,6 +44,14 @@ class RowsAtHand:
                 return row
         return None
 
+    def pop_far(self, share: float) -> Request | None:
+        """The row that is this share of the queue away from its head, or the next one behind it."""
+        steps = int(share * len(self._order))
+        self._order.rotate(-steps)
+        row = self.pop()
+        self._order.rotate(steps)
+        return row
+
     def pop_kind(self, kind: Kind) -> Request | None:
         """The next row of this kind."""
         rows = self._by_kind.get(kind)

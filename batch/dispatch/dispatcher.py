@@ -16,6 +16,8 @@ from batch.dispatch.endpoint import Endpoint, FoundLimits, address
 from batch.dispatch.expected import ExpectedTokens
 from batch.dispatch.fit import Fit
 from batch.dispatch.group_write import GroupWrite
+from batch.dispatch.judging.patience import Patience
+from batch.dispatch.judging.throttled_rows import ThrottledRows
 from batch.dispatch.lane import Lane
 from batch.dispatch.pool import EndpointPool, Pricing
 from batch.dispatch.request import Request
@@ -86,6 +88,7 @@ class Dispatcher:
         """
         loop = asyncio.get_running_loop()
         self._spec = spec
+        self._wall = wall
         self._work = work
         self._on_shard = on_shard
         self._on_first_request: Callable[[], None] | None = on_first_request
@@ -119,13 +122,23 @@ class Dispatcher:
     ) -> Lane:
         spec = self._spec
         balancer = build_balancer(spec.balancer, random)
-        pool = EndpointPool(
-            model, endpoints, balancer, give_up_seconds=spec.timeout_seconds, budget=budget, pricing=pricing
-        )
+        clock = asyncio.get_running_loop().time
+        patience = Patience(clock, self._wall, spec.timeout_seconds, spec.longest_wait)
+        pool = EndpointPool(model, endpoints, balancer, patience=patience, budget=budget, pricing=pricing)
         expected = ExpectedTokens()
         chooser = _chooser(endpoints, balancer, expected, self.writes)
         rule = RetryRule(spec.max_attempts, random)
-        return Lane(model, pool, transports, rule, self, expected=expected, chooser=chooser)
+        return Lane(
+            model,
+            pool,
+            transports,
+            rule,
+            self,
+            expected=expected,
+            throttled=ThrottledRows(clock, spec.max_attempts, spec.timeout_seconds),
+            timeout_seconds=spec.timeout_seconds,
+            chooser=chooser,
+        )
 
     async def run(self) -> DispatchEnd:
         """Send until everything fed has its outcome.
@@ -250,8 +263,7 @@ class Dispatcher:
                 left = self.lanes[request.model]
                 left.open -= 1
                 self.lanes[model].open += 1
-                request.model = model
-                request.avoid = 0
+                request.moved_to(model)
                 self.lanes[model].queue.put_back(request)
                 if left.open == 0:
                     # The other may have stalled, and nobody else would look any more.
@@ -320,6 +332,8 @@ def _notes(model: str, endpoint: Endpoint) -> Iterator[str]:
     """What the reader of the report should know of an endpoint."""
     if endpoint.out:
         yield f"{model}: {endpoint.url} was out for the rest of the run: {endpoint.health.reason}"
+    elif endpoint.health.down_since is not None:
+        yield f"{model}: {endpoint.url} was in a cooldown at the end: {endpoint.health.reason}"
     found = endpoint.found
     if found.in_flight is not None:
         yield f"{model}: {endpoint.url} was found to bear {found.in_flight:,} requests at once"

@@ -8,6 +8,7 @@ from batch.clock import Clock
 from batch.dispatch.finding_concurrency import FoundConcurrency
 from batch.dispatch.finding_pace import FoundPace
 from batch.dispatch.health import Health, State
+from batch.dispatch.judging.refusals import Refusals, is_refusal, is_unreadable, surely_of_row
 from batch.dispatch.limiters import Concurrency, Limiter
 from batch.dispatch.providers import build_limiters, told_limiter
 from batch.dispatch.request import NOTHING, Allowance, Completion, Cost, Request
@@ -20,6 +21,9 @@ def address(spec: EndpointSpec, model: str) -> str:
     """What an endpoint is called in journals and reports: its name, else where it is."""
     return spec.name or spec.place(model)
 
+
+# A row that one endpoint refused waits for another one for so long.
+_SHORT_PAUSE_SECONDS = 60.0
 
 # Requests in flight at one endpoint where nobody said how many: each is a connection, and a row in memory.
 MOST_IN_FLIGHT = 1024
@@ -74,7 +78,12 @@ class Endpoint:
         self.concurrency: Concurrency | FoundConcurrency = (
             FoundConcurrency(MOST_IN_FLIGHT, known.in_flight) if most is None else Concurrency(most)
         )
-        self.sent = self.throttled = self.errors = 0
+        self.sent = self.throttled = self.errors = self.answers = 0
+        self.refusals = Refusals()
+        self.last_answered = -1
+        """Number (`Request.order`) of the latest request that was answered well."""
+        self._last_started = 0
+        self._doubted_from = 0
         self._clock = clock
         self._taken = NOTHING
         self._marks: dict[Request, Cost] = {}
@@ -91,6 +100,11 @@ class Endpoint:
     def out(self) -> bool:
         """Is it out for the rest of the run?"""
         return self.health.state is State.OUT
+
+    @property
+    def well(self) -> bool:
+        """May it be asked now, or after a short pause?"""
+        return self.health.state is State.UP and self.health.delay() <= _SHORT_PAUSE_SECONDS
 
     @property
     def found(self) -> FoundLimits:
@@ -124,6 +138,7 @@ class Endpoint:
         # A probe is known by having started no earlier than its endpoint began to wait for it.
         self.health.started()
         request.started = self._clock()
+        self._last_started = request.order
         self.concurrency.take()
         cost = request.cost
         self.pace.take(cost)
@@ -141,15 +156,27 @@ class Endpoint:
         prompt = taken.input if completion.prompt_tokens is None else completion.prompt_tokens
         answer = taken.expected if completion.completion_tokens is None else completion.completion_tokens
         self._end(request, Cost(1, prompt, answer, answer), completion.allowances, now)
-        self.health.answered()
+        self.answers += 1
+        if request.order > self.last_answered:
+            self.last_answered = request.order
+        if not self.refusals:
+            self.health.answered(request.started)
+        elif not self.health.doubted or request.order >= self._doubted_from:
+            # Sent before the doubt arose, an answer would only say that it was well then.
+            self.refusals.clear()
+            self.health.answered(request.started)
         # Embeddings are all prompt: their work is to read it.
         work = answer or prompt
         if self._measured:
             self.speed.answered(now - request.started, work)
         self.concurrency.answered(work, request.started, now)
 
-    def failed(self, request: Request, error: DispatchError) -> None:
-        """The attempt ended in an error. Tokens stay charged where the server may have used them."""
+    def failed(self, request: Request, error: DispatchError, *, of_row: bool = False) -> None:
+        """The attempt ended in an error. Tokens stay charged where the server may have used them.
+
+        Args:
+            of_row: it speaks of the row alone: no evidence about the endpoint's health.
+        """
         now = self._clock()
         if error.blame == "throttle":
             self.throttled += 1
@@ -161,7 +188,34 @@ class Endpoint:
             self.speed.failed(now - request.started)
         spared = error.blame != "endpoint" or not error.reached
         self._end(request, _SPARED if spared else request.cost, error.allowances, now)
-        self.health.failed(error, request.started)
+        if is_refusal(error) or (is_unreadable(error) and not self.answers):
+            self._refused(request, error)
+        self.health.failed(error, request.started, of_row=of_row)
+
+    def give_up(self, error: DispatchError) -> None:
+        """Send it nothing more in this run, because it refused different rows like this."""
+        count = self.refusals.count(error)
+        rows = f"{count} different rows" if count > 1 else "the row that it was sent"
+        if is_unreadable(error):
+            self.health.out(f"its first answers, to {rows}, were all unreadable: {error}")
+        elif self.answers:
+            self.health.out(f"it refused {rows} alike, and answered nobody in between: {error}")
+        else:
+            self.health.out(f"it refused {rows}, and answered nobody: {error}")
+
+    def _refused(self, request: Request, error: DispatchError) -> None:
+        if request.rows and error.blame == "row":
+            # Perhaps there were only too many of them: their halves tell.
+            return
+        if surely_of_row(error) and self.answers:
+            return
+        probe = self.health.doubted and request.order >= self._doubted_from
+        match self.refusals.add(request, error, in_flight=self.in_flight, probe=probe):
+            case "out":
+                self.give_up(error)
+            case "doubt" if not self.health.doubted:
+                self._doubted_from = self._last_started + 1
+                self.health.doubt(str(error))
 
     def abandoned(self, request: Request) -> None:
         """The attempt was cancelled before its end."""

@@ -5,7 +5,7 @@ from enum import Enum
 from random import Random
 
 from batch.clock import Clock
-from batch.errors import BadAnswer, DispatchError, NotConnected
+from batch.errors import DispatchError, NotConnected
 
 # Envoy's outlier detection ejects after five failures in a row.
 FAILURES_IN_A_ROW = 5
@@ -47,13 +47,13 @@ class Health:
     """Pauses, cooldowns and the end of one endpoint.
 
     A *pause* is what the server asked for (429): the endpoint is well. A *cooldown* follows failures, grows with
-    repetition, and ends with a single probe whose outcome decides; after it the endpoint starts slowly. *Out* is for
-    the whole run.
+    repetition, and ends with a single probe whose outcome decides; after it the endpoint starts slowly. *Doubt* follows
+    refusals of many rows: requests go out one at a time, at once. *Out* is for the whole run.
     """
 
     def __init__(self, clock: Clock, random: Random) -> None:
         self.state = State.UP
-        self.reason = ""
+        self._why: object = ""
         self._clock = clock
         self._random = random
         self._until = -math.inf
@@ -64,7 +64,15 @@ class Health:
         self._start_seconds = 0.0
         self._bad = self._ends = 0.0
         self._ended_at = clock()
+        self._cooled_at = -math.inf
         self.down_since: float | None = None
+        self.doubted = False
+        """Did it refuse so many different rows alike that it is asked one at a time?"""
+
+    @property
+    def reason(self) -> str:
+        """Why it is out, in a cooldown or paused: what it last said of that, with the server's own words."""
+        return str(self._why)
 
     def delay(self) -> float:
         """Seconds until a request may be sent; infinity while a probe is out, or for good."""
@@ -98,37 +106,68 @@ class Health:
         """Seconds until it may have this share of its requests in flight."""
         return max(0.0, self._returned_at + self._start_seconds * min(1.0, share) - self._clock())
 
-    def answered(self) -> None:
-        """A good answer, or one that shows the endpoint is well."""
+    def answered(self, started: float = math.inf) -> None:
+        """A good answer to an attempt that started then, or one that shows the endpoint is there.
+
+        An answer to a request that was sent before a cooldown began says nothing about the endpoint as it is now.
+        """
         if self.state is State.OUT:
             return
         if self.state is not State.UP:
+            if started < self._cooled_at:
+                return
             self._return()
         if self.down_since is not None or self._throttles or self._bad:
             self._failures = self._cooldowns = self._throttles = 0
             self.down_since = None
             self._count(0.0)
 
-    def failed(self, error: DispatchError, started: float) -> None:
-        """An attempt that started then ended in an error."""
+    def failed(self, error: DispatchError, started: float, *, of_row: bool = False) -> None:
+        """An attempt that started then ended in an error.
+
+        Args:
+            of_row: the failure speaks of the row alone (see `judging.failures`).
+        """
+        if self.state is State.OUT:
+            return
         match error.blame:
-            case "row":
-                self.answered()
+            case "row" | "gone":
+                self._refused(started)
             case "throttle":
                 self._throttle(error, started)
-            case "gone":
-                self.state = State.OUT
-                self.reason = str(error)
+            case "endpoint" if of_row:
+                self._fail_of_row(error, started)
             case "endpoint":
                 self._fail(error, started)
+
+    def doubt(self, reason: str) -> None:
+        """From now on send one request at a time, until one is answered or `out` is called."""
+        self.doubted = True
+        self._why = reason
+        if self.state is State.UP:
+            self.state = State.COOLING
+            self._cooled_at = self._clock()
+
+    def out(self, reason: str) -> None:
+        """Send nothing more for the rest of the run."""
+        self.state = State.OUT
+        self._why = reason
 
     def abandoned(self) -> None:
         """An attempt was cancelled and says nothing; a probe must be sent again."""
         if self.state is State.PROBING:
             self.state = State.COOLING
 
+    def _refused(self, started: float) -> None:
+        """It is there and says something, so it is not down; whether it is of use is for others to say."""
+        if not self.doubted:
+            self.answered(started)
+        elif self.state is State.PROBING and started >= self._probed_at:
+            self.state = State.COOLING
+
     def _return(self) -> None:
         self.state = State.UP
+        self.doubted = False
         self._returned_at = self._clock()
         away = self._returned_at - (self.down_since if self.down_since is not None else self._returned_at)
         self._start_seconds = min(SLOW_START_SECONDS, away)
@@ -137,7 +176,7 @@ class Health:
     def _throttle(self, error: DispatchError, started: float) -> None:
         now = self._clock()
         if self.state is State.PROBING:
-            self.state = State.UP
+            self.state = State.COOLING if self.doubted else State.UP
         self._failures = 0
         self.down_since = None
         wait = error.retry_after
@@ -150,17 +189,25 @@ class Health:
             wait = (full if self._throttles else MOMENT_SECONDS) * self._random.uniform(0.5, 1.0)
             self._throttles = min(self._throttles + 1, 10)
         self._paused_at = now
+        self._why = error
         # A later, shorter pause never shortens an earlier one.
         self._until = max(self._until, now + wait)
 
+    def _fail_of_row(self, error: DispatchError, started: float) -> None:
+        """A probe with a row that fails everywhere has told nothing: ask with another one soon."""
+        now = self._clock()
+        if error.retry_after is not None:
+            self._until = max(self._until, now + error.retry_after)
+        if self.state is State.PROBING and started >= self._probed_at:
+            self.state = State.COOLING
+            self._until = max(self._until, now + FIRST_COOLDOWN_SECONDS)
+
     def _fail(self, error: DispatchError, started: float) -> None:
         now = self._clock()
+        self._why = error
         self._failures += 1
         self._count(1.0)
-        if isinstance(error, BadAnswer):
-            # It is there, and says something: rows are given up for it, but nobody waits for its return.
-            self.down_since = None
-        elif self.down_since is None:
+        if self.down_since is None:
             self.down_since = now
         if error.retry_after is not None:
             self._until = max(self._until, now + error.retry_after)
@@ -181,6 +228,7 @@ class Health:
             wait = FIRST_COOLDOWN_SECONDS
         self._cooldowns += 1
         self._until = max(self._until, now + wait)
+        self._cooled_at = now
         self.state = State.COOLING
 
     def _count(self, bad: float) -> None:

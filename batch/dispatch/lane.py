@@ -5,13 +5,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from batch.dispatch.balancing.row_exchange import RowExchange
 from batch.dispatch.bills import bills
 from batch.dispatch.chooser import Chooser
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.expected import ExpectedTokens
 from batch.dispatch.group_write import GroupWrite
+from batch.dispatch.judging.patience import PoolUnreachable
+from batch.dispatch.judging.refusals import is_refusal
+from batch.dispatch.judging.refused_rows import RefusedRows
+from batch.dispatch.judging.throttled_rows import ThrottledRows
 from batch.dispatch.packing import Packer, halves, split
-from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolStopped, PoolUnreachable
+from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolStopped, RowRefused
 from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.retry import RetryBudget, RetryRule
@@ -24,8 +29,8 @@ from schemas.results import ErrorInfo, Status
 # Rows to look ahead for long ones, for each that may be under way: what a slot answers while the longest runs.
 _AHEAD_PER_SLOT = 64
 _LEAST_AHEAD, _MOST_AHEAD = 1024, 8192
-# With fewer rows at hand for each that may be under way, the longest go first, whichever endpoint they suit.
-_CHOOSE_PER_SLOT = 4
+
+_UNAVAILABLE = 503
 
 
 class Floor(Protocol):
@@ -62,11 +67,14 @@ class Lane:
         floor: Floor,
         *,
         expected: ExpectedTokens,
+        throttled: ThrottledRows,
+        timeout_seconds: float,
         chooser: Chooser | None = None,
     ) -> None:
         """
         Args:
             expected: how long answers will be, learned by this lane.
+            throttled: decides about rows that are only ever throttled.
             chooser: has each endpoint take rows at hand that suit it; left out: first come, first served.
         """
         self.model = model
@@ -87,13 +95,17 @@ class Lane:
         """Of attempts that may have been billed and brought no answer."""
         self._transports = transports
         self._rule = rule
+        self._timeout_seconds = timeout_seconds
         self._floor = floor
         self._batches: deque[Iterator[Sequence[Request]]] = deque()
         self._loop = asyncio.get_running_loop()
         self._expected = expected
         self._chooser = chooser
-        if chooser is not None:
-            pool.better = self._better
+        RowExchange(pool, self.queue, expected, chooser, self._loop.time)
+        self._throttled = throttled
+        self._refused = RefusedRows(
+            pool.endpoints, attempted=self._note_refusal, give_up=self._give_up_refused, send_again=self._send_again
+        )
         self._packer = Packer(pool.endpoints)
         self._scales = Scales()
         self._workers: asyncio.TaskGroup | None = None
@@ -149,6 +161,8 @@ class Lane:
                 await self._deliver_large(request)
             else:
                 await self._deliver(request)
+            if self._refused and self.open == len(self._refused):
+                self._refused.settle()
 
     async def _deliver_large(self, request: Request) -> None:
         size = len(request.body)
@@ -170,6 +184,9 @@ class Lane:
             if request.rows:
                 return await self._deliver_halves(request)
             self._end(request, "unsent", error=ErrorInfo(kind="budget", message=str(error)))
+        except RowRefused:
+            for row in request.rows or (request,):
+                self._refused.place(row)
         except PoolUnreachable as error:
             self.stalled = str(error)
             self.stop()
@@ -210,67 +227,68 @@ class Lane:
                     self._free += 1
         except DispatchError as error:
             latency = self._loop.time() - request.started
-            if error.billed:
-                self._bill(rows, error)
-            if request.rows and error.blame == "row":
-                return await self._refused(request, endpoint.index, error, latency)
-            self._packer.failed(endpoint.index, len(rows), error, self._loop.time())
-            for row in rows:
-                self._failed(row, endpoint.index, error, latency)
-            return False
+            return await self._not_answered(request, endpoint, error, latency)
         self._packer.sizes[endpoint.index].answered(len(rows))
         self._learn(request, completion, endpoint, latency)
         for row, answer in zip(rows, answers, strict=True):
             self._end(row, "ok", endpoint=endpoint.index, latency=latency, completion=answer)
+        if self._refused:
+            self._refused.answered(endpoint, request.order)
         return True
 
-    async def _refused(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> bool:
+    async def _not_answered(self, request: Request, endpoint: Endpoint, error: DispatchError, latency: float) -> bool:
+        """What follows from an attempt that ended in an error; were its rows answered after all?"""
+        if error.billed:
+            self._bill(request.rows or (request,), error)
+        if is_refusal(error):
+            if request.rows:
+                return await self._refused_pack(request, endpoint.index, error, latency)
+            request.attempts -= 1
+            self._refused.refused(request, endpoint, error, latency)
+            return False
+        rows = request.rows or (request,)
+        self._packer.failed(endpoint.index, len(rows), error, self._loop.time())
+        for row in rows:
+            self._failed(row, endpoint, error, latency)
+        return False
+
+    async def _refused_pack(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> bool:
         """Packed rows that are refused, for one of them or for their number: their halves tell. It counts for none."""
         count = len(request.rows)
         for row in request.rows:
             row.attempts -= 1
-            self._journal(row).attempt(
-                row.row,
-                row.sent,
-                endpoint,
-                kind=error.kind,
-                status=error.status,
-                latency=latency,
-                billed=row.take_billed(),
-            )
+            self._note(row, endpoint, error, latency, counts=False)
         size = self._packer.sizes[endpoint]
         size.refused(count)
         answered = await self._deliver_halves(request)
         size.settled(count, too_large=answered)
         return answered
 
-    def _failed(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> None:
+    def _failed(self, request: Request, endpoint: Endpoint, error: DispatchError, latency: float) -> None:
         """Put the row back, or give it up."""
-        counts = not (
-            not error.reached or error.blame == "gone" or (error.blame == "throttle" and self._throttles_all(request))
-        )
+        hopeless = False
+        counts = error.reached
+        answers = self.pool.answers
+        if error.blame == "throttle":
+            counts = self._throttled.counts(request, answers)
+            others = self.open - len(self._refused)
+            hopeless = self._throttled.hopeless(request, error, answers=answers, others_open=others)
+        elif error.status == _UNAVAILABLE and not endpoint.answers and self._may_load(endpoint):
+            counts = False
         if not counts:
             request.attempts -= 1
         if not error.reached:
             request.sent -= 1
-        request.avoid |= 1 << endpoint
-        delay = self._rule.delay(request, error)
+        request.avoid |= 1 << endpoint.index
+        request.failed_as = (error.kind, error.status)
+        request.answers_at_failure = answers
+        delay = None if hopeless else self._rule.delay(request, error)
         if delay is None:
             # The outcome ends the attempt too: between two lines a kill would have the row sent again.
-            info = ErrorInfo(kind=error.kind, status=error.status, message=str(error))
-            self._end(request, "failed", endpoint=endpoint, latency=latency, error=info, response=error.body)
+            self._give_up(request, endpoint.index, error, latency)
         else:
-            self._journal(request).attempt(
-                request.row,
-                request.sent,
-                endpoint,
-                kind=error.kind,
-                status=error.status,
-                latency=latency,
-                counts=counts,
-                billed=request.take_billed(),
-            )
-            self.queue.put_back(request, delay, retry=error.blame == "endpoint" and error.reached)
+            self._note(request, endpoint.index, error, latency, counts=counts)
+            self.queue.put_back(request, delay, retry=error.blame in ("endpoint", "row") and error.reached)
 
     def _bill(self, rows: Sequence[Request], error: DispatchError) -> None:
         """Note what the attempt may have cost, in its rows for the journal, and in the lane's figures."""
@@ -280,23 +298,40 @@ class Lane:
                 self.lost_prompt_tokens += billed.prompt_tokens or 0
                 self.lost_completion_tokens += billed.completion_tokens or 0
 
-    def _better(self, request: Request, endpoint: Endpoint) -> Request:
-        """Of the rows at hand, the one that `endpoint` should take in place of `request`."""
-        chooser = self._chooser
-        assert chooser is not None
-        if request.rows:
-            return request
-        least = _CHOOSE_PER_SLOT * self.pool.allowed
-        other = self.queue.exchange(
-            request, lambda at_hand: chooser.choose(endpoint, at_hand, self._loop.time()), least
+    def _may_load(self, endpoint: Endpoint) -> bool:
+        """Has an endpoint that has answered nobody yet been failing for less than one waits for it?"""
+        since = endpoint.health.down_since
+        return since is None or self._loop.time() - since < self._timeout_seconds
+
+    def _note(self, request: Request, endpoint: int, error: DispatchError, latency: float, *, counts: bool) -> None:
+        """Journal that this attempt ended, and the row is no longer in flight."""
+        self._journal(request).attempt(
+            request.row,
+            request.sent,
+            endpoint,
+            kind=error.kind,
+            status=error.status,
+            latency=latency,
+            counts=counts,
+            billed=request.take_billed(),
         )
-        if other is request:
-            return request
-        other.cost = self._expected.cost(other)
-        if endpoint.can_take(other.cost) and self.pool.affords(other):
-            return other
-        self.queue.undo_exchange(request, other)
-        return request
+
+    def _give_up(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> None:
+        info = ErrorInfo(kind=error.kind, status=error.status, message=str(error))
+        self._end(request, "failed", endpoint=endpoint, latency=latency, error=info, response=error.body)
+
+    def _note_refusal(self, request: Request) -> None:
+        refusal = request.refusal
+        assert refusal is not None
+        self._note(request, refusal.endpoint, refusal.error, refusal.latency, counts=False)
+
+    def _give_up_refused(self, request: Request) -> None:
+        refusal = request.refusal
+        assert refusal is not None
+        self._give_up(request, refusal.endpoint, refusal.error, refusal.latency)
+
+    def _send_again(self, request: Request, delay: float) -> None:
+        self.queue.put_back(request, delay, retry=delay > 0.0)
 
     def _learn(self, request: Request, completion: Completion, endpoint: Endpoint, latency: float) -> None:
         if request.rows:
@@ -304,11 +339,6 @@ class Lane:
         self._expected.learn(request, completion)
         if self._chooser is not None and completion.completion_tokens is not None:
             self._chooser.learn(endpoint, completion.completion_tokens, latency)
-
-    def _throttles_all(self, request: Request) -> bool:
-        """Has nobody been answered since the row was last throttled? Then that says nothing about the row."""
-        seen, request.answers_seen = request.answers_seen, self.pool.answers
-        return request.answers_seen <= max(seen, 0)
 
     def _end(
         self,
@@ -333,6 +363,7 @@ class Lane:
             error=error,
             billed=request.take_billed(),
         )
+        self._throttled.ended(request)
         self.count(status, completion)
         self._floor.ended(request)
 

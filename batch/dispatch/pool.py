@@ -12,6 +12,9 @@ from batch.costs.bounds import unbounded_by
 from batch.dispatch.balancers import Balancer
 from batch.dispatch.budget import Budget
 from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.health import State
+from batch.dispatch.judging.failures import failed_again
+from batch.dispatch.judging.patience import Patience
 from batch.dispatch.request import Completion, Request
 from batch.errors import BatchRouterError, DispatchError
 
@@ -23,12 +26,12 @@ class PoolOut(BatchRouterError):
     """Every endpoint refuses for good."""
 
 
-class PoolUnreachable(BatchRouterError):
-    """No endpoint has answered for as long as one is waited for."""
-
-
 class PoolStopped(BatchRouterError):
     """Nothing more is to be sent."""
+
+
+class RowRefused(BatchRouterError):
+    """Every endpoint that could take the row soon has refused it."""
 
 
 class OverBudget(BatchRouterError):
@@ -66,24 +69,28 @@ class EndpointPool:
         endpoints: Sequence[Endpoint],
         balancer: Balancer,
         *,
-        give_up_seconds: float,
+        patience: Patience,
         budget: Budget | None = None,
         pricing: Pricing | None = None,
     ) -> None:
         self.model = model
         self.endpoints = tuple(endpoints)
         self._balancer = balancer
-        self._give_up_seconds = give_up_seconds
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._waiters: deque[_Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        self._order = 0
+        self._troubled_since: float | None = None
         self.budget = budget
         self.pricing = pricing
         self._overrun = Decimal(1)
         """How many times its bound an answer was seen to cost; bounds are raised by it."""
         self.better: Callable[[Request, Endpoint], Request] | None = None
         """May put another row in the place of the one that is about to get this endpoint."""
+        self.elsewhere: Callable[[Request, Endpoint], Request] | None = None
+        """The same for an endpoint that is doubted: a row from elsewhere in the input, if there is one at hand."""
         if budget is not None:
             budget.on_release(self._serve)
 
@@ -104,7 +111,7 @@ class EndpointPool:
     @property
     def answers(self) -> int:
         """Good answers so far."""
-        return sum(e.sent - e.in_flight - e.throttled - e.errors for e in self.endpoints)
+        return sum(e.answers for e in self.endpoints)
 
     @property
     def in_flight(self) -> int:
@@ -136,7 +143,7 @@ class EndpointPool:
     def lease(self, request: Request) -> "Lease":
         """An endpoint for one attempt: `async with pool.lease(request) as lease`.
 
-        Raises on entry PoolOut, PoolUnreachable, PoolStopped or OverBudget; nothing is held then.
+        Raises on entry PoolOut, PoolUnreachable, PoolStopped, RowRefused or OverBudget; nothing is held then.
         """
         return Lease(self, request)
 
@@ -146,11 +153,15 @@ class EndpointPool:
             taken = self.take(request)
             if taken is not None:
                 return taken
-            # Who waits alone is next looked at when an endpoint is due again, and would knock for ever.
-            self._look_for_life()
+            # A single waiter is next looked at when an endpoint is due again, and would knock for ever.
+            self._look_for_life(request)
         waiter = _Waiter(request, self._loop.create_future())
         self._waiters.append(waiter)
-        self._arm()
+        if self._waiters[0].request.refused:
+            # Those who wait in front may wait for other endpoints than this one.
+            self._serve()
+        else:
+            self._arm()
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -167,13 +178,17 @@ class EndpointPool:
     def release(self, request: Request, endpoint: Endpoint, ended: Completion | DispatchError | None) -> None:
         """Give back what `acquire` took. `None`: the attempt was cancelled, and may have been billed."""
         if isinstance(ended, Completion):
+            self._troubled_since = None
             endpoint.answered(request, ended)
             self._settle(request, (ended.prompt_tokens, ended.completion_tokens))
         elif ended is None:
             endpoint.abandoned(request)
             self._settle(request, None)
         else:
-            endpoint.failed(request, ended)
+            if self._troubled_since is None:
+                self._troubled_since = self._loop.time()
+            of_row = ended.blame == "endpoint" and failed_again(request, ended, endpoint, self.answers)
+            endpoint.failed(request, ended, of_row=of_row)
             if ended.billed:
                 self._settle(request, ended.usage)
             else:
@@ -196,13 +211,21 @@ class EndpointPool:
             if all(e.out for e in self.endpoints):
                 raise PoolOut(f"model {self.model!r}: {'; '.join(sorted({e.health.reason for e in self.endpoints}))}")
             return None
+        if request.refused:
+            ready = self._unrefused(request, ready)
+            if not ready:
+                return None
         if self.budget is not None and not self._affordable(request):
             return None
         if request.avoid and len(ready) > 1:
             ready = [e for e in ready if not request.avoid >> e.index & 1] or ready
         endpoint = self._balancer.pick(request, ready) if len(ready) > 1 else ready[0]
-        if self.better is not None:
+        if endpoint.health.doubted and self.elsewhere is not None:
+            request = self.elsewhere(request, endpoint)
+        elif self.better is not None:
             request = self.better(request, endpoint)
+        self._order += 1
+        request.order = self._order
         endpoint.start(request)
         if self.budget is not None:
             request.reserved = self._bound(request)
@@ -210,45 +233,69 @@ class EndpointPool:
         return endpoint, request
 
     def _serve(self) -> None:
-        """Give endpoints to waiters, first come first served, as far as they go."""
+        """Give endpoints to waiters, first come first served, as far as they go.
+
+        A row whose only ready endpoints have refused it lets those behind it pass.
+        """
+        passed: list[_Waiter] = []
         while self._waiters:
-            waiter = self._waiters[0]
+            waiter = self._next_waiter()
             if waiter.future.done():
-                self._waiters.popleft()
                 continue
             try:
                 taken = self.take(waiter.request)
+                if taken is None and waiter.request.refused:
+                    passed.append(waiter)
+                    continue
                 if taken is None:
-                    self._look_for_life()
+                    self._waiters.appendleft(waiter)
+                    self._look_for_life(waiter.request)
                     break
             except BatchRouterError as error:
+                if self._waiters and self._waiters[0] is waiter:
+                    self._waiters.popleft()
                 waiter.future.set_exception(error)
             else:
                 waiter.future.set_result(taken)
-            self._waiters.popleft()
+        self._waiters.extendleft(reversed(passed))
         self._arm()
 
+    def _next_waiter(self) -> _Waiter:
+        """The first one; for the probe of an endpoint that is down the first of those that failed least.
+
+        A row that fails everywhere would keep an endpoint down that answers all others.
+        """
+        if len(self._waiters) > 1 and all(e.out or e.health.state is not State.UP for e in self.endpoints):
+            best = min(self._waiters, key=lambda waiter: waiter.request.attempts)
+            self._waiters.remove(best)
+            return best
+        return self._waiters.popleft()
+
+    def _unrefused(self, request: Request, ready: Sequence[Endpoint]) -> list[Endpoint]:
+        """Those of the ready endpoints that have not refused the row. Raises RowRefused if no other could be soon."""
+        left = [e for e in ready if not request.refused >> e.index & 1]
+        if not left and not any(e.well for e in self.endpoints if not request.refused >> e.index & 1):
+            raise RowRefused(f"model {self.model!r}: refused by every endpoint that is well")
+        return left
+
     def _arm(self) -> None:
-        """Have the first waiter looked at again when the earliest endpoint may take it."""
+        """Have waiters looked at again when the earliest endpoint may take the first of them."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._waiters:
-            cost = self._waiters[0].request.cost
-            soonest = min(e.delay(cost) for e in self.endpoints)
-            if soonest is not math.inf:
-                self._timer = self._loop.call_later(max(soonest, _SHORTEST_TIMER_SECONDS), self._serve)
+        soonest = math.inf
+        for waiter in self._waiters:
+            request = waiter.request
+            due = (e.delay(request.cost) for e in self.endpoints if not request.refused >> e.index & 1)
+            soonest = min(soonest, min(due, default=math.inf))
+            if not request.refused:
+                break
+        if soonest is not math.inf:
+            self._timer = self._loop.call_later(max(soonest, _SHORTEST_TIMER_SECONDS), self._serve)
 
-    def _look_for_life(self) -> None:
-        """Raise PoolUnreachable if every endpoint has been failing for too long."""
-        down = [e.health.down_since for e in self.endpoints if not e.out]
-        if not all(since is not None for since in down):
-            return
-        youngest = max(since for since in down if since is not None)
-        if self._loop.time() - youngest >= self._give_up_seconds:
-            raise PoolUnreachable(
-                f"model {self.model!r}: no endpoint has answered for {self._give_up_seconds:.0f} seconds"
-            )
+    def _look_for_life(self, request: Request) -> None:
+        """Raise PoolUnreachable if endpoints have failed, or want us to stay away, for longer than one waits."""
+        self._patience.look(self.model, self.endpoints, request.cost, self._troubled_since)
 
     def _affordable(self, request: Request) -> bool:
         assert self.budget is not None

@@ -12,6 +12,8 @@ from batch.dispatch.retry import RetryBudget
 
 # More rows are read once this part of those that are to be at hand is gone: it is not looked at for every row.
 _GONE = 16
+# Steps of this share visit a circle evenly, however many there will be.
+_GOLDEN_RATIO = 0.618
 # Rows at hand take about so much memory at most, and a batch.
 _MOST_BYTES = 32 << 20
 
@@ -54,6 +56,7 @@ class RowQueue:
         self._again: deque[Request] = deque()
         self._delayed: list[tuple[float, int, Request]] = []
         self._order = 0
+        self._distance = 0.0
         self._idle: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = 0.0
@@ -90,6 +93,14 @@ class RowQueue:
         """`request` is sent after all, and `other` is the next to be given out."""
         self._fresh.pop()
         self._fresh.put_first(other)
+
+    def exchange_for_distant(self, request: Request) -> Request:
+        """A fresh row at hand that is far from the head, each time from another place; `request` if there is none.
+
+        `request` is not put back.
+        """
+        self._distance = (self._distance + _GOLDEN_RATIO) % 1.0
+        return self._fresh.pop_far(self._distance) or request
 
     def put_back(self, request: Request, delay: float = 0.0, *, retry: bool = False) -> None:
         """Give `request` out again, not before `delay` seconds from now; `retry`: it counts against the budget."""

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from batch.errors import DispatchError
 
 Measure = Literal["requests", "tokens", "input", "output"]
 """What a limit counts."""
@@ -82,6 +85,16 @@ class Request:
     """Requests sent in all."""
     failed_as: tuple[str, int | None] | None = None
     """Kind and HTTP status of the error that its last attempt ended in, of an earlier sitting too."""
+    answers_at_failure: int = 0
+    """Good answers that its pool had given when the row last failed."""
+    order: int = 0
+    """Number of its last attempt among all that its pool began."""
+    refused: int = 0
+    """Bits of the endpoints that refused it; they are not asked again."""
+    refusal: "Refusal | None" = None
+    """The last refusal, until it is clear whose fault it is."""
+    tried_again: bool = False
+    """Was it given a second try because no other row was left to compare it with?"""
     avoid: int = 0
     """Bits of the endpoints that failed it; others are preferred."""
     key: int = 0
@@ -108,10 +121,28 @@ class Request:
         billed, self.billed = self.billed, None
         return billed
 
+    def moved_to(self, model: str) -> None:
+        """It is sent to another model now: what endpoints of the old one said of it does not count there."""
+        self.model = model
+        self.avoid = self.refused = self.answers_at_failure = 0
+        self.answers_seen = -1
+        self.failed_as = self.refusal = None
+        self.tried_again = False
+
     def __post_init__(self) -> None:
         self.planned = self.planned or self.model
         output = self.max_tokens or 0
         self.cost = Cost(1, self.prompt_tokens, output, output)
+
+
+class Refusal(NamedTuple):
+    """How an endpoint refused a row."""
+
+    error: "DispatchError"
+    endpoint: int
+    """Index of the endpoint."""
+    latency: float
+    """Seconds that the attempt took."""
 
 
 @dataclass(slots=True, eq=False)

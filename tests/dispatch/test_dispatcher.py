@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
+from batch.dispatch.judging.refusals import PROBES, REFUSED_ROWS
 from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.work import History
@@ -219,8 +220,8 @@ def test_a_dead_pool_stalls_its_lane_only() -> None:
     assert sorted(work.outcomes) == list(range(100, 200))
 
 
-def test_an_endpoint_that_refuses_for_good_is_asked_once_more_at_most() -> None:
-    """A wrong key on one endpoint: its rows go to the other, and it is out."""
+def test_an_endpoint_that_refuses_for_good_is_asked_few_times() -> None:
+    """A wrong key on one endpoint: its rows go to the other, and after eight different rows it is out."""
     calls: Counter[str] = Counter()
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
@@ -231,9 +232,11 @@ def test_an_endpoint_that_refuses_for_good_is_asked_once_more_at_most() -> None:
 
     work = MemoryWork({(0, "a"): list(range(100))})
     end = run(dispatch(work, server, [model("a", 2, max_in_flight=1)]))
-    assert calls["http://a0/v1"] == 1
+    assert calls["http://a0/v1"] == REFUSED_ROWS + PROBES
     assert {(o.status, o.attempts) for o in work.outcomes.values()} <= {("ok", 1), ("ok", 2)}
-    assert end.notes == ("a: http://a0/v1 was out for the rest of the run: HTTP 401: invalid_api_key",)
+    (note,) = end.notes
+    assert note.startswith("a: http://a0/v1 was out for the rest of the run: it refused 8 different rows")
+    assert note.endswith(": HTTP 401: invalid_api_key")
 
 
 def test_a_refusing_pool_hands_its_rows_to_the_fallback_or_leaves_them_unsent() -> None:

@@ -95,7 +95,7 @@ def test_rows_that_fall_back_to_a_model_that_has_stalled_end_the_run() -> None:
         return end
 
     end = run(fallen_back())
-    assert end.stalled == ("model 'small': no endpoint has answered for 600 seconds",)
+    assert end.stalled == ("model 'small': no endpoint has answered for 600 seconds; http://small/v1: no connection",)
 
 
 def test_the_second_half_of_packed_rows_is_not_sent_by_who_was_cancelled() -> None:

@@ -40,6 +40,7 @@ def test_an_endpoint_that_is_out_gets_no_share() -> None:
     asked = request()
     first.start(asked)
     first.failed(asked, Refused("x"))
+    first.give_up(Refused("x"))
     assert best_shares([first, second], {SHORT: 10, LONG: 10}, COSTS, {0: Latency(), 1: Latency()}) == {}
 
 

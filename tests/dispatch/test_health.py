@@ -257,7 +257,7 @@ def test_a_rows_own_fault_shows_that_it_is_well() -> None:
 def test_out_is_for_good() -> None:
     """Neither time nor a late answer brings it back, and it says why."""
     patient = Patient()
-    patient.fail(1, Refused("HTTP 401"))
+    patient.health.out("HTTP 401")
     patient.pass_time(1e6)
     patient.health.answered()
     patient.health.failed(RateLimited("x", retry_after=0), 0.0)
@@ -265,11 +265,56 @@ def test_out_is_for_good() -> None:
     assert (patient.health.state, patient.health.delay(), patient.health.reason) == (State.OUT, math.inf, "HTTP 401")
 
 
-def test_bad_answers_are_no_absence() -> None:
-    """Whoever gives them is there: the endpoint cools down, but its pool is not given up."""
+def test_unreadable_answers_are_failures_like_any_other() -> None:
+    """A maintenance page under status 200 is paid for by nobody's row: its pool is waited for, and given up in time."""
     patient = Patient()
+    since = patient.clock.now
     patient.fail(FAILURES_IN_A_ROW, BadAnswer("x", status=200))
-    assert (patient.health.state, patient.health.down_since) == (State.COOLING, None)
+    assert (patient.health.state, patient.health.down_since) == (State.COOLING, since)
+
+
+def test_an_answer_that_was_on_its_way_before_a_cooldown_does_not_end_it() -> None:
+    """Nor does it reset its history: the cooldown after the next failed probe is the second one."""
+    patient = Patient()
+    sent = patient.clock.now
+    patient.pass_time(1)
+    patient.fail(FAILURES_IN_A_ROW)
+    patient.health.answered(sent)
+    assert patient.health.delay() == FIRST_COOLDOWN_SECONDS
+    patient.pass_time(FIRST_COOLDOWN_SECONDS)
+    patient.fail(1)
+    assert patient.health.delay() == COOLDOWN_SECONDS
+    patient.pass_time(COOLDOWN_SECONDS)
+    patient.health.started()
+    patient.health.answered(patient.clock.now)
+    assert patient.health.state is State.UP
+
+
+def test_a_doubted_endpoint_is_asked_one_row_at_a_time_until_it_answers() -> None:
+    """A refused probe is followed by the next at once, an answered one ends the doubt, also after a throttle."""
+    patient = Patient()
+    patient.health.doubt("HTTP 403")
+    for error in (Refused("HTTP 403", status=403), RateLimited("x", retry_after=3)):
+        assert (patient.health.doubted, patient.health.delay()) == (True, 0)
+        patient.health.started()
+        assert patient.health.delay() == math.inf
+        patient.health.failed(error, patient.clock.now)
+    assert (patient.health.state, patient.health.delay()) == (State.COOLING, 3)
+    patient.pass_time(3)
+    patient.health.started()
+    patient.health.answered(patient.clock.now)
+    assert (patient.health.state, patient.health.doubted, patient.health.share()) == (State.UP, False, 1.0)
+
+
+def test_a_probe_with_a_row_that_fails_everywhere_is_no_evidence() -> None:
+    """The next probe follows after a second, and the cooldowns do not grow."""
+    patient = Patient()
+    patient.fail(FAILURES_IN_A_ROW)
+    for _ in range(3):
+        patient.pass_time(FIRST_COOLDOWN_SECONDS)
+        patient.health.started()
+        patient.health.failed(ServerError("x", status=500), patient.clock.now, of_row=True)
+        assert (patient.health.state, patient.health.delay()) == (State.COOLING, FIRST_COOLDOWN_SECONDS)
 
 
 def test_down_since_is_when_it_last_answered_no_more() -> None:

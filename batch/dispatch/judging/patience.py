@@ -1,0 +1,78 @@
+"""How long a pool waits for its endpoints."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from batch.clock import Clock, WallClock
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.request import Cost
+from batch.errors import BatchRouterError
+
+
+class PoolUnreachable(BatchRouterError):
+    """No endpoint has answered for as long as one is waited for, or will be there for longer than that."""
+
+
+class Patience:
+    """Says when waiting for a pool's endpoints has no end that is worth waiting for."""
+
+    def __init__(self, clock: Clock, wall: WallClock, give_up_seconds: float, longest_wait: float = math.inf) -> None:
+        """
+        Args:
+            give_up_seconds: endpoints that only fail are waited for so long.
+            longest_wait: seconds; endpoints that only say "not now" are waited for so long, and so is a moment that
+                they name.
+        """
+        self._clock = clock
+        self._wall = wall
+        self._give_up_seconds = give_up_seconds
+        self._longest_wait = longest_wait
+
+    def look(self, model: str, endpoints: Sequence[Endpoint], cost: Cost, troubled_since: float | None) -> None:
+        """Called where no endpoint can take a request of this cost now.
+
+        Args:
+            troubled_since: when an attempt first failed after the last good answer.
+
+        Raises:
+            PoolUnreachable: the request would wait for too long.
+        """
+        left = [e for e in endpoints if not e.out]
+        now = self._clock()
+        busy = any(e.in_flight for e in left)
+        waits = [e.health.delay() if busy else max(e.health.delay(), e.delay(cost)) for e in left]
+        soonest = min(waits, default=0.0)
+        if self._longest_wait < soonest < math.inf:
+            first = left[waits.index(soonest)]
+            raise PoolUnreachable(
+                f"model {model!r}: {first.url} asks to stay away until {self.moment(soonest)}, longer than "
+                f"dispatch.longest_wait{_because([first])}"
+            )
+        down = [e.health.down_since for e in left if e.health.down_since is not None]
+        if len(down) == len(left):
+            if now - max(down, default=now) >= self._give_up_seconds:
+                seconds = f"{self._give_up_seconds:.0f} seconds"
+                raise PoolUnreachable(f"model {model!r}: no endpoint has answered for {seconds}{_because(left)}")
+        elif troubled_since is not None and not busy:
+            silent = now - troubled_since
+            if silent >= max(self._longest_wait, self._give_up_seconds):
+                raise PoolUnreachable(f"model {model!r}: nothing was answered for {duration(silent)}{_because(left)}")
+
+    def moment(self, seconds: float) -> str:
+        """When so many seconds will have passed, as `Thu 03 Dec 03:10 UTC (in 2 d 7 h)`."""
+        then = datetime.fromtimestamp(self._wall() + seconds, UTC)
+        return f"{then:%a %d %b %H:%M} UTC (in {duration(seconds)})"
+
+
+def duration(seconds: float) -> str:
+    """As `2 d 7 h`, `1 h 20 min`, `45 s`: the two largest units."""
+    whole = round(seconds)
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    first = next((i for i, (count, _) in enumerate(parts) if count), len(parts) - 1)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count) or "0 s"
+
+
+def _because(endpoints: Sequence[Endpoint]) -> str:
+    """What each of them said last."""
+    return "".join(f"; {e.url}: {e.health.reason}" for e in endpoints if e.health.reason)

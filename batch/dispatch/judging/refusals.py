@@ -1,0 +1,100 @@
+"""What one endpoint refused since its last good answer, compared over different rows."""
+
+from typing import Literal
+
+from batch.dispatch.request import Request
+from batch.dispatch.transports.answers import ROW_CODES, SPENT_CODES, UNSERVED_CODES
+from batch.errors import BadAnswer, DispatchError, NoChoices
+
+# Different rows that have to be refused alike, with no good answer in between, before an endpoint is doubted. A refusal
+# of the account (401, 403, ...) is less often about a row than a 400 is, and clumps of bad rows are common: an input
+# that is sorted, or made by one faulty step.
+REFUSED_ROWS = 5
+BAD_ROWS = 10
+# Answers that nobody can read are paid for.
+UNREADABLE_ROWS = 5
+# Rows from elsewhere in the input that a doubted endpoint is asked, one at a time, before it is out.
+PROBES = 3
+# At the end of a lane, where nobody else is left to compare with: so many different rows, if the status or the code
+# names the account.
+ACCOUNT_ROWS = 2
+
+_ACCOUNT_CODES = SPENT_CODES | UNSERVED_CODES
+_ACCOUNT_STATUSES = frozenset({301, 302, 303, 307, 308, 401, 402})
+_TOO_LARGE = 413
+
+Verdict = Literal["nothing", "doubt", "out"]
+
+
+def is_refusal(error: DispatchError) -> bool:
+    """Did the server read the request, and decline it in a way that waiting does not cure?"""
+    return error.blame == "gone" or (error.blame == "row" and not error.retryable)
+
+
+def is_unreadable(error: DispatchError) -> bool:
+    """Was it a 2xx that holds no answer?"""
+    return isinstance(error, BadAnswer | NoChoices)
+
+
+def surely_of_row(error: DispatchError) -> bool:
+    """Does a code or a status say that it is about this row's text or length?"""
+    return error.blame == "row" and (error.code in ROW_CODES or error.status == _TOO_LARGE)
+
+
+def of_account(error: DispatchError) -> bool:
+    """Does it speak of key, credit, model or address, rather than of a permission that one row may lack?"""
+    return error.blame == "gone" and (error.code in _ACCOUNT_CODES or error.status in _ACCOUNT_STATUSES)
+
+
+class Refusals:
+    """Counts the different rows that an endpoint refused alike since its last good answer.
+
+    One refusal says nothing of the endpoint. Where enough different rows were refused alike, the endpoint is *doubted*:
+    it is then asked one row at a time, from elsewhere in the input, and is out once these are refused alike too.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[object, set[tuple[int, int]]] = {}
+        self._probes: dict[object, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def count(self, error: DispatchError) -> int:
+        """Different rows that were refused like this."""
+        return len(self._rows.get(_alike(error), ()))
+
+    def add(self, request: Request, error: DispatchError, *, in_flight: int, probe: bool) -> Verdict:
+        """This row was refused.
+
+        Args:
+            in_flight: requests that are still under way at the endpoint.
+            probe: was the row sent while the endpoint was doubted?
+        """
+        alike = _alike(error)
+        rows = self._rows.setdefault(alike, set())
+        row = (request.shard, request.row)
+        if row in rows:
+            return "nothing"
+        rows.add(row)
+        if probe:
+            self._probes[alike] = self._probes.get(alike, 0) + 1
+            if self._probes[alike] >= PROBES:
+                return "out"
+        # While many are under way, others' answers may only be slower than refusals are.
+        return "doubt" if len(rows) >= max(_enough(error), in_flight) else "nothing"
+
+    def clear(self) -> None:
+        """The endpoint gave a good answer."""
+        self._rows.clear()
+        self._probes.clear()
+
+
+def _alike(error: DispatchError) -> object:
+    return "unreadable" if is_unreadable(error) else error.signature
+
+
+def _enough(error: DispatchError) -> int:
+    if is_unreadable(error):
+        return UNREADABLE_ROWS
+    return REFUSED_ROWS if error.blame == "gone" else BAD_ROWS

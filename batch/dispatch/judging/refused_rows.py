@@ -1,0 +1,152 @@
+"""Rows that an endpoint refused, held until it is clear whose fault that is."""
+
+import heapq
+from collections.abc import Callable, Iterator
+
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.judging.refusals import ACCOUNT_ROWS, REFUSED_ROWS, of_account, surely_of_row
+from batch.dispatch.request import Refusal, Request
+from batch.errors import DispatchError
+
+# A lone row that was refused last of all has nobody to be compared with: it is tried once more after this time.
+SECOND_TRY_SECONDS = 1.0
+
+
+class RefusedRows:
+    """Decides about refused rows of one lane by what the same endpoints said to others.
+
+    - A row is at fault once an endpoint that refused it answers a request that was sent *later*.
+    - An endpoint is at fault once it is out (see `Refusals`); the rows that it refused go back to the lane then, where
+      another endpoint answers them or they stay unsent.
+    - Until then a row is held. Its attempt is journaled as ended, so a kill costs nothing.
+    """
+
+    def __init__(
+        self,
+        endpoints: tuple[Endpoint, ...],
+        *,
+        attempted: Callable[[Request], None],
+        give_up: Callable[[Request], None],
+        send_again: Callable[[Request, float], None],
+    ) -> None:
+        """
+        Args:
+            attempted: journals that the attempt of `request.refusal` ended, and the row goes on.
+            give_up: ends the row as failed, for `request.refusal`.
+            send_again: gives the row out again after so many seconds.
+        """
+        self._endpoints = endpoints
+        self._attempted = attempted
+        self._give_up = give_up
+        self._send_again = send_again
+        # Of each endpoint, by the order in which they were sent.
+        self._held: dict[int, list[tuple[int, int, Request]]] = {e.index: [] for e in endpoints}
+        self._number = 0
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def refused(self, request: Request, endpoint: Endpoint, error: DispatchError, latency: float) -> None:
+        """This row was refused: give it up, send it elsewhere, or hold it."""
+        request.refusal = Refusal(error, endpoint.index, latency)
+        request.refused |= 1 << endpoint.index
+        request.avoid |= 1 << endpoint.index
+        if endpoint.out:
+            self._attempted(request)
+            self._free(endpoint)
+            self._place(request)
+        elif self._proven(request, endpoint, error):
+            self._give_up(request)
+        else:
+            self._attempted(request)
+            self._place(request)
+
+    def answered(self, endpoint: Endpoint, order: int) -> None:
+        """The endpoint answered a request that was sent as number `order`: rows that it refused earlier are at fault.
+
+        Those that only this endpoint refused may be answered by another one.
+        """
+        held = self._held[endpoint.index]
+        while held and held[0][0] < order:
+            self._count -= 1
+            request = heapq.heappop(held)[2]
+            self._place(request)
+
+    def settle(self) -> None:
+        """Nothing but held rows is left to do: decide by what is known."""
+        while self._count:
+            endpoint = next(e for e in self._endpoints if self._held[e.index])
+            rows = list(self._take(endpoint))
+            alike: dict[object, list[Request]] = {}
+            for row in rows:
+                alike.setdefault(_error(row).signature, []).append(row)
+            if any(_is_out(endpoint, same) for same in alike.values()):
+                endpoint.give_up(next(_error(same[0]) for same in alike.values() if _is_out(endpoint, same)))
+                for row in rows:
+                    self._place(row)
+                return
+            for same in alike.values():
+                self._settle_alike(same)
+
+    def place(self, request: Request) -> None:
+        """No endpoint that has not refused it is well any more: hold the row, or give it up."""
+        self._place(request)
+
+    def _settle_alike(self, rows: list[Request]) -> None:
+        if len(rows) == 1 and not rows[0].tried_again and _error(rows[0]).blame == "gone":
+            rows[0].tried_again = True
+            rows[0].refused = 0
+            self._send_again(rows[0], SECOND_TRY_SECONDS)
+            return
+        for row in rows:
+            self._give_up(row)
+
+    def _place(self, request: Request) -> None:
+        error = _error(request)
+        left = [e for e in self._endpoints if not e.out]
+        refusing = [e for e in left if request.refused >> e.index & 1]
+        elsewhere = any(e.well and not request.refused >> e.index & 1 for e in left)
+        if not refusing or (error.blame == "gone" and elsewhere):
+            self._send_again(request, 0.0)
+            return
+        if any(self._proven(request, e, error) for e in refusing):
+            self._give_up(request)
+            return
+        self._number += 1
+        self._count += 1
+        heapq.heappush(self._held[refusing[-1].index], (request.order, self._number, request))
+
+    def _proven(self, request: Request, endpoint: Endpoint, error: DispatchError) -> bool:
+        """Is it known already that the row is at fault, and that no other endpoint need be asked?"""
+        if error.blame == "gone" and any(
+            e.well and not e.out and not request.refused >> e.index & 1 for e in self._endpoints
+        ):
+            return False
+        if endpoint.answers and surely_of_row(error):
+            return True
+        return endpoint.last_answered > request.order
+
+    def _free(self, endpoint: Endpoint) -> None:
+        for row in self._take(endpoint):
+            self._place(row)
+
+    def _take(self, endpoint: Endpoint) -> Iterator[Request]:
+        held, self._held[endpoint.index] = self._held[endpoint.index], []
+        self._count -= len(held)
+        for _, _, row in sorted(held):
+            yield row
+
+
+def _error(request: Request) -> DispatchError:
+    assert request.refusal is not None, "only refused rows are held"
+    return request.refusal.error
+
+
+def _is_out(endpoint: Endpoint, alike: list[Request]) -> bool:
+    """Is an endpoint out that refused these different rows alike, and answered nobody since?"""
+    error = _error(alike[0])
+    if error.blame != "gone":
+        return False
+    enough = ACCOUNT_ROWS if of_account(error) else REFUSED_ROWS
+    return not endpoint.answers or len(alike) >= enough
