@@ -51,6 +51,53 @@ class RaySpec(Spec):
     """Left out: a local cluster for this run; `auto` or `ray://...`: join one."""
 
 
+class CsvSpec(Spec):
+    """How CSV files are written, where they do not show it."""
+
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What separates columns; left out: a tab in .tsv, else the comma, or what the header has instead of commas."""
+
+    quote: Annotated[str, Field(max_length=1)] | None = '"'
+    """What stands around values that hold delimiters or line ends; empty: quotes are ordinary characters."""
+
+    escape: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What stands before a quote within a quoted value, as the backslash of Spark and MySQL; left out: quotes are
+    doubled.
+    """
+
+    encoding: str | None = None
+    """Encoding of the text, as `cp1252`; left out: UTF-8, or UTF-16 and UTF-32 by their byte order marks."""
+
+    columns: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Names of the columns of files without a header; left out: the first line has them."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_an_encoding_of_text(cls, encoding: str | None) -> str | None:
+        if encoding is not None:
+            try:
+                "".encode(encoding)
+            except (LookupError, UnicodeError, ValueError) as error:
+                raise ValueError(f"{encoding!r} is no encoding of text that Python knows, as cp1252") from error
+        return encoding
+
+    @field_validator("columns")
+    @classmethod
+    def _names_differ(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = next((name for name in columns or () if columns and columns.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two columns are called {twice!r}")
+        return columns
+
+    @model_validator(mode="after")
+    def _characters_differ(self) -> "CsvSpec":
+        if self.delimiter is not None and self.delimiter in (self.quote, self.escape):
+            raise ValueError(f"{self.delimiter!r} cannot be the delimiter and the quote or escape character at once")
+        if any(character in ("\n", "\r") for character in (self.delimiter, self.quote, self.escape)):
+            raise ValueError("a line end always ends a record; delimiter, quote and escape are other characters")
+        return self
+
+
 class InputSpec(Spec):
     """The rows."""
 
@@ -87,6 +134,9 @@ class InputSpec(Spec):
 
     limit: Annotated[Annotated[int, Field(gt=0)] | None, InfinityMeansNone] = None
     """Only the first so many rows."""
+
+    csv: CsvSpec = CsvSpec()
+    """How CSV files are written, where they do not show it."""
 
 
 # Timers and HTTP clients refuse some of what a float can hold, and no answer is waited for longer.

@@ -21,6 +21,7 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
         "# The job file": job.JobSpec,
         "## ray": job.RaySpec,
         "## input": job.InputSpec,
+        "### csv": job.CsvSpec,
         "### kind: correctness": routers.CorrectnessRouterSpec,
         "### kind: static": routers.StaticRouterSpec,
         "### kind: knn": routers.KnnRouterSpec,

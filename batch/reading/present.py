@@ -36,15 +36,17 @@ def check_columns(spec: InputSpec, shards: Sequence[Shard]) -> None:
             return
     if not seen:
         return
+    header = _header_hint(spec, shards, seen)
     for key, names in absent.items():
         if names:
-            raise _absent(key, min(names), seen, f"; {BRACES_HINT}")
+            raise _absent(key, min(names), seen, f"{header}; {BRACES_HINT}")
     if missing:
-        raise _absent("input.id_column", min(missing), seen)
+        raise _absent("input.id_column", min(missing), seen, header)
     foreign = foreign_shape(frozenset(seen))
     raise InputError(
         f"input.prompt: no row has prompt, messages, input or body; give a template over its columns: {_shown(seen)}"
         + (f" ({foreign})" if foreign is not None else "")
+        + header
     )
 
 
@@ -57,6 +59,15 @@ def check_column(key: str, name: str, shards: Sequence[Shard]) -> None:
         seen = seen or list(columns)
     if seen:
         raise _absent(key, name, seen)
+
+
+def _header_hint(spec: InputSpec, shards: Sequence[Shard], seen: Sequence[str]) -> str:
+    """What to say where the first line of a CSV file, taken for its header, looks like a row."""
+    if spec.csv.columns is not None or not any(shard.format == "csv" for shard in shards):
+        return ""
+    if not any(name.replace(".", "").isdecimal() or name.endswith(("?", ".", "!")) for name in seen):
+        return ""
+    return "; line 1 of a CSV file is taken for its header: name the columns of one without with input.csv.columns"
 
 
 def _absent(key: str, name: str, seen: Sequence[str], hint: str = "") -> InputError:

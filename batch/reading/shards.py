@@ -27,8 +27,8 @@ MAX_PARQUET_ROWS = 20_000
 # Long rows: 20,000 prompts of 100 kB would fill the memory of a worker, which holds some ten times a shard's bytes.
 MAX_PARQUET_BYTES = 24 << 20
 
-# What a file of a binary format looks like when all is well.
-_OWN_LOOKS = {"parquet": "Parquet"}
+# What a file of a format may look like when all is well.
+_OWN_LOOKS = {"parquet": ("Parquet",), "csv": ("UTF-16 text", "UTF-32 text")}
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -77,7 +77,8 @@ def cut_files(
     if sum(source.size for source in sources) < WORTH_SPREADING_BYTES:
         map = map_here  # noqa: A001 - it stands in for the builtin
     packed = [s for s in sources if s.compression is not None or s.format == "csv"]
-    spooled = dict(zip(packed, map(spool_file, [Spooling(s, spool, spec.limit) for s in packed]), strict=True))
+    tasks = [Spooling(s, spool, spec.limit, spec.csv) for s in packed]
+    spooled = dict(zip(packed, map(spool_file, tasks), strict=True))
     texts = [_Text(s, *_stored(s, spooled.get(s))) for s in sources if s.format != "parquet"]
     total = sum(text.size for text in texts)
     target = min(max(total // SHARDS_WANTED, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
@@ -103,7 +104,7 @@ def _check_kinds(sources: Iterable[Source]) -> None:
         if source.compression is not None:
             continue
         look = look_at(source.location)
-        if look is not None and look.sure and look.what != _OWN_LOOKS.get(source.format):
+        if look is not None and look.sure and look.what not in _OWN_LOOKS.get(source.format, ()):
             raise InputError(f"{source.name}: is {look}")
 
 
@@ -118,7 +119,7 @@ def refill_spool(
     """Spool again what shards are read from and what is no longer in the spool. Raises as `cut_files`."""
     names = {shard.name: shard.spooled for shard in shards if shard.spooled is not None}
     gone = [s for s in sources if s.name in names and not (spool / str(names[s.name])).exists()]
-    for _ in map(spool_file, [Spooling(s, spool, spec.limit, names[s.name]) for s in gone]):
+    for _ in map(spool_file, [Spooling(s, spool, spec.limit, spec.csv, names[s.name]) for s in gone]):
         pass
 
 

@@ -18,9 +18,16 @@ from schemas.job import InputSpec
 
 Format = Literal["jsonl", "parquet", "csv"]
 
-FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".csv": "csv"}
+FORMATS: dict[str, Format] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".jsonlines": "jsonl",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-SUPPORTED = ".jsonl or .csv (also with .gz or .zst), .parquet"
+SUPPORTED = ".jsonl, .csv or .tsv (also with .gz or .zst), .parquet"
 WILDCARDS = frozenset("*?[")
 
 
@@ -186,6 +193,12 @@ def _expand(path: str, key: str) -> Iterator[Source]:
 def _absolute(path: str) -> str:
     # Tasks in other processes have other working directories. `Path.resolve` would also follow links.
     return os.path.abspath(path)  # noqa: PTH100
+
+
+def has_tabs(name: str) -> bool:
+    """Does the name of a file say that tabs are between its columns?"""
+    stem, extension = posixpath.splitext(name.lower())
+    return (posixpath.splitext(stem)[1] if extension in COMPRESSIONS else extension) == ".tsv"
 
 
 def _format(path: str) -> Format | None:

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import PurePath
 from typing import Any
 
-from schemas.job import JobSpec
+from schemas.job import CsvSpec, JobSpec
 
 Parts = Mapping[str, Any]
 
@@ -21,7 +21,7 @@ PACE_OF_ROUTER: Mapping[str, Any] = {
 
 
 # Keys of `input` that are younger than some runs, with the value that means what was done before there were such keys.
-_AS_BEFORE: Mapping[str, Any] = {"shape": "auto", "row_params": "auto"}
+_AS_BEFORE: Mapping[str, Any] = {"shape": "auto", "row_params": "auto", "csv": CsvSpec().model_dump(mode="json")}
 _UNSET = object()
 
 
