@@ -5,7 +5,6 @@ last.
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -23,10 +22,12 @@ from batch.reading.shard import Shard, from_stored, to_stored
 from batch.reading.shards import find_shards, refill_spool
 from batch.reading.sources import Source
 from batch.restarting import RestartingDispatcher
+from batch.running.run_end import RunEnd
 from batch.running.sitting_times import SittingTimes
 from batch.runs.commit import discard_commits
 from batch.runs.committed import Committed, has_parts, read_commit
 from batch.runs.directory import RunDirectory
+from batch.runs.integrity.answered import Counting, count_answered
 from batch.runs.keys import key_column
 from batch.runs.writers import suffixes
 from batch.stages import (
@@ -50,20 +51,6 @@ _POLL_SECONDS = 0.1
 HEAVY_ROUTERS = frozenset(
     {"bert", "causal_llm", "cluster", "correctness", "import", "knn", "mf", "static", "sw_ranking"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnd:
-    """How a sitting ended."""
-
-    finished: bool
-    """Every row has its end and every shard is committed."""
-    interrupted: bool
-    """It was asked to stop before that."""
-    notes: tuple[str, ...]
-    """One line each: models that stalled, endpoints that went out."""
-    halted: str | None = None
-    """Why the input or the job could not be used any more after something had been sent; what was answered is kept."""
 
 
 class Pipeline:
@@ -154,6 +141,7 @@ class Pipeline:
             if self._dispatcher is not None:
                 self._dispatcher.close()
             self._directory.add_sitting(self._times.sitting())
+        self._count_answers()
         if isinstance(self._halted, DamagedError):
             raise self._halted
         end = self._state.end if self._state is not None else None
@@ -240,11 +228,21 @@ class Pipeline:
         try:
             yield
         except (DamagedError, SpecError) as error:
-            if isinstance(error, SpecError) and not self._layout.journals.exists():
+            if isinstance(error, SpecError) and not self._layout.anything_sent():
                 # Nothing was sent, so there is nothing to keep.
                 raise
             self._halted = self._halted or error
             self._draining = True
+
+    def _count_answers(self) -> None:
+        """Store what the journals of shards hold that this sitting leaves half done."""
+        if self._state is None or self._state.end is None:
+            # Another dispatcher may still be writing to them.
+            return
+        open_ones = sorted(set(self._routed) - self._committed)
+        counting = [Counting(self._layout, index, self._names) for index in open_ones]
+        for _ in self._engine.map(count_answered, counting):
+            pass
 
     def _over(self) -> bool:
         """Can nothing more happen in this sitting?"""

@@ -278,7 +278,13 @@ class _Elsewhere:
         if shard not in self._open:
             asked = self._committing
             self._open[shard] = Answers(asked.layout, shard, self._models, asked.fallbacks)
-        return self._open[shard].find(row)
+        answers = self._open[shard]
+        found = answers.find(row)
+        if found is None and any(row in lost for lost in answers.answered.lost.values()):
+            # The shard is committed, so it is not looked at again unless it is committed anew.
+            path = self._committing.layout.commit(shard)
+            raise DamagedError(f"{answers.answered.notes[-1]}; another shard shares row {row}", path=str(path))
+        return found
 
     def __enter__(self) -> "_Elsewhere":
         return self

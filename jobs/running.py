@@ -8,9 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from batch.costs.prices import prices_for
 from batch.engine import Engine, InlineEngine
 from batch.errors import DamagedError, SpecError
-from batch.pipeline import Pipeline, RunEnd
+from batch.pipeline import Pipeline
 from batch.reading.sources import Source, find_sources, fingerprint_sources
 from batch.routers.loading import router_fingerprint
+from batch.running.run_end import RunEnd
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.finish import check_writable, write_output

@@ -21,6 +21,7 @@ from batch.dispatch.transports import Keys
 from batch.errors import BatchRouterError, RunLockedError, StorageError
 from batch.runs.found_limits import read_found, write_found
 from batch.runs.group_sync import GroupSync
+from batch.runs.integrity.places import put_back_journals
 from batch.runs.layout import Layout
 from batch.runs.lock import Lock
 from batch.runs.spent import spent
@@ -167,6 +168,7 @@ class DispatchHost:
             await _lock_of(layout, _ORPHAN_SECONDS),
             GroupSync(enabled=plan.sync) as group,
         ):
+            put_back_journals(layout)
             work = RunWork(
                 layout,
                 plan.models,

@@ -6,9 +6,10 @@ from types import TracebackType
 from typing import NamedTuple
 
 from batch.dispatch.request import Billed
+from batch.runs.integrity.answered import replay_all
 from batch.runs.layout import Layout
 from batch.runs.parts import routed_rows
-from batch.runs.replay import Outcome, OutcomeReader, Replay, replay
+from batch.runs.replay import Outcome, OutcomeReader, Replay
 
 
 class Answer(NamedTuple):
@@ -24,6 +25,7 @@ class Answers:
     Attributes:
         planned: the model each routed row was planned for.
         replays: the journals, by model.
+        answered: what the journals hold, as it is to be stored.
     """
 
     def __init__(
@@ -36,12 +38,12 @@ class Answers:
             fallbacks: models to which a model's rows may have gone instead, in order.
         """
         self.planned: dict[int, str] = {}
-        self.replays: dict[str, Replay] = {}
         self._fallbacks = fallbacks
         self._readers: dict[str, OutcomeReader] = {}
         for model in models:
             self.planned |= dict.fromkeys(routed_rows(layout.routed(model, shard)), model)
-            self.replays[model] = replay(layout.journal(shard, model))
+        self.replays: dict[str, Replay]
+        self.replays, self.answered = replay_all(layout, shard, models)
         with ExitStack() as stack:
             for model, journal in self.replays.items():
                 self._readers[model] = stack.enter_context(journal.open_outcomes())

@@ -14,6 +14,7 @@ from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
 from batch.runs.answers import Answer, Answers
 from batch.runs.atomic import storage_error, sync
 from batch.runs.committed import Committed, write_commit
+from batch.runs.integrity.answered import write_answered
 from batch.runs.layout import Layout
 from batch.runs.parts import check_scored, iter_part
 from batch.runs.replay import OK, Sent
@@ -159,7 +160,8 @@ def commit_shard(
         _count_attempts(ledger, answers)
         for model, outcome in answers.superseded():
             ledger.add_superseded(model, outcome.prompt_tokens, outcome.completion_tokens)
-        notes = tuple(note for journal in answers.replays.values() for note in journal.notes)
+        notes = (*(n for journal in answers.replays.values() for n in journal.notes), *answers.answered.notes)
+        write_answered(layout, shard, answers.answered)
     committed = Committed(rows, ledger.to_json(), tuple(ambiguous), notes, part.checksums())
     write_commit(layout, shard, committed)
     return committed

@@ -112,7 +112,7 @@ class RunDirectory:
                 lock.release()
                 lock = _lock_own(layout)
             manifest = read_manifest(layout) if is_run_directory(path) else None
-            if manifest is not None and changed(manifest.parts, asked.parts) and not layout.journals.exists():
+            if manifest is not None and changed(manifest.parts, asked.parts) and not layout.anything_sent():
                 # Nothing was sent yet, so nothing is lost: whoever mends a refused job need not ask for a new run.
                 _clear(layout)
                 manifest = None

@@ -3,7 +3,7 @@
 A journal is a JSON Lines file per shard and model. Each line starts with a checksum of fixed width over the
 rest of the line, so that any damaged byte is noticed:
 
-    {"crc":"1c291ca3","journal":{"version":1,"endpoints":["http://a/v1","http://b/v1"]}}
+    {"crc":"1c291ca3","journal":{"version":1,"place":"00012/m.jsonl","endpoints":["http://a/v1","http://b/v1"]}}
     {"crc":"...","intent":[row, attempt, endpoint]}
     {"crc":"...","attempt":[row, attempt, endpoint, kind, status, seconds, counts]}
     {"crc":"...","attempt":[row, attempt, endpoint, kind, status, seconds, counts, prompt tokens, answer tokens, exact]}
@@ -18,6 +18,7 @@ without an answer has the tokens it was billed for, or, where `exact` is 0, thos
 """
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,8 @@ _PREFIX = CRC_MARK + b'%08x",'
 _LINE = _PREFIX + b"%b\n"
 REST = len(_PREFIX % 0)
 RESPONSE_MARK = b'},"response":'
+
+_PLACE = re.compile(r"\d{5,}/[^/]+\.jsonl")
 
 _BLOCK_BYTES = 1 << 16
 # More than this does not wait for `flush`: a kill loses what waits.
@@ -89,7 +92,7 @@ class Journal:
         file = SyncedFile(path, descriptor, new=new)
         group.add(file)
         journal = cls(file, group)
-        header = {"journal": {"version": VERSION, "endpoints": list(endpoints)}}
+        header = {"journal": {"version": VERSION, "place": place_of(path), "endpoints": list(endpoints)}}
         try:
             journal._add(orjson.dumps(header)[1:])
             journal.flush()
@@ -241,6 +244,24 @@ def sound(line: bytes) -> bytes | None:
     return rest if rest and line.startswith(_PREFIX % crc32(rest)) else None
 
 
+def salvage(line: bytes) -> bytes | None:
+    """The rest of a line whose checksum holds once its last byte, where the newline should be, is left out."""
+    return sound(line[:-1])
+
+
+def place_of(path: Path) -> str:
+    """What the header of a journal says of where it belongs: its shard's folder and its file name."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def stated_place(rest: bytes) -> str | None:
+    """The place in a header, given as the rest of a sound line; `None`: it is no header, or an older version's."""
+    if not rest.startswith(b'"journal":'):
+        return None
+    place = orjson.loads(b"{" + rest)["journal"].get("place")
+    return place if isinstance(place, str) and _PLACE.fullmatch(place) else None
+
+
 def _number(value: int | None) -> bytes:
     return b"null" if value is None else b"%d" % value
 
@@ -258,6 +279,10 @@ def _mend(descriptor: int) -> None:
     if not last:
         return
     if sound(last) is not None:
+        os.write(descriptor, b"\n")
+    elif salvage(last) is not None:
+        # The line is whole, and what was its newline is another byte now.
+        os.ftruncate(descriptor, size - 1)
         os.write(descriptor, b"\n")
     else:
         os.ftruncate(descriptor, size - len(last))

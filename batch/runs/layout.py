@@ -76,6 +76,10 @@ class Layout:
         """Folder of the journals; there once something was sent."""
         return self.path / "journal"
 
+    def anything_sent(self) -> bool:
+        """Was a request of this run ever about to be sent, as far as its files tell?"""
+        return self.journals.exists() or self.answered(0).parent.exists()
+
     def scored(self, shard: int) -> Path:
         """Rows of one shard with their scores."""
         return self.path / "scored" / f"{shard:05}.parquet"
@@ -99,6 +103,10 @@ class Layout:
     def part(self, shard: int, suffix: str) -> Path:
         """Results of one shard; `suffix` as `jsonl`."""
         return self.path / "output" / f"part-{shard:05}.{suffix}"
+
+    def answered(self, shard: int) -> Path:
+        """Which rows the shard's journals held an end for when they were last read."""
+        return self.path / "answered" / f"{shard:05}.json"
 
     def commit(self, shard: int) -> Path:
         """Written last when a shard is committed: its counts, its ambiguous rows."""

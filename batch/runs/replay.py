@@ -14,7 +14,7 @@ import orjson
 from batch.dispatch.request import Billed
 from batch.errors import BadAnswer, ConnectionLost, NotConnected, ServerError, TimedOut
 from batch.runs.atomic import storage_error
-from batch.runs.journal import CRC_MARK, RESPONSE_MARK, REST, sound
+from batch.runs.journal import CRC_MARK, RESPONSE_MARK, REST, place_of, salvage, sound, stated_place
 from schemas.results import ErrorInfo, Status
 
 # Kind under which an attempt is counted that ended well, and one whose end nobody saw.
@@ -188,6 +188,9 @@ def replay(path: Path) -> Replay:
                     scan.add(rest, offset)
                 elif whole:
                     scan.add_damaged(line, offset, number)
+                elif (rest := salvage(line)) is not None:
+                    scan.result.notes.append(f"{path}:{number}: the newline is damaged, the line counts")
+                    scan.add(rest, offset)
                 else:
                     scan.result.torn = len(line)
                     scan.result.notes.append(f"{path}:{number}: the last line was not written whole and is ignored")
@@ -206,12 +209,16 @@ class _Scan:
     def __init__(self, result: Replay) -> None:
         self.result = result
         self._endpoints: _Endpoints = ()
+        # Are the lines below the last header those of another journal?
+        self._foreign = False
         # By row, attempt and endpoint; a Sent is made of those few that nothing follows.
         self._in_flight: dict[int, tuple[int, int]] = {}
         self._damaged: set[int] = set()
 
     def add(self, rest: bytes, offset: int) -> None:
         """One sound line, that starts at `offset`."""
+        if self._foreign and rest[1:2] != b"j":
+            return
         match rest[1:2]:
             case b"i":
                 self._add_intent(rest)
@@ -222,6 +229,7 @@ class _Scan:
             case b"j":
                 self._end_sitting()
                 self._endpoints = tuple(orjson.loads(b"{" + rest)["journal"]["endpoints"])
+                self._look_at_place(rest)
 
     def add_damaged(self, line: bytes, offset: int, number: int) -> None:
         """One line whose checksum is wrong."""
@@ -230,14 +238,24 @@ class _Scan:
         named = _ROW_OF_DAMAGED.search(line)
         if named is not None:
             self._damaged.add(int(named[1] or named[2]))
-        # Where only a newline was damaged, the line after it is whole, and may be a paid answer. What looks like the
-        # start of a line may also be in an answer.
+        # Where only a newline was damaged, the lines before and after it are whole, and may be paid answers. What looks
+        # like the start of a line may also be in an answer.
         start = 0
         while (start := line.find(CRC_MARK, start + 1)) > 0:
+            before = salvage(line[:start])
+            if before is not None:
+                self.add(before, offset)
             rest = sound(line[start:-1])
             if rest is not None:
                 self.add(rest, offset + start)
                 break
+
+    def _look_at_place(self, rest: bytes) -> None:
+        """Leave out what another journal's header is above: its rows are none of this shard and model."""
+        place, own = stated_place(rest), place_of(self.result.path)
+        self._foreign = place is not None and place != own
+        if self._foreign:
+            self.result.notes.append(f"{self.result.path}: holds lines of journal/{place}, which are left out")
 
     def end(self) -> None:
         """No more lines."""

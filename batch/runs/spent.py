@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from batch.costs.prices import Price
+from batch.runs.integrity.answered import replay_all
 from batch.runs.layout import Layout
 from batch.runs.parts import read_scored
-from batch.runs.replay import replay
 
 
 def spent(layout: Layout, prices: Mapping[str, Price | None]) -> Decimal:
@@ -15,16 +15,18 @@ def spent(layout: Layout, prices: Mapping[str, Price | None]) -> Decimal:
     Args:
         prices: of every model; `None`: unknown, it counts as nothing.
     """
-    if not layout.journals.is_dir():
-        return Decimal(0)
-    shards = (int(folder.name) for folder in layout.journals.iterdir())
-    return sum((_spent_in(layout, shard, prices) for shard in shards), Decimal(0))
+    journals = layout.journals.iterdir() if layout.journals.is_dir() else ()
+    counted = layout.answered(0).parent.glob("*.json")
+    # A shard whose journals are gone has cost something too.
+    shards = {entry.stem for entry in (*journals, *counted) if entry.stem.isdigit()}
+    return sum((_spent_in(layout, int(shard), prices) for shard in sorted(shards)), Decimal(0))
 
 
 def _spent_in(layout: Layout, shard: int, prices: Mapping[str, Price | None]) -> Decimal:
     total = Decimal(0)
+    replays, _ = replay_all(layout, shard, prices)
     for model, price in prices.items():
-        journal = replay(layout.journal(shard, model))
+        journal = replays[model]
         if price is None or not journal.attempts:
             continue
         costs = [

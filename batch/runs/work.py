@@ -10,11 +10,12 @@ from batch.dispatch.endpoint import address
 from batch.dispatch.request import Request
 from batch.dispatch.work import History
 from batch.runs.group_sync import GroupSync
+from batch.runs.integrity.answered import replay_all, write_answered
 from batch.runs.journal import Journal
 from batch.runs.keys import keys_of
 from batch.runs.layout import Layout
 from batch.runs.parts import iter_routed, routed_rows
-from batch.runs.replay import Failures, Replay, replay
+from batch.runs.replay import Failures, Replay
 from batch.runs.verdicts import read_verdicts
 from schemas.endpoints import ModelSpec
 
@@ -55,9 +56,12 @@ class RunWork:
     def history(self, shard: int) -> History:
         verdicts = read_verdicts(self._layout, shard)
         assert verdicts is not None, "a shard is routed before it is sent"
-        if not any(self._layout.journal(shard, model).exists() for model in self._endpoints):
+        journals = (self._layout.journal(shard, model) for model in self._endpoints)
+        if not self._layout.answered(shard).exists() and not any(journal.exists() for journal in journals):
             return History(verdicts.routed)
-        replays = {model: replay(self._layout.journal(shard, model)) for model in self._endpoints}
+        replays, answered = replay_all(self._layout, shard, self._endpoints)
+        # Before anything is sent: later the journals hold these rows again, and what was lost of them must be known.
+        write_answered(self._layout, shard, answered)
         remaining: dict[str, int] = {}
         sent: dict[int, int] = {}
         ambiguous: dict[int, str | None] = {}

@@ -9,7 +9,7 @@ import pytest
 
 from batch.errors import StorageError
 from batch.runs.group_sync import GroupSync
-from batch.runs.journal import Journal
+from batch.runs.journal import Journal, place_of
 from tests.runs.journals import FAILURE, URLS, Sitting, answered, given_up, lines
 
 
@@ -27,7 +27,7 @@ def test_every_line_is_json_with_a_checksum(tmp_path: Path) -> None:
         assert len(lines(path)) == 7
     assert b'"response":' + '{"text":"naïve \\u2028","n":1e400}}\n'.encode() in path.read_bytes()
     header, intent, throttled, late, good, bad, unsent = lines(path)
-    assert header["journal"] == {"version": 1, "endpoints": list(URLS)}
+    assert header["journal"] == {"version": 1, "place": place_of(path), "endpoints": list(URLS)}
     assert intent["intent"] == [7, 1, 0]
     assert throttled["attempt"] == [7, 1, 0, "rate_limited", 429, 0.1, 0]
     assert late["attempt"] == [7, 2, 0, "timeout", None, 600.0, 1]
@@ -85,7 +85,11 @@ def test_each_sitting_starts_with_its_endpoints(tmp_path: Path) -> None:
         with Sitting(tmp_path / "j", urls) as journal:
             journal.intent(0, 1, 0)
     headers = [line["journal"] for line in lines(tmp_path / "j") if "journal" in line]
-    assert headers == [{"version": 1, "endpoints": list(URLS)}, {"version": 1, "endpoints": list(URLS[:1])}]
+    place = place_of(tmp_path / "j")
+    assert headers == [
+        {"version": 1, "place": place, "endpoints": list(URLS)},
+        {"version": 1, "place": place, "endpoints": list(URLS[:1])},
+    ]
 
 
 @pytest.mark.parametrize("kept", [1, 30, 200_000])

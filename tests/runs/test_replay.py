@@ -112,8 +112,8 @@ def test_a_damaged_intent_makes_its_row_ambiguous(tmp_path: Path) -> None:
     assert read.notes == [f"{path}:2: the checksum is wrong, the line is skipped"]
 
 
-def test_a_damaged_newline_does_not_take_the_next_answer_with_it(tmp_path: Path) -> None:
-    """The line behind the damage is whole and counts, at its own place in the file."""
+def test_a_damaged_newline_costs_no_answer(tmp_path: Path) -> None:
+    """The lines before and behind the damage are whole and count, each at its own place in the file."""
     path = tmp_path / "j"
     with Sitting(path) as journal:
         answered(journal, 1)
@@ -122,9 +122,37 @@ def test_a_damaged_newline_does_not_take_the_next_answer_with_it(tmp_path: Path)
     data[data[: data.rindex(b"crc")].rindex(b"\n")] = 0
     path.write_bytes(data)
     read = replay(path)
-    assert read.ok == {2}
-    assert [o.response for o in read.outcomes()] == [b'{"n":2}']
-    assert read.ambiguous.keys() == {1}
+    assert read.ok == {1, 2}
+    assert [o.response for o in read.outcomes()] == [ANSWER, b'{"n":2}']
+    assert not read.ambiguous
+    assert read.notes
+
+
+def test_a_damaged_last_newline_costs_no_answer(tmp_path: Path) -> None:
+    """The line counts, and the next sitting writes its lines behind a new newline instead of cutting it off."""
+    path = tmp_path / "j"
+    with Sitting(path) as journal:
+        answered(journal, 1)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    assert replay(path).ok == {1}
+    with Sitting(path) as journal:
+        answered(journal, 2)
+    assert replay(path).ok == {1, 2}
+    assert replay(path).notes == []
+
+
+def test_lines_of_another_journal_are_left_out(tmp_path: Path) -> None:
+    """A journal that was copied over another one says nothing of the rows of that one; the note names its place."""
+    mine, other = (tmp_path / name / "m.jsonl" for name in ("00000", "00001"))
+    for path, row in ((mine, 1), (other, 9)):
+        path.parent.mkdir()
+        with Sitting(path) as journal:
+            answered(journal, row)
+    mine.write_bytes(other.read_bytes())
+    with Sitting(mine) as journal:
+        answered(journal, 2)
+    assert replay(mine).ok == {2}
+    assert replay(mine).notes == [f"{mine}: holds lines of journal/00001/m.jsonl, which are left out"]
 
 
 def test_an_answer_that_looks_like_a_journal_line_is_found_behind_a_damaged_newline(tmp_path: Path) -> None:
@@ -136,7 +164,7 @@ def test_an_answer_that_looks_like_a_journal_line_is_found_behind_a_damaged_newl
     data = bytearray(path.read_bytes())
     data[data.index(b"\n", data.index(b'"row":1'))] = 0
     path.write_bytes(data)
-    assert [o.response for o in replay(path).outcomes()] == [b'{"crc":"00000000","n":2}']
+    assert [o.response for o in replay(path).outcomes()] == [ANSWER, b'{"crc":"00000000","n":2}']
 
 
 class Event(NamedTuple):
@@ -213,14 +241,17 @@ def test_a_truncated_journal_loses_at_most_its_last_line(data: bytes, draw: st.D
 
 @given(journals(), st.data())
 def test_any_damaged_byte_is_noticed(data: bytes, draw: st.DataObject) -> None:
-    """Whichever byte changes to whatever, there is a note, nothing is invented, and one line at most is lost."""
+    """Whichever byte changes to whatever, there is a note, nothing is invented, and one line at most is lost.
+
+    A damaged newline costs no line.
+    """
     position = draw.draw(st.integers(0, len(data) - 1))
     other = draw.draw(st.integers(0, 255).filter(lambda b: b != data[position]))
     read, outcomes = read_back(data[:position] + bytes([other]) + data[position + 1 :])
     assert len(read.notes) >= 1
     start = data.rfind(b"\n", 0, position) + 1
     end = data.index(b"\n", position) + 1
-    _, without = read_back(data[:start] + data[end:])
+    _, without = read_back(data if data[position] == ord("\n") else data[:start] + data[end:])
     header_damaged = b'"journal"' in data[start:end]
     assert outcomes.keys() == without.keys()
     if not header_damaged:

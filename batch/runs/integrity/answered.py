@@ -1,0 +1,172 @@
+"""Which rows the journals of a shard held an end for when they were last read: `answered/00012.json`.
+
+    {"crc":"1c291ca3","journals":{"small":{"size":18230,"rows":[0,7,9,20]}},"lost":{"small":[7,8]},"notes":["..."]}
+
+`rows` are ranges: from 0 up to but not including 7, and so on. A journal is a list of lines of which each has a
+checksum, so it cannot tell that its last lines are gone. This record can: it is written when a shard is committed, when
+a sitting ends with the shard half done, and when the next one takes it up.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from batch.errors import DamagedError
+from batch.runs.atomic import storage_error
+from batch.runs.layout import Layout
+from batch.runs.replay import LOST, Replay, Sent, replay
+from batch.storage.sealed import read_sealed, write_sealed
+
+# A message names so many ranges of rows; the report's `ambiguous` has each row.
+_RANGES_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one journal held."""
+
+    size: int
+    """Its bytes."""
+    rows: frozenset[int]
+    """Rows that were `ok` or `failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the journals of one shard held."""
+
+    held: Mapping[str, Held] = field(default_factory=dict)
+    """By model."""
+    lost: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """Rows whose end a journal held once and lost, by model; they may have been sent again since."""
+    notes: tuple[str, ...] = ()
+    """One line for each such loss."""
+
+
+def read_answered(layout: Layout, shard: int) -> Answered:
+    """The record of a shard; an empty one where there is none, or a damaged one. Raises StorageError."""
+    path = layout.answered(shard)
+    try:
+        raw = read_sealed(path, layout.place(path))
+        stored = {"journals": {}, "lost": {}, "notes": []} if raw is None else orjson.loads(raw)
+        return Answered(
+            {model: Held(one["size"], _from_ranges(one["rows"])) for model, one in stored["journals"].items()},
+            {model: _from_ranges(rows) for model, rows in stored["lost"].items()},
+            tuple(stored["notes"]),
+        )
+    except (DamagedError, ValueError, KeyError, TypeError):
+        # The journals themselves are whole, as far as anybody knows.
+        return Answered()
+
+
+def replay_all(layout: Layout, shard: int, models: Iterable[str]) -> tuple[dict[str, Replay], Answered]:
+    """Read the journals of a shard, and compare them with what they held before.
+
+    A row whose end is gone is ambiguous, and its request is lost, as if it had been in flight when a run was killed.
+
+    Returns:
+        The journals by model, and the shard's record as it is now.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    before = read_answered(layout, shard)
+    replays = {model: replay(layout.journal(shard, model)) for model in models}
+    held = dict(before.held)
+    lost = dict(before.lost)
+    notes = list(before.notes)
+    for model, journal in replays.items():
+        finished = frozenset(journal.ok | journal.failed)
+        missing = before.held[model].rows - finished if model in before.held else frozenset()
+        if missing:
+            lost[model] = lost.get(model, frozenset()) | missing
+            place = layout.place(journal.path)
+            notes.append(
+                f"{place} held answers that are gone from it: {len(missing):,} rows ({_shown(missing)}); "
+                "they are treated as if they had been in flight when a run was killed"
+            )
+        if finished or model in held:
+            held[model] = Held(_size(journal.path), finished)
+        _count_lost(journal, lost.get(model, frozenset()))
+    return replays, Answered(held, lost, tuple(dict.fromkeys(notes)))
+
+
+def write_answered(layout: Layout, shard: int, answered: Answered) -> None:
+    """Store the record, if it says anything else than the stored one. Raises StorageError."""
+    if answered == read_answered(layout, shard):
+        return
+    path = layout.answered(shard)
+    record = {
+        "journals": {m: {"size": held.size, "rows": _ranges(held.rows)} for m, held in answered.held.items()},
+        "lost": {model: _ranges(rows) for model, rows in answered.lost.items()},
+        "notes": answered.notes,
+    }
+    write_sealed(path, layout.place(path), orjson.dumps(record))
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """A shard whose journals are to be counted when a sitting ends."""
+
+    layout: Layout
+    index: int
+    models: tuple[str, ...]
+
+
+def count_answered(counting: Counting) -> None:
+    """Store what the journals of a half done shard hold, unless they are as long as when they were counted before.
+
+    Nobody may be writing to them. Raises StorageError.
+    """
+    layout, index = counting.layout, counting.index
+    held = read_answered(layout, index).held
+    if any(_size(layout.journal(index, m)) != (held[m].size if m in held else 0) for m in counting.models):
+        write_answered(layout, index, replay_all(layout, index, counting.models)[1])
+
+
+def _count_lost(journal: Replay, lost: frozenset[int]) -> None:
+    """Have the journal say of these rows what it would if they had been in flight when a run was killed."""
+    known = {sent.row for sent in journal.lost}
+    for row in sorted(lost):
+        journal.attempts[row] = max(journal.attempts.get(row, 0), 1)
+        sent = Sent(row, journal.attempts[row], None)
+        if row not in known:
+            journal.lost.append(sent)
+            journal.ended[None, LOST] += 1
+        if not journal.finished(row):
+            journal.ambiguous.setdefault(row, sent)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise storage_error(path, error, "read") from error
+
+
+def _ranges(rows: Iterable[int]) -> list[int]:
+    """Where each stretch of consecutive rows starts and stops."""
+    ranges: list[int] = []
+    for row in sorted(rows):
+        if ranges and ranges[-1] == row:
+            ranges[-1] = row + 1
+        else:
+            ranges += [row, row + 1]
+    return ranges
+
+
+def _from_ranges(ranges: list[int]) -> frozenset[int]:
+    return frozenset(row for start, stop in zip(ranges[::2], ranges[1::2], strict=True) for row in range(start, stop))
+
+
+def _shown(rows: Iterable[int]) -> str:
+    ranges = _ranges(rows)
+    pairs = list(zip(ranges[::2], ranges[1::2], strict=True))
+    shown = ", ".join(
+        str(start) if stop == start + 1 else f"{start}-{stop - 1}" for start, stop in pairs[:_RANGES_SHOWN]
+    )
+    return shown + ("" if len(pairs) <= _RANGES_SHOWN else ", ...")

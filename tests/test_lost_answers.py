@@ -1,0 +1,145 @@
+"""Journals that lose answers or are in the wrong place: what is lost is named, and nothing else is sent again."""
+
+import os
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from shutil import rmtree
+
+import pytest
+
+from batch.runs.layout import Layout
+from batch.runs.spent import spent
+from jobs.stopped import StoppedError
+from tests.job_folder import ENDPOINTS, JobFolder, interrupt_after
+from tests.rehearsed import Served, serve
+from tests.runs.shards import PRICES
+from tests.test_resuming import SLOW, narrow
+
+Harm = Callable[[Path], object]
+
+
+def cut_at_a_line(path: Path) -> None:
+    """Lose the last answers without leaving half a line."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: len(lines) // 2]))
+
+
+def zero_the_tail(path: Path) -> None:
+    """As a disk does that loses its last blocks."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(bytes(size - size // 2))
+
+
+HARMS: dict[str, Harm] = {
+    "cut": cut_at_a_line,
+    "emptied": lambda path: os.truncate(path, 0),
+    "zeroed": zero_the_tail,
+    "gone": Path.unlink,
+    "folder gone": lambda path: rmtree(path.parent),
+    "all gone": lambda path: rmtree(path.parent.parent),
+}
+
+
+def answered_rows(served: Served) -> set[str]:
+    return {f"r{prompt.split()[0][1:]}" for prompt in served.prompts()}
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_what_a_journal_lost_after_its_shard_was_committed_is_named(harm: Harm, tmp_path: Path) -> None:
+    """With the part gone too, lost answers are paid again, and the report names exactly the rows that were."""
+    with serve(*ENDPOINTS) as served:
+        there = JobFolder(tmp_path, served)
+        there.write_prompts(20)
+        there.run()
+        before = [{**row, "latency_seconds": 0} for row in there.results()]
+        served.forget()
+        layout = Layout(there.run_dir)
+        harm(layout.journal(0, "small"))
+        rmtree(layout.part(0, "jsonl").parent)
+        report = there.run()
+        again = answered_rows(served)
+        assert again
+        assert {row.id for row in report.ambiguous} == again
+        assert any("held answers that are gone from it" in note for note in report.notes)
+        after = [{**row, "latency_seconds": 0, "attempts": 1} for row in there.results()]
+        assert after == before
+        served.forget()
+        assert {row.id for row in there.run().ambiguous} == again, "it stays said"
+        assert served.posts == []
+
+
+@pytest.mark.parametrize("on_ambiguous", ["retry", "fail"])
+def test_what_a_journal_lost_between_sittings_is_named(on_ambiguous: str, tmp_path: Path) -> None:
+    """A run that was interrupted knows what its journals held; `on_ambiguous` says whether rows are paid again."""
+    with serve(*SLOW) as served:
+        there = JobFolder(tmp_path, served)
+        there.write_prompts(60)
+        job = there.job(models=narrow(there), dispatch={"on_ambiguous": on_ambiguous})
+        with pytest.raises(StoppedError):
+            there.run(job, progress=interrupt_after(10))
+        paid = answered_rows(served)
+        served.forget()
+        layout = Layout(there.run_dir)
+        cut_at_a_line(layout.journal(0, "small"))
+        report = there.run(job)
+        again = answered_rows(served) & paid
+        named = {row.id for row in report.ambiguous}
+        assert named
+        assert again == (named if on_ambiguous == "retry" else set())
+        assert report.rows.failed == (0 if on_ambiguous == "retry" else len(named))
+        assert named < paid
+
+
+@pytest.mark.parametrize("layouts", [("small", "large"), ("large", "small")])
+def test_swapped_journals_are_put_back(layouts: tuple[str, str], tmp_path: Path) -> None:
+    """Two journals that changed places hold all they held: nothing is sent again and the results are the same."""
+    with serve(*ENDPOINTS) as served:
+        there = JobFolder(tmp_path, served)
+        there.write_prompts(20)
+        there.run()
+        before = there.results()
+        served.forget()
+        layout = Layout(there.run_dir)
+        one, other = (layout.journal(0, model) for model in layouts)
+        one.rename(one.with_name("between"))
+        other.rename(one)
+        one.with_name("between").rename(other)
+        rmtree(layout.part(0, "jsonl").parent)
+        there.run()
+        assert served.posts == []
+        assert there.results() == before
+
+
+def test_a_journal_that_was_copied_over_another_is_set_aside(tmp_path: Path) -> None:
+    """The copy is no answer to other rows; those of the journal beneath are named and sent again."""
+    with serve(*ENDPOINTS) as served:
+        there = JobFolder(tmp_path, served)
+        there.write_prompts(20)
+        there.run()
+        before = [row["content"] for row in there.results()]
+        served.forget()
+        layout = Layout(there.run_dir)
+        small, large = (layout.journal(0, model) for model in ("small", "large"))
+        small.write_bytes(large.read_bytes())
+        rmtree(layout.part(0, "jsonl").parent)
+        report = there.run()
+        assert {row.id for row in report.ambiguous} == answered_rows(served)
+        assert len(served.posts) == 10
+        assert [row["content"] for row in there.results()] == before
+        assert small.with_name("small.jsonl.misplaced").exists()
+
+
+def test_lost_answers_are_not_forgotten_by_the_budget(tmp_path: Path) -> None:
+    """What a damaged journal does not say any more still counts, at its bound."""
+    with serve(*ENDPOINTS) as served:
+        there = JobFolder(tmp_path, served)
+        there.write_prompts(20)
+        there.run(there.job(input={"path": str(there.folder / "prompts.jsonl"), "params": {"max_tokens": 50}}))
+        layout = Layout(there.run_dir)
+        prices = {"small": PRICES["weak"], "large": PRICES["strong"]}
+        before = spent(layout, prices)
+        rmtree(layout.journals)
+        assert spent(layout, prices) >= before > Decimal(0)
