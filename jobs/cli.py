@@ -326,7 +326,8 @@ def _fail(error: BatchRouterError, status: Exit) -> NoReturn:
 
 
 def _say(text: str) -> None:
-    for line in text.splitlines():
+    # Other separators of lines are in what strangers wrote, and are escaped.
+    for line in text.split("\n"):
         sys.stderr.write(f"batchrouter: {line}\n")
 
 
@@ -341,9 +342,9 @@ def _load(job: Path, settings: list[str] | None, limit: int | None) -> "JobSpec"
 
 
 def _console() -> "Console":
-    from rich.console import Console
+    from jobs.terminal.printable import console
 
-    return Console()
+    return console()
 
 
 def _show(found: _Found, render: "Callable[[_Found, Console], object]", *, json: bool) -> None:

@@ -5,6 +5,8 @@ from decimal import Decimal
 from math import ceil, floor, log10
 from pathlib import Path
 
+from jobs.terminal.printable import is_seen
+
 UNKNOWN = "unknown"
 
 
@@ -83,5 +85,5 @@ def typed(path: Path | str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text that came from a file, made harmless for a terminal: an id may hold escape sequences."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    """Text for one cell of a table, on one line: an id may hold escape sequences."""
+    return "".join(char if is_seen(char) else "\N{REPLACEMENT CHARACTER}" for char in text)

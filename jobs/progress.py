@@ -17,6 +17,7 @@ from rich.text import Text
 
 from batch.dispatch.snapshot import LaneSnapshot, ProgressSnapshot
 from jobs.figures import countdown, counted, pace, printable, share, stopwatch, usd
+from jobs.terminal.printable import console as standard_console
 
 # Long enough to even out a retry storm, short enough to follow a changed limit.
 RATE_WINDOW_SECONDS = 30.0
@@ -112,7 +113,7 @@ class Progress:
 
     def __init__(self, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
         """`console` is standard error unless given; `now` gives monotonic seconds."""
-        self._console = console or Console(stderr=True)
+        self._console = console or standard_console(stderr=True)
         self._now = now
         self._started = now()
         self._paces: dict[str, Pace] = {}

@@ -1,16 +1,22 @@
 """The report as one HTML page: no script, nothing loaded from elsewhere, light and dark."""
 
+import html
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from html import escape
 from importlib.resources import files
 from string import Template
 
 from jobs.figures import UNKNOWN, compact, counted, duration, pace, share, usd
+from jobs.terminal.printable import printable
 from schemas.reports import EndpointReport, ModelReport, Report
 
 # A page of ten thousand rows helps nobody; report.json has all of them.
 MOST_AMBIGUOUS = 100
+
+
+def escape(text: str) -> str:
+    """Text as HTML shows it, without what would change its direction or cannot be seen."""
+    return html.escape(printable(text))
 
 
 def render_html(report: Report) -> str:

@@ -1,4 +1,7 @@
-"""Standard streams that may be closed, full, or read by nobody any more: what is said must not end what is done."""
+"""Standard streams that may be closed, full, or read by nobody any more: a failing one must not stop a run.
+
+Whatever is written to them is made printable first: names, paths and servers' words may hold escape sequences.
+"""
 
 import codecs
 import errno
@@ -6,10 +9,12 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
+
+from jobs.terminal.printable import printable
 
 # A pipe whose reader is gone, as in `| head`, and a terminal that was closed: nobody is left to be told.
 _NOBODY_READS = frozenset({errno.EPIPE, errno.EIO})
@@ -22,14 +27,26 @@ class LastingStream:
 
     Attributes:
         failure: why, where somebody may want to know; `None` also where nobody is left to read.
+        styled: the same stream for a console that makes texts printable itself, and adds colours.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.failure: OSError | None = None
+        self.styled = _StyledStream(self)
 
     def write(self, text: str) -> int:
-        """As of a text stream, but never an OSError."""
+        """As of a text stream, but never an OSError; what cannot be printed is escaped."""
+        self.write_as_it_is(printable(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """As of a text stream, with `write`."""
+        for line in lines:
+            self.write(line)
+
+    def write_as_it_is(self, text: str) -> int:
+        """Write with escape sequences: for what is ours from beginning to end."""
         try:
             self._stream.write(text)
         except OSError as error:
@@ -49,6 +66,17 @@ class LastingStream:
         # What is left in the buffer is written again at exit, and would fail again.
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _StyledStream:
+    """What a console writes to; all but the writing is the lasting stream's."""
+
+    def __init__(self, stream: LastingStream) -> None:
+        self._stream = stream
+        self.write = stream.write_as_it_is
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
