@@ -210,6 +210,15 @@ class BadAnswer(DispatchError):
     _billed = True
 
 
+class PackMixedUp(DispatchError):
+    """2xx for several inputs in one request, and it cannot be told which embedding belongs to which."""
+
+    kind = "bad_answer"
+    retryable = True
+    blame = "row"
+    _billed = True
+
+
 class NoChoices(DispatchError):
     """2xx with an empty list of choices: the prompt or the answer was blocked. The endpoint is well.
 

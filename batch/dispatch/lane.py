@@ -23,7 +23,7 @@ from batch.dispatch.retry import RetryBudget, RetryRule
 from batch.dispatch.transports import Transport
 from batch.dispatch.weight import Scales
 from batch.dispatch.work import Journal
-from batch.errors import DispatchError
+from batch.errors import DispatchError, PackMixedUp
 from schemas.results import ErrorInfo, Status
 
 # Rows to look ahead for long ones, for each that may be under way: what a slot answers while the longest runs.
@@ -238,15 +238,24 @@ class Lane:
 
     async def _not_answered(self, request: Request, endpoint: Endpoint, error: DispatchError, latency: float) -> bool:
         """What follows from an attempt that ended in an error; were its rows answered after all?"""
+        rows = request.rows or (request,)
         if error.billed:
-            self._bill(request.rows or (request,), error)
+            self._bill(rows, error)
+        if isinstance(error, PackMixedUp):
+            if not self._packer.sizes[endpoint.index].mixed_up():
+                return await self._refused_pack(request, endpoint.index, error, latency)
+            # They can only travel alone here. It counts for none of them.
+            for row in rows:
+                row.attempts -= 1
+                self._note(row, endpoint.index, error, latency, counts=False)
+                self.queue.put_back(row)
+            return False
         if is_refusal(error):
             if request.rows:
                 return await self._refused_pack(request, endpoint.index, error, latency)
             request.attempts -= 1
             self._refused.refused(request, endpoint, error, latency)
             return False
-        rows = request.rows or (request,)
         self._packer.failed(endpoint.index, len(rows), error, self._loop.time())
         for row in rows:
             self._failed(row, endpoint, error, latency)

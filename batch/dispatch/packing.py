@@ -13,7 +13,7 @@ import orjson
 from batch.dispatch.bills import shares
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Completion, Request
-from batch.errors import BadAnswer, DispatchError
+from batch.errors import BadAnswer, DispatchError, PackMixedUp
 from schemas.endpoints import LimitsSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 
@@ -91,14 +91,15 @@ def split(request: Request, completion: Completion) -> Sequence[Completion]:
     Usage is shared out by the rows' own counts of tokens, and adds up to the whole exactly.
 
     Raises:
-        BadAnswer: it does not hold exactly one item for each input, or cannot be taken apart.
+        PackMixedUp: it does not hold exactly one item for each input, or does not say which is whose.
+        BadAnswer: it cannot be taken apart.
     """
     answer = orjson.loads(completion.raw)
     items = answer["data"]
     count = len(request.rows)
     by_index = {item["index"]: item for item in items if isinstance(item, dict) and isinstance(item.get("index"), int)}
-    if len(items) != count or by_index.keys() != set(range(count)):
-        raise BadAnswer(
+    if len(items) != count or (by_index.keys() != set(range(count)) and not _complete(by_index, items)):
+        raise PackMixedUp(
             f"{len(items)} embeddings came, not one for each of {count} inputs",
             status=200,
             usage=(completion.prompt_tokens, completion.completion_tokens),
@@ -112,6 +113,23 @@ def split(request: Request, completion: Completion) -> Sequence[Completion]:
             status=200,
             usage=(completion.prompt_tokens, completion.completion_tokens),
         ) from error
+
+
+def _complete(by_index: dict[int, Any], items: Sequence[Any]) -> bool:
+    """Add the items whose `index` was left out, where it is clear which they are; is it?
+
+    Protocol buffers leave a 0 out (Gemini), so that a single index that is missing is the one that no other item has.
+    Others leave all of them out: then the order is that of the inputs, unless an index that is there says otherwise.
+    """
+    unnumbered = [i for i, item in enumerate(items) if isinstance(item, dict) and item.get("index") is None]
+    if len(by_index) + len(unnumbered) != len(items) or not by_index.keys() <= set(range(len(items))):
+        return False
+    if len(unnumbered) == 1:
+        (left,) = set(range(len(items))) - by_index.keys()
+        by_index[left] = items[unnumbered[0]]
+        return True
+    by_index.update((i, items[i]) for i in unnumbered if i not in by_index)
+    return all(by_index.get(i) is item for i, item in enumerate(items))
 
 
 def _shared_out(
@@ -144,6 +162,7 @@ class PackSize:
         self._grown_to = most + 1
         self._in_question: list[int] = []
         self._throttled_since: float | None = None
+        self._taken_apart = False
 
     @property
     def allowed(self) -> int:
@@ -153,6 +172,7 @@ class PackSize:
     def answered(self, size: int) -> None:
         """A request of so many inputs was answered."""
         self._throttled_since = None
+        self._taken_apart = self._taken_apart or size > 1
         if size >= self._allowed:
             self._good += 1
             if self._good >= self._needed:
@@ -174,6 +194,15 @@ class PackSize:
         elif now - self._throttled_since > _THROTTLED_SECONDS:
             self._throttled_since = now
             self.failed(size)
+
+    def mixed_up(self) -> bool:
+        """One was answered, and its answers cannot be told apart: will inputs go alone from now on?
+
+        They will where that was so from the first. Where packs were taken apart before, it is an accident.
+        """
+        if not self._taken_apart:
+            self._most = self._allowed = 1
+        return not self._taken_apart
 
     def refused(self, size: int) -> None:
         """One of at least two inputs was refused as bad; its halves go out now."""

@@ -14,6 +14,8 @@ FIELDS = tuple(ResultRow.model_fields)
 # Of an input column that is called like one of ours.
 INPUT_PREFIX = "input_"
 
+_TEXT_PARTS = ("text", "output_text")
+
 
 class Result(NamedTuple):
     """A `schemas.results.ResultRow` before it is JSON: plain values, cheap to make a hundred thousand of."""
@@ -63,12 +65,26 @@ def content_of(answer: Any) -> str | None:
     match answer:
         case {"choices": [{"message": {"content": str(content)}}, *_]}:
             return content
+        case {"choices": [{"message": {"content": list() | dict() as parts}}, *_]}:
+            return _text_of(parts)
         case {"choices": [{"text": str(text)}, *_]}:
             return text
         case {"output": list(items)}:
             return _output_text(items)
         case _:
             return None
+
+
+def _text_of(parts: Any) -> str | None:
+    """The texts of a message whose content is a list of parts, as Mistral's; what it thought is not its answer."""
+    texts = []
+    for part in parts if isinstance(parts, list) else [parts]:
+        match part:
+            case str(text):
+                texts.append(text)
+            case {"text": str(text)} if part.get("type", "text") in _TEXT_PARTS:
+                texts.append(text)
+    return "".join(texts) if texts else None
 
 
 def _output_text(items: list[Any]) -> str | None:

@@ -54,7 +54,7 @@ class EmbeddingWork(MemoryWork):
             yield [Request(row, shard, EMBEDDINGS_URL, body, 10, None, model)]
 
     def journal(self, shard: int, model: str) -> KeptJournal:
-        return KeptJournal(model, self.events, self.outcomes, self.fail_on, answers=self.answers)
+        return KeptJournal(model, self.events, self.outcomes, self.fail_on, billed=self.billed, answers=self.answers)
 
 
 @dataclass
@@ -185,10 +185,16 @@ def test_trouble_puts_all_rows_back(error: DispatchError) -> None:
 
 
 def test_a_server_that_looks_at_one_input_only_is_found_out() -> None:
-    """Its answers are nobody's; rows go in smaller and smaller requests until each goes alone."""
+    """Its answers are nobody's: after one pack each row goes alone, and what the pack cost is on its rows' bills."""
     server = Server(deaf=True)
     work = sent_to(server, 64, max_in_flight=1)
     assert own_answers(work) == set(range(64))
+    assert max(outcome.attempts for outcome in work.outcomes.values()) == 2
+    intents = Counter(row for kind, row in work.events if kind == "intent")
+    packed = [row for row, times in intents.items() if times == 2]
+    assert len(packed) > 1
+    assert sorted(row for row, billed in work.billed) == sorted(packed)
+    assert all(billed.exact for _, billed in work.billed)
 
 
 def test_a_budget_is_held_row_by_row() -> None:

@@ -14,6 +14,7 @@ from batch.dispatch.packing import Packer, PackSize, halves, piece_of, split
 from batch.dispatch.request import Completion, Request
 from batch.errors import (
     BadAnswer,
+    PackMixedUp,
 )
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
@@ -167,13 +168,13 @@ def test_usage_adds_up(weights: list[int], total: int, cached: int | None) -> No
         [{"index": 0}, {"index": 2}],
         [{"index": 0}, {"index": 1}, {"index": 1}],
         [{"index": 0}, {"index": [1]}],
-        [{"index": 0}, {}],
+        [{"index": 1}, {"index": "x"}],
         [{"index": 0}, "x"],
     ],
 )
 def test_an_answer_must_have_one_item_for_each_input(items: list[object]) -> None:
     """Too few, too many, the same twice or none that can be told apart are no answer to anybody."""
-    with pytest.raises(BadAnswer, match=r"not one for each of 2 inputs"):
+    with pytest.raises(PackMixedUp, match=r"not one for each of 2 inputs"):
         split(packed(embedding(0), embedding(1)), answer(*items))
 
 

@@ -77,7 +77,11 @@ def test_a_good_answer_comes_whole(capfd: pytest.CaptureFixture[str]) -> None:
     (received,) = server.received
     head, body = received.split(b"\r\n\r\n", 1)
     assert head.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
-    assert orjson.loads(body) == {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    assert orjson.loads(body) == {
+        "model": "m",
+        "stream": False,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
     assert capfd.readouterr() == ("", "")
 
 
@@ -206,9 +210,7 @@ def test_a_slow_answer_is_timed_out() -> None:
         assert (error.reached, error.retryable) == (True, True)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"[]", b"null", b"{}", b'{"choices":[]}', b'{"choices":{}}', b'{"error":"x"}', b"\xff"]
-)
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"{}", b'{"choices":{}}', b'{"error":"x"}', b"\xff"])
 def test_a_200_that_is_no_answer_is_a_bad_answer(body: bytes) -> None:
     """Whatever is not the JSON that was promised may be asked for again."""
     error = fault(says(http(200, body)))

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from batch.dispatch.request import Request
-from batch.dispatch.transports.answers import ROW_CODES, SPENT_CODES, UNSERVED_CODES
+from batch.dispatch.transports.parsing.error_codes import ROW_CODES, SPENT_CODES, UNSERVED_CODES
 from batch.errors import BadAnswer, DispatchError, NoChoices
 
 # Different rows that have to be refused alike, with no good answer in between, before an endpoint is doubted. A refusal

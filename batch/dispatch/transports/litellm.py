@@ -17,9 +17,10 @@ from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.access import key_reference, proxy_for, resolve
 from batch.dispatch.transports.allowances import told
-from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, refusal
+from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion
 from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, renewed
 from batch.dispatch.transports.masking import mask
+from batch.dispatch.transports.refusals import refusal
 from batch.dispatch.transports.words import cut, hiding
 from batch.errors import BadAnswer, ConnectionLost, DispatchError, NotConnected, Refused, TimedOut
 from schemas.endpoints import EndpointSpec
@@ -89,8 +90,16 @@ class LiteLLMTransport:
         except Exception as error:
             # LiteLLM raises its own tree, OpenAI's, httpx's and bare ValueErrors, by provider: all of them end here.
             raise self._translated(error, request.body) from error
-        said = told(_headers(answer).get, self._provider, self._wall)
-        return completion(self._mask(answer.model_dump_json(exclude_none=True).encode()), request.url, said)
+        headers = _headers(answer)
+        return completion(
+            self._mask(answer.model_dump_json(exclude_none=True).encode()),
+            request.url,
+            told(headers.get, self._provider, self._wall),
+            header=headers.get,
+            wall=self._wall,
+            asked=request.body,
+            hide=self._hide,
+        )
 
     async def aclose(self) -> None:
         await self._session.aclose()

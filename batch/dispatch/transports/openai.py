@@ -3,21 +3,28 @@
 import json
 from urllib.parse import urlsplit
 
+import orjson
+
 from batch.clock import WallClock
 from batch.dispatch.request import Allowance, Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.access import key_header, key_reference, resolve
 from batch.dispatch.transports.allowances import Header, told
-from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion, refusal
+from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion
 from batch.dispatch.transports.client import Answer, KeyHeader, build_client
 from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, renewed
 from batch.dispatch.transports.masking import mask
+from batch.dispatch.transports.refusals import refusal
 from batch.dispatch.transports.words import hiding
 from schemas.endpoints import EndpointSpec
+from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL
 
 # Looking for six headers takes a microsecond and a half: after so many answers without, one in 32 is looked at.
 _SILENT_ANSWERS = 100
 _ASK_AGAIN = 32
+
+# Others do not know `stream`, and may refuse it.
+_STREAMABLE = frozenset({CHAT_URL, COMPLETIONS_URL})
 
 
 class OpenAITransport:
@@ -39,22 +46,33 @@ class OpenAITransport:
         )
         self._path = urlsplit(access.base).path
         self._prefix = b'{"model":' + json.dumps(endpoint.model).encode() + b","
+        self._unstreamed = self._prefix + b'"stream":false,'
         self._silent = 0
         self._hide_secrets()
 
     async def send(self, request: Request, endpoint: EndpointSpec) -> Completion:
-        body = self._prefix + request.body[1:]
+        # Some gateways stream an answer unless they are told not to.
+        streams = request.url in _STREAMABLE and not _says_stream(request.body)
+        body = (self._unstreamed if streams else self._prefix) + request.body[1:]
         if self._key.renewable:
             status, raw, header = await self._with_renewed_key(request.url, body)
         else:
             status, raw, header = await self._client.post(request.url, body)
         raw = self._mask(raw)
         if 200 <= status < 300:
-            return completion(raw, request.url, self._told(header))
+            return completion(
+                raw,
+                request.url,
+                self._told(header),
+                header=header,
+                wall=self._wall,
+                asked=request.body,
+                hide=self._hide,
+            )
         raise refusal(
             status,
             raw,
-            _legible(header),
+            header,
             self._provider,
             self._wall,
             asked=request.body,
@@ -100,13 +118,6 @@ class OpenAITransport:
         return said
 
 
-def _legible(get: Header) -> Header:
-    """The headers of an answer; one that is not ASCII is as if it were not there."""
-
-    def header(name: str) -> str | None:
-        try:
-            return get(name)
-        except ValueError:
-            return None
-
-    return header
+def _says_stream(body: bytes) -> bool:
+    """Does the row itself say whether its answer is streamed? Within strings the quotes would be escaped."""
+    return b'"stream":' in body and "stream" in orjson.loads(body)

@@ -6,10 +6,10 @@ from typing import Any
 import orjson
 
 from batch.dispatch.transports.access import Access, key_header, key_reference, resolve
-from batch.dispatch.transports.answers import refusal
 from batch.dispatch.transports.client import build_client
 from batch.dispatch.transports.keys import EndpointKey, Keys
 from batch.dispatch.transports.masking import mask
+from batch.dispatch.transports.refusals import refusal
 from batch.dispatch.transports.words import hiding
 from batch.errors import BadAnswer, DispatchError, NotConnected, SpecError
 from schemas.endpoints import EndpointSpec

@@ -45,7 +45,8 @@ def server_words(raw: bytes, parsed: Any, asked: bytes, hide: Hide = str) -> str
         asked: the request's body. What repeats text of it is left out: servers quote prompts in their errors.
         hide: masks our secrets in a text; servers quote keys, too, and JSON may have them in escapes.
     """
-    said = next(_messages(parsed), "") if parsed is not None else _text(raw)
+    said = next(messages(parsed), "") if parsed is not None else _text(raw)
+    said = _ESCAPED.sub(_unescaped, said)
     return cut(without_echo(_KEY_LIKE.sub("[key]", _printable(hide(said))), asked))
 
 
@@ -71,7 +72,6 @@ def without_echo(said: str, asked: bytes) -> str:
     """`said` without what repeats text of the request `asked`."""
     if not said:
         return said
-    said = _ESCAPED.sub(_unescaped, said)
     asked_texts = list(_texts(asked))
     asked_words = f" {' '.join(word.lower() for text in asked_texts for word in _WORD.findall(text))} "
     short = {text.strip().lower() for text in asked_texts if len(text.strip()) <= MOST_CHARACTERS}
@@ -112,24 +112,24 @@ def _run(words: list[str], at: int, asked_words: str) -> int:
     return stop if len(echoed) + 2 * sum(not c.isascii() for c in echoed) >= _LEAST_ECHOED_CHARACTERS else 0
 
 
-def _messages(parsed: Any) -> Iterator[str]:
+def messages(parsed: Any) -> Iterator[str]:
     """Where servers put what they say, the most precise first."""
     if isinstance(parsed, list):
         for item in parsed:
-            yield from _messages(item)
+            yield from messages(item)
     elif isinstance(parsed, str):
         if parsed.strip():
             yield parsed
     elif isinstance(parsed, dict):
         error = parsed.get("error")
         if isinstance(error, dict | list):
-            yield from _messages(error)
+            yield from messages(error)
         said = [_own(parsed), _upstream(parsed)]
         if any(said):
             yield ": ".join(text for text in said if text)
         # FastAPI: {"detail": "..."} or {"detail": [{"loc": [...], "msg": "..."}]}; others: {"errors": [...]}.
         for key in ("detail", "errors", "details"):
-            yield from _messages(parsed.get(key))
+            yield from messages(parsed.get(key))
 
 
 def _own(error: dict[str, Any]) -> str:
@@ -141,7 +141,7 @@ def _own(error: dict[str, Any]) -> str:
                 return f"{'.'.join(map(str, where))}: {value}"
             return value
         if isinstance(value, dict | list):
-            inner = next(_messages(value), "")
+            inner = next(messages(value), "")
             if inner:
                 return inner
     return ""
@@ -153,7 +153,7 @@ def _upstream(error: dict[str, Any]) -> str:
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     if isinstance(raw, str) and raw.lstrip().startswith("{"):
         try:
-            return next(_messages(orjson.loads(raw)), "")
+            return next(messages(orjson.loads(raw)), "")
         except orjson.JSONDecodeError:
             return raw
     return raw if isinstance(raw, str) else ""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dispatch.transports.answers import refusal
+from batch.dispatch.transports.refusals import refusal
 from batch.dispatch.transports.words import LEFT_OUT, MOST_CHARACTERS, hiding, server_words
 from batch.errors import BadRequest, DispatchError, ServerError
 

@@ -1,0 +1,142 @@
+"""An answer that came as a stream of events, put together to the one that was asked for.
+
+Some gateways stream unless a request says `stream: false`, and some although it does.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from batch.dispatch.transports.parsing import lenient_json
+
+_SIGNS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_END = b"[DONE]"
+# The events of the Responses API that carry the whole response.
+_RESPONSE_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+
+class Unfinished(ValueError):
+    """The stream broke off: `answer` is what came of it."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__("the stream ended before the answer did")
+        self.answer = answer
+
+
+def is_event_stream(raw: bytes) -> bool:
+    """Does the body look like one?"""
+    return raw.lstrip().startswith(_SIGNS)
+
+
+def assemble(raw: bytes) -> dict[str, Any] | None:
+    """The completion that the stream's chunks make together; `None`: there is no object in it.
+
+    Raises:
+        Unfinished: no chunk says that the answer has ended.
+    """
+    whole: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    ended = found = False
+    for data in _data(raw):
+        if data.strip() == _END:
+            ended = True
+            continue
+        event = _loads(data)
+        if not isinstance(event, dict):
+            continue
+        found = True
+        if event.get("type") in _RESPONSE_ENDS and isinstance(event.get("response"), dict):
+            return dict(event["response"])
+        for key, value in event.items():
+            if key == "choices":
+                _add_choices(choices, value)
+            elif value is not None:
+                whole[key] = value
+        if event.get("error"):
+            ended = True
+    if not found:
+        return None
+    if str(whole.get("object", "")).endswith(".chunk"):
+        whole["object"] = whole["object"].removesuffix(".chunk")
+    whole["choices"] = [choices[index] for index in sorted(choices)]
+    if not ended and not (choices and all(choice.get("finish_reason") for choice in choices.values())):
+        raise Unfinished(whole)
+    return whole
+
+
+def _data(raw: bytes) -> Iterator[bytes]:
+    """The data of each event. A line that is an object by itself counts as one."""
+    lines: list[bytes] = []
+    for line in (*raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"), b""):
+        if line.startswith(b"data:"):
+            lines.append(line[5:].removeprefix(b" "))
+        elif line.lstrip().startswith(b"{"):
+            lines.append(line)
+        elif not line and lines:
+            joined = b"\n".join(lines)
+            # Some servers leave the blank line between events out: then each line is one.
+            yield from [joined] if len(lines) == 1 or _loads(joined) is not None else lines
+            lines = []
+
+
+def _loads(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            return lenient_json.loads(data)
+        except ValueError:
+            return None
+
+
+def _add_choices(choices: dict[int, dict[str, Any]], chunk: Any) -> None:
+    for position, part in enumerate(chunk if isinstance(chunk, list) else ()):
+        if not isinstance(part, dict):
+            continue
+        index = part.get("index")
+        index = index if isinstance(index, int) else position
+        choice = choices.setdefault(index, {"index": index})
+        for key, value in part.items():
+            if key == "delta" and isinstance(value, dict):
+                _add(choice.setdefault("message", {"role": "assistant", "content": None}), value)
+            elif key == "text" and isinstance(value, str):
+                choice["text"] = choice.get("text", "") + value
+            elif key == "logprobs" and isinstance(value, dict):
+                _add(choice.setdefault("logprobs", {}), value)
+            elif value is not None or key not in choice:
+                choice[key] = value
+
+
+def _add(whole: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Texts follow each other, lists are continued, and parts of them that have an `index` belong together."""
+    for key, value in delta.items():
+        before = whole.get(key)
+        if value is None:
+            whole.setdefault(key, None)
+        elif isinstance(before, str) and isinstance(value, str) and key not in _WHOLE:
+            whole[key] = before + value
+        elif isinstance(before, dict) and isinstance(value, dict):
+            _add(before, value)
+        elif isinstance(value, list):
+            whole[key] = _continued(before if isinstance(before, list) else [], value)
+        else:
+            whole[key] = value
+
+
+# Texts that each chunk repeats whole.
+_WHOLE = frozenset({"role", "type", "id", "name"})
+
+
+def _continued(before: list[Any], more: list[Any]) -> list[Any]:
+    parts = list(before)
+    for part in more:
+        index = part.get("index") if isinstance(part, dict) else None
+        same = next(
+            (p for p in parts if isinstance(index, int) and isinstance(p, dict) and p.get("index") == index), None
+        )
+        if same is None:
+            parts.append(part)
+        else:
+            _add(same, part)
+    return parts

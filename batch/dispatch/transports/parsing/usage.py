@@ -1,0 +1,78 @@
+"""How many tokens an answer was billed for, by its `usage`."""
+
+from typing import Any
+
+from schemas.openai_batch import EMBEDDINGS_URL, RESPONSES_URL
+
+# No server means more; what is above would not fit the results' columns.
+_MOST_TOKENS = 10**9
+
+Tokens = tuple[int | None, int | None]
+"""Of the prompt and of the answer; `None`: not told."""
+
+
+def tokens(usage: Any, url: str) -> Tokens:
+    """The tokens that `usage` tells, whichever way the provider counts.
+
+    Where `total_tokens` is more than the sum, the answer has the rest: xAI and Gemini leave reasoning out of
+    `completion_tokens`, and bill it. Where exactly the cached tokens are missing, they belong to the prompt, as
+    Anthropic counts. Embeddings have no answer.
+    """
+    if not isinstance(usage, dict):
+        return None, None
+    prompt, answer = _told(usage, url)
+    total = _count(usage.get("total_tokens"))
+    if url == EMBEDDINGS_URL:
+        prompt = max((count for count in (prompt, total) if count is not None), default=None)
+        return prompt, None if prompt is None else answer or 0
+    if total is not None:
+        if answer is None and prompt is not None:
+            answer = max(0, total - prompt)
+        elif prompt is None and answer is not None:
+            prompt = max(0, total - answer)
+    if prompt is None or answer is None:
+        return prompt, answer
+    missing = 0 if total is None else total - prompt - answer
+    if missing > 0:
+        return (prompt + missing, answer) if missing in _cached(usage) else (prompt, answer + missing)
+    reasoning = _reasoning(usage)
+    # A part cannot be more than the whole: it was left out of it, and of the total, if there is one.
+    return prompt, answer + reasoning if reasoning > answer else answer
+
+
+def _told(usage: dict[str, Any], url: str) -> Tokens:
+    if url != RESPONSES_URL:
+        prompt, answer = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        if prompt is not None or answer is not None:
+            return prompt, answer
+    prompt, answer = _count(usage.get("input_tokens")), _count(usage.get("output_tokens"))
+    if prompt is not None and url != RESPONSES_URL:
+        # Anthropic's own shape: what was read from the cache, and written to it, is no part of its input tokens.
+        prompt += sum(_count(usage.get(name)) or 0 for name in _ANTHROPIC_CACHE)
+    return prompt, answer
+
+
+_ANTHROPIC_CACHE = ("cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+def _cached(usage: dict[str, Any]) -> set[int]:
+    """Counts of cached tokens that the prompt's count may lack."""
+    read, written = (_count(usage.get(name)) or 0 for name in _ANTHROPIC_CACHE)
+    details = usage.get("prompt_tokens_details")
+    cached = (_count(details.get("cached_tokens")) or 0) if isinstance(details, dict) else 0
+    return {read, written, cached, read + written, cached + written} - {0}
+
+
+def _reasoning(usage: dict[str, Any]) -> int:
+    for name in ("completion_tokens_details", "output_tokens_details"):
+        details = usage.get(name)
+        if isinstance(details, dict):
+            return _count(details.get("reasoning_tokens")) or 0
+    return _count(usage.get("reasoning_tokens")) or 0
+
+
+def _count(value: Any) -> int | None:
+    """A count of tokens: a whole number from 0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None

@@ -1,0 +1,92 @@
+"""For how long a server wants us to stay away, by an answer's headers or in its body."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from batch.clock import WallClock
+from batch.dispatch.transports.allowances import Header, moment, number, seconds_until, server_time
+
+# Names under which servers say it, none of them in prose: most in seconds, or as a duration with a unit.
+# `estimated_time` is Hugging Face's, of a model that loads.
+_SECONDS = (
+    "retryDelay",
+    "retry_delay",
+    "retry_after",
+    "retryAfter",
+    "retry-after",
+    "Retry-After",
+    "retry_after_seconds",
+    "retryAfterSeconds",
+    "retry_in",
+    "retry_in_seconds",
+    "wait_seconds",
+    "resets_in_seconds",
+    "estimated_time",
+)
+_MILLISECONDS = ("retry_after_ms", "retryAfterMs", "retry-after-ms")
+# The last two stand where OpenRouter repeats the headers of the provider behind it.
+_MOMENTS = ("resets_at", "reset_at", "retry_at", "X-RateLimit-Reset", "x-ratelimit-reset")
+
+
+def retry_after(header: Header, wall: WallClock) -> float | None:
+    """Seconds to stay away: `retry-after-ms`, then `retry-after` in seconds (whole or not) or as a date; any length."""
+    milliseconds = number(header("retry-after-ms"))
+    if milliseconds is not None:
+        return max(0.0, milliseconds / 1000)
+    text = header("retry-after")
+    seconds = number(text)
+    if seconds is None and text:
+        until = moment(text)
+        seconds = None if until is None else until - server_time(header, wall)
+    return None if seconds is None else max(0.0, seconds)
+
+
+def wait_in(parsed: Any, now: float) -> float | None:
+    """Seconds to stay away that an error's body tells by a field of its own; `None`: it tells none.
+
+    Args:
+        now: seconds since 1970, by the server's clock.
+    """
+    return next((wait for place in _places(parsed) for wait in _waits(place, now)), None)
+
+
+def _places(parsed: Any) -> Iterator[dict[str, Any]]:
+    """The objects of an error's body that may tell a wait, the most precise first."""
+    if isinstance(parsed, list):
+        parsed = parsed[0] if parsed else None
+    if not isinstance(parsed, dict):
+        return
+    error = parsed.get("error")
+    for outer in (error, parsed):
+        if isinstance(outer, dict):
+            details = outer.get("details")
+            for detail in details if isinstance(details, list) else [details]:
+                if isinstance(detail, dict):
+                    yield detail
+            metadata = outer.get("metadata")
+            if isinstance(metadata, dict):
+                yield metadata
+                if isinstance(metadata.get("headers"), dict):
+                    yield metadata["headers"]
+            yield outer
+
+
+def _waits(place: dict[str, Any], now: float) -> Iterator[float]:
+    for name in _SECONDS:
+        yield from _seconds(place.get(name), now)
+    for name in _MILLISECONDS:
+        for milliseconds in _seconds(place.get(name), now):
+            yield milliseconds / 1000
+    for name in _MOMENTS:
+        yield from _seconds(place.get(name), now)
+
+
+def _seconds(value: Any, now: float) -> Iterator[float]:
+    """A number, a duration as `17s`, a date, or `{"seconds": 17}` as protocol buffers have them."""
+    if isinstance(value, dict):
+        value = value.get("seconds")
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return
+    seconds = seconds_until(str(value), now)
+    if seconds is not None:
+        yield seconds

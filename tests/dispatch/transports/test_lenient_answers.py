@@ -1,0 +1,188 @@
+"""Good answers that are not quite as promised: NaN, half an emoji, event streams, no choices."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from batch.dispatch.transports.answers import completion
+from batch.errors import BadAnswer, NoChoices, RateLimited, ServerError
+from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, RESPONSES_URL
+
+USAGE = b'"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}'
+
+
+def read(raw: bytes, url: str = CHAT_URL) -> dict[str, Any]:
+    """The answer as it is stored: one line of JSON."""
+    answer = completion(raw, url)
+    assert b"\n" not in answer.raw
+    parsed: dict[str, Any] = orjson.loads(answer.raw)
+    return parsed
+
+
+def content(raw: bytes) -> object:
+    """Of the first choice."""
+    return read(raw)["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
+def test_numbers_that_json_has_not_become_null(number: bytes) -> None:
+    """As Python's json.dumps writes them; the rest of the answer and its usage are kept."""
+    raw = b'{"choices":[{"message":{"content":"ok"},"logprobs":{"x":[' + number + b"]}}]," + USAGE + b"}"
+    answer = completion(raw, CHAT_URL)
+    assert (answer.prompt_tokens, answer.completion_tokens) == (10, 5)
+    choice = orjson.loads(answer.raw)["choices"][0]
+    assert (choice["message"]["content"], choice["logprobs"]["x"]) == ("ok", [None])
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (b"half \\ud83d an emoji", "half \ufffd an emoji"),
+        (b"whole \\ud83d\\ude00, half \\ude00", "whole \U0001f600, half \ufffd"),
+        (b"raw \xed\xa0\xbd half", "raw \ufffd\ufffd\ufffd half"),
+        (b"cut \xf0\x9f", "cut \ufffd"),
+        (b"a line\nbreak and NaN", "a line\nbreak and NaN"),
+    ],
+)
+def test_broken_characters_cost_no_answer(said: bytes, kept: str) -> None:
+    """A model that stops within an emoji leaves half a pair; it becomes U+FFFD, as browsers show it."""
+    assert content(b'{"choices":[{"message":{"content":"' + said + b'"}}]}') == kept
+
+
+def test_marks_and_comments_around_an_answer_are_passed_over() -> None:
+    """A byte order mark; OpenRouter's comments while it waits."""
+    good = b'{"choices":[{"message":{"content":"ok"}}]}'
+    assert content(b"\xef\xbb\xbf" + good) == "ok"
+    assert content(b"  \n\n" + good) == "ok"
+    assert content(b": OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING\n\n" + good) == "ok"
+    assert content(b": a comment\n" + orjson.dumps(orjson.loads(good), option=orjson.OPT_INDENT_2)) == "ok"
+
+
+@pytest.mark.parametrize("raw", [b"[" * 100_000, b'{"a":' * 100_000 + b"NaN", b"NaN", b'{"choices":[NaN]}', b"\x00"])
+def test_what_is_nothing_stays_a_bad_answer(raw: bytes) -> None:
+    """However deep or odd it is, it ends in one error."""
+    with pytest.raises(BadAnswer):
+        completion(raw, CHAT_URL)
+
+
+def test_an_answer_that_was_cut_is_settled_at_its_usage() -> None:
+    """The last usage in it counts; without one nothing is known, and it may have been billed all the same."""
+    with pytest.raises(BadAnswer) as caught:
+        completion(b'{"id":"c",' + USAGE + b',"choices":[{"message":{"content":"secret', CHAT_URL)
+    assert (caught.value.usage, caught.value.billed, caught.value.words) == ((10, 5), True, "")
+    with pytest.raises(BadAnswer) as caught:
+        completion(b'{"id":"c","choices":[{"mess', CHAT_URL)
+    assert (caught.value.usage, caught.value.billed) == (None, True)
+    with pytest.raises(BadAnswer, match="the answer is not JSON: Log in to continue"):
+        completion(b"<html><title>Log in to continue</title>", CHAT_URL)
+    with pytest.raises(BadAnswer, match="the answer is empty"):
+        completion(b" \n", CHAT_URL)
+
+
+def stream(*events: object, end: bytes = b"data: [DONE]\n\n", before: bytes = b"data: ") -> bytes:
+    return b"".join(before + orjson.dumps(event) + b"\n\n" for event in events) + end
+
+
+def chunk(delta: dict[str, Any], index: int = 0, **more: Any) -> dict[str, Any]:
+    choice = {"index": index, "delta": delta, "finish_reason": None, **more}
+    return {"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice], "usage": None}
+
+
+def test_a_stream_becomes_the_answer_that_was_asked_for() -> None:
+    """Texts, calls of tools, log-probabilities and choices are put together; the usage is the last one's."""
+    call = {"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": '{"a"'}}
+    raw = stream(
+        chunk({"role": "assistant", "content": ""}),
+        chunk({"content": "The "}, logprobs={"content": [{"token": "The "}]}),
+        chunk({"content": "second"}, 1),
+        chunk({"content": "answer"}, logprobs={"content": [{"token": "answer"}]}),
+        chunk({"tool_calls": [call]}),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]}),
+        chunk({}, finish_reason="stop"),
+        chunk({}, 1, finish_reason="length"),
+        {"id": "c", "choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5}},
+    )
+    answer = completion(raw, CHAT_URL)
+    assert (answer.prompt_tokens, answer.completion_tokens) == (10, 5)
+    whole = orjson.loads(answer.raw)
+    assert (whole["object"], whole["model"]) == ("chat.completion", "m")
+    first, second = whole["choices"]
+    assert (first["message"]["content"], second["message"]["content"]) == ("The answer", "second")
+    assert (first["finish_reason"], second["finish_reason"]) == ("stop", "length")
+    assert first["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a":1}'}
+    assert [token["token"] for token in first["logprobs"]["content"]] == ["The ", "answer"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        (
+            b'data: {"choices":[{"delta":{"content":"o"}}]}\r\n\r\n'
+            b'data: {"choices":[{"delta":{"content":"k"}}]}\r\n\r\ndata: [DONE]\r\n\r\n'
+        ),
+        (
+            b'event: x\nid: 1\ndata:{"choices":[{"delta":{"content":"o"}}]}\n\n: ping\n\n'
+            b'data:{"choices":[{"delta":{"content":"k"},"finish_reason":"stop"}]}'
+        ),
+        b'data: {"choices":[{"delta":{"content":"o"}}]}\ndata: {"choices":[{"delta":{"content":"k"}}]}\ndata: [DONE]\n',
+        b'data: {"choices":[{"delta":{"content":"ok"},"logprobs":{"x":NaN}}]}\n\ndata: [DONE]\n\n',
+        b'data: {"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}]}\n\n',
+    ],
+    ids=["carriage returns", "no blank after the colon", "no blank lines", "NaN", "one whole answer"],
+)
+def test_streams_are_written_in_many_ways(raw: bytes) -> None:
+    """All of them say `ok`."""
+    assert content(raw) == "ok"
+
+
+def test_plain_completions_and_responses_stream_too() -> None:
+    """Each in its own shape."""
+    texts = stream({"choices": [{"index": 0, "text": "o"}]}, {"choices": [{"index": 0, "text": "k"}]})
+    assert read(texts, COMPLETIONS_URL)["choices"] == [{"index": 0, "text": "ok"}]
+    response = {"id": "r", "status": "completed", "output": [{"type": "message", "content": []}]}
+    ended = stream({"type": "response.created"}, {"type": "response.completed", "response": response}, end=b"")
+    assert read(ended, RESPONSES_URL) == response
+
+
+def test_a_stream_that_broke_off_is_no_answer() -> None:
+    """Half an answer would look like a whole one. An error in the stream is what its code says."""
+    with pytest.raises(BadAnswer, match="the stream ended before the answer did") as caught:
+        completion(stream(chunk({"content": "The"}), end=b""), CHAT_URL)
+    assert caught.value.billed
+    with pytest.raises(RateLimited):
+        completion(stream(chunk({"content": "The"}), {"error": {"code": 429, "message": "x"}}, end=b""), CHAT_URL)
+    with pytest.raises(ServerError):
+        completion(stream(chunk({"content": "The"}, finish_reason="error")), CHAT_URL)
+    with pytest.raises(BadAnswer):
+        completion(b"data: [DONE]\n\n", CHAT_URL)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "no choices (blocked?)"),
+        ({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}, "no choices (blocked: PROHIBITED_CONTENT)"),
+        (
+            {"prompt_filter_results": [{"content_filter_results": {"hate": {"filtered": True, "severity": "high"}}}]},
+            "no choices (blocked: hate)",
+        ),
+        ({"finish_reason": "SAFETY"}, "no choices (blocked: SAFETY)"),
+        ({"finish_reason": "because of: what you asked"}, "no choices (blocked?)"),
+    ],
+)
+@pytest.mark.parametrize("choices", [[], None])
+def test_no_choices_are_a_blocked_row(more: dict[str, Any], said: str, choices: object) -> None:
+    """The endpoint is well, the row is given up after two tries, and what it cost is known."""
+    raw = orjson.dumps({"choices": choices, "usage": {"prompt_tokens": 10, "completion_tokens": 0}, **more})
+    with pytest.raises(NoChoices) as caught:
+        completion(raw, CHAT_URL)
+    error = caught.value
+    assert str(error) == said
+    assert (error.blame, error.most_attempts, error.usage, error.billed) == ("row", 2, (10, 0), True)
+
+
+def test_what_orjson_reads_is_stored_as_it_came() -> None:
+    """Not a byte of a good answer is changed."""
+    raw = b'{ "choices": [ {"message": {"content": "\\u00e9"}} ], "x": 1.0 }'
+    assert completion(raw, CHAT_URL).raw == raw

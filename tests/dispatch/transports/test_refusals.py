@@ -1,0 +1,195 @@
+"""What refusals mean: by status, by their words, by waits, and inside of 2xx answers."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from batch.dispatch.transports.answers import completion
+from batch.dispatch.transports.refusals import refusal
+from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
+from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
+
+NOW = 1_700_000_000.0
+CHOICE = {"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+def refused(status: int, body: object = None, **headers: str) -> DispatchError:
+    """What this answer stands for."""
+    said = {name.replace("_", "-"): value for name, value in headers.items()}
+    return refusal(status, orjson.dumps(body), said.get, "generic", lambda: NOW)
+
+
+def inside(answer: dict[str, Any], url: str = CHAT_URL, **headers: str) -> DispatchError:
+    """The error that a 2xx answer stands for."""
+    said = {name.replace("_", "-"): value for name, value in headers.items()}
+    with pytest.raises(DispatchError) as caught:
+        completion(orjson.dumps(answer), url, header=said.get, wall=lambda: NOW)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "statuses"),
+    [
+        (RateLimited, [420, 429, 498, 529]),
+        (ServerError, [408, 409, 418, 421, 423, 424, 425, 444, 460, 499, 500, 502, 503, 504, 520, 522, 524, 599]),
+        (Refused, [301, 307, 401, 402, 403, 404, 405, 407, 410, 415, 451, 495]),
+        (BadRequest, [400, 411, 413, 414, 422, 431, 494]),
+    ],
+)
+def test_a_status_by_itself(kind: type[DispatchError], statuses: list[int]) -> None:
+    """An unknown 4xx is not the row's fault; capacity that is exceeded is a throttle."""
+    assert {status: type(refused(status)) for status in statuses} == dict.fromkeys(statuses, kind)
+
+
+@pytest.mark.parametrize("status", [413, 414, 431])
+@pytest.mark.parametrize("code", ["rate_limit_exceeded", "insufficient_quota", "new"])
+def test_a_request_that_is_too_long_stays_so(status: int, code: str) -> None:
+    """Whatever its code, and although it says when to come back."""
+    assert type(refused(status, {"error": {"code": code}}, retry_after="2")) is BadRequest
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("Request too large for gpt-4 in organization org-x on tokens per min (TPM): Limit 10000, Requested 12000.", 1),
+        ("Tokens per minute: Limit: 6,000, Used: 0, Requested: 6,001. Visit ...", 1),
+        ("The input is too long for this model's quota", 1),
+        ("Rate limit reached on tokens per min (TPM): Limit 10000, Used 9500, Requested 700. Try again in 1.2s", 0),
+        ("Too many requests", 0),
+    ],
+)
+@pytest.mark.parametrize("code", ["rate_limit_exceeded", None])
+def test_a_429_that_no_waiting_cures_is_the_rows(words: str, kind: int, code: str | None) -> None:
+    """A request that alone is more than the limit can never pass; only the server's words say so."""
+    error = refused(429, {"error": {"message": words, "type": "tokens", "code": code}}, retry_after="3")
+    assert type(error) is (BadRequest if kind else RateLimited)
+
+
+@pytest.mark.parametrize("status", [400, 402, 403, 404, 409, 424, 500, 502, 503])
+def test_a_refusal_that_says_when_to_come_back_is_a_throttle(status: int) -> None:
+    """By header; a wait of nothing says nothing, and a code that no waiting cures is more precise."""
+    assert (type(refused(status, None, retry_after="1")), refused(status, None, retry_after="1").retry_after) == (
+        RateLimited,
+        1.0,
+    )
+    assert type(refused(status, None, retry_after="0")) is not RateLimited
+    assert type(refused(status, {"error": {"code": "content_filter"}}, retry_after="1")) is BadRequest
+
+
+@pytest.mark.parametrize(
+    ("body", "wait"),
+    [
+        (
+            [
+                {
+                    "error": {
+                        "code": 429,
+                        "details": [
+                            {"@type": "type.googleapis.com/google.rpc.QuotaFailure"},
+                            {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17s"},
+                        ],
+                    }
+                }
+            ],
+            17.0,
+        ),
+        ({"error": {"details": [{"retryDelay": {"seconds": "3"}}]}}, 3.0),
+        ({"error": "Model m is currently loading", "estimated_time": 60.5}, 60.5),
+        ({"error": {"message": "slow", "retry_after": 2}}, 2.0),
+        ({"error": {"message": "slow", "retry_after_ms": 250}}, 0.25),
+        ({"detail": "slow", "retryAfter": "1m30s"}, 90.0),
+        ({"error": {"type": "usage_limit_reached", "resets_in_seconds": 3600}}, 3600.0),
+        ({"error": {"resets_at": NOW + 40}}, 40.0),
+        ({"error": {"code": 429, "metadata": {"headers": {"X-RateLimit-Reset": str(int(NOW * 1000) + 5000)}}}}, 5.0),
+        ({"error": {"message": "Please try again in 20s"}}, None),
+        ({"error": {"message": "x", "retry_after": "soon"}}, None),
+        ({"error": {"retry_after": True, "details": [None, 3], "metadata": []}}, None),
+        ({"estimated_time": -1}, None),
+    ],
+)
+@pytest.mark.parametrize("status", [402, 429, 503])
+def test_waits_are_read_from_the_body(body: object, wait: float | None, status: int) -> None:
+    """Google's RetryInfo, Hugging Face's loading time, and what others call it; never from prose."""
+    error = refused(status, body)
+    assert error.retry_after == wait
+    assert (type(error) is RateLimited) == (wait is not None or status == 429)
+    assert refused(status, body, retry_after="7").retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        ({"code": 429, "message": "Provider returned error"}, RateLimited, 429),
+        ({"code": "429", "message": "x"}, RateLimited, 429),
+        ({"code": 402, "message": "Insufficient credits"}, Refused, 402),
+        ({"code": 502, "message": "Provider disconnected"}, ServerError, 502),
+        ({"code": 400, "message": "bad"}, BadRequest, 400),
+        ({"code": 403, "metadata": {"reasons": ["x"], "flagged_input": "y"}, "message": "m"}, BadRequest, 403),
+        ({"status": 503, "message": "x"}, ServerError, 503),
+        ({"code": "rate_limit_exceeded", "message": "x"}, RateLimited, 200),
+        ({"type": "insufficient_quota", "message": "x"}, Refused, 200),
+        ({"type": "server_error", "message": "x"}, ServerError, 200),
+        ({"message": "x", "retry_after": 3}, RateLimited, 200),
+        ({"message": "something"}, BadAnswer, 200),
+        ("overloaded_error", RateLimited, 200),
+        ("something", BadAnswer, 200),
+    ],
+)
+@pytest.mark.parametrize("choices", [None, [], [CHOICE]])
+def test_an_error_in_a_2xx_answer_is_what_its_code_would_be(
+    error: object, kind: type[DispatchError], status: int, choices: object
+) -> None:
+    """Whatever choices stand beside it; its status is the one that it stands for, and its words are kept."""
+    found = inside({"id": "c", "choices": choices, "error": error})
+    assert (type(found), found.status) == (kind, status)
+    assert found.words
+
+
+def test_an_error_beside_usage_is_billed_by_it() -> None:
+    """What the answer tells was paid for; a refusal that tells nothing was not."""
+    assert inside({"error": {"code": 502}, "usage": USAGE}).usage == (10, 5)
+    assert inside({"error": {"code": 429, "message": "x"}}).billed is False
+    assert inside({"error": {"code": 502, "message": "x"}}).billed is True
+    assert inside({"error": {"code": 429}}, retry_after="3").retry_after == 3.0
+
+
+@pytest.mark.parametrize("error", [None, {}, "", False, {"code": None, "message": None}, {"code": 0, "message": ""}])
+def test_an_error_that_says_nothing_is_none(error: object) -> None:
+    """Some servers send the key with every answer."""
+    assert completion(orjson.dumps({"choices": [CHOICE], "error": error}), CHAT_URL).raw
+
+
+@pytest.mark.parametrize(
+    ("choice", "status"),
+    [
+        ({"finish_reason": "error", "error": {"code": 502, "message": "Provider disconnected"}}, 502),
+        ({"finish_reason": "error"}, 502),
+        ({"finish_reason": None, "error": {"message": "gone"}}, 502),
+        ({"finish_reason": "error", "error": {"code": 429, "message": "busy"}}, 429),
+    ],
+)
+def test_a_choice_that_broke_off_is_no_answer(choice: dict[str, Any], status: int) -> None:
+    """OpenRouter gives what came so far, and it looks like an answer; one such choice of several spoils them."""
+    answer = {"choices": [CHOICE, CHOICE | choice], "usage": USAGE}
+    error = inside(answer)
+    assert (error.status, error.usage, error.retryable) == (status, (10, 5), True)
+    assert type(error) is (RateLimited if status == 429 else ServerError)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ({"code": "Throttling", "message": "x"}, BadAnswer),
+        ({"code": "Arrearage", "message": "no money"}, Refused),
+        ({"object": "error", "code": 429, "message": "busy"}, RateLimited),
+        ({"detail": "Not Found"}, BadAnswer),
+    ],
+)
+def test_an_error_at_the_top_of_a_2xx_answer(answer: dict[str, Any], kind: type[DispatchError]) -> None:
+    """Without choices the body itself is the error; its words are kept."""
+    error = inside(answer)
+    assert type(error) is kind
+    assert error.words
+    assert type(inside(answer, EMBEDDINGS_URL)) is kind
