@@ -41,7 +41,8 @@ def conversation_text(body: Mapping[str, Any]) -> Conversation:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise InvalidRow("wrong_type", f"messages[{index}] must be an object with a role")
         role = message["role"]
-        text, other = _content_text(message, index)
+        content = message.get("content")
+        text, other = (content, False) if type(content) is str else _content_text(message, index)
         every.append(text)
         has_system = has_system or role in SYSTEM_ROLES
         if role == "user":
@@ -101,10 +102,8 @@ def no_prompt(body: Mapping[str, Any], wanted: str) -> InvalidRow:
 
 
 def _content_text(message: Mapping[str, Any], index: int) -> tuple[str, bool]:
-    """Text of one message, and whether it holds anything besides text, as an image."""
+    """Text of one message whose content is no string, and whether it holds anything besides text, as an image."""
     content = message.get("content")
-    if isinstance(content, str):
-        return content, False
     if content is None and message["role"] == "assistant":
         # It called a tool instead of speaking.
         return "", False

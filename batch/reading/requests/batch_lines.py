@@ -41,7 +41,7 @@ def batch_request(record: Mapping[str, Any]) -> tuple[BatchUrl, dict[str, Any], 
     comes as the chat request that it asks for.
     """
     method = record.get("method")
-    if method is not None and not (isinstance(method, str) and method.strip().upper() in ("POST", "")):
+    if method != "POST" and method is not None and not _is_post(method):
         raise InvalidRow("bad_method", "method must be POST")
     url = record.get("url")
     if url in BATCH_URLS:
@@ -68,6 +68,11 @@ def _end_of(url: str) -> str | None:
     """Which API a url ends in, whatever comes before: Azure's deployments, a whole address, or nothing."""
     path = "/" + url.strip().partition("?")[0].partition("#")[0].strip("/").lower()
     return next((end for end in (*_APIS, _ANTHROPIC_END) if path.endswith(end)), None)
+
+
+def _is_post(method: Any) -> bool:
+    """In lower case too, and a blank cell of a CSV."""
+    return isinstance(method, str) and method.strip().upper() in ("POST", "")
 
 
 def _api_of_body(body: Mapping[str, Any]) -> BatchUrl:

@@ -121,8 +121,14 @@ def merged(under: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any
 
 def answer_tokens(body: Mapping[str, Any], limits: Sequence[str] = ANSWER_LIMITS) -> int | None:
     """Most tokens the answers may have together."""
-    most = next((body[key] for key in limits if body.get(key) is not None), None)
+    most = None
+    for key in limits:
+        most = body.get(key)
+        if most is not None:
+            break
     choices = body.get("n")
+    if most is None and choices is None:
+        return None
     for key, value in ((limits[-1], most), ("n", choices)):
         # The type itself, because True is an int too.
         if value is not None and (type(value) is not int or not 0 < value <= INT32_MAX):
