@@ -6,10 +6,11 @@ from typing import Any
 import orjson
 
 from batch.errors import SpecError
+from batch.reading.exact import ExactRecord
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.notes import Fact
 from batch.reading.prompts import Texts, conversation_text, input_texts, is_token_ids
-from batch.reading.requests.anthropic import FOUND_ANTHROPIC, as_chat, is_anthropic_line
+from batch.reading.requests.anthropic import FOUND_ANTHROPIC, anthropic_params, as_chat
 from batch.reading.requests.batch_lines import batch_request, is_batch_line
 from batch.reading.requests.conversations import conversation_in, found_messages
 from batch.reading.requests.embeddings import FOUND_EMBEDDINGS, INPUT_COLUMNS, check_asked, for_embeddings
@@ -86,6 +87,9 @@ class Shaper:
 
     def shape(self, record: dict[str, Any]) -> Shaped:
         """The request of one record. Raises InvalidRow, and nothing else whatever the record holds."""
+        if type(record) is ExactRecord:
+            # NaN is how tables write null. Only NaN differs from itself.
+            record = {column: value for column, value in record.items() if value == value}
         if self.template is not None:
             prompt = self.template.render(record)
             own = self._own(record, TEMPLATE_COLUMNS, embeds=self._embeds)
@@ -112,8 +116,9 @@ class Shaper:
         for column, columns in _CONVERSATIONS.items():
             if record.get(column) not in (None, ""):
                 return self._messages(record, conversation_in(record, column), columns)
-        if is_anthropic_line(record):
-            chat = as_chat(record["params"], "params")
+        params = anthropic_params(record)
+        if params is not None:
+            chat = as_chat(params, "params")
             return self._body(record, CHAT_URL, Own(chat, ANTHROPIC_COLUMNS, (FOUND_ANTHROPIC,)))
         raise InvalidRow(
             "missing_column", foreign_shape(record.keys()) or "none of messages, prompt, input or body holds anything"

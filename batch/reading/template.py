@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
-import orjson
-
 from batch.errors import SpecError
+from batch.reading.exact import loads
 from batch.reading.invalid import InvalidRow, type_name
 
 BRACES_HINT = "write {{ and }} for braces in the text"
@@ -133,10 +132,11 @@ def _shown(name: str, spec: str | None, conversion: str | None) -> str:
 def _text(record: Mapping[str, Any], field: _Field) -> str:
     """The text of a field. Raises InvalidRow."""
     value, path = _found(record, field)
-    if value is None:
+    # Only NaN, which is how tables write null, differs from itself.
+    if value is None or value != value:
         if field.optional:
             return ""
-        what = "null" if path in record else "missing"
+        what = "missing" if path not in record else "null" if value is None else "NaN"
         raise InvalidRow(
             "missing_column", f"column {path!r} is {what}; write {{{field.plain}?}} where a blank will do instead"
         )
@@ -170,8 +170,8 @@ def _parsed(text: str) -> Any:
     if text[:1] not in ("[", "{"):
         return text
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return loads(text)
+    except (ValueError, RecursionError):
         return text
 
 
@@ -183,6 +183,8 @@ def _scalar(value: Any, path: str) -> str:
             return "true" if value else "false"
         case int() | float():
             return str(value)
+        case bytes():
+            raise InvalidRow("invalid_encoding", f"column {path!r} is {type_name(value)}")
     some = "[0]" if isinstance(value, list) else ".name"
     raise InvalidRow(
         "wrong_type", f"column {path!r} is {type_name(value)}; name what is meant in it, as {{{path}{some}}}"

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from batch.errors import SpecError
 from batch.reading.invalid import InvalidRow
 from batch.reading.template import PromptTemplate
+from tests.reading.rows import read_lines
 
 
 def test_columns_are_filled_in_and_doubled_braces_stay_braces() -> None:
@@ -120,3 +123,21 @@ def test_a_value_is_never_read_as_template(value: str, around: str) -> None:
     """Values go in verbatim, whatever braces they hold."""
     escaped = around.replace("{", "{{").replace("}", "}}")
     assert PromptTemplate(f"{escaped}{{a}}{escaped}").render({"a": value}) == around + value + around
+
+
+def test_nan_is_null(tmp_path: Path) -> None:
+    """NaN, which tables write for null, is blank where that is said, and else makes the row invalid."""
+    line = b'{"id": 1, "q": "Why?", "context": NaN, "meta": {"title": NaN}}'
+    (row,) = read_lines(tmp_path, [line], prompt="{q}|{context?}|{meta.title?}")
+    assert row["text"] == "Why?||"
+    (nested,) = read_lines(tmp_path, [line], prompt="{q} {meta.title}")
+    assert nested["error_message"].endswith(
+        "column 'meta.title' is missing; write {meta.title?} where a blank will do instead"
+    )
+
+
+def test_numbers_keep_their_digits_in_a_prompt(tmp_path: Path) -> None:
+    """Whole numbers beyond 64 bits and long decimals are written as the file has them, also within JSON text."""
+    line = b'{"n": 123456789012345678901234567890, "x": 0.1234567890123456789, "j": "{\\"n\\": 123456789012345678901}"}'
+    (row,) = read_lines(tmp_path, [line], prompt="{n} {x} {j.n}")
+    assert row["text"] == "123456789012345678901234567890 0.1234567890123456789 123456789012345678901"

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.notes import Fact
 
@@ -24,14 +26,18 @@ _LEFT_OUT = frozenset({"system", "messages", "anthropic_version", "anthropic_bet
 _RENAMED = {"stop_sequences": "stop"}
 
 
-def is_anthropic_line(record: Mapping[str, Any]) -> bool:
-    """Is it `{custom_id, params: {model, max_tokens, messages, ...}}`, a line of Anthropic's message batches?"""
+def anthropic_params(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The request of `{custom_id, params: {model, max_tokens, messages, ...}}`, a line of Anthropic's message batches.
+
+    `params` may be JSON text, as in a CSV. `None`: the row is no such line.
+    """
     params = record.get("params")
-    return (
-        isinstance(params, dict)
-        and params.get("messages") is not None
-        and all(record.get(column) is None for column in ("messages", "prompt", "input", "body"))
-    )
+    if isinstance(params, str) and params[:1] == "{":
+        try:
+            params = orjson.loads(params)
+        except orjson.JSONDecodeError:
+            return None
+    return params if isinstance(params, dict) and params.get("messages") is not None else None
 
 
 def as_chat(params: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -101,7 +101,9 @@ def _body(record: Mapping[str, Any]) -> dict[str, Any]:
             return parsed
         raise InvalidRow("wrong_type", "body must be an object, or its JSON as a string; this string is no JSON object")
     if body is None:
-        raise InvalidRow("missing_column", "body is null" if "body" in record else "body is missing")
+        other = next((name for name in ("params", "request") if record.get(name)), None)
+        renamed = f"; rename {other} to body" if other is not None else ""
+        raise InvalidRow("missing_column", f"body is {'null' if 'body' in record else 'missing'}{renamed}")
     raise InvalidRow("wrong_type", f"body must be an object, not {type_name(body)}")
 
 

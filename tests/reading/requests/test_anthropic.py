@@ -1,5 +1,6 @@
 from typing import Any
 
+import orjson
 import pytest
 
 from schemas.openai_batch import CHAT_URL
@@ -63,6 +64,7 @@ def test_blocks_of_text_and_images_become_parts() -> None:
         {"custom_id": "a", "body": line(system="S")["params"]},
         {"custom_id": "a", "params": {**line(system="S")["params"], "anthropic_version": "x", "thinking": None}},
         {"params": {**line(system="S")["params"], "thinking": {"type": "disabled"}, "tools": []}},
+        {"custom_id": "a", "params": orjson.dumps(line(system="S")["params"]).decode()},
     ],
 )
 def test_the_same_request_under_other_names_is_the_same(record: dict[str, Any]) -> None:

@@ -84,6 +84,11 @@ def test_a_body_may_be_its_json_text() -> None:
         ({"body": {"model": "m"}}, "missing_column", "body has none of messages, prompt and input"),
         ({"method": "POST", "url": "/v1/completions"}, "missing_column", "body is missing"),
         ({"method": "POST", "url": "/v1/completions", "body": None}, "missing_column", "body is null"),
+        (
+            {"method": "POST", "url": "/v1/chat/completions", "params": {"messages": HI}},
+            "missing_column",
+            "body is missing; rename params to body",
+        ),
         ({"method": "POST", "url": "/v1/completions", "body": "[1"}, "wrong_type", "is no JSON object"),
         ({"method": "POST", "url": "/v1/completions", "body": [1]}, "wrong_type", "not a list"),
         ({"url": "/v1/chat/completions", "body": {"prompt": "a"}}, "missing_column", "has prompt, as /v1/completions"),

@@ -9,7 +9,7 @@ import pytest
 from schemas.job import InputSpec
 from schemas.openai_batch import CHAT_URL
 from tests.reading.requests.shaping import refused, shape
-from tests.reading.rows import body, read_all
+from tests.reading.rows import body, read_all, read_lines
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -154,3 +154,15 @@ def test_chats_fit_into_a_csv(tmp_path: Path) -> None:
     path.write_text(f'id,messages,params\na,"{cell}","{{""max_tokens"": 5}}"\n')
     (row,) = read_all(InputSpec(path=str(path)), tmp_path / "spool")
     assert body(row) == {"messages": TALK[1:2], "max_tokens": 5}
+
+
+def test_a_column_that_is_nan_is_not_set(tmp_path: Path) -> None:
+    """Tables write NaN into the JSON of a row that has no such column."""
+    lines = [
+        b'{"id": "a", "messages": NaN, "prompt": "one", "conversations": NaN}',
+        b'{"id": "b", "messages": [{"role": "user", "content": "two"}], "prompt": NaN, "x": NaN}',
+        b'{"id": "c", "prompt": NaN}',
+    ]
+    one, two, none = read_lines(tmp_path, lines)
+    assert (one["text"], two["text"]) == ("one", "two")
+    assert none["error_kind"] == "missing_column"
