@@ -82,6 +82,6 @@ def _column_sets(shards: Sequence[Shard]) -> Iterator[Set[str]]:
     """The column names of each row that is an object, or of each shard where it settles them."""
     for shard in shards:
         if shard.format == "parquet":
-            yield parquet_columns(shard)
+            yield dict.fromkeys((*parquet_columns(shard), *(key for key, _ in shard.partition))).keys()
         else:
             yield from (record.keys() for _, record in shard_records(shard) if isinstance(record, dict))

@@ -1,6 +1,6 @@
 """The records of a shard, as the file has them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -10,6 +10,7 @@ import pyarrow.fs
 
 from batch.errors import DamagedError, InputError
 from batch.reading.exact import ExactRecord, loads, long_number_lines
+from batch.reading.folders.partitions import Value
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.parquet import parquet_records
 from batch.reading.shard import Shard
@@ -31,6 +32,8 @@ def shard_records(shard: Shard) -> Iterator[tuple[int, Record | InvalidRow]]:
             records = ((line, _parsed(raw, exactly)) for line, raw, exactly in _lines(shard))
         case "csv":
             records = (_spooled(raw, exactly) for _, raw, exactly in _lines(shard))
+    if shard.partition:
+        records = _with_partition(records, shard.partition)
     read = 0
     _check_unchanged(shard)
     for read, record in enumerate(records, 1):
@@ -39,6 +42,17 @@ def shard_records(shard: Shard) -> Iterator[tuple[int, Record | InvalidRow]]:
             _check_unchanged(shard)
             return
     raise _changed(shard, f", {read:,} rows where {shard.rows:,} were counted")
+
+
+def _with_partition(
+    records: Iterator[tuple[int, Record | InvalidRow]], partition: Sequence[tuple[str, Value]]
+) -> Iterator[tuple[int, Record | InvalidRow]]:
+    """The records with the columns that the file's folders give them; a record's own column stays."""
+    for line, record in records:
+        if isinstance(record, dict):
+            for key, value in partition:
+                record.setdefault(key, value)
+        yield line, record
 
 
 def _check_unchanged(shard: Shard) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from batch.errors import InputError
+from batch.reading.folders.partitions import Value
 from batch.reading.sources import Source
 
 # How spooled files are named; shards of older versions tell in no other way that they are of one.
@@ -59,8 +60,12 @@ class Shard:
     spooled: str | None = None
     """File name in the spool; `None`: the shard is read from the user's own file."""
 
+    partition: Sequence[tuple[str, Value]] = ()
+    """Columns that the names of the file's folders give to each row that has none of that name itself."""
+
     def __post_init__(self) -> None:
         # JSON has lists only, and a shard that comes back from a run directory must equal the one that went in.
+        object.__setattr__(self, "partition", tuple((key, value) for key, value in self.partition))
         object.__setattr__(self, "notes", tuple(tuple(note) for note in self.notes))
 
 

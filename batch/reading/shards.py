@@ -169,6 +169,7 @@ def _pieces(
                     size=None if spooled else source.size,
                     crc=found.crc,
                     spooled=spooled,
+                    partition=source.partition,
                 )
             line += found.lines
 
@@ -199,6 +200,7 @@ def _parquet_pieces(source: Source) -> Iterator[Shard]:
             first_line=start + 1,
             mtime_ns=source.mtime_ns,
             size=source.size,
+            partition=source.partition,
         )
 
 

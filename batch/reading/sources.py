@@ -1,6 +1,5 @@
 """Which files an input names, and how each is opened."""
 
-import fnmatch
 import os
 import posixpath
 from collections import Counter
@@ -14,6 +13,8 @@ import pyarrow as pa
 import pyarrow.fs
 
 from batch.errors import InputError
+from batch.reading.folders.listing import WILDCARDS, files_below, fits, goes_deep, is_left_out, matches, split
+from batch.reading.folders.partitions import Partition, Value, partition_of, typed
 from schemas.job import InputSpec
 
 Format = Literal["jsonl", "parquet", "csv"]
@@ -28,7 +29,6 @@ FORMATS: dict[str, Format] = {
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 SUPPORTED = ".jsonl, .csv or .tsv (also with .gz or .zst), .parquet"
-WILDCARDS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,9 @@ class Source:
     mtime_ns: int | None
     """Last change, nanoseconds since the epoch; `None` where the store does not say."""
 
+    partition: tuple[tuple[str, Value], ...] = ()
+    """Columns that its folders' names give to each of its rows."""
+
 
 def find_sources(spec: InputSpec, key: str = "input.path") -> list[Source]:
     """List the files that `spec.path` names: a list in its order, folders and globs sorted by path.
@@ -63,18 +66,26 @@ def find_sources(spec: InputSpec, key: str = "input.path") -> list[Source]:
     paths = (spec.path,) if isinstance(spec.path, str) else spec.path
     if not paths:
         raise InputError(f"{key}: the list is empty; name at least one file")
-    found = {source.location: source for path in paths for source in _expand(path, key)}
-    return _named(list(found.values()))
+    found = {source.location: (source, partition) for path in paths for source, partition in _expand(path, key)}
+    partitions = typed([partition for _, partition in found.values()])
+    return _named([replace(s, partition=p) for (s, _), p in zip(found.values(), partitions, strict=True)])
 
 
-def fingerprint_inputs(spec: InputSpec) -> list[dict[str, str | int | None]]:
+def fingerprint_inputs(spec: InputSpec) -> list[dict[str, Any]]:
     """Path, size and mtime_ns of every input file, in reading order: equal as long as the input is the same."""
     return fingerprint_sources(find_sources(spec))
 
 
-def fingerprint_sources(sources: Sequence[Source]) -> list[dict[str, str | int | None]]:
-    """The same of sources that were found already, so that files are fingerprinted as they are cut into shards."""
-    return [{"path": s.location, "size": s.size, "mtime_ns": s.mtime_ns} for s in sources]
+def fingerprint_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """The same of sources that were found already, so that files are fingerprinted as they are cut into shards.
+
+    Where folders give columns, `partition` has them by name.
+    """
+    return [
+        {"path": s.location, "size": s.size, "mtime_ns": s.mtime_ns}
+        | ({"partition": dict(s.partition)} if s.partition else {})
+        for s in sources
+    ]
 
 
 def takes_in(spec: InputSpec, path: str) -> str | None:
@@ -99,12 +110,12 @@ def _takes_in(asked: str, store: str, place: str) -> bool:
     wanted = ["**"]
     # As in reading: what is there by this very name is no pattern.
     if not WILDCARDS.isdisjoint(folder) and (store or not os.path.exists(folder)):  # noqa: PTH110
-        folder, wanted = _split(folder)
+        folder, wanted = split(folder)
     root = _resolved(store, folder).rstrip("/") + "/"
     inside = place.removeprefix(root).split("/")
-    if not place.startswith(root) or (_goes_deep(wanted) and any(part.startswith(".") for part in inside)):
+    if not place.startswith(root) or (goes_deep(wanted) and any(is_left_out(part) for part in inside)):
         return False
-    return _fits(inside, wanted)
+    return fits(inside, wanted)
 
 
 def _place(path: str) -> tuple[str, str]:
@@ -161,8 +172,8 @@ def open_stream(location: str, compression: str | None) -> Any:
     return filesystem.open_input_stream(path, compression=compression)
 
 
-def _expand(path: str, key: str) -> Iterator[Source]:
-    """The files of one path, glob, folder or URI."""
+def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
+    """The files of one path, glob, folder or URI, each with the columns in its folders' names."""
     if "://" in path and urlsplit(path).password is not None:
         raise InputError(f"{key}: holds a password, which a run directory must not; use the environment")
     with reading(path, key):
@@ -172,14 +183,20 @@ def _expand(path: str, key: str) -> Iterator[Source]:
             if _format(inner) is None:
                 raise InputError(f"{path}: unknown kind of file; {key} takes {SUPPORTED}")
             infos = [filesystem.get_file_info(inner)]
+            root = posixpath.dirname(inner)
         elif kind == pa.fs.FileType.Directory:
-            infos = _files_below(filesystem, inner)
+            infos = files_below(filesystem, inner, _is_supported)
+            root = inner
             if not infos:
-                raise InputError(f"{path}: no supported file in this folder; {key} takes {SUPPORTED}")
+                raise InputError(
+                    f"{path}: no supported file in this folder, without names that begin with . or _; "
+                    f"{key} takes {SUPPORTED}"
+                )
         elif WILDCARDS.isdisjoint(inner):
             raise InputError(f"{path}: no such file; check {key}")
         else:
-            infos = _matches(filesystem, inner)
+            infos = matches(filesystem, inner, _is_supported)
+            root = split(inner)[0]
             if not infos:
                 raise InputError(f"{path}: no supported file matches; {key} takes {SUPPORTED}")
     for info in infos:
@@ -187,7 +204,8 @@ def _expand(path: str, key: str) -> Iterator[Source]:
         file_format = _format(info.path)
         assert file_format is not None
         location = _location(path, inner, info.path)
-        yield Source(location, info.base_name, file_format, compression, info.size or 0, info.mtime_ns)
+        source = Source(location, info.base_name, file_format, compression, info.size or 0, info.mtime_ns)
+        yield source, partition_of(root, info.path[len(root.rstrip("/")) + 1 :])
 
 
 def _absolute(path: str) -> str:
@@ -201,65 +219,16 @@ def has_tabs(name: str) -> bool:
     return (posixpath.splitext(stem)[1] if extension in COMPRESSIONS else extension) == ".tsv"
 
 
+def _is_supported(path: str) -> bool:
+    return _format(path) is not None
+
+
 def _format(path: str) -> Format | None:
     stem, extension = posixpath.splitext(path)
     if extension.lower() not in COMPRESSIONS:
         return FORMATS.get(extension.lower())
     inner = FORMATS.get(posixpath.splitext(stem)[1].lower())
     return None if inner == "parquet" else inner
-
-
-def _files_below(filesystem: Any, folder: str) -> list[Any]:
-    """Supported files at any depth, sorted by path; names that start with a dot are hidden."""
-    selector = pa.fs.FileSelector(folder, recursive=True)
-    prefix = len(folder.rstrip("/")) + 1
-    return sorted(
-        (
-            info
-            for info in filesystem.get_file_info(selector)
-            if info.type == pa.fs.FileType.File
-            and _format(info.path) is not None
-            and not any(part.startswith(".") for part in info.path[prefix:].split("/"))
-        ),
-        key=lambda info: str(info.path),
-    )
-
-
-def _matches(filesystem: Any, pattern: str) -> list[Any]:
-    """Supported files that a glob names, sorted by path. `**` stands for any folders, also none."""
-    base, wanted = _split(pattern)
-    if filesystem.get_file_info(base).type != pa.fs.FileType.Directory:
-        return []
-    if _goes_deep(wanted):
-        found = _files_below(filesystem, base)
-    else:
-        listed = filesystem.get_file_info(pa.fs.FileSelector(base))
-        found = [i for i in listed if i.type == pa.fs.FileType.File and _format(i.path) is not None]
-        found.sort(key=lambda info: str(info.path))
-    prefix = len(base.rstrip("/")) + 1
-    return [info for info in found if _fits(info.path[prefix:].split("/"), wanted)]
-
-
-def _split(pattern: str) -> tuple[str, list[str]]:
-    """The folder that a glob starts from, and the parts of its path below that."""
-    parts = pattern.split("/")
-    literal = next(i for i, part in enumerate(parts) if not WILDCARDS.isdisjoint(part))
-    return "/".join(parts[:literal]) or "/", parts[literal:]
-
-
-def _goes_deep(wanted: Sequence[str]) -> bool:
-    """Can a glob with these parts name files in folders below its base? Hidden ones are left out then."""
-    return len(wanted) > 1 or wanted[0] == "**"
-
-
-def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
-    if not wanted:
-        return not parts
-    if wanted[0] == "**":
-        return _fits(parts, wanted[1:]) or (bool(parts) and _fits(parts[1:], wanted))
-    if not parts or (parts[0].startswith(".") and not wanted[0].startswith(".")):
-        return False
-    return fnmatch.fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
 def _location(asked: str, inner: str, found: str) -> str:

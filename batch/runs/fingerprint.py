@@ -46,13 +46,17 @@ def fingerprint(job: JobSpec, inputs: Sequence[Mapping[str, Any]], router_hash: 
 
     Args:
         job: the job file. Limits, weights, balancer, timeouts, keys, urls, prices, engine and budget are pace or money.
-        inputs: `path`, `size` and `mtime_ns` of each input file in order. Only the last part of the path counts, so
-            that a moved folder, or another spelling of it, is the same input.
+        inputs: `path`, `size` and `mtime_ns` of each input file in order, and `partition` where its folders' names
+            give its rows columns. Only the last part of the path counts, so that a moved folder, or another spelling
+            of it, is the same input.
         router_hash: hash of the router's checkpoint; `None` where it has none.
     """
     parts: dict[str, Any] = {
         "seed": job.seed,
-        "input.files": [[PurePath(str(i["path"])).name, i["size"], i["mtime_ns"]] for i in inputs],
+        "input.files": [
+            [PurePath(str(i["path"])).name, i["size"], i["mtime_ns"], *([i["partition"]] if "partition" in i else [])]
+            for i in inputs
+        ],
         "router.checkpoint.files": router_hash,
         "models": [model.name for model in job.models],
         "dispatch.dedup": job.dispatch.dedup,

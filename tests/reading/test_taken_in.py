@@ -17,6 +17,8 @@ FILES = (
     "sub/.e.jsonl",
     "sub/deep/f.parquet",
     ".hidden/g.jsonl",
+    "_log/g.jsonl",
+    "sub/_i.jsonl",
     "sub.jsonl/h.jsonl",
 )
 
@@ -44,6 +46,8 @@ FILES = (
         "sub/**/*.parquet",
         ".hidden/*",
         ".*/*.jsonl",
+        "_log",
+        "sub/_*",
         "nowhere/*",
     ],
 )

@@ -1,0 +1,1 @@
+"""Folders as other programs write them: what in them is data, and what their names say about it."""
