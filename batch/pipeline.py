@@ -5,6 +5,7 @@ last.
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,22 +16,23 @@ from batch.dispatch.host import DispatchPlan, DispatchState
 from batch.dispatch.snapshot import ProgressSnapshot
 from batch.engine import DispatchHandle, Engine, Handle
 from batch.errors import DamagedError, RunLockedError, SpecError
+from batch.finding import check_hash_key, find_input
 from batch.planner import Planner
-from batch.reading.notes import Note, Notes
-from batch.reading.present import check_column
+from batch.reading.notes import Note
 from batch.reading.shard import Shard, from_stored, to_stored
-from batch.reading.shards import find_shards, refill_spool
+from batch.reading.shards import refill_spool
 from batch.reading.sources import Source
 from batch.restarting import RestartingDispatcher
+from batch.row_verdicts import summed_notes
 from batch.running.run_end import RunEnd
 from batch.running.sitting_times import SittingTimes
 from batch.runs.commit import discard_commits
 from batch.runs.committed import Committed, has_parts, read_commit
 from batch.runs.directory import RunDirectory
 from batch.runs.integrity.answered import Counting, count_answered
-from batch.runs.keys import key_column
 from batch.runs.writers import suffixes
 from batch.stages import (
+    HEAVY_ROUTERS,
     Committing,
     Reading,
     RoutedShard,
@@ -46,11 +48,6 @@ from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 
 _POLL_SECONDS = 0.1
-
-# Routers that load a model: they stay loaded in actors, where the others are built anew by any task.
-HEAVY_ROUTERS = frozenset(
-    {"bert", "causal_llm", "cluster", "correctness", "import", "knn", "mf", "static", "sw_ranking"}
-)
 
 
 class Pipeline:
@@ -93,6 +90,8 @@ class Pipeline:
         self._prices = prices_for(self._models)
         self._draining = False
         self._times = SittingTimes(clock)
+        # Do ids that nobody asked for repeat somewhere in the input, so that all of them are data?
+        self._ids_made_up = False
         self.shards: list[Shard] = []
         self._to_score: list[int] = []
         self._scored: dict[int, ScoredShard] = {}
@@ -160,34 +159,31 @@ class Pipeline:
         return total, records
 
     def input_notes(self) -> tuple[Note, ...]:
-        """What a reader should know of the rows of all shards that were scored, each fact once, in input order."""
-        notes = Notes()
-        for index in sorted(self._scored):
-            notes.merge(self._scored[index].notes)
-        return notes.all()
+        """What a reader should know of the rows that were scored."""
+        shared = (self._routed[i].shared_ids for i in sorted(self._routed))
+        return summed_notes((self._scored[i].notes for i in sorted(self._scored)), shared)
 
     def _prepare(self) -> Planner:
         """Find out what earlier sittings left to do."""
         self._show("reading")
         if self._directory.manifest.shards is None:
-            found = find_shards(self._job.input, self._layout.spool, map=self._engine.map, sources=self._sources)
+            found = find_input(self._job, self._layout.spool, map=self._engine.map, sources=self._sources)
             self._directory.set_shards([to_stored(shard) for shard in found])
         self.shards = from_stored(self._directory.manifest.shards or (), self._sources, self._layout.spool)
         # Where the plan is gone, nobody can say whether what it decided is what the next one decides.
         if self._directory.plan_changed or self._directory.read_plan() is None:
             self._directory.discard_plan()
+        routed = (stored_routing(self._layout, shard.index, shard.first_row) for shard in self.shards)
+        self._routed = {one.index: one for one in routed if one is not None}
+        self._ids_made_up = any(one.shared_ids is not None for one in self._routed.values())
         for shard in self.shards:
-            routed = stored_routing(self._layout, shard.index, shard.first_row)
-            if routed is not None:
-                self._routed[shard.index] = routed
             if self._is_committed(shard.index):
                 self._answered.add(shard.index)
                 self._committed.add(shard.index)
-            elif routed is not None:
+            elif shard.index in self._routed:
                 self._to_check.append(shard.index)
-        column = key_column(self._job.dispatch)
-        if column is not None and len(self._routed) < len(self.shards):
-            check_column("dispatch.hash_key", column, self.shards)
+        if len(self._routed) < len(self.shards):
+            check_hash_key(self._job, self.shards)
         if any(not self._layout.scored(shard.index).exists() for shard in self.shards):
             refill_spool(self._job.input, self._layout.spool, self.shards, self._sources, map=self._engine.map)
         planner = Planner(self._job, self.shards, self._directory, frozenset(self._routed))
@@ -203,7 +199,9 @@ class Pipeline:
     def _is_committed(self, shard: int) -> bool:
         """Was it committed with nothing left to send, and is its part still there?"""
         record = read_commit(self._layout, shard)
-        if record is None or not has_parts(self._layout, shard, record, suffixes(self._job.output)):
+        if record is None or record.ids_made_up != self._ids_made_up:
+            return False
+        if not has_parts(self._layout, shard, record, suffixes(self._job.output)):
             return False
         statuses = Ledger.from_json(record.ledger, self._prices).statuses
         return not statuses["unsent"] and not (self._retry_failed and statuses["failed"])
@@ -300,6 +298,10 @@ class Pipeline:
         self._routed[routed.index] = routed
         if routed.index not in self._committed:
             self._feed([routed.index])
+        if routed.shared_ids is not None and not self._ids_made_up:
+            # Only now is it known that ids repeat: what was committed before is committed again, with made-up ids.
+            self._ids_made_up = True
+            self._committed.clear()
 
     def _feed(self, shards: Sequence[int]) -> None:
         """Have the dispatcher send what is left of these shards, unless it is draining."""
@@ -324,7 +326,7 @@ class Pipeline:
         self._take(self._dispatcher.poll())
         for index in self._committable():
             self._committing.add(index)
-            self._ask(self._engine.submit(commit, self._committing_of(index)), self._committer(index))
+            self._ask(self._engine.submit(commit, self._committing_of(index)), partial(self._was_committed, index))
 
     def _all_routed(self) -> bool:
         return len(self._routed) == len(self.shards)
@@ -356,14 +358,13 @@ class Pipeline:
             self._job.dispatch.fallbacks,
             self._job.output,
             tuple(shard.first_row for shard in self.shards),
+            self.shards[index].name if self._ids_made_up else None,
         )
 
-    def _committer(self, index: int) -> Callable[[Any], None]:
-        def was_committed(_: Committed) -> None:
-            self._committing.discard(index)
+    def _was_committed(self, index: int, committed: Committed) -> None:
+        self._committing.discard(index)
+        if committed.ids_made_up == self._ids_made_up:
             self._committed.add(index)
-
-        return was_committed
 
     def _dispatch_plan(self) -> DispatchPlan:
         return DispatchPlan(
@@ -378,12 +379,11 @@ class Pipeline:
     def _stage(self) -> str:
         if len(self._scored) < len(self.shards):
             return "scoring"
-        if len(self._committed) == len(self.shards):
+        at_its_end = self._state is not None and self._state.end is not None
+        if len(self._committed) == len(self.shards) or (at_its_end and not self._draining):
             return "writing"
         if self._draining:
             return "draining"
-        if self._state is not None and self._state.end is not None:
-            return "writing"
         return "planning" if self._state is None else "dispatch"
 
     def _show(self, stage: str) -> None:

@@ -1,21 +1,26 @@
 """Turns scored shards into routings, in input order, as soon as the plan allows."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import InputError
-from batch.planning.routing import Ids, Requests, deciding_scores
+from batch.planning.routing import Requests, deciding_scores
 from batch.planning.seen import NONE
+from batch.planning.shared_ids import SharedIds
 from batch.planning.solve import solve
 from batch.reading.shard import Shard
+from batch.row_verdicts import PLACE_COLUMNS, RowVerdicts, first_faults
 from batch.runs.directory import RunDirectory
 from batch.runs.keys import stored_key
+from batch.runs.parts import read_part
 from batch.stages import Routing, ScoredShard, load_planned
 from schemas.job import JobSpec
 from schemas.plans import Plan, SharePlanSpec
+
+_SHARDS_AT_HAND = 16
 
 
 class Planner:
@@ -39,9 +44,11 @@ class Planner:
         self._scored: dict[int, ScoredShard] = {}
         self._looked_at = 0
         self._decided = 0
-        self._ids = Ids()
+        self._verdicts = RowVerdicts(job.input, shards, self._places)
+        self._lines: dict[int, Any] = {}
         self._requests = Requests(job.dispatch.dedup)
         self._repeats: dict[int, _Repeats] = {}
+        self._shared: dict[int, SharedIds] = {}
         self._scores: list[NDArray[np.float32]] = []
         self._plan = directory.read_plan()
         self._refuses = job.input.on_invalid == "fail"
@@ -74,20 +81,33 @@ class Planner:
 
     def _look_at(self, index: int) -> None:
         part = load_planned(self._directory.layout, index, self._names)
-        repeats = self._ids.repeats(part)
+        repeats, shared = self._verdicts.look(index, part)
+        if shared is not None:
+            self._shared[index] = shared
         if self._refuses:
-            fault = self._scored[index].first_fault
-            if fault is None and (repeats >= 0).any():
-                row = int(part.row[repeats >= 0][0])
-                fault = f"{self._shards[index].name}: the id of row {row} is that of an earlier row"
-            if fault is not None:
-                raise InputError(f"{fault}; input.on_invalid is `fail`, so nothing was sent")
+            self._refuse_faults(index, repeats)
         if self._solves:
             self._scores.append(deciding_scores(part, repeats))
         self._repeats[index] = _Repeats.of(repeats)
         if index == len(self._shards) - 1:
-            # Nobody asks for them again, and what follows needs as much.
-            self._ids = Ids()
+            # What follows needs as much memory.
+            self._verdicts.forget()
+
+    def _refuse_faults(self, index: int, repeats: NDArray[np.int64]) -> None:
+        repeated = self._verdicts.messages(index, repeats)
+        if self._scored[index].first_fault is None and not repeated:
+            return
+        messages = read_part(self._directory.layout.scored(index), ["error_message"])["error_message"]
+        (fault,) = first_faults(messages.to_pylist(), repeated, 1)
+        raise InputError(f"{fault}; input.on_invalid is `fail`, so nothing was sent")
+
+    def _places(self, index: int) -> Any:
+        """Columns for messages on ids. Most name rows of the same few shards, which are kept at hand."""
+        if index not in self._lines:
+            if len(self._lines) == _SHARDS_AT_HAND:
+                del self._lines[next(iter(self._lines))]
+            self._lines[index] = read_part(self._directory.layout.scored(index), PLACE_COLUMNS)
+        return self._lines[index]
 
     def _solve(self) -> None:
         scores = np.concatenate(self._scores) if self._scores else np.empty(0, np.float32)
@@ -100,8 +120,20 @@ class Planner:
         part = load_planned(self._directory.layout, index, self._names)
         repeats = self._repeats.pop(index).spread(len(part.row))
         rows = self._requests.route(part, repeats, self._plan, self._names)
-        key = stored_key(self._job.dispatch)
-        return Routing(self._directory.layout, index, self._shards[index].name, self._names, rows, key)
+        return Routing(
+            layout=self._directory.layout,
+            index=index,
+            models=self._names,
+            rows=rows,
+            key=stored_key(self._job.dispatch),
+            repeated=self._verdicts.messages(index, repeats),
+            shared_ids=self._shared.get(index),
+        )
+
+    @property
+    def shared_ids(self) -> list[SharedIds]:
+        """Ids that nobody asked for and that repeat, by the shards that were looked at, in input order."""
+        return [self._shared[index] for index in sorted(self._shared)]
 
     @property
     def plan(self) -> Plan | None:

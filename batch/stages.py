@@ -5,7 +5,7 @@ Arguments are small and picklable; rows travel through files of the run director
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from batch.costs.prices import Price
 from batch.costs.tokens import counter
 from batch.errors import DamagedError
 from batch.planning.routing import PlannedPart, RoutedRows
-from batch.reading.columns import HASH, ID, ID_HASH
+from batch.planning.shared_ids import SharedIds
+from batch.reading.columns import HASH, ID, ID_FOUND, ID_HASH
 from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
 from batch.reading.shard import Shard
@@ -39,7 +40,12 @@ from schemas.routers import EmbeddingRouterSpec
 leave_pandas_out()
 
 _ROUTED_COLUMNS = ("row", "url", "body", "prompt_tokens", "max_tokens")
-_PLANNED_COLUMNS = ("row", "score", "own_cutoff", "pinned", "error_kind", ID_HASH, HASH, "deterministic")
+_PLANNED_COLUMNS = ("row", "score", "own_cutoff", "pinned", "error_kind", ID_HASH, ID_FOUND, HASH, "deterministic")
+
+# Routers that load a model: they stay loaded in actors, where the others are built anew by any task.
+HEAVY_ROUTERS = frozenset(
+    {"bert", "causal_llm", "cluster", "correctness", "import", "knn", "mf", "static", "sw_ranking"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,11 @@ def stored_summary(layout: Layout, index: int) -> ScoredShard:
 
 def load_planned(layout: Layout, index: int, models: Sequence[str]) -> PlannedPart:
     """Read these columns of a stored part. Raises DamagedError."""
-    part = read_scored(layout, index, _PLANNED_COLUMNS)
+    return planned_part(read_scored(layout, index, _PLANNED_COLUMNS), models)
+
+
+def planned_part(part: Any, models: Sequence[str]) -> PlannedPart:
+    """The columns of scored rows that planning looks at."""
     count = part.num_rows
     names = {name: position for position, name in enumerate(models)}
     pinned = [names.get(name, -1) if name is not None else -1 for name in part["pinned"].to_pylist()]
@@ -141,6 +151,8 @@ def load_planned(layout: Layout, index: int, models: Sequence[str]) -> PlannedPa
         valid=part["error_kind"].is_null().to_numpy(),
         id_hash=part[ID_HASH].fill_null(0).to_numpy(),
         has_own_id=part[ID_HASH].is_valid().to_numpy(),
+        # A part that an older version scored knows only ids that make a row invalid when they repeat.
+        asked_id=part[ID_FOUND].is_null().to_numpy() if ID_FOUND in part.schema.names else np.ones(count, bool),
         content=np.frombuffer(hashes, np.uint64).reshape(count, 2),
         deterministic=part["deterministic"].to_numpy(),
     )
@@ -157,12 +169,14 @@ class Routing:
 
     layout: Layout
     index: int
-    file: str
-    """What messages call the file that the rows are from."""
     models: tuple[str, ...]
     rows: RoutedRows
     key: str | None = None
     """What rows are stuck to endpoints by, where that is not in the requests."""
+    repeated: Mapping[int, str] = field(default_factory=dict)
+    """What to say of rows that repeat an id, by their position in the shard."""
+    shared_ids: SharedIds | None = None
+    """Ids that nobody asked for and that repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +187,14 @@ class RoutedShard:
     routed: Mapping[str, int]
     depends: tuple[int, ...]
     """Rows in other shards whose answers are shared here."""
+    shared_ids: SharedIds | None = None
+    """Ids that nobody asked for and that repeat."""
 
 
 def route(routing: Routing) -> RoutedShard:
     """Group a shard's rows by model on disk. Raises DamagedError where the scored part is not as it was written."""
     key = routing.key
-    part = read_scored(routing.layout, routing.index, {*_ROUTED_COLUMNS, ID, "line", *columns_for(key)})
+    part = read_scored(routing.layout, routing.index, {*_ROUTED_COLUMNS, ID, *columns_for(key)})
     columns: tuple[str, ...] = _ROUTED_COLUMNS
     if key is not None:
         part = with_key(part, key)
@@ -192,19 +208,17 @@ def route(routing: Routing) -> RoutedShard:
             path = routing.layout.routed(model, routing.index)
             parts[model] = write_part(path, part.select(columns).filter(mask))
             routed[model] = int(mask.sum())
-    rows, lines = part["row"].to_numpy(), part["line"]
+    rows = part["row"].to_numpy()
     verdicts = Verdicts(
         routed,
         same_as={int(rows[i]): int(decided.same_as[i]) for i in np.flatnonzero(~sent)},
-        repeated={
-            int(rows[i]): f"{routing.file}:{lines[i].as_py()}: its id is that of row {int(decided.repeats[i])} already"
-            for i in np.flatnonzero(decided.repeats >= 0)
-        },
+        repeated={int(rows[i]): message for i, message in routing.repeated.items()},
         parts=parts,
+        shared_ids=routing.shared_ids,
     )
     write_verdicts(routing.layout, routing.index, verdicts)
     elsewhere = sorted(set(verdicts.same_as.values()).difference(rows.tolist()))
-    return RoutedShard(routing.index, routed, tuple(elsewhere))
+    return RoutedShard(routing.index, routed, tuple(elsewhere), routing.shared_ids)
 
 
 def stored_routing(layout: Layout, index: int, first_row: int) -> RoutedShard | None:
@@ -212,7 +226,8 @@ def stored_routing(layout: Layout, index: int, first_row: int) -> RoutedShard | 
     verdicts = read_verdicts(layout, index)
     if verdicts is None or not all(layout.routed(model, index).exists() for model in verdicts.routed):
         return None
-    return RoutedShard(index, verdicts.routed, tuple(sorted({r for r in verdicts.same_as.values() if r < first_row})))
+    depends = tuple(sorted({row for row in verdicts.same_as.values() if row < first_row}))
+    return RoutedShard(index, verdicts.routed, depends, verdicts.shared_ids)
 
 
 def check_routed(layout: Layout, index: int) -> int:
@@ -245,6 +260,8 @@ class Committing:
     output: OutputSpec
     first_rows: tuple[int, ...]
     """First row of each shard, for answers shared across shards."""
+    make_up_ids: str | None = None
+    """As `commit_shard` takes it."""
 
 
 def commit(committing: Committing) -> Committed:
@@ -261,6 +278,7 @@ def commit(committing: Committing) -> Committed:
             cost=lambda model, prompt, completion: _cost(prices[model], prompt, completion),
             ledger=Ledger(prices),
             elsewhere=elsewhere.find,
+            make_up_ids=committing.make_up_ids,
         )
 
 

@@ -61,7 +61,7 @@ def _deciding(dry: DryScoring) -> NDArray[np.float32]:
     found = []
     for shard in dry.shards:
         part = load_planned(dry.directory.layout, shard.index, names)
-        scores = deciding_scores(part, ids.repeats(part))
+        scores = deciding_scores(part, ids.look(part)[0])
         found.append(scores[np.isfinite(scores)])
     return np.concatenate(found)
 

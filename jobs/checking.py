@@ -4,24 +4,24 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from batch.costs.prices import prices_for
 from batch.errors import SpecError
-from batch.reading.notes import Notes, notes_from_metadata
-from batch.reading.present import check_column
+from batch.finding import find_input
+from batch.planning.shared_ids import SharedIds
+from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
-from batch.reading.shards import find_shards
 from batch.routers.build import build_router
+from batch.row_verdicts import FAULTS_SHOWN, PLACE_COLUMNS, RowVerdicts, first_faults, summed_notes
 from batch.runs.finish import check_writable
-from batch.runs.keys import key_column
 from batch.scoring import Scorer
+from batch.stages import planned_part
 from jobs.commands.reachability import models_listed
 from jobs.overlap import check_apart
 from jobs.runtime import embedder_of, missing_keys, settle_environment, with_embedder, with_surroundings
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
-
-_FAULTS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +91,25 @@ def _check_rows(job: JobSpec, found: Findings) -> None:
         # The plan's scores cost the most and tell nothing about whether a row can be sent.
         scorer = Scorer(job.router, job.models, row_models=job.input.row_models, plan_scores=False)
         with tempfile.TemporaryDirectory(prefix="batchrouter-") as spool:
-            shards = find_shards(job.input, Path(spool))
-            column = key_column(job.dispatch)
-            if column is not None:
-                check_column("dispatch.hash_key", column, shards)
-            notes = Notes()
+            shards = find_input(job, Path(spool))
+            places: dict[int, Any] = {}
+            verdicts = RowVerdicts(job.input, shards, places.__getitem__)
+            notes: list[tuple[Note, ...]] = []
+            shared: list[SharedIds | None] = []
+            names = tuple(model.name for model in job.models)
             for shard in shards:
                 table = read_shard(shard, job.input, lambda texts: [0] * len(texts))
                 scored = scorer.score(table, shard.name)
-                notes.merge(notes_from_metadata(scored.schema.metadata))
-                faults = scored["error_message"].drop_null()
+                places[shard.index] = scored.select(PLACE_COLUMNS)
+                verdict = verdicts.look(shard.index, planned_part(scored, names))
+                repeated = verdicts.messages(shard.index, verdict.repeats)
+                messages = scored["error_message"]
                 found.rows += shard.rows
-                found.invalid += len(faults)
-                wanted = _FAULTS_SHOWN - len(found.faults)
-                found.faults += faults.slice(0, wanted).to_pylist()
-            found.notes += map(str, notes.all())
+                found.invalid += len(messages) - messages.null_count + len(repeated)
+                found.faults += first_faults(messages.to_pylist(), repeated, FAULTS_SHOWN - len(found.faults))
+                notes.append(notes_from_metadata(scored.schema.metadata))
+                shared.append(verdict.shared)
+            found.notes += map(str, summed_notes(notes, shared))
     except SpecError as error:
         found.problems.append(str(error))
     if found.invalid and job.input.on_invalid == "fail":

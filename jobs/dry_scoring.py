@@ -9,12 +9,11 @@ from pathlib import Path
 
 from batch.dispatch.snapshot import ProgressSnapshot
 from batch.engine import Engine, Handle
-from batch.pipeline import HEAVY_ROUTERS
+from batch.finding import find_input
 from batch.reading.shard import Shard
-from batch.reading.shards import find_shards
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
-from batch.stages import Reading, ScoredShard, Scoring
+from batch.stages import HEAVY_ROUTERS, Reading, ScoredShard, Scoring
 from jobs.progress import Progress
 from jobs.running import engine_of
 from jobs.runtime import now, settle_environment, with_embedder
@@ -91,7 +90,7 @@ def dry_scoring(job: JobSpec, *, sample: int | None = None, progress: Progress |
             created=now().isoformat(timespec="seconds"),
             version=version("batchrouter"),
         ) as directory:
-            shards = find_shards(job.input, directory.layout.spool, map=engine.map)
+            shards = find_input(job, directory.layout.spool, map=engine.map)
             total = sum(shard.rows for shard in shards)
             yield DryScoring(job, directory, _sampled(shards, total, sample), total, engine, progress)
 

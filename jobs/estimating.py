@@ -8,7 +8,8 @@ import numpy as np
 from batch.costs.estimate import ModelLoad, estimate
 from batch.costs.prices import prices_for
 from batch.planner import Planner
-from batch.reading.notes import Note, Notes
+from batch.reading.notes import Note
+from batch.row_verdicts import FAULTS_SHOWN, first_faults, summed_notes
 from batch.runs.parts import read_part
 from batch.stages import Routing
 from jobs.dry_scoring import dry_scoring
@@ -17,13 +18,16 @@ from schemas.job import JobSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 from schemas.reports import Estimate, RowCounts
 
+_COUNTED_COLUMNS = ("prompt_tokens", "max_tokens", "url", "pinned", "error_message")
+
 
 @dataclass
 class _Totals:
-    """What the plan sends where, summed over shards."""
+    """What the plan sends where, summed over shards, which come in input order."""
 
     loads: dict[str, ModelLoad] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
 
     def add(self, model: str, load: ModelLoad) -> None:
         """More rows for `model`."""
@@ -77,24 +81,20 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
         plan=plan,
         pinned=round(totals.statuses["pinned"] * factor),
         sampled=dry.sampled,
-        notes=_summed(notes),
+        notes=[str(note) for note in summed_notes((notes[i] for i in sorted(notes)), planner.shared_ids)],
+        faults=totals.faults,
     )
 
 
-def _summed(notes: dict[int, tuple[Note, ...]]) -> list[str]:
-    """Notes of all shards, in input order."""
-    summed = Notes()
-    for index in sorted(notes):
-        summed.merge(notes[index])
-    return [str(note) for note in summed.all()]
-
-
 def _count(routing: Routing, totals: _Totals) -> None:
-    part = read_part(routing.layout.scored(routing.index), ("prompt_tokens", "max_tokens", "url", "pinned"))
+    part = read_part(routing.layout.scored(routing.index), _COUNTED_COLUMNS)
     rows = routing.rows
     shared = rows.same_as >= 0
     totals.statuses["deduplicated"] += int(shared.sum())
-    totals.statuses["invalid"] += int((rows.repeats >= 0).sum())
+    totals.statuses["invalid"] += len(routing.repeated)
+    totals.faults += first_faults(
+        part["error_message"].to_pylist(), routing.repeated, FAULTS_SHOWN - len(totals.faults)
+    )
     totals.statuses["pinned"] += int(part["pinned"].is_valid().to_numpy().sum())
     prompt_tokens = part["prompt_tokens"].fill_null(0).to_numpy()
     most = part["max_tokens"].fill_null(0).to_numpy()

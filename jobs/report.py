@@ -17,6 +17,9 @@ from schemas.reports import Estimate, PlanReport, Range, Report, RowCounts
 # The full list is in report.json.
 MOST_AMBIGUOUS = 10
 
+# `check` shows more.
+MOST_FAULTS = 5
+
 # From here on there is room for a bar beside each model.
 WIDE = 100
 
@@ -58,6 +61,10 @@ def render_estimate(estimate: Estimate, console: Console) -> None:
         other = estimate.counterfactual.get(key)
         line = f"{usd(other.expected)} expected, {_bounds(other)}" if other else usd(None)
         facts.append((f"all {name}", line))
+    facts += [("invalid", fault) for fault in estimate.faults[:MOST_FAULTS]]
+    more = estimate.rows.invalid - len(estimate.faults[:MOST_FAULTS])
+    if estimate.faults and more > 0:
+        facts.append(("", f"and {more:,} more invalid rows, which `batchrouter check` names"))
     facts += [("note", note) for note in estimate.notes]
     facts.append(("plan", _plan(estimate.plan)))
     _indented(console, _labelled(facts))

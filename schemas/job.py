@@ -105,7 +105,12 @@ class InputSpec(Spec):
     """File, glob, folder or a list of them: .jsonl (.gz, .zst), .parquet, .csv; any pyarrow filesystem URI."""
 
     id_column: str | None = None
-    """Column with each row's id; left out: `custom_id`, `id`, else `<file>:<row>`."""
+    """Column with each row's id, `none` for made-up ids; left out: `custom_id` or `id`, unless ids repeat there, else
+    `<file>:<row>`.
+    """
+
+    id_scope: Literal["input", "file"] = "input"
+    """`input`: ids differ over the whole input; `file`: within each file, and results have `<file>:<id>`."""
 
     prompt: str | None = None
     """Template over the columns, as "{question}"; left out: the shape is found by itself."""

@@ -225,3 +225,5 @@ class Estimate(Spec):
     """Of the slowest lane; `None`: no limits are configured."""
     notes: tuple[str, ...] = ()
     """One line each."""
+    faults: tuple[str, ...] = ()
+    """The messages of the first invalid rows, as their results would have them."""

@@ -117,12 +117,14 @@ def test_rows_may_choose_for_themselves(there: JobFolder) -> None:
 
 def test_bad_rows_are_recorded_and_cost_nothing(there: JobFolder) -> None:
     """A repeated id, half a line and a number for a prompt are `invalid` with a reason, and nothing of them is sent."""
-    there.write([{"id": "a", "prompt": "one"}, {"id": "a", "prompt": "two"}, '{"prompt": ', {"prompt": 7}])
-    report = there.run()
+    there.write(
+        [{"key": "a", "prompt": "one"}, {"key": "a", "prompt": "two"}, '{"prompt": ', {"key": "b", "prompt": 7}]
+    )
+    report = there.run(there.job(input={"path": str(there.folder / "prompts.jsonl"), "id_column": "key"}))
     rows = there.results()
     assert [row["status"] for row in rows] == ["ok", "invalid", "invalid", "invalid"]
     assert [row["error"]["kind"] for row in rows[1:]] == ["duplicate_id", "invalid_json", "wrong_type"]
-    assert rows[1]["error"]["message"] == "prompts.jsonl:2: its id is that of row 0 already"
+    assert "prompts.jsonl:2: key is that of prompts.jsonl:1 already; " in rows[1]["error"]["message"]
     for line, row in enumerate(rows[1:], 2):
         assert row["error"]["message"].startswith(f"prompts.jsonl:{line}: ")
     assert there.served.prompts() == {"one": 1}

@@ -95,6 +95,7 @@ def estimate(
     pinned: int = 0,
     sampled: int | None = None,
     notes: Sequence[str] = (),
+    faults: Sequence[str] = (),
 ) -> Estimate:
     """The estimate; notes on what it assumes follow the given ones.
 
@@ -130,6 +131,7 @@ def estimate(
         plan=PlanReport.of(plan, pinned),
         eta_seconds=max(etas, default=None),
         notes=(*notes, *_notes(together, parts)),
+        faults=tuple(faults),
     )
 
 

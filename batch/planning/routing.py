@@ -26,6 +26,8 @@ class PlannedPart:
     valid: NDArray[np.bool_]
     id_hash: NDArray[np.uint64]
     has_own_id: NDArray[np.bool_]
+    asked_id: NDArray[np.bool_]
+    """Does the job, or OpenAI's format, ask for the column of the row's id?"""
     content: NDArray[np.uint64]
     """Two halves of the content hash, shape (n, 2)."""
     deterministic: NDArray[np.bool_]
@@ -47,16 +49,25 @@ class Ids:
     """Finds rows whose id an earlier row has. Parts come in input order, each once."""
 
     def __init__(self) -> None:
-        self._seen = Seen()
+        self._asked = Seen()
+        self._unasked = Seen()
 
-    def repeats(self, part: PlannedPart) -> NDArray[np.int64]:
-        """For each row the earlier row with its id, or -1. An invalid row's id counts as taken too."""
+    def look(self, part: PlannedPart) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each row the earlier row with its id, or -1: first among ids that were asked for, then where one of the
+        two was not. An invalid row's id counts as taken too.
+        """
         repeats = np.full(len(part.row), NONE, np.int64)
-        own = part.has_own_id
-        keys = part.id_hash[own]
-        repeats[own] = self._seen.first(keys, keys, part.row[own])
+        unasked = np.full(len(part.row), NONE, np.int64)
+        asked, found = part.has_own_id & part.asked_id, part.has_own_id & ~part.asked_id
+        for own, seen, earlier in ((asked, self._asked, repeats), (found, self._unasked, unasked)):
+            keys = part.id_hash[own]
+            earlier[own] = seen.first(keys, keys, part.row[own])
+        for own, others in ((asked, self._unasked), (found, self._asked)):
+            other = others.find(part.id_hash[own])
+            rows = part.row[own]
+            unasked[own] = np.where((other != NONE) & (other < rows) & (unasked[own] == NONE), other, unasked[own])
         repeats[~part.valid] = NONE
-        return repeats
+        return repeats, unasked
 
 
 class Requests:

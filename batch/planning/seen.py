@@ -38,6 +38,15 @@ class Seen:
         self._add(unique[new], check[new], row[new])
         return earlier
 
+    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """For each key its first row, or NONE; remembers nothing."""
+        found = np.full(len(keys), NONE, np.int64)
+        for run_keys, _, run_rows in self._runs:
+            at = np.minimum(np.searchsorted(run_keys, keys), len(run_keys) - 1)
+            known = run_keys[at] == keys
+            found[known] = run_rows[at[known]]
+        return found
+
     def _add(self, *new: NDArray[Any]) -> None:
         columns = list(new)
         while len(columns[0]) and self._runs and len(self._runs[-1][0]) < 2 * len(columns[0]):

@@ -6,6 +6,7 @@ ROW = "row"
 LINE = "line"
 ID = "id"
 ID_HASH = "id_hash"
+ID_FOUND = "id_found"
 TEXT = "text"
 URL = "url"
 BODY = "body"
@@ -31,6 +32,8 @@ READ_SCHEMA = pa.schema(
         pa.field(ID, pa.string(), nullable=False),
         # blake2b of the user's id; null for made-up ids, which cannot be duplicates.
         pa.field(ID_HASH, pa.uint64()),
+        # Where the id was found without being asked for (`RowId.found`); null for ids that were asked for or made up.
+        pa.field(ID_FOUND, pa.dictionary(pa.int8(), pa.string())),
         # What routers score: the text of all user messages, the prompt, or the text to embed.
         pa.field(TEXT, pa.string()),
         pa.field(URL, pa.dictionary(pa.int8(), pa.string())),

@@ -24,7 +24,7 @@ def check_columns(spec: InputSpec, shards: Sequence[Shard]) -> None:
     template = shaper.template
     templates = {"input.prompt": template, "input.system": shaper.system.template}
     absent = {key: one.absent(frozenset()) for key, one in templates.items() if one is not None}
-    missing = frozenset() if spec.id_column is None else frozenset({spec.id_column})
+    missing = frozenset() if spec.id_column in (None, "none") else frozenset({spec.id_column})
     shaped = template is not None
     seen: list[str] = []
     for columns in _column_sets(shards):

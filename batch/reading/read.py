@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batch.reading.columns import HASH_BYTES, ID_HASH_BYTES, PROMPT_TOKENS, READ_SCHEMA
 from batch.reading.exact import carried_json, request_json
-from batch.reading.ids import RowId, row_id
+from batch.reading.ids import IdRule, RowId, made_up_id
 from batch.reading.invalid import InvalidRow
 from batch.reading.notes import Fact, Notes, notes_to_metadata
 from batch.reading.records import Record, shard_records
@@ -35,12 +35,12 @@ def read_shard(shard: Shard, spec: InputSpec, count_tokens: TokenCounter) -> pa.
     file cannot be read or has changed since its shards were found, SpecError for a template or params that
     cannot be used; never for what a row holds.
     """
-    shaper = Shaper(spec)
+    shaper, ids = Shaper(spec), IdRule(spec)
     notes = Notes()
     for code, text in shard.notes:
         notes.add(Fact(code, text), f"{shard.name}:{shard.first_line}", shard.rows)
     rows = (
-        _row(shard, number, line, record, shaper, spec.id_column, notes)
+        _row(shard, number, line, record, shaper, ids, notes)
         for number, (line, record) in enumerate(shard_records(shard), shard.first_row)
     )
     table = _table(rows, count_tokens)
@@ -54,6 +54,7 @@ class _Row(NamedTuple):
     line: int
     id: str
     id_hash: int | None
+    id_found: str | None = None
     text: str | None = None
     url: str | None = None
     body: bytes | None = None
@@ -76,7 +77,7 @@ def _row(
     line: int,
     record: Record | InvalidRow,
     shaper: Shaper,
-    id_column: str | None,
+    ids: IdRule,
     notes: Notes,
 ) -> _Row:
     own: RowId | None = None
@@ -84,7 +85,7 @@ def _row(
         return _invalid(shard, number, line, own, record, None)
     used: Set[str] = SHAPE_COLUMNS if shaper.template is None else frozenset()
     try:
-        own = row_id(record, id_column, batch_line=shaper.template is None and is_batch_line(record))
+        own = ids.of(record, shard.name, batch_line=shaper.template is None and is_batch_line(record))
         id_hash = _id_hash(own)
         shaped = shaper.shape(record if type(record) is dict else _without_nan(record))
         used = shaped.used
@@ -106,8 +107,9 @@ def _row(
     return _Row(
         row=number,
         line=line,
-        id=f"{shard.name}:{line}" if own is None else own.id,
+        id=made_up_id(shard.name, line) if own is None else own.id,
         id_hash=id_hash,
+        id_found=None if own is None else own.found,
         text=shaped.text,
         url=shaped.url,
         body=body,
@@ -125,8 +127,9 @@ def _invalid(shard: Shard, number: int, line: int, own: RowId | None, fault: Inv
     return _Row(
         row=number,
         line=line,
-        id=f"{shard.name}:{line}" if own is None else own.id,
+        id=made_up_id(shard.name, line) if own is None else own.id,
         id_hash=_id_hash(own),
+        id_found=None if own is None else own.found,
         carry=carry,
         error_kind=fault.kind,
         error_message=f"{shard.name}:{line}: {fault.message}",

@@ -1,5 +1,6 @@
 """A shard's journals become its part of the output: one result for each input row, in order."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,6 +12,8 @@ import orjson
 
 from batch.dispatch.request import Billed
 from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
+from batch.reading.columns import ID_FOUND, LINE
+from batch.reading.ids import column_of, column_value, made_up_id
 from batch.runs.answers import Answer, Answers
 from batch.runs.atomic import storage_error, sync
 from batch.runs.committed import Committed, write_commit
@@ -121,6 +124,7 @@ def commit_shard(
     ledger: Counts,
     unsent: ErrorInfo = UNSENT,
     elsewhere: Callable[[int], Answer | None] = lambda _: None,
+    make_up_ids: str | None = None,
 ) -> Committed:
     """Write the part of `shard` and then its commit record. Done again, it writes the same bytes.
 
@@ -136,6 +140,8 @@ def commit_shard(
         ledger: an empty one; it takes every attempt and row of this shard and is stored in the record.
         unsent: why rows were not sent that no outcome speaks of.
         elsewhere: the answer of a row in another shard, for rows that share it.
+        make_up_ids: where ids that nobody asked for repeat, what messages call the shard's file: such ids are carried
+            as data, and their rows are called `<file>:<line>`.
 
     Raises:
         StorageError: something cannot be read or written; the shard is then not committed.
@@ -147,7 +153,7 @@ def commit_shard(
         lost = _lost(answers)
         check_scored(layout, shard)
         with part_writer(layout, shard, output) as part:
-            for given in _rows(layout.scored(shard)):
+            for given in _with_made_up_ids(_rows(layout.scored(shard)), layout.scored(shard), make_up_ids):
                 result = judge.result(given)
                 billed = (
                     () if judge.verdicts.same_as.get(given.row, given.row) != given.row else answers.billed(given.row)
@@ -162,7 +168,8 @@ def commit_shard(
             ledger.add_superseded(model, outcome.prompt_tokens, outcome.completion_tokens)
         notes = (*(n for journal in answers.replays.values() for n in journal.notes), *answers.answered.notes)
         write_answered(layout, shard, answers.answered)
-    committed = Committed(rows, ledger.to_json(), tuple(ambiguous), notes, part.checksums())
+    parts = part.checksums()
+    committed = Committed(rows, ledger.to_json(), tuple(ambiguous), notes, parts, make_up_ids is not None)
     write_commit(layout, shard, committed)
     return committed
 
@@ -186,6 +193,26 @@ def _rows(scored: Path) -> Iterator[_Row]:
             else:
                 columns.append(batch.column(name).to_pylist())
         yield from map(_Row._make, zip(*columns, strict=True))
+
+
+def _with_made_up_ids(rows: Iterable[_Row], scored: Path, file: str | None) -> Iterator[_Row]:
+    """The rows; with `file`, those whose id nobody asked for have a made-up one, and carry their own."""
+    if file is None:
+        yield from rows
+        return
+    places = (
+        place
+        for batch in iter_part(scored, columns=(LINE, ID_FOUND))
+        for place in zip(batch.column(LINE).to_pylist(), batch.column(ID_FOUND).to_pylist(), strict=True)
+    )
+    for given, (line, found) in zip(rows, places, strict=True):
+        if found is None:
+            yield given
+            continue
+        # Not by orjson, and spliced as text: numbers that 64 bits do not hold stay as they are.
+        own = json.dumps({column_of(found): column_value(found, given.id, file)}, ensure_ascii=False).encode()
+        carry = own if given.carry is None else own[:-1] + b"," + given.carry[1:]
+        yield given._replace(id=made_up_id(file, line), carry=carry)
 
 
 def _finite(text: str | None) -> float | None:

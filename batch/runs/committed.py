@@ -26,6 +26,8 @@ class Committed:
     """Damage found in the journals."""
     parts: Mapping[str, Checksum] = field(default_factory=dict)
     """What the files of the part must be, by suffix; empty where an older version wrote them."""
+    ids_made_up: bool = False
+    """Are ids that nobody asked for among the carried columns, since they repeat?"""
 
 
 def read_commit(layout: Layout, shard: int) -> Committed | None:
@@ -45,6 +47,7 @@ def read_commit(layout: Layout, shard: int) -> Committed | None:
             ambiguous=tuple(Ambiguous.model_validate(a) for a in stored["ambiguous"]),
             notes=tuple(stored["notes"]),
             parts={suffix: Checksum(*part) for suffix, part in stored.get("parts", {}).items()},
+            ids_made_up=stored.get("ids_made_up", False),
         )
     except (DamagedError, ValueError, KeyError, TypeError):
         return None
@@ -56,6 +59,7 @@ def write_commit(layout: Layout, shard: int, committed: Committed) -> None:
         "rows": committed.rows,
         "ambiguous": [a.model_dump(mode="json") for a in committed.ambiguous],
         "notes": committed.notes,
+        "ids_made_up": committed.ids_made_up,
         "parts": {suffix: tuple(part) for suffix, part in committed.parts.items()},
         "ledger": orjson.Fragment(committed.ledger),
     }

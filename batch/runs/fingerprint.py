@@ -21,7 +21,12 @@ PACE_OF_ROUTER: Mapping[str, Any] = {
 
 
 # Keys of `input` that are younger than some runs, with the value that means what was done before there were such keys.
-_AS_BEFORE: Mapping[str, Any] = {"shape": "auto", "row_params": "auto", "csv": CsvSpec().model_dump(mode="json")}
+_AS_BEFORE: Mapping[str, Any] = {
+    "shape": "auto",
+    "row_params": "auto",
+    "id_scope": "input",
+    "csv": CsvSpec().model_dump(mode="json"),
+}
 _UNSET = object()
 
 

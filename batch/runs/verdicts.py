@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from batch.errors import DamagedError
+from batch.planning.shared_ids import SharedIds
 from batch.runs.layout import Layout
 from batch.storage.checksums import Checksum
 from batch.storage.sealed import read_sealed, write_sealed
@@ -23,6 +24,8 @@ class Verdicts:
     """Rows whose id an earlier row has, and what to say of them."""
     parts: Mapping[str, Checksum] = field(default_factory=dict)
     """What the routed parts must be, by model; empty where an older version wrote them."""
+    shared_ids: SharedIds | None = None
+    """Ids that nobody asked for and that repeat; such rows are sent."""
 
 
 def write_verdicts(layout: Layout, shard: int, verdicts: Verdicts) -> None:
@@ -32,6 +35,7 @@ def write_verdicts(layout: Layout, shard: int, verdicts: Verdicts) -> None:
         "same_as": _pairs(verdicts.same_as),
         "repeated": _pairs(verdicts.repeated),
         "parts": {model: tuple(part) for model, part in verdicts.parts.items()},
+        "shared_ids": None if verdicts.shared_ids is None else list(verdicts.shared_ids),
     }
     path = layout.verdicts(shard)
     write_sealed(path, layout.place(path), orjson.dumps(stored))
@@ -46,7 +50,14 @@ def read_verdicts(layout: Layout, shard: int) -> Verdicts | None:
             return None
         stored = orjson.loads(raw)
         parts = {model: Checksum(*part) for model, part in stored.get("parts", {}).items()}
-        return Verdicts(stored["routed"], dict(stored["same_as"]), dict(stored["repeated"]), parts)
+        shared = stored.get("shared_ids")
+        return Verdicts(
+            stored["routed"],
+            dict(stored["same_as"]),
+            dict(stored["repeated"]),
+            parts,
+            None if shared is None else SharedIds(*shared),
+        )
     except (DamagedError, ValueError, KeyError, TypeError):
         return None
 

@@ -46,13 +46,14 @@ def test_several_shares_as_json(command: Command, job: Job, tmp_path: Path) -> N
 def test_rows_that_a_plan_does_not_decide_do_not_count(job: Job, tmp_path: Path) -> None:
     """Invalid rows, repeated ids, and rows with a model or a cutoff of their own are left out, as a share plan does."""
     write_prompts(tmp_path, 10)
+    line = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions"}
     with (tmp_path / "prompts.jsonl").open("a") as more:
         for row in (
             {"prompt": 7},
             {"prompt": "a", "model": "small"},
             {"prompt": "b", "model": "router-random-0.1"},
-            {"prompt": "c", "id": "one"},
-            {"prompt": "d", "id": "one"},
+            {**line, "body": {"messages": [{"role": "user", "content": "c"}]}},
+            {**line, "body": {"messages": [{"role": "user", "content": "d"}]}},
         ):
             more.write(json.dumps(row) + "\n")
     found = calibrate(written(job, tmp_path), [0.5])

@@ -135,7 +135,7 @@ def rows_are_refused(job: Job, folder: Path) -> None:
 
 def ids_are_refused(job: Job, folder: Path) -> None:
     (folder / "prompts.jsonl").write_text('{"id": "a", "prompt": "x"}\n{"id": "b", "prompt": "y"}\n' * 2)
-    job["input"]["on_invalid"] = "fail"
+    job["input"] |= {"on_invalid": "fail", "id_column": "id"}
 
 
 def template_names_no_column(job: Job, folder: Path) -> None:

@@ -42,6 +42,7 @@ def test_a_shard_becomes_a_table_of_the_schema(tmp_path: Path) -> None:
         "line": 1,
         "id": "a",
         "id_hash": int.from_bytes(blake2b(b"a", digest_size=8).digest(), "little"),
+        "id_found": "id",
         "text": "two words",
         "url": CHAT,
         "body": request,

@@ -54,7 +54,7 @@ def _whole(text: str) -> Any:
     return int(text) if text.strip().lstrip("+-").isdecimal() else number
 
 
-_NUMBER = _Type("a number", lambda v: type(v) in (int, float) and isfinite(v), float)
+_NUMBER = _Type("a number", lambda v: isinstance(v, int | float) and not isinstance(v, bool) and isfinite(v), float)
 _WHOLE = _Type("a whole number", _is_whole, _whole)
 _FLAG = _Type("true or false", lambda v: type(v) is bool, _truth)
 _TEXT = _Type("a string", lambda v: isinstance(v, str))
@@ -304,7 +304,7 @@ def _read(kind: _Type, value: Any) -> Any:
 
 
 def _said(value: Any) -> str:
-    return "an infinite number" if type(value) is float and not isfinite(value) else type_name(value)
+    return "an infinite number" if isinstance(value, float) and not isfinite(value) else type_name(value)
 
 
 def _data(name: str, why: str) -> Fact:

@@ -1,0 +1,125 @@
+"""Ids over the whole input, for everything that says what becomes of its rows: `check`, `estimate` and `run`."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.planning.routing import Ids, PlannedPart
+from batch.planning.seen import NONE
+from batch.planning.shared_ids import SharedIds
+from batch.reading.columns import ID_FOUND, LINE
+from batch.reading.ids import BATCH_COLUMN, column_of
+from batch.reading.notes import Fact, Note, Notes
+from batch.reading.shard import Shard
+from schemas.job import InputSpec
+
+PLACE_COLUMNS: Final = (LINE, ID_FOUND)
+"""Columns of a scored part that messages are made of."""
+
+FAULTS_SHOWN: Final = 20
+"""Messages of invalid rows that `check` and `estimate` show; the results have all of them."""
+
+
+class ShardVerdicts(NamedTuple):
+    """What the ids of one shard come to."""
+
+    repeats: NDArray[np.int64]
+    """For each row the earlier row with the id that was asked for, or NONE: these rows are invalid."""
+    shared: SharedIds | None
+    """Ids that nobody asked for, and that repeat; such rows are not invalid."""
+
+
+class RowVerdicts:
+    """Says of each row whether its id is another's. Shards come in input order, each once.
+
+    Holds 24 bytes for each id.
+    """
+
+    def __init__(self, spec: InputSpec, shards: Sequence[Shard], columns: Callable[[int], Any]) -> None:
+        """
+        Args:
+            shards: all of the input.
+            columns: PLACE_COLUMNS of a shard that was looked at, as a table; asked for only where ids repeat.
+        """
+        self._column = spec.id_column or BATCH_COLUMN
+        self._shards = shards
+        self._columns = columns
+        self._ids = Ids()
+
+    def look(self, index: int, part: PlannedPart) -> ShardVerdicts:
+        """Look at the next shard."""
+        repeats, unasked = self._ids.look(part)
+        positions = np.flatnonzero(unasked != NONE)
+        if not len(positions):
+            return ShardVerdicts(repeats, None)
+        first = int(positions[0])
+        row, earlier = int(part.row[first]), int(unasked[first])
+        found = self._cell(ID_FOUND, row) or self._cell(ID_FOUND, earlier)
+        shared = SharedIds(len(positions), column_of(found), self._place(row), self._place(earlier))
+        return ShardVerdicts(repeats, shared)
+
+    def messages(self, index: int, repeats: NDArray[np.int64]) -> dict[int, str]:
+        """What to say of each row of a shard that repeats an id, by its position."""
+        first_row = self._shards[index].first_row
+        return {
+            int(
+                i
+            ): f"{self._place(first_row + int(i))}: {self._column} is that of {self._place(int(repeats[i]))} already; "
+            "give each row its own, or set input.id_column: none (ids are made up) or input.id_scope: file (ids differ "
+            "within each file)"
+            for i in np.flatnonzero(repeats != NONE)
+        }
+
+    def forget(self) -> None:
+        """Every shard has been looked at: what was held for that is not needed any more."""
+        self._ids = Ids()
+
+    def _place(self, row: int) -> str:
+        return f"{self._shards[self._shard_of(row)].name}:{self._cell(LINE, row)}"
+
+    def _cell(self, column: str, row: int) -> Any:
+        index = self._shard_of(row)
+        table = self._columns(index)
+        if column not in table.schema.names:
+            return None
+        return table[column][row - self._shards[index].first_row].as_py()
+
+    def _shard_of(self, row: int) -> int:
+        return bisect_right(self._shards, row, key=lambda shard: shard.first_row) - 1
+
+
+def summed_notes(notes: Iterable[Iterable[Note]], shared: Iterable[SharedIds | None]) -> tuple[Note, ...]:
+    """What a reader should know of an input, each fact once: from what each shard has, in input order."""
+    summed = Notes()
+    for some in notes:
+        summed.merge(some)
+    every = [one for one in shared if one is not None]
+    if every:
+        first = every[0]
+        text = (
+            f"ids repeat in the column `{first.column}` ({first.place} has that of {first.earlier}), so the column is "
+            "carried as data and rows are called <file>:<line>"
+        )
+        summed.add(Fact("ids_repeat", text), first.place, sum(one.rows for one in every))
+    return summed.all()
+
+
+def first_faults(messages: Iterable[str | None], repeated: Mapping[int, str], most: int) -> list[str]:
+    """The first so many messages of a shard's invalid rows, in their order.
+
+    Args:
+        messages: the column `error_message` of its scored part.
+        repeated: what to say of rows that repeat an id, by position.
+    """
+    return list(islice(_faults(messages, repeated), max(most, 0)))
+
+
+def _faults(messages: Iterable[str | None], repeated: Mapping[int, str]) -> Iterator[str]:
+    for position, message in enumerate(messages):
+        fault = message if message is not None else repeated.get(position)
+        if fault is not None:
+            yield fault
