@@ -143,6 +143,14 @@ class InputSpec(Spec):
     csv: CsvSpec = CsvSpec()
     """How CSV files are written, where they do not show it."""
 
+    @field_validator("prompt", "system", mode="before")
+    @classmethod
+    def _templates_are_quoted(cls, text: Any) -> Any:
+        if isinstance(text, dict):
+            said = "YAML takes braces without quotes for a mapping; write the template as '\"{question}\"'"
+            raise ValueError(said)  # noqa: TRY004  pydantic reports ValueErrors only
+        return text
+
 
 # Timers and HTTP clients refuse some of what a float can hold, and no answer is waited for longer.
 LONGEST_TIMEOUT_SECONDS = 7 * 86_400.0

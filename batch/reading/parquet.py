@@ -92,6 +92,9 @@ def _values(column: Any, name: str) -> list[Any]:
     values = plain_values(column)
     if name not in REQUEST_COLUMNS or not pa.types.is_nested(column.type):
         return values
+    if pa.types.is_map(column.type):
+        # Requests have objects in place of maps, which come as lists of pairs.
+        values = [None if pairs is None else dict(pairs) for pairs in values]
     return [_without_nulls(value) for value in values]
 
 

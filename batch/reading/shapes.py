@@ -284,7 +284,7 @@ def _checked_params(params: dict[str, Any]) -> dict[str, Any]:
         raise SpecError("input.params.stream: leave it out; answers of a batch come whole")
     try:
         orjson.dumps(params)
-        answer_tokens(params)
+        answer_tokens(dict(params))
     except orjson.JSONEncodeError as error:
         raise SpecError(f"input.params: cannot be written as JSON: {error}") from error
     except InvalidRow as error:

@@ -159,6 +159,11 @@ def _found(record: Mapping[str, Any], field: _Field) -> tuple[Any, str]:
                 value = inside[step] if -len(inside) <= step < len(inside) else None
             case dict(), _:
                 value = inside.get(str(step))
+            case [], str():
+                value = None  # a map of Parquet that is empty
+            case [[_, _], *_], str() if all(isinstance(pair, list) and len(pair) == 2 for pair in inside):
+                # A map of Parquet comes as its pairs.
+                value = next((given for key, given in inside if str(key) == step), None)
             case _:
                 raise InvalidRow("wrong_type", f"column {path!r} is {type_name(value)}: there is no {further!r}")
         path = further

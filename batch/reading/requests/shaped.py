@@ -119,21 +119,28 @@ def merged(under: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any
     return {**under, **own}
 
 
-def answer_tokens(body: Mapping[str, Any], limits: Sequence[str] = ANSWER_LIMITS) -> int | None:
-    """Most tokens the answers may have together."""
+def answer_tokens(body: dict[str, Any], limits: Sequence[str] = ANSWER_LIMITS) -> int | None:
+    """Most tokens the answers may have together. Raises InvalidRow for a limit or an `n` that is no whole number.
+
+    A float that is whole, as tables write 256.0, becomes the number in `body`: servers refuse it as it is.
+    """
     most = None
     for key in limits:
-        most = body.get(key)
-        if most is not None:
+        if body.get(key) is not None:
+            most = _count(body, key)
             break
-    choices = body.get("n")
-    if most is None and choices is None:
-        return None
-    for key, value in ((limits[-1], most), ("n", choices)):
-        # The type itself, because True is an int too.
-        if value is not None and (type(value) is not int or not 0 < value <= INT32_MAX):
-            raise InvalidRow("wrong_type", f"{key} must be a whole number above 0")
-    return None if most is None else min(most * (choices or 1), INT32_MAX)
+    choices = _count(body, "n") if body.get("n") is not None else 1
+    return None if most is None else min(most * choices, INT32_MAX)
+
+
+def _count(body: dict[str, Any], key: str) -> int:
+    value = body[key]
+    if type(value) is float and value.is_integer():
+        value = body[key] = int(value)
+    # The type itself, because True is an int too.
+    if type(value) is not int or not 0 < value <= INT32_MAX:
+        raise InvalidRow("wrong_type", f"{key} must be a whole number above 0")
+    return value
 
 
 def _asked(own: Mapping[str, Any]) -> str | None:

@@ -166,3 +166,16 @@ def test_a_column_that_is_nan_is_not_set(tmp_path: Path) -> None:
     one, two, none = read_lines(tmp_path, lines)
     assert (one["text"], two["text"]) == ("one", "two")
     assert none["error_kind"] == "missing_column"
+
+
+def test_maps_in_parquet_are_objects(tmp_path: Path) -> None:
+    """Spark writes `params` as a map, whose numbers are all of one type; whole ones are sent as whole numbers."""
+    params = pa.array([[("temperature", 0.5), ("max_tokens", 5.0)], None], pa.map_(pa.string(), pa.float64()))
+    meta = pa.array([[("lang", "fr")], []], pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"prompt": ["a", "b"], "params": params, "meta": meta}), tmp_path / "in.parquet")
+    first, second = read_all(InputSpec(path=str(tmp_path / "in.parquet")), tmp_path / "spool")
+    assert body(first) == {"messages": [{"role": "user", "content": "a"}], "temperature": 0.5, "max_tokens": 5}
+    assert (first["max_tokens"], type(body(first)["max_tokens"])) == (5, int)
+    assert body(second) == {"messages": [{"role": "user", "content": "b"}]}
+    spec = InputSpec(path=str(tmp_path / "in.parquet"), prompt="{prompt}|{meta.lang?}")
+    assert [row["text"] for row in read_all(spec, tmp_path / "again")] == ["a|fr", "b|"]
