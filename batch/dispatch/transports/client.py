@@ -17,8 +17,8 @@ KeyHeader = tuple[str, str] | None
 class HttpClient(Protocol):
     """Connections to one endpoint. Each call carries the endpoint's headers and query; no redirect is followed."""
 
-    async def post(self, path: str, body: bytes, key: KeyHeader = None) -> Answer:
-        """Send `body` to `path`, which begins with /v1 as rows' paths do.
+    async def ask(self, method: str, path: str, body: bytes | None = None, key: KeyHeader = None) -> Answer:
+        """Send one request to `path`, which begins with /v1 as rows' paths do.
 
         Args:
             key: in place of the one that the client was built with.
@@ -26,10 +26,6 @@ class HttpClient(Protocol):
         Raises:
             DispatchError: there is no whole answer.
         """
-        ...
-
-    async def get(self, path: str, key: KeyHeader = None) -> Answer:
-        """As `post`, without a body."""
         ...
 
     async def aclose(self) -> None:

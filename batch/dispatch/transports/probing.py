@@ -44,7 +44,7 @@ async def ask_for_models(endpoint: EndpointSpec, keys: Keys, seconds: float) -> 
     secrets = (*key.remembered, *access.secrets)
     try:
         async with asyncio.timeout(seconds + _GRACE_SECONDS):
-            status, raw, _ = await client.get(_MODELS)
+            status, raw, _ = await client.ask("GET", _MODELS)
     except NotConnected as error:
         return False, hiding(*secrets)(str(error))
     except BadAnswer:
@@ -55,7 +55,7 @@ async def ask_for_models(endpoint: EndpointSpec, keys: Keys, seconds: float) -> 
         return False, f"no HTTP answer: no whole answer within {seconds:g} seconds"
     finally:
         await client.aclose()
-    via = f" through the proxy {access.proxy_shown}" if access.proxy is not None else ""
+    via = f" (through the proxy {access.proxy_shown})" if access.proxy is not None else ""
     raw = mask(secrets)(raw)
     if 200 <= status < 300:
         return True, _listed(raw, endpoint.model) + via

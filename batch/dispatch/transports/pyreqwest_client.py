@@ -10,6 +10,7 @@ from pyreqwest.response import Response
 
 from batch.dispatch.transports.access import Access
 from batch.dispatch.transports.client import Answer, KeyHeader, not_connected, too_long
+from batch.dispatch.transports.words import hiding
 from batch.errors import BadRequest, ConnectionLost, DispatchError, SpecError, TimedOut
 
 # Connecting ends well before the attempt does: pyreqwest gives a timeout the same class whether or not anything was
@@ -39,19 +40,8 @@ class PyreqwestClient:
         self._client = _client(access, key, timeout_seconds)
         self._urls: dict[str, Url] = {}
 
-    async def post(self, path: str, body: bytes, key: KeyHeader = None) -> Answer:
-        """As `HttpClient.post`."""
-        return await self._answer("POST", path, body, key)
-
-    async def get(self, path: str, key: KeyHeader = None) -> Answer:
-        """As `HttpClient.get`."""
-        return await self._answer("GET", path, None, key)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.close()
-
-    async def _answer(self, method: str, path: str, body: bytes | None, key: KeyHeader) -> Answer:
+    async def ask(self, method: str, path: str, body: bytes | None = None, key: KeyHeader = None) -> Answer:
+        """As `HttpClient.ask`."""
         url = self._urls.get(path) or self._url(path)
         try:
             asked = self._client.request(method, url)
@@ -64,6 +54,10 @@ class PyreqwestClient:
         except PyreqwestError as error:
             # pyreqwest's errors hold the whole url.
             raise self._translated(error) from (None if self._access.secrets else error)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
 
     async def _whole(self, response: Response) -> bytes:
         """The body, decompressed. Raises BadAnswer once it is too long; the connection is closed then."""
@@ -121,9 +115,11 @@ def _client(access: Access, key: KeyHeader, timeout_seconds: float) -> Client:
             builder = builder.identity_pem(access.identity)
         return builder.build()
     except (PyreqwestError, ValueError) as error:
+        # pyreqwest's message may repeat a header or a proxy's url.
+        reason = hiding(*access.secrets, *(key or ()))(str(error))
         raise SpecError(
-            f"endpoint {access.base}: a certificate, a header or a proxy cannot be used: {error}"
-        ) from error
+            f"endpoint {access.base}: a certificate, a header or a proxy cannot be used: {reason}"
+        ) from None
 
 
 def _causes(error: PyreqwestError) -> list[str]:

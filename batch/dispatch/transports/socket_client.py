@@ -32,19 +32,8 @@ class SocketClient:
         # httpx's limit is one for each step; the one on the whole is ours.
         self._client = httpx.AsyncClient(transport=transport, headers=headers, timeout=timeout_seconds, trust_env=False)
 
-    async def post(self, path: str, body: bytes, key: KeyHeader = None) -> Answer:
-        """As `HttpClient.post`."""
-        return await self._answer("POST", path, body, key)
-
-    async def get(self, path: str, key: KeyHeader = None) -> Answer:
-        """As `HttpClient.get`."""
-        return await self._answer("GET", path, b"", key)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
-
-    async def _answer(self, method: str, path: str, body: bytes, key: KeyHeader) -> Answer:
+    async def ask(self, method: str, path: str, body: bytes | None = None, key: KeyHeader = None) -> Answer:
+        """As `HttpClient.ask`."""
         headers = {key[0]: key[1]} if key is not None else None
         try:
             async with (
@@ -61,6 +50,10 @@ class SocketClient:
                 return response.status_code, b"".join(chunks), response.headers.get
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError) as error:
             raise self._translated(error) from error
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
 
     def _translated(self, error: Exception) -> DispatchError:
         if isinstance(error, httpx.ConnectError):

@@ -193,3 +193,54 @@ def test_faults_of_a_unix_socket_are_those_of_any_server(tmp_path: Path, monkeyp
 
     with pytest.raises(TimedOut):
         asyncio.run(never())
+
+
+def test_tls_goes_through_a_proxy_that_sees_neither_key_nor_prompt(certificates: Certificates) -> None:
+    """The proxy is asked for a tunnel, with its own password; refusing it is no connection, and nothing was sent."""
+    asked: list[bytes] = []
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        if b"proxy-authorization" not in asked[-1].lower():
+            writer.write(b"HTTP/1.1 407 Who are you\r\ncontent-length: 0\r\n\r\n")
+            writer.close()
+            return
+        host, port = asked[-1].split(b" ")[1].decode().split(":")
+        to_server = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+        await asyncio.gather(_copy(reader, to_server[1]), _copy(to_server[0], writer))
+
+    async def main() -> None:
+        proxy = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+        at = f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        async with served(ssl=certificates.server_context()) as (url, heads), proxy:
+            spec = EndpointSpec(url=url, model="m", api_key_env="K", ca_file=certificates.authority)
+            for password, good in (("user:proxy-password-1@", True), ("", False)):
+                keys = {"K": KEY, "HTTPS_PROXY": f"http://{password}{at}"}.get
+                sender = build_transport(spec, timeout_seconds=5, keys=keys, wall=lambda: 0.0)
+                if good:
+                    assert (await sender.send(request(), spec)).raw == GOOD
+                    assert await ask_for_models(spec, keys, 5) == (
+                        True,
+                        f"reachable; its list of models cannot be read (through the proxy http://{at})",
+                    )
+                else:
+                    with pytest.raises(NotConnected, match=f"through the proxy http://{at}, which"):
+                        await sender.send(request(), spec)
+                await sender.aclose()
+            assert b"authorization: Bearer " + KEY.encode() in heads[0].replace(b"Authorization", b"authorization")
+
+    asyncio.run(main())
+    assert all(head.startswith(b"CONNECT 127.0.0.1:") for head in asked)
+    assert not [head for head in asked if KEY.encode() in head]
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while chunk := await reader.read(65536):
+            writer.write(chunk)
+            await writer.drain()
+    except ConnectionError:
+        pass  # one side went away
+    finally:
+        writer.close()

@@ -1,5 +1,6 @@
 """Secrets that a server repeats do not leave the transport, however they are spelled."""
 
+import asyncio
 import html
 import json
 from base64 import b64encode, urlsafe_b64encode
@@ -11,7 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch.dispatch.transports import build_transport
 from batch.dispatch.transports.masking import mask
+from schemas.endpoints import EndpointSpec
+from tests.dispatch.raw_server import http, raw_server, says
+from tests.fakes import request
 
 KEY = "sk-Ab/cd+0123=xyz&98"
 
@@ -87,6 +92,23 @@ def test_a_wall_of_backslashes_is_read_in_time() -> None:
     """A hostile answer cannot make the search take long: a MiB of escapes that lead nowhere."""
     answer = b'{"a":"' + b"\\\\u0073\\\\u006b" * 65_536 + b"%73" * 65_536 + b"s" * 65_536 + b'"}'
     assert mask([KEY])(answer) == answer
+
+
+def test_a_key_that_comes_in_pieces_of_a_stream_is_masked() -> None:
+    """No event holds it whole; the answer that they make would."""
+
+    async def main() -> bytes:
+        pieces = [{"choices": [{"index": 0, "delta": {"content": part}}]} for part in ("it is ", KEY[:7], KEY[7:])]
+        pieces.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        events = b"".join(b"data: " + orjson.dumps(piece) + b"\n\n" for piece in pieces) + b"data: [DONE]\n\n"
+        async with raw_server(says(http(200, events, "content-type: text/event-stream"))) as server:
+            spec = EndpointSpec(url=server.url, model="m", api_key_env="K")
+            sender = build_transport(spec, timeout_seconds=5, keys={"K": KEY}.get, wall=lambda: 0.0)
+            answer = await sender.send(request(), spec)
+            await sender.aclose()
+            return answer.raw
+
+    assert orjson.loads(asyncio.run(main()))["choices"][0]["message"]["content"] == "it is [key]"
 
 
 def test_no_secret_is_in_a_repr() -> None:

@@ -179,7 +179,7 @@ def test_check_sends_what_a_run_sends(
         server.shutdown()
         thread.join()
     found = json.loads(ended.out)["endpoints"][0]
-    assert (found["usable"], found["said"]) == (True, f"serves small through the proxy {proxy}")
+    assert (found["usable"], found["said"]) == (True, f"serves small (through the proxy {proxy})")
     head = heads[0].decode().lower()
     assert head.startswith("get http://llm.invalid/v1/models?a=1&b=2 http/1.1\r\n")
     assert "authorization: bearer key-0123456789-abcdef\r\n" in head
