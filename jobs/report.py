@@ -156,8 +156,11 @@ def _endpoints(report: Report) -> Table:
 
 def _errors(report: Report) -> Table:
     table = _table("error", "rows")
+    table.add_column("for example", overflow="fold")
     for kind, count in report.errors.items():
-        table.add_row(Text(printable(kind)), f"{count:,}")
+        example = report.error_examples.get(kind)
+        said = "" if example is None else f"{example.id}: {example.message}"
+        table.add_row(Text(printable(kind)), f"{count:,}", Text(printable(said)))
     return table
 
 

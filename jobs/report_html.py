@@ -149,10 +149,16 @@ def _errors(report: Report) -> str:
         return ""
     most = max(report.errors.values())
     lines = [
-        f"<tr>{_name(kind)}{_number(f'{count:,}')}<td>{_bar(count / most, ' other')}</td></tr>"
+        f"<tr>{_name(kind)}{_number(f'{count:,}')}<td>{_bar(count / most, ' other')}</td>{_example(report, kind)}</tr>"
         for kind, count in report.errors.items()
     ]
-    return _section("Rows without an answer", _table(("Reason", "Rows", ""), lines, words=("Reason",)))
+    columns = ("Reason", "Rows", "", "For example")
+    return _section("Rows without an answer", _table(columns, lines, words=("Reason", "For example")))
+
+
+def _example(report: Report, kind: str) -> str:
+    example = report.error_examples.get(kind)
+    return "<td></td>" if example is None else _name(f"{example.id}: {example.message}")
 
 
 def _ambiguous(report: Report) -> str:

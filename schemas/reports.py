@@ -119,6 +119,19 @@ class Ambiguous(Spec):
     """Estimated cost of the attempt whose outcome is unknown; `None`: unknown."""
 
 
+class ErrorExample(Spec):
+    """One of the rows that ended in one kind of error: the first in the input."""
+
+    id: str
+    """The row's id."""
+    row: int
+    """Its position in the input."""
+    status: int | None
+    """HTTP status, where there was one."""
+    message: str
+    """As in the row's result: what happened, and the server's own words."""
+
+
 class Timing(Spec):
     """Where the time went, in seconds."""
 
@@ -159,6 +172,8 @@ class Report(Spec):
     """One line each: endpoints that went out, torn journals, whatever a reader should know."""
     errors: dict[str, int] = Field(default={})
     """Rows that are not ok, by the kind of their error."""
+    error_examples: dict[str, ErrorExample] = Field(default={})
+    """One row for each kind in `errors`."""
     timing: Timing
     """Where the time went."""
     versions: dict[str, str]

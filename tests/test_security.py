@@ -217,6 +217,7 @@ def report(text: str) -> Report:
         ledger.add_attempt(model, f"{text}url", "ok")
         ledger.add_row("ok", model, f"{text}url", 10, 10, 1.0, None, False)
         ledger.add_row("failed", model, f"{text}url", None, None, None, f"{text}kind", False)
+        ledger.add_example(f"{text}kind", 1, f"{text}id", 400, f"{text}message")
     return ledger.report(
         name=f"{text}name",
         plan=Plan(strategy="share", weakest=models[0], strongest=models[1], cutoff=0.5),

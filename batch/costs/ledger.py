@@ -13,6 +13,7 @@ from schemas.plans import Plan
 from schemas.reports import (
     Ambiguous,
     Counterfactual,
+    ErrorExample,
     PlanReport,
     Report,
     RowCounts,
@@ -37,6 +38,7 @@ class Ledger:
         priced = list(prices.values())
         self.statuses: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.examples: dict[str, ErrorExample] = {}
         self.models: dict[str, ModelTally] = {}
         self.cheapest, self.strongest = Bill(priced[0]), Bill(priced[-1])
         self.deduplicated = self.pinned = self.unmetered = 0
@@ -97,6 +99,12 @@ class Ledger:
         elif not deduplicated:
             self.unmetered += 1
 
+    def add_example(self, kind: str, row: int, row_id: str, status: int | None, message: str) -> None:
+        """A row that ended in this kind of error; the first row of each kind is kept."""
+        known = self.examples.get(kind)
+        if known is None or row < known.row:
+            self.examples[kind] = ErrorExample(id=row_id, row=row, status=status, message=message)
+
     def add_billed(
         self,
         model: str,
@@ -129,6 +137,8 @@ class Ledger:
         """Add all of another's rows and attempts."""
         self.statuses.update(other.statuses)
         self.errors.update(other.errors)
+        for kind, example in other.examples.items():
+            self.add_example(kind, example.row, example.id, example.status, example.message)
         self.deduplicated += other.deduplicated
         self.pinned += other.pinned
         self.unmetered += other.unmetered
@@ -144,6 +154,7 @@ class Ledger:
         state = {
             "statuses": self.statuses,
             "errors": self.errors,
+            "examples": {kind: example.model_dump() for kind, example in self.examples.items()},
             "deduplicated": self.deduplicated,
             "pinned": self.pinned,
             "unmetered": self.unmetered,
@@ -161,6 +172,8 @@ class Ledger:
         ledger = cls(prices)
         ledger.statuses.update(state["statuses"])
         ledger.errors.update(state["errors"])
+        # Commit records of older versions have none.
+        ledger.examples = {kind: ErrorExample(**example) for kind, example in state.get("examples", {}).items()}
         ledger.deduplicated = state["deduplicated"]
         ledger.pinned = state["pinned"]
         ledger.unmetered = state["unmetered"]
@@ -212,6 +225,7 @@ class Ledger:
             ambiguous=tuple(ambiguous),
             notes=(*notes, *_notes(tallies), *lost.notes(), *self._superseded_note()),
             errors=dict(sorted(self.errors.items(), key=lambda kind: (-kind[1], kind[0]))),
+            error_examples=dict(sorted(self.examples.items())),
             timing=timing,
             versions=versions,
             fingerprint=fingerprint,

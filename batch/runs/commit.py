@@ -76,6 +76,9 @@ class Counts(Protocol):
     ) -> None:
         """One row ended so."""
 
+    def add_example(self, kind: str, row: int, row_id: str, status: int | None, message: str) -> None:
+        """One row ended in this error."""
+
     def add_billed(
         self,
         model: str,
@@ -161,6 +164,7 @@ def commit_shard(
                 result = _charged(result, list(billed), cost, ledger)
                 part.write(result if output.carry else result._replace(carry=None))
                 _count_row(ledger, result, shared=judge.shares(result), pinned=given.pinned is not None)
+                _note_error(ledger, result)
                 ambiguous += [_ambiguous(given, model, sent, cost) for model, sent in lost.get(given.row, ())]
                 rows += 1
         _count_attempts(ledger, answers)
@@ -337,6 +341,11 @@ def _count_row(ledger: Counts, result: Result, *, shared: bool, pinned: bool) ->
         shared,
         pinned=pinned,
     )
+
+
+def _note_error(ledger: Counts, result: Result) -> None:
+    if result.error is not None:
+        ledger.add_example(result.error.kind, result.row, result.id, result.error.status, result.error.message)
 
 
 def _count_attempts(ledger: Counts, answers: Answers) -> None:

@@ -141,6 +141,23 @@ def test_long_lists_are_cut() -> None:
     assert "And 900 more in report.json" in render_html(full_report(ambiguous=1000))
 
 
+def test_each_kind_of_error_is_shown_with_an_example() -> None:
+    """The first row of each kind and the server's words: on the console, on the page, and from stored ledgers."""
+    ledger = Ledger({"own": CHEAP})
+    said = "HTTP 400: unsupported_parameter (max_tokens): Use 'max_completion_tokens' instead."
+    for row in (7, 3, 9):
+        ledger.add_row("failed", "own", "http://a/v1", None, None, None, "bad_request", False)
+        ledger.add_example("bad_request", row, f"r{row}", 400, said)
+    later = Ledger({"own": CHEAP})
+    later.add_row("failed", "own", "http://a/v1", None, None, None, "bad_request", False)
+    later.add_example("bad_request", 11, "r11", 400, "HTTP 400")
+    later.merge(Ledger.from_json(ledger.to_json(), {"own": CHEAP}))
+    report = report_of(later)
+    assert (report.error_examples["bad_request"].id, report.error_examples["bad_request"].row) == ("r3", 3)
+    assert f"bad_request 4 r3: {said}" in " ".join(" ".join(on_console(report, 80)).split())
+    assert f"r3: {said}" in " ".join(Page(render_html(report)).texts)
+
+
 def test_an_empty_run_has_a_report() -> None:
     """A run without a single routed row divides by nothing."""
     assert on_console(empty_report(), 80)

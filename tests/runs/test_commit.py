@@ -62,6 +62,8 @@ def test_every_row_comes_out_once_in_order_with_its_reason(layout: Layout) -> No
     assert found[3]["error"] == FAILURE.model_dump()
     assert committed.rows == 6
     report_rows(committed.ledger, total=6, ok=2, failed=1, invalid=2, unsent=1)
+    example = Ledger.from_json(committed.ledger, PRICES).examples["bad_request"]
+    assert (example.id, example.row, example.message) == ("id-3", 3, FAILURE.message)
     for line in found:
         ResultRow.model_validate(line)
 
