@@ -1,10 +1,12 @@
 """The prompt template over an input's columns."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any
+
+import orjson
 
 from batch.errors import SpecError
 from batch.reading.exact import loads
@@ -107,10 +109,11 @@ class PromptTemplate:
 def _field(name: str, spec: str | None, conversion: str | None, key: str) -> _Field:
     if not name.strip() or name.strip().startswith(_QUOTES) or spec or conversion or not _NO_NAME.isdisjoint(name):
         raise SpecError(f"{key}: {_shown(name, spec, conversion)} is no column, as {{question}} is; {BRACES_HINT}")
-    plain = name.removesuffix("?") or name
+    written = name.strip()
+    plain = written.removesuffix("?").rstrip() or written
     path = _PATH.match(plain)
     column, steps = (plain, ()) if path is None else (path[1], tuple(_steps(path[2])))
-    return _Field(name, plain, column, steps, optional=plain != name)
+    return _Field(name, plain, column, steps, optional=plain != written)
 
 
 def _steps(text: str) -> Iterator[str | int]:
@@ -132,6 +135,9 @@ def _shown(name: str, spec: str | None, conversion: str | None) -> str:
 def _text(record: Mapping[str, Any], field: _Field) -> str:
     """The text of a field. Raises InvalidRow."""
     value, path = _found(record, field)
+    if type(value) is float and field.steps:
+        # In JSON text, orjson takes whole numbers beyond 64 bits for floats.
+        value, path = _found(record, field, loads)
     # Only NaN, which is how tables write null, differs from itself.
     if value is None or value != value:
         if field.optional:
@@ -143,7 +149,7 @@ def _text(record: Mapping[str, Any], field: _Field) -> str:
     return _numbered(value, path) if type(value) is list else _scalar(value, path)
 
 
-def _found(record: Mapping[str, Any], field: _Field) -> tuple[Any, str]:
+def _found(record: Mapping[str, Any], field: _Field, parse: Callable[[str], Any] = orjson.loads) -> tuple[Any, str]:
     """The value of a field, or `None`, and how far into the record it went. Raises InvalidRow."""
     for name in (field.written, field.plain):
         if name in record:
@@ -152,7 +158,7 @@ def _found(record: Mapping[str, Any], field: _Field) -> tuple[Any, str]:
     for step in field.steps:
         if value is None:
             break
-        inside = _parsed(value) if type(value) is str else value
+        inside = _parsed(value, parse) if type(value) is str else value
         further = f"{path}[{step}]" if isinstance(step, int) else f"{path}.{step}"
         match inside, step:
             case list(), int():
@@ -170,12 +176,12 @@ def _found(record: Mapping[str, Any], field: _Field) -> tuple[Any, str]:
     return value, path
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, parse: Callable[[str], Any]) -> Any:
     """What a text holds that is JSON, as a CSV's cells may be; other texts as they are."""
     if text[:1] not in ("[", "{"):
         return text
     try:
-        return loads(text)
+        return parse(text)
     except (ValueError, RecursionError):
         return text
 

@@ -57,6 +57,8 @@ def test_a_template_in_the_syntax_of_jinja_is_told_what_doubled_braces_are() -> 
         ("{a}", '["x", "y"]', '["x", "y"]'),
         ("{a}", [True, "no", 3], "1. true\n2. no\n3. 3"),
         ("{a} {a[1]}", ["x", "y"], "1. x\n2. y y"),
+        ("{ a }", "x", "x"),
+        ("{ a[0] }", ["x"], "x"),
     ],
 )
 def test_templates_reach_into_lists_and_objects(text: str, value: object, rendered: str) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from batch.dispatch.transports.keys import Keys
 from batch.errors import SpecError
 from schemas.endpoints import EndpointSpec
+from schemas.openai_batch import RESPONSES_URL
 from schemas.reaching import NAMED_VARIABLE
 
 _DEPLOYMENTS = "/openai/deployments"
@@ -44,7 +45,11 @@ class Access:
 
     def url(self, path: str) -> str:
         """The address of one call; `path` begins with /v1, as the rows' paths do, and `base` ends with it."""
-        address = self.base + path.removeprefix("/v1")
+        base = self.base
+        if path == RESPONSES_URL and f"{_DEPLOYMENTS}/" in base:
+            # Azure's deployments serve the older APIs only; this one takes the deployment from the body's `model`.
+            base = base.partition(_DEPLOYMENTS)[0] + "/openai"
+        address = base + path.removeprefix("/v1")
         return f"{address}?{self.query}" if self.query else address
 
     def address(self) -> tuple[str, int] | str:

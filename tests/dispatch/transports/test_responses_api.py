@@ -8,6 +8,7 @@ import pytest
 
 from batch.dispatch.request import Completion
 from batch.dispatch.transports import build_transport
+from batch.dispatch.transports.access import resolve
 from batch.dispatch.transports.answers import completion
 from batch.errors import BadAnswer
 from batch.runs.result import content_of
@@ -94,3 +95,26 @@ def test_litellm_sends_responses_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (post["instructions"], post["input"], post["max_output_tokens"]) == ("Tag it.", "Where is it?", 20)
     assert content_of(orjson.loads(answer.raw)) == "Where is it?"
     assert (answer.prompt_tokens, answer.completion_tokens) == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "address"),
+    [
+        ("http://a/v1", {}, "http://a/v1/responses"),
+        ("http://a/v1/responses", {}, "http://a/v1/responses"),
+        (
+            "http://a",
+            {"provider": "azure", "api_version": "2025-04-01-preview"},
+            "http://a/openai/responses?api-version=2025-04-01-preview",
+        ),
+        (
+            "http://a/openai/deployments/d?api-version=1",
+            {"provider": "azure"},
+            "http://a/openai/responses?api-version=1",
+        ),
+        ("http://a/openai/v1", {"provider": "azure"}, "http://a/openai/v1/responses"),
+    ],
+)
+def test_responses_have_an_address_at_every_provider(url: str, options: dict[str, Any], address: str) -> None:
+    """Azure's deployments do not serve them; there the path stands beside the deployments."""
+    assert resolve(EndpointSpec(url=url, model="m", **options), lambda name: None).url(RESPONSES_URL) == address

@@ -121,6 +121,7 @@ def test_what_no_chat_request_can_say_is_refused(params: dict[str, Any], kind: s
         ({"key": "1", "request": {"messages": [HI]}}, "rename `request` to `params`"),
         ({"recordId": "1", "modelInput": {"messages": [HI]}}, "Bedrock's batch lines .* rename it to `params`"),
         ({"contents": []}, "`contents` is Gemini's"),
+        ({"batch_request_id": "1", "batch_request": {"chat_get_completion": {}}}, "`batch_request` is how xAI's"),
         ({"params": {"max_tokens": 5}}, "none of messages, prompt, input or body"),
     ],
 )
