@@ -102,7 +102,9 @@ class InputSpec(Spec):
     """The rows."""
 
     path: str | tuple[str, ...]
-    """File, glob, folder or a list of them: .jsonl (.gz, .zst), .parquet, .csv; any pyarrow filesystem URI."""
+    """File, glob, folder or a list of them: .jsonl, .json, .csv, .tsv (also .gz, .zst, .bz2), .parquet, .arrow; any
+    pyarrow filesystem URI.
+    """
 
     id_column: str | None = None
     """Column with each row's id, `none` for made-up ids; left out: `custom_id` or `id`, unless ids repeat there, else

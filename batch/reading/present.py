@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence, Set
 
 from batch.errors import InputError
+from batch.reading.formats.arrow_files import arrow_columns
 from batch.reading.parquet import parquet_columns
 from batch.reading.records import shard_records
 from batch.reading.requests.foreign import foreign_shape
@@ -81,7 +82,8 @@ def _shown(columns: Sequence[str]) -> str:
 def _column_sets(shards: Sequence[Shard]) -> Iterator[Set[str]]:
     """The column names of each row that is an object, or of each shard where it settles them."""
     for shard in shards:
-        if shard.format == "parquet":
-            yield dict.fromkeys((*parquet_columns(shard), *(key for key, _ in shard.partition))).keys()
+        if shard.format in ("parquet", "arrow"):
+            stored = parquet_columns(shard) if shard.format == "parquet" else arrow_columns(shard)
+            yield dict.fromkeys((*stored, *(key for key, _ in shard.partition))).keys()
         else:
             yield from (record.keys() for _, record in shard_records(shard) if isinstance(record, dict))

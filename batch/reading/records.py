@@ -11,6 +11,7 @@ import pyarrow.fs
 from batch.errors import DamagedError, InputError
 from batch.reading.exact import ExactRecord, loads, long_number_lines
 from batch.reading.folders.partitions import Value
+from batch.reading.formats.arrow_files import arrow_records
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.parquet import parquet_records
 from batch.reading.shard import Shard
@@ -30,6 +31,8 @@ def shard_records(shard: Shard) -> Iterator[tuple[int, Record | InvalidRow]]:
             records = parquet_records(shard)
         case "jsonl":
             records = ((line, _parsed(raw, exactly)) for line, raw, exactly in _lines(shard))
+        case "arrow":
+            records = arrow_records(shard)
         case "csv":
             records = (_spooled(raw, exactly) for _, raw, exactly in _lines(shard))
     if shard.partition:

@@ -27,11 +27,11 @@ class Shard:
     name: str
     """What made-up ids and messages call the file that the user gave."""
 
-    format: Literal["jsonl", "csv", "parquet"]
-    """How the rows are written; `csv` is spooled CSV."""
+    format: Literal["jsonl", "csv", "parquet", "arrow"]
+    """How the rows are written; `csv` is what CSV files and JSON arrays are spooled as."""
 
     start: int
-    """First byte, or first row of the file for Parquet, from 0."""
+    """First byte, or first row of the file for Parquet and Arrow, from 0."""
 
     stop: int
     """Byte or row after the last."""
@@ -43,7 +43,7 @@ class Shard:
     """Rows to read; less than the stretch holds where `limit` ends the input."""
 
     first_line: int
-    """Line of the file that `start` is on, or row for Parquet, from 1."""
+    """Line of the file that `start` is on, or row for Parquet and Arrow, from 1."""
 
     mtime_ns: int | None = None
     """The file's last change when it was cut; `None`: it is our own copy, or its store does not say."""

@@ -4,16 +4,17 @@ from builtins import map as map_here
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import pyarrow.parquet as pq
 
 from batch.errors import InputError
-from batch.reading.formats.looks import look_at
+from batch.reading.formats.arrow_files import arrow_sizes
+from batch.reading.formats.looks import HEAD_BYTES, is_json_lines, look_at
 from batch.reading.present import check_columns
 from batch.reading.ranges import CountedRange, TextRange, count_range, cut
 from batch.reading.shard import Shard
-from batch.reading.sources import Source, find_sources, open_file, reading
+from batch.reading.sources import Source, find_sources, open_file, open_stream, reading
 from batch.reading.spool import Spooling, spool_file
 from schemas.job import InputSpec
 
@@ -28,7 +29,14 @@ MAX_PARQUET_ROWS = 20_000
 MAX_PARQUET_BYTES = 24 << 20
 
 # What a file of a format may look like when all is well.
-_OWN_LOOKS = {"parquet": ("Parquet",), "csv": ("UTF-16 text", "UTF-32 text")}
+_OWN_LOOKS = {
+    "parquet": ("Parquet",),
+    "csv": ("UTF-16 text", "UTF-32 text"),
+    "arrow": ("an Arrow file", "an Arrow stream"),
+}
+# These are read by rows, the others by bytes.
+_BY_ROWS = ("parquet", "arrow")
+_SPOOLED_ALWAYS = ("csv", "json")
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -74,12 +82,13 @@ def cut_files(
     """As `find_shards`, for files whose rows need not be prompts: what columns they have is not looked at."""
     sources = find_sources(spec, key) if sources is None else sources
     _check_kinds(sources)
+    sources = [_settled(source) for source in sources]
     if sum(source.size for source in sources) < WORTH_SPREADING_BYTES:
         map = map_here  # noqa: A001 - it stands in for the builtin
-    packed = [s for s in sources if s.compression is not None or s.format == "csv"]
+    packed = [s for s in sources if s.compression is not None or s.format in _SPOOLED_ALWAYS]
     tasks = [Spooling(s, spool, spec.limit, spec.csv) for s in packed]
     spooled = dict(zip(packed, map(spool_file, tasks), strict=True))
-    texts = [_Text(s, *_stored(s, spooled.get(s))) for s in sources if s.format != "parquet"]
+    texts = [_Text(s, *_stored(s, spooled.get(s))) for s in sources if s.format not in _BY_ROWS]
     total = sum(text.size for text in texts)
     target = min(max(total // SHARDS_WANTED, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
     ranges = {text.source: list(cut(text.location, text.size, target)) for text in texts}
@@ -118,7 +127,7 @@ def refill_spool(
 ) -> None:
     """Spool again what shards are read from and what is no longer in the spool. Raises as `cut_files`."""
     names = {shard.name: shard.spooled for shard in shards if shard.spooled is not None}
-    gone = [s for s in sources if s.name in names and not (spool / str(names[s.name])).exists()]
+    gone = [_settled(s) for s in sources if s.name in names and not (spool / str(names[s.name])).exists()]
     for _ in map(spool_file, [Spooling(s, spool, spec.limit, spec.csv, names[s.name]) for s in gone]):
         pass
 
@@ -148,8 +157,8 @@ def _pieces(
 ) -> Iterator[Shard]:
     """Shards that hold rows, not yet numbered over the whole input."""
     for source in sources:
-        if source.format == "parquet":
-            yield from _parquet_pieces(source)
+        if source.format == "parquet" or source.format == "arrow":
+            yield from _row_pieces(source, source.format)
             continue
         line = 1
         for part in ranges[source]:
@@ -159,7 +168,7 @@ def _pieces(
                     index=0,
                     location=part.location,
                     name=source.name,
-                    format=source.format,
+                    format="jsonl" if source.format == "jsonl" else "csv",
                     start=found.start,
                     stop=found.stop,
                     first_row=0,
@@ -179,12 +188,29 @@ def spool_name(part: TextRange, source: Source) -> str | None:
     return None if part.location == source.location else PurePath(part.location).name
 
 
-def _parquet_pieces(source: Source) -> Iterator[Shard]:
-    with reading(source.location), open_file(source.location) as file:
+def _settled(source: Source) -> Source:
+    """The source with the format that its first bytes show, where its name leaves two."""
+    if source.format != "json":
+        return source
+    with reading(source.location), open_stream(source.location, source.compression) as stream:
+        lines = is_json_lines(stream.read(HEAD_BYTES))
+    return replace(source, format="jsonl") if lines else source
+
+
+def _parquet_sizes(location: str) -> tuple[list[int], int]:
+    """Rows of each row group, and the bytes of all, decompressed."""
+    with open_file(location) as file:
         metadata = pq.ParquetFile(file).metadata
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        sizes = [group.num_rows for group in groups]
-        stored = sum(group.total_byte_size for group in groups)
+        return [group.num_rows for group in groups], sum(group.total_byte_size for group in groups)
+
+
+def _row_pieces(source: Source, format: Literal["parquet", "arrow"]) -> Iterator[Shard]:  # noqa: A002 - the field's name
+    with reading(source.location):
+        if format == "parquet":
+            sizes, stored = _parquet_sizes(source.location)
+        else:
+            sizes, stored = arrow_sizes(source.location), source.size
     rows = sum(sizes)
     fitting = MAX_PARQUET_BYTES * rows // max(stored, 1)
     for start, stop in _joined(sizes, max(1, min(MAX_PARQUET_ROWS, fitting))):
@@ -192,7 +218,7 @@ def _parquet_pieces(source: Source) -> Iterator[Shard]:
             index=0,
             location=source.location,
             name=source.name,
-            format="parquet",
+            format=format,
             start=start,
             stop=stop,
             first_row=0,

@@ -13,22 +13,30 @@ import pyarrow as pa
 import pyarrow.fs
 
 from batch.errors import InputError
+from batch.reading.folders.hugging_face import dataset_files
 from batch.reading.folders.listing import WILDCARDS, files_below, fits, goes_deep, is_left_out, matches, split
 from batch.reading.folders.partitions import Partition, Value, partition_of, typed
 from schemas.job import InputSpec
 
-Format = Literal["jsonl", "parquet", "csv"]
+Format = Literal["jsonl", "json", "parquet", "csv", "arrow"]
 
 FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".jsonlines": "jsonl",
+    ".json": "json",
     ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
     ".csv": "csv",
     ".tsv": "csv",
 }
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-SUPPORTED = ".jsonl, .csv or .tsv (also with .gz or .zst), .parquet"
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+SUPPORTED = ".jsonl, .json, .csv or .tsv (also with .gz, .zst or .bz2), .parquet, .arrow"
+# These are read at any place in them, so compression is within them and not around them.
+_NEVER_PACKED = ("parquet", "arrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class Source:
     """How its rows are written."""
 
     compression: str | None
-    """`gzip`, `zstd` or none."""
+    """`gzip`, `zstd`, `bz2` or none."""
 
     size: int
     """Bytes, as stored."""
@@ -152,6 +160,11 @@ def is_local(location: str) -> bool:
     return "://" not in location or location.startswith("file://")
 
 
+def local_path(location: str) -> str:
+    """The path of a file of this machine."""
+    return filesystem_of(location)[1]
+
+
 def filesystem_of(location: str) -> tuple[Any, str]:
     """The pyarrow filesystem of a location, and the path within it."""
     if "://" not in location:
@@ -185,7 +198,7 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
             infos = [filesystem.get_file_info(inner)]
             root = posixpath.dirname(inner)
         elif kind == pa.fs.FileType.Directory:
-            infos = files_below(filesystem, inner, _is_supported)
+            infos = _files_of(filesystem, inner)
             root = inner
             if not infos:
                 raise InputError(
@@ -196,7 +209,8 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
             raise InputError(f"{path}: no such file; check {key}")
         else:
             infos = matches(filesystem, inner, _is_supported)
-            root = split(inner)[0]
+            root, wanted = split(inner)
+            infos = infos if ".json" in wanted[-1].lower().replace(".jsonl", "") else _without_descriptions(infos)
             if not infos:
                 raise InputError(f"{path}: no supported file matches; {key} takes {SUPPORTED}")
     for info in infos:
@@ -206,6 +220,23 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
         location = _location(path, inner, info.path)
         source = Source(location, info.base_name, file_format, compression, info.size or 0, info.mtime_ns)
         yield source, partition_of(root, info.path[len(root.rstrip("/")) + 1 :])
+
+
+def _files_of(filesystem: Any, folder: str) -> list[Any]:
+    saved = dataset_files(filesystem, folder)
+    if saved is None:
+        return _without_descriptions(files_below(filesystem, folder, _is_supported))
+    infos = [filesystem.get_file_info(path) for path in saved]
+    gone = next((info for info in infos if info.type != pa.fs.FileType.File or not _is_supported(info.path)), None)
+    if gone is not None:
+        raise InputError(f"{gone.path}: a file of the dataset is missing; save the dataset again")
+    return infos
+
+
+def _without_descriptions(infos: list[Any]) -> list[Any]:
+    """Beside files of other kinds, a .json file describes them (dataset_info.json, config.json) and holds no rows."""
+    others = [info for info in infos if _format(info.path) != "json"]
+    return others or infos
 
 
 def _absolute(path: str) -> str:
@@ -228,7 +259,7 @@ def _format(path: str) -> Format | None:
     if extension.lower() not in COMPRESSIONS:
         return FORMATS.get(extension.lower())
     inner = FORMATS.get(posixpath.splitext(stem)[1].lower())
-    return None if inner == "parquet" else inner
+    return None if inner in _NEVER_PACKED else inner
 
 
 def _location(asked: str, inner: str, found: str) -> str:

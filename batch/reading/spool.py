@@ -1,6 +1,6 @@
 """Compressed and CSV files, streamed once into line files that can be cut into shards.
 
-A spooled JSONL file is the original, decompressed. A spooled CSV file has one JSON list a line:
+A spooled JSONL file is the original, decompressed. Spooled CSV files and JSON arrays have one JSON list a line:
 `[line, record]`, or `[line, null, kind, message]` for a record that is no row.
 """
 
@@ -13,6 +13,7 @@ import orjson
 
 from batch.errors import DamagedError
 from batch.reading.formats.csv_rows import csv_rows
+from batch.reading.formats.json_documents import json_rows
 from batch.reading.ranges import CHUNK_BYTES, LineTally
 from batch.reading.sources import Source, has_tabs, open_stream, reading
 from batch.runs.atomic import replacing
@@ -67,6 +68,8 @@ def _pieces(task: Spooling) -> Iterator[bytes]:
     source = task.source
     if source.format == "csv":
         return csv_rows(source.name, _chunks(source), task.csv, task.limit, tabs=has_tabs(source.name))
+    if source.format == "json":
+        return json_rows(source.name, _chunks(source), task.limit)
     return _decompressed(source, task.limit)
 
 

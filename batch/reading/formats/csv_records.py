@@ -57,7 +57,7 @@ def csv_records(name: str, opened: Opened, spec: CsvSpec) -> Iterator[tuple[int,
         last = first + len(taken) - 1
         text = taken[0] if len(taken) == 1 else "".join(taken)
         if spec.quote and (spaced_later in text or text.startswith(spaced)):
-            _check_spaces(name, first, record, spec.quote)
+            _check_spaces(name, first, text, opened.delimiter, spec)
         if record:
             yield first, last, record
         taken.clear()
@@ -174,15 +174,24 @@ def _opening_line(taken: list[str], delimiter: str, spec: CsvSpec) -> int:
     return opened
 
 
-def _check_spaces(name: str, line: int, record: Record, quote: str) -> None:
+def _check_spaces(name: str, line: int, text: str, delimiter: str, spec: CsvSpec) -> None:
     """Refuse a quote that opens after a space and does not close in its field.
 
     CSV takes it for an ordinary character. The delimiters and line ends that the field was meant to hold would cut it
     into pieces, and the pieces would be sent as rows.
     """
-    for field in record:
-        if field is not None and field.startswith(" ") and field.lstrip().startswith(quote) and field.count(quote) % 2:
+    quote, escape = re.escape(spec.quote or '"'), re.escape(spec.escape or spec.quote or '"')
+    field = re.compile(
+        rf"{quote}(?:{escape}.|{quote}{quote}|[^{quote}{escape}])*{quote}|[^{re.escape(delimiter)}\r\n]*", re.DOTALL
+    )
+    at = 0
+    while at < len(text):
+        found = field.match(text, at)
+        assert found is not None, "a field may be empty"
+        bare = found[0].lstrip(" ")
+        if found[0].startswith(" ") and bare.startswith(spec.quote or '"') and bare.count(spec.quote or '"') % 2:
             raise InputError(
                 f"{name}:{line}: a space stands before an opening quote, so that CSV takes it as it stands; "
                 "remove the space after the delimiter, or set input.csv.quote: '' where quotes are ordinary characters"
             )
+        at = found.end() + 1

@@ -21,6 +21,7 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"PAR1", "Parquet", "give its name the ending .parquet"),
     (b"ARROW1", "an Arrow file", "give its name the ending .arrow"),
     (b"\xff\xff\xff\xff", "an Arrow stream", "give its name the ending .arrow"),
+    (b"FEA1", "Feather of version 1", "save it again with a current pandas or PyArrow"),
     (b"Obj\x01", "Avro", "convert it to Parquet first"),
     (b"SQLite format 3\x00", "an SQLite database", "export the table as CSV first"),
     (b"%PDF-", "a PDF document", "extract its text first"),
@@ -92,6 +93,12 @@ def looks_like(head: bytes) -> Look | None:
     if text.startswith(b"{") and _is_cut(text.partition(b"\n")[0]):
         return Look("pretty-printed JSON, an object over several lines", "give its name the ending .json", sure=False)
     return None
+
+
+def is_json_lines(head: bytes) -> bool:
+    """Do these first bytes of a .json file look like one JSON object a line, as many call such files?"""
+    text = head.removeprefix(_BOM).lstrip()
+    return text.startswith(b"{") and not _is_cut(text.partition(b"\n")[0])
 
 
 def _utf16_without_mark(head: bytes) -> bool:
