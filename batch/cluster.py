@@ -1,23 +1,29 @@
 """Ray: scoring spread over the cluster; the dispatcher, and all that touches the run directory, on this node."""
 
+import atexit
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
-from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
+from batch.dispatch.host import DispatchPlan
 from batch.engine import Handle
-from batch.errors import DispatcherDied, SpecError, StorageError
+from batch.errors import SpecError, StorageError
 from batch.handing_keys import KeyServer
-from batch.joining import here, join, near, start
+from batch.joining import STORE_BYTES, head, here, join, near, raylet_socket, start
 from batch.reading.sources import is_local
 from batch.routers.base import Outside
+from batch.running.ray.dispatcher import RayDispatcher
+from batch.running.ray.folder import RayFolder
+from batch.running.ray.waiting import lost, value
+from batch.running.ray.watch import JoinedCluster, NodeWatch, OwnProcesses, watch_joined
 from batch.scoring import Scorer
 from batch.stages import (
     Reading,
@@ -58,6 +64,8 @@ class RayEngine:
         keys: Callable[[str], str | None],
         wall: Callable[[], float],
         pause: Callable[[float], None],
+        end_process: Callable[[str | None], None],
+        folders: Sequence[str],
         environment: Mapping[str, str] | None = None,
         warm: bool = True,
     ) -> None:
@@ -66,22 +74,32 @@ class RayEngine:
         Args:
             address: `None` starts a local cluster.
             actors: scoring actors for heavy routers, or `auto`.
+            end_process: prints a line, if it is given one, and ends this process at once. Called only where Ray has
+                died and a call into it does not return.
+            folders: where a local cluster may have its sockets and logs, the best first.
             environment: variables that our processes on a joined cluster are to have. Ray shows them to whoever asks.
             warm: have workers ready before they are asked for anything; they hold 80 MiB each.
 
         Raises:
-            SpecError: there is no cluster at `address`, or none that this node is part of.
+            SpecError: there is no cluster at `address`, or none that this node is part of; or none of `folders` serves.
+            StorageError: the local cluster could not be started.
         """
         self._keys = keys
         self._wall = wall
         self._pause = pause
+        self._end_process = end_process
         self._own = address is None
         self._key_server: KeyServer | None = None
         self._scorers: list[_ScorerHandle] = []
+        self._folder: RayFolder | None = None
+        self._own_processes: OwnProcesses | None = None
+        self._watch = NodeWatch(self._end) if address is None else watch_joined(self._end)
         if address is None:
-            start()
+            self._start(RayFolder(folders, STORE_BYTES))
         else:
             join(address, environment or {})
+            self._watch.start(JoinedCluster(raylet_socket(), head()))
+        self._watch.started()
         self.cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.gpus = int(ray.cluster_resources().get("GPU", 0))
         self.slots = 2 * self.cpus
@@ -97,6 +115,17 @@ class RayEngine:
             self._key_server = KeyServer(keys)
             self._keys = self._key_server.keys
             self._check_here(address)
+
+    def _start(self, folder: RayFolder) -> None:
+        """Start a local cluster, watched from its first process on."""
+        self._folder = folder
+        self._own_processes = OwnProcesses()
+        self._watch.start(self._own_processes)
+        try:
+            start(folder)
+        except BaseException:
+            self.close()
+            raise
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         return self._call.remote(function, *arguments)
@@ -130,7 +159,9 @@ class RayEngine:
         if not handles:
             # Only the dispatcher is at work, and each look at it costs it time.
             self._pause(seconds)
+            self._watch.check()
             return []
+        self._watch.check()
         done, _ = ray.wait(list(handles), num_returns=len(handles), timeout=0)
         if not done:
             done, _ = ray.wait(list(handles), num_returns=1, timeout=seconds)
@@ -140,29 +171,55 @@ class RayEngine:
         for scorer in self._scorers:
             scorer.scoring.discard(handle)
         try:
-            return _unwrapped(handle)
+            return value(self._watch, handle)
         except RayActorError as error:
-            raise _lost(error) from error
+            raise lost(error) from error
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
-        return [_unwrapped(handle) for handle in [self.submit(function, item) for item in items]]
+        return [value(self._watch, handle) for handle in [self.submit(function, item) for item in items]]
 
-    def dispatcher(self, plan: DispatchPlan) -> "RayDispatcher":
+    def dispatcher(self, plan: DispatchPlan) -> RayDispatcher:
         # For one task Ray starts two workers. Once both are up the dispatcher takes the other; before that it would be
         # given a third, of 50 MiB, for nothing.
         if self._warm:
             ray.wait(self._warm, num_returns=len(self._warm), timeout=_WARM_SECONDS)
-        return RayDispatcher(plan, self._keys, self._wall)
+        return RayDispatcher(plan, self._keys, self._wall, self._watch)
 
     def close(self) -> None:
-        ray.shutdown()
+        self._watch.close()
+        if self._watch.reason is None:
+            ray.shutdown()
+        else:
+            self._shut_down_what_is_left()
         if self._key_server is not None:
             self._key_server.close()
+        if self._folder is not None:
+            self._folder.close()
+
+    def _shut_down_what_is_left(self) -> None:
+        """After Ray's processes have died: its call for this may never return, and crashes the process if left out."""
+        left = self._own_processes.all() if self._own_processes is not None else []
+        shutting_down = threading.Thread(target=ray.shutdown, name="ray shutdown", daemon=True)
+        shutting_down.start()
+        shutting_down.join(_CLOSE_SECONDS)
+        for process in left:
+            process.kill()
+        if shutting_down.is_alive():
+            # Ray would try again when the interpreter ends, and crash. The last to register is the first to be called.
+            atexit.register(self._end_process, None)
+
+    def _end(self, reason: str) -> None:
+        """In the thread of the watch: this process is to end, and leaves nothing behind."""
+        for process in self._own_processes.all() if self._own_processes is not None else ():
+            process.kill()
+        if self._folder is not None:
+            self._folder.close()
+        self._end_process(reason)
 
     def _check_here(self, address: str) -> None:
         """See that what Ray takes for this node is the machine, and the user, that the run directory belongs to."""
         try:
-            _unwrapped(self._call.remote(self._keys, ""))
+            value(self._watch, self._call.remote(self._keys, ""))
         except SpecError as error:
             self.close()
             raise SpecError(
@@ -243,72 +300,6 @@ def _counted(reading: Reading) -> Iterator[None]:
         _internal_kv_del(name)
 
 
-class DispatcherActor:
-    """Holds the dispatcher. A class with a coroutine would make Ray run its calls side by side, in any order."""
-
-    def start(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> None:
-        """Not the constructor: what that raises, Ray reports as a death."""
-        self._host = DispatchHost(plan, keys, wall)
-
-    def feed(self, shards: Sequence[int]) -> None:
-        """As DispatchHandle."""
-        self._host.feed(shards)
-
-    def close_feed(self) -> None:
-        """As DispatchHandle."""
-        self._host.close_feed()
-
-    def drain(self) -> None:
-        """As DispatchHandle."""
-        self._host.drain()
-
-    def poll(self) -> DispatchState:
-        """As DispatchHandle."""
-        return self._host.poll()
-
-    def close(self) -> None:
-        """As DispatchHandle."""
-        self._host.close()
-
-
-class RayDispatcher:
-    """The dispatcher as an actor on this node, where the run directory is."""
-
-    def __init__(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> None:
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here())(DispatcherActor)
-        self._actor = actor.remote()
-        self._started = self._actor.start.remote(plan, keys, wall)
-
-    def feed(self, shards: Sequence[int]) -> None:
-        self._actor.feed.remote(shards)
-
-    def close_feed(self) -> None:
-        self._actor.close_feed.remote()
-
-    def drain(self) -> None:
-        self._actor.drain.remote()
-
-    def poll(self) -> DispatchState:
-        try:
-            _unwrapped(self._started)
-            state: DispatchState = _unwrapped(self._actor.poll.remote())
-        except RayActorError as error:
-            raise DispatcherDied("the dispatcher's process died") from error
-        return state
-
-    def close(self) -> None:
-        # In good order first, so that the journals are synced; then the process.
-        with suppress(RayActorError, GetTimeoutError):
-            try:
-                ray.get(self._started, timeout=_CLOSE_SECONDS)
-            except RayTaskError:
-                # It could not start, which is what `poll` raises: there is nothing to close.
-                pass
-            else:
-                ray.get(self._actor.close.remote(), timeout=_CLOSE_SECONDS)
-        ray.kill(self._actor)
-
-
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     # Answers wait for nobody: where all CPUs are busy, the dispatcher goes before the tasks.
     os.setpriority(os.PRIO_PROCESS, 0, _TASK_NICENESS)
@@ -333,28 +324,3 @@ def _light_scorer(scoring: Scoring) -> Scorer:
     if key not in _light:
         _light[key] = scoring.build()
     return _light[key]
-
-
-def _unwrapped(handle: Any) -> Any:
-    """The value, or the error that the work itself raised.
-
-    Raises:
-        StorageError: Ray could not have it done, not even by trying again.
-        RayActorError: the actor is gone.
-    """
-    try:
-        return ray.get(handle)
-    except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, Exception) and not isinstance(cause, RayTaskError):
-            raise cause from None
-        raise
-    except RayActorError:
-        raise
-    except RayError as error:
-        raise _lost(error) from error
-
-
-def _lost(error: RayError) -> StorageError:
-    said = str(error).strip().partition("\n")[0]
-    return StorageError(f"Ray lost work that was under way: {said}; the same command goes on")

@@ -4,25 +4,29 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import parameter, ray_constants
+from ray._private import parameter, ray_constants, worker
 from ray._private import utils as _utils
 from ray._private.node import Node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import batch
 import schemas
-from batch.errors import SpecError
+from batch.errors import SpecError, StorageError
+from batch.running.ray.folder import RayFolder
 
 # Rows travel through files. The store holds a few tables on their way to a scorer and no more.
-_OBJECT_STORE_BYTES = 256 << 20
+STORE_BYTES = 256 << 20
 
 _CONNECT_SECONDS = 5.0
+
+# Ray quotes its processes' logs.
+_MOST_SAID = 500
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
@@ -35,9 +39,19 @@ def here() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
+def raylet_socket() -> str:
+    """The path of the socket of this node's raylet."""
+    return str(_this_node()["RayletSocketName"])
+
+
+def head() -> str:
+    """Where the head of the cluster listens: `host:port`."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def near() -> tuple[dict[str, Any], int]:
     """Options of a task that must run on this node, and how many of them can run at once."""
-    node = next(node for node in ray.nodes() if node["NodeID"] == ray.get_runtime_context().get_node_id())
+    node = _this_node()
     cpus = int(node["Resources"].get("CPU", 0))
     if cpus:
         return {"scheduling_strategy": here()}, cpus
@@ -47,24 +61,49 @@ def near() -> tuple[dict[str, Any], int]:
     return {"scheduling_strategy": here(), "num_cpus": 0, "resources": {own: 1 / cpus}}, cpus
 
 
-def start() -> None:
-    """Start a cluster of this machine alone, for this process alone."""
+def _this_node() -> dict[str, Any]:
+    own = ray.get_runtime_context().get_node_id()
+    return next(node for node in ray.nodes() if node["NodeID"] == own)
+
+
+def start(folder: RayFolder) -> None:
+    """Start a cluster of this machine alone, for this process alone, with its sockets and logs in `folder`.
+
+    Raises:
+        StorageError: it could not be started.
+    """
     # Tells every run that the cluster asks for a token, as it does by default.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    with _on_loopback(), _unwatched():
-        ray.init(
-            # Left out, Ray would join whatever cluster RAY_ADDRESS or this machine has.
-            address="local",
-            include_dashboard=False,
-            dashboard_host="127.0.0.1",
-            _node_ip_address="127.0.0.1",
-            object_store_memory=_OBJECT_STORE_BYTES,
-            num_cpus=os.cpu_count(),
-            # Ray makes its workers wait for everything else on the machine; ours are what it is there for. It also
-            # starts one for each CPU at once, and a run that has little left to read needs no second one.
-            _system_config={"worker_niceness": 0, "prestart_worker_first_driver": False},
-            **_QUIET,
-        )
+    try:
+        with _adapted(local=True):
+            ray.init(
+                # Left out, Ray would join whatever cluster RAY_ADDRESS or this machine has.
+                address="local",
+                include_dashboard=False,
+                dashboard_host="127.0.0.1",
+                _node_ip_address="127.0.0.1",
+                object_store_memory=STORE_BYTES,
+                num_cpus=os.cpu_count(),
+                _temp_dir=folder.path,
+                _plasma_directory=folder.store,
+                # Ray makes its workers wait for everything else on the machine; ours are what it is there for. It also
+                # starts one for each CPU at once, and a run that has little left to read needs no second one.
+                _system_config={"worker_niceness": 0, "prestart_worker_first_driver": False},
+                **_QUIET,
+            )
+    # Ray raises a plain Exception where its node is not up in time, and RuntimeError, OSError, ValueError elsewhere.
+    except Exception as error:
+        ray.shutdown()
+        raise StorageError(
+            f"Ray could not be started: {_said(error)}; the same command tries again, and with `engine: inline` it "
+            "runs without Ray"
+        ) from error
+
+
+def _said(error: Exception) -> str:
+    """What an error of Ray's says, on one line."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= _MOST_SAID else f"{said[:_MOST_SAID]}..."
 
 
 def join(address: str, environment: Mapping[str, str]) -> None:
@@ -80,11 +119,12 @@ def join(address: str, environment: Mapping[str, str]) -> None:
     if _is_silent(address):
         raise SpecError(nobody)
     try:
-        ray.init(address=address, runtime_env={"py_modules": code, "env_vars": dict(environment)}, **_QUIET)
+        with _adapted(local=False):
+            ray.init(address=address, runtime_env={"py_modules": code, "env_vars": dict(environment)}, **_QUIET)
     except ConnectionError as error:
         raise SpecError(nobody) from error
     except (ValueError, RuntimeError) as error:
-        raise SpecError(f"ray.address {address}: {' '.join(str(error).split())}") from error
+        raise SpecError(f"ray.address {address}: {_said(error)}") from error
 
 
 def _is_silent(address: str) -> bool:
@@ -100,38 +140,29 @@ def _is_silent(address: str) -> bool:
 
 
 @contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Have a local cluster listen on loopback only.
+def _adapted(local: bool) -> Iterator[None]:
+    """Have `ray.init` do three things that it has no options for. Ray's version is pinned for the names used here.
 
-    Where it may be joined from elsewhere, Ray turns 127.0.0.1 into the address of the network card, and then each of
-    its processes listens on all interfaces. RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 says that it may not, if it is set
-    before Ray is imported; this says it at any time.
+    Errors of its processes are not printed: Ray would write them to standard output, where our reports go.
+
+    A local cluster listens on loopback only. Where it may be joined from elsewhere, Ray turns 127.0.0.1 into the
+    address of the network card, and then each of its processes listens on all interfaces.
+
+    A local cluster starts none of the processes that watch it: scaler, log reader, half a dashboard. Nobody asks them
+    anything; they take 160 MiB, almost a second to start and more than one to stop. Nor does this process import what
+    it would need to see whether the agent that stays could have a page to show, 13 MiB.
     """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
+    with ExitStack() as replaced:
+        _replace(replaced, worker, "listen_error_messages", lambda driver, stopped: None)
+        if local:
+            _replace(replaced, ray_constants, "ENABLE_RAY_CLUSTER", False)
+            few = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)
+            _replace(replaced, parameter, "RayParams", few)
+            _replace(replaced, Node, "start_api_server", lambda node, **options: None)
+            _replace(replaced, _utils, "get_dashboard_dependency_error", lambda: ImportError("not needed"))
         yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-@contextmanager
-def _unwatched() -> Iterator[None]:
-    """Have a local cluster start none of the processes that watch it: scaler, log reader, half a dashboard.
-
-    Nobody asks them anything. They take 160 MiB, almost a second to start and more than one to stop. That the agent
-    that stays could have a page to show is not asked either: this process would import all it needs to see it, 13 MiB.
-    """
-    params, start_api_server, lacking = (
-        parameter.RayParams,
-        Node.start_api_server,
-        _utils.get_dashboard_dependency_error,
-    )
-    parameter.RayParams = partial(params, no_monitor=True, include_log_monitor=False)
-    Node.start_api_server = lambda node, **options: None
-    _utils.get_dashboard_dependency_error = lambda: ImportError("nobody asks")
-    try:
-        yield
-    finally:
-        parameter.RayParams, Node.start_api_server = params, start_api_server
-        _utils.get_dashboard_dependency_error = lacking
+def _replace(replaced: ExitStack, owner: Any, name: str, value: Any) -> None:
+    replaced.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, value)

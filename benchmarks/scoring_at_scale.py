@@ -37,7 +37,16 @@ from batch.runs.parts import read_part
 from benchmarks.memory import resident_of_session
 from benchmarks.scoring import WORDS
 from jobs.jobfile import load_job
-from jobs.runtime import key, monotonic, pause, settle_environment, wall_clock, with_surroundings
+from jobs.runtime import (
+    end_process,
+    key,
+    monotonic,
+    pause,
+    ray_folders,
+    settle_environment,
+    wall_clock,
+    with_surroundings,
+)
 
 SAMPLE = 512
 LOOK_EVERY_SECONDS = 0.5
@@ -102,7 +111,15 @@ def score(path: Path) -> None:
     """Run the job up to its first request."""
     settle_environment()
     spec = load_job(path)
-    engine = _Engine(address=None, actors=spec.router.actors, keys=key, wall=wall_clock, pause=pause)
+    engine = _Engine(
+        address=None,
+        actors=spec.router.actors,
+        keys=key,
+        wall=wall_clock,
+        pause=pause,
+        end_process=end_process,
+        folders=ray_folders(),
+    )
     sources = find_sources(spec.input)
     asked = fingerprint(spec, fingerprint_sources(sources), router_fingerprint(spec.router))
     with RunDirectory.open(run_path(spec.output), asked, job=spec.name, created="", version="") as directory:

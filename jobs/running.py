@@ -23,13 +23,16 @@ from jobs.report_html import render_html
 from jobs.runtime import (
     deaf_to_hangups,
     embedder_of,
+    end_process,
     interrupts,
     key,
     missing_keys,
     monotonic,
     now,
     pause,
+    ray_folders,
     settle_environment,
+    settle_ray_token,
     settled_environment,
     wall_clock,
     with_embedder,
@@ -146,6 +149,8 @@ def engine_of(job: JobSpec, progress: Progress | None = None, *, warm: bool = Tr
     else:
         if progress is not None:
             progress.stage("joining the Ray cluster" if job.ray.address is not None else "starting Ray")
+        if job.ray.address is None:
+            settle_ray_token()
         from batch.cluster import RayEngine
 
         # Ray's processes end with this one, and no sooner: they are needed while it drains.
@@ -156,6 +161,8 @@ def engine_of(job: JobSpec, progress: Progress | None = None, *, warm: bool = Tr
                 keys=key,
                 wall=wall_clock,
                 pause=pause,
+                end_process=end_process,
+                folders=ray_folders(),
                 environment=settled_environment(),
                 warm=warm,
             )

@@ -1,10 +1,12 @@
 """The process's surroundings: the only place that reads the environment, the clock and signals for the engine."""
 
 import os
+import secrets
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -20,6 +22,9 @@ from schemas.plans import PinPlanSpec
 from schemas.routers import EmbeddingRouterSpec
 
 _EMBEDDER = "router.embedder"
+
+# As `Exit.STOPPED` of the command line.
+_STOPPED = 3
 
 # Left to themselves these libraries ask the network, phone home, print at import, or keep memory that was freed: Arrow
 # 60 MiB over the processes of a run on Ray.
@@ -42,6 +47,39 @@ def settle_environment() -> None:
 def settled_environment() -> dict[str, str]:
     """What `settle_environment` sees to, as it is now: for processes that do not inherit it."""
     return {name: os.environ[name] for name in _QUIET}
+
+
+def settle_ray_token() -> None:
+    """Give a local cluster's processes the token by which they know each other, where the user has not decided on one.
+
+    Ray would write it into the home folder, which may not be there or not be written to. One that is there serves.
+    """
+    if any(os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return
+    if not os.access(os.path.expanduser("~/.ray/auth_token"), os.R_OK):  # noqa: PTH111  Path.home raises without a home
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def ray_folders() -> tuple[str, ...]:
+    """Where a local Ray cluster may have its sockets and logs, the best first."""
+    asked = (os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR"))
+    here = os.environ.get("XDG_RUNTIME_DIR")
+    return tuple(place for place in (*asked, "/tmp", here, "/var/tmp", "/dev/shm") if place)  # noqa: S108
+
+
+def end_process(reason: str | None) -> None:
+    """End this process at once, with the status of a run that goes on later, after a line that says why.
+
+    For the death of Ray's processes, after which a call into Ray may never return. `None`: it has been said already.
+    """
+    # The standard streams may be held by the very thread that hangs.
+    with suppress(OSError):
+        if reason is not None:
+            os.write(2, f"batchrouter: {reason}\n".encode())
+        else:
+            sys.stdout.flush()
+            sys.stderr.flush()
+    os._exit(_STOPPED)
 
 
 def key(name: str) -> str | None:

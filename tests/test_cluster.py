@@ -22,7 +22,7 @@ from batch.runs.layout import Layout
 from batch.runs.parts import write_part
 from batch.runs.verdicts import Verdicts, write_verdicts
 from batch.stages import Reading, Scoring
-from jobs.runtime import key, pause, settle_environment, wall_clock
+from jobs.runtime import end_process, key, pause, ray_folders, settle_environment, wall_clock
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec, JobSpec
 from tests.e2e.commands import living
@@ -47,7 +47,15 @@ def engine() -> Iterator[RayEngine]:
         environment.setenv(KEY_NAME, KEY)
         environment.setenv("RAY_ADDRESS", "127.0.0.1:9")
         settle_environment()
-        running = RayEngine(address=None, actors=1, keys=key, wall=wall_clock, pause=pause)
+        running = RayEngine(
+            address=None,
+            actors=1,
+            keys=key,
+            wall=wall_clock,
+            pause=pause,
+            end_process=end_process,
+            folders=ray_folders(),
+        )
         yield running
         running.close()
 
@@ -220,7 +228,15 @@ def test_it_listens_on_loopback_only_and_has_no_dashboard(engine: RayEngine) -> 
 def test_an_address_where_nobody_answers_is_said(tmp_path: Path) -> None:
     """In seconds, where Ray would try for a minute and then end the process."""
     with pytest.raises(SpecError, match="no Ray cluster answers there"):
-        RayEngine(address="127.0.0.1:9", actors=1, keys=key, wall=wall_clock, pause=pause)
+        RayEngine(
+            address="127.0.0.1:9",
+            actors=1,
+            keys=key,
+            wall=wall_clock,
+            pause=pause,
+            end_process=end_process,
+            folders=ray_folders(),
+        )
 
 
 def _route(layout: Layout, shard: int, rows: range) -> None:

@@ -15,7 +15,7 @@ FLOORS = ("jobs", "batch", "schemas")
 
 # Each heavy library has its doors. The keys are import roots, the values paths that may import them.
 DOORS: dict[str, tuple[str, ...]] = {
-    "ray": ("batch/cluster.py", "batch/joining.py"),
+    "ray": ("batch/cluster.py", "batch/joining.py", "batch/running/ray/"),
     "torch": ("batch/routers/",),
     "transformers": ("batch/routers/",),
     "peft": ("batch/routers/training/causal_llm.py",),

@@ -15,7 +15,7 @@ from batch.cluster import RayEngine
 from batch.dispatch.transports import Keys
 from batch.errors import SpecError
 from batch.handing_keys import AskedKeys, KeyServer
-from jobs.runtime import key, pause, wall_clock
+from jobs.runtime import end_process, key, pause, ray_folders, wall_clock
 from tests.e2e.commands import Command
 from tests.rehearsed import serve
 
@@ -116,7 +116,15 @@ def test_a_node_that_is_not_this_machine_is_refused(cluster: Cluster, monkeypatc
 
     monkeypatch.setattr("batch.cluster.KeyServer", OutOfReach)
     with pytest.raises(SpecError, match="this is no node of that cluster"):
-        RayEngine(address=cluster.address, actors=1, keys=key, wall=wall_clock, pause=pause)
+        RayEngine(
+            address=cluster.address,
+            actors=1,
+            keys=key,
+            wall=wall_clock,
+            pause=pause,
+            end_process=end_process,
+            folders=ray_folders(),
+        )
 
 
 def everything(cluster: Cluster, folder: Path) -> Iterable[tuple[str, bytes]]:

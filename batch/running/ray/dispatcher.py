@@ -1,0 +1,91 @@
+"""The dispatcher in a process of its own, as a Ray actor."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
+from batch.errors import DispatcherDied
+from batch.joining import here
+from batch.running.ray.waiting import value
+from batch.running.ray.watch import NodeWatch
+
+_CLOSE_SECONDS = 10.0
+
+
+class DispatcherActor:
+    """Holds the dispatcher. A class with a coroutine would make Ray run its calls side by side, in any order."""
+
+    def start(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> int:
+        """The number of its process. Not the constructor: what that raises, Ray reports as a death."""
+        self._host = DispatchHost(plan, keys, wall)
+        return os.getpid()
+
+    def feed(self, shards: Sequence[int]) -> None:
+        """As DispatchHandle."""
+        self._host.feed(shards)
+
+    def close_feed(self) -> None:
+        """As DispatchHandle."""
+        self._host.close_feed()
+
+    def drain(self) -> None:
+        """As DispatchHandle."""
+        self._host.drain()
+
+    def poll(self) -> DispatchState:
+        """As DispatchHandle."""
+        return self._host.poll()
+
+    def close(self) -> None:
+        """As DispatchHandle."""
+        self._host.close()
+
+
+class RayDispatcher:
+    """The dispatcher as an actor on this node, where the run directory is."""
+
+    def __init__(
+        self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float], watch: NodeWatch
+    ) -> None:
+        self._watch = watch
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here())(DispatcherActor)
+        self._actor = actor.remote()
+        self._started = self._actor.start.remote(plan, keys, wall)
+        self._process: int | None = None
+
+    def feed(self, shards: Sequence[int]) -> None:
+        self._actor.feed.remote(shards)
+
+    def close_feed(self) -> None:
+        self._actor.close_feed.remote()
+
+    def drain(self) -> None:
+        self._actor.drain.remote()
+
+    def poll(self) -> DispatchState:
+        try:
+            if self._process is None:
+                self._process = int(value(self._watch, self._started))
+            state: DispatchState = value(self._watch, self._actor.poll.remote(), self._process)
+        except RayActorError as error:
+            raise DispatcherDied("the dispatcher's process died") from error
+        return state
+
+    def close(self) -> None:
+        if self._watch.reason is not None:
+            # The engine ends what is left of Ray, and Ray's workers end with it.
+            return
+        # In good order first, so that the journals are synced; then the process.
+        with suppress(RayActorError, GetTimeoutError):
+            try:
+                ray.get(self._started, timeout=_CLOSE_SECONDS)
+            except RayTaskError:
+                # It could not start, which is what `poll` raises: there is nothing to close.
+                pass
+            else:
+                ray.get(self._actor.close.remote(), timeout=_CLOSE_SECONDS)
+        ray.kill(self._actor)

@@ -1,0 +1,243 @@
+"""Notices that Ray's own processes have died. Ray tells its driver nothing of it, or ends the driver without a word."""
+
+import errno
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from batch.errors import StorageError
+
+# Without these two a node does nothing. Ray's agents need no look of their own: the raylet ends when one of them dies.
+_NEEDED = ("gcs_server", "raylet")
+
+_LOOK_SECONDS = 0.25
+# A look at a joined cluster is a connection, which the other side notices.
+_LOOK_JOINED_SECONDS = 2.0
+_CONNECT_SECONDS = 5.0
+# What says that this process can open nothing: no death of another's.
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+# 30 seconds. Ray itself forgives a head that is gone for a minute, in which it may be restarted, then ends the process.
+_HEAD_MISSES = 15
+
+# A call into Ray may never return once a process is dead. Whoever is in one has this long to come out of it.
+_GRACE_SECONDS = 20.0
+_GRACE_STARTING_SECONDS = 5.0
+
+GOES_ON = "the same command goes on where this one stopped"
+
+
+class Look(Protocol):
+    """Looks whether what Ray needs is there."""
+
+    def missing(self) -> str | None:
+        """What is gone, in words; `None`: all is there."""
+        ...
+
+
+class NodeWatch:
+    """Looks again and again, in a thread of its own, whether Ray is there.
+
+    Attributes:
+        reason: what is gone, as one line; `None` while nothing is.
+    """
+
+    def __init__(self, end_process: Callable[[str], None], *, every: float = _LOOK_SECONDS) -> None:
+        """
+        Args:
+            end_process: prints a line and ends the process at once. It is called where nobody has come out of Ray's
+                calls in time; until then whoever calls `check` is told.
+            every: seconds between looks.
+        """
+        self.reason: str | None = None
+        self._end_process = end_process
+        self._every = every
+        self._grace = _GRACE_STARTING_SECONDS
+        self._look: Look | None = None
+        self._looking = threading.Lock()
+        self._closed = threading.Event()
+
+    def start(self, look: Look) -> None:
+        """Look from now on, while Ray is being started too."""
+        self._look = look
+        threading.Thread(target=self._run, name="ray watch", daemon=True).start()
+
+    def started(self) -> None:
+        """Ray is up. A caller may from now on be busy with other things for longer before it calls `check`."""
+        self._grace = _GRACE_SECONDS
+
+    def check(self, *, now: bool = False) -> None:
+        """Return if Ray is there.
+
+        Args:
+            now: look at this instant instead of believing the last look.
+
+        Raises:
+            StorageError: it is not.
+        """
+        if now:
+            self._look_once()
+        if self.reason is not None:
+            raise StorageError(self.reason)
+
+    def close(self) -> None:
+        """Look no more, and end nothing any more."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._every):
+            self._look_once()
+            if self.reason is not None:
+                if not self._closed.wait(self._grace):
+                    self._end_process(self.reason)
+                return
+
+    def _look_once(self) -> None:
+        with self._looking:
+            if self.reason is None and self._look is not None:
+                missing = self._look.missing()
+                if missing is not None:
+                    self.reason = f"{missing}; {GOES_ON}"
+
+
+class OwnProcesses:
+    """The processes of a cluster that this process starts: its children by these names, found as they appear."""
+
+    def __init__(self) -> None:
+        """Made before the cluster is started: what is there already belongs to another."""
+        self._before = set(_children(os.getpid()))
+        self._known: dict[str, Process] = {}
+
+    def missing(self) -> str | None:
+        """As Look."""
+        if len(self._known) < len(_NEEDED):
+            for process in _children(os.getpid()):
+                name = _name_of(process)
+                if name in _NEEDED and process not in self._before:
+                    self._known.setdefault(name, process)
+        for name, process in self._known.items():
+            if not process.lives():
+                return f"Ray's process {name} has died, as it may when memory runs out"
+        return None
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of those that have been found."""
+        return tuple(process.pid for process in self._known.values())
+
+    def all(self) -> list["Process"]:
+        """Those that have been found, after whatever they have started: workers wait for a dead head for a minute."""
+        known = list(self._known.values())
+        return [child for process in known for child in _children(process.pid)] + known
+
+
+class JoinedCluster:
+    """A cluster that was there before: this node's raylet answers on its socket, and the head on its port."""
+
+    def __init__(self, raylet_socket: str, head: str) -> None:
+        """
+        Args:
+            raylet_socket: the path of the socket of this node's raylet.
+            head: `host:port`.
+        """
+        # Where it is another machine's nothing answers here, ever.
+        self._raylet_socket = raylet_socket if _answers_at(raylet_socket) else None
+        host, _, port = head.rpartition(":")
+        self._head = (host.strip("[]"), int(port))
+        self._misses = 0
+
+    def missing(self) -> str | None:
+        """As Look."""
+        if self._raylet_socket is not None and not _answers_at(self._raylet_socket):
+            return "Ray's process raylet on this node has died, as it may when memory runs out"
+        try:
+            with socket.create_connection(self._head, _CONNECT_SECONDS):
+                self._misses = 0
+        except OSError as error:
+            self._misses += error.errno not in _OURS
+            if self._misses >= _HEAD_MISSES:
+                return f"the head of the Ray cluster at {self._head[0]}:{self._head[1]} does not answer any more"
+        return None
+
+
+def watch_joined(end_process: Callable[[str], None]) -> NodeWatch:
+    """A watch of a joined cluster, which looks less often."""
+    return NodeWatch(end_process, every=_LOOK_JOINED_SECONDS)
+
+
+def lives(pid: int) -> bool:
+    """Is this a process of this machine that has not ended? One that waits for its parent to notice its end has."""
+    return _stat(pid) is not None
+
+
+class Process(NamedTuple):
+    """A process of this machine. Its start is kept because numbers are used again."""
+
+    pid: int
+    started: str
+
+    def lives(self) -> bool:
+        """Has it not ended? One that waits for its parent to notice its end has."""
+        stat = _stat(self.pid)
+        return stat is not None and stat.started == self.started
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        if self.lives():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+class _Stat(NamedTuple):
+    """A process as /proc tells of it."""
+
+    name: str
+    parent: int
+    started: str
+
+
+def _children(parent: int) -> list[Process]:
+    """None where there is no /proc, as on macOS."""
+    found = []
+    proc = Path("/proc")
+    for entry in proc.iterdir() if proc.is_dir() else ():
+        stat = _stat(int(entry.name)) if entry.name.isdigit() else None
+        if stat is not None and stat.parent == parent:
+            found.append(Process(int(entry.name), stat.started))
+    return found
+
+
+def _name_of(process: Process) -> str | None:
+    stat = _stat(process.pid)
+    return stat.name if stat is not None else None
+
+
+def _stat(pid: int) -> _Stat | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # A name may hold parentheses and blanks.
+    name, _, rest = text.partition("(")[2].rpartition(") ")
+    state, parent, *others = rest.split()
+    if state in "ZX":
+        return None
+    # Fields 3 and 4 are read; the 22nd is the time of its start.
+    return _Stat(name, int(parent), others[17])
+
+
+def _answers_at(path: str) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(_CONNECT_SECONDS)
+            asking.connect(path)
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False
+    except OSError:
+        # Too busy to accept, or no descriptor is left here: that is no death.
+        return True
+    return True

@@ -1,0 +1,149 @@
+"""The look at whether Ray's own processes are still there."""
+
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batch.errors import StorageError
+from batch.running.ray import watch as watching
+from batch.running.ray.watch import GOES_ON, JoinedCluster, NodeWatch, OwnProcesses, lives
+
+PATIENCE_SECONDS = 30
+
+
+class Scripted:
+    """A look that tells what it is told to."""
+
+    def __init__(self) -> None:
+        self.gone: str | None = None
+
+    def missing(self) -> str | None:
+        return self.gone
+
+
+@pytest.fixture
+def raylet(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A child that is called what Ray's process is called."""
+    program = tmp_path / "raylet"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([str(program), "60"]) as child:
+        yield child
+        child.kill()
+
+
+def test_a_child_of_ray_s_that_dies_is_noticed_even_before_its_parent_has_waited_for_it(
+    tmp_path: Path,
+) -> None:
+    """Found by its name while it runs, missed once it has ended, named in the reason."""
+    own = OwnProcesses()
+    program = tmp_path / "raylet"
+    program.symlink_to("/bin/sleep")
+    child = subprocess.Popen([str(program), "60"])
+    try:
+        while not own.pids:
+            assert own.missing() is None
+        assert own.pids == (child.pid,)
+        assert lives(child.pid)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert "raylet" in str(own.missing())
+        assert not lives(child.pid)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_what_another_started_before_is_not_watched(raylet: subprocess.Popen[bytes]) -> None:
+    """A child of the same name that was there before the cluster is not the cluster's."""
+    while not Path(f"/proc/{raylet.pid}/cmdline").read_bytes().startswith(b"/"):
+        pass
+    own = OwnProcesses()
+    assert own.missing() is None
+    assert own.pids == ()
+
+
+def test_a_caller_learns_in_one_line_that_the_same_command_goes_on() -> None:
+    """Nothing is raised while all is there; afterwards every check says what is gone, and nothing ends the process."""
+    ended: list[str] = []
+    look = Scripted()
+    watch = NodeWatch(ended.append, every=0.001)
+    watch.start(look)
+    watch.check()
+    watch.check(now=True)
+    look.gone = "the raylet has died"
+    for _ in range(2):
+        with pytest.raises(StorageError) as stopped:
+            watch.check(now=True)
+        assert str(stopped.value) == f"the raylet has died; {GOES_ON}"
+    watch.close()
+    assert ended == []
+
+
+def test_a_process_that_hangs_in_ray_is_ended_after_a_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody closes the watch, since the only thread that would is in a call that never returns."""
+    monkeypatch.setattr(watching, "_GRACE_SECONDS", 0.01)
+    ended: list[str] = []
+    done = threading.Event()
+
+    def end(reason: str) -> None:
+        ended.append(reason)
+        done.set()
+
+    look = Scripted()
+    watch = NodeWatch(end, every=0.001)
+    watch.start(look)
+    watch.started()
+    look.gone = "the raylet has died"
+    assert done.wait(PATIENCE_SECONDS)
+    assert ended == [f"the raylet has died; {GOES_ON}"]
+
+
+def test_a_joined_cluster_s_raylet_is_asked_at_its_socket() -> None:
+    """It is there while something listens, and gone once that is refused."""
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,
+        socket.create_server(("127.0.0.1", 0)) as head,
+        socket.socket(socket.AF_UNIX) as raylet,
+    ):
+        raylet.bind(f"{folder}/raylet")
+        raylet.listen()
+        joined = JoinedCluster(f"{folder}/raylet", f"127.0.0.1:{head.getsockname()[1]}")
+        assert joined.missing() is None
+        raylet.close()
+        assert "raylet" in str(joined.missing())
+
+
+def test_a_joined_cluster_s_head_may_be_away_for_a_while() -> None:
+    """A head that is restarted is forgiven; one that stays away is not."""
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        port = head.getsockname()[1]
+    joined = JoinedCluster("/nowhere/raylet", f"127.0.0.1:{port}")
+    for _ in range(14):
+        assert joined.missing() is None
+    with socket.create_server(("127.0.0.1", port)):
+        assert joined.missing() is None
+    for _ in range(14):
+        assert joined.missing() is None
+    assert f"127.0.0.1:{port}" in str(joined.missing())
+
+
+def test_want_of_descriptors_is_no_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this process can open no socket, it has learned nothing of the cluster."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as raylet:
+        raylet.bind(f"{folder}/raylet")
+        raylet.listen()
+        joined = JoinedCluster(f"{folder}/raylet", "127.0.0.1:9")
+
+        def full(*given: object, **named: object) -> None:
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr(socket, "socket", full)
+        monkeypatch.setattr(socket, "create_connection", full)
+        for _ in range(40):
+            assert joined.missing() is None
