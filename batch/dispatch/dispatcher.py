@@ -16,6 +16,7 @@ from batch.dispatch.endpoint import Endpoint, FoundLimits, address
 from batch.dispatch.expected import ExpectedTokens
 from batch.dispatch.fit import Fit
 from batch.dispatch.group_write import GroupWrite
+from batch.dispatch.health import State
 from batch.dispatch.judging.patience import Patience
 from batch.dispatch.judging.throttled_rows import ThrottledRows
 from batch.dispatch.lane import Lane
@@ -332,7 +333,7 @@ def _notes(model: str, endpoint: Endpoint) -> Iterator[str]:
     """What the reader of the report should know of an endpoint."""
     if endpoint.out:
         yield f"{model}: {endpoint.url} was out for the rest of the run: {endpoint.health.reason}"
-    elif endpoint.health.down_since is not None:
+    elif endpoint.health.state in (State.COOLING, State.PROBING):
         yield f"{model}: {endpoint.url} was in a cooldown at the end: {endpoint.health.reason}"
     found = endpoint.found
     if found.in_flight is not None:

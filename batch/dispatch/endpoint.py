@@ -119,6 +119,9 @@ class Endpoint:
         if longest is math.inf:
             return longest
         health = self.health
+        if health.doubted and self.in_flight:
+            # What is under way may tell that it is well, and each row that it refuses meanwhile is sent in vain.
+            return math.inf
         if not health.at_ease:
             longest = health.delay()
             if self.in_flight and health.starting:

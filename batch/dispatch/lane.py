@@ -186,7 +186,7 @@ class Lane:
             self._end(request, "unsent", error=ErrorInfo(kind="budget", message=str(error)))
         except RowRefused:
             for row in request.rows or (request,):
-                self._refused.place(row)
+                self._refused.only_refusing_ready(row)
         except PoolUnreachable as error:
             self.stalled = str(error)
             self.stop()

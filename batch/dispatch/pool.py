@@ -31,7 +31,7 @@ class PoolStopped(BatchRouterError):
 
 
 class RowRefused(BatchRouterError):
-    """Every endpoint that could take the row soon has refused it."""
+    """Every endpoint that is ready has refused the row."""
 
 
 class OverBudget(BatchRouterError):
@@ -90,7 +90,9 @@ class EndpointPool:
         self.better: Callable[[Request, Endpoint], Request] | None = None
         """May put another row in the place of the one that is about to get this endpoint."""
         self.elsewhere: Callable[[Request, Endpoint], Request] | None = None
-        """The same for an endpoint that is doubted: a row from elsewhere in the input, if there is one at hand."""
+        """The same for a probe of an endpoint that is down or doubted: a row from elsewhere in the input, if there is
+        one at hand.
+        """
         if budget is not None:
             budget.on_release(self._serve)
 
@@ -157,11 +159,7 @@ class EndpointPool:
             self._look_for_life(request)
         waiter = _Waiter(request, self._loop.create_future())
         self._waiters.append(waiter)
-        if self._waiters[0].request.refused:
-            # Those who wait in front may wait for other endpoints than this one.
-            self._serve()
-        else:
-            self._arm()
+        self._arm()
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -212,15 +210,16 @@ class EndpointPool:
                 raise PoolOut(f"model {self.model!r}: {'; '.join(sorted({e.health.reason for e in self.endpoints}))}")
             return None
         if request.refused:
-            ready = self._unrefused(request, ready)
+            ready = [e for e in ready if not request.refused >> e.index & 1]
             if not ready:
-                return None
+                # To wait in front of others would keep them from endpoints that are ready for them.
+                raise RowRefused(f"model {self.model!r}: those that are ready have refused the row")
         if self.budget is not None and not self._affordable(request):
             return None
         if request.avoid and len(ready) > 1:
             ready = [e for e in ready if not request.avoid >> e.index & 1] or ready
         endpoint = self._balancer.pick(request, ready) if len(ready) > 1 else ready[0]
-        if endpoint.health.doubted and self.elsewhere is not None:
+        if self.elsewhere is not None and endpoint.health.state is not State.UP:
             request = self.elsewhere(request, endpoint)
         elif self.better is not None:
             request = self.better(request, endpoint)
@@ -233,20 +232,13 @@ class EndpointPool:
         return endpoint, request
 
     def _serve(self) -> None:
-        """Give endpoints to waiters, first come first served, as far as they go.
-
-        A row whose only ready endpoints have refused it lets those behind it pass.
-        """
-        passed: list[_Waiter] = []
+        """Give endpoints to waiters, first come first served, as far as they go."""
         while self._waiters:
             waiter = self._next_waiter()
             if waiter.future.done():
                 continue
             try:
                 taken = self.take(waiter.request)
-                if taken is None and waiter.request.refused:
-                    passed.append(waiter)
-                    continue
                 if taken is None:
                     self._waiters.appendleft(waiter)
                     self._look_for_life(waiter.request)
@@ -257,7 +249,6 @@ class EndpointPool:
                 waiter.future.set_exception(error)
             else:
                 waiter.future.set_result(taken)
-        self._waiters.extendleft(reversed(passed))
         self._arm()
 
     def _next_waiter(self) -> _Waiter:
@@ -271,27 +262,16 @@ class EndpointPool:
             return best
         return self._waiters.popleft()
 
-    def _unrefused(self, request: Request, ready: Sequence[Endpoint]) -> list[Endpoint]:
-        """Those of the ready endpoints that have not refused the row. Raises RowRefused if no other could be soon."""
-        left = [e for e in ready if not request.refused >> e.index & 1]
-        if not left and not any(e.well for e in self.endpoints if not request.refused >> e.index & 1):
-            raise RowRefused(f"model {self.model!r}: refused by every endpoint that is well")
-        return left
-
     def _arm(self) -> None:
-        """Have waiters looked at again when the earliest endpoint may take the first of them."""
+        """Have the first waiter looked at again when the earliest endpoint may take it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        soonest = math.inf
-        for waiter in self._waiters:
-            request = waiter.request
-            due = (e.delay(request.cost) for e in self.endpoints if not request.refused >> e.index & 1)
-            soonest = min(soonest, min(due, default=math.inf))
-            if not request.refused:
-                break
-        if soonest is not math.inf:
-            self._timer = self._loop.call_later(max(soonest, _SHORTEST_TIMER_SECONDS), self._serve)
+        if self._waiters:
+            cost = self._waiters[0].request.cost
+            soonest = min(e.delay(cost) for e in self.endpoints)
+            if soonest is not math.inf:
+                self._timer = self._loop.call_later(max(soonest, _SHORTEST_TIMER_SECONDS), self._serve)
 
     def _look_for_life(self, request: Request) -> None:
         """Raise PoolUnreachable if endpoints have failed, or want us to stay away, for longer than one waits."""

@@ -94,7 +94,9 @@ class Request:
     refusal: "Refusal | None" = None
     """The last refusal, until it is clear whose fault it is."""
     tried_again: bool = False
-    """Was it given a second try because no other row was left to compare it with?"""
+    """Was it given a second try after an account's refusal?"""
+    waits: int = 0
+    """How often only endpoints were ready that have refused it."""
     avoid: int = 0
     """Bits of the endpoints that failed it; others are preferred."""
     key: int = 0
@@ -124,7 +126,7 @@ class Request:
     def moved_to(self, model: str) -> None:
         """It is sent to another model now: what endpoints of the old one said of it does not count there."""
         self.model = model
-        self.avoid = self.refused = self.answers_at_failure = 0
+        self.avoid = self.refused = self.waits = self.answers_at_failure = 0
         self.answers_seen = -1
         self.failed_as = self.refusal = None
         self.tried_again = False

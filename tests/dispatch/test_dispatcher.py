@@ -221,7 +221,7 @@ def test_a_dead_pool_stalls_its_lane_only() -> None:
 
 
 def test_an_endpoint_that_refuses_for_good_is_asked_few_times() -> None:
-    """A wrong key on one endpoint: its rows go to the other, and after eight different rows it is out."""
+    """A wrong key on one endpoint: its rows go to the other, and after ten different rows it is out."""
     calls: Counter[str] = Counter()
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
@@ -235,7 +235,7 @@ def test_an_endpoint_that_refuses_for_good_is_asked_few_times() -> None:
     assert calls["http://a0/v1"] == REFUSED_ROWS + PROBES
     assert {(o.status, o.attempts) for o in work.outcomes.values()} <= {("ok", 1), ("ok", 2)}
     (note,) = end.notes
-    assert note.startswith("a: http://a0/v1 was out for the rest of the run: it refused 8 different rows")
+    assert note.startswith("a: http://a0/v1 was out for the rest of the run: it refused 10 different rows")
     assert note.endswith(": HTTP 401: invalid_api_key")
 
 

@@ -124,7 +124,7 @@ def test_retry_after_is_kept_to_the_second_and_by_nobody_else() -> None:
 
 @pytest.mark.parametrize("status", [401, 429])
 def test_a_refusal_that_waiting_cannot_cure_ends_the_endpoint(status: int) -> None:
-    """Once different rows were refused it is asked three more, one at a time; the other one takes all its rows."""
+    """Once different rows were refused it is asked five more, one at a time; the other one takes all its rows."""
 
     async def behave(self: Server, row: Row) -> Completion:
         await asyncio.sleep(0.2)

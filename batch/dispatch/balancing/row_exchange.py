@@ -48,9 +48,9 @@ class RowExchange:
         return request
 
     def _from_elsewhere(self, request: Request, endpoint: Endpoint) -> Request:
-        """A row at hand from elsewhere in the input, for an endpoint that is doubted; `request` is the next then.
+        """A row at hand from elsewhere in the input, for a probe; `request` is the next then.
 
-        Bad rows come in clumps: only rows from elsewhere tell whether the endpoint refuses everything.
+        Bad rows come in clumps: only rows from elsewhere tell whether the endpoint answers nobody.
         """
         other = self._queue.exchange_for_distant(request) if not request.rows else request
         if other is request:

@@ -11,12 +11,13 @@ def failed_again(request: Request, error: DispatchError, endpoint: Endpoint, ans
 
     It does where the row failed like this before, and its pool answered other rows since, or the endpoint is up: it
     goes into a cooldown when five *different* rows fail in a row. A row that an endpoint can never answer would
-    otherwise put an endpoint out of use that answers all others.
+    otherwise put an endpoint out of use that answers all others. An endpoint that answered nobody yet is judged by
+    every failure.
 
     Args:
         answers: good answers that the pool has given in this sitting.
     """
-    if not error.reached or not answers:
+    if not error.reached or not endpoint.answers:
         return False
     rows = request.rows or (request,)
     alike = (error.kind, error.status)

@@ -14,7 +14,7 @@ BAD_ROWS = 10
 # Answers that nobody can read are paid for.
 UNREADABLE_ROWS = 5
 # Rows from elsewhere in the input that a doubted endpoint is asked, one at a time, before it is out.
-PROBES = 3
+PROBES = 5
 # At the end of a lane, where nobody else is left to compare with: so many different rows, if the status or the code
 # names the account.
 ACCOUNT_ROWS = 2

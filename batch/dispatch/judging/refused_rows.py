@@ -8,8 +8,11 @@ from batch.dispatch.judging.refusals import ACCOUNT_ROWS, REFUSED_ROWS, of_accou
 from batch.dispatch.request import Refusal, Request
 from batch.errors import DispatchError
 
-# A lone row that was refused last of all has nobody to be compared with: it is tried once more after this time.
+# A key or an account may be refused for a moment: the row is tried once more after this time before it fails.
 SECOND_TRY_SECONDS = 1.0
+# While the endpoints that have not refused a row are busy, it is offered this often, and so many times at most.
+_LOOK_AGAIN_SECONDS = 1.0
+_MOST_WAITS = 60
 
 
 class RefusedRows:
@@ -56,7 +59,7 @@ class RefusedRows:
             self._attempted(request)
             self._free(endpoint)
             self._place(request)
-        elif self._proven(request, endpoint, error):
+        elif self._proven(request, endpoint, error) and (error.blame == "row" or request.tried_again):
             self._give_up(request)
         else:
             self._attempted(request)
@@ -76,6 +79,7 @@ class RefusedRows:
     def settle(self) -> None:
         """Nothing but held rows is left to do: decide by what is known."""
         while self._count:
+            before = self._count
             endpoint = next(e for e in self._endpoints if self._held[e.index])
             rows = list(self._take(endpoint))
             alike: dict[object, list[Request]] = {}
@@ -85,33 +89,29 @@ class RefusedRows:
                 endpoint.give_up(next(_error(same[0]) for same in alike.values() if _is_out(endpoint, same)))
                 for row in rows:
                     self._place(row)
-                return
-            for same in alike.values():
-                self._settle_alike(same)
+                if self._count < before:
+                    return
+                continue
+            for row in rows:
+                self._at_fault(row)
 
-    def place(self, request: Request) -> None:
-        """No endpoint that has not refused it is well any more: hold the row, or give it up."""
-        self._place(request)
-
-    def _settle_alike(self, rows: list[Request]) -> None:
-        if len(rows) == 1 and not rows[0].tried_again and _error(rows[0]).blame == "gone":
-            rows[0].tried_again = True
-            rows[0].refused = 0
-            self._send_again(rows[0], SECOND_TRY_SECONDS)
-            return
-        for row in rows:
-            self._give_up(row)
+    def only_refusing_ready(self, request: Request) -> None:
+        """The row was to be sent, but only endpoints were ready that have refused it: wait, hold it, or give it up."""
+        request.waits += 1
+        if self._elsewhere(request):
+            self._send_again(request, _LOOK_AGAIN_SECONDS)
+        else:
+            self._place(request)
 
     def _place(self, request: Request) -> None:
         error = _error(request)
         left = [e for e in self._endpoints if not e.out]
         refusing = [e for e in left if request.refused >> e.index & 1]
-        elsewhere = any(e.well and not request.refused >> e.index & 1 for e in left)
-        if not refusing or (error.blame == "gone" and elsewhere):
+        if not refusing or self._elsewhere(request):
             self._send_again(request, 0.0)
             return
         if any(self._proven(request, e, error) for e in refusing):
-            self._give_up(request)
+            self._at_fault(request)
             return
         self._number += 1
         self._count += 1
@@ -119,13 +119,26 @@ class RefusedRows:
 
     def _proven(self, request: Request, endpoint: Endpoint, error: DispatchError) -> bool:
         """Is it known already that the row is at fault, and that no other endpoint need be asked?"""
-        if error.blame == "gone" and any(
-            e.well and not e.out and not request.refused >> e.index & 1 for e in self._endpoints
-        ):
+        if self._elsewhere(request):
             return False
         if endpoint.answers and surely_of_row(error):
             return True
         return endpoint.last_answered > request.order
+
+    def _elsewhere(self, request: Request) -> bool:
+        """May another endpoint take a row that one of them refused?"""
+        if _error(request).blame != "gone" or request.waits > _MOST_WAITS:
+            return False
+        return any(e.well and not request.refused >> e.index & 1 for e in self._endpoints)
+
+    def _at_fault(self, request: Request) -> None:
+        """The row is refused where others are answered. An account's refusal may have passed: it is tried once more."""
+        if _error(request).blame == "gone" and not request.tried_again:
+            request.tried_again = True
+            request.refused = request.waits = 0
+            self._send_again(request, SECOND_TRY_SECONDS)
+        else:
+            self._give_up(request)
 
     def _free(self, endpoint: Endpoint) -> None:
         for row in self._take(endpoint):
@@ -149,4 +162,5 @@ def _is_out(endpoint: Endpoint, alike: list[Request]) -> bool:
     if error.blame != "gone":
         return False
     enough = ACCOUNT_ROWS if of_account(error) else REFUSED_ROWS
-    return not endpoint.answers or len(alike) >= enough
+    # What was tried again had been found at fault before.
+    return not endpoint.answers or sum(not row.tried_again for row in alike) >= enough

@@ -1,0 +1,258 @@
+"""Whose fault an error is: the dispatcher compares what an endpoint says to different rows, in virtual time."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from batch.dispatch.dispatcher import DispatchEnd
+from batch.dispatch.judging.refusals import BAD_ROWS, PROBES, REFUSED_ROWS
+from batch.dispatch.request import Completion, Request
+from batch.dispatch.work import History
+from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
+from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
+from schemas.job import DispatchSpec
+from tests.dispatch.built import built
+from tests.dispatch.memory_work import MemoryWork
+from tests.fakes import answer
+from tests.virtual_time import run
+
+Says = Callable[[Request, EndpointSpec, float], DispatchError | None]
+"""What a server says to a row at a moment, in seconds since the start; `None`: it answers."""
+
+
+def send(
+    says: Says,
+    rows: int = 100,
+    *,
+    endpoints: int = 1,
+    answer_seconds: float = 0.5,
+    spec: DispatchSpec | None = None,
+    history: History | None = None,
+    **limits: Any,
+) -> tuple[MemoryWork, DispatchEnd, float, Counter[int]]:
+    """Dispatch rows of one model; errors come after 10 ms. Also: seconds taken, and requests by row."""
+    sent: Counter[int] = Counter()
+    work = MemoryWork({(0, "m"): list(range(rows))}, histories={0: history} if history is not None else {})
+    limit = LimitsSpec.model_validate(limits or {"max_in_flight": 8})
+    pool = tuple(EndpointSpec(url=f"http://e{i}/v1", model="m", limits=limit) for i in range(endpoints))
+
+    async def main() -> tuple[DispatchEnd, float]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        async def server(request: Request, endpoint: EndpointSpec) -> Completion:
+            sent[request.row] += 1
+            error = says(request, endpoint, loop.time() - began)
+            await asyncio.sleep(0.01 if error is not None else answer_seconds)
+            if error is not None:
+                raise error
+            return answer()
+
+        sending = built(work, server, [ModelSpec(name="m", endpoints=pool)], spec)
+        sending.feed(0)
+        sending.close_feed()
+        async with asyncio.timeout(1_000_000):
+            end = await sending.run()
+        return end, loop.time() - began
+
+    end, seconds = run(main())
+    return work, end, seconds, sent
+
+
+def ends(work: MemoryWork) -> dict[str, int]:
+    return dict(Counter(outcome.status for outcome in work.outcomes.values()))
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 400, 422])
+@pytest.mark.parametrize("row", [0, 50, 99])
+def test_one_refused_row_of_a_hundred_fails_and_takes_nothing_along(status: int, row: int) -> None:
+    """First, in the middle or last: it fails with the server's words, and the endpoint answers all others."""
+    kind = BadRequest if status in (400, 422) else Refused
+
+    def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
+        return kind(f"HTTP {status}", status=status, words="no such thing") if request.row == row else None
+
+    work, end, _, sent = send(says)
+    assert ends(work) == {"ok": 99, "failed": 1}
+    failed = work.outcomes[row].error
+    assert failed is not None
+    assert (failed.status, "no such thing" in failed.message) == (status, True)
+    assert not end.notes
+    assert sent[row] <= 2
+
+
+def test_a_row_that_one_endpoint_refuses_is_answered_by_another() -> None:
+    """Three of a hundred rows may not use the first endpoint; both are busy all the time."""
+
+    def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
+        refuses = request.row in (3, 40, 99) and endpoint.url == "http://e0/v1"
+        return Refused("HTTP 403", status=403) if refuses else None
+
+    work, end, _, _ = send(says, endpoints=2, max_in_flight=2)
+    assert ends(work) == {"ok": 100}
+    assert not end.notes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Refused("HTTP 402", status=402, words="credit is spent"),
+        BadRequest("HTTP 400", status=400, code="invalid_request_error", words="credit is spent"),
+        BadRequest("HTTP 422", status=422, words="credit is spent"),
+    ],
+)
+@pytest.mark.parametrize("slow", [0.005, 0.5])
+def test_a_sudden_wall_of_refusals_leaves_rows_unsent(error: DispatchError, slow: float) -> None:
+    """Credit ends after a while, told by any status: no row fails, few are sent, and the note has the words."""
+    work, end, _, sent = send(
+        lambda request, endpoint, at: error if at >= 50 * slow else None, 1000, answer_seconds=slow
+    )
+    counts = ends(work)
+    assert counts.keys() == {"ok", "unsent"}
+    assert sum(sent.values()) <= counts["ok"] + BAD_ROWS + 8 + PROBES
+    assert any("credit is spent" in note for note in end.notes)
+    reasons = {o.error.message for o in work.outcomes.values() if o.error is not None}
+    assert all("credit is spent" in reason for reason in reasons)
+
+
+def test_where_the_first_rows_are_all_refused_alike_the_run_stops_early() -> None:
+    """Even where a code speaks of the row, as for prompts that are too long: nobody was answered at all."""
+    error = BadRequest("HTTP 400: context_length_exceeded", status=400, code="context_length_exceeded")
+    work, end, _, sent = send(lambda request, endpoint, at: error, 10_000)
+    assert ends(work) == {"unsent": 10_000}
+    assert sum(sent.values()) <= BAD_ROWS + 8 + PROBES
+    assert "answered nobody" in end.notes[0]
+
+
+def test_a_clump_of_bad_rows_at_the_start_takes_no_endpoint_out() -> None:
+    """Forty rows in a row are refused alike, at the start; rows from elsewhere in the input tell that all is well."""
+    error = BadRequest("HTTP 400", status=400, words="bad image")
+    work, end, _, _ = send(lambda request, endpoint, at: error if request.row < 40 else None, 400)
+    assert ends(work) == {"ok": 360, "failed": 40}
+    assert not end.notes
+
+
+def test_a_clump_of_rows_that_an_account_may_not_send_takes_no_endpoint_out() -> None:
+    """The same for 403 in the middle of the input, with one request at a time."""
+    error = Refused("HTTP 403", status=403)
+    work, end, _, _ = send(
+        lambda request, endpoint, at: error if 100 <= request.row < 130 else None, 300, max_in_flight=1
+    )
+    assert ends(work) == {"ok": 270, "failed": 30}
+    assert not end.notes
+
+
+def test_a_key_that_is_refused_for_a_moment_costs_no_row() -> None:
+    """401 for half a second, as while a key is rotated: refused rows are tried once more."""
+    error = Refused("HTTP 401", status=401)
+    work, _, _, _ = send(lambda request, endpoint, at: error if 1.0 < at < 1.02 else None, 200)
+    assert ends(work) == {"ok": 200}
+
+
+@pytest.mark.parametrize("share", [3, 10, 33])
+def test_rows_that_always_fail_end_as_failed_and_do_not_hold_up_the_others(share: int) -> None:
+    """Every tenth row is answered by 500: they fail after `max_attempts`, in the time that back-off takes, and the
+    endpoint is never in a cooldown for them.
+    """
+
+    def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
+        return ServerError("HTTP 500", status=500) if request.row % 100 < share else None
+
+    work, end, seconds, sent = send(says, 200, answer_seconds=0.05)
+    assert ends(work) == {"ok": 200 - 2 * share, "failed": 2 * share}
+    assert max(sent.values()) == 6
+    assert seconds < 120
+    assert not end.stalled
+
+
+def test_the_last_rows_that_always_fail_wait_for_no_cooldown() -> None:
+    """Three rows at the end of the input, always 500: done in the time of their back-off."""
+    work, _, seconds, _ = send(
+        lambda request, endpoint, at: ServerError("x", status=500) if request.row >= 97 else None, answer_seconds=0.05
+    )
+    assert ends(work) == {"ok": 97, "failed": 3}
+    assert seconds < 30
+
+
+def test_attempts_of_earlier_sittings_count() -> None:
+    """A row with five counted attempts has one left."""
+    history = History({}, sent={7: 5}, failures={7: (5, "server_error", 500)})
+    work, _, _, sent = send(
+        lambda request, endpoint, at: ServerError("x", status=500) if request.row == 7 else None, history=history
+    )
+    assert (sent[7], work.outcomes[7].status, work.outcomes[7].attempts) == (1, "failed", 6)
+
+
+@pytest.mark.parametrize("retry_after", [None, 0.0, 1.0, 20.0])
+def test_a_lone_row_that_is_always_throttled_fails_after_a_bound(retry_after: float | None) -> None:
+    """Nobody else is left, and two minutes pass in which it is only ever told to wait."""
+
+    def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
+        error = RateLimited("HTTP 429", status=429, retry_after=retry_after, words="too large")
+        return error if request.row == 5 else None
+
+    work, _, seconds, _ = send(says, 20, answer_seconds=0.05)
+    assert ends(work) == {"ok": 19, "failed": 1}
+    error = work.outcomes[5].error
+    assert error is not None
+    assert "too large" in error.message
+    assert seconds < 300
+
+
+def test_unreadable_first_answers_stop_the_lane_early() -> None:
+    """They are paid for: after a handful of rows the endpoint is out, and the note says what came."""
+    error = BadAnswer("the answer is not JSON", status=200, words="<html>Welcome to nginx")
+    work, end, seconds, sent = send(lambda request, endpoint, at: error, 1000)
+    assert "ok" not in ends(work)
+    assert sum(sent.values()) < 60
+    assert seconds < 120
+    assert any("unreadable" in note and "nginx" in note for note in end.notes)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_server_that_loads_its_model_costs_no_attempts(rows: int) -> None:
+    """503 for five minutes from a server that has answered nobody yet: every row is answered in the end."""
+
+    def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
+        return ServerError("HTTP 503", status=503, words="Loading model") if at < 300 else None
+
+    work, _, seconds, _ = send(says, rows)
+    assert ends(work) == {"ok": rows}
+    assert seconds < 330
+
+
+def test_a_wait_that_is_too_long_ends_the_run_and_says_until_when() -> None:
+    """An endpoint that asks to stay away for 55 hours; with a bound of three days it is waited for."""
+
+    def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
+        error = RateLimited("HTTP 429", status=429, retry_after=198_300.0, words="weekly quota")
+        return error if 3 < at < 198_300 else None
+
+    work, end, seconds, _ = send(says, 400)
+    assert seconds < 60
+    assert "Sat 03 Jan 07:05 UTC (in 2 d 7 h)" in end.stalled[0]
+    assert "weekly quota" in end.stalled[0]
+    assert ends(work).keys() == {"ok"}
+
+    _, end, _, _ = send(says, 400, spec=DispatchSpec.model_validate({"longest_wait": "3 d"}))
+    assert not end.stalled
+
+
+def test_an_endpoint_that_throttles_everybody_for_longer_than_one_waits_ends_the_run() -> None:
+    """Nothing but 429 without a time, with rows that were never tried: after `longest_wait` the run stops with it."""
+    work, end, seconds, _ = send(
+        lambda request, endpoint, at: RateLimited("HTTP 429", status=429, words="come back later"),
+        10_000,
+        spec=DispatchSpec.model_validate({"longest_wait": "90 min"}),
+    )
+    assert not work.outcomes
+    assert 5400 <= seconds < 5400 + 120
+    assert "come back later" in end.stalled[0]
+
+
+def test_the_numbers_of_different_rows_are_few() -> None:
+    """Who reads the documentation expects about ten refused rows, not hundreds."""
+    assert REFUSED_ROWS + PROBES <= BAD_ROWS + PROBES <= 15
