@@ -162,5 +162,6 @@ def _is_out(endpoint: Endpoint, alike: list[Request]) -> bool:
     if error.blame != "gone":
         return False
     enough = ACCOUNT_ROWS if of_account(error) else REFUSED_ROWS
-    # What was tried again had been found at fault before.
-    return not endpoint.answers or sum(not row.tried_again for row in alike) >= enough
+    # What was tried again had been found at fault before; and a good answer may have come since.
+    refused = min(sum(not row.tried_again for row in alike), endpoint.refusals.count(error))
+    return not endpoint.answers or refused >= enough
