@@ -1,0 +1,200 @@
+"""What a run pays for besides its rows' answers: a log of the calls of an embedder, which its budget counts too.
+
+One JSON object a line, appended:
+
+    {"model": "text-embedding-3-small", "usd_per_token": "2E-8"}      each time it is opened; null: unknown price
+    {"sent": 32, "sent_at_most": 5120}                                 on disk's page cache before the request goes out
+    {"ended": 32, "ended_at_most": 5120, "tokens": 900}                after its answer
+
+Numbers are of inputs and tokens; `*_at_most` are upper bounds of tokens. What was sent and has no end when the log is
+opened again was in flight when a process was killed: it may have been billed, and is charged at its bound.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from batch.costs.prices import EXACT, Price
+from batch.errors import StorageError
+
+
+@dataclass(slots=True)
+class Spending:
+    """What a log says was spent."""
+
+    model: str | None = None
+    """The embedding model; `None`: nothing was asked."""
+    inputs: int = 0
+    """Texts that were answered, refused or lost."""
+    tokens: int = 0
+    """Prompt tokens, as the provider counted them; where it did not say, at most so many."""
+    in_doubt: int = 0
+    """Of `inputs`, texts that were in flight when a process was killed."""
+    usd: Decimal = field(default_factory=Decimal)
+    """Dollars where the price is known."""
+    is_complete: bool = True
+    """False: tokens were used whose price is not known."""
+
+    def lost(self, inputs: int, tokens_at_most: int, usd_per_token: Decimal | None) -> None:
+        """So many texts were in flight at a kill."""
+        self.inputs += inputs
+        self.in_doubt += inputs
+        self.charge(tokens_at_most, usd_per_token)
+
+    def charge(self, tokens: int, usd_per_token: Decimal | None) -> None:
+        """So many tokens were used."""
+        self.tokens += tokens
+        if usd_per_token is not None:
+            self.usd = EXACT.add(self.usd, EXACT.multiply(usd_per_token, Decimal(tokens)))
+        elif tokens:
+            self.is_complete = False
+
+
+class SpendingLog:
+    """Appends to a log. One process writes to it at a time.
+
+    `flush` is called before a request goes out, so no request is unknown to the log after a kill.
+    """
+
+    def __init__(self, path: Path, model: str, price: Price | None) -> None:
+        """Open it, or raise StorageError.
+
+        Args:
+            price: of the model's prompt tokens; `None`: unknown.
+        """
+        self._path = path
+        self._waiting: dict[str, int] = {}
+        header = {"model": model, "usd_per_token": None if price is None else str(price.input)}
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+            os.chmod(path, 0o600)  # noqa: PTH101  the file that is open, whatever its name means by now
+        except OSError as error:
+            raise self._failed(error) from error
+        # A kill may have torn the last line; an empty line is passed over.
+        self._write(b"\n" + orjson.dumps(header) + b"\n")
+
+    def sent(self, inputs: int, tokens_at_most: int) -> None:
+        """A request with so many texts is about to go out."""
+        self._add(sent=inputs, sent_at_most=tokens_at_most)
+
+    def ended(self, inputs: int, tokens_at_most: int, tokens: int) -> None:
+        """The request ended, and `tokens` may have been billed; the other two are as `sent` had them."""
+        self._add(ended=inputs, ended_at_most=tokens_at_most, tokens=tokens)
+
+    def flush(self) -> None:
+        """Nothing it was told is lost any more by a kill of this process. Raises StorageError."""
+        if self._waiting:
+            line = orjson.dumps(self._waiting) + b"\n"
+            self._waiting = {}
+            self._write(line)
+
+    def close(self) -> None:
+        """Flush, and have the disk hold it. Raises StorageError."""
+        try:
+            self.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
+        finally:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _add(self, **numbers: int) -> None:
+        for name, number in numbers.items():
+            self._waiting[name] = self._waiting.get(name, 0) + number
+
+    def _write(self, line: bytes) -> None:
+        try:
+            written = self._file.write(line)
+        except OSError as error:
+            raise self._failed(error) from error
+        if written != len(line):
+            raise StorageError(f"cannot write {self._path}: the disk is full; make room, then the same command goes on")
+
+    def _failed(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"cannot write {self._path}: {error.strerror}; the same command goes on once that is mended"
+        )
+
+
+def read_spending(path: Path) -> Spending:
+    """What the log at `path` says; nothing was spent if there is no log.
+
+    Raises:
+        StorageError: it cannot be read, or a line is damaged that no kill can have torn.
+    """
+    try:
+        lines = [line for line in path.read_bytes().split(b"\n") if line]
+    except FileNotFoundError:
+        lines = []
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    entries = [_entry(line) for line in lines]
+    for number, entry in enumerate(entries):
+        # A kill tears the last line of a sitting; the next sitting, if there was one, began with its header.
+        followed = next(iter(entries[number + 1 :]), None)
+        torn = number + 1 == len(entries) or (followed is not None and "model" in followed)
+        if entry is None and not torn:
+            raise StorageError(
+                f"{path} is damaged in its {number + 1}. line, so what embeddings cost is not known; "
+                "delete it to go on without counting them"
+            )
+    return _summed([entry for entry in entries if entry is not None])
+
+
+def _summed(entries: Iterable[dict[str, Any]]) -> Spending:
+    spending = Spending()
+    price: Decimal | None = None
+    in_flight = in_flight_at_most = 0
+    for entry in entries:
+        if "model" in entry:
+            spending.lost(in_flight, in_flight_at_most, price)
+            in_flight = in_flight_at_most = 0
+            spending.model = entry["model"]
+            price = None if entry["usd_per_token"] is None else Decimal(entry["usd_per_token"])
+            continue
+        in_flight += entry.get("sent", 0) - entry.get("ended", 0)
+        in_flight_at_most += entry.get("sent_at_most", 0) - entry.get("ended_at_most", 0)
+        spending.inputs += entry.get("ended", 0)
+        spending.charge(entry.get("tokens", 0), price)
+    spending.lost(in_flight, in_flight_at_most, price)
+    return spending
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """A line's object; `None`: it is damaged."""
+    try:
+        entry = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(entry, dict):
+        return None
+    if "model" in entry:
+        return entry if _is_price(entry.get("usd_per_token", "")) and isinstance(entry["model"], str) else None
+    return entry if all(name in _NUMBERS and type(value) is int for name, value in entry.items()) else None
+
+
+def _is_price(value: object) -> bool:
+    if value is None:
+        return True
+    try:
+        return isinstance(value, str) and Decimal(value) >= 0
+    except InvalidOperation:
+        return False
+
+
+_NUMBERS = frozenset({"sent", "sent_at_most", "ended", "ended_at_most", "tokens"})
