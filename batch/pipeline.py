@@ -23,7 +23,9 @@ from batch.reading.shard import Shard, from_stored, to_stored
 from batch.reading.shards import refill_spool
 from batch.reading.sources import Source
 from batch.restarting import RestartingDispatcher
+from batch.routers.base import SpendingRecord
 from batch.row_verdicts import summed_notes
+from batch.running.embedder_spending import spending_record
 from batch.running.run_end import RunEnd
 from batch.running.sitting_times import SittingTimes
 from batch.runs.commit import discard_commits
@@ -105,6 +107,7 @@ class Pipeline:
         self._committed: set[int] = set()
         self._pending: dict[Handle, Callable[[Any], None]] = {}
         self._dispatcher: DispatchHandle | None = None
+        self._spending: SpendingRecord | None = None
         self._state: DispatchState | None = None
         self._fed = False
         self._feed_closed = False
@@ -127,10 +130,10 @@ class Pipeline:
         self._times = SittingTimes(self._clock)
         try:
             planner = self._prepare()
-            if len(self._committed) < len(self.shards):
+            self._spending = spending_record(self._job, self._layout, self._prices)
+            if self._spending is None or self._spending.cap is None:
                 # Before there is anything to send: its process starts while rows are scored.
-                plan = self._dispatch_plan()
-                self._dispatcher = RestartingDispatcher(lambda: self._engine.dispatcher(plan), self._clock)
+                self._start_dispatcher()
             self._work(planner)
         except RunLockedError:
             # It was asked to stop while it waited for an older dispatcher to end.
@@ -162,6 +165,12 @@ class Pipeline:
         """What a reader should know of the rows that were scored."""
         shared = (self._routed[i].shared_ids for i in sorted(self._routed))
         return summed_notes((self._scored[i].notes for i in sorted(self._scored)), shared)
+
+    def _start_dispatcher(self) -> None:
+        """Where there is something left to send."""
+        if len(self._committed) < len(self.shards):
+            plan = self._dispatch_plan()
+            self._dispatcher = RestartingDispatcher(lambda: self._engine.dispatcher(plan), self._clock)
 
     def _prepare(self) -> Planner:
         """Find out what earlier sittings left to do."""
@@ -276,16 +285,12 @@ class Pipeline:
                 self._layout,
                 self.shards[self._to_score.pop()],
                 self._job.input,
-                "exact" if self._counts_exactly() else "estimate",
+                # Where nothing reserves prompt tokens, counting them would cost more than reading.
+                "exact" if any(model.limits_prompt_tokens for model in self._models) else "estimate",
                 self._names[-1],
             )
-            scoring = Scoring(self._job, heavy=self._job.router.kind in HEAVY_ROUTERS)
+            scoring = Scoring(self._job, heavy=self._job.router.kind in HEAVY_ROUTERS, spending=self._spending)
             self._ask(self._engine.score(reading, scoring), lambda scored: self._was_scored(planner, scored))
-
-    def _counts_exactly(self) -> bool:
-        """Does anything reserve prompt tokens? If not, counting them would cost more than reading."""
-        limits = [endpoint.limits for model in self._models for endpoint in model.endpoints]
-        return any(limit.tpm is not None or limit.input_tpm is not None for limit in limits)
 
     def _was_scored(self, planner: Planner, scored: ScoredShard) -> None:
         planner.offer(scored)
@@ -312,6 +317,10 @@ class Pipeline:
 
     def _dispatch(self) -> None:
         """Start, feed and watch the dispatcher; have completed shards committed."""
+        if self._dispatcher is None and not self._draining and len(self._scored) == len(self.shards):
+            # Under a budget the embedder spends first and alone: two spenders could pass the cap between them.
+            self._start_dispatcher()
+            self._feed(sorted(set(self._routed) - self._committed - self._checking - set(self._to_check)))
         if self._dispatcher is None:
             return
         if not self._fed and not self._draining:

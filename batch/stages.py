@@ -5,7 +5,7 @@ Arguments are small and picklable; rows travel through files of the run director
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
 from batch.reading.shard import Shard
 from batch.reading.without_pandas import leave_pandas_out
-from batch.routers.base import NOTHING_OUTSIDE, Outside
+from batch.routers.base import NOTHING_OUTSIDE, Outside, SpendingRecord
 from batch.runs.answers import Answer, Answers
 from batch.runs.commit import commit_shard
 from batch.runs.committed import Committed
@@ -68,6 +68,8 @@ class Scoring:
     job: JobSpec
     heavy: bool
     """Does the router load a model, so that it should stay loaded between shards?"""
+    spending: SpendingRecord | None = None
+    """Where an embedder's spending is recorded, and how much it may be."""
 
     @property
     def calls_endpoints(self) -> bool:
@@ -77,7 +79,7 @@ class Scoring:
 
     def build(self, threads: int | None = None, outside: Outside = NOTHING_OUTSIDE) -> Scorer:
         """Load it."""
-        return Scorer.for_job(self.job, threads=threads, outside=outside)
+        return Scorer.for_job(self.job, threads=threads, outside=replace(outside, spending=self.spending))
 
 
 @dataclass(frozen=True, slots=True)

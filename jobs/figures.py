@@ -6,6 +6,7 @@ from math import ceil, floor, log10
 from pathlib import Path
 
 from jobs.terminal.printable import is_seen
+from schemas.reports import EmbeddingReport
 
 UNKNOWN = "unknown"
 
@@ -87,3 +88,10 @@ def typed(path: Path | str) -> str:
 def printable(text: str) -> str:
     """Text for one cell of a table, on one line: an id may hold escape sequences."""
     return "".join(char if is_seen(char) else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def embedded(embeddings: EmbeddingReport) -> str:
+    """What an embedder was asked for and what it cost, in a line."""
+    asked = f"{counted(embeddings.inputs, 'prompt')} by {printable(embeddings.model)}"
+    doubt = f", {embeddings.in_doubt:,} of them in doubt after a kill" if embeddings.in_doubt else ""
+    return f"{asked}{doubt}: {embeddings.prompt_tokens:,} tokens, {usd(embeddings.cost_usd)}"

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobs.figures import compact, counted, duration, pace, printable, share, typed, usd
+from jobs.figures import compact, counted, duration, embedded, pace, printable, share, typed, usd
 from schemas.reports import Estimate, PlanReport, Range, Report, RowCounts
 
 # The full list is in report.json.
@@ -36,6 +36,8 @@ def render_console(report: Report, console: Console, page: Path | None = None) -
     if report.ambiguous:
         _indented(console, _ambiguous(report))
     facts = [*(("note", note) for note in report.notes), ("plan", _plan(report.plan))]
+    if report.embeddings is not None:
+        facts.append(("embedded", embedded(report.embeddings)))
     facts += [("results", typed(report.output)), ("report", typed(page) if page is not None else "")]
     _indented(console, _labelled(facts))
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from importlib.resources import files
 from string import Template
 
-from jobs.figures import UNKNOWN, compact, counted, duration, pace, share, usd
+from jobs.figures import UNKNOWN, compact, counted, duration, embedded, pace, share, usd
 from jobs.terminal.printable import printable
 from schemas.reports import EndpointReport, ModelReport, Report
 
@@ -93,7 +93,9 @@ def _comparison(report: Report) -> str:
         for label, value, kind in figures
     )
     best = f" The router's own pick of a single model: {other.best_single}." if other.best_single else ""
-    note = f'<p class="quiet">The answered rows at the tokens they really had, at list prices.{escape(best)}</p>'
+    of_this = f" Of this run, embeddings for its router: {embedded(report.embeddings)}." if report.embeddings else ""
+    sentence = f"The answered rows at the tokens they really had, at list prices.{of_this}{best}"
+    note = f'<p class="quiet">{escape(sentence)}</p>'
     return _section("What it cost, and would have cost", f'<div class="compare">{lines}</div>{note}')
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from batch.costs.prices import prices_for
+from batch.costs.spending_log import read_spending, with_embeddings
 from batch.engine import Engine, InlineEngine
 from batch.errors import DamagedError, SpecError
 from batch.pipeline import Pipeline
@@ -180,7 +181,9 @@ def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> None:
     check_writable(job.output)
     check_apart(job)
     if job.dispatch.budget_usd is not None:
-        unpriced = [name for name, price in prices_for(models).items() if price is None]
+        embedder = embedder_of(job)
+        asked = models if embedder is None else (*models, embedder)
+        unpriced = [name for name, price in prices_for(asked).items() if price is None]
         if unpriced:
             raise SpecError("\n".join(f"dispatch.budget_usd needs a price for {name}" for name in unpriced))
 
@@ -216,7 +219,7 @@ def _report(job: JobSpec, pipeline: Pipeline, directory: RunDirectory, written: 
     sittings = directory.manifest.sittings
     wall = sum(sitting.wall for sitting in sittings)
     rows = sum(shard.rows for shard in pipeline.shards)
-    return ledger.report(
+    report = ledger.report(
         name=job.name,
         plan=plan,
         timing=Timing(
@@ -232,6 +235,7 @@ def _report(job: JobSpec, pipeline: Pipeline, directory: RunDirectory, written: 
         ambiguous=[row for record in records for row in record.ambiguous],
         notes=[*notes, *directory.manifest.damage, *(note for record in records for note in record.notes)],
     )
+    return with_embeddings(report, read_spending(directory.layout.embeddings))
 
 
 def _versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from schemas.base import Spec
-from schemas.endpoints import EndpointSpec, ModelSpec
+from schemas.endpoints import EndpointSpec, ModelSpec, PriceSpec
 
 
 class LocalEmbedderSpec(Spec):
@@ -33,6 +33,9 @@ class EndpointEmbedderSpec(EndpointSpec):
     endpoints: tuple[EndpointSpec, ...] = ()
     """A pool like a model's, in place of `url` and all else that one endpoint has."""
 
+    price: PriceSpec | None = None
+    """Its `output` is 0; left out: LiteLLM's price table by the model's name; not there either: unknown."""
+
     dimensions: Annotated[int, Field(gt=0)] | None = None
     """Length of vectors to ask for; left out: the model's own."""
 
@@ -58,6 +61,7 @@ class EndpointEmbedderSpec(EndpointSpec):
         own = EndpointSpec(**{key: getattr(self, key) for key in _OF_ONE_ENDPOINT})
         return ModelSpec(
             name=self.model,
+            price=self.price,
             endpoints=tuple(
                 e if e.model is not None else e.model_copy(update={"model": self.model})
                 for e in self.endpoints or (own,)
@@ -70,6 +74,7 @@ class EndpointEmbedderSpec(EndpointSpec):
             kind=self.kind,
             model=self.model,
             endpoints=pool.endpoints,
+            price=self.price,
             dimensions=self.dimensions,
             max_tokens=self.max_tokens,
             cache=self.cache or cache,

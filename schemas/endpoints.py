@@ -96,6 +96,12 @@ class ModelSpec(Spec):
     endpoints: tuple[EndpointSpec, ...] = Field(default=(EndpointSpec(),), min_length=1)
     """The pool."""
 
+    @property
+    def limits_prompt_tokens(self) -> bool:
+        """Does any endpoint limit tokens of prompts?"""
+        limits = (endpoint.limits for endpoint in self.endpoints)
+        return any(limit.tpm is not None or limit.input_tpm is not None for limit in limits)
+
     @model_validator(mode="after")
     def _endpoints_differ(self) -> "ModelSpec":
         seen = [_identity(endpoint) for endpoint in self.endpoints]

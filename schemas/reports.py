@@ -132,6 +132,21 @@ class ErrorExample(Spec):
     """As in the row's result: what happened, and the server's own words."""
 
 
+class EmbeddingReport(Spec):
+    """What a router's embedder was asked for behind an endpoint, over all sittings."""
+
+    model: str
+    """The embedding model."""
+    inputs: int
+    """Prompts that were sent; those whose vector was in the cache were not."""
+    in_doubt: int
+    """Of these, prompts in flight when a process was killed, which may have been billed; charged at their bound."""
+    prompt_tokens: int
+    """As the provider counted them, else at most so many."""
+    cost_usd: Dollars | None
+    """`None`: the price is unknown."""
+
+
 class Timing(Spec):
     """Where the time went, in seconds."""
 
@@ -166,6 +181,8 @@ class Report(Spec):
     """What the same rows would have cost otherwise."""
     plan: PlanReport
     """The plan as it was solved."""
+    embeddings: EmbeddingReport | None = None
+    """What routing paid an embedding endpoint, which `cost_usd` includes; `None`: it asked none."""
     ambiguous: tuple[Ambiguous, ...] = ()
     """Rows an earlier sitting may have paid for."""
     notes: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ import orjson
 
 from batch.costs.prices import EXACT, Price
 from batch.errors import StorageError
+from schemas.reports import EmbeddingReport, Report
 
 
 @dataclass(slots=True)
@@ -154,6 +155,31 @@ def read_spending(path: Path) -> Spending:
                 "delete it to go on without counting them"
             )
     return _summed([entry for entry in entries if entry is not None])
+
+
+def with_embeddings(report: Report, spending: Spending) -> Report:
+    """The report of a run with what its router's embedder cost: in `embeddings`, the total and what was saved."""
+    if spending.model is None:
+        return report
+    embeddings = EmbeddingReport(
+        model=spending.model,
+        inputs=spending.inputs,
+        in_doubt=spending.in_doubt,
+        prompt_tokens=spending.tokens,
+        cost_usd=spending.usd if spending.is_complete else None,
+    )
+    saved = report.counterfactual.saved_usd
+    if saved is not None:
+        # Every row by the strongest model would have needed no vectors.
+        saved = EXACT.subtract(saved, spending.usd) if spending.is_complete else None
+    return report.model_copy(
+        update={
+            "embeddings": embeddings,
+            "cost_usd": EXACT.add(report.cost_usd, spending.usd),
+            "cost_is_complete": report.cost_is_complete and spending.is_complete,
+            "counterfactual": report.counterfactual.model_copy(update={"saved_usd": saved}),
+        }
+    )
 
 
 def _summed(entries: Iterable[dict[str, Any]]) -> Spending:

@@ -13,6 +13,7 @@ import uvloop
 
 from batch.clock import WallClock
 from batch.costs.prices import Price
+from batch.costs.spending_log import read_spending
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
 from batch.dispatch.lane import Lane
 from batch.dispatch.pool import Pricing
@@ -186,7 +187,7 @@ class DispatchHost:
                 wall=self._wall,
                 pricing={name: _pricing(price) for name, price in self._prices.items() if price is not None},
                 # Not before the lock is held: until then another dispatcher may be spending.
-                spent=Decimal(0) if plan.spec.budget_usd is None else spent(layout, plan.prices),
+                spent=Decimal(0) if plan.spec.budget_usd is None else _spent(layout, plan.prices),
                 on_shard=self._on_shard,
                 known=read_found(layout.found_limits),
                 on_first_request=self._on_first_request,
@@ -216,6 +217,11 @@ class DispatchHost:
 
     def _since(self, moment: float | None) -> float | None:
         return None if moment is None else self._now() - moment
+
+
+def _spent(layout: Layout, prices: Mapping[str, Price | None]) -> Decimal:
+    """What the run has cost so far: its rows, and what its router's embedder was paid for."""
+    return spent(layout, prices) + read_spending(layout.embeddings).usd
 
 
 async def _lock_of(layout: Layout, patience_seconds: float) -> Lock:

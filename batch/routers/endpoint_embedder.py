@@ -10,8 +10,9 @@ import weakref
 from base64 import b64decode
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from batch.costs.prices import prices_for
+from batch.costs.spending_log import SpendingLog, read_spending
 from batch.costs.tokens import counter
 from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.request import Billed, Request
@@ -36,6 +39,8 @@ _BYTES_PER_TOKEN = 2
 # Vectors come within seconds, and while they do not, every row waits.
 _DISPATCH = DispatchSpec(timeout_seconds=120)
 _LOOK_SECONDS = 0.1
+# Encoders put up to two tokens around a text.
+_TOKENS_AROUND = 2
 
 
 class EndpointEmbedder:
@@ -75,7 +80,7 @@ class EndpointEmbedder:
             SpecError: an endpoint's key or url is missing, every endpoint refuses for good, a prompt is refused, or
                 vectors are not what the checkpoint was trained on.
             EmbedderError: the endpoints stayed unreachable, or prompts had no good answer in all their attempts.
-            StorageError: the cache cannot be used.
+            StorageError: the cache, or the log of what is spent, cannot be used.
         """
         cut = [self._cut(text) for text in texts]
         keys = {text: key_of(self._spec.model, self._spec.dimensions, text) for text in cut}
@@ -138,6 +143,11 @@ def _described(vector: Vector) -> str:
 def _failure(error: ErrorInfo, key: str) -> BatchRouterError:
     if error.kind == BadRequest.kind:
         return SpecError(f"{key}: a prompt is refused: {error.message}; {key}.max_tokens cuts long ones shorter")
+    if error.kind == "budget":
+        return EmbedderError(
+            f"{key}: dispatch.budget_usd does not cover embedding the prompts: {error.message}; "
+            "raise it, then the same command goes on"
+        )
     if error.kind == "refused":
         return SpecError(f"{key}: {error.message}")
     return EmbedderError(f"{key}: {error.message}; the same command goes on")
@@ -149,6 +159,7 @@ class _Call:
 
     texts: Sequence[str]
     tokens: Sequence[int]
+    log: SpendingLog | None
     error: ErrorInfo | None = None
     """Of one that was not answered."""
     ended: threading.Event = field(default_factory=threading.Event)
@@ -163,7 +174,9 @@ class _Call:
         return taken
 
     def intent(self, row: int, attempt: int, endpoint: int) -> None:
-        """Nothing is kept of attempts: what is lost is asked for again."""
+        """A text is about to be sent: its vector, if it is lost, is asked for again, but it may be billed."""
+        if self.log is not None:
+            self.log.sent(1, self._bound(row))
 
     def attempt(
         self,
@@ -194,6 +207,10 @@ class _Call:
         billed: Billed | None = None,
     ) -> None:
         """A text has its vector, or has none."""
+        if self.log is not None and status != "unsent":
+            if prompt_tokens is None:
+                prompt_tokens = 0 if billed is None else billed.prompt_tokens
+            self.log.ended(1, self._bound(row), self._bound(row) if prompt_tokens is None else prompt_tokens)
         if status == "ok":
             assert response is not None, "answers have a response"
             self._fresh.append((row, _vector(response)))
@@ -201,7 +218,13 @@ class _Call:
             self.error = error
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """What was said of spending is in its log."""
+        if self.log is not None:
+            self.log.flush()
+
+    def _bound(self, row: int) -> int:
+        """Most tokens that a text can have: one for each byte, and those that an encoder puts around it."""
+        return len(self.texts[row].encode()) + _TOKENS_AROUND
 
     def close(self) -> None:
         """Nothing is open."""
@@ -236,7 +259,16 @@ class _Line:
         self._pool = spec.pool()
         self._calls = _Calls(self._pool.name, spec.dimensions)
         self._outside = outside
-        self._dispatch = dispatch
+        self._price = prices_for([self._pool])[self._pool.name]
+        record = outside.spending
+        cap = record.cap if record is not None else None
+        if cap is not None and self._price is None:
+            raise SpecError(
+                f"dispatch.budget_usd: what {self._pool.name} costs is not known; give router.embedder.price"
+            )
+        # Not validated again: where earlier sittings have spent it all, the cap is 0 or less, and nothing is sent.
+        self._dispatch = dispatch.model_copy(update={"budget_usd": cap})
+        self._log = SpendingLog(record.log, self._pool.name, self._price) if record is not None else None
         counted = any(e.limits.tpm or e.limits.input_tpm for e in self._pool.endpoints)
         self._count = counter("exact" if counted else "estimate", self._pool.name)
         self._sent = 0
@@ -256,7 +288,7 @@ class _Line:
                 their text; and with the last of them before this returns or raises. What was answered has been paid
                 for, so it is kept at once: a call of thousands of texts may be killed before its end.
         """
-        call = _Call(texts, self._count(texts))
+        call = _Call(texts, self._count(texts), self._log)
         number = self._sent
         self._sent += 1
         self._calls.open[number] = call
@@ -292,17 +324,21 @@ class _Line:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._dispatcher = Dispatcher(
-            [self._pool],
-            self._dispatch,
-            self._calls,
-            seed=0,
-            keys=self._outside.keys,
-            wall=self._outside.wall,
-            on_shard=lambda number: self._calls.open.pop(number).ended.set(),
-        )
-        self._ready.set()
-        await self._dispatcher.run()
+        record = self._outside.spending
+        with self._log if self._log is not None else nullcontext():
+            self._dispatcher = Dispatcher(
+                [self._pool],
+                self._dispatch,
+                self._calls,
+                seed=0,
+                keys=self._outside.keys,
+                wall=self._outside.wall,
+                pricing={} if self._price is None else {self._pool.name: Pricing.at(self._price)},
+                spent=read_spending(record.log).usd if record is not None else Decimal(0),
+                on_shard=lambda number: self._calls.open.pop(number).ended.set(),
+            )
+            self._ready.set()
+            await self._dispatcher.run()
 
 
 def _vector(response: bytes) -> Vector:

@@ -7,12 +7,14 @@ from hashlib import blake2b
 from pathlib import PurePath
 from typing import Any
 
+from schemas.embedders import EndpointEmbedderSpec
 from schemas.job import CsvSpec, JobSpec
 
 Parts = Mapping[str, Any]
 
 # How a job reads, scores or sends faster does not change what it answers.
-_PACE_OF_ENDPOINTS = ("url", "api_key_env", "weight", "limits", "provider", "transport", "endpoints", "cache")
+_VECTORS_DEPEND_ON = frozenset({"kind", "model", "dimensions", "max_tokens"})
+_PACE_OF_ENDPOINTS = tuple(key for key in EndpointEmbedderSpec.model_fields if key not in _VECTORS_DEPEND_ON)
 PACE_OF_ROUTER: Mapping[str, Any] = {
     "batch_tokens": True,
     "actors": True,

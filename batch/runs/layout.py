@@ -67,6 +67,11 @@ class Layout:
         return self.path / "spool"
 
     @property
+    def embeddings(self) -> Path:
+        """Log of what a router's embedder spends."""
+        return self.path / "embeddings.jsonl"
+
+    @property
     def cache(self) -> Path:
         """Folder of vectors that a router was given by endpoints."""
         return self.path / "cache"
