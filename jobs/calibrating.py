@@ -39,6 +39,7 @@ def calibrate_job(
         for _ in dry.scored():
             pass
         scores = _deciding(dry)
+        spent = dry.spent()
     if not len(scores):
         raise InputError(
             f"input: none of the {dry.seen:,} rows looked at has a score to cut: they are invalid or repeated, or name "
@@ -52,6 +53,7 @@ def calibrate_job(
         scored=len(scores),
         strongest=job.models[-1].name,
         cutoffs=tuple(_calibrated(share, scores) for share in strong),
+        notes=spent,
     )
 
 

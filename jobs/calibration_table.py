@@ -28,3 +28,5 @@ def render_calibration(found: Calibration, console: Console) -> None:
                     "yellow",
                 )
             )
+    for note in found.notes:
+        console.print(Text.assemble(("note", "yellow"), f"  {printable(note)}"))

@@ -11,13 +11,17 @@ from batch.dispatch.snapshot import ProgressSnapshot
 from batch.engine import Engine, Handle
 from batch.finding import find_input
 from batch.reading.shard import Shard
+from batch.routers.base import SpendingRecord
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
 from batch.stages import HEAVY_ROUTERS, Reading, ScoredShard, Scoring
 from jobs.progress import Progress
 from jobs.running import engine_of
 from jobs.runtime import now, settle_environment, with_embedder
+from jobs.spending import embeddings_spent
 from schemas.job import JobSpec
+
+_RUN_EMBEDS_AGAIN = "; `run` pays for them again, unless `router.embedder.cache` keeps them"
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class DryScoring:
 
     def scored(self) -> Iterator[ScoredShard]:
         """Shards as they are scored and stored, in any order."""
-        scoring = Scoring(self.job, heavy=self.job.router.kind in HEAVY_ROUTERS)
+        record = SpendingRecord(self.directory.layout.embeddings)
+        scoring = Scoring(self.job, heavy=self.job.router.kind in HEAVY_ROUTERS, spending=record)
         waiting = list(reversed(self.shards))
         pending: set[Handle] = set()
         done = 0
@@ -62,6 +67,10 @@ class DryScoring:
                 done += scored.rows
                 self._show(done)
                 yield scored
+
+    def spent(self) -> tuple[str, ...]:
+        """One line about what scoring has paid an embedding endpoint so far; none where it asked none."""
+        return embeddings_spent(self.directory.layout.embeddings, _RUN_EMBEDS_AGAIN)
 
     def _show(self, done: int) -> None:
         if self._progress is not None:

@@ -61,6 +61,7 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
             planner.offer(scored)
             for routing in planner.take():
                 _count(routing, totals)
+        spent = dry.spent()
         plan = planner.plan
         assert plan is not None, "a plan is solved once every shard has been scored"
     total, factor = dry.total, dry.total / dry.seen
@@ -81,7 +82,7 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
         plan=plan,
         pinned=round(totals.statuses["pinned"] * factor),
         sampled=dry.sampled,
-        notes=[str(note) for note in summed_notes((notes[i] for i in sorted(notes)), planner.shared_ids)],
+        notes=[*(str(note) for note in summed_notes((notes[i] for i in sorted(notes)), planner.shared_ids)), *spent],
         faults=totals.faults,
     )
 

@@ -12,12 +12,13 @@ from batch.evaluation.benchmark import Benchmark, Floats
 from batch.evaluation.figures import measure
 from batch.evaluation.reading import read_benchmarks
 from batch.evaluation.scores import Scoring, score_prompts, trained_on
-from batch.routers.base import Outside
+from batch.routers.base import Outside, SpendingRecord
 from batch.runs.atomic import write_bytes
 from batch.runs.folders import check_writable
 from jobs.evaluation_plots import plot_benchmark
 from jobs.progress import Progress
 from jobs.runtime import embedder_with_surroundings, key, settle_environment, wall_clock
+from jobs.spending import embeddings_spent
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.evaluating import EvalSpec
 from schemas.evaluation import BenchmarkFigures, Evaluation
@@ -64,6 +65,7 @@ def evaluate_routers(spec: EvalSpec, *, progress: Progress | None = None) -> Eva
         ),
         not_evaluated=work.refused,
         scored=work.asked,
+        spent=embeddings_spent(_log(cache), ", in all calls that shared this cache"),
         seed=spec.seed,
         bootstrap=spec.bootstrap,
         output=spec.output,
@@ -106,7 +108,9 @@ class _Work:
     def _score(self, name: str, router: RouterSpec, models: tuple[str, ...], places: Sequence[int]) -> None:
         wanted = _with_embedder(router, f"routers.{name}.embedder", self.cache)
         prompts = [prompt for at in places for prompt in self.benchmarks[at].prompts]
-        scoring = Scoring(self.seed, version("batchrouter"), self.cache, Outside(key, wall_clock))
+        scoring = Scoring(
+            self.seed, version("batchrouter"), self.cache, Outside(key, wall_clock, SpendingRecord(_log(self.cache)))
+        )
 
         def told(done: int, total: int) -> None:
             if self.progress is not None:
@@ -132,6 +136,11 @@ class _Work:
             for name, figures in found.routers.items()
         }
         return found.model_copy(update={"routers": told})
+
+
+def _log(cache: Path) -> Path:
+    """Where what embedding endpoints cost is kept, over all calls that share the cache."""
+    return cache / "embeddings.jsonl"
 
 
 def _with_embedder(router: RouterSpec, at: str, cache: Path) -> RouterSpec:

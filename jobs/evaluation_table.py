@@ -28,6 +28,8 @@ def render_evaluation(found: Evaluation, console: Console) -> None:
     facts = Table.grid(padding=(0, 2))
     for name, reason in found.not_evaluated.items():
         facts.add_row(Text("not measured", "red"), Text(printable(f"{name}: {reason}")))
+    for line in found.spent:
+        facts.add_row(Text("spent", "dim"), Text(printable(line)))
     facts.add_row(Text("results", "dim"), Text(typed(f"{Path(found.output)}/")))
     console.print(facts)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.base import Outside
+from batch.routers.base import Outside, SpendingRecord
 from batch.routers.build import build_router
 from batch.routers.calling import gaps
 from batch.routers.checkpoint import CARD, CONFIG, save_checkpoint
@@ -30,6 +30,7 @@ from jobs.jobfile import PathKeys
 from jobs.judging import build_judge
 from jobs.progress import Progress
 from jobs.runtime import embedder_with_surroundings, key, model_with_surroundings, settle_environment, wall_clock
+from jobs.spending import embeddings_spent, judging_spent
 from schemas.routers import RouterSpec
 from schemas.training import (
     EMBEDDING,
@@ -122,9 +123,10 @@ def train_router(spec: TrainSpec, *, overwrite: bool = False, progress: Progress
             shown |= {"embedder": _shown(encoder)}
         if spec.kind == "mf":
             shown |= {"strong": split.models[-1], "weak": split.models[0]}
-        training = report.model_dump(mode="json", exclude={"output", "kind", "models"})
+        training = report.model_dump(mode="json", exclude={"output", "kind", "models", "spent"})
         made.save(training, card(report, shown, matched_by=spec.matched_by))
-    return report
+    spent = (*embeddings_spent(_embeddings_log(beside(out, "cache"))), *judging_spent(beside(out, "judging")))
+    return report.model_copy(update={"spent": spent})
 
 
 def beside(out: Path, what: str) -> Path:
@@ -151,7 +153,12 @@ def _encoder(spec: TrainSpec, cache: Path) -> Encoder | None:
     if isinstance(embedder, TrainLocalEmbedderSpec):
         return local_encoder(embedder)
     filled = embedder_with_surroundings(embedder, "embedder", cache)
-    return endpoint_encoder(filled, Outside(key, wall_clock))
+    return endpoint_encoder(filled, Outside(key, wall_clock, SpendingRecord(_embeddings_log(cache))))
+
+
+def _embeddings_log(cache: Path) -> Path:
+    """Where training keeps what embedding endpoints cost, in all calls for one output."""
+    return cache / "embeddings.jsonl"
 
 
 def _labels(spec: TrainSpec, folder: Path, progress: Progress | None) -> list[Labels]:
@@ -232,8 +239,13 @@ def _fine_tuned(
     return _Made(router_of(kind, folder, split.models, None), chosen, save)
 
 
+def _outside_of(spec: TrainSpec) -> Outside:
+    """For the trained router, which embeds by the endpoints that it was trained with."""
+    return Outside(key, wall_clock, SpendingRecord(_embeddings_log(beside(Path(spec.output), "cache"))))
+
+
 def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _Made) -> TrainingReport:
-    router = build_router(made.router, split.models, spec.seed, outside=Outside(key, wall_clock))
+    router = build_router(made.router, split.models, spec.seed, outside=_outside_of(spec))
 
     def gap(prompts: Sequence[str]) -> Floats:
         return gaps(router.score(prompts).astype(np.float64), router.models, split.models)

@@ -34,6 +34,8 @@ def render_training(report: TrainingReport, console: Console) -> None:
     facts.add_column(overflow="fold")
     for warning in report.warnings:
         facts.add_row(Text("note", "yellow"), Text(printable(warning)))
+    for line in report.spent:
+        facts.add_row(Text("spent", "dim"), Text(printable(line)))
     facts.add_row(Text("settled on", "dim"), Text(printable(_settled(report))))
     facts.add_row(Text("checkpoint", "dim"), Text(typed(Path(report.output))))
     _indented(console, facts)

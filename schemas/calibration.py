@@ -46,3 +46,6 @@ class Calibration(Spec):
 
     cutoffs: tuple[CalibratedCutoff, ...]
     """In the order that was asked for."""
+
+    notes: tuple[str, ...] = ()
+    """One line each: what scoring cost."""

@@ -113,6 +113,9 @@ class Evaluation(Spec):
     scored: int
     """Prompts that models had to score: those not in the cache."""
 
+    spent: tuple[str, ...] = ()
+    """What embedding endpoints cost, in a line."""
+
     seed: int
     """The seed."""
 

@@ -374,5 +374,8 @@ class TrainingReport(Spec):
     warnings: tuple[str, ...]
     """What to know before use."""
 
+    spent: tuple[str, ...] = ()
+    """What judges and embedding endpoints cost, in all calls for this output; not in `config.json`."""
+
     output: str
     """Folder of the checkpoint."""

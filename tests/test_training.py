@@ -1,6 +1,7 @@
 """From labels, or from the results of earlier runs, to a router that routes a job."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -186,7 +187,7 @@ def test_judged_by_a_model(served: Served, tmp_path: Path) -> None:
     runs = answered(tmp_path, served)
     judge = {
         "kind": "model",
-        "model": {"name": "judge", "endpoints": [{"url": served.urls[2]}]},
+        "model": {"name": "judge", "price": {"input": 0, "output": 1}, "endpoints": [{"url": served.urls[2]}]},
         "prompt": "Is it right that {prompt} {response}",
     }
     data = results(runs, tmp_path, **judge)
@@ -194,6 +195,10 @@ def test_judged_by_a_model(served: Served, tmp_path: Path) -> None:
     report = trained(tmp_path, data)
     assert report.quality == {"small": 0.5, "large": 1.0}
     assert served.prompts() == dict.fromkeys(REPLIES["judge"], 1)
+    (spent,) = report.spent
+    assert re.fullmatch(
+        rf"judged {len(REPLIES['judge'])} answers by models: \$0\.0000\d+, in all calls together", spent
+    )
     served.forget()
     assert trained(tmp_path, data, overwrite=True) == report
     assert not served.posts

@@ -185,7 +185,7 @@ class DispatchHost:
                 seed=plan.seed,
                 keys=self._keys,
                 wall=self._wall,
-                pricing={name: _pricing(price) for name, price in self._prices.items() if price is not None},
+                pricing={name: Pricing.at(price) for name, price in self._prices.items() if price is not None},
                 # Not before the lock is held: until then another dispatcher may be spending.
                 spent=Decimal(0) if plan.spec.budget_usd is None else _spent(layout, plan.prices),
                 on_shard=self._on_shard,
@@ -257,11 +257,6 @@ def _keep(dispatcher: Dispatcher, layout: Layout) -> None:
         # Where the disk is full the journals say so; what endpoints bear is found again.
         with suppress(StorageError):
             write_found(layout.found_limits, found)
-
-
-def _pricing(price: Price) -> Pricing:
-    """How a budget is reserved."""
-    return Pricing(lambda request: price.bound(request.url, request.body, request.max_tokens), price.cost)
 
 
 def _snapshot(lane: Lane, price: Price | None) -> LaneSnapshot:

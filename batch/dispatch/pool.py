@@ -9,6 +9,7 @@ from decimal import Decimal
 from types import TracebackType
 
 from batch.costs.bounds import unbounded_by
+from batch.costs.prices import Price
 from batch.dispatch.balancers import Balancer
 from batch.dispatch.budget import Budget
 from batch.dispatch.endpoint import Endpoint
@@ -47,6 +48,11 @@ class Pricing:
 
     bound: Callable[[Request], Decimal | None]
     cost: Callable[[int | None, int | None], Decimal | None]
+
+    @classmethod
+    def at(cls, price: Price) -> "Pricing":
+        """At a list price."""
+        return cls(lambda request: price.bound(request.url, request.body, request.max_tokens), price.cost)
 
 
 @dataclass(slots=True, eq=False)

@@ -24,6 +24,7 @@ from batch.costs.prices import prices_for
 from batch.costs.spending_log import SpendingLog, read_spending
 from batch.costs.tokens import counter
 from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Billed, Request
 from batch.dispatch.work import History
 from batch.errors import BadRequest, BatchRouterError, EmbedderError, SpecError
@@ -190,7 +191,8 @@ class _Call:
         counts: bool = False,
         billed: Billed | None = None,
     ) -> None:
-        """As `intent`."""
+        """A text is asked for again, and the attempt may have been billed."""
+        self._settle(row, billed.prompt_tokens if billed is not None else 0)
 
     def outcome(
         self,
@@ -207,27 +209,33 @@ class _Call:
         billed: Billed | None = None,
     ) -> None:
         """A text has its vector, or has none."""
-        if self.log is not None and status != "unsent":
-            if prompt_tokens is None:
-                prompt_tokens = 0 if billed is None else billed.prompt_tokens
-            self.log.ended(1, self._bound(row), self._bound(row) if prompt_tokens is None else prompt_tokens)
         if status == "ok":
             assert response is not None, "answers have a response"
+            self._settle(row, prompt_tokens)
             self._fresh.append((row, _vector(response)))
-        else:
-            self.error = error
+            return
+        self.error = error
+        if status == "failed":
+            self._settle(row, billed.prompt_tokens if billed is not None else 0)
 
     def flush(self) -> None:
         """What was said of spending is in its log."""
         if self.log is not None:
             self.log.flush()
 
+    def close(self) -> None:
+        """The log stays open for the next call."""
+        self.flush()
+
+    def _settle(self, row: int, tokens: int | None) -> None:
+        """An attempt ended for which `tokens` were, or may have been, billed; `None`: nobody says how many."""
+        if self.log is not None:
+            bound = self._bound(row)
+            self.log.ended(1, bound, bound if tokens is None else tokens)
+
     def _bound(self, row: int) -> int:
         """Most tokens that a text can have: one for each byte, and those that an encoder puts around it."""
         return len(self.texts[row].encode()) + _TOKENS_AROUND
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class _Calls:
