@@ -1,6 +1,4 @@
-"""A run from shards to output: every step is stored before the next one trusts it, so that any of them can be the
-last.
-"""
+"""A run from shards to output. Each step is stored before the next one trusts it, so any of them may be the last."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +21,6 @@ from batch.reading.shard import Shard, from_stored, to_stored
 from batch.reading.shards import refill_spool
 from batch.reading.sources import Source
 from batch.restarting import RestartingDispatcher
-from batch.routers.base import SpendingRecord
 from batch.row_verdicts import summed_notes
 from batch.running.embedder_spending import spending_record
 from batch.running.run_end import RunEnd
@@ -85,8 +82,7 @@ class Pipeline:
         self._sources = sources
         self._directory = directory
         self._layout = directory.layout
-        self._engine = engine
-        self._clock = clock
+        self._engine, self._clock = engine, clock
         self._retry_failed = retry_failed
         self._observe = observe
         self._prices = prices_for(self._models)
@@ -107,7 +103,6 @@ class Pipeline:
         self._committed: set[int] = set()
         self._pending: dict[Handle, Callable[[Any], None]] = {}
         self._dispatcher: DispatchHandle | None = None
-        self._spending: SpendingRecord | None = None
         self._state: DispatchState | None = None
         self._fed = False
         self._feed_closed = False
@@ -259,15 +254,12 @@ class Pipeline:
             return self._state is not None and self._state.end is not None
         return self._draining or len(self._committed) == len(self.shards)
 
-    def _ask(self, handle: Handle, then: Callable[[Any], None]) -> None:
-        self._pending[handle] = then
-
     def _ask_for_checks(self) -> None:
         """Have what an earlier sitting routed compared with its checksums, as it is about to be sent."""
         while self._to_check and len(self._pending) < self._engine.slots:
             index = self._to_check.pop()
             self._checking.add(index)
-            self._ask(self._engine.submit(check_routed, self._layout, index), self._was_checked)
+            self._pending[self._engine.submit(check_routed, self._layout, index)] = self._was_checked
 
     def _was_checked(self, index: int) -> None:
         self._checking.discard(index)
@@ -277,7 +269,7 @@ class Pipeline:
         """Before scores, which would leave no room for them."""
         room = max(0, self._engine.slots - len(self._pending))
         for routing in islice(planner.take(), room):
-            self._ask(self._engine.submit(route, routing), self._was_routed)
+            self._pending[self._engine.submit(route, routing)] = self._was_routed
 
     def _ask_for_scores(self, planner: Planner) -> None:
         while self._to_score and len(self._pending) < self._engine.slots:
@@ -290,7 +282,7 @@ class Pipeline:
                 self._names[-1],
             )
             scoring = Scoring(self._job, heavy=self._job.router.kind in HEAVY_ROUTERS, spending=self._spending)
-            self._ask(self._engine.score(reading, scoring), lambda scored: self._was_scored(planner, scored))
+            self._pending[self._engine.score(reading, scoring)] = lambda scored: self._was_scored(planner, scored)
 
     def _was_scored(self, planner: Planner, scored: ScoredShard) -> None:
         planner.offer(scored)
@@ -335,7 +327,7 @@ class Pipeline:
         self._take(self._dispatcher.poll())
         for index in self._committable():
             self._committing.add(index)
-            self._ask(self._engine.submit(commit, self._committing_of(index)), partial(self._was_committed, index))
+            self._pending[self._engine.submit(commit, self._committing_of(index))] = partial(self._was_committed, index)
 
     def _all_routed(self) -> bool:
         return len(self._routed) == len(self.shards)

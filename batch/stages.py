@@ -39,6 +39,11 @@ from schemas.routers import EmbeddingRouterSpec
 # Every process of a run comes by here before it has rows in its hands.
 leave_pandas_out()
 
+# Routers that load a model: they stay loaded in actors, where the others are built anew by any task.
+HEAVY_ROUTERS = frozenset(
+    {"bert", "causal_llm", "cluster", "correctness", "import", "knn", "mf", "static", "sw_ranking"}
+)
+
 _ROUTED_COLUMNS = ("row", "url", "body", "prompt_tokens", "max_tokens")
 _PLANNED_COLUMNS = ("row", "score", "own_cutoff", "pinned", "error_kind", ID_HASH, ID_FOUND, HASH, "deterministic")
 

@@ -196,9 +196,7 @@ def test_judged_by_a_model(served: Served, tmp_path: Path) -> None:
     assert report.quality == {"small": 0.5, "large": 1.0}
     assert served.prompts() == dict.fromkeys(REPLIES["judge"], 1)
     (spent,) = report.spent
-    assert re.fullmatch(
-        rf"judged {len(REPLIES['judge'])} answers by models: \$0\.0000\d+, in all calls together", spent
-    )
+    assert re.fullmatch(rf"judged {len(REPLIES['judge'])} answers by models: \$0\.000240, in all calls together", spent)
     served.forget()
     assert trained(tmp_path, data, overwrite=True) == report
     assert not served.posts
