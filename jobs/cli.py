@@ -79,6 +79,9 @@ def run(
     limit: Limit = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, and keep the old run directory.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send rows that failed again.")] = False,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Send nothing; write the results of what is answered so far.")
+    ] = False,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Send to local stand-ins with the same limits: a dress rehearsal.")
     ] = False,
@@ -95,9 +98,9 @@ def run(
                 from jobs.dress import rehearsed
 
                 with rehearsed(spec) as spec:
-                    report = run_job(spec, fresh=fresh, retry_failed=retry_failed, progress=progress)
+                    report = run_job(spec, fresh=fresh, retry_failed=retry_failed, finish=finish, progress=progress)
             else:
-                report = run_job(spec, fresh=fresh, retry_failed=retry_failed, progress=progress)
+                report = run_job(spec, fresh=fresh, retry_failed=retry_failed, finish=finish, progress=progress)
         from batch.runs.layout import run_path
 
         _print_report(report, run_path(spec.output), json=json)

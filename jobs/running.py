@@ -2,8 +2,9 @@
 
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from batch.costs.prices import prices_for
 from batch.costs.spending_log import read_spending, with_embeddings
@@ -13,7 +14,8 @@ from batch.pipeline import Pipeline
 from batch.reading.sources import Source, find_sources, fingerprint_sources
 from batch.routers.loading import router_fingerprint
 from batch.running.run_end import RunEnd
-from batch.runs.directory import RunDirectory
+from batch.running.sending_nothing import FinishingEngine
+from batch.runs.directory import RunDirectory, is_run_directory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.finish import check_writable, write_output
 from batch.runs.layout import Layout, run_path
@@ -49,9 +51,18 @@ _TOLD_VERSIONS = ("batchrouter", "ray", "pyarrow", "pyreqwest", "litellm", "torc
 
 
 def run_job(
-    job: JobSpec, *, fresh: bool = False, retry_failed: bool = False, progress: Progress | None = None
+    job: JobSpec,
+    *,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    finish: bool = False,
+    progress: Progress | None = None,
 ) -> Report:
     """Run `job` to its report, which is stored in the run directory too.
+
+    Args:
+        finish: send nothing, and write results and report of what earlier sittings answered. Rows without an outcome
+            are `unsent` in them, and the next run without this goes on with them.
 
     Raises:
         SpecError: the job or its input is wrong; nothing was sent.
@@ -62,9 +73,13 @@ def run_job(
     models = with_surroundings(job.models)
     path = run_path(job.output)
     job = with_embedder(job, Layout(path).cache)
-    _preflight(job, models)
+    if finish:
+        _check_begun(path, other_options=fresh or retry_failed)
+        job = job.model_copy(update={"engine": "inline"})
+    else:
+        _preflight(job, models)
     reported = Layout(path).report.exists() and not fresh
-    notes = () if reported else _reached(job, models)
+    notes = () if reported or finish else _reached(job, models)
     # Looked at once: the files that are fingerprinted are the ones that are cut into shards.
     sources = find_sources(job.input)
     with RunDirectory.open(
@@ -79,9 +94,11 @@ def run_job(
             # Only the output is written again: that takes no cluster, and no endpoint need be there.
             job = job.model_copy(update={"engine": "inline"})
         else:
-            notes = _reached(job, models) if reported else notes
+            notes = _reached(job, models) if reported and not finish else notes
             directory.discard_report()
-        pipeline, end, written = _work_and_write(job, models, sources, directory, retry_failed, progress)
+        pipeline, end, written = _work_and_write(
+            job, models, sources, directory, progress, retry_failed=retry_failed, finish=finish
+        )
         if not end.finished:
             raise _stopped(end, fresh=fresh)
         report = _report(job, pipeline, directory, written, (*notes, *end.notes, *map(str, pipeline.input_notes())))
@@ -94,8 +111,10 @@ def _work_and_write(
     models: tuple[ModelSpec, ...],
     sources: Sequence[Source],
     directory: RunDirectory,
-    retry_failed: bool,
     progress: Progress | None,
+    *,
+    retry_failed: bool,
+    finish: bool,
 ) -> tuple[Pipeline, RunEnd, str]:
     """Work until the run is finished or has to stop, and write the output if it is finished.
 
@@ -108,7 +127,7 @@ def _work_and_write(
     while True:
         try:
             # A run that goes on may have nothing left to read.
-            with engine_of(job, progress, warm=directory.manifest.shards is None) as engine:
+            with _engine(job, progress, directory, finish=finish) as engine:
                 pipeline = Pipeline(
                     job,
                     models,
@@ -139,6 +158,21 @@ def _is_finished(directory: RunDirectory, *, retry_failed: bool) -> bool:
         # Another version wrote it, or it is damaged: it is made again.
         return False
     return not rows.unsent and not (retry_failed and rows.failed)
+
+
+def _check_begun(path: Path, *, other_options: bool) -> None:
+    if other_options:
+        raise SpecError("--finish writes what is there; leave out --fresh and --retry-failed")
+    if not is_run_directory(path):
+        raise SpecError(f"--finish writes the results of a run that was begun, and there is none at {path}")
+
+
+def _engine(
+    job: JobSpec, progress: Progress | None, directory: RunDirectory, *, finish: bool
+) -> AbstractContextManager[Engine]:
+    if finish:
+        return closing(FinishingEngine(key, wall_clock, pause))
+    return engine_of(job, progress, warm=directory.manifest.shards is None)
 
 
 @contextmanager
@@ -209,7 +243,10 @@ def _stopped(end: RunEnd, *, fresh: bool) -> StoppedError:
         return StoppedError(f"{end.halted}; what was answered is kept", interrupted=False)
     same = "the same command without --fresh" if fresh else "the same command"
     reason = "interrupted" if end.interrupted else "; ".join(end.notes) or "the run ended early"
-    return StoppedError(f"{reason}; {same} goes on where this one stopped", interrupted=end.interrupted)
+    return StoppedError(
+        f"{reason}; {same} goes on where this one stopped, and --finish writes the results of what was answered",
+        interrupted=end.interrupted,
+    )
 
 
 def _report(job: JobSpec, pipeline: Pipeline, directory: RunDirectory, written: str, notes: tuple[str, ...]) -> Report:

@@ -1,0 +1,48 @@
+"""A run's end without its dispatcher: results are written of what earlier sittings answered."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from batch.dispatch.dispatcher import DispatchEnd
+from batch.dispatch.host import DispatchPlan, DispatchState
+from batch.engine import DispatchHandle, InlineEngine
+from batch.runs.layout import Layout
+from batch.runs.lock import Lock
+
+
+class SendsNothing:
+    """Stands in for the dispatcher. Shards are complete as they are, so rows without an outcome are `unsent`."""
+
+    def __init__(self, plan: DispatchPlan) -> None:
+        """
+        Raises:
+            RunLockedError: a dispatcher is at work on this run.
+        """
+        layout = Layout(Path(plan.run_path))
+        self._lock = Lock(layout.journal_lock, f"run directory {layout.path}")
+        self._completed: list[int] = []
+        self._ended = False
+
+    def feed(self, shards: Sequence[int]) -> None:
+        self._completed += shards
+
+    def close_feed(self) -> None:
+        self._ended = True
+
+    def drain(self) -> None:
+        self._ended = True
+
+    def poll(self) -> DispatchState:
+        completed, self._completed = tuple(self._completed), []
+        end = DispatchEnd(interrupted=False, stalled=(), notes=()) if self._ended else None
+        return DispatchState(lanes=(), completed=completed, since_first=None, since_last=None, end=end)
+
+    def close(self) -> None:
+        self._lock.release()
+
+
+class FinishingEngine(InlineEngine):
+    """Does the work of a run in this process, except for sending."""
+
+    def dispatcher(self, plan: DispatchPlan) -> DispatchHandle:
+        return SendsNothing(plan)

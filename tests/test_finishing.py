@@ -1,0 +1,69 @@
+"""Results of a run that has not ended, at any time."""
+
+from pathlib import Path
+
+import pytest
+
+from batch.errors import SpecError
+from jobs.stopped import StoppedError
+from tests.job_folder import JobFolder, interrupt_after
+from tests.rehearsed import serve
+from tests.test_resuming import SLOW, narrow
+
+
+def test_what_is_answered_is_written_and_the_run_goes_on_afterwards(tmp_path: Path) -> None:
+    """Stopped after some rows and finished without a server: these are ok, the others unsent. The plain command sends
+    the others alone, and its results are those of an unbroken run.
+    """
+    with serve(*SLOW) as served:
+        there, whole = JobFolder(tmp_path / "a", served), JobFolder(tmp_path / "b", served)
+        for each in (there, whole):
+            each.folder.mkdir()
+            each.write_prompts(80)
+        with pytest.raises(StoppedError, match="--finish writes the results"):
+            there.run(there.job(models=narrow(there)), progress=interrupt_after(15))
+        before = sum(served.prompts().values())
+        report = there.run(finish=True)
+        assert sum(served.prompts().values()) == before
+        rows = there.results()
+        assert [row["row"] for row in rows] == list(range(80))
+        answered = [row for row in rows if row["status"] == "ok"]
+        assert 15 <= len(answered) == report.rows.ok < 80
+        assert report.rows.unsent == 80 - len(answered)
+        assert {row["error"]["kind"] for row in rows if row["status"] == "unsent"} == {"unsent"}
+
+        assert there.run().rows.ok == 80
+        assert sum(served.prompts().values()) == 80
+        whole.run()
+        assert [row | {"latency_seconds": 0} for row in there.results()] == [
+            row | {"latency_seconds": 0} for row in whole.results()
+        ]
+
+
+def test_it_may_be_asked_for_as_often_as_one_likes(tmp_path: Path) -> None:
+    """Twice in a row it writes the same; of a finished run it writes what is there."""
+    with serve(*SLOW) as served:
+        there = JobFolder(tmp_path, served)
+        there.write_prompts(40)
+        with pytest.raises(StoppedError):
+            there.run(there.job(models=narrow(there)), progress=interrupt_after(5))
+        there.run(finish=True)
+        first = there.results()
+        there.run(finish=True)
+        assert there.results() == first
+        there.run()
+        done = there.results()
+    assert there.run(finish=True).rows.ok == 40
+    assert there.results() == done
+
+
+def test_there_must_be_a_run_to_finish(tmp_path: Path) -> None:
+    """Without one nothing is scored and nothing is written: one line says so."""
+    with serve(*SLOW) as served:
+        there = JobFolder(tmp_path, served)
+        there.write_prompts(5)
+        with pytest.raises(SpecError, match="there is none at"):
+            there.run(finish=True)
+        with pytest.raises(SpecError, match="leave out --fresh"):
+            there.run(finish=True, fresh=True)
+        assert not list(tmp_path.glob("out*"))
