@@ -73,7 +73,7 @@ class Shaper:
         self._embedding_params, self._embedding_notes = for_embeddings(self._params)
         if self.system.template is not None:
             self._embedding_notes = (*self._embedding_notes, _NO_SYSTEM_THERE)
-        self._responses_params = as_responses_params(self._params)
+        self._responses_params, self._responses_notes = as_responses_params(self._params)
         self._row_params = spec.row_params
         self._embeds = spec.shape == "embeddings"
         self._id_column = spec.id_column
@@ -217,7 +217,7 @@ class Shaper:
                 body["instructions"] = system.text
                 counted = f"{system.text}\n{counted}"
             own = own.after(system)
-        return self._finished(RESPONSES_URL, body, talk.text, counted, own)
+        return self._finished(RESPONSES_URL, body, talk.text, counted, own.noting(*self._responses_notes))
 
     def _chat(self, record: dict[str, Any], body: dict[str, Any], own: Own) -> Shaped:
         if "messages" in body:

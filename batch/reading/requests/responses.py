@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from batch.reading.invalid import InvalidRow, type_name
+from batch.reading.notes import Fact
 from batch.reading.prompts import SYSTEM_ROLES, Conversation, no_prompt
 
 ANSWER_LIMIT = "max_output_tokens"
@@ -30,9 +31,10 @@ _OF_CHATS = frozenset(
 )
 
 
-def as_responses_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """A job's parameters, written for chats, in the words of the Responses API; those it does not have are left out."""
+def as_responses_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Fact, ...]]:
+    """A job's parameters, written for chats, in the Responses API's own words; a note on each that it does not have."""
     own: dict[str, Any] = {}
+    notes: list[Fact] = []
     for key, value in params.items():
         match key, value:
             case (("max_tokens" | "max_completion_tokens"), _):
@@ -45,9 +47,13 @@ def as_responses_params(params: Mapping[str, Any]) -> dict[str, Any]:
                 own["text"] = {**own.get("text", {}), "format": {"type": "json_schema", **schema}}
             case "response_format", _:
                 own["text"] = {**own.get("text", {}), "format": value}
-            case _ if key not in _OF_CHATS:
+            case _ if key in _OF_CHATS:
+                notes.append(
+                    Fact("not_a_parameter", f"the parameter `{key}` is not sent: /v1/responses does not have it")
+                )
+            case _:
                 own[key] = value
-    return own
+    return own, tuple(notes)
 
 
 def responses_text(body: Mapping[str, Any]) -> Conversation:

@@ -63,7 +63,11 @@ def test_the_jobs_parameters_and_system_message_are_put_in_the_apis_own_words() 
         "response_format": {"type": "json_schema", "json_schema": schema},
         "top_k": 5,
     }
-    assert shape(line(input="a"), params=job, system="S").body == {
+    shaped = shape(line(input="a"), params=job, system="S")
+    assert [fact.text for fact in shaped.notes] == [
+        f"the parameter `{name}` is not sent: /v1/responses does not have it" for name in ("n", "stop")
+    ]
+    assert shaped.body == {
         "input": "a",
         "max_output_tokens": 256,
         "temperature": 0,
