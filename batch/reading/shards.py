@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from batch.errors import InputError
 from batch.reading.formats.arrow_files import arrow_sizes
 from batch.reading.formats.looks import HEAD_BYTES, is_json_lines, look_at
+from batch.reading.formats.stream_copies import copied
 from batch.reading.present import check_columns
 from batch.reading.ranges import CountedRange, TextRange, count_range, cut
 from batch.reading.shard import Shard
@@ -81,6 +82,7 @@ def cut_files(
 ) -> list[Shard]:
     """As `find_shards`, for files whose rows need not be prompts: what columns they have is not looked at."""
     sources = find_sources(spec, key) if sources is None else sources
+    sources = [copied(source, spool, stored=False) if source.is_stream else source for source in sources]
     _check_kinds(sources)
     sources = [_settled(source) for source in sources]
     if sum(source.size for source in sources) < WORTH_SPREADING_BYTES:
@@ -127,7 +129,8 @@ def refill_spool(
 ) -> None:
     """Spool again what shards are read from and what is no longer in the spool. Raises as `cut_files`."""
     names = {shard.name: shard.spooled for shard in shards if shard.spooled is not None}
-    gone = [_settled(s) for s in sources if s.name in names and not (spool / str(names[s.name])).exists()]
+    needed = [copied(s, spool, stored=True) if s.is_stream else s for s in sources if s.name in names]
+    gone = [_settled(s) for s in needed if s.name in names and not (spool / str(names[s.name])).exists()]
     for _ in map(spool_file, [Spooling(s, spool, spec.limit, spec.csv, names[s.name]) for s in gone]):
         pass
 
@@ -185,7 +188,7 @@ def _pieces(
 
 def spool_name(part: TextRange, source: Source) -> str | None:
     """File name in the spool of what is read in place of the source; `None`: the source itself is read."""
-    return None if part.location == source.location else PurePath(part.location).name
+    return source.spooled if part.location == source.location else PurePath(part.location).name
 
 
 def _settled(source: Source) -> Source:
@@ -224,8 +227,9 @@ def _row_pieces(source: Source, format: Literal["parquet", "arrow"]) -> Iterator
             first_row=0,
             rows=stop - start,
             first_line=start + 1,
-            mtime_ns=source.mtime_ns,
-            size=source.size,
+            mtime_ns=None if source.spooled else source.mtime_ns,
+            size=None if source.spooled else source.size,
+            spooled=source.spooled,
             partition=source.partition,
         )
 

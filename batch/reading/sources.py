@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,12 @@ class Source:
 
     mtime_ns: int | None
     """Last change, nanoseconds since the epoch; `None` where the store does not say."""
+
+    is_stream: bool = False
+    """Can it be read only once, as standard input and named pipes? It is copied then (`formats.stream_copies`)."""
+
+    spooled: str | None = None
+    """File name of that copy in the spool."""
 
     partition: tuple[tuple[str, Value], ...] = ()
     """Columns that its folders' names give to each of its rows."""
@@ -189,6 +196,9 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
     """The files of one path, glob, folder or URI, each with the columns in its folders' names."""
     if "://" in path and urlsplit(path).password is not None:
         raise InputError(f"{key}: holds a password, which a run directory must not; use the environment")
+    if _is_stream(path):
+        yield Source(path, posixpath.basename(path), "jsonl", None, 0, None, is_stream=True), ()
+        return
     with reading(path, key):
         filesystem, inner = filesystem_of(path if "://" in path else _absolute(path))
         kind = filesystem.get_file_info(inner).type
@@ -220,6 +230,16 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
         location = _location(path, inner, info.path)
         source = Source(location, info.base_name, file_format, compression, info.size or 0, info.mtime_ns)
         yield source, partition_of(root, info.path[len(root.rstrip("/")) + 1 :])
+
+
+def _is_stream(path: str) -> bool:
+    if "://" in path:
+        return False
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - what is found here is looked up by its text everywhere else
+    except (OSError, ValueError):
+        return path == "/dev/stdin"
+    return path == "/dev/stdin" or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
 def _files_of(filesystem: Any, folder: str) -> list[Any]:
