@@ -123,6 +123,11 @@ def _check_endpoints(models: Sequence[ModelSpec], found: Findings) -> None:
         EndpointFinding(model.name, endpoint.name or endpoint.place(model.name), usable, answer)
         for (model, endpoint), (usable, answer) in zip(asked, said, strict=True)
     ]
+    for model, endpoint in asked:
+        if endpoint.lacks_api_version:
+            found.warnings.append(
+                f"model {model.name}: Azure's deployments want an api_version: give one to {endpoint.place(model.name)}"
+            )
     for model in models:
         mine = [endpoint.usable for endpoint in found.endpoints if endpoint.model == model.name]
         if not any(mine):

@@ -10,6 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 Location = tuple[str | int, ...]
 
+# Keys in which people put secrets by mistake; what is there instead of a name or a mapping is not shown.
+_NOT_REPEATED = frozenset({"headers", "query", "url", "api_key_env", "api_key_file", "api_key_command"})
+_UNSHOWN = object()
+
 
 def _none_for_infinity(value: Any) -> Any:
     return None if isinstance(value, float) and value == math.inf else value
@@ -63,7 +67,7 @@ def _sentence(fault: Mapping[str, Any], location: Location, owner: type[BaseMode
             return f"must have at least {bound} {'item' if bound == 1 else 'items'}, not {context['actual_length']}"
         case "value_error":
             return str(context["error"])
-    got = fault.get("input")
+    got = fault.get("input") if _NOT_REPEATED.isdisjoint(location) else _UNSHOWN
     shown = f", not {got!r}" if isinstance(got, str | int | float | bool | None) else ""
     return f"{fault['msg'][0].lower()}{fault['msg'][1:]}{shown}"
 

@@ -220,6 +220,14 @@ class ReachSpec(Spec):
         return urlunsplit(urlsplit(self.url)._replace(query=""))
 
     @property
+    def lacks_api_version(self) -> bool:
+        """Is it one of Azure's deployments, asked without a version, which Azure answers with 404?"""
+        if self.provider != "azure" or self.api_version is not None or "api-version" in self.query:
+            return False
+        url = self.url or ""
+        return "/openai/deployments/" in url and "api-version" not in dict(parse_qsl(urlsplit(url).query))
+
+    @property
     def key_tag(self) -> str | None:
         """A short name of where the key comes from, which is no secret; `None`: there is no key."""
         if self.api_key_env is not None:

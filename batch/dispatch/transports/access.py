@@ -116,6 +116,8 @@ def variables(endpoint: EndpointSpec) -> Iterator[tuple[str, str]]:
 def proxy_for(url: str, keys: Keys) -> str | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY ask for, in either case, as curl reads them.
 
+    A proxy on another machine is not asked for a server on this one: it would look for the server on its own.
+
     Raises:
         SpecError: it is no url of a proxy.
     """
@@ -141,7 +143,16 @@ def proxy_for(url: str, keys: Keys) -> str | None:
         raise SpecError(
             f"the environment variable {name} is no url of an http proxy; put the host into NO_PROXY to go without"
         )
+    if _is_loopback(parts.hostname or "") and not _is_loopback(urlsplit(proxy).hostname or ""):
+        return None
     return proxy
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _goes_direct(host: str, port: int | None, no_proxy: str) -> bool:

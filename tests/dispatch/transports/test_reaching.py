@@ -355,11 +355,14 @@ def test_a_key_file_is_followed_before_the_server_refuses(tmp_path: Path, monkey
         ("http://11.1.2.3/v1", {"HTTP_PROXY": "http://p:1", "no_proxy": "10.0.0.0/8"}, "http://p:1"),
         ("http://[::1]:9/v1", {"HTTP_PROXY": "http://p:1", "no_proxy": "::1"}, None),
         ("http://[::1]:9/v1", {"HTTP_PROXY": "http://p:1", "no_proxy": "[::1]:9"}, None),
-        ("http://127.0.0.1:9/v1", {"HTTP_PROXY": "http://p:1"}, "http://p:1"),
+        ("http://127.0.0.1:9/v1", {"HTTP_PROXY": "http://p:1"}, None),
+        ("http://localhost:9/v1", {"HTTP_PROXY": "http://10.0.0.1:1"}, None),
+        ("http://127.0.0.1:9/v1", {"HTTP_PROXY": "http://127.0.0.1:1"}, "http://127.0.0.1:1"),
+        ("http://127.0.0.1:9/v1", {"HTTP_PROXY": "http://localhost:1", "NO_PROXY": "127.0.0.1"}, None),
     ],
 )
 def test_proxies_are_those_of_the_environment(url: str, environment: dict[str, str], proxy: str | None) -> None:
-    """As curl reads the variables, with networks in NO_PROXY besides."""
+    """As curl reads the variables, with networks in NO_PROXY; no other machine is asked for a server on this one."""
     assert proxy_for(url, environment.get) == proxy
 
 

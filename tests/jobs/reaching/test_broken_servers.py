@@ -184,3 +184,12 @@ def test_check_sends_what_a_run_sends(
     assert head.startswith("get http://llm.invalid/v1/models?a=1&b=2 http/1.1\r\n")
     assert "authorization: bearer key-0123456789-abcdef\r\n" in head
     assert "x-team: research\r\n" in head
+
+
+def test_an_azure_deployment_without_a_version_is_a_warning(job: Job, command: Command, tmp_path: Path) -> None:
+    """Azure answers it with 404; a gateway may add the version itself, so it is not refused."""
+    azure = {"url": "http://127.0.0.1:9/openai/deployments/d", "provider": "azure"}
+    job["models"][0]["endpoints"] = [azure, {**azure, "api_version": "2024-06-01"}]
+    ended = command("check", written(job, tmp_path), "--json")
+    warnings = [line for line in json.loads(ended.out)["warnings"] if "api_version" in line]
+    assert warnings == [f"model small: Azure's deployments want an api_version: give one to {azure['url']}"]

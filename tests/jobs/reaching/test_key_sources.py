@@ -146,3 +146,29 @@ def test_a_key_of_the_environment_goes_only_with_its_url(monkeypatch: pytest.Mon
     assert filled(uds="/run/server.sock") is None
     assert filled(api_key_file="/run/key") is None
     assert filled(headers={"Authorization": "Bearer ${OTHER}"}) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"headers: 'Authorization: Bearer {SECRET}'",
+        f"query: 'key={SECRET}'",
+        f"headers: {{x-a: [{SECRET}]}}",
+        f"api_key_env: {{value: {SECRET}}}",
+        f"api_key_file: [{SECRET}]",
+        f"api_key_command: {{echo: {SECRET}}}",
+        f"api_key: {SECRET}",
+        f"url: http://127.0.0.1:9/v1?key={SECRET}",
+        f"url: ftp://user:{SECRET}@127.0.0.1/v1",
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_repeated(line: str, tmp_path: Path) -> None:
+    """The line says where it is, and not what it is."""
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        f"input: {{path: x.jsonl}}\nmodels:\n  - name: m\n    endpoints:\n      - {line}\noutput: {{path: out.jsonl}}\n"
+    )
+    with pytest.raises(SpecError, match=r"job\.yaml:5: models\.0\.endpoints\.0\.") as refused:
+        load_job(path)
+    assert SECRET not in str(refused.value)
+    assert len(str(refused.value).splitlines()) <= 2
