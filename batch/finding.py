@@ -1,15 +1,28 @@
 """Finding the input of a job, in the same way for `check`, `estimate` and `run`."""
 
 from builtins import map as map_here
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
+from batch.errors import InputError
+from batch.reading.formats.looks import looks_like
 from batch.reading.present import check_column
+from batch.reading.read import read_shard
 from batch.reading.shard import Shard
 from batch.reading.shards import Mapper, find_shards
-from batch.reading.sources import Source
+from batch.reading.sources import Source, open_file, reading
 from batch.runs.keys import key_column
+from batch.scoring import Scorer
 from schemas.job import JobSpec
+
+# A good file is settled by its first rows, which are few enough to be read in a moment.
+_HEAD_BYTES = 64 << 10
+_HEAD_ROWS = 64
+# Faults of files that are no rows at all, so that what the bytes look like says more than any row.
+_OF_BYTES = frozenset({"invalid_json", "invalid_encoding", "wrong_type"})
 
 
 def find_input(
@@ -19,12 +32,14 @@ def find_input(
     map: Mapper = map_here,  # noqa: A002 - it stands in for the builtin
     sources: Sequence[Source] | None = None,
 ) -> list[Shard]:
-    """The shards of the input, once it is known that rows of it can be sent.
+    """The shards of the input, once it is known that rows of each of its files can be sent.
 
-    Raises as `find_shards` does, and InputError where `dispatch.hash_key` names a column that no row has.
+    Raises as `find_shards` does, and InputError where `dispatch.hash_key` names a column that no row has, or where no
+    row of a file can be sent.
     """
     shards = find_shards(job.input, spool, map=map, sources=sources)
     check_hash_key(job, shards)
+    check_usable(job, shards)
     return shards
 
 
@@ -33,3 +48,75 @@ def check_hash_key(job: JobSpec, shards: Sequence[Shard]) -> None:
     column = key_column(job.dispatch)
     if column is not None:
         check_column("dispatch.hash_key", column, shards)
+
+
+def check_usable(job: JobSpec, shards: Sequence[Shard]) -> None:
+    """Raise InputError for the first file of which no row can be sent.
+
+    The message says what the file looks like, or else the commonest fault of its rows. A good file is settled by its
+    first rows; only a wrong one is read to its end.
+    """
+    # The plan's scores cost the most and tell nothing about whether a row can be sent.
+    scorer = Scorer(job.router, job.models, row_models=job.input.row_models, plan_scores=False)
+    files = [list(shards_of_file) for _, shards_of_file in groupby(shards, key=lambda shard: shard.name)]
+    for file in files:
+        if any(kind is None for kind, _ in _verdicts(job, scorer, [_head(file[0])])):
+            continue
+        kinds: Counter[str] = Counter()
+        first: dict[str, str] = {}
+        for kind, message in _verdicts(job, scorer, file):
+            if kind is None or message is None:
+                break
+            kinds[kind] += 1
+            first.setdefault(kind, message)
+        else:
+            has_template = job.input.prompt is not None
+            raise InputError(_refusal(file[0], kinds, first, one_of_many=len(files) > 1, has_template=has_template))
+
+
+def _verdicts(job: JobSpec, scorer: Scorer, shards: Sequence[Shard]) -> Iterator[tuple[str | None, str | None]]:
+    """The kind and the message of each row's fault; `None` for rows that can be sent."""
+    for shard in shards:
+        table = scorer.score(read_shard(shard, job.input, lambda texts: [0] * len(texts)), shard.name)
+        yield from zip(table["error_kind"].to_pylist(), table["error_message"].to_pylist(), strict=True)
+
+
+def _head(shard: Shard) -> Shard:
+    """The first rows of a shard; the shard itself where it is small, or begins with a very long row."""
+    if shard.format == "parquet":
+        rows = min(shard.rows, _HEAD_ROWS)
+        return replace(shard, stop=shard.start + rows, rows=rows)
+    if shard.stop - shard.start <= _HEAD_BYTES:
+        return shard
+    lines = _bytes(shard).split(b"\n")[:-1]
+    rows = sum(1 for line in lines if line.strip())
+    if not 0 < rows < shard.rows:
+        return shard
+    return replace(shard, stop=shard.start + sum(len(line) + 1 for line in lines), rows=rows, crc=None)
+
+
+def _bytes(shard: Shard) -> bytes:
+    with reading(shard.name), open_file(shard.location) as file:
+        head: bytes = file.read_at(min(_HEAD_BYTES, shard.stop - shard.start), shard.start)
+    return head
+
+
+def _refusal(shard: Shard, kinds: Counter[str], first: dict[str, str], *, one_of_many: bool, has_template: bool) -> str:
+    """One line on a file that begins with `shard`, by its faults."""
+    rows, (kind, most) = kinds.total(), kinds.most_common(1)[0]
+    start = (
+        f"{shard.name}: none of its {rows:,} rows can be sent"
+        if rows > 1
+        else f"{shard.name}: its only row cannot be sent"
+    )
+    otherwise = "; leave the file out of input.path, or mend it" if one_of_many else ""
+    look = looks_like(_bytes(shard)) if shard.format == "jsonl" and kind in _OF_BYTES else None
+    if look is not None:
+        return f"{start}; it is {look}{otherwise}"
+    message = first[kind].removeprefix(f"{shard.name}:")
+    if kind == "missing_column" and not has_template:
+        message += "; input.prompt takes a template over other columns"
+    if rows == 1:
+        return f"{start}: line {message}{otherwise}"
+    share = "all" if most == rows else f"{most:,}"
+    return f"{start}; {share} of them are as line {message}{otherwise}"
