@@ -189,7 +189,13 @@ class NotConnected(DispatchError):
     kind = "not_connected"
     retryable = True
     reached = False
-    blame = "endpoint"
+    blame: ClassVar[Literal["row", "endpoint", "throttle", "gone"]] = "endpoint"
+
+
+class NoFileLeft(NotConnected):
+    """No connection, because this process or its machine can open none: our trouble, so the row waits for a file."""
+
+    blame = "throttle"
 
 
 class ConnectionLost(DispatchError):

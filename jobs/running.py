@@ -8,6 +8,7 @@ from pathlib import Path
 
 from batch.costs.prices import prices_for
 from batch.costs.spending_log import read_spending, with_embeddings
+from batch.dispatch.limits.open_files import raise_limit
 from batch.engine import Engine, InlineEngine
 from batch.errors import DamagedError, SpecError
 from batch.pipeline import Pipeline
@@ -178,6 +179,8 @@ def _engine(
 @contextmanager
 def engine_of(job: JobSpec, progress: Progress | None = None, *, warm: bool = True) -> Iterator[Engine]:
     """Where the job's work runs; ended on the way out. Left cold, Ray starts workers when there is work for them."""
+    # Before Ray's processes are started, which inherit it.
+    raise_limit()
     engine: Engine
     if job.engine == "inline":
         engine = InlineEngine(key, wall_clock, pause)

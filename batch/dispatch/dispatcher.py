@@ -71,6 +71,7 @@ class Dispatcher:
         spent: Decimal = Decimal(0),
         transports: TransportBuilder | None = None,
         known: Mapping[str, Mapping[str, FoundLimits]] | None = None,
+        connections: int | None = None,
         on_shard: Callable[[int], None] = lambda shard: None,
         on_first_request: Callable[[], None] = lambda: None,
     ) -> None:
@@ -81,6 +82,7 @@ class Dispatcher:
             spent: what earlier sittings of the run have used of the budget.
             transports: builds an endpoint's transport; left out: as its spec says.
             known: what an earlier sitting found endpoints to bear, by model and endpoint.
+            connections: that this process can have to each endpoint, whatever its limits say; left out: any number.
             on_shard: called, in the loop, when a shard's last row has its outcome and its journals are closed.
             on_first_request: called, in the loop, before the first request of this sitting is sent.
 
@@ -109,7 +111,7 @@ class Dispatcher:
             pool_pricing = (pricing or {}).get(model.name)
             built = [build(endpoint) for endpoint in model.endpoints]
             self._all_transports += built
-            endpoints = _endpoints(model, (known or {}).get(model.name, {}), spec, random)
+            endpoints = _endpoints(model, (known or {}).get(model.name, {}), spec, random, connections)
             self.lanes[model.name] = self._build_lane(model.name, endpoints, built, random, budget, pool_pricing)
 
     def _build_lane(
@@ -343,13 +345,16 @@ def _notes(model: str, endpoint: Endpoint) -> Iterator[str]:
 
 
 def _endpoints(
-    model: ModelSpec, known: Mapping[str, FoundLimits], spec: DispatchSpec, random: Random
+    model: ModelSpec,
+    known: Mapping[str, FoundLimits],
+    spec: DispatchSpec,
+    random: Random,
+    connections: int | None,
 ) -> list[Endpoint]:
     clock = asyncio.get_running_loop().time
-    measured = spec.balancer in GO_BY_SPEED
+    build = partial(Endpoint, measured=spec.balancer in GO_BY_SPEED, connections=connections)
     return [
-        Endpoint(e, model.name, i, clock, random, known.get(address(e, model.name)), measured=measured)
-        for i, e in enumerate(model.endpoints)
+        build(e, model.name, i, clock, random, known.get(address(e, model.name))) for i, e in enumerate(model.endpoints)
     ]
 
 

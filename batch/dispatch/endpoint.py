@@ -55,11 +55,13 @@ class Endpoint:
         known: FoundLimits | None = None,
         *,
         measured: bool = True,
+        connections: int | None = None,
     ) -> None:
         """
         Args:
             known: what an earlier sitting found.
             measured: is `speed` of interest? Keeping it takes a twentieth of the dispatcher's time.
+            connections: that this process can have to it, whatever its limits say; `None`: any number.
         """
         known = known or FoundLimits()
         self.spec = spec
@@ -75,9 +77,12 @@ class Endpoint:
         patient = bool(self.limiters)
         self.pace = FoundPace(clock, known=known.rpm, patient=patient, configured=spec.limits.rpm)
         most = spec.limits.max_in_flight
+        able = MOST_IN_FLIGHT if most is None else most
+        ceiling = able if connections is None else min(able, connections)
         self.concurrency: Concurrency | FoundConcurrency = (
-            FoundConcurrency(MOST_IN_FLIGHT, known.in_flight) if most is None else Concurrency(most)
+            FoundConcurrency(ceiling, known.in_flight) if most is None else Concurrency(ceiling)
         )
+        self._short_of_connections = ceiling < able
         self.sent = self.throttled = self.errors = self.answers = 0
         self.refusals = Refusals()
         self.last_answered = -1
@@ -95,6 +100,11 @@ class Endpoint:
     def in_flight(self) -> int:
         """Requests under way."""
         return self.concurrency.in_flight
+
+    @property
+    def held_back(self) -> bool:
+        """Is it this process that could not have more connections to it?"""
+        return self._short_of_connections and self.concurrency.allowed >= self.concurrency.ceiling
 
     @property
     def out(self) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from batch.costs.prices import Price
 from batch.costs.spending_log import read_spending
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
 from batch.dispatch.lane import Lane
+from batch.dispatch.limits.open_files import connections, note, raise_limit
 from batch.dispatch.pool import Pricing
 from batch.dispatch.snapshot import LaneSnapshot
 from batch.dispatch.transports import Keys
@@ -79,6 +80,7 @@ class DispatchHost:
         Raises:
             SpecError: a key is not set, or an endpoint has no url.
         """
+        raise_limit()
         self._plan = plan
         self._prices = plan.prices
         self._keys = keys
@@ -178,6 +180,7 @@ class DispatchHost:
                 retry_failed=plan.retry_failed,
                 hash_key=plan.spec.hash_key if plan.spec.balancer == "consistent_hash" else None,
             )
+            each = connections(sum(len(model.endpoints) for model in plan.models))
             self._dispatcher = Dispatcher(
                 plan.models,
                 plan.spec,
@@ -190,6 +193,7 @@ class DispatchHost:
                 spent=Decimal(0) if plan.spec.budget_usd is None else _spent(layout, plan.prices),
                 on_shard=self._on_shard,
                 known=read_found(layout.found_limits),
+                connections=each,
                 on_first_request=self._on_first_request,
             )
             self._loop = asyncio.get_running_loop()
@@ -201,6 +205,9 @@ class DispatchHost:
             finally:
                 remembering.cancel()
                 _keep(self._dispatcher, layout)
+        lanes = self._dispatcher.lanes.values()
+        if each is not None and any(e.held_back for lane in lanes for e in lane.pool.endpoints):
+            end = replace(end, notes=(*end.notes, note(each)))
         self._end = end
 
     def _on_shard(self, shard: int) -> None:

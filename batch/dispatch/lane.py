@@ -279,7 +279,7 @@ class Lane:
         counts = error.reached
         answers = self.pool.answers
         if error.blame == "throttle":
-            counts = self._throttled.counts(request, answers)
+            counts = self._throttled.counts(request, answers) and error.reached
             others = self.open - len(self._refused)
             hopeless = self._throttled.hopeless(request, error, answers=answers, others_open=others)
         elif error.status == _UNAVAILABLE and not endpoint.answers and self._may_load(endpoint):

@@ -24,6 +24,7 @@ from batch.costs.prices import prices_for
 from batch.costs.spending_log import SpendingLog, read_spending
 from batch.costs.tokens import counter
 from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.limits.open_files import connections
 from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Billed, Request
 from batch.dispatch.work import History
@@ -342,6 +343,7 @@ class _Line:
                 keys=self._outside.keys,
                 wall=self._outside.wall,
                 pricing={} if self._price is None else {self._pool.name: Pricing.at(self._price)},
+                connections=connections(len(self._pool.endpoints)),
                 spent=read_spending(record.log).usd if record is not None else Decimal(0),
                 on_shard=lambda number: self._calls.open.pop(number).ended.set(),
             )

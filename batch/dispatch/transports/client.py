@@ -1,14 +1,20 @@
 """One exchange with a server: the seam between the transports' words and the HTTP libraries."""
 
+import errno
+import os
 from collections.abc import Callable
 from typing import Protocol
 
 from batch.dispatch.transports.access import Access
 from batch.dispatch.transports.words import cut, hiding
-from batch.errors import BadAnswer, NotConnected
+from batch.errors import BadAnswer, NoFileLeft, NotConnected
 
 Answer = tuple[int, bytes, Callable[[str], str | None]]
 """Status, decompressed body, and the headers by name; ValueError where a header's value is not ASCII."""
+
+NO_FILE_LEFT = "no connection: this process can open no more"
+# Open files of the process and of the machine, and memory for sockets.
+_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 KeyHeader = tuple[str, str] | None
 """Name and value of the header that carries the key."""
@@ -56,8 +62,17 @@ def too_long(most_bytes: int, status: int) -> BadAnswer:
     return BadAnswer(f"the answer is longer than {most_bytes >> 20} MiB", status=status)
 
 
+def is_want_of_files(cause: str | OSError) -> bool:
+    """Could this process, or its whole machine, open no connection, so that nothing was learned of the server?"""
+    if isinstance(cause, OSError):
+        return cause.errno in _WANT
+    return any(os.strerror(number) in cause for number in _WANT)
+
+
 def not_connected(cause: str, access: Access) -> NotConnected:
     """Why there is no connection, in words that people know, and in the library's own."""
+    if is_want_of_files(cause):
+        return NoFileLeft(NO_FILE_LEFT, words=cut(cause))
     if "certificate" in cause:
         message = "no connection: the server's certificate is not trusted"
     elif "corrupt message" in cause:

@@ -18,11 +18,12 @@ from batch.dispatch.transports import Keys
 from batch.dispatch.transports.access import key_reference, proxy_for, resolve
 from batch.dispatch.transports.allowances import told
 from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion
+from batch.dispatch.transports.client import NO_FILE_LEFT, is_want_of_files
 from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, renewed
 from batch.dispatch.transports.masking import mask
 from batch.dispatch.transports.refusals import refusal
 from batch.dispatch.transports.words import cut, hiding
-from batch.errors import BadAnswer, ConnectionLost, DispatchError, NotConnected, Refused, TimedOut
+from batch.errors import BadAnswer, ConnectionLost, DispatchError, NoFileLeft, NotConnected, Refused, TimedOut
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL
 
@@ -115,7 +116,10 @@ class LiteLLMTransport:
     def _translated(self, error: Exception, asked: bytes) -> DispatchError:
         import litellm
 
-        for cause in _causes(error):
+        causes = list(_causes(error))
+        if any(isinstance(cause, OSError) and is_want_of_files(cause) for cause in causes):
+            return NoFileLeft(NO_FILE_LEFT)
+        for cause in causes:
             if isinstance(cause, BadAnswer):
                 return cause
             # LiteLLM makes a 500 of both.

@@ -1,0 +1,1 @@
+"""What bounds requests besides what endpoints allow."""
