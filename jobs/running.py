@@ -12,6 +12,7 @@ from batch.dispatch.limits.open_files import raise_limit
 from batch.engine import Engine, InlineEngine
 from batch.errors import DamagedError, SpecError
 from batch.pipeline import Pipeline
+from batch.reading.shards import check_streams
 from batch.reading.sources import Source, find_sources, fingerprint_sources
 from batch.routers.loading import router_fingerprint
 from batch.running.run_end import RunEnd
@@ -91,6 +92,8 @@ def run_job(
         version=version("batchrouter"),
         fresh=fresh,
     ) as directory:
+        if directory.manifest.shards is not None:
+            check_streams(sources, directory.layout.spool)
         if reported and _is_finished(directory, retry_failed=retry_failed):
             # Only the output is written again: that takes no cluster, and no endpoint need be there.
             job = job.model_copy(update={"engine": "inline"})

@@ -1,6 +1,7 @@
 """Rows of Parquet files, as JSON-friendly values."""
 
 from collections.abc import Iterator, KeysView, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -122,9 +123,11 @@ def _bad_column(one: Any) -> str:
 def _without_nulls(value: Any) -> Any:
     """Drop null fields: in Parquet every struct has all fields, in a request an absent one is left out.
 
-    A struct whose fields are all null is `None`, and so left out itself.
+    A struct whose fields are all null is `None`, and so left out itself. NaN is how pandas writes null.
     """
     match value:
+        case float() if isnan(value):
+            return None
         case dict():
             kept = {key: inner for key, field in value.items() if (inner := _without_nulls(field)) is not None}
             return kept if kept or not value else None

@@ -93,6 +93,9 @@ def _row(
         ordered = request_json(shaped.body, sort_keys=True)
         if type(record) is not dict and shaped.asked is not None:
             shaped.asked.encode()
+        if type(record) is not dict:
+            # What the request takes for null is not in it.
+            used = used - {key for key, value in record.items() if isinstance(value, float) and isnan(value)}
         carry = _carry(record, own, used)
     except InvalidRow as fault:
         return _invalid(shard, number, line, own, _told_apart(fault, record), _carry_or_none(record, own, used))

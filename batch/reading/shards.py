@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from batch.errors import InputError
 from batch.reading.formats.arrow_files import arrow_sizes
 from batch.reading.formats.looks import HEAD_BYTES, is_json_lines, look_at
-from batch.reading.formats.stream_copies import copied
+from batch.reading.formats.stream_copies import copied, copy_of
 from batch.reading.present import check_columns
 from batch.reading.ranges import CountedRange, TextRange, count_range, cut
 from batch.reading.shard import Shard
@@ -117,6 +117,13 @@ def _check_kinds(sources: Iterable[Source]) -> None:
         look = look_at(source.location)
         if look is not None and look.sure and look.what not in _OWN_LOOKS.get(source.format, ()):
             raise InputError(f"{source.name}: is {look}")
+
+
+def check_streams(sources: Iterable[Source], spool: Path) -> None:
+    """Raise InputError where other rows are piped into a run that goes on than it began with."""
+    for source in sources:
+        if source.is_stream and copy_of(source, spool).exists():
+            copied(source, spool, stored=True)
 
 
 def refill_spool(

@@ -81,6 +81,7 @@ def test_a_request_keeps_its_digits_or_is_refused(tmp_path: Path) -> None:
     )
     assert b'"big":18446744073709551617}' in rows[0]["body"]
     assert "temperature" not in body(rows[1])
+    assert carry(rows[1]) == b'{ "temperature":"NaN"}'
     assert rows[2]["error_kind"] == "wrong_type"
     assert "NaN" in rows[2]["error_message"]
 

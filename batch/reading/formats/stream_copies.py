@@ -36,8 +36,7 @@ def copied(source: Source, spool: Path, *, stored: bool) -> Source:
         InputError: there is nothing to read and no copy, or it differs from what the run began with.
         StorageError: the copy cannot be written.
     """
-    name = f"{blake2b(source.location.encode(), digest_size=16).hexdigest()}.stream"
-    target = spool / name
+    target = copy_of(source, spool)
     with reading(source.name), _opened(source.location, wait=not target.exists()) as stream:
         if target.exists():
             if _has_data(stream):
@@ -51,8 +50,15 @@ def copied(source: Source, spool: Path, *, stored: bool) -> Source:
         raise InputError(f"{source.location}: nothing was piped in; name a file in input.path, or pipe the rows again")
     copy = target.stat()
     return _recognized(
-        replace(source, location=str(target.absolute()), size=copy.st_size, mtime_ns=copy.st_mtime_ns, spooled=name)
+        replace(
+            source, location=str(target.absolute()), size=copy.st_size, mtime_ns=copy.st_mtime_ns, spooled=target.name
+        )
     )
+
+
+def copy_of(source: Source, spool: Path) -> Path:
+    """Where the copy of a stream is kept."""
+    return spool / f"{blake2b(source.location.encode(), digest_size=16).hexdigest()}.stream"
 
 
 @contextmanager

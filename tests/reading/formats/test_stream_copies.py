@@ -18,7 +18,7 @@ import pytest
 from batch.errors import InputError
 from batch.reading.read import read_shard
 from batch.reading.shard import Shard, from_stored, to_stored
-from batch.reading.shards import find_shards, refill_spool
+from batch.reading.shards import check_streams, find_shards, refill_spool
 from batch.reading.sources import find_sources, fingerprint_inputs
 from schemas.job import CsvSpec, InputSpec
 from tests.reading.rows import count_words
@@ -90,6 +90,9 @@ def test_what_is_piped_into_a_run_that_goes_on_must_be_the_same(tmp_path: Path, 
         pytest.raises(InputError, match="differs from what this run began with"),
     ):
         refill_spool(spec, tmp_path / "spool", shards, find_sources(spec))
+    with piped(pipe, LINES + LINES), pytest.raises(InputError, match="differs from what this run began"):
+        check_streams(find_sources(spec), tmp_path / "spool")
+    check_streams(find_sources(spec), tmp_path / "other")
     assert texts(shards, spec) == ["a", "b"]
 
 
