@@ -29,6 +29,7 @@ from batch.runs.commit import discard_commits
 from batch.runs.committed import Committed, has_parts, read_commit
 from batch.runs.directory import RunDirectory
 from batch.runs.integrity.answered import Counting, count_answered
+from batch.runs.integrity.places import put_back_if_idle
 from batch.runs.writers import suffixes
 from batch.stages import (
     HEAVY_ROUTERS,
@@ -170,6 +171,7 @@ class Pipeline:
     def _prepare(self) -> Planner:
         """Find out what earlier sittings left to do."""
         self._show("reading")
+        put_back_if_idle(self._layout)
         if self._directory.manifest.shards is None:
             found = find_input(self._job, self._layout.spool, map=self._engine.map, sources=self._sources)
             self._directory.set_shards([to_stored(shard) for shard in found])

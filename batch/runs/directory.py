@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from batch.errors import DamagedError, FingerprintError, SpecError
 from batch.runs.atomic import is_temporary, make_folder, storage_error, sync, write_bytes
-from batch.runs.fingerprint import Fingerprint, changed
+from batch.runs.fingerprint import INPUT_FILES, Fingerprint, changed
 from batch.runs.layout import Layout
 from batch.runs.lock import Lock
 from batch.storage.checksums import Checksum
@@ -339,6 +339,11 @@ def _clear(layout: Layout) -> None:
 
 def _refuse_other_job(path: Path, manifest: Manifest, asked: Fingerprint) -> None:
     keys = changed(manifest.parts, asked.parts)
+    if keys == [INPUT_FILES]:
+        raise FingerprintError(
+            f"run directory {path}: the input has changed since the run began ({_changed_files(manifest, asked)}); "
+            "put it back as it was, and the same command goes on, or --fresh starts a new run and keeps the old one"
+        )
     if keys:
         shown = ", ".join(keys[:_KEYS_SHOWN]) + (
             f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
@@ -347,6 +352,15 @@ def _refuse_other_job(path: Path, manifest: Manifest, asked: Fingerprint) -> Non
             f"run directory {path} belongs to a job that differs in {shown}; "
             "--fresh starts a new run and keeps the old one"
         )
+
+
+def _changed_files(manifest: Manifest, asked: Fingerprint) -> str:
+    """The input files that only one of the two has as they are, each once."""
+    old, new = ([list(file) for file in parts.get(INPUT_FILES, ())] for parts in (manifest.parts, asked.parts))
+    names = [file[0] for file in (*old, *new) if file not in old or file not in new]
+    different = list(dict.fromkeys(names)) or ["their order"]
+    more = f" and {len(different) - _KEYS_SHOWN} more" if len(different) > _KEYS_SHOWN else ""
+    return ", ".join(different[:_KEYS_SHOWN]) + more
 
 
 def _sweep(layout: Layout) -> None:

@@ -12,6 +12,10 @@ from schemas.job import CsvSpec, JobSpec
 
 Parts = Mapping[str, Any]
 
+INPUT_FILES = "input.files"
+
+_ROUTER_FILES = frozenset({"router.checkpoint", "router.embedder.model", "router.battles", "router.embeddings"})
+
 # How a job reads, scores or sends faster does not change what it answers.
 _VECTORS_DEPEND_ON = frozenset({"kind", "model", "dimensions", "max_tokens"})
 _PACE_OF_ENDPOINTS = tuple(key for key in EndpointEmbedderSpec.model_fields if key not in _VECTORS_DEPEND_ON)
@@ -60,7 +64,7 @@ def fingerprint(job: JobSpec, inputs: Sequence[Mapping[str, Any]], router_hash: 
     """
     parts: dict[str, Any] = {
         "seed": job.seed,
-        "input.files": [
+        INPUT_FILES: [
             [PurePath(str(i["path"])).name, i["size"], i["mtime_ns"], *([i["partition"]] if "partition" in i else [])]
             for i in inputs
         ],
@@ -72,7 +76,8 @@ def fingerprint(job: JobSpec, inputs: Sequence[Mapping[str, Any]], router_hash: 
     }
     input_keys = job.input.model_dump(mode="json", exclude={"path"})
     parts |= _flat("input", {key: value for key, value in input_keys.items() if _AS_BEFORE.get(key, _UNSET) != value})
-    parts |= _flat("router", job.router.model_dump(mode="json", exclude=PACE_OF_ROUTER))
+    router = _flat("router", job.router.model_dump(mode="json", exclude=PACE_OF_ROUTER))
+    parts |= {key: _without_folder(key, value) for key, value in router.items()}
     for model in job.models:
         parts[f"models.{model.name}.aliases"] = sorted(model.aliases)
         parts[f"models.{model.name}.endpoints.model"] = sorted({e.model or model.name for e in model.endpoints})
@@ -82,7 +87,17 @@ def fingerprint(job: JobSpec, inputs: Sequence[Mapping[str, Any]], router_hash: 
 def changed(old: Parts, new: Parts) -> list[str]:
     """The dotted keys whose values differ, or that only one of the two has, in order of the alphabet."""
     missing = object()
-    return sorted(k for k in old.keys() | new.keys() if old.get(k, missing) != new.get(k, missing))
+    # Older versions stored a router's paths whole.
+    return sorted(
+        k
+        for k in old.keys() | new.keys()
+        if _without_folder(k, old.get(k, missing)) != _without_folder(k, new.get(k, missing))
+    )
+
+
+def _without_folder(key: str, value: Any) -> Any:
+    """Of a router's file its name alone, so that a job may move with its files; they are known by their hash."""
+    return PurePath(value).name if key in _ROUTER_FILES and isinstance(value, str) and value.startswith("/") else value
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

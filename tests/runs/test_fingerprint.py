@@ -113,3 +113,14 @@ def test_a_run_begun_before_a_key_existed_goes_on() -> None:
     assert {"input.shape", "input.row_params"}.isdisjoint(ORIGINAL.parts)
     for key, value in {"input.shape": "embeddings", "input.row_params": "ignore"}.items():
         assert changed(ORIGINAL.parts, fingerprint(job({key: value}), INPUTS, "abc").parts) == [key]
+
+
+def test_a_routers_checkpoint_may_move() -> None:
+    """Its hash says what it is, so only the last part of its path counts, also where an older version stored it whole."""
+    here, there, other = (
+        fingerprint(job({"router": {"kind": "knn", "checkpoint": path}}), INPUTS, "abc")
+        for path in ("/a/b/mine", "/c/mine", "/c/other")
+    )
+    assert here.hash == there.hash
+    assert changed({**here.parts, "router.checkpoint": "/a/b/mine"}, there.parts) == []
+    assert changed(here.parts, other.parts) == ["router.checkpoint"]
