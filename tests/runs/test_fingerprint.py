@@ -116,7 +116,7 @@ def test_a_run_begun_before_a_key_existed_goes_on() -> None:
 
 
 def test_a_routers_checkpoint_may_move() -> None:
-    """Its hash says what it is, so only the last part of its path counts, also where an older version stored it whole."""
+    """Its hash says what it is, so only the last part of its path counts, also in older manifests."""
     here, there, other = (
         fingerprint(job({"router": {"kind": "knn", "checkpoint": path}}), INPUTS, "abc")
         for path in ("/a/b/mine", "/c/mine", "/c/other")
