@@ -342,8 +342,8 @@ class Pipeline:
         self._answered.update(state.completed)
 
     def _committable(self) -> list[int]:
-        """Completed shards, if those whose answers they share are complete too."""
-        open_ones = self._answered - self._committed - self._committing
+        """Completed shards that are scored, if those whose answers they share are complete too."""
+        open_ones = (self._answered & self._scored.keys()) - self._committed - self._committing
         return [
             i
             for i in sorted(open_ones)

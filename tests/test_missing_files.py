@@ -103,3 +103,20 @@ def test_what_is_gone_is_made_again_and_nothing_is_sent(harm: Harm, tmp_path: Pa
         assert served.posts == []
         assert there.results_path.read_bytes() == results
         assert (after.rows, after.cost_usd, after.plan) == (before.rows, before.cost_usd, before.plan)
+
+
+def test_a_shard_whose_scores_are_made_again_is_committed_after_that(tmp_path: Path) -> None:
+    """Its rows may all be answered before it is scored once more; the results wait for the scores."""
+    with serve(*ENDPOINTS) as served:
+        there = JobFolder(tmp_path, served)
+        there.write_prompts(20)
+        there.run()
+        results = there.results_path.read_bytes()
+        served.forget()
+        layout = Layout(there.run_dir)
+        layout.scored_record(0).write_bytes(b"")
+        _gone("committed")(layout)
+        report = there.run()
+        assert served.posts == []
+        assert there.results_path.read_bytes() == results
+        assert report.notes == ("scored/00000.parquet of the run directory was damaged or gone, and was made again",)
