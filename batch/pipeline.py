@@ -233,8 +233,7 @@ class Pipeline:
             yield
         except (DamagedError, SpecError) as error:
             if isinstance(error, SpecError) and not self._layout.anything_sent():
-                # Nothing was sent, so there is nothing to keep.
-                raise
+                raise  # Nothing was sent, so there is nothing to keep.
             self._halted = self._halted or error
             self._draining = True
 
@@ -245,8 +244,7 @@ class Pipeline:
             return
         open_ones = sorted(set(self._routed) - self._committed)
         counting = [Counting(self._layout, index, self._names) for index in open_ones]
-        for _ in self._engine.map(count_answered, counting):
-            pass
+        list(self._engine.map(count_answered, counting))
 
     def _over(self) -> bool:
         """Can nothing more happen in this sitting?"""
@@ -262,6 +260,9 @@ class Pipeline:
             index = self._to_check.pop()
             self._checking.add(index)
             self._pending[self._engine.submit(check_routed, self._layout, index)] = self._was_checked
+
+    def _all_routed(self) -> bool:
+        return not self._to_check and not self._checking and len(self._routed) == len(self.shards)
 
     def _was_checked(self, index: int) -> None:
         self._checking.discard(index)
@@ -323,16 +324,13 @@ class Pipeline:
         if self._draining:
             self._feed_closed = True
             self._dispatcher.drain()
-        elif not self._feed_closed and not self._to_check and not self._checking and self._all_routed():
+        elif not self._feed_closed and self._all_routed():
             self._feed_closed = True
             self._dispatcher.close_feed()
         self._take(self._dispatcher.poll())
         for index in self._committable():
             self._committing.add(index)
             self._pending[self._engine.submit(commit, self._committing_of(index))] = partial(self._was_committed, index)
-
-    def _all_routed(self) -> bool:
-        return len(self._routed) == len(self.shards)
 
     def _take(self, state: DispatchState) -> None:
         self._state = state
