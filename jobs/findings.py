@@ -1,5 +1,6 @@
 """What `check` and `status` found, on a terminal."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -56,6 +57,10 @@ def render_standing(found: Standing, path: Path, console: Console) -> None:
     if found.sittings:
         table.add_row("time", duration(found.wall_seconds), f"in {counted(found.sittings, 'sitting')} so far")
     console.print(table)
+    for model, (until, words) in found.waits.items():
+        moment = datetime.fromtimestamp(until, UTC)
+        line = f"{model} waits until {moment:%a %d %b %H:%M} UTC: {words}"
+        console.print(Text(printable(line), "yellow"), soft_wrap=True)
     if not found.running and not found.finished:
         console.print("The same `batchrouter run` goes on where it stopped.")
 

@@ -218,7 +218,11 @@ def _lane_view(lane: LaneSnapshot, rate: float | None, *, final: bool) -> LaneVi
     left = lane.total - lane.done
     if not final:
         return LaneView(lane, rate, None)
-    return LaneView(lane, rate, 0.0 if not left else left / rate if rate else None)
+    if not left:
+        return LaneView(lane, rate, 0.0)
+    # The pace of the last half minute says nothing of when endpoints that ask to be left alone will be back.
+    waits = lane.wait_seconds
+    return LaneView(lane, rate, waits + (left / rate if rate else 0.0) if rate or waits else None)
 
 
 def _progress(done: int, total: int | None, what: str) -> str:
@@ -241,7 +245,7 @@ def _lane_words(lane: LaneSnapshot) -> str:
     if lane.throttled:
         words.append(f"{lane.throttled:,} throttled")
     if lane.waiting:
-        words.append(f"waits for {lane.waiting}")
+        words.append(f"waits for {printable(lane.waiting)}")
     return f"{printable(lane.model)} {lane.done:,}/{lane.total:,} ({', '.join(words)})"
 
 

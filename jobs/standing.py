@@ -2,7 +2,7 @@
 
 import fcntl
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
 
@@ -15,6 +15,8 @@ from batch.runs.directory import read_manifest
 from batch.runs.layout import Layout
 from batch.runs.replay import replay
 from batch.runs.verdicts import read_verdicts
+from batch.runs.waits import StoredWait, read_waits
+from jobs.runtime import wall_clock
 from schemas.reports import Report
 
 
@@ -40,6 +42,8 @@ class Standing:
     """Rows whose request was in flight, now or when a run was killed."""
     sittings: int
     wall_seconds: float
+    waits: dict[str, StoredWait] = field(default_factory=dict)
+    """By model: the moment before which no endpoint of it may be asked, in seconds since 1970, and what they said."""
 
 
 def standing(path: Path) -> Standing:
@@ -79,6 +83,7 @@ def standing(path: Path) -> Standing:
         ambiguous=ambiguous,
         sittings=len(manifest.sittings),
         wall_seconds=sum(sitting.wall for sitting in manifest.sittings),
+        waits={model: wait for model, wait in read_waits(layout.waits).items() if wait.until > wall_clock()},
     )
 
 

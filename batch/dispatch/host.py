@@ -27,6 +27,7 @@ from batch.runs.integrity.places import put_back_journals
 from batch.runs.layout import Layout
 from batch.runs.lock import Lock
 from batch.runs.spent import spent
+from batch.runs.waits import StoredWait, write_waits
 from batch.runs.work import RunWork
 from schemas.endpoints import ModelSpec
 from schemas.job import DispatchSpec
@@ -199,12 +200,12 @@ class DispatchHost:
             self._loop = asyncio.get_running_loop()
             self._task = asyncio.current_task()
             self._ready.set()
-            remembering = asyncio.create_task(_remember(self._dispatcher, layout))
+            remembering = asyncio.create_task(_remember(self._dispatcher, layout, self._wall))
             try:
                 end = await self._dispatcher.run()
             finally:
                 remembering.cancel()
-                _keep(self._dispatcher, layout)
+                _keep(self._dispatcher, layout, self._wall)
         lanes = self._dispatcher.lanes.values()
         if each is not None and any(e.held_back for lane in lanes for e in lane.pool.endpoints):
             end = replace(end, notes=(*end.notes, note(each)))
@@ -251,14 +252,23 @@ async def _lock_of(layout: Layout, patience_seconds: float) -> Lock:
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
-async def _remember(dispatcher: Dispatcher, layout: Layout) -> None:
+async def _remember(dispatcher: Dispatcher, layout: Layout, wall: WallClock) -> None:
     """Keep what is found now and then, should this sitting be killed."""
     while True:
         await asyncio.sleep(_REMEMBER_SECONDS)
-        _keep(dispatcher, layout)
+        _keep(dispatcher, layout, wall)
 
 
-def _keep(dispatcher: Dispatcher, layout: Layout) -> None:
+def _keep(dispatcher: Dispatcher, layout: Layout, wall: WallClock) -> None:
+    waits = {
+        lane.model: StoredWait(wall() + wait.seconds, wait.words)
+        for lane in dispatcher.lanes.values()
+        if lane.open and (wait := lane.pool.wait()) is not None
+    }
+    if waits or layout.waits.exists():
+        # `status` tells them, and nothing else needs them.
+        with suppress(StorageError):
+            write_waits(layout.waits, waits)
     found = dispatcher.found()
     if found:
         # Where the disk is full the journals say so; what endpoints bear is found again.
@@ -280,4 +290,5 @@ def _snapshot(lane: Lane, price: Price | None) -> LaneSnapshot:
         throttled=sum(e.throttled for e in lane.pool.endpoints),
         cost=None if price is None else price.total(prompt_tokens, completion_tokens),
         waiting=lane.pool.waits_for(),
+        wait_seconds=wait.seconds if lane.open and (wait := lane.pool.wait()) is not None else 0.0,
     )

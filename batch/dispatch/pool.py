@@ -15,10 +15,12 @@ from batch.dispatch.budget import Budget
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import State
 from batch.dispatch.judging.failures import failed_again
-from batch.dispatch.judging.patience import Patience
+from batch.dispatch.judging.patience import Patience, Wait
 from batch.dispatch.request import Completion, Request
 from batch.errors import BatchRouterError, DispatchError
 
+# A wait of this length is told with the time of its end.
+_LONG_WAIT_SECONDS = 60.0
 # Timers of an event loop may fire a little early; asking again sooner than this would spin.
 _SHORTEST_TIMER_SECONDS = 0.001
 
@@ -131,10 +133,24 @@ class EndpointPool:
         """Requests that wait for an endpoint."""
         return len(self._waiters)
 
+    def wait(self) -> Wait | None:
+        """How long every endpoint asks to be left alone, or is; `None`: one may be asked now, or is being probed."""
+        left = [(e.health.delay(), e.index) for e in self.endpoints if not e.out]
+        seconds, index = min(left, default=(0.0, 0))
+        if not 0.0 < seconds < math.inf:
+            return None
+        first = self.endpoints[index]
+        return Wait(seconds, f"{first.url}: {first.health.reason}")
+
     def waits_for(self) -> str | None:
-        """What the first waiting request waits for; `None`: none waits."""
+        """What the first waiting request waits for, with the server's words; `None`: none waits."""
         if not self._waiters:
             return None
+        wait = self.wait()
+        if wait is not None and wait.seconds >= _LONG_WAIT_SECONDS:
+            return f"{self._patience.moment(wait.seconds)}: {wait.words}"
+        if wait is not None:
+            return f"cooldown of {wait.words}"
         if all(e.health.delay() > 0 for e in self.endpoints):
             return "cooldown"
         if all(e.concurrency.delay() > 0 for e in self.endpoints):

@@ -24,7 +24,9 @@ class LaneSnapshot:
     cost: Decimal | None
     """Dollars spent; `None`: the price is unknown."""
     waiting: str | None = None
-    """What the next request waits for, as `limits` or `cooldown`; `None`: nothing."""
+    """What the next request waits for, as `limits` or `cooldown of <url>: <why>`; `None`: nothing."""
+    wait_seconds: float = 0.0
+    """Seconds for which no endpoint may be asked."""
 
 
 @dataclass(frozen=True, slots=True)

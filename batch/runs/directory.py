@@ -14,6 +14,7 @@ from batch.runs.atomic import is_temporary, make_folder, storage_error, sync, wr
 from batch.runs.fingerprint import INPUT_FILES, Fingerprint, changed
 from batch.runs.layout import Layout
 from batch.runs.lock import Lock
+from batch.runs.nothing_paid import nothing_paid
 from batch.storage.checksums import Checksum
 from batch.storage.sealed import read_sealed, write_sealed
 from schemas.base import Spec
@@ -112,7 +113,7 @@ class RunDirectory:
                 lock.release()
                 lock = _lock_own(layout)
             manifest = read_manifest(layout) if is_run_directory(path) else None
-            if manifest is not None and changed(manifest.parts, asked.parts) and not layout.anything_sent():
+            if manifest is not None and changed(manifest.parts, asked.parts) and nothing_paid(layout):
                 # Nothing was sent yet, so nothing is lost: whoever mends a refused job need not ask for a new run.
                 _clear(layout)
                 manifest = None

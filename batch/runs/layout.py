@@ -62,6 +62,11 @@ class Layout:
         return self.path / "limits.json"
 
     @property
+    def waits(self) -> Path:
+        """How long endpoints ask to be left alone."""
+        return self.path / "waits.json"
+
+    @property
     def spool(self) -> Path:
         """Folder of inputs that had to be decompressed."""
         return self.path / "spool"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from batch.clock import Clock, WallClock
 from batch.dispatch.endpoint import Endpoint
@@ -12,6 +13,14 @@ from batch.errors import BatchRouterError
 
 class PoolUnreachable(BatchRouterError):
     """No endpoint has answered for as long as one is waited for, or will be there for longer than that."""
+
+
+class Wait(NamedTuple):
+    """No endpoint of a pool may be asked for a while."""
+
+    seconds: float
+    words: str
+    """Url of the one that may be asked first, and what it said."""
 
 
 class Patience:

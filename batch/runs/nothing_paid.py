@@ -1,0 +1,28 @@
+"""Whether a run holds anything that would be lost with it."""
+
+from batch.runs.layout import Layout
+from batch.runs.replay import Replay, replay
+
+
+def nothing_paid(layout: Layout) -> bool:
+    """Was no row of this run ever answered, and nothing possibly billed?
+
+    Such a run, whose every row was refused, is no loss: whoever mends the job (an unsupported parameter) need not ask
+    for a new run. Where a journal is damaged or gone, nobody can say, so it is kept.
+
+    Raises:
+        StorageError: a journal cannot be read.
+    """
+    if not layout.anything_sent():
+        return True
+    shards = {path.stem for path in layout.answered(0).parent.glob("*.json")}
+    folders = [folder for folder in layout.journals.iterdir() if folder.is_dir()] if layout.journals.is_dir() else []
+    if not shards <= {folder.name for folder in folders}:
+        return False
+    journals = [path for folder in folders for path in folder.iterdir()]
+    return bool(journals) and all(_is_worthless(replay(path)) for path in journals)
+
+
+def _is_worthless(journal: Replay) -> bool:
+    paid = journal.ok or journal.lost or journal.billed or journal.unpriced
+    return not (paid or journal.ambiguous or journal.notes)

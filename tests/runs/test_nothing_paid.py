@@ -1,0 +1,63 @@
+"""A run that was refused throughout may be replaced by the mended job; any other is kept."""
+
+from pathlib import Path
+
+import pytest
+
+from batch.errors import FingerprintError
+from batch.runs.directory import RunDirectory
+from batch.runs.fingerprint import Fingerprint
+from batch.runs.journal import Journal
+from batch.runs.layout import Layout
+from tests.runs.journals import Sitting, answered
+
+
+def opened(path: Path, params: str) -> RunDirectory:
+    return RunDirectory.open(path, Fingerprint({"input.params": params}), job="j", created="now", version="0")
+
+
+def refused(journal: Journal) -> None:
+    journal.intent(0, 1, 0)
+    journal.attempt(0, 1, 0, kind="bad_request", status=400, latency=0.1)
+
+
+def with_an_answer(journal: Journal) -> None:
+    refused(journal)
+    journal.intent(1, 1, 0)
+    answered(journal, 1)
+
+
+def with_a_row_in_flight(journal: Journal) -> None:
+    refused(journal)
+    journal.intent(1, 1, 0)
+
+
+def test_a_job_whose_every_request_was_refused_may_be_mended(tmp_path: Path) -> None:
+    """The changed job starts anew in the same run directory, without `--fresh`."""
+    opened(tmp_path / "run", "max_tokens").close()
+    with Sitting(Layout(tmp_path / "run").journal(0, "m")) as journal:
+        refused(journal)
+    with opened(tmp_path / "run", "max_completion_tokens") as directory:
+        assert not directory.layout.anything_sent()
+
+
+@pytest.mark.parametrize("fill", [with_an_answer, with_a_row_in_flight])
+def test_what_was_or_may_have_been_paid_for_is_kept(tmp_path: Path, fill: object) -> None:
+    """One answer, or one request that was in flight when the run was killed, and the changed job is refused."""
+    opened(tmp_path / "run", "max_tokens").close()
+    with Sitting(Layout(tmp_path / "run").journal(0, "m")) as journal:
+        assert callable(fill)
+        fill(journal)
+    with pytest.raises(FingerprintError, match=r"input\.params"):
+        opened(tmp_path / "run", "max_completion_tokens")
+
+
+def test_a_damaged_journal_is_kept(tmp_path: Path) -> None:
+    """Nobody can say what it held."""
+    opened(tmp_path / "run", "a").close()
+    path = Layout(tmp_path / "run").journal(0, "m")
+    with Sitting(path) as journal:
+        refused(journal)
+    path.write_bytes(path.read_bytes().replace(b"bad_request", b"bad_bequest"))
+    with pytest.raises(FingerprintError):
+        opened(tmp_path / "run", "b")
