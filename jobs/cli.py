@@ -125,6 +125,7 @@ def estimate(
         with Progress() as progress:
             found = estimate_job(spec, sample=sample, progress=progress)
         _show(found, render_estimate, json=json)
+        raise typer.Exit(Exit.SOME_NOT_OK if found.rows.invalid else Exit.OK)
 
 
 @app.command(short_help="Which cutoff sends this share to the strongest model? Sends nothing.")

@@ -42,8 +42,8 @@ class Command:
 
     @property
     def refusals(self) -> list[str]:
-        """The lines that say what is wrong, and those of a trace, if there is one."""
-        return [line for line in self.lines if line.startswith(("batchrouter:", "Traceback", "  File"))]
+        """The lines that say what is wrong (`check` calls them problems), and those of a trace, if there is one."""
+        return [line for line in self.lines if line.startswith(("batchrouter:", "problem:", "Traceback", "  File"))]
 
 
 @dataclass

@@ -178,3 +178,10 @@ def test_a_hash_key_that_no_row_has_is_one_refusal(command: Command, job: Job, t
     ended = command(verb, written(job, tmp_path))
     assert ended.status == 2
     assert "dispatch.hash_key: no row has the column 'customer'" in ended.out + ended.err
+
+
+def test_invalid_rows_are_status_1_of_all_three(command: Command, job: Job, tmp_path: Path) -> None:
+    """A script need not read the output to see that not every row can be sent."""
+    (tmp_path / "prompts.jsonl").write_bytes(lines(GOOD, {"prompt": ""}))
+    path = written(job, tmp_path)
+    assert [command(verb, path).status for verb in ("check", "estimate", "run")] == [1, 1, 1]
