@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 
 MASKED = b"[key]"
@@ -14,15 +14,21 @@ _LEAST_OTHER_CHARACTERS = 8
 
 # A piece of the secret is looked for first. `in` skips ahead by the piece's length wherever the last six bits of the
 # next byte are those of none of the piece's bytes. These are how often bytes come in text, and in vectors.
-_SHORTEST_PIECE, _LONGEST_PIECE = 6, 24
-_TEXT = dict(
-    zip(
-        b" etaoinsrhldcumfpgwyb,.vk",
-        (17, 10, 7, 6, 6, 6, 6, 5, 5, 5, 3, 3, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1),
-        strict=False,
-    )
+_PIECE_LENGTHS = (6, 8, 12, 16, 24)
+_CHOSEN_FROM = 64
+
+
+def _by_low_bits(counts: Mapping[int, int]) -> list[float]:
+    shares = [0.0] * 64
+    for byte, count in counts.items():
+        shares[byte & 63] += count / sum(counts.values())
+    return shares
+
+
+_TEXT = _by_low_bits(
+    dict(zip(b" etaoinsrhldcumfpgwyb,.vk", (17, 10, 7, 6, 6, 6, 6, 5, 5, 5, 3, 3, *(2,) * 7, *(1,) * 6), strict=True))
 )
-_VECTORS = dict.fromkeys(b"0123456789", 9) | dict.fromkeys(b".,-", 3)
+_VECTORS = _by_low_bits(dict.fromkeys(b"0123456789", 9) | dict.fromkeys(b".,-", 3))
 
 # Could letters and digits of the secret be escaped too? JSON, Python, percent, HTML.
 _BACKSLASHED = re.compile(rb"\\(?:u00|x)[3-7]")
@@ -36,9 +42,17 @@ _CHARACTER = (
 )
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos", "+": "plus", "/": "sol", "=": "equals"}
 
+# Compiling takes half a millisecond a character, and tokens have 2,000. Of a long secret the head is compared, and as
+# many characters of its kinds as the secret has go with it.
+_HEAD_CHARACTERS = 96
+_ANY_CHARACTER = (
+    r"\\\\{{0,7}}(?:u00[0-9A-Fa-f]{{2}}|x[0-9A-Fa-f]{{2}}|[{own}])"
+    r"|%(?:25){{0,4}}[0-9A-Fa-f]{{2}}|&\#?[0-9A-Za-z]{{1,7}};"
+)
+
 # Far above any header that was encoded as a whole; what is longer is no repetition of it.
 _MOST_BASE64 = 16_384
-_BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
+_RUN = re.compile(rb"[A-Za-z0-9+/_=-]*")
 
 Mask = Callable[[bytes], bytes]
 """An answer without the secrets that it was asked with."""
@@ -84,7 +98,7 @@ class _Hidden:
         encodings = [_inside_base64(secret.encode(), offset) for offset in range(3)]
         # Either alphabet of base64 spells the same bytes, but for two characters.
         spellings = [spelt for text in encodings for spelt in {text, text.translate(_URL_SAFE)}]
-        self._base64 = [(_piece(text), text) for text in spellings if len(text) >= _SHORTEST_PIECE]
+        self._base64 = [(_piece(text), text) for text in spellings if len(text) >= _PIECE_LENGTHS[0]]
 
     def masked(self, raw: bytes) -> bytes:
         """Quick looks, for what nearly every answer lacks, come before the thorough one."""
@@ -97,7 +111,12 @@ class _Hidden:
 
     @cached_property
     def _pattern(self) -> re.Pattern[bytes]:
-        return re.compile("".join(map(_any_spelling, self._secret)).encode())
+        spelt = "".join(map(_any_spelling, self._secret[:_HEAD_CHARACTERS]))
+        more = len(self._secret) - _HEAD_CHARACTERS
+        if more > 0:
+            own = "".join(map(re.escape, sorted(set(self._secret))))
+            spelt += rf"(?:[{own}]|{_ANY_CHARACTER.format(own=own)}){{0,{more}}}"
+        return re.compile(spelt.encode())
 
     def __repr__(self) -> str:
         return "_Hidden([key])"
@@ -127,9 +146,10 @@ def _longest_run(secret: bytes) -> bytes:
 
 
 def _piece(text: bytes) -> bytes:
-    """The part of `text` that `in` looks for the fastest."""
-    lengths = range(min(_SHORTEST_PIECE, len(text)), min(_LONGEST_PIECE, len(text)) + 1)
-    return min((text[i : i + n] for n in lengths for i in range(len(text) - n + 1)), key=_seconds_per_byte)
+    """The part of `text` that `in` looks for the fastest. The end of a token differs where its beginning does not."""
+    text = text[-_CHOSEN_FROM:]
+    lengths = {min(length, len(text)) for length in _PIECE_LENGTHS}
+    return min((text[i : i + n] for n in sorted(lengths) for i in range(len(text) - n + 1)), key=_seconds_per_byte)
 
 
 def _seconds_per_byte(piece: bytes) -> float:
@@ -137,7 +157,7 @@ def _seconds_per_byte(piece: bytes) -> float:
     bits = {byte & 63 for byte in piece}
     total = 0.0
     for frequencies in (_TEXT, _VECTORS):
-        stops = sum(n for byte, n in frequencies.items() if byte & 63 in bits) / sum(frequencies.values())
+        stops = sum(frequencies[bit] for bit in bits)
         total += 1 / ((1 - stops) * (len(piece) + 1) + stops)
     return total
 
@@ -158,11 +178,10 @@ def _without_base64(raw: bytes, text: bytes) -> bytes:
     parts = []
     done = 0
     while (at := raw.find(text, done)) >= 0:
-        start, end = at, at + len(text)
-        while start > max(done, at - _MOST_BASE64) and raw[start - 1] in _BASE64:
-            start -= 1
-        while end < min(len(raw), at + _MOST_BASE64) and raw[end] in _BASE64:
-            end += 1
-        parts += [raw[done:start], MASKED]
-        done = end
+        before = _RUN.match(raw[max(done, at - _MOST_BASE64) : at][::-1])
+        after = _RUN.match(raw, at + len(text), at + len(text) + _MOST_BASE64)
+        assert before is not None, "it may be empty"
+        assert after is not None, "it may be empty"
+        parts += [raw[done : at - before.end()], MASKED]
+        done = after.end()
     return b"".join((*parts, raw[done:]))

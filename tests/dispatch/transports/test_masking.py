@@ -65,6 +65,27 @@ def test_any_mixture_of_escapes_is_masked(key: str, escaped: list[str]) -> None:
     assert mask([key])(f'{{"a":"<{spelt}>"}}'.encode()) == b'{"a":"<[key]>"}'
 
 
+TOKEN = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ." + "Zm9v_bar-BAZ09." * 120
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_token_of_two_thousand_characters_is_masked_too(spelling: str) -> None:
+    """As a short key, to its last character and no further; where a server cut it off, what is left of it."""
+    spelt = SPELLINGS[spelling](TOKEN)
+    hide = mask([TOKEN])
+    assert hide(f'{{"a":"<{spelt}> and more"}}'.encode()) == b'{"a":"<[key]> and more"}'
+    if "base64" not in spelling:
+        cut = SPELLINGS[spelling](TOKEN[:500])
+        assert hide(f'{{"a":"{cut}..."}}'.encode()).startswith(b'{"a":"[key]')
+    assert hide(f"{TOKEN}.Z".encode()) == b"[key].Z"
+
+
+def test_what_only_begins_like_a_token_stays() -> None:
+    """Tokens of one issuer begin alike; another one is none of ours, unless a hundred characters are the same."""
+    other = f"{TOKEN[:60]}another-one-entirely"
+    assert mask([TOKEN])(other.encode()) == other.encode()
+
+
 def test_an_answer_without_a_key_is_the_very_same_object() -> None:
     """Nothing is copied, whatever signs of escapes are in it."""
     for answer in (
