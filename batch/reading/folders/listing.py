@@ -15,8 +15,11 @@ Supported = Callable[[str], bool]
 
 
 def is_left_out(name: str) -> bool:
-    """Does a folder or a glob leave out what is called so? It has to be asked for by name."""
-    return name.startswith(_LEFT_OUT)
+    """Does a folder or a glob leave out what is called so? It has to be asked for by name.
+
+    A column may be called `_hour`, so `_hour=1` is a partition, as for Spark.
+    """
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
 def files_below(filesystem: Any, folder: str, supported: Supported) -> list[Any]:

@@ -113,6 +113,9 @@ def test_a_renamed_partition_is_another_input(tmp_path: Path) -> None:
 
 def test_what_lakes_write_beside_the_data_is_left_out(tmp_path: Path) -> None:
     """Logs, markers and drafts whose names begin with `_` or `.` are no rows, unless they are asked for by name."""
+    write(tmp_path, "lake/_hour=1/0.jsonl")
+    (only,) = find_sources(InputSpec(path=str(tmp_path / "lake")))
+    assert only.partition == (("_hour", 1),)
     names = ("a.jsonl", "_SUCCESS", "_delta_log/00000.jsonl", "_temporary/b.jsonl", "sub/_c.jsonl", ".d.jsonl")
     for name in names:
         write(tmp_path, f"data/{name}")
