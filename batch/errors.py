@@ -225,6 +225,14 @@ class PackMixedUp(DispatchError):
     _billed = True
 
 
+class BadVector(DispatchError):
+    """2xx whose embedding has a number in it that is none: NaN or infinite, as that text always gets."""
+
+    kind = "bad_answer"
+    blame = "row"
+    _billed = True
+
+
 class NoChoices(DispatchError):
     """2xx with an empty list of choices: the prompt or the answer was blocked. The endpoint is well.
 

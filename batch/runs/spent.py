@@ -45,11 +45,14 @@ def _spent_in(layout: Layout, shard: int, prices: Mapping[str, Price | None]) ->
 
 
 def _dearest(layout: Layout, shard: int, price: Price) -> Decimal:
-    """The most that one request of this shard can cost; 0 where none was bounded, so none was sent."""
+    """The most that one request of this shard can cost.
+
+    A row that nothing bounds was sent while the run had no budget; its text and `max_tokens` tell what is known of it.
+    """
     columns = ("url", "body", "max_tokens")
     part = read_scored(layout, shard, columns, whole=False)
     bounds = (
-        price.bound(url, body, most) or Decimal(0)
+        price.bound(url, body, most) or price.cost(len(body), most or 0) or Decimal(0)
         for url, body, most in zip(*(part[name].to_pylist() for name in columns), strict=True)
         if body is not None
     )

@@ -187,6 +187,7 @@ def test_an_answer_that_breaks_off_is_a_lost_connection(answer: bytes) -> None:
     """Before it began, in its head, in its body: the server had the request, and may have billed it."""
     error = fault(says(answer))
     assert isinstance(error, ConnectionLost)
+    assert error.billed
     assert error.reached
     assert error.retryable
 
@@ -207,6 +208,7 @@ def test_a_slow_answer_is_timed_out() -> None:
     for handler in (never, drips):
         error = fault(handler, timeout_seconds=0.2)
         assert isinstance(error, TimedOut)
+        assert error.billed
         assert (error.reached, error.retryable) == (True, True)
 
 

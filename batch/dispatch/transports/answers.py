@@ -16,7 +16,7 @@ from batch.dispatch.transports.parsing.usage import tokens
 from batch.dispatch.transports.refusals import code_like, error_inside, one_line, says_something, usage_of
 from batch.dispatch.transports.responses_api import fault_of
 from batch.dispatch.transports.words import Hide, server_words
-from batch.errors import BadAnswer, NoChoices
+from batch.errors import BadAnswer, BadVector, NoChoices
 from schemas.openai_batch import EMBEDDINGS_URL, RESPONSES_URL
 
 # Far above any answer, and few enough for all that may be in flight: what is longer is no answer, or never ends.
@@ -58,10 +58,14 @@ def completion(
     try:
         answer = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        answer = _read_leniently(raw, asked, hide)
+        answer = _read_leniently(raw, url, asked, hide)
         raw = orjson.dumps(answer)
+        _check_vectors(answer, url)
     wanted = _LISTS.get(url, "choices")
     if not isinstance(answer, dict):
+        inner = _unwrapped(answer)
+        if inner is not None:
+            return completion(inner, url, allowances, header=header, wall=wall, asked=asked, hide=hide)
         raise BadAnswer(f"the answer has no {wanted!r}", status=200)
     error = answer.get("error")
     if error and says_something(error):
@@ -69,31 +73,23 @@ def completion(
     if url == RESPONSES_URL:
         fault = fault_of(answer)
         if fault is not None:
-            raise BadAnswer(fault, status=200, body=one_line(raw, answer), usage=usage_of(answer))
+            raise BadAnswer(fault, status=200, body=one_line(raw, answer), usage=usage_of(answer, url))
     else:
         items = answer.get(wanted)
         if not items or type(items) is not list:
-            _raise_without(wanted, answer, raw, header, wall, asked, hide)
+            _raise_without(url, answer, raw, header, wall, asked, hide)
         if wanted == "choices":
             for choice in items:
                 if type(choice) is not dict:
-                    raise BadAnswer("a choice is no object", status=200, usage=usage_of(answer))
+                    raise BadAnswer("a choice is no object", status=200, usage=usage_of(answer, url))
                 if choice.get("error") or choice.get("finish_reason") == _BROKEN_OFF:
-                    raise error_inside(
-                        choice.get("error") or {},
-                        answer,
-                        raw,
-                        header,
-                        wall,
-                        asked=asked,
-                        hide=hide,
-                        status=_BAD_GATEWAY,
-                    )
+                    error = choice.get("error") or {"code": _BAD_GATEWAY}
+                    raise error_inside(error, answer, raw, header, wall, asked=asked, hide=hide, status=_BAD_GATEWAY)
     prompt_tokens, completion_tokens = tokens(answer.get("usage"), url)
     return Completion(one_line(raw, answer), prompt_tokens, completion_tokens, allowances)
 
 
-def _read_leniently(raw: bytes, asked: bytes, hide: Hide) -> Any:
+def _read_leniently(raw: bytes, url: str, asked: bytes, hide: Hide) -> Any:
     """What a body that is no JSON stands for: a stream of events, JSON with NaN in it, half a surrogate pair."""
     if raw.lstrip().startswith(b":"):
         # Comments with which OpenRouter keeps a connection alive while the model is at work.
@@ -102,7 +98,7 @@ def _read_leniently(raw: bytes, asked: bytes, hide: Hide) -> Any:
         try:
             answer = assemble(raw)
         except Unfinished as error:
-            raise BadAnswer(str(error), status=200, usage=usage_of(error.answer)) from error
+            raise BadAnswer(str(error), status=200, usage=usage_of(error.answer, url)) from error
         if answer is not None:
             return answer
     try:
@@ -116,14 +112,35 @@ def _read_leniently(raw: bytes, asked: bytes, hide: Hide) -> Any:
             "the answer is JSON that was cut off or is broken" if begun else "the answer is not JSON",
             status=200,
             words="" if begun else lambda: server_words(raw, None, asked, hide),
-            usage=usage_of({"usage": lenient_json.usage_in(raw)}),
+            usage=usage_of({"usage": lenient_json.usage_in(raw)}, url),
         ) from error
 
 
+def _check_vectors(answer: Any, url: str) -> None:
+    """Raise BadVector where one of the numbers of an embedding is missing."""
+    if url != EMBEDDINGS_URL:
+        return
+    items = answer.get("data") if isinstance(answer, dict) else None
+    vectors = [item.get("embedding") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    if any(isinstance(vector, list) and None in vector for vector in vectors):
+        said = "the embedding has a number in it that is NaN or infinite"
+        raise BadVector(said, status=200, usage=usage_of(answer, url))
+
+
+def _unwrapped(answer: Any) -> bytes | None:
+    """The JSON object of an answer that came in a list by itself, or as a text; `None`: it is neither."""
+    if isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], dict):
+        return orjson.dumps(answer[0])
+    if isinstance(answer, str) and answer.lstrip().startswith("{"):
+        return answer.encode(errors="replace")
+    return None
+
+
 def _raise_without(
-    wanted: str, answer: dict[str, Any], raw: bytes, header: Header, wall: WallClock, asked: bytes, hide: Hide
+    url: str, answer: dict[str, Any], raw: bytes, header: Header, wall: WallClock, asked: bytes, hide: Hide
 ) -> NoReturn:
     """Raise the error of an answer that lacks what was wanted."""
+    wanted = _LISTS.get(url, "choices")
     if wanted == "choices" and answer.get("choices", ...) in (None, []):
         reason = _blocked_because(answer)
         raise NoChoices(
@@ -131,7 +148,7 @@ def _raise_without(
             status=200,
             code=reason,
             body=one_line(raw, answer),
-            usage=usage_of(answer),
+            usage=usage_of(answer, url),
         )
     inside = error_inside(answer, answer, raw, header, wall, asked=asked, hide=hide)
     if not isinstance(inside, BadAnswer):
@@ -143,7 +160,7 @@ def _raise_without(
         code=inside.code,
         words=lambda: server_words(raw, answer, asked, hide),
         body=one_line(raw, answer),
-        usage=usage_of(answer),
+        usage=usage_of(answer, url),
     )
 
 

@@ -24,6 +24,8 @@ _CODE = re.compile(r"[\w.\-/:\[\]]{1,80}\Z")
 # What servers call the status that an error inside a 2xx answer stands for.
 _STATUSES = ("code", "status", "status_code", "statusCode", "http_status", "http_code")
 
+_NO_ERROR = frozenset({"", "0", "200", "ok", "success", "none", "null"})
+
 # A request that can never pass, because it alone is more than the limit: OpenAI and Groq say so in words only, with the
 # code of any other refusal by that limit.
 _TOO_LARGE = re.compile(r"\b(?:request|input|prompt|message)s?(?: is| was)? too (?:large|long|big)\b", re.IGNORECASE)
@@ -110,14 +112,17 @@ def says_something(error: Any) -> bool:
     """Is this `error` of an answer one? Some servers always send the key, with nothing or a success in it."""
     if not isinstance(error, dict):
         return bool(error)
-    return any(error.get(key) for key in ("message", "type", "detail", "msg")) or _stated(error) is not None
+    if any(error.get(key) for key in ("message", "type", "detail", "msg")) or _stated(error) is not None:
+        return True
+    code = error.get("code")
+    return isinstance(code, str) and code.lower() not in _NO_ERROR
 
 
-def usage_of(answer: Any) -> Tokens | None:
+def usage_of(answer: Any, url: str = "") -> Tokens | None:
     """(prompt, answer) tokens by the `usage` of an answer that is no good; `None`: it tells none."""
     if not isinstance(answer, dict) or "usage" not in answer:
         return None
-    told_tokens = tokens(answer["usage"], "")
+    told_tokens = tokens(answer["usage"], url)
     return None if told_tokens == (None, None) else told_tokens
 
 

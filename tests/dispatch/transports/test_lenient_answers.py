@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from batch.dispatch.transports.answers import completion
-from batch.errors import BadAnswer, NoChoices, RateLimited, ServerError
-from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, RESPONSES_URL
+from batch.errors import BadAnswer, BadVector, NoChoices, RateLimited, ServerError
+from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL
 
 USAGE = b'"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}'
 
@@ -57,6 +57,26 @@ def test_marks_and_comments_around_an_answer_are_passed_over() -> None:
     assert content(b"  \n\n" + good) == "ok"
     assert content(b": OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING\n\n" + good) == "ok"
     assert content(b": a comment\n" + orjson.dumps(orjson.loads(good), option=orjson.OPT_INDENT_2)) == "ok"
+
+
+def test_an_answer_in_a_wrapping_is_taken_out() -> None:
+    """Some gateways put the answer into a list, or encode it twice."""
+    good = b'{"choices":[{"message":{"content":"ok"}}]}'
+    assert content(b"[" + good + b"]") == "ok"
+    assert content(orjson.dumps(good.decode())) == "ok"
+    with pytest.raises(RateLimited):
+        completion(b'[{"error":{"code":429,"status":"RESOURCE_EXHAUSTED"}}]', CHAT_URL)
+    for raw in (b"[]", b"[" + good + b"," + good + b"]", b'"ok"', b'"{"', b"[[" + good + b"]]"):
+        with pytest.raises(BadAnswer):
+            completion(raw, CHAT_URL)
+
+
+def test_a_vector_with_nan_is_its_rows_fault() -> None:
+    """A null among numbers is of no use to anybody, and the same text gets it again; a null elsewhere does no harm."""
+    with pytest.raises(BadVector) as caught:
+        completion(b'{"data":[{"embedding":[0.5,NaN]}],"usage":{"prompt_tokens":4}}', EMBEDDINGS_URL)
+    assert (caught.value.blame, caught.value.retryable, caught.value.usage) == ("row", False, (4, 0))
+    assert completion(b'{"data":[{"embedding":[0.5],"score":NaN}]}', EMBEDDINGS_URL).raw
 
 
 @pytest.mark.parametrize("raw", [b"[" * 100_000, b'{"a":' * 100_000 + b"NaN", b"NaN", b'{"choices":[NaN]}', b"\x00"])

@@ -18,8 +18,18 @@ def tokens(usage: Any, url: str) -> Tokens:
     `completion_tokens`, and bill it. Where exactly the cached tokens are missing, they belong to the prompt, as
     Anthropic counts. Embeddings have no answer.
     """
-    if not isinstance(usage, dict):
+    if type(usage) is not dict:
         return None, None
+    prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    # Nearly all usages, in a third of the time: a total that is the sum, and no reasoning.
+    if (
+        type(prompt) is int is type(answer)
+        and usage.get("total_tokens") == prompt + answer
+        and 0 <= prompt <= _MOST_TOKENS
+        and 0 <= answer <= _MOST_TOKENS
+        and not _has_reasoning(usage)
+    ):
+        return prompt, answer
     prompt, answer = _told(usage, url)
     total = _count(usage.get("total_tokens"))
     if url == EMBEDDINGS_URL:
@@ -38,6 +48,13 @@ def tokens(usage: Any, url: str) -> Tokens:
     reasoning = _reasoning(usage)
     # A part cannot be more than the whole: it was left out of it, and of the total, if there is one.
     return prompt, answer + reasoning if reasoning > answer else answer
+
+
+def _has_reasoning(usage: dict[str, Any]) -> bool:
+    details = usage.get("completion_tokens_details")
+    return bool(
+        "reasoning_tokens" in usage or (details and (type(details) is not dict or details.get("reasoning_tokens")))
+    )
 
 
 def _told(usage: dict[str, Any], url: str) -> Tokens:
