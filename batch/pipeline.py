@@ -17,7 +17,7 @@ from batch.errors import DamagedError, RunLockedError, SpecError
 from batch.finding import check_hash_key, find_input
 from batch.planner import Planner
 from batch.reading.notes import Note
-from batch.reading.shard import Shard, from_stored, to_stored
+from batch.reading.shard import Shard, to_stored
 from batch.reading.shards import refill_spool
 from batch.reading.sources import Source
 from batch.restarting import RestartingDispatcher
@@ -25,6 +25,7 @@ from batch.row_verdicts import summed_notes
 from batch.running.embedder_spending import spending_record
 from batch.running.run_end import RunEnd
 from batch.running.sitting_times import SittingTimes
+from batch.running.work_shards import work_shards
 from batch.runs.commit import discard_commits
 from batch.runs.committed import Committed, has_parts, read_commit
 from batch.runs.directory import RunDirectory
@@ -175,7 +176,7 @@ class Pipeline:
         if self._directory.manifest.shards is None:
             found = find_input(self._job, self._layout.spool, map=self._engine.map, sources=self._sources)
             self._directory.set_shards([to_stored(shard) for shard in found])
-        self.shards = from_stored(self._directory.manifest.shards or (), self._sources, self._layout.spool)
+        self.shards = work_shards(self._directory, self._sources)
         # Where the plan is gone, nobody can say whether what it decided is what the next one decides.
         if self._directory.plan_changed or self._directory.read_plan() is None:
             self._directory.discard_plan()

@@ -10,13 +10,14 @@ from batch.costs.prices import prices_for
 from batch.costs.spending_log import read_spending, with_embeddings
 from batch.dispatch.limits.open_files import raise_limit
 from batch.engine import Engine, InlineEngine
-from batch.errors import DamagedError, SpecError
+from batch.errors import DamagedError, InputError, SpecError
 from batch.pipeline import Pipeline
 from batch.reading.shards import check_streams
 from batch.reading.sources import Source, find_sources, fingerprint_sources
 from batch.routers.loading import router_fingerprint
 from batch.running.run_end import RunEnd
 from batch.running.sending_nothing import FinishingEngine
+from batch.running.work_shards import note_on_changed_input
 from batch.runs.directory import RunDirectory, is_run_directory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.finish import check_writable, write_output
@@ -83,7 +84,7 @@ def run_job(
     reported = Layout(path).report.exists() and not fresh
     notes = () if reported or finish else _reached(job, models)
     # Looked at once: the files that are fingerprinted are the ones that are cut into shards.
-    sources = find_sources(job.input)
+    sources = _sources(job, finish=finish)
     with RunDirectory.open(
         path,
         fingerprint(job, fingerprint_sources(sources), router_fingerprint(job.router)),
@@ -91,6 +92,7 @@ def run_job(
         created=now().isoformat(timespec="seconds"),
         version=version("batchrouter"),
         fresh=fresh,
+        keep_input=finish,
     ) as directory:
         if directory.manifest.shards is not None:
             check_streams(sources, directory.layout.spool)
@@ -105,6 +107,8 @@ def run_job(
         )
         if not end.finished:
             raise _stopped(end, fresh=fresh)
+        if directory.input_changed:
+            notes = (*notes, note_on_changed_input(directory, pipeline.shards))
         report = _report(job, pipeline, directory, written, (*notes, *end.notes, *map(str, pipeline.input_notes())))
         directory.write_report(report.model_dump_json(indent=2).encode(), render_html(report).encode())
     return report
@@ -162,6 +166,16 @@ def _is_finished(directory: RunDirectory, *, retry_failed: bool) -> bool:
         # Another version wrote it, or it is damaged: it is made again.
         return False
     return not rows.unsent and not (retry_failed and rows.failed)
+
+
+def _sources(job: JobSpec, *, finish: bool) -> list[Source]:
+    """The input files; none where they are gone and only what was answered is to be written."""
+    try:
+        return find_sources(job.input)
+    except InputError:
+        if not finish:
+            raise
+        return []
 
 
 def _check_begun(path: Path, *, other_options: bool) -> None:

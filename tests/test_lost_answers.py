@@ -143,3 +143,25 @@ def test_lost_answers_are_not_forgotten_by_the_budget(tmp_path: Path) -> None:
         before = spent(layout, prices)
         rmtree(layout.journals)
         assert spent(layout, prices) >= before > Decimal(0)
+
+
+def test_a_lost_answer_that_another_shard_shares_is_sent_for_again(tmp_path: Path) -> None:
+    """The shard whose answer it was is committed and sound; the one that shares it would wait for it forever."""
+    with serve(*ENDPOINTS) as served:
+        there = JobFolder(tmp_path, served)
+        for name in ("a.jsonl", "b.jsonl"):
+            there.write([{"prompt": "same"}, {"prompt": f"own of {name}"}], name)
+        paths = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+        plan = {"strategy": "pin", "model": "small"}
+        job = there.job(input={"path": paths, "params": {"temperature": 0}}, plan=plan)
+        there.run(job)
+        before = [row["content"] for row in there.results()]
+        served.forget()
+        layout = Layout(there.run_dir)
+        layout.journal(0, "small").unlink()
+        layout.part(1, "jsonl").unlink()
+        report = there.run(job)
+        assert report.rows.ok == 4
+        assert [row["content"] for row in there.results()] == before
+        assert {row.row for row in report.ambiguous} == {0, 1}
+        assert served.prompts() == {"same": 1, "own of a.jsonl": 1}

@@ -143,6 +143,10 @@ def test_input_that_changes_under_a_run_keeps_what_was_paid(
         if change == "edited":
             with pytest.raises(FingerprintError, match=r"the input has changed since the run began \(second\.jsonl\)"):
                 there.run(job)
+        if change != "edited in place":
+            report = there.run(job, finish=True)
+            assert (report.rows.total, report.rows.ok) == (30, len(paid))
+            assert any("the results have the 30 rows that were read before that, of 35" in n for n in report.notes)
         path.write_bytes(content)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert there.run(job).rows.ok == 35

@@ -76,13 +76,16 @@ def to_stored(shard: Shard) -> dict[str, Any]:
     return stored
 
 
-def from_stored(stored: Iterable[Mapping[str, Any]], sources: Sequence[Source], spool: Path) -> list[Shard]:
+def from_stored(
+    stored: Iterable[Mapping[str, Any]], sources: Sequence[Source], spool: Path, *, are_read: bool = True
+) -> list[Shard]:
     """Stored shards, located in the files that the job reads now. No path of an earlier sitting is used.
 
     Args:
         stored: what `to_stored` made, or the same with the `location` that older versions stored.
         sources: the job's input files; a file is known by its name, of which every source has its own.
         spool: folder of spooled files.
+        are_read: `False`: they are scored already, so their files need not be there.
 
     Raises:
         InputError: a file is no longer among the sources.
@@ -94,12 +97,12 @@ def from_stored(stored: Iterable[Mapping[str, Any]], sources: Sequence[Source], 
         old = values.pop("location", None)
         if old is not None and values.get("mtime_ns") is None and _SPOOLED.fullmatch(PurePath(old).name):
             values["spooled"] = PurePath(old).name
-        if values["name"] not in locations:
+        if are_read and values["name"] not in locations:
             raise InputError(
                 f"{values['name']}: no longer among the files of input.path; put it back, "
                 "or --fresh starts a new run and keeps this one"
             )
         spooled = values.get("spooled")
-        location = locations[values["name"]] if spooled is None else str((spool / spooled).absolute())
+        location = locations.get(values["name"], "") if spooled is None else str((spool / spooled).absolute())
         shards.append(Shard(**values, location=location))
     return shards

@@ -1,6 +1,7 @@
 """The run directory: opened by one process at a time, and only for the job it was made for."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 from types import TracebackType
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from batch.errors import DamagedError, FingerprintError, SpecError
 from batch.runs.atomic import is_temporary, make_folder, storage_error, sync, write_bytes
-from batch.runs.fingerprint import INPUT_FILES, Fingerprint, changed
+from batch.runs.fingerprint import INPUT_FILES, Fingerprint, changed, changed_files
 from batch.runs.layout import Layout
 from batch.runs.lock import Lock
 from batch.runs.nothing_paid import nothing_paid
@@ -74,6 +75,7 @@ class RunDirectory:
     Attributes:
         layout: where its files are.
         manifest: what the run is; kept in step with `run.json`.
+        input_changed: is the input another one than the run began with? Only where `open` was to let that pass.
         plan_changed: does the job ask for another plan than the one `plan.json` and the routed parts came from?
     """
 
@@ -83,10 +85,19 @@ class RunDirectory:
         self._asked = asked
         self._lock = lock
         self._mended: set[str] = set()
+        self.input_changed = False
 
     @classmethod
     def open(
-        cls, path: Path, asked: Fingerprint, *, job: str, created: str, version: str, fresh: bool = False
+        cls,
+        path: Path,
+        asked: Fingerprint,
+        *,
+        job: str,
+        created: str,
+        version: str,
+        fresh: bool = False,
+        keep_input: bool = False,
     ) -> "RunDirectory":
         """Create the run directory, or reopen it to go on.
 
@@ -96,6 +107,7 @@ class RunDirectory:
             job: the job's name.
             created: now, ISO 8601; kept only where the run is new.
             version: of batchrouter; kept only where the run is new.
+            keep_input: let the input differ from the one that the run began with, since none of it is to be read.
             fresh: move an older run to `<path>.<n>`, where it is kept, and begin anew.
 
         Raises:
@@ -113,6 +125,8 @@ class RunDirectory:
                 lock.release()
                 lock = _lock_own(layout)
             manifest = read_manifest(layout) if is_run_directory(path) else None
+            began = _with_the_input_of(manifest, asked) if keep_input else asked
+            input_changed, asked = began != asked, began
             if manifest is not None and changed(manifest.parts, asked.parts) and nothing_paid(layout):
                 # Nothing was sent yet, so nothing is lost: whoever mends a refused job need not ask for a new run.
                 _clear(layout)
@@ -120,23 +134,19 @@ class RunDirectory:
             if manifest is not None:
                 _refuse_other_job(path, manifest, asked)
                 _sweep(layout)
-                if not _is_sound(layout.manifest):
-                    manifest = manifest.model_copy(update={"damage": (*manifest.damage, _MADE_AGAIN % "run.json")})
-                    _write(layout, manifest)
+                manifest = _made_again_if_damaged(layout, manifest)
             else:
+                parts, plan = dict(asked.parts), dict(asked.plan)
                 manifest = Manifest(
-                    job=job,
-                    created=created,
-                    batchrouter=version,
-                    fingerprint=asked.hash,
-                    parts=dict(asked.parts),
-                    plan=dict(asked.plan),
+                    job=job, created=created, batchrouter=version, fingerprint=asked.hash, parts=parts, plan=plan
                 )
                 _write(layout, manifest)
         except BaseException:
             lock.release()
             raise
-        return cls(layout, manifest, asked, lock)
+        directory = cls(layout, manifest, asked, lock)
+        directory.input_changed = input_changed
+        return directory
 
     @property
     def plan_changed(self) -> bool:
@@ -283,8 +293,20 @@ def _read(path: Path) -> Manifest | None:
         return None
 
 
-def _is_sound(path: Path) -> bool:
-    return _read(path) is not None
+def _made_again_if_damaged(layout: Layout, manifest: Manifest) -> Manifest:
+    """The manifest, which was read from its copy if `run.json` is damaged; both are sound afterwards."""
+    if _read(layout.manifest) is not None:
+        return manifest
+    noted = manifest.model_copy(update={"damage": (*manifest.damage, _MADE_AGAIN % layout.manifest.name)})
+    _write(layout, noted)
+    return noted
+
+
+def _with_the_input_of(manifest: Manifest | None, asked: Fingerprint) -> Fingerprint:
+    """The fingerprint with the input files that the run began with, if nothing but these has changed."""
+    if manifest is None or changed(manifest.parts, asked.parts) != [INPUT_FILES]:
+        return asked
+    return replace(asked, parts={**asked.parts, INPUT_FILES: manifest.parts[INPUT_FILES]})
 
 
 def _lock_own(layout: Layout) -> Lock:
@@ -341,9 +363,11 @@ def _clear(layout: Layout) -> None:
 def _refuse_other_job(path: Path, manifest: Manifest, asked: Fingerprint) -> None:
     keys = changed(manifest.parts, asked.parts)
     if keys == [INPUT_FILES]:
+        files = changed_files(manifest.parts, asked.parts)
         raise FingerprintError(
-            f"run directory {path}: the input has changed since the run began ({_changed_files(manifest, asked)}); "
-            "put it back as it was, and the same command goes on, or --fresh starts a new run and keeps the old one"
+            f"run directory {path}: the input has changed since the run began ({files}); "
+            "put it back as it was, and the same command goes on; --finish writes the results of what was answered; "
+            "--fresh starts a new run and keeps the old one"
         )
     if keys:
         shown = ", ".join(keys[:_KEYS_SHOWN]) + (
@@ -353,15 +377,6 @@ def _refuse_other_job(path: Path, manifest: Manifest, asked: Fingerprint) -> Non
             f"run directory {path} belongs to a job that differs in {shown}; "
             "--fresh starts a new run and keeps the old one"
         )
-
-
-def _changed_files(manifest: Manifest, asked: Fingerprint) -> str:
-    """The input files that only one of the two has as they are, each once."""
-    old, new = ([list(file) for file in parts.get(INPUT_FILES, ())] for parts in (manifest.parts, asked.parts))
-    names = [file[0] for file in (*old, *new) if file not in old or file not in new]
-    different = list(dict.fromkeys(names)) or ["their order"]
-    more = f" and {len(different) - _KEYS_SHOWN} more" if len(different) > _KEYS_SHOWN else ""
-    return ", ".join(different[:_KEYS_SHOWN]) + more
 
 
 def _sweep(layout: Layout) -> None:

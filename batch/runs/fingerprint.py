@@ -13,6 +13,7 @@ from schemas.job import CsvSpec, JobSpec
 Parts = Mapping[str, Any]
 
 INPUT_FILES = "input.files"
+_FILES_SHOWN = 8
 
 _ROUTER_FILES = frozenset({"router.checkpoint", "router.embedder.model", "router.battles", "router.embeddings"})
 
@@ -93,6 +94,15 @@ def changed(old: Parts, new: Parts) -> list[str]:
         for k in old.keys() | new.keys()
         if _without_folder(k, old.get(k, missing)) != _without_folder(k, new.get(k, missing))
     )
+
+
+def changed_files(old: Parts, new: Parts) -> str:
+    """Names of the input files that only one of the two has as they are, in words."""
+    before, after = ([list(file) for file in parts.get(INPUT_FILES, ())] for parts in (old, new))
+    names = [file[0] for file in (*before, *after) if file not in before or file not in after]
+    different = list(dict.fromkeys(names)) or ["their order"]
+    more = f" and {len(different) - _FILES_SHOWN} more" if len(different) > _FILES_SHOWN else ""
+    return ", ".join(different[:_FILES_SHOWN]) + more
 
 
 def _without_folder(key: str, value: Any) -> Any:
