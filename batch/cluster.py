@@ -125,6 +125,9 @@ class RayEngine:
             start(folder)
         except BaseException:
             self.close()
+            # What was started before it failed belongs to no cluster that Ray would end.
+            for process in self._own_processes.all():
+                process.kill()
             raise
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
