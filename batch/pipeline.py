@@ -249,7 +249,9 @@ class Pipeline:
 
     def _over(self) -> bool:
         """Can nothing more happen in this sitting?"""
-        if self._pending or self._committable():
+        # Answered shards whose scores were lost are committed once they are scored again.
+        unscored = set() if self._draining else self._answered - self._committed - self._scored.keys()
+        if self._pending or self._committable() or unscored:
             return False
         if self._dispatcher is not None:
             return self._state is not None and self._state.end is not None
@@ -317,9 +319,7 @@ class Pipeline:
             # Under a budget the embedder spends first and alone: two spenders could pass the cap between them.
             self._start_dispatcher()
             self._feed(sorted(set(self._routed) - self._committed - self._checking - set(self._to_check)))
-        if self._dispatcher is None:
-            return
-        if not self._fed and not self._draining:
+        if self._dispatcher is None or not (self._fed or self._draining):
             return
         self._fed = True
         if self._draining:

@@ -105,6 +105,24 @@ def test_what_is_gone_is_made_again_and_nothing_is_sent(harm: Harm, tmp_path: Pa
         assert (after.rows, after.cost_usd, after.plan) == (before.rows, before.cost_usd, before.plan)
 
 
+def test_scores_that_are_gone_when_all_is_answered_are_waited_for(tmp_path: Path) -> None:
+    """The dispatcher has nothing to do and ends at once; the run goes on to score and commit every shard."""
+    with serve(*ENDPOINTS) as served:
+        there = JobFolder(tmp_path, served)
+        names = [f"{name}.jsonl" for name in "abcdef"]
+        for name in names:
+            there.write([{"id": f"{name}{i}", "prompt": f"{name} {i}"} for i in range(4)], name)
+        job = there.job(input={"path": [str(tmp_path / name) for name in names]})
+        there.run(job)
+        results = there.results_path.read_bytes()
+        served.forget()
+        for name in ("scored", "committed"):
+            rmtree(there.run_dir / name)
+        there.run(job)
+        assert served.posts == []
+        assert there.results_path.read_bytes() == results
+
+
 def test_a_shard_whose_scores_are_made_again_is_committed_after_that(tmp_path: Path) -> None:
     """Its rows may all be answered before it is scored once more; the results wait for the scores."""
     with serve(*ENDPOINTS) as served:
