@@ -24,10 +24,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def called(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["batchrouter", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        status = end.value.code or 0
-        assert isinstance(status, int)
+        status = cli.run_command()
         said = capsys.readouterr()
         return Ended(status, said.out, said.err)
 

@@ -139,9 +139,9 @@ def test_the_schema_describes_the_job_file(command: Command, job: Job) -> None:
 
 _SPY = """
 import sys
-from jobs.cli import main
+from jobs.cli import run_command
 try:
-    main()
+    sys.exit(run_command())
 finally:
     sys.stderr.write("imported:" + ",".join(sorted(set(sys.modules) & set({heavy!r}))) + "\\n")
 """
@@ -176,3 +176,28 @@ def test_help_and_refusals_import_nothing_heavy(arguments: tuple[str, ...], stat
     *said, imported = ended.stderr.splitlines()
     assert imported == "imported:"
     assert all(line.startswith("batchrouter: ") for line in said)
+
+
+_ENDS = """
+import atexit, sys
+import {client}
+from jobs.cli import main
+atexit.register(print, "torn down", file=sys.stderr)
+sys.argv = ["batchrouter", "schema"]
+main()
+"""
+
+
+@pytest.mark.parametrize(("client", "torn_down"), [("pyreqwest", False), ("json", True)])
+def test_a_process_with_the_http_client_ends_before_python_is_torn_down(client: str, torn_down: bool) -> None:
+    """The client's threads would abort it then; everything that was printed is there, with the command's status."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _ENDS.format(client=client)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0
+    assert json.loads(ended.stdout)["title"] == "JobSpec"
+    assert ("torn down" in ended.stderr) is torn_down
