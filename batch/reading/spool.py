@@ -86,7 +86,7 @@ def _is_whole(spooled: Path) -> bool:
             return False
         record = orjson.loads(stored)
         return matches(spooled, Checksum(record["size"], record["content"]))
-    except (DamagedError, ValueError, KeyError, TypeError):
+    except (DamagedError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

@@ -49,7 +49,7 @@ def read_commit(layout: Layout, shard: int) -> Committed | None:
             parts={suffix: Checksum(*part) for suffix, part in stored.get("parts", {}).items()},
             ids_made_up=stored.get("ids_made_up", False),
         )
-    except (DamagedError, ValueError, KeyError, TypeError):
+    except (DamagedError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

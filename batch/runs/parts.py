@@ -64,7 +64,7 @@ def check_scored(layout: Layout, shard: int, *, whole: bool = True) -> None:
         same = sums is None or (
             matches(path, Checksum(sums["size"], sums["content"])) if whole else _footer_crc(path) == sums["footer"]
         )
-    except (DamagedError, ValueError, KeyError, TypeError):
+    except (DamagedError, ValueError, KeyError, TypeError, AttributeError):
         # Without its checksum the part is not to be trusted either.
         same = False
     if not same:

@@ -58,7 +58,7 @@ def read_verdicts(layout: Layout, shard: int) -> Verdicts | None:
             parts,
             None if shared is None else SharedIds(*shared),
         )
-    except (DamagedError, ValueError, KeyError, TypeError):
+    except (DamagedError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

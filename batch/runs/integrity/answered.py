@@ -56,7 +56,7 @@ def read_answered(layout: Layout, shard: int) -> Answered:
             {model: _from_ranges(rows) for model, rows in stored["lost"].items()},
             tuple(stored["notes"]),
         )
-    except (DamagedError, ValueError, KeyError, TypeError):
+    except (DamagedError, ValueError, KeyError, TypeError, AttributeError):
         # The journals themselves are whole, as far as anybody knows.
         return Answered()
 
