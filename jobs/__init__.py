@@ -27,6 +27,7 @@ def run(
     settings: Sequence[str] = (),
     fresh: bool = False,
     retry_failed: bool = False,
+    finish: bool = False,
 ) -> "Report":
     """Run a job to its report; one that was stopped goes on where it was.
 
@@ -35,14 +36,17 @@ def run(
         settings: `key.key=value`, over the file's.
         fresh: start anew in a new run directory, and keep the old one.
         retry_failed: send rows that failed again.
+        finish: send nothing, and write results and report of what a stopped run has answered so far.
 
     Raises:
         SpecError: the job or its input is wrong; nothing was sent.
-        StoppedError: it stopped before the end; calling again goes on.
+        EmbedderError: the router's embedding endpoint gave no vectors; calling again goes on.
+        StorageError: something could not be stored; calling again goes on.
+        StoppedError: it was interrupted, or endpoints stayed unreachable; calling again goes on.
     """
     from jobs.running import run_job
 
-    return run_job(_loaded(job, settings), fresh=fresh, retry_failed=retry_failed)
+    return run_job(_loaded(job, settings), fresh=fresh, retry_failed=retry_failed, finish=finish)
 
 
 def estimate(job: "str | Path | JobSpec", *, settings: Sequence[str] = (), sample: int | None = None) -> "Estimate":

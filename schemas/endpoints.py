@@ -32,7 +32,8 @@ class LimitsSpec(Spec):
     """Answer tokens per minute, where they have a limit of their own."""
 
     max_in_flight: Annotated[Annotated[int, Field(gt=0)] | None, InfinityMeansNone] = None
-    """Requests under way at once; left out: found while running, by what the endpoint answers per second."""
+    """Requests under way at once; left out: found while running, by what the endpoint answers per second. Never more
+    than this process may have connections (`ulimit -n`)."""
 
     burst: Annotated[Annotated[int, Field(gt=0)] | None, InfinityMeansNone] = None
     """Requests the server lets through at once above the pace; left out: only what evens out late timers."""

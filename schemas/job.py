@@ -168,7 +168,7 @@ class DispatchSpec(Spec):
     """What `consistent_hash` goes by: `prefix` (the messages' beginning), `id` (the row's id) or an input column."""
 
     max_attempts: Annotated[int, Field(gt=0)] = 6
-    """Attempts a row may have, the first included."""
+    """Attempts a row may have over all sittings of a run, the first included."""
 
     timeout_seconds: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_SECONDS)] = 600.0
     """Longest one attempt may take, a week at most; `.inf` is a week."""

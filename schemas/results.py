@@ -12,7 +12,7 @@ class ErrorInfo(Spec):
     """Why a row is not `ok`."""
 
     kind: str
-    """Class of the error, as `rate_limited`, `timeout`, `bad_request`, `invalid_row`, `budget`."""
+    """What went wrong, as `rate_limited`, `timeout`, `bad_request`, `budget`; the list is in `docs/job-file.md`."""
 
     status: int | None = None
     """HTTP status, where there was one."""
@@ -37,7 +37,7 @@ class ResultRow(Spec):
     """Model that answered, or was to answer."""
 
     endpoint: str | None
-    """URL of the endpoint that answered last."""
+    """The endpoint that answered last, by its name: its url, where the job gives it none."""
 
     score: float | None
     """The router's score; `None` where none was needed."""

@@ -219,6 +219,9 @@ class SwRankingRouterSpec(EmbeddingRouterSpec):
     tiers: Annotated[int, Field(gt=1)] = 10
     """Models are grouped into so many tiers of like strength, which are rated in place of models."""
 
+    embedder: EmbedderSpec = LocalEmbedderSpec()
+    """Must be the encoder that the battles' vectors came from."""
+
 
 class BertRouterSpec(_RouterSpec):
     """RouteLLM's BERT: a sequence classifier of weak wins, tie and strong wins."""

@@ -1,18 +1,27 @@
 """What the documentation says exists, and what exists is in the documentation."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
 
-from jobs.cli import app
+from batch.errors import DispatchError
+from batch.runs.result import FIELDS
+from jobs.cli import Exit, app
 from schemas import embedders, endpoints, evaluating, job, plans, rehearse, routers, training
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 KEY_ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
+DEFAULT_ROW = re.compile(r"^\| `(\w+)` \| (?:[^|\\]|\\.)* \| ((?:[^|\\]|\\.)*) \|", re.MULTILINE)
+MEANING_ROW = re.compile(r"^\| `(\w+)` \|.* \| (.*) \|$", re.MULTILINE)
+# Sections have their defaults in tables of their own; the lists of RouteLLM's files are in the text.
+NOT_A_VALUE = {"see there", "RouteLLM's two"}
 YAML_BLOCK = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 
 # Which models a heading describes. A key that every router or plan has is described once, above them.
@@ -148,8 +157,103 @@ def test_every_command_and_option_is_documented() -> None:
         assert options <= own | shared, name
 
 
+def test_the_readme_names_every_command_and_what_all_of_them_take() -> None:
+    """Its table has each command once; those of which it says that they take an option do, and no other does."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    options = {
+        name: {o for p in command.params for o in p.opts if o.startswith("--")} for name, command in commands.items()
+    }
+    listed = re.findall(r"^\| `batchrouter (\w+)", README, re.MULTILINE)
+    assert sorted(listed) == sorted(options)
+    assert "The first four take `--limit N`" in README
+    assert [name for name in listed if "--limit" in options[name]] == listed[:4]
+    assert all("--set" in options[name] for name in listed[:4])
+    assert "all but `rehearse` and\n`schema` take `--json`" in README
+    assert {name for name in listed if "--json" not in options[name]} == {"rehearse", "schema"}
+    shown = set(re.findall(r"`(--[a-z-]+)", re.findall(r"^\| `batchrouter run .*$", README, re.MULTILINE)[0]))
+    assert shown == options["run"] - {"--set", "--limit", "--json"}
+
+
+def test_the_readmes_result_has_the_fields_of_every_result() -> None:
+    """The example is JSON, and its keys are a result's in their order, with the input's own columns behind them."""
+    example = json.loads(re.findall(r"```json\n(.*?)```", README, re.DOTALL)[0])
+    carried = ["topic", "language"]
+    assert list(example) == [*FIELDS, *carried]
+
+
+def test_every_field_of_a_result_and_every_kind_of_error_is_documented() -> None:
+    """The table of fields is complete and in order, and the kinds that rows may fail by are all named."""
+    page = sections((ROOT / "docs" / "job-file.md").read_text())["### Fields of results"]
+    table = page[page.index("| field | holds |") :].split("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines()[2:]]
+    assert [field for cell in cells for field in re.findall(r"`(\w+)`", cell)] == list(FIELDS)
+    kinds = re.findall(r"`(\w+)`", re.findall(r"Kinds of failed rows are (.*?)\(", page, re.DOTALL)[0])
+    assert sorted(kinds) == sorted({error.kind for error in kinds_of(DispatchError) if error.reached} | {"ambiguous"})
+
+
+def kinds_of(error: type[DispatchError]) -> list[type[DispatchError]]:
+    """All classes below `error`."""
+    return [below for each in error.__subclasses__() for below in (each, *kinds_of(each))]
+
+
+def test_the_exit_statuses_are_those_of_the_program() -> None:
+    """The table has each of them once, and the README names the same."""
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    statuses = [str(status.value) for status in Exit]
+    assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == statuses
+    said = re.findall(r"^Exit status: (.*?)\n\n", README, re.MULTILINE | re.DOTALL)[0]
+    assert [number for number in re.findall(r"\b\d+\b", said) if number in statuses] == statuses
+
+
+@pytest.mark.parametrize("heading", SECTIONS["job-file.md"])
+def test_the_schema_says_what_the_reference_says(heading: str) -> None:
+    """`batchrouter schema` describes each key in the words of `docs/job-file.md`."""
+    model = SECTIONS["job-file.md"][heading]
+    described = {key: field.description for key, field in model.model_fields.items()}
+    for key, meaning in MEANING_ROW.findall(sections((ROOT / "docs" / "job-file.md").read_text())[heading]):
+        if key in described:
+            assert " ".join(str(described[key]).split()) == meaning, key
+
+
+@pytest.mark.parametrize("heading", SECTIONS["job-file.md"])
+def test_documented_defaults_are_those_of_the_job_file(heading: str) -> None:
+    """A default in the reference is the one that a job gets which leaves the key out."""
+    model = SECTIONS["job-file.md"][heading]
+    for key, cell in DEFAULT_ROW.findall(sections((ROOT / "docs" / "job-file.md").read_text())[heading]):
+        if key not in model.model_fields or cell in NOT_A_VALUE:
+            continue
+        field = model.model_fields[key]
+        if cell == "required":
+            # A plan is not needed where there is only one model, which the page says below the table.
+            assert field.is_required() or (model, key) == (job.JobSpec, "plan"), key
+            continue
+        default = field.get_default(call_default_factory=True)
+        if cell == "empty":
+            assert default is not None, key
+            assert len(default) == 0, key
+        elif cell == "none":
+            assert default is None, key
+        else:
+            text = cell.strip("`")
+            value = text if isinstance(default, str) else yaml.safe_load(text)
+            assert validated(field, value) == default, key
+
+
+def validated(field: FieldInfo, value: object) -> object:
+    """The value that the field has where a job file says this one."""
+    return TypeAdapter(field.rebuild_annotation()).validate_python(value)
+
+
 def test_links_between_pages_lead_somewhere() -> None:
-    """Relative links in README and docs name files that exist."""
+    """Relative links in README and docs name files that exist, and headings that their pages have."""
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for target, heading in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", page.read_text()):
+            file = page.parent / target if target else page
+            assert file.exists(), f"{page.name} links to {target}"
+            assert not heading or heading in anchors(file.read_text()), f"{page.name} links to {target}#{heading}"
+
+
+def anchors(text: str) -> set[str]:
+    """What the headings of a page are called in links, as GitHub does it."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
