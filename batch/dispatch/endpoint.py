@@ -193,8 +193,13 @@ class Endpoint:
         now = self._clock()
         if error.blame == "throttle":
             self.throttled += 1
-            if not self.concurrency.refused(request.started, now):
+            if self.pace.overlooks:
+                # Requests in flight are no more to blame than the pace, and a longer pause would be of no use.
+                self.health.forget_throttles()
                 self.pace.refused(request.started)
+            else:
+                explained = self.concurrency.refused(request.started, now)
+                self.pace.refused(request.started, explained=explained)
         else:
             self.errors += 1
         if self._measured and error.blame == "endpoint":

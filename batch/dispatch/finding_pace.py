@@ -5,6 +5,7 @@ from collections import deque
 
 from batch.clock import Clock
 from batch.dispatch.limiters import ROUNDING_SECONDS
+from batch.dispatch.limits.refusal_share import RefusalShare
 from batch.dispatch.request import Allowance, Cost
 
 # A refusal takes a twentieth of what was accepted.
@@ -21,6 +22,9 @@ _LONGEST_RETURN_SECONDS = 30.0
 # says nothing. It did hold them back where no more than so many times as much went out.
 _LEAST_KEPT = 0.7
 _HELD = 3.0
+# The first refusal lowers the pace to no less than so many a second: where only a few requests went out before it,
+# their number says little, and a pace too high is found out within a few refusals.
+_LEAST_FIRST = 4.0
 
 # Where limits are configured, so many refusals in so many seconds are overlooked, or this share of the requests.
 _CHANCES = 3
@@ -41,7 +45,8 @@ class FoundPace:
 
     From then on it holds a rate that follows CUBIC (RFC 9438): a twentieth below what the server accepted, back there
     within seconds, a while of rest, and then faster and faster beyond, so that a server which allows more, or an
-    estimate that was too low, is found out. `refused` tells it of refusals; everything else it sees by `take`.
+    estimate that was too low, is found out. Where refusals come at every pace alike, `RefusalShare` decides instead.
+    `refused` tells it of refusals; everything else it sees by `take`.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class FoundPace:
         self._next = clock()
         self._started: deque[float] = deque()
         self._refused: deque[float] = deque()
+        self._share = RefusalShare()
 
     @property
     def found(self) -> float | None:
@@ -83,8 +89,15 @@ class FoundPace:
         """Requests per second that may go out now; infinity: any number."""
         if self._accepted == math.inf:
             return self._ceiling
+        if self._share.pace is not None:
+            return min(self._ceiling, self._share.pace)
         ahead = (self._clock() - self._lowered_at) / self._return_seconds - 1
         return min(self._ceiling, self._accepted * (1 + (1 - _DECREASE) * ahead**3))
+
+    @property
+    def overlooks(self) -> bool:
+        """Do refusals seem to come at every pace alike, so that they lower nothing?"""
+        return self._share.pace is not None
 
     @property
     def holds(self) -> bool:
@@ -101,7 +114,12 @@ class FoundPace:
     def take(self, cost: Cost) -> None:
         now = self._clock()
         if self.holds:
-            self._next = max(now, self._next) + cost.requests / self.rate
+            rate = self.rate
+            self._next = max(now, self._next) + cost.requests / rate
+            if self._accepted < math.inf:
+                held = self._share.sent(now)
+                if held is not None:
+                    self._accepted, self._lowered_at = held, now - self._return_seconds
         started = self._started
         started.append(now)
         while started[0] < now - _COUNTED_SECONDS and len(started) > _COUNTED_REQUESTS:
@@ -112,19 +130,39 @@ class FoundPace:
         if said.limit is not None and said.limit > 0:
             self._ceiling = min(self._ceiling, said.limit / 60)
 
-    def refused(self, started: float) -> None:
+    def refused(self, started: float, *, explained: bool = False) -> None:
         """The server refused an attempt that started then: it does not count as accepted, and the rate is lowered.
 
         Once per round trip: what was sent before the rate was last lowered says nothing about it.
+
+        Args:
+            explained: another limit is to blame, so that the rate stays what it is.
         """
-        self._refused.append(started)
-        if started < self._lowered_at or self._is_chance(started):
+        if explained and self._share.pace is None:
+            self._share.count_refused(started, self._clock())
             return
+        self._refused.append(started)
+        now = self._clock()
         rate = self.rate
         measured = self._measured()
-        held = rate <= measured * _HELD
-        self._accepted = max(measured, rate * _LEAST_KEPT if held else 0.0, self._least if rate == math.inf else 0.0)
-        now = self._clock()
+        held = rate <= self._went_out(now) * _HELD
+        share = self._share
+        if share.pace is not None:
+            given_up = share.refused(started, now, binding=held)
+            if given_up is None:
+                return
+            rate = given_up
+        elif (
+            started < self._lowered_at
+            or self._is_chance(started)
+            or share.suspects(started, rate, now, explained=rate >= self._accepted, binding=held)
+        ):
+            return
+        if rate == math.inf:
+            least = max(self._least, _LEAST_FIRST)
+        else:
+            least = max(rate * _LEAST_KEPT, share.floor(rate)) if held else 0.0
+        self._accepted = max(measured, least)
         longest = max(_SHORTEST_RETURN_SECONDS, min(_LONGEST_RETURN_SECONDS, _RETURN_REQUESTS / self._accepted))
         if self._lowered_at > -math.inf:
             self._return_seconds = min(longest, self._return_seconds * _RETURN_GROWTH)
@@ -153,6 +191,14 @@ class FoundPace:
             self._refused.popleft()
         started = sum(1 for at in self._started if at >= now - seconds)
         return max(0.5, started - len(self._refused)) / seconds
+
+    def _went_out(self, now: float) -> float:
+        """Requests per second that were sent of late."""
+        started = self._started
+        if not started:
+            return 0.0
+        seconds = min(_LONGEST_COUNTED_SECONDS, max(now - started[0], 1e-3))
+        return sum(1 for at in started if at >= now - seconds) / seconds
 
     def _tolerance(self, rate: float) -> float:
         return math.floor(rate * _CATCH_UP_SECONDS) / rate

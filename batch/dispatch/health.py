@@ -140,6 +140,10 @@ class Health:
             case "endpoint":
                 self._fail(error, started)
 
+    def forget_throttles(self) -> None:
+        """A refusal that comes now is no more than usual: if it does not say how long to wait, a moment is enough."""
+        self._throttles = 0
+
     def doubt(self, reason: str) -> None:
         """From now on send one request at a time, until one is answered or `out` is called."""
         self.doubted = True

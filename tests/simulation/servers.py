@@ -206,9 +206,13 @@ class Client:
 
     def _turned_away(self, name: int) -> None:
         started = self._sent[name][0]
-        explained = self._concurrency.refused(started, self.now)
-        if self.pace is not None and not explained:
+        if self.pace is not None and self.pace.overlooks:
+            self._health.forget_throttles()
             self.pace.refused(started)
+        else:
+            explained = self._concurrency.refused(started, self.now)
+            if self.pace is not None:
+                self.pace.refused(started, explained=bool(explained))
         self._concurrency.give_back()
         self._health.failed(RateLimited("429"), started)
 
