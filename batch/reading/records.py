@@ -123,11 +123,16 @@ def _perhaps_json(raw: bytes, error: orjson.JSONDecodeError) -> Record | Invalid
     try:
         text = raw.decode()
     except UnicodeDecodeError as undecodable:
-        return InvalidRow("invalid_encoding", f"not UTF-8 at byte {undecodable.start + 1} of the line")
+        return InvalidRow(
+            "invalid_encoding", f"not UTF-8 at byte {undecodable.start + 1} of the line; save the file as UTF-8"
+        )
     try:
         found = _record(loads(text))
     except (ValueError, RecursionError):
-        return InvalidRow("invalid_json", f"not JSON: {error.msg} (column {error.colno})")
+        what = f"{error.msg} (column {error.colno})"
+        if raw.rstrip().endswith((b"},", b"} ,")):
+            what = "a comma follows the object; delete it, since JSON Lines have none between rows"
+        return InvalidRow("invalid_json", f"not JSON: {what}")
     return ExactRecord(found) if isinstance(found, dict) else found
 
 

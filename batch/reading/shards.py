@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Literal, Protocol, TypeVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.errors import InputError
-from batch.reading.formats.arrow_files import arrow_sizes
-from batch.reading.formats.looks import HEAD_BYTES, is_json_lines, look_at
+from batch.reading.formats.arrow_files import arrow_layout
+from batch.reading.formats.kinds import check_kinds, unpacking
+from batch.reading.formats.looks import HEAD_BYTES, is_json_lines
 from batch.reading.formats.stream_copies import copied, copy_of
 from batch.reading.present import check_columns
 from batch.reading.ranges import CountedRange, TextRange, count_range, cut
@@ -29,12 +31,6 @@ MAX_PARQUET_ROWS = 20_000
 # Long rows: 20,000 prompts of 100 kB would fill the memory of a worker, which holds some ten times a shard's bytes.
 MAX_PARQUET_BYTES = 24 << 20
 
-# What a file of a format may look like when all is well.
-_OWN_LOOKS = {
-    "parquet": ("Parquet",),
-    "csv": ("UTF-16 text", "UTF-32 text"),
-    "arrow": ("an Arrow file", "an Arrow stream"),
-}
 # These are read by rows, the others by bytes.
 _BY_ROWS = ("parquet", "arrow")
 _SPOOLED_ALWAYS = ("csv", "json")
@@ -83,7 +79,7 @@ def cut_files(
     """As `find_shards`, for files whose rows need not be prompts: what columns they have is not looked at."""
     sources = find_sources(spec, key) if sources is None else sources
     sources = [copied(source, spool, stored=False) if source.is_stream else source for source in sources]
-    _check_kinds(sources)
+    check_kinds(sources)
     sources = [_settled(source) for source in sources]
     if sum(source.size for source in sources) < WORTH_SPREADING_BYTES:
         map = map_here  # noqa: A001 - it stands in for the builtin
@@ -107,16 +103,6 @@ def cut_files(
     if not shards:
         raise InputError(f"{_shown(spec)}: no rows; the input is empty")
     return shards
-
-
-def _check_kinds(sources: Iterable[Source]) -> None:
-    """Refuse a file whose first bytes show that it is not of the kind that its name says."""
-    for source in sources:
-        if source.compression is not None:
-            continue
-        look = look_at(source.location)
-        if look is not None and look.sure and look.what not in _OWN_LOOKS.get(source.format, ()):
-            raise InputError(f"{source.name}: is {look}")
 
 
 def check_streams(sources: Iterable[Source], spool: Path) -> None:
@@ -202,25 +188,44 @@ def _settled(source: Source) -> Source:
     """The source with the format that its first bytes show, where its name leaves two."""
     if source.format != "json":
         return source
-    with reading(source.location), open_stream(source.location, source.compression) as stream:
+    with unpacking(source), open_stream(source.location, source.compression) as stream:
         lines = is_json_lines(stream.read(HEAD_BYTES))
     return replace(source, format="jsonl") if lines else source
 
 
-def _parquet_sizes(location: str) -> tuple[list[int], int]:
-    """Rows of each row group, and the bytes of all, decompressed."""
+def _parquet_layout(location: str) -> tuple[list[str], list[int], int]:
+    """Names of the columns, rows of each row group, and the bytes of all, decompressed."""
     with open_file(location) as file:
-        metadata = pq.ParquetFile(file).metadata
-        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        return [group.num_rows for group in groups], sum(group.total_byte_size for group in groups)
+        opened = pq.ParquetFile(file)
+        groups = [opened.metadata.row_group(i) for i in range(opened.num_row_groups)]
+        stored = sum(group.total_byte_size for group in groups)
+        return opened.schema_arrow.names, [group.num_rows for group in groups], stored
+
+
+def _layout(source: Source) -> tuple[list[int], int]:
+    """Rows of each piece of a Parquet or Arrow file, and its bytes.
+
+    Raises InputError for one that is damaged or has a column twice.
+    """
+    with reading(source.location):
+        try:
+            if source.format == "parquet":
+                names, sizes, stored = _parquet_layout(source.location)
+            else:
+                names, sizes = arrow_layout(source.location)
+                stored = source.size
+        except pa.ArrowInvalid as error:
+            words = " ".join(str(error).split()).rstrip(".")
+            raise InputError(f"{source.name}: is damaged or cut off ({words}); fetch or write it again") from error
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        # A row holds one value of each name, so one of the two would be dropped.
+        raise InputError(f"{source.name}: two columns are called {twice!r}; rename one")
+    return sizes, stored
 
 
 def _row_pieces(source: Source, format: Literal["parquet", "arrow"]) -> Iterator[Shard]:  # noqa: A002 - the field's name
-    with reading(source.location):
-        if format == "parquet":
-            sizes, stored = _parquet_sizes(source.location)
-        else:
-            sizes, stored = arrow_sizes(source.location), source.size
+    sizes, stored = _layout(source)
     rows = sum(sizes)
     fitting = MAX_PARQUET_BYTES * rows // max(stored, 1)
     for start, stop in _joined(sizes, max(1, min(MAX_PARQUET_ROWS, fitting))):

@@ -14,8 +14,9 @@ import orjson
 from batch.errors import DamagedError
 from batch.reading.formats.csv_rows import csv_rows
 from batch.reading.formats.json_documents import json_rows
+from batch.reading.formats.kinds import unpacking
 from batch.reading.ranges import CHUNK_BYTES, LineTally
-from batch.reading.sources import Source, has_tabs, open_stream, reading
+from batch.reading.sources import Source, has_tabs, open_stream
 from batch.runs.atomic import replacing
 from batch.storage.checksums import CheckedWriter, Checksum, matches
 from batch.storage.sealed import read_sealed, write_sealed
@@ -92,7 +93,7 @@ def _is_whole(spooled: Path) -> bool:
 
 def _chunks(source: Source) -> Iterator[bytes]:
     """Decompressed bytes of a file."""
-    with reading(source.location), open_stream(source.location, source.compression) as stream:
+    with unpacking(source), open_stream(source.location, source.compression) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             yield chunk
 

@@ -176,9 +176,8 @@ def test_a_broken_file_is_refused_in_one_line_and_leaves_no_spooled_file(
     """A file that cannot be decoded as what it says it is ends in one line with its name."""
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"^[^\n]+: cannot be read: [^\n]+$") as caught:
+    with pytest.raises(InputError, match=rf"^{name}: [^\n]+(write it again|fetch it again)$"):
         find_shards(InputSpec(path=str(path)), tmp_path / "spool")
-    assert str(path) in str(caught.value)
     assert not list((tmp_path / "spool").glob("*.jsonl"))
 
 

@@ -20,12 +20,14 @@ def arrow_columns(shard: Shard) -> KeysView[str]:
         return dict.fromkeys(_reader(file).schema.names).keys()
 
 
-def arrow_sizes(location: str) -> list[int]:
-    """Rows of each record batch. Raises what PyArrow raises."""
+def arrow_layout(location: str) -> tuple[list[str], list[int]]:
+    """Names of the columns, and the rows of each record batch. Raises what PyArrow raises."""
+    with _opened(location) as file:
+        names = _reader(file).schema.names
     with _opened(location) as file:
         # Of compressed batches only the column that is asked for is decompressed.
         options = pa.ipc.IpcReadOptions(included_fields=[0], use_threads=False)
-        return [batch.num_rows for batch in _batches(file, options)]
+        return names, [batch.num_rows for batch in _batches(file, options)]
 
 
 def arrow_records(shard: Shard) -> Iterator[tuple[int, dict[str, Any] | InvalidRow]]:

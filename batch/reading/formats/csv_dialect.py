@@ -54,10 +54,14 @@ def open_csv(name: str, chunks: Iterable[bytes], spec: CsvSpec, *, tabs: bool) -
     head = next(chunks, b"")
     encoding = spec.encoding or _encoding(name, head)
     lines = _text_lines(chain((head,), chunks), encoding)
-    first, skipped = next(lines, "").removeprefix("\ufeff"), 0
-    separator = _SEP.fullmatch(first) if spec.columns is None else None
-    if separator is not None:
-        first, skipped = next(lines, ""), 1
+    try:
+        first, skipped = next(lines, "").removeprefix("\ufeff"), 0
+        separator = _SEP.fullmatch(first) if spec.columns is None else None
+        if separator is not None:
+            first, skipped = next(lines, ""), 1
+    except UnicodeError as error:
+        # A lone bad byte becomes a surrogate; this is what UTF-16 says of a file without its byte order mark.
+        raise InputError(f"{name}: is not {encoding}; set input.csv.encoding to what the file is in") from error
     delimiter = spec.delimiter or (separator[1] if separator is not None else None)
     if delimiter is None:
         delimiter = "\t" if tabs else _delimiter(name, first, spec)

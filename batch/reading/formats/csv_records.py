@@ -45,7 +45,7 @@ def csv_records(name: str, opened: Opened, spec: CsvSpec) -> Iterator[tuple[int,
             record = next(reader, None)
         except csv.Error as error:
             raise _refused(name, first, taken, opened.delimiter, spec, error) from error
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             last = first + len(taken)
             raise InputError(
                 f"{name}:{last}: not {opened.encoding}; set input.csv.encoding to what the file is in"

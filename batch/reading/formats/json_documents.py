@@ -19,6 +19,9 @@ _WHITESPACE = " \t\r\n"
 def json_rows(name: str, chunks: Iterable[bytes], limit: int | None) -> Iterator[bytes]:
     """Yield `[line, record]`, or `[line, null, kind, message]`, for each value of the file, digits as they are.
 
+    Ids are made up of the line, so no two rows have the same: rows that share a line with others count on from it, and
+    the rows of an array on one line are numbered from 1.
+
     Memory holds one row and what was read with it. Raises InputError for what is no JSON: where a value is broken,
     nobody can say where the next one begins.
 
@@ -33,10 +36,10 @@ def json_rows(name: str, chunks: Iterable[bytes], limit: int | None) -> Iterator
         text.skip(1)
     elif text.peek() not in ("{", ""):
         raise text.fault("neither a JSON array nor JSON objects")
-    rows = 0
+    rows = line = 0
     while _has_more(text, in_array=in_array, first=rows == 0):
         text.peek()  # moves to where the value starts
-        line = text.line
+        line = max(text.line, line + 1)
         value, raw = text.value()
         if isinstance(value, dict):
             # Line ends within a value are only between its parts: in strings, JSON has escapes for them.

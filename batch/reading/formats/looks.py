@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 import orjson
 
-from batch.reading.sources import open_stream, reading
-
 HEAD_BYTES = 4096
 
 # Bytes that no text file begins with, so that a file with them is of this kind whatever its name says.
@@ -58,15 +56,6 @@ class Look(NamedTuple):
         return f"{self.what}; {self.remedy}"
 
 
-def look_at(location: str, compression: str | None = None) -> Look | None:
-    """What the file at `location` looks like; `None` where it may well be JSON Lines or CSV.
-
-    Raises InputError when the file cannot be read.
-    """
-    with reading(location), open_stream(location, compression) as stream:
-        return looks_like(stream.read(HEAD_BYTES))
-
-
 def looks_like(head: bytes) -> Look | None:
     """What a file with these first bytes (4 KiB are enough) looks like; `None` where it may be JSON Lines or CSV.
 
@@ -93,6 +82,16 @@ def looks_like(head: bytes) -> Look | None:
     if text.startswith(b"{") and _is_cut(text.partition(b"\n")[0]):
         return Look("pretty-printed JSON, an object over several lines", "give its name the ending .json", sure=False)
     return None
+
+
+def begins_array_over_lines(head: bytes) -> bool:
+    """Does the file begin a JSON list that goes on in the next line, as no line of JSON Lines does?
+
+    Read as JSON Lines, the last row of such a file would be the only one without a comma behind it.
+    """
+    text = head.removeprefix(_BOM).lstrip()
+    first, newline, _ = text.partition(b"\n")
+    return text.startswith(b"[") and newline != b"" and _is_cut(first)
 
 
 def is_json_lines(head: bytes) -> bool:

@@ -26,10 +26,11 @@ def rows_of(text: str, size: int = 5, limit: int | None = None) -> list[Any]:
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
-        ('[{"a":1},{"a":2}]', [1, 1]),
+        ('[{"a":1},{"a":2}]', [1, 2]),
+        ('[{"a":1},{"a":2},{"a":3},\n{"a":4},\n\n\n{"a":5}]', [1, 2, 3, 4, 5]),
         ('\n [\n {"a": 1},\n\n {"a":\n 2}\n]\n', [3, 5]),
         ('{"a":\n1}\n{\n"a":2\n}\n', [1, 3]),
-        ('{"a":1}{"a":2}', [1, 1]),
+        ('{"a":1}{"a":2}', [1, 2]),
         ("[]", []),
         ("", []),
         (" \n", []),
@@ -37,7 +38,7 @@ def rows_of(text: str, size: int = 5, limit: int | None = None) -> list[Any]:
     ],
 )
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_every_object_is_a_row_with_its_line(text: str, lines: list[int], size: int) -> None:
+def test_every_object_is_a_row_with_its_line_which_no_other_row_has(text: str, lines: list[int], size: int) -> None:
     """Arrays and objects, over lines or in one, are read wherever the bytes are cut."""
     assert rows_of(text, size) == [[line, {"a": number}] for number, line in enumerate(lines, 1)]
 
