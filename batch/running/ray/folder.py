@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -147,12 +148,27 @@ def _remove_if_stale(own: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not any(_answers(path) for path in own.glob(f"{_RAYS}/session_*/sockets/*")):
+            _end_orphans(own)
             shutil.rmtree(own, ignore_errors=True)
     except BlockingIOError:
         # Its run is alive.
         pass
     finally:
         os.close(descriptor)
+
+
+def _end_orphans(own: Path) -> None:
+    """End this user's processes that name the folder on their command line.
+
+    Ray's agents end with their raylet. One that was still starting when its raylet was killed takes the process that
+    adopted it for its parent, and lives on.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        # Where it has ended by now, or is another user's, there is nothing to end.
+        with suppress(OSError):
+            named = os.fsencode(f"{own}/") in (process / "cmdline").read_bytes()
+            if named and process.stat().st_uid == os.geteuid() and process.name != str(os.getpid()):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _answers(path: Path) -> bool:

@@ -2,8 +2,11 @@
 
 import fcntl
 import os
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +108,22 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else(place: Path) -> None
     assert (other / "r").is_dir()
     folder.close()
     os.close(held)
+
+
+def test_processes_that_a_killed_run_left_are_ended_with_its_folder(place: Path) -> None:
+    """An agent that lives on writes into the stale folder; one of a run that is alive is left alone."""
+    running = RayFolder([str(place)], 0)
+    (place / "br-ray-a" / "r").mkdir(parents=True)
+    orphan, agent = (
+        subprocess.Popen([sys.executable, "-c", "input()", f"--session-dir={path}/x"], stdin=subprocess.PIPE)
+        for path in (place / "br-ray-a" / "r", running.path)
+    )
+    with orphan, agent:
+        RayFolder([str(place)], 0).close()
+        assert orphan.wait(10) == -signal.SIGKILL
+        assert agent.poll() is None
+        agent.kill()
+    running.close()
 
 
 def test_two_runs_of_the_same_time_keep_their_folders(place: Path) -> None:
