@@ -161,7 +161,7 @@ def _errors(report: Report) -> Table:
     table.add_column("for example", overflow="fold")
     for kind, count in report.errors.items():
         example = report.error_examples.get(kind)
-        said = "" if example is None else f"{example.id}: {example.message}"
+        said = "" if example is None else example.line
         table.add_row(Text(printable(kind)), f"{count:,}", Text(printable(said)))
     return table
 

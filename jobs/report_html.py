@@ -160,7 +160,7 @@ def _errors(report: Report) -> str:
 
 def _example(report: Report, kind: str) -> str:
     example = report.error_examples.get(kind)
-    return "<td></td>" if example is None else _name(f"{example.id}: {example.message}")
+    return "<td></td>" if example is None else _name(example.line)
 
 
 def _ambiguous(report: Report) -> str:
@@ -181,7 +181,7 @@ def _ambiguous(report: Report) -> str:
 
 
 def _notes(report: Report) -> str:
-    items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    items = "".join(f"<li>{_with_code(note)}</li>" for note in report.notes)
     return _section("Notes", f'<ul class="notes">{items}</ul>') if items else ""
 
 
@@ -224,6 +224,14 @@ def _table(columns: Sequence[str], lines: Iterable[str], *, words: Sequence[str]
 
 def _name(text: str) -> str:
     return f'<td class="name">{escape(text)}</td>'
+
+
+def _with_code(text: str) -> str:
+    """Text in which what stands between two backticks is set as code."""
+    parts = escape(text).split("`")
+    if len(parts) % 2 == 0:
+        return "`".join(parts)
+    return "".join(f"<code>{part}</code>" if position % 2 else part for position, part in enumerate(parts))
 
 
 def _number(text: str, kind: str = "") -> str:

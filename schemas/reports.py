@@ -131,6 +131,11 @@ class ErrorExample(Spec):
     message: str
     """As in the row's result: what happened, and the server's own words."""
 
+    @property
+    def line(self) -> str:
+        """Id and message; only the message, where it begins with the id, as for rows without an id of their own."""
+        return self.message if self.message.startswith(f"{self.id}: ") else f"{self.id}: {self.message}"
+
 
 class EmbeddingReport(Spec):
     """What a router's embedder was asked for behind an endpoint, over all sittings."""

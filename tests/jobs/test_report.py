@@ -158,6 +158,24 @@ def test_each_kind_of_error_is_shown_with_an_example() -> None:
     assert f"r3: {said}" in " ".join(Page(render_html(report)).texts)
 
 
+def test_the_place_of_a_row_without_an_id_is_said_once() -> None:
+    """Such a row is called by its file and line, with which the message of an invalid row begins."""
+    ledger = Ledger({"own": CHEAP})
+    ledger.add_row("invalid", None, None, None, None, None, "invalid_json", False)
+    ledger.add_example("invalid_json", 60, "in.jsonl:61", None, "in.jsonl:61: not JSON")
+    report = report_of(ledger)
+    assert "invalid_json 1 in.jsonl:61: not JSON" in " ".join(" ".join(on_console(report, 80)).split())
+    assert " ".join(Page(render_html(report)).texts).count("in.jsonl:61") == 1
+
+
+def test_what_is_to_be_typed_is_set_as_code_on_the_page() -> None:
+    """Between two backticks, and still as text; a single backtick is one."""
+    notes = ('`input.system: "{<b>}"` sends it', "a ` alone")
+    page = render_html(full_report().model_copy(update={"notes": notes}))
+    assert "<li><code>input.system: &quot;{&lt;b&gt;}&quot;</code> sends it</li>" in page
+    assert "<li>a ` alone</li>" in page
+
+
 def test_an_empty_run_has_a_report() -> None:
     """A run without a single routed row divides by nothing."""
     assert on_console(empty_report(), 80)

@@ -69,7 +69,7 @@ def not_sent(name: str) -> Fact:
     """The note on a column that looks like a system message and is none."""
     return Fact(
         "system_not_sent",
-        f"the column `{name}` is carried as data; `input.system: {{{name}}}` sends it as the system message",
+        f'the column `{name}` is carried as data; `input.system: "{{{name}}}"` sends it as the system message',
     )
 
 

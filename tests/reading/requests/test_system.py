@@ -66,7 +66,7 @@ def test_the_jobs_system_template_works_beside_a_prompt_template() -> None:
     shaped = shape(row, prompt="{q}", system="{s}")
     assert [m["content"] for m in shaped.body["messages"]] == ["Be kind.", "Why?"]
     assert [fact.code for fact in shaped.notes] == ["system_not_sent"]
-    assert "input.system: {system}" in shaped.notes[0].text
+    assert 'input.system: "{system}"' in shaped.notes[0].text
     assert shape(row, prompt="{q}", system="{system}").notes == ()
 
 
@@ -88,7 +88,7 @@ def test_messages_keep_their_own_system_message_and_that_is_said() -> None:
 def test_columns_that_other_data_sets_call_a_system_message_are_named() -> None:
     """`system_prompt` is not sent unasked; the note says how."""
     (fact,) = shape({"prompt": "hi", "system_prompt": "S"}).notes
-    assert "input.system: {system_prompt}" in fact.text
+    assert 'input.system: "{system_prompt}"' in fact.text
 
 
 def test_a_system_column_that_is_no_text_is_data_and_said() -> None:
