@@ -63,6 +63,8 @@ def render_standing(found: Standing, path: Path, console: Console) -> None:
         console.print(Text(printable(line), "yellow"), soft_wrap=True)
     if not found.running and not found.finished:
         console.print("The same `batchrouter run` goes on where it stopped.")
+    elif found.statuses.get("unsent") and not found.running:
+        console.print("The same `batchrouter run` goes on with the rows that are unsent.")
 
 
 def _list(console: Console, label: str, lines: list[str], style: str) -> None:

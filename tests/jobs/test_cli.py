@@ -6,10 +6,12 @@ import re
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from jobs import __version__
 from jobs.cli import Exit
 from tests.jobs.commands import Command, Job, written
 from tests.rehearsed import Served
@@ -201,3 +203,12 @@ def test_a_process_with_the_http_client_ends_before_python_is_torn_down(client: 
     assert ended.returncode == 0
     assert json.loads(ended.stdout)["title"] == "JobSpec"
     assert ("torn down" in ended.stderr) is torn_down
+
+
+def test_the_version_is_that_of_the_package(command: Command) -> None:
+    """`--version` prints what pyproject.toml says, and so do the package and the documentation."""
+    root = Path(__file__).parents[2]
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert command("--version").out == f"batchrouter {version}\n"
+    assert __version__ == version
+    assert f"prints `batchrouter {version}`" in (root / "docs" / "command-line.md").read_text()

@@ -69,3 +69,12 @@ def test_a_run_that_stopped_can_go_on(finished: bool) -> None:
     assert "ambiguous 7 in flight when the run was killed, and possibly billed" in lines
     assert "time 1 min 15 s in 2 sittings so far" in lines
     assert ("The same `batchrouter run` goes on where it stopped." in lines) is not finished
+
+
+@pytest.mark.parametrize(("running", "unsent"), [(False, 3), (False, 0), (True, 3)])
+def test_a_finished_run_with_unsent_rows_says_how_they_are_sent(running: bool, unsent: int) -> None:
+    """As `--finish` leaves a run, or endpoints that refused; a run under way needs no such advice."""
+    statuses = {"ok": 997, "unsent": unsent}
+    lines = stands(replace(STANDING, running=running, finished=True, statuses=statuses, ambiguous=0))
+    advice = "The same `batchrouter run` goes on with the rows that are unsent."
+    assert (advice in lines) is (unsent > 0 and not running)

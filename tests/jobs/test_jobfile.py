@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from batch.errors import SpecError
 from jobs.jobfile import load_job
+from schemas.job import DispatchSpec
 from schemas.plans import SharePlanSpec
 from schemas.routers import CorrectnessRouterSpec
 
@@ -200,3 +202,24 @@ def test_dedup_takes_words_that_yaml_has_a_meaning_for(tmp_path: Path, word: str
     """A bare `on` or `off`, which YAML reads as a truth value, means what it says."""
     text = JOB.replace("  balancer: least_connections\n", f"  dedup: {word}\n")
     assert load_job(written(tmp_path, text)).dispatch.dedup == word
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("90 min", 5400.0),
+        ("6 h", 21600.0),
+        ("2d", 172800.0),
+        ("1.5 H", 5400.0),
+        ("45s", 45.0),
+        (30, 30.0),
+        (".5", None),
+    ],
+)
+def test_a_wait_is_written_with_a_unit_or_in_seconds(written: str | int, seconds: float | None) -> None:
+    """Whatever else stands there is refused, with what to write."""
+    if seconds is not None:
+        assert DispatchSpec.model_validate({"longest_wait": written}).longest_wait == seconds
+    else:
+        with pytest.raises(ValidationError, match="is no duration; write seconds, or a number and s, min, h or d"):
+            DispatchSpec.model_validate({"longest_wait": written})

@@ -174,7 +174,9 @@ SPOILT: dict[Callable[[Job, Path], None], tuple[str, ...]] = {
     input_is_empty: (r"prompts\.jsonl: .*no rows?",),
     input_is_missing: (r"promts\.jsonl: no such file; check input\.path$",),
     glob_matches_nothing: (r"data/\*\.jsonl: no supported file matches; input\.path takes ",),
-    input_is_an_empty_folder: (r"data\.jsonl: no supported file in this folder, without names that begin with \. or _; input\.path takes ",),
+    input_is_an_empty_folder: (
+        r"data\.jsonl: no supported file in this folder, without names that begin with \. or _; input\.path takes ",
+    ),
     input_loops: (r"loop\.jsonl: ",),
     input_is_of_another_kind: (r"prompts\.txt: unknown kind of file; input\.path takes \.jsonl",),
     input_is_no_parquet: (r"prompts\.parquet: is no Parquet file: ",),
