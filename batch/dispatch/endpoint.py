@@ -172,7 +172,7 @@ class Endpoint:
         self.answers += 1
         if request.order > self.last_answered:
             self.last_answered = request.order
-        if not self.refusals:
+        if not self.refusals.rows:
             self.health.answered(request.started)
         elif not self.health.doubted or request.order >= self._doubted_from:
             # Sent before the doubt arose, an answer would only say that it was well then.

@@ -161,7 +161,7 @@ class Lane:
                 await self._deliver_large(request)
             else:
                 await self._deliver(request)
-            if self._refused and self.open == len(self._refused):
+            if self._refused.count and self.open == self._refused.count:
                 self._refused.settle()
 
     async def _deliver_large(self, request: Request) -> None:
@@ -232,7 +232,7 @@ class Lane:
         self._learn(request, completion, endpoint, latency)
         for row, answer in zip(rows, answers, strict=True):
             self._end(row, "ok", endpoint=endpoint.index, latency=latency, completion=answer)
-        if self._refused:
+        if self._refused.count:
             self._refused.answered(endpoint, request.order)
         return True
 
@@ -280,7 +280,7 @@ class Lane:
         answers = self.pool.answers
         if error.blame == "throttle":
             counts = self._throttled.counts(request, answers) and error.reached
-            others = self.open - len(self._refused)
+            others = self.open - self._refused.count
             hopeless = self._throttled.hopeless(request, error, answers=answers, others_open=others)
         elif error.status == _UNAVAILABLE and not endpoint.answers and self._may_load(endpoint):
             counts = False
@@ -370,9 +370,10 @@ class Lane:
             completion_tokens=completion.completion_tokens if completion else None,
             response=completion.raw if completion else response,
             error=error,
-            billed=request.take_billed(),
+            billed=request.take_billed() if request.billed is not None else None,
         )
-        self._throttled.ended(request)
+        if request.answers_seen >= 0:
+            self._throttled.ended(request)
         self.count(status, completion)
         self._floor.ended(request)
 

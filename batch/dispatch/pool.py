@@ -200,7 +200,8 @@ class EndpointPool:
         if isinstance(ended, Completion):
             self._troubled_since = None
             endpoint.answered(request, ended)
-            self._settle(request, (ended.prompt_tokens, ended.completion_tokens))
+            if self.budget is not None:
+                self._settle(request, (ended.prompt_tokens, ended.completion_tokens))
         elif ended is None:
             endpoint.abandoned(request)
             self._settle(request, None)

@@ -51,18 +51,18 @@ class Refusals:
 
     One refusal says nothing of the endpoint. Where enough different rows were refused alike, the endpoint is *doubted*:
     it is then asked one row at a time, from elsewhere in the input, and is out once these are refused alike too.
+
+    Attributes:
+        rows: shard and number of the rows, by what all refusals of one kind have in common.
     """
 
     def __init__(self) -> None:
-        self._rows: dict[object, set[tuple[int, int]]] = {}
+        self.rows: dict[object, set[tuple[int, int]]] = {}
         self._probes: dict[object, int] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._rows)
 
     def count(self, error: DispatchError) -> int:
         """Different rows that were refused like this."""
-        return len(self._rows.get(_alike(error), ()))
+        return len(self.rows.get(_alike(error), ()))
 
     def add(self, request: Request, error: DispatchError, *, in_flight: int, probe: bool) -> Verdict:
         """This row was refused.
@@ -72,7 +72,7 @@ class Refusals:
             probe: was the row sent while the endpoint was doubted?
         """
         alike = _alike(error)
-        rows = self._rows.setdefault(alike, set())
+        rows = self.rows.setdefault(alike, set())
         row = (request.shard, request.row)
         if row in rows:
             return "nothing"
@@ -86,7 +86,7 @@ class Refusals:
 
     def clear(self) -> None:
         """The endpoint gave a good answer."""
-        self._rows.clear()
+        self.rows.clear()
         self._probes.clear()
 
 

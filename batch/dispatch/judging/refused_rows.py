@@ -22,6 +22,9 @@ class RefusedRows:
     - An endpoint is at fault once it is out (see `Refusals`); the rows that it refused go back to the lane then, where
       another endpoint answers them or they stay unsent.
     - Until then a row is held. Its attempt is journaled as ended, so a kill costs nothing.
+
+    Attributes:
+        count: rows that are held.
     """
 
     def __init__(
@@ -45,10 +48,7 @@ class RefusedRows:
         # Of each endpoint, by the order in which they were sent.
         self._held: dict[int, list[tuple[int, int, Request]]] = {e.index: [] for e in endpoints}
         self._number = 0
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
+        self.count = 0
 
     def refused(self, request: Request, endpoint: Endpoint, error: DispatchError, latency: float) -> None:
         """This row was refused: give it up, send it elsewhere, or hold it."""
@@ -72,14 +72,14 @@ class RefusedRows:
         """
         held = self._held[endpoint.index]
         while held and held[0][0] < order:
-            self._count -= 1
+            self.count -= 1
             request = heapq.heappop(held)[2]
             self._place(request)
 
     def settle(self) -> None:
         """Nothing but held rows is left to do: decide by what is known."""
-        while self._count:
-            before = self._count
+        while self.count:
+            before = self.count
             endpoint = next(e for e in self._endpoints if self._held[e.index])
             rows = list(self._take(endpoint))
             alike: dict[object, list[Request]] = {}
@@ -89,7 +89,7 @@ class RefusedRows:
                 endpoint.give_up(next(_error(same[0]) for same in alike.values() if _is_out(endpoint, same)))
                 for row in rows:
                     self._place(row)
-                if self._count < before:
+                if self.count < before:
                     return
                 continue
             for row in rows:
@@ -114,7 +114,7 @@ class RefusedRows:
             self._at_fault(request)
             return
         self._number += 1
-        self._count += 1
+        self.count += 1
         heapq.heappush(self._held[refusing[-1].index], (request.order, self._number, request))
 
     def _proven(self, request: Request, endpoint: Endpoint, error: DispatchError) -> bool:
@@ -146,7 +146,7 @@ class RefusedRows:
 
     def _take(self, endpoint: Endpoint) -> Iterator[Request]:
         held, self._held[endpoint.index] = self._held[endpoint.index], []
-        self._count -= len(held)
+        self.count -= len(held)
         for _, _, row in sorted(held):
             yield row
 

@@ -61,23 +61,17 @@ class OpenAITransport:
         else:
             status, raw, header = await self._client.ask("POST", request.url, body)
         raw = self._mask(raw)
-        if 200 <= status < 300:
-            return self._completion(raw, header, request)
-        raise refusal(
-            status,
-            raw,
-            header,
-            self._provider,
-            self._wall,
-            asked=request.body,
-            path=self._path + request.url.removeprefix("/v1"),
-            hide=self._hide,
-        )
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
-
-    def _completion(self, raw: bytes, header: Header, request: Request) -> Completion:
+        if not 200 <= status < 300:
+            raise refusal(
+                status,
+                raw,
+                header,
+                self._provider,
+                self._wall,
+                asked=request.body,
+                path=self._path + request.url.removeprefix("/v1"),
+                hide=self._hide,
+            )
         try:
             answer = completion(
                 raw,
@@ -94,6 +88,9 @@ class OpenAITransport:
             raise
         # What was put together from a stream may hold a secret that no piece of the stream held whole.
         return answer if answer.raw is raw else replace(answer, raw=self._mask(answer.raw))
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
 
     async def _with_renewed_key(self, path: str, body: bytes) -> Answer:
         """One attempt, and one more where the server refused a key that has been replaced since."""
