@@ -279,7 +279,8 @@ class Lane:
         counts = error.reached
         answers = self.pool.answers
         if error.blame == "throttle":
-            counts = self._throttled.counts(request, answers) and error.reached
+            # A refusal by chance says nothing about the row.
+            counts = self._throttled.counts(request, answers) and error.reached and not endpoint.pace.overlooks
             others = self.open - self._refused.count
             hopeless = self._throttled.hopeless(request, error, answers=answers, others_open=others)
         elif error.status == _UNAVAILABLE and not endpoint.answers and self._may_load(endpoint):

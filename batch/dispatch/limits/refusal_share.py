@@ -9,9 +9,10 @@ from dataclasses import dataclass
 # request let through since the one before, raise the suspicion that there is none. With fewer, a first estimate that
 # is too high would raise it; with more, the pace would fall far, since each refusal takes up to 0.3 of it.
 _SUSPICIOUS = 4
-# A slow pace grows beyond what was let through within two or three requests, so a refusal there is suspicious as well:
-# it speaks for a limit only after more requests than this.
-_EXPLAINED = 4
+# A slow pace grows beyond what was let through within a few requests, so a refusal there may be suspicious as well: it
+# speaks for a limit only after more requests than this. A server that refuses one in five lets so many through once in
+# eighteen times.
+_EXPLAINED = 12
 # Until so many requests have told, refusals lower the pace to no less than this part of what it was. By chance, half
 # of ten requests may be refused in a row, and a pace that has fallen low takes minutes to gather evidence.
 _FEW, _KEPT = 16, 0.25
