@@ -3,8 +3,8 @@
 A note is one fact, the number of rows that it holds for, and one of them. Notes are gathered while a shard is read,
 stored in the scored part's schema, summed over shards, and printed once each by `check`, `estimate` and the report.
 
-To add one: `Shaped.notes` for a fact of a row, `Shard.notes` for a fact of a file. A fact must not quote what a row
-holds: the names of columns are fine, values are not.
+To add one: `Shaped.notes` for a fact of a row, `Shard.notes` for one of the input's files. A fact must not quote what
+a row holds: the names of columns are fine, values are not.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,12 +40,14 @@ class Note:
     """One clause for people, without a full stop."""
 
     rows: int
-    """Rows that it holds for, one or more."""
+    """Rows that it holds for; none where it is about the input, not its rows."""
 
     example: str
-    """`<file>:<line>` of the first of them."""
+    """`<file>:<line>` of the first of them; the file where there are none."""
 
     def __str__(self) -> str:
+        if not self.rows:
+            return self.text
         if self.rows == 1:
             return f"{self.text} (1 row, {self.example})"
         return f"{self.text} ({self.rows:,} rows, the first is {self.example})"

@@ -38,7 +38,7 @@ def read_shard(shard: Shard, spec: InputSpec, count_tokens: TokenCounter) -> pa.
     shaper, ids = Shaper(spec), IdRule(spec)
     notes = Notes()
     for code, text in shard.notes:
-        notes.add(Fact(code, text), f"{shard.name}:{shard.first_line}", shard.rows)
+        notes.add(Fact(code, text), shard.name, rows=0)
     rows = (
         _row(shard, number, line, record, shaper, ids, notes)
         for number, (line, record) in enumerate(shard_records(shard), shard.first_row)

@@ -92,7 +92,7 @@ class Shaper:
             record = {column: value for column, value in record.items() if value == value}
         if self.template is not None:
             prompt = self.template.render(record)
-            own = self._own(record, TEMPLATE_COLUMNS, embeds=self._embeds)
+            own = self._own(record, TEMPLATE_COLUMNS, embeds=self._embeds).noting(*self.template.blanks(record))
             if self._embeds:
                 return self._embeddings({"input": prompt, **merged(self._embedding_params, own.values)}, own)
             return self._prompt(record, prompt, own)

@@ -49,7 +49,7 @@ class Shard:
     """The file's last change when it was cut; `None`: it is our own copy, or its store does not say."""
 
     notes: Sequence[Sequence[str]] = ()
-    """Facts of the file that a reader should know, each (code, text) as `batch.reading.notes.Fact`."""
+    """What a reader should know of the input's files, each (code, text) as `notes.Fact`; the first shard has it."""
 
     size: int | None = None
     """The file's bytes when it was cut; `None`: it is our own copy, or an older version cut it."""

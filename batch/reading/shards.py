@@ -19,7 +19,7 @@ from batch.reading.ranges import CountedRange, TextRange, count_range, cut
 from batch.reading.shard import Shard
 from batch.reading.sources import Source, find_sources, open_file, open_stream, reading
 from batch.reading.spool import Spooling, spool_file
-from schemas.job import InputSpec
+from schemas.job import CsvSpec, InputSpec
 
 # Enough shards for a small cluster, each small enough to hold a few times over, none too small to be worth a task.
 SHARDS_WANTED = 32
@@ -102,6 +102,11 @@ def cut_files(
         rows += kept
     if not shards:
         raise InputError(f"{_shown(spec)}: no rows; the input is empty")
+    facts = {fact for source in sources for fact in source.notes}
+    if spec.csv != CsvSpec() and not any(source.format == "csv" for source in sources):
+        facts.add(("csv_options", "`input.csv` is not used, because no file of the input is CSV"))
+    if facts:
+        shards[0] = replace(shards[0], notes=tuple(sorted(facts)))
     return shards
 
 

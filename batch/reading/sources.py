@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from batch.errors import InputError
+from batch.reading.folders.beside import FileFact, facts_of
 from batch.reading.folders.hugging_face import dataset_files
 from batch.reading.folders.listing import WILDCARDS, files_below, fits, goes_deep, is_left_out, matches, split
 from batch.reading.folders.partitions import Partition, Value, partition_of, typed
@@ -70,6 +71,9 @@ class Source:
 
     partition: tuple[tuple[str, Value], ...] = ()
     """Columns that its folders' names give to each of its rows."""
+
+    notes: tuple[FileFact, ...] = ()
+    """What a reader should know of the files beside it; the first file of a folder has them."""
 
 
 def find_sources(spec: InputSpec, key: str = "input.path") -> list[Source]:
@@ -199,6 +203,7 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
     if _is_stream(path):
         yield Source(path, posixpath.basename(path), "jsonl", None, 0, None, is_stream=True), ()
         return
+    notes: tuple[FileFact, ...] = ()
     with reading(path, key):
         filesystem, inner = filesystem_of(path if "://" in path else _absolute(path))
         kind = filesystem.get_file_info(inner).type
@@ -208,7 +213,7 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
             infos = [filesystem.get_file_info(inner)]
             root = posixpath.dirname(inner)
         elif kind == pa.fs.FileType.Directory:
-            infos = _files_of(filesystem, inner)
+            infos, notes = _files_of(filesystem, inner)
             root = inner
             if not infos:
                 raise InputError(
@@ -218,9 +223,9 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
         elif WILDCARDS.isdisjoint(inner):
             raise InputError(f"{path}: no such file; check {key}")
         else:
-            infos = matches(filesystem, inner, _is_supported)
+            infos = matches(filesystem, inner, _is_any)
             root, wanted = split(inner)
-            infos = infos if ".json" in wanted[-1].lower().replace(".jsonl", "") else _without_descriptions(infos)
+            infos, notes = _sorted_out(infos, all_json=".json" in wanted[-1].lower().replace(".jsonl", ""))
             if not infos:
                 raise InputError(f"{path}: no supported file matches; {key} takes {SUPPORTED}")
     for info in infos:
@@ -229,6 +234,7 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
         assert file_format is not None
         location = _location(path, inner, info.path)
         source = Source(location, info.base_name, file_format, compression, info.size or 0, info.mtime_ns)
+        source, notes = replace(source, notes=notes), ()
         yield source, partition_of(root, info.path[len(root.rstrip("/")) + 1 :])
 
 
@@ -242,21 +248,33 @@ def _is_stream(path: str) -> bool:
     return path == "/dev/stdin" or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
-def _files_of(filesystem: Any, folder: str) -> list[Any]:
+def _files_of(filesystem: Any, folder: str) -> tuple[list[Any], tuple[FileFact, ...]]:
+    """The files of a folder that are read, and what to say of the others."""
     saved = dataset_files(filesystem, folder)
     if saved is None:
-        return _without_descriptions(files_below(filesystem, folder, _is_supported))
+        return _sorted_out(files_below(filesystem, folder, _is_any), all_json=False)
     infos = [filesystem.get_file_info(path) for path in saved]
     gone = next((info for info in infos if info.type != pa.fs.FileType.File or not _is_supported(info.path)), None)
     if gone is not None:
         raise InputError(f"{gone.path}: a file of the dataset is missing; save the dataset again")
-    return infos
+    return infos, ()
 
 
-def _without_descriptions(infos: list[Any]) -> list[Any]:
-    """Beside files of other kinds, a .json file describes them (dataset_info.json, config.json) and holds no rows."""
-    others = [info for info in infos if _format(info.path) != "json"]
-    return others or infos
+def _sorted_out(infos: list[Any], *, all_json: bool) -> tuple[list[Any], tuple[FileFact, ...]]:
+    """The files that are read, and what to say of the others.
+
+    Beside files of other kinds, a .json file describes them (dataset_info.json, config.json) and holds no rows, unless
+    `all_json`.
+    """
+    supported = [info for info in infos if _is_supported(info.path)]
+    others = [info for info in supported if _format(info.path) != "json"]
+    read = supported if all_json else others or supported
+    described = [info.path for info in supported if _format(info.path) == "json"] if read is others else []
+    return read, facts_of(described, (info.path for info in infos if not _is_supported(info.path)))
+
+
+def _is_any(path: str) -> bool:
+    return True
 
 
 def _absolute(path: str) -> str:

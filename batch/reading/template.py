@@ -11,6 +11,7 @@ import orjson
 from batch.errors import SpecError
 from batch.reading.exact import loads
 from batch.reading.invalid import InvalidRow, type_name
+from batch.reading.notes import Fact
 
 BRACES_HINT = "write {{ and }} for braces in the text"
 """How a template says braces that name no column."""
@@ -67,6 +68,11 @@ class PromptTemplate:
             for literal, name, spec, conversion in pieces
         ]
         fields = [field for _, field in self._pieces if field is not None]
+        self._optional = [
+            (frozenset((field.column, field.plain, field.written)), _never_there(field))
+            for field in dict.fromkeys(fields)
+            if field.optional
+        ]
         self._required = [field for field in fields if not field.optional]
         self._may_be_blank = not fields
         self.columns = frozenset(field.column for field in self._required)
@@ -80,6 +86,10 @@ class PromptTemplate:
     def absent(self, columns: Set[str]) -> frozenset[str]:
         """Those of its own columns that are not among `columns`. Optional ones are never absent."""
         return frozenset(field.column for field in self._required if columns.isdisjoint((field.column, field.written)))
+
+    def blanks(self, record: Mapping[str, Any]) -> tuple[Fact, ...]:
+        """What to say of optional columns that a row does not have, as where a name is mistyped."""
+        return tuple(fact for names, fact in self._optional if names.isdisjoint(record))
 
     def render(self, record: Mapping[str, Any]) -> str:
         """Fill in a row's columns. Raises InvalidRow as `fill` does, and where all of them are blank."""
@@ -104,6 +114,10 @@ class PromptTemplate:
                 blank = blank and not text.strip()
                 filled.append(text)
         return None if blank else "".join(filled)
+
+
+def _never_there(field: _Field) -> Fact:
+    return Fact("optional_absent", f"`{{{field.written}}}` is blank, because there is no column `{field.column}`")
 
 
 def _field(name: str, spec: str | None, conversion: str | None, key: str) -> _Field:

@@ -9,7 +9,7 @@ import pytest
 from batch.reading.notes import MOST_NOTES, Fact, Note, Notes, notes_from_metadata, notes_to_metadata
 from batch.reading.read import read_shard
 from batch.reading.shards import find_shards
-from schemas.job import InputSpec
+from schemas.job import CsvSpec, InputSpec
 from tests.reading.rows import Row, count_words
 
 USER = {"role": "user", "content": "hi"}
@@ -65,3 +65,54 @@ def test_facts_without_end_are_bounded() -> None:
 def test_what_was_found_by_itself_is_noted(tmp_path: Path, line: Row, expected: set[str]) -> None:
     """A conversation that ends with the assistant, and a row that is taken for an embedding request, are noted."""
     assert set(notes_of(tmp_path, [line])) == expected
+
+
+def test_an_optional_column_that_is_nowhere_is_said(tmp_path: Path) -> None:
+    """A mistyped name would otherwise leave its place blank in every prompt without a word."""
+    lines: list[Row] = [{"q": "a", "context": "x", "meta": {"t": None}}, {"q": "b", "context": None, "meta": None}]
+    settings = {"prompt": "{q} {context?} {meta.t?} {contxt?} {contxt?}", "system": "{rules.first?}"}
+    found = notes_of(tmp_path, lines, **settings)
+    assert set(found) == {"optional_absent"}
+    spec = InputSpec(path=str(tmp_path / "in.jsonl"), prompt=settings["prompt"], system=settings["system"])
+    (shard,) = find_shards(spec, tmp_path / "spool")
+    notes = notes_from_metadata(read_shard(shard, spec, count_words).schema.metadata)
+    assert [str(note) for note in notes] == [
+        "`{contxt?}` is blank, because there is no column `contxt` (2 rows, the first is in.jsonl:1)",
+        "`{rules.first?}` is blank, because there is no column `rules` (2 rows, the first is in.jsonl:1)",
+    ]
+
+
+def file_notes(spec: InputSpec, spool: Path) -> list[str]:
+    """The notes on the input's files, as they are printed."""
+    notes = Notes()
+    for shard in find_shards(spec, spool):
+        notes.merge(notes_from_metadata(read_shard(shard, spec, count_words).schema.metadata))
+    return [str(note) for note in notes.all() if not note.rows]
+
+
+def test_files_of_a_folder_that_look_like_data_and_are_not_read_are_named(tmp_path: Path) -> None:
+    """Rows that stay behind in other kinds of files are missed at once, and what only describes data is not."""
+    folder = tmp_path / "data"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("a.csv", "deep/train.json", "dataset_infos.json", "b.jsonl.xz", "c.TXT", "README.md", "_old.txt"):
+        (folder / name).write_text("prompt\nx\n")
+    why = "because .json files beside other kinds describe them"
+    expected = [
+        f"not read, {why}: train.json; name them in input.path where they hold rows",
+        "not read, because their kind is not supported: b.jsonl.xz, c.TXT",
+    ]
+    assert file_notes(InputSpec(path=str(folder)), tmp_path / "spool") == expected
+    assert file_notes(InputSpec(path=f"{folder}/**"), tmp_path / "spool") == expected
+    assert file_notes(InputSpec(path=f"{folder}/*.csv"), tmp_path / "spool") == []
+    assert file_notes(InputSpec(path=f"{folder}/a.csv"), tmp_path / "spool") == []
+
+
+def test_options_for_csv_without_a_csv_are_said(tmp_path: Path) -> None:
+    """An option that changes nothing is named, and one that is used is not."""
+    (tmp_path / "a.jsonl").write_text('{"prompt":"a"}\n')
+    (tmp_path / "b.csv").write_text("prompt;x\na;1\n")
+    csv = CsvSpec(delimiter=";")
+    said = file_notes(InputSpec(path=str(tmp_path / "a.jsonl"), csv=csv), tmp_path / "spool")
+    assert said == ["`input.csv` is not used, because no file of the input is CSV"]
+    assert file_notes(InputSpec(path=str(tmp_path / "b.csv"), csv=csv), tmp_path / "spool") == []
+    assert file_notes(InputSpec(path=str(tmp_path / "a.jsonl")), tmp_path / "spool") == []

@@ -62,7 +62,7 @@ class SystemMessages:
         if self._always is not None:
             return self._always._replace(notes=notes) if notes else self._always
         assert self.template is not None, "without one, the message is always the same"
-        return SystemMessage(self.template.fill(record) or None, _NONE, notes)
+        return SystemMessage(self.template.fill(record) or None, _NONE, (*notes, *self.template.blanks(record)))
 
 
 def not_sent(name: str) -> Fact:
