@@ -72,7 +72,15 @@ def _header_hint(spec: InputSpec, shards: Sequence[Shard], seen: Sequence[str]) 
 
 
 def _absent(key: str, name: str, seen: Sequence[str], hint: str = "") -> InputError:
+    alike = next((column for column in seen if _plain(column) == _plain(name)), None)
+    if alike is not None:
+        hint = f"; {alike!r} is another name, since case and spaces count{hint}"
     return InputError(f"{key}: no row has the column {name!r}; the first row has: {_shown(seen)}{hint}")
+
+
+def _plain(column: str) -> str:
+    """A name without what people overlook in it."""
+    return "".join(column.casefold().split()).replace("_", "").replace("-", "").removeprefix("\ufeff")
 
 
 def _shown(columns: Sequence[str]) -> str:

@@ -161,11 +161,14 @@ class Shaper:
             # Only completions take token ids.
             own = self._own(record, PROMPT_COLUMNS)
             return self._completions({"prompt": prompt, **merged(self._params, own.values)}, own)
-        part = "[0]" if isinstance(prompt, list) else ".name"
+        if isinstance(prompt, list | dict):
+            part = "[0]" if isinstance(prompt, list) else ".name"
+            hint = f'input.prompt: "{{prompt{part}}}" takes a part of it'
+        else:
+            hint = 'input.prompt: "{prompt}" takes it as text'
         raise InvalidRow(
             "wrong_type",
-            f"prompt must be a string, a list of messages or token ids, not {_described(prompt)}; "
-            f'input.prompt: "{{prompt{part}}}" takes a part of it',
+            f"prompt must be a string, a list of messages or token ids, not {_described(prompt)}; {hint}",
         )
 
     def _prompt(self, record: dict[str, Any], prompt: str, own: Own) -> Shaped:

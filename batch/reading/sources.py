@@ -200,6 +200,8 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
     """The files of one path, glob, folder or URI, each with the columns in its folders' names."""
     if "://" in path and urlsplit(path).password is not None:
         raise InputError(f"{key}: holds a password, which a run directory must not; use the environment")
+    if path.lower().startswith(("http://", "https://")):
+        raise InputError(f"{path}: {key} takes no web addresses; download the file first, or pipe it into /dev/stdin")
     if _is_stream(path):
         yield Source(path, posixpath.basename(path), "jsonl", None, 0, None, is_stream=True), ()
         return

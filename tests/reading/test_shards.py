@@ -2,6 +2,7 @@ import gzip
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -354,3 +355,12 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(
         find_shards(InputSpec(path=str(tmp_path / name)), tmp_path / "spool")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["QUESTION", " Question ", "ques_tion"])
+def test_a_column_that_is_spelled_otherwise_is_pointed_out(tmp_path: Path, name: str) -> None:
+    """Snowflake writes names in capitals and spreadsheets leave spaces, which are hard to see in a list."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"n,{name}\n1,a\n")
+    with pytest.raises(InputError, match=rf"; {re.escape(repr(name))} is another name, since case and spaces count"):
+        find_shards(InputSpec(path=str(path), prompt="{question}"), tmp_path / "spool")

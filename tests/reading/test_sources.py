@@ -134,3 +134,12 @@ def test_the_fingerprint_is_equal_until_a_file_changes(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_bytes(gzip.compress(b"x"))
     assert fingerprint_inputs(spec)[0] == before[0]
     assert fingerprint_inputs(spec)[1] != before[1]
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a.jsonl", "HTTP://example.org/a.jsonl"])
+def test_a_web_address_is_refused_with_the_way_to_read_it(url: str) -> None:
+    """PyArrow would only say that it does not know such a filesystem."""
+    with pytest.raises(
+        InputError, match=r"takes no web addresses; download the file first, or pipe it into /dev/stdin$"
+    ):
+        find_sources(InputSpec(path=url))

@@ -226,7 +226,12 @@ def own_parameters(
         elif template is None and not embeds and name in _LEFT_ALONE:
             found.notes.append(_data(name, "`params` takes it"))
     is_body = template is None and (is_body or bool(found.values) or record.get("model") is not None)
-    for name, word, value in words:
+    for name, word, given in words:
+        value = given
+        if row_params == "honour" or word is _TEXTS:
+            # A cell of a CSV is text; elsewhere, text that only looks like a number or an object is data.
+            read = _read(word, given)
+            value = given if read is None else read
         why = _why_data(word, value, counts=is_body or row_params == "honour")
         if why is not None:
             found.notes.append(_data(name, why))

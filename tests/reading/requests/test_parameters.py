@@ -227,3 +227,26 @@ def test_a_template_may_be_embedded() -> None:
     """With `shape: embeddings` the template's text is the input."""
     shaped = shape({"title": "Lake", "text": "Deep."}, prompt="{title}: {text}", shape="embeddings")
     assert (shaped.url, shaped.body) == ("/v1/embeddings", {"input": "Lake: Deep."})
+
+
+def test_cells_of_a_csv_are_read_as_words_where_the_job_says_so() -> None:
+    """With `row_params: honour` text is read as what the word is; text that cannot be it stays data and is said."""
+    row = {"q": "x", "n": "2", "seed": "7.0", "stop": '["a", "b"]', "reasoning": '{"effort": "low"}', "tools": "none"}
+    expected = {"n": 2, "seed": 7, "stop": ["a", "b"], "reasoning": {"effort": "low"}}
+    assert sent(row, prompt="{q}", row_params="honour") == expected
+    assert said(row, prompt="{q}", row_params="honour") == [
+        "the column `tools` is carried as data and not sent: as a parameter it would be a list"
+    ]
+    assert sent({"prompt": "x", "max_tokens": "5", **row}) == {"max_tokens": 5, "stop": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "hint"),
+    [(5, '"{prompt}" takes it as text'), (True, '"{prompt}" takes it as text'), ({"a": 1}, '"{prompt.name}" takes a')],
+)
+def test_a_prompt_of_another_type_is_told_the_template_that_takes_it(prompt: object, hint: str) -> None:
+    """A number has no parts that could be named; a template writes it as text."""
+    with pytest.raises(InvalidRow) as caught:
+        shape({"prompt": prompt})
+    assert caught.value.message.find(hint) > 0
+    assert shape({"prompt": 5}, prompt="{prompt}").text == "5"
