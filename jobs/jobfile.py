@@ -199,7 +199,7 @@ def _absolute(value: str, folder: Path) -> str:
 
 
 def _absolute_if_there(value: str, folder: Path) -> str:
-    return _absolute(value, folder) if value.startswith(".") or (folder / value).exists() else value
+    return _absolute(value, folder) if value.startswith((".", "~")) or (folder / value).exists() else value
 
 
 def _apply(data: dict[str, Any], setting: str, keys: PathKeys) -> None:

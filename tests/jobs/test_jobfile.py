@@ -52,12 +52,13 @@ def test_the_job_that_the_others_are_spoilt_from_is_good(tmp_path: Path) -> None
 
 
 def test_a_hub_id_stays_what_it_is(tmp_path: Path) -> None:
-    """A checkpoint is a path of the job's folder where something is there, or where it begins with a dot."""
+    """A checkpoint is a path of the job's folder where something is there, or where it begins with a dot or a tilde."""
     (tmp_path / "mine").mkdir()
     for given, meant in (
         ("routellm/mf_gpt4_augmented", "routellm/mf_gpt4_augmented"),
         ("mine", str(tmp_path / "mine")),
         ("./absent", str(tmp_path / "absent")),
+        ("~/absent", str(Path.home() / "absent")),
     ):
         job = load_job(written(tmp_path, JOB.replace("{kind: random}", f"{{kind: correctness, checkpoint: {given}}}")))
         assert isinstance(job.router, CorrectnessRouterSpec)
