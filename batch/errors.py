@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     from batch.dispatch.request import Allowance
 
 
+A_YEAR = 365.0 * 86400
+"""Seconds; the longest time for which a server is believed to want us to stay away."""
+
+
 class BatchRouterError(Exception):
     """Base of all. The message is one line: what, where, what to do."""
 
@@ -114,7 +118,8 @@ class DispatchError(BatchRouterError):
         self.status = status
         self.code = code
         self.param = param
-        self.retry_after = retry_after
+        # A server may say anything: 1e300 seconds are no date, and neither is NaN.
+        self.retry_after = None if retry_after is None or retry_after != retry_after else min(retry_after, A_YEAR)
         self.usage = usage
         self.billed = (usage is not None or self._usually_billed()) if billed is None else billed
         self._words = words
@@ -226,7 +231,7 @@ class PackMixedUp(DispatchError):
 
 
 class BadVector(DispatchError):
-    """2xx whose embedding has a number in it that is none: NaN or infinite, as that text always gets."""
+    """2xx without a usable embedding for one of the texts, as that text always gets: none, or with NaN in it."""
 
     kind = "bad_answer"
     blame = "row"
@@ -253,3 +258,7 @@ class Refused(DispatchError):
     blame = "gone"
     # Another endpoint of the pool may well answer.
     retryable = True
+
+
+class AccountRefused(Refused):
+    """The server's words speak of our key or our credit, under a status and a code that would blame the row."""

@@ -1,12 +1,12 @@
 """What `check` and `status` found, on a terminal."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from batch.dispatch.judging.patience import date
 from jobs.checking import Findings
 from jobs.figures import counted, duration, printable, share
 from jobs.standing import Standing
@@ -58,8 +58,7 @@ def render_standing(found: Standing, path: Path, console: Console) -> None:
         table.add_row("time", duration(found.wall_seconds), f"in {counted(found.sittings, 'sitting')} so far")
     console.print(table)
     for model, (until, words) in found.waits.items():
-        moment = datetime.fromtimestamp(until, UTC)
-        line = f"{model} waits until {moment:%a %d %b %H:%M} UTC: {words}"
+        line = f"{model} waits until {date(until)}: {words}"
         console.print(Text(printable(line), "yellow"), soft_wrap=True)
     if not found.running and not found.finished:
         console.print("The same `batchrouter run` goes on where it stopped.")

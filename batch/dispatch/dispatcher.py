@@ -335,7 +335,7 @@ def _notes(model: str, endpoint: Endpoint) -> Iterator[str]:
     """What the reader of the report should know of an endpoint."""
     if endpoint.out:
         yield f"{model}: {endpoint.url} was out for the rest of the run: {endpoint.health.reason}"
-    elif endpoint.health.state in (State.COOLING, State.PROBING):
+    elif endpoint.health.state in (State.COOLING, State.PROBING) and not endpoint.health.doubted:
         yield f"{model}: {endpoint.url} was in a cooldown at the end: {endpoint.health.reason}"
     found = endpoint.found
     if found.in_flight is not None:

@@ -306,7 +306,8 @@ class EndpointPool:
         if self.budget.fits(bound):
             return True
         if self.budget.never_fits(bound) or self.budget.reserved == 0:
-            raise OverBudget(f"up to ${bound:f} does not fit into the ${self.budget.cap - self.budget.spent:f} left")
+            left = self.budget.cap - self.budget.spent
+            raise OverBudget(f"up to ${bound:.6f} does not fit into the ${left:.6f} left")
         return False
 
     def _bound(self, request: Request) -> Decimal:

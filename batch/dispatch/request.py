@@ -93,8 +93,8 @@ class Request:
     """Bits of the endpoints that refused it; they are not asked again."""
     refusal: "Refusal | None" = None
     """The last refusal, until it is clear whose fault it is."""
-    tried_again: bool = False
-    """Was it given a second try after an account's refusal?"""
+    tried_again: int = 0
+    """How often it was sent once more after an account's refusal, where others were answered."""
     waits: int = 0
     """How often only endpoints were ready that have refused it."""
     avoid: int = 0
@@ -129,7 +129,7 @@ class Request:
         self.avoid = self.refused = self.waits = self.answers_at_failure = 0
         self.answers_seen = -1
         self.failed_as = self.refusal = None
-        self.tried_again = False
+        self.tried_again = 0
 
     def __post_init__(self) -> None:
         self.planned = self.planned or self.model

@@ -50,15 +50,15 @@ def test_a_count_that_was_not_said_is_unknown(
     usage: object, prompt_tokens: int | None, completion_tokens: int | None
 ) -> None:
     """Whatever is not a whole number from 0 is no count; unknown is not 0."""
-    answer = completion(orjson.dumps({"choices": [{}], "usage": usage}), CHAT_URL)
+    answer = completion(orjson.dumps({"choices": [{"text": "ok"}], "usage": usage}), CHAT_URL)
     assert (answer.prompt_tokens, answer.completion_tokens) == (prompt_tokens, completion_tokens)
 
 
 def test_embeddings_have_no_answer_tokens() -> None:
     """Where the prompt was counted the answer's count is 0; where it was not, both are unknown."""
-    counted = completion(b'{"data":[{}],"usage":{"prompt_tokens":4}}', EMBEDDINGS_URL)
+    counted = completion(b'{"data":[{"embedding":[1]}],"usage":{"prompt_tokens":4}}', EMBEDDINGS_URL)
     assert (counted.prompt_tokens, counted.completion_tokens) == (4, 0)
-    uncounted = completion(b'{"data":[{}]}', EMBEDDINGS_URL)
+    uncounted = completion(b'{"data":[{"embedding":[1]}]}', EMBEDDINGS_URL)
     assert (uncounted.prompt_tokens, uncounted.completion_tokens) == (None, None)
     with pytest.raises(BadAnswer):
         completion(b'{"choices":[{}]}', EMBEDDINGS_URL)

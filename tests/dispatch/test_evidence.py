@@ -11,7 +11,7 @@ from batch.dispatch.dispatcher import DispatchEnd
 from batch.dispatch.judging.refusals import BAD_ROWS, PROBES, REFUSED_ROWS
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.work import History
-from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
+from batch.errors import AccountRefused, BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
 from tests.dispatch.built import built
@@ -81,7 +81,7 @@ def test_one_refused_row_of_a_hundred_fails_and_takes_nothing_along(status: int,
     assert failed is not None
     assert (failed.status, "no such thing" in failed.message) == (status, True)
     assert not end.notes
-    assert sent[row] <= 2
+    assert sent[row] <= (4 if status in (401, 402) else 2)
 
 
 def test_a_row_that_one_endpoint_refuses_is_answered_by_another() -> None:
@@ -152,6 +152,31 @@ def test_a_key_that_is_refused_for_a_moment_costs_no_row() -> None:
     assert ends(work) == {"ok": 200}
 
 
+def test_a_replica_that_does_not_know_the_key_costs_no_row() -> None:
+    """One of four servers behind an address answers 401: the key is never the row's fault, so rows are tried on."""
+    error = Refused("HTTP 401", status=401)
+    asked = iter(range(10**6))
+    work, end, _, _ = send(lambda request, endpoint, at: error if next(asked) % 4 == 1 else None, 60)
+    assert ends(work) == {"ok": 60}
+    assert not end.notes
+
+
+def test_credit_that_ends_before_the_last_rows_fails_none_of_them() -> None:
+    """400 whose words speak of the credit: the last three rows stay unsent, and the note says why."""
+    error = AccountRefused("HTTP 400", status=400, code="invalid_request_error", words="credit balance is too low")
+    work, end, _, _ = send(lambda request, endpoint, at: error if request.row >= 37 else None, 40, max_in_flight=1)
+    assert ends(work) == {"ok": 37, "unsent": 3}
+    assert any("credit balance" in note for note in end.notes)
+
+
+def test_no_note_calls_an_endpoint_down_for_the_last_rows_that_it_may_not_answer() -> None:
+    """Five rows are refused, and tried again when all others are done: they fail, and the endpoint is well."""
+    error = Refused("HTTP 403", status=403, code="guardrail_blocked")
+    work, end, _, _ = send(lambda request, endpoint, at: error if request.row % 12 == 5 else None, 60, answer_seconds=0)
+    assert ends(work) == {"ok": 55, "failed": 5}
+    assert not end.notes
+
+
 @pytest.mark.parametrize("share", [3, 10, 33])
 def test_rows_that_always_fail_end_as_failed_and_do_not_hold_up_the_others(share: int) -> None:
     """Every tenth row is answered by 500: they fail after `max_attempts`, in the time that back-off takes, and the
@@ -210,6 +235,26 @@ def test_unreadable_first_answers_stop_the_lane_early() -> None:
     assert sum(sent.values()) < 60
     assert seconds < 120
     assert any("unreadable" in note and "nginx" in note for note in end.notes)
+
+
+@pytest.mark.parametrize("rows", [3, 10])
+def test_a_small_job_too_learns_soon_that_every_answer_is_unreadable(rows: int) -> None:
+    """Repeated rows count where there are no others: it does not wait a cooldown for each of six attempts a row."""
+    error = BadAnswer("an error in a 2xx answer", status=200, words="Unexpected endpoint or method")
+    work, end, seconds, sent = send(lambda request, endpoint, at: error, rows)
+    assert ends(work) == {"unsent": rows}
+    assert sum(sent.values()) <= rows + 10
+    assert seconds < 60
+    assert any("Unexpected endpoint" in note for note in end.notes)
+
+
+def test_a_wait_beyond_all_dates_is_said_as_any_other() -> None:
+    """1e300 seconds are no date: the run ends as for any wait that is too long."""
+    error = RateLimited("HTTP 429", status=429, retry_after=1e300)
+    _, end, seconds, _ = send(lambda request, endpoint, at: error, 10)
+    assert "asks to stay away" in end.stalled[0]
+    assert "365 d" in end.stalled[0]
+    assert seconds < 10
 
 
 @pytest.mark.parametrize("rows", [1, 5])

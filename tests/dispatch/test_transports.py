@@ -337,7 +337,7 @@ def test_a_server_may_say_when_it_is_back() -> None:
     assert fault(says(http(503, b"", "retry-after: 3"))).retry_after == 3
 
 
-@pytest.mark.parametrize("body", [GOOD, GOOD.replace(b"choices", b"data")])
+@pytest.mark.parametrize("body", [GOOD, GOOD.replace(b"choices", b"data").replace(b"message", b"embedding")])
 def test_a_good_answer_says_what_is_left(body: bytes) -> None:
     """Its headers' word on the server's limits comes with it, for completions and embeddings."""
     completion, _ = ask(says(http(200, body, *LIMITS)), EMBEDDINGS_URL if b"data" in body else CHAT_URL)

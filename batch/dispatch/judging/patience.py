@@ -70,8 +70,16 @@ class Patience:
 
     def moment(self, seconds: float) -> str:
         """When so many seconds will have passed, as `Thu 03 Dec 03:10 UTC (in 2 d 7 h)`."""
-        then = datetime.fromtimestamp(self._wall() + seconds, UTC)
-        return f"{then:%a %d %b %H:%M} UTC (in {duration(seconds)})"
+        return f"{date(self._wall() + seconds)} (in {duration(seconds)})"
+
+
+def date(moment: float) -> str:
+    """Seconds since 1970 as `Thu 03 Dec 03:10 UTC`, or as `after the year 9999`."""
+    try:
+        return f"{datetime.fromtimestamp(moment, UTC):%a %d %b %H:%M} UTC"
+    except (ValueError, OverflowError, OSError):
+        # No computer knows such a date, which a server's limit headers may have asked for.
+        return "after the year 9999"
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from batch.dispatch.request import Request
 from batch.dispatch.transports.parsing.error_codes import ROW_CODES, SPENT_CODES, UNSERVED_CODES
-from batch.errors import BadAnswer, DispatchError, NoChoices
+from batch.errors import AccountRefused, BadAnswer, DispatchError, NoChoices
 
 # Different rows that have to be refused alike, with no good answer in between, before an endpoint is doubted. A refusal
 # of the account (401, 403, ...) is less often about a row than a 400 is, and clumps of bad rows are common: an input
@@ -43,7 +43,9 @@ def surely_of_row(error: DispatchError) -> bool:
 
 def of_account(error: DispatchError) -> bool:
     """Does it speak of key, credit, model or address, rather than of a permission that one row may lack?"""
-    return error.blame == "gone" and (error.code in _ACCOUNT_CODES or error.status in _ACCOUNT_STATUSES)
+    if error.blame != "gone":
+        return False
+    return isinstance(error, AccountRefused) or error.code in _ACCOUNT_CODES or error.status in _ACCOUNT_STATUSES
 
 
 class Refusals:
@@ -59,6 +61,7 @@ class Refusals:
     def __init__(self) -> None:
         self.rows: dict[object, set[tuple[int, int]]] = {}
         self._probes: dict[object, int] = {}
+        self._repeats = 0
 
     def count(self, error: DispatchError) -> int:
         """Different rows that were refused like this."""
@@ -75,19 +78,27 @@ class Refusals:
         rows = self.rows.setdefault(alike, set())
         row = (request.shard, request.row)
         if row in rows:
-            return "nothing"
-        rows.add(row)
+            if not is_unreadable(error):
+                return "nothing"
+            # No row makes an answer unreadable again and again at an endpoint that has answered nobody. Fresh rows go
+            # first, so this counts only in jobs of a few rows, which would wait out a cooldown for each attempt.
+            self._repeats += 1
+            seen = len(rows) + self._repeats
+        else:
+            rows.add(row)
+            seen = len(rows)
         if probe:
             self._probes[alike] = self._probes.get(alike, 0) + 1
             if self._probes[alike] >= PROBES:
                 return "out"
         # While many are under way, others' answers may only be slower than refusals are.
-        return "doubt" if len(rows) >= max(_enough(error), in_flight) else "nothing"
+        return "doubt" if seen >= max(_enough(error), in_flight) else "nothing"
 
     def clear(self) -> None:
         """The endpoint gave a good answer."""
         self.rows.clear()
         self._probes.clear()
+        self._repeats = 0
 
 
 def _alike(error: DispatchError) -> object:

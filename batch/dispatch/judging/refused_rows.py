@@ -10,6 +10,9 @@ from batch.errors import DispatchError
 
 # A key or an account may be refused for a moment: the row is tried once more after this time before it fails.
 SECOND_TRY_SECONDS = 1.0
+# A key or spent credit is never about the row: one of several servers behind an address may not know the key yet. Such
+# a row is tried so often, each time after twice as long.
+_ACCOUNT_TRIES = 3
 # While the endpoints that have not refused a row are busy, it is offered this often, and so many times at most.
 _LOOK_AGAIN_SECONDS = 1.0
 _MOST_WAITS = 60
@@ -59,7 +62,7 @@ class RefusedRows:
             self._attempted(request)
             self._free(endpoint)
             self._place(request)
-        elif self._proven(request, endpoint, error) and (error.blame == "row" or request.tried_again):
+        elif self._proven(request, endpoint, error) and _tried_enough(request):
             self._give_up(request)
         else:
             self._attempted(request)
@@ -133,10 +136,10 @@ class RefusedRows:
 
     def _at_fault(self, request: Request) -> None:
         """The row is refused where others are answered. An account's refusal may have passed: it is tried once more."""
-        if _error(request).blame == "gone" and not request.tried_again:
-            request.tried_again = True
+        if not _tried_enough(request):
             request.refused = request.waits = 0
-            self._send_again(request, SECOND_TRY_SECONDS)
+            self._send_again(request, SECOND_TRY_SECONDS * 2**request.tried_again)
+            request.tried_again += 1
         else:
             self._give_up(request)
 
@@ -154,6 +157,12 @@ class RefusedRows:
 def _error(request: Request) -> DispatchError:
     assert request.refusal is not None, "only refused rows are held"
     return request.refusal.error
+
+
+def _tried_enough(request: Request) -> bool:
+    """Was a row, refused where others are answered, sent as often as its refusal deserves?"""
+    error = _error(request)
+    return error.blame == "row" or request.tried_again >= (_ACCOUNT_TRIES if of_account(error) else 1)
 
 
 def _is_out(endpoint: Endpoint, alike: list[Request]) -> bool:

@@ -16,7 +16,7 @@ from batch.dispatch.transports.parsing.usage import tokens
 from batch.dispatch.transports.refusals import code_like, error_inside, one_line, says_something, usage_of
 from batch.dispatch.transports.responses_api import fault_of
 from batch.dispatch.transports.words import Hide, server_words
-from batch.errors import BadAnswer, BadVector, NoChoices
+from batch.errors import BadAnswer, BadVector, DispatchError, NoChoices
 from schemas.openai_batch import EMBEDDINGS_URL, RESPONSES_URL
 
 # Far above any answer, and few enough for all that may be in flight: what is longer is no answer, or never ends.
@@ -27,6 +27,10 @@ _LISTS = {EMBEDDINGS_URL: "data", RESPONSES_URL: "output"}
 # OpenRouter ends a choice so where the provider behind it broke off.
 _BROKEN_OFF = "error"
 _BAD_GATEWAY = 502
+# A choice without a message may say by its end why there is none: length, content_filter.
+_UNEXPLAINED = (None, "", "stop")
+# Stands for an item that is null.
+_NOTHING = "null"
 
 
 def _no_header(name: str) -> str | None:
@@ -78,13 +82,9 @@ def completion(
         items = answer.get(wanted)
         if not items or type(items) is not list:
             _raise_without(url, answer, raw, header, wall, asked, hide)
-        if wanted == "choices":
-            for choice in items:
-                if type(choice) is not dict:
-                    raise BadAnswer("a choice is no object", status=200, usage=usage_of(answer, url))
-                if choice.get("error") or choice.get("finish_reason") == _BROKEN_OFF:
-                    error = choice.get("error") or {"code": _BAD_GATEWAY}
-                    raise error_inside(error, answer, raw, header, wall, asked=asked, hide=hide, status=_BAD_GATEWAY)
+        fault = _fault_of_choices(items) if wanted == "choices" else _fault_of_vectors(items)
+        if fault is not None:
+            raise _error_of_item(fault, answer, raw, url, header, wall, asked, hide)
     prompt_tokens, completion_tokens = tokens(answer.get("usage"), url)
     return Completion(one_line(raw, answer), prompt_tokens, completion_tokens, allowances)
 
@@ -127,6 +127,52 @@ def _check_vectors(answer: Any, url: str) -> None:
         raise BadVector(said, status=200, usage=usage_of(answer, url))
 
 
+def _fault_of_choices(choices: list[Any]) -> Any:
+    """The first choice that is no answer; `None`: all are."""
+    for choice in choices:
+        if type(choice) is not dict or choice.get("error") or choice.get("finish_reason") == _BROKEN_OFF:
+            return choice if choice is not None else _NOTHING
+        if not choice.get("message") and "text" not in choice and choice.get("finish_reason") in _UNEXPLAINED:
+            return choice
+    return None
+
+
+def _fault_of_vectors(items: list[Any]) -> Any:
+    """The first item without an embedding; `None`: all have one."""
+    for item in items:
+        if type(item) is not dict or not item.get("embedding"):
+            return item if item is not None else _NOTHING
+    return None
+
+
+def _error_of_item(
+    item: Any,
+    answer: dict[str, Any],
+    raw: bytes,
+    url: str,
+    header: Header,
+    wall: WallClock,
+    asked: bytes,
+    hide: Hide,
+) -> DispatchError:
+    """The error of an answer of which this choice or embedding is of no use."""
+    usage = usage_of(answer, url)
+    if url == EMBEDDINGS_URL:
+        if isinstance(item, dict) and item.get("error"):
+            inside = error_inside(item["error"], answer, raw, header, wall, asked=asked, hide=hide)
+            if not isinstance(inside, BadAnswer):
+                return inside
+        said = "an item of the answer has no embedding"
+        return BadVector(said, status=200, words=lambda: server_words(raw, item, asked, hide), usage=usage)
+    if not isinstance(item, dict):
+        return BadAnswer("a choice is no object", status=200, usage=usage)
+    if item.get("error") or item.get("finish_reason") == _BROKEN_OFF:
+        error = item.get("error") or {"code": _BAD_GATEWAY}
+        return error_inside(error, answer, raw, header, wall, asked=asked, hide=hide, status=_BAD_GATEWAY)
+    said = "a choice has neither message nor text"
+    return NoChoices(said, status=200, body=one_line(raw, answer), usage=usage)
+
+
 def _unwrapped(answer: Any) -> bytes | None:
     """The JSON object of an answer that came in a list by itself, or as a text; `None`: it is neither."""
     if isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], dict):
@@ -147,6 +193,7 @@ def _raise_without(
             f"no choices (blocked: {reason})" if reason else "no choices (blocked?)",
             status=200,
             code=reason,
+            words=lambda: server_words(raw, answer, asked, hide),
             body=one_line(raw, answer),
             usage=usage_of(answer, url),
         )

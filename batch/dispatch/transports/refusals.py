@@ -12,7 +12,7 @@ from batch.dispatch.transports.parsing.error_codes import KINDS, SERVER_CODES, T
 from batch.dispatch.transports.parsing.usage import Tokens, tokens
 from batch.dispatch.transports.parsing.waits import retry_after, wait_in
 from batch.dispatch.transports.words import Hide, messages, server_words
-from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
+from batch.errors import AccountRefused, BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
 from schemas.endpoints import Provider
 
 # The path may be wrong: a base url with one `/v1` too many or too few.
@@ -29,6 +29,14 @@ _NO_ERROR = frozenset({"", "0", "200", "ok", "success", "none", "null"})
 # A request that can never pass, because it alone is more than the limit: OpenAI and Groq say so in words only, with the
 # code of any other refusal by that limit.
 _TOO_LARGE = re.compile(r"\b(?:request|input|prompt|message)s?(?: is| was)? too (?:large|long|big)\b", re.IGNORECASE)
+# Of the key or the money, where the code (invalid_request_error) and the status (400) are those of a bad row, as at
+# Anthropic, xAI and Gemini. A row whose text is quoted here loses nothing by it: it fails once others are answered.
+_ACCOUNT = re.compile(
+    r"\bcredit balance is too low|\binsufficient (?:balance|credits?|funds|quota)\b|\bout of credits\b"
+    r"|\b(?:incorrect|invalid|expired) api[ _-]?key\b|\bapi[ _-]?key (?:is |has )?(?:not valid|invalid|expired)\b",
+    re.IGNORECASE,
+)
+_MOST_SEARCHED = 300
 _LIMIT = re.compile(r"\blimit:? *([0-9][0-9,]*)", re.IGNORECASE)
 _REQUESTED = re.compile(r"\brequested:? *([0-9][0-9,]*)", re.IGNORECASE)
 
@@ -54,6 +62,9 @@ def refusal(
     parsed = _loads(raw)
     header = _legible(header)
     error = _error(parsed)
+    amazon = header("x-amzn-errortype")
+    if amazon:
+        error = {"__type": amazon, **error}
     wait = _wait(header, parsed, wall)
     kind, word = _kind(status, error, wait)
     if wait is None and kind is RateLimited:
@@ -202,7 +213,7 @@ def _stated(error: Mapping[str, Any]) -> int | None:
 
 def _code(error: dict[str, Any], status: int | None) -> str | None:
     """`code`, else `type`, if it is a code, no prose, and not just the status again."""
-    for key in ("code", "type"):
+    for key in ("code", "type", "__type"):
         value = code_like(error.get(key))
         if value is not None and value != str(status):
             return value
@@ -239,6 +250,8 @@ def _kind(status: int | None, error: dict[str, Any], wait: float | None) -> tupl
         return BadRequest, None
     if wait:
         return RateLimited, None
+    if of_status is BadRequest and _ACCOUNT.search(next(messages(error), "")[:_MOST_SEARCHED]):
+        return AccountRefused, None
     if status is None:
         known = next((word for word in _words(error) if word in SERVER_CODES), None)
         return (BadAnswer, None) if known is None else (ServerError, known)
@@ -247,8 +260,13 @@ def _kind(status: int | None, error: dict[str, Any], wait: float | None) -> tupl
 
 def _words(error: dict[str, Any]) -> Iterator[str]:
     """Where providers say what it is: Anthropic's `details.error_code`, Azure's `innererror.code`, then all others'."""
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        # Google's ErrorInfo: its `status` is only INVALID_ARGUMENT where the key is not valid.
+        if isinstance(detail, dict) and isinstance(detail.get("reason"), str):
+            yield detail["reason"]
     for inside, key in (
-        (error.get("details"), "error_code"),
+        (details, "error_code"),
         (error.get("innererror"), "code"),
         (error, "code"),
         (error, "type"),
@@ -259,6 +277,10 @@ def _words(error: dict[str, Any]) -> Iterator[str]:
         value = inside.get(key) if isinstance(inside, dict) else None
         if isinstance(value, str):
             yield value
+    amazon = error.get("__type")
+    if isinstance(amazon, str):
+        # AWS: "com.amazon.coral.service#ThrottlingException", in its header with ":http://..." behind it.
+        yield amazon.rpartition("#")[2].partition(":")[0]
 
 
 def _flagged(error: dict[str, Any]) -> bool:

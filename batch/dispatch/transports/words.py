@@ -127,13 +127,17 @@ def messages(parsed: Any) -> Iterator[str]:
         said = [_own(parsed), _upstream(parsed)]
         if any(said):
             yield ": ".join(text for text in said if text)
-        # FastAPI: {"detail": "..."} or {"detail": [{"loc": [...], "msg": "..."}]}; others: {"errors": [...]}.
-        for key in ("detail", "errors", "details"):
+        # FastAPI: {"detail": "..."} or {"detail": [{"loc": [...], "msg": "..."}]}; others: {"errors": [...]};
+        # MiniMax: {"base_resp": {"status_code": 1004, "status_msg": "login fail"}}.
+        for key in ("detail", "errors", "details", "base_resp"):
             yield from messages(parsed.get(key))
 
 
+_OWN = ("message", "msg", "error", "error_description", "error_message", "title", "reason", "Message", "status_msg")
+
+
 def _own(error: dict[str, Any]) -> str:
-    for key in ("message", "msg", "error", "error_description", "error_message", "title", "reason", "Message"):
+    for key in _OWN:
         value = error.get(key)
         if isinstance(value, str) and value.strip():
             where = error.get("loc")

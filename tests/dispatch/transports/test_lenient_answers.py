@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from batch.dispatch.transports.answers import completion
-from batch.errors import BadAnswer, BadVector, NoChoices, RateLimited, ServerError
+from batch.errors import BadAnswer, BadVector, DispatchError, NoChoices, RateLimited, ServerError
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL
 
 USAGE = b'"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}'
@@ -176,6 +176,23 @@ def test_a_stream_that_broke_off_is_no_answer() -> None:
         completion(stream(chunk({"content": "The"}, finish_reason="error")), CHAT_URL)
     with pytest.raises(BadAnswer):
         completion(b"data: [DONE]\n\n", CHAT_URL)
+
+
+@pytest.mark.parametrize(
+    ("event", "url", "kind"),
+    [
+        ({"object": "error", "message": "CUDA", "type": "InternalServerError", "code": 500}, CHAT_URL, ServerError),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, CHAT_URL, RateLimited),
+        ({"type": "error", "code": "server_error", "message": "boom"}, RESPONSES_URL, ServerError),
+    ],
+)
+def test_an_error_event_ends_a_stream_however_it_is_written(
+    event: dict[str, Any], url: str, kind: type[DispatchError]
+) -> None:
+    """vLLM and the Responses API put it at the top of the event; what came before it is no answer."""
+    with pytest.raises(kind) as caught:
+        completion(stream(chunk({"content": "The"}), event), url)
+    assert event.get("message", "x") in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from typing import Any
 import orjson
 import pytest
 
+from batch.dispatch.judging.refusals import of_account
 from batch.dispatch.transports.answers import completion
 from batch.dispatch.transports.refusals import refusal
-from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
+from batch.errors import BadAnswer, BadRequest, DispatchError, NoChoices, RateLimited, Refused, ServerError
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
 
 NOW = 1_700_000_000.0
@@ -184,7 +185,7 @@ def test_a_choice_that_broke_off_is_no_answer(choice: dict[str, Any], status: in
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        ({"code": "Throttling", "message": "x"}, BadAnswer),
+        ({"code": "Throttling", "message": "x"}, RateLimited),
         ({"code": "Arrearage", "message": "no money"}, Refused),
         ({"object": "error", "code": 429, "message": "busy"}, RateLimited),
         ({"detail": "Not Found"}, BadAnswer),
@@ -196,3 +197,56 @@ def test_an_error_at_the_top_of_a_2xx_answer(answer: dict[str, Any], kind: type[
     assert type(error) is kind
     assert error.words
     assert type(inside(answer, EMBEDDINGS_URL)) is kind
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "kind"),
+    [
+        ({"__type": "com.amazon.coral.service#ThrottlingException", "message": "x"}, {}, RateLimited),
+        ({"message": "x"}, {"x_amzn_errortype": "ThrottlingException:http://internal.amazon.com/"}, RateLimited),
+        ({"message": "x"}, {"x_amzn_errortype": "ValidationException"}, BadRequest),
+        ({"__type": "AccessDeniedException", "Message": "x"}, {}, Refused),
+        ([{"error": {"status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}}], {}, Refused),
+        ({"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to"}}, {}, Refused),
+        ({"code": "invalid argument", "error": "Incorrect API key provided: xx"}, {}, Refused),
+        ({"error": {"message": "Invalid value for temperature"}}, {}, BadRequest),
+    ],
+)
+def test_a_400_that_is_not_about_the_row_is_known_by_its_words(
+    body: object, headers: dict[str, str], kind: type[DispatchError]
+) -> None:
+    """AWS throttles with 400 and says so by type or header; keys and credit are refused with 400 as well."""
+    error = refused(400, body, **headers)
+    assert isinstance(error, kind)
+    assert of_account(error) is (kind is Refused)
+
+
+def test_a_wait_is_a_year_at_most() -> None:
+    """What servers send is not always a time: NaN is none."""
+    assert refused(429, {}, retry_after="1e300").retry_after == 365 * 86400
+    assert RateLimited("x", retry_after=float("nan")).retry_after is None
+
+
+@pytest.mark.parametrize("item", [{"embedding": None}, {"embedding": []}, {"index": 0}, None, 5])
+def test_an_item_without_an_embedding_is_its_rows_fault(item: object) -> None:
+    """It was stored as an ok row without a vector; in a pack the others are answered on their own."""
+    answer = {"data": [{"embedding": [0.5]}, item], "usage": {"prompt_tokens": 4}}
+    error = inside(answer, EMBEDDINGS_URL)
+    assert (error.blame, error.retryable, error.usage) == ("row", False, (4, 0))
+
+
+def test_an_item_may_hold_an_error() -> None:
+    """It is classified by its code, as an error of the whole answer is."""
+    error = inside({"data": [{"index": 0, "error": {"code": 429, "message": "busy"}}]}, EMBEDDINGS_URL)
+    assert isinstance(error, RateLimited)
+    error = inside({"data": [{"index": 0, "error": {"message": "no text"}}]}, EMBEDDINGS_URL)
+    assert (error.blame, "no text" in str(error)) == ("row", True)
+
+
+@pytest.mark.parametrize("choice", [{"message": None, "finish_reason": "stop"}, {"index": 0}, {}])
+def test_a_choice_with_nothing_in_it_is_no_answer(choice: dict[str, Any]) -> None:
+    """The row is given up after two tries; a choice whose end says why it is empty stays an answer."""
+    error = inside({"choices": [choice], "usage": USAGE})
+    assert (type(error), error.usage) == (NoChoices, (10, 5))
+    whole = orjson.dumps({"choices": [{"index": 0, "finish_reason": "length"}]})
+    assert completion(whole, CHAT_URL).raw == whole

@@ -5,7 +5,7 @@ from batch.errors import BadRequest, DispatchError, RateLimited, Refused, Server
 # What providers call what ails them, in `error.code` or near it. Such a word says more than the status it comes with,
 # which differs by provider: budgets end with 400, 402, 403 or 429, and overload comes as 429, 503 or 529.
 
-# No money left, or none to be spent: OpenAI, Anthropic, LiteLLM's proxy, Moonshot, DashScope.
+# No money left, or none to be spent: OpenAI, Anthropic, LiteLLM's proxy, Moonshot, DashScope, One API, Google.
 SPENT_CODES = frozenset(
     {
         "insufficient_quota",
@@ -19,9 +19,13 @@ SPENT_CODES = frozenset(
         "budget_exceeded",
         "exceeded_current_quota_error",
         "Arrearage",
+        "insufficient_user_quota",
+        "insufficient_balance",
+        "BILLING_DISABLED",
     }
 )
-# A key or a model that the endpoint will not serve to any row: OpenAI, Azure, Groq, Mistral, GitHub.
+# A key or a model that the endpoint will not serve to any row: OpenAI, Azure, Groq, Mistral, GitHub,
+# Google (the reason in `details`), AWS.
 UNSERVED_CODES = frozenset(
     {
         "invalid_api_key",
@@ -34,6 +38,13 @@ UNSERVED_CODES = frozenset(
         "unknown_model",
         "DeploymentNotFound",
         "OperationNotSupported",
+        "API_KEY_INVALID",
+        "API_KEY_SERVICE_BLOCKED",
+        "SERVICE_DISABLED",
+        "CONSUMER_SUSPENDED",
+        "AccessDeniedException",
+        "UnrecognizedClientException",
+        "ExpiredTokenException",
     }
 )
 # What this row says, or how long it is; some come with 403, others with 500.
@@ -67,6 +78,11 @@ THROTTLE_CODES = frozenset(
         "provider_overloaded",
         "engine_overloaded_error",
         "RESOURCE_EXHAUSTED",
+        # AWS, some of them with 400.
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "ModelNotReadyException",
+        "Throttling",
     }
 )
 

@@ -53,7 +53,10 @@ def assemble(raw: bytes) -> dict[str, Any] | None:
                 _add_choices(choices, value)
             elif value is not None:
                 whole[key] = value
-        if event.get("error"):
+        if (event.get("type") == "error" or event.get("object") == "error") and not event.get("error"):
+            # The Responses API and vLLM say what went wrong at the top of the event.
+            whole["error"] = event
+        if whole.get("error"):
             ended = True
     if not found:
         return None
