@@ -154,14 +154,13 @@ def commit_shard(
     with Answers(layout, shard, models, fallbacks) as answers:
         judge = _Judge(answers, _verdicts(layout, shard), elsewhere, cost, unsent)
         lost = _lost(answers)
+        any_billed = any(journal.billed for journal in answers.replays.values())
         check_scored(layout, shard)
         with part_writer(layout, shard, output) as part:
             for given in _with_made_up_ids(_rows(layout.scored(shard)), layout.scored(shard), make_up_ids):
                 result = judge.result(given)
-                billed = (
-                    () if judge.verdicts.same_as.get(given.row, given.row) != given.row else answers.billed(given.row)
-                )
-                result = _charged(result, list(billed), cost, ledger)
+                if any_billed and judge.verdicts.same_as.get(given.row, given.row) == given.row:
+                    result = _charged(result, list(answers.billed(given.row)), cost, ledger)
                 part.write(result if output.carry else result._replace(carry=None))
                 _count_row(ledger, result, shared=judge.shares(result), pinned=given.pinned is not None)
                 _note_error(ledger, result)

@@ -238,7 +238,7 @@ def own_parameters(
         else:
             found.values[name] = int(value) if word is _WHOLE else value
             found.columns.add(name)
-    return found._replace(values=unpacked(found.values))
+    return found._replace(values=unpacked(found.values)) if "extra_body" in found.values else found
 
 
 def _take_plain(found: OwnParameters, name: str, kind: _Type, value: Any, *, has_template: bool) -> None:
