@@ -67,6 +67,8 @@ def _has_more(text: "_Text", *, in_array: bool, first: bool) -> bool:
         if text.peek() != ",":
             raise text.fault("a comma or the end of the array should follow the value")
         text.skip(1)
+        if text.peek() == "]":
+            raise text.fault("a comma stands before the end of the array; delete it")
     return True
 
 

@@ -61,7 +61,8 @@ def test_values_that_are_no_objects_are_invalid_and_their_neighbours_good() -> N
         ('{"a":1}\nbroken', 2, "not JSON"),
         ("prompt\n", 1, "neither a JSON array nor"),
         ("[" * 100_000, 1, "nested too deeply"),
-        ('[{"a":1},]', 1, "not JSON"),
+        ('[{"a":1},]', 1, "a comma stands before the end of the array; delete it"),
+        ('[{"a":1},\n{"a":2}, \n\n]\n', 4, "a comma stands before the end of the array; delete it"),
     ],
 )
 def test_a_broken_value_refuses_the_file_by_its_line(text: str, line: int, words: str) -> None:
