@@ -15,12 +15,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
 from batch.runs.replay import replay
+from tests.e2e.account import Account
 from tests.e2e.commands import BATCHROUTER, LOOK_EVERY_SECONDS, Command
 from tests.e2e.ledger_server import REFUSED, Ledger
 
@@ -80,38 +81,6 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.error} at {self.at}"
-
-
-@dataclass(frozen=True)
-class Account:
-    """What became of the rows of one or several jobs."""
-
-    jobs: int = 0
-    kills: int = 0
-    rows: int = 0
-    lost: int = 0
-    """Rows without a result."""
-    duplicated: int = 0
-    """Results more than one for a row."""
-    corrupt: int = 0
-    """Files of results that differ from those of an unbroken run."""
-    sent_again: int = 0
-    """Requests for rows that had been asked for before."""
-    journaled_sent_again: int = 0
-    """Of these, those whose outcome was in a journal when the run was killed."""
-    unlisted_sent_again: int = 0
-    """Of these, those that the report does not list as ambiguous."""
-    stopped_badly: int = 0
-    """Failures of the disk that ended in anything but status 3 and one line that names the file."""
-
-    def __add__(self, other: "Account") -> "Account":
-        return Account(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
-
-    @property
-    def faults(self) -> int:
-        """What there must be none of."""
-        sent_again = self.journaled_sent_again + self.unlisted_sent_again
-        return self.lost + self.duplicated + self.corrupt + sent_again + self.stopped_badly
 
 
 class Job:
@@ -285,6 +254,7 @@ class Job:
         again = {
             place for seen, answered in self._stored for place, row in enumerate(asked[seen:], seen) if row in answered
         }
+        refused = self._refused()
         return Account(
             jobs=1,
             kills=len(self._stored),
@@ -294,9 +264,25 @@ class Job:
             corrupt=sum(results.get(name) != unbroken.get(name) for name in results.keys() | unbroken.keys()),
             sent_again=sum(times - 1 for times in times_sent.values()),
             journaled_sent_again=len(again),
-            unlisted_sent_again=sum(max(0, times - 1 - ambiguous[row]) for row, times in times_sent.items()),
+            unlisted_sent_again=sum(
+                max(0, times - 1 - ambiguous[row] - refused[row]) for row, times in times_sent.items()
+            ),
             stopped_badly=len(self.stopped_badly),
         )
+
+    def _refused(self) -> Counter[int]:
+        """How often each row was refused by an answer that a journal holds, and that did not end the row.
+
+        A refusal is held until the endpoint has answered another row, which shows whose fault it is. Until then a kill
+        has the row asked for once more. It was not billed.
+        """
+        counts: Counter[int] = Counter()
+        for path in self.directory.glob("journal/*/*.jsonl"):
+            for line in path.read_bytes().splitlines():
+                attempt = json.loads(line).get("attempt")
+                if attempt is not None and attempt[3] == "bad_request":
+                    counts[attempt[0]] += 1
+        return counts
 
     def report(self) -> dict[str, Any]:
         """The stored report."""

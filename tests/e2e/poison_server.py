@@ -82,19 +82,19 @@ FINE: dict[str, Answer] = {
     "no_usage": body(chat(usage=...)),
     "usage_of_nonsense": body(chat(usage={"prompt_tokens": 2**64 - 1, "completion_tokens": -1})),
     "null_content": body(chat(None)),
+    "latin1": body(IN_MESSAGE % b'"caf\xe9"', b"200 OK", b"content-type: text/plain; charset=latin-1"),
+    "surrogate": body(IN_MESSAGE % rb'"\ud83d"'),
+    "nan": body(GOOD[:-1] + b',"logprob":NaN}'),
 }
 # What each other answer makes of its row.
 BAD: dict[str, tuple[str, Answer]] = {
     "refused": ("bad_request", body(b'{"error":{"message":"too poisonous","code":"x"}}', b"400 Bad Request")),
     "html": ("bad_answer", body(b"<html>welcome</html>", b"200 OK", b"content-type: text/html")),
-    "latin1": ("bad_answer", body(IN_MESSAGE % b'"caf\xe9"', b"200 OK", b"content-type: text/plain; charset=latin-1")),
     "utf16": ("bad_answer", body(GOOD.decode().encode("utf-16"))),
     "gzip": ("bad_answer", body(gzip.compress(GOOD), b"200 OK", b"content-type: application/json")),
     "gzip_bomb": ("bad_answer", body(gzip.compress(bytes(200 << 20)), b"200 OK", b"content-encoding: gzip")),
-    "surrogate": ("bad_answer", body(IN_MESSAGE % rb'"\ud83d"')),
-    "nan": ("bad_answer", body(GOOD[:-1] + b',"logprob":NaN}')),
     "no_choices": ("bad_answer", body(chat(choices=...))),
-    "null_choices": ("bad_answer", body(chat(choices=None))),
+    "null_choices": ("no_choices", body(chat(choices=None))),
     "empty": ("bad_answer", body(b"")),
     "deep": ("bad_answer", body(_nested(100_000))),
     "too_long": ("bad_answer", body(chat("x" * 100_000_000))),

@@ -8,7 +8,8 @@ from random import Random
 
 import pytest
 
-from tests.e2e.kills import STRACE, Account, Boundary, Job, ending
+from tests.e2e.account import Account
+from tests.e2e.kills import STRACE, Boundary, Job, ending
 from tests.e2e.ledger_server import Ledger, ledger_server
 
 pytestmark = pytest.mark.real
