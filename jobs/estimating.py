@@ -13,6 +13,7 @@ from batch.row_verdicts import FAULTS_SHOWN, first_faults, summed_notes
 from batch.runs.parts import read_part
 from batch.stages import Routing
 from jobs.dry_scoring import dry_scoring
+from jobs.overlap import check_apart
 from jobs.progress import Progress
 from schemas.job import JobSpec
 from schemas.openai_batch import EMBEDDINGS_URL
@@ -51,6 +52,8 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
     Raises:
         SpecError: the job or its input is wrong.
     """
+    # As `check` and `run` do: an estimate of a job that cannot run would be worth nothing.
+    check_apart(job)
     totals = _Totals()
     notes: dict[int, tuple[Note, ...]] = {}
     with dry_scoring(job, sample=sample, progress=progress) as dry:

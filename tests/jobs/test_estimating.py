@@ -1,4 +1,4 @@
-"""`estimate --sample`: a part of the input stands for all of it."""
+"""What an estimate looks at, and which jobs it refuses."""
 
 import json
 from pathlib import Path
@@ -24,3 +24,11 @@ def test_the_first_rows_are_estimated_alone(job: Job, tmp_path: Path, command: C
     """`--limit 2` is an estimate of two rows, not of the whole input."""
     found = json.loads(command("estimate", written(job, tmp_path), "--limit", "2", "--json").out)
     assert found["rows"]["total"] == 2
+
+
+def test_a_job_whose_results_would_replace_its_input_is_refused(job: Job, tmp_path: Path, command: Command) -> None:
+    """As `check` and `run` refuse it: what cannot run is not estimated."""
+    job["output"] = {"path": job["input"]["path"]}
+    ended = command("estimate", written(job, tmp_path))
+    assert ended.status == 2
+    assert "the results would replace the input" in ended.err
