@@ -8,9 +8,11 @@ from itertools import groupby
 from pathlib import Path
 
 from batch.errors import InputError
-from batch.reading.formats.looks import looks_like
+from batch.reading.formats.looks import looks_like, looks_like_table
 from batch.reading.present import check_column
 from batch.reading.read import read_shard
+from batch.reading.records import shard_records
+from batch.reading.requests.wrapped import rows_inside
 from batch.reading.shard import Shard
 from batch.reading.shards import Mapper, find_shards
 from batch.reading.sources import Source, open_file, reading
@@ -113,10 +115,16 @@ def _refusal(shard: Shard, kinds: Counter[str], first: dict[str, str], *, one_of
     look = looks_like(_bytes(shard)) if shard.format == "jsonl" and kind in _OF_BYTES else None
     if look is not None:
         return f"{start}; it is {look}{otherwise}"
+    if shard.format == "jsonl" and kind == "invalid_json" and looks_like_table(_bytes(shard)):
+        return f"{start}; it is CSV, as it seems; give its name the ending .csv{otherwise}"
     message = first[kind].removeprefix(f"{shard.name}:")
     if kind == "missing_column" and not has_template:
         message += "; input.prompt takes a template over other columns"
     if rows == 1:
+        record = next(iter(shard_records(shard)))[1]
+        inside = rows_inside(record) if isinstance(record, dict) else None
+        if inside is not None:
+            message += f"; {inside}"
         return f"{start}: line {message}{otherwise}"
     share = "all" if most == rows else f"{most:,}"
     return f"{start}; {share} of them are as line {message}{otherwise}"

@@ -7,6 +7,7 @@ from batch.reading.formats.arrow_files import arrow_columns
 from batch.reading.parquet import parquet_columns
 from batch.reading.records import shard_records
 from batch.reading.requests.foreign import foreign_shape
+from batch.reading.requests.wrapped import rows_inside
 from batch.reading.shapes import Shaper, has_shape
 from batch.reading.shard import Shard
 from batch.reading.template import BRACES_HINT
@@ -43,12 +44,20 @@ def check_columns(spec: InputSpec, shards: Sequence[Shard]) -> None:
             raise _absent(key, min(names), seen, f"{header}; {BRACES_HINT}")
     if missing:
         raise _absent("input.id_column", min(missing), seen, header)
-    foreign = foreign_shape(frozenset(seen))
+    foreign = foreign_shape(frozenset(seen)) or _only_object(shards)
     raise InputError(
         f"input.prompt: no row has prompt, messages, input or body; give a template over its columns: {_shown(seen)}"
         + (f" ({foreign})" if foreign is not None else "")
         + header
     )
+
+
+def _only_object(shards: Sequence[Shard]) -> str | None:
+    """What to say of the input where it is one object that holds all rows."""
+    if len(shards) != 1 or shards[0].rows != 1:
+        return None
+    _, record = next(iter(shard_records(shards[0])))
+    return rows_inside(record) if isinstance(record, dict) else None
 
 
 def check_column(key: str, name: str, shards: Sequence[Shard]) -> None:

@@ -1,6 +1,6 @@
 """One shard -> its table of canonical columns."""
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from hashlib import blake2b
 from itertools import islice
 from math import isnan
@@ -39,12 +39,33 @@ def read_shard(shard: Shard, spec: InputSpec, count_tokens: TokenCounter) -> pa.
     notes = Notes()
     for code, text in shard.notes:
         notes.add(Fact(code, text), shard.name, rows=0)
+    records = shard_records(shard)
+    if shard.partition:
+        records = _comparing_folders(records, shard, notes)
     rows = (
         _row(shard, number, line, record, shaper, ids, notes)
-        for number, (line, record) in enumerate(shard_records(shard), shard.first_row)
+        for number, (line, record) in enumerate(records, shard.first_row)
     )
     table = _table(rows, count_tokens)
     return table.replace_schema_metadata(notes_to_metadata(notes.all()))
+
+
+def _comparing_folders(
+    records: Iterable[tuple[int, Record | InvalidRow]], shard: Shard, notes: Notes
+) -> Iterator[tuple[int, Record | InvalidRow]]:
+    """The same records; a column that says something else than the name of the file's folder is noted."""
+    facts = {
+        key: Fact("folder_differs", f"the file's own column `{key}` is taken where its folder says another value")
+        for key, _ in shard.partition
+    }
+    for line, record in records:
+        if isinstance(record, dict):
+            for key, value in shard.partition:
+                own = record[key]
+                # A folder's name has no types: 2024 and "2024" are one value.
+                if own != value and str(own) != str(value):
+                    notes.add(facts[key], f"{shard.name}:{line}")
+        yield line, record
 
 
 class _Row(NamedTuple):

@@ -130,7 +130,9 @@ def _perhaps_json(raw: bytes, error: orjson.JSONDecodeError) -> Record | Invalid
         found = _record(loads(text))
     except (ValueError, RecursionError):
         what = f"{error.msg} (column {error.colno})"
-        if raw.rstrip().endswith((b"},", b"} ,")):
+        if raw.lstrip().startswith(b"{'"):
+            what = "it looks like Python's notation of a dict; write the rows with json.dumps"
+        elif raw.rstrip().endswith((b"},", b"} ,")):
             what = "a comma follows the object; delete it, since JSON Lines have none between rows"
         return InvalidRow("invalid_json", f"not JSON: {what}")
     return ExactRecord(found) if isinstance(found, dict) else found

@@ -229,7 +229,9 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
             root, wanted = split(inner)
             infos, notes = _sorted_out(infos, all_json=".json" in wanted[-1].lower().replace(".jsonl", ""))
             if not infos:
-                raise InputError(f"{path}: no supported file matches; {key} takes {SUPPORTED}")
+                raise InputError(
+                    f"{path}: no supported file matches; {_brackets(filesystem, inner)}{key} takes {SUPPORTED}"
+                )
     for info in infos:
         compression = COMPRESSIONS.get(posixpath.splitext(info.path)[1].lower())
         file_format = _format(info.path)
@@ -238,6 +240,19 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
         source = Source(location, info.base_name, file_format, compression, info.size or 0, info.mtime_ns)
         source, notes = replace(source, notes=notes), ()
         yield source, partition_of(root, info.path[len(root.rstrip("/")) + 1 :])
+
+
+def _brackets(filesystem: Any, inner: str) -> str:
+    """What to say where a pattern has brackets that are meant literally: a folder or file is called just so."""
+    parts = inner.split("/")
+    for index, part in enumerate(parts):
+        here = "/".join(parts[: index + 1])
+        if "[" in part and filesystem.get_file_info(here).type != pa.fs.FileType.NotFound:
+            plain = part.replace("[", "[[]")
+            return f"brackets stand for one of the characters in them, and a name has them itself: write {plain}; "
+        if not WILDCARDS.isdisjoint(part):
+            break
+    return ""
 
 
 def _is_stream(path: str) -> bool:

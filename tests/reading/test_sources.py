@@ -56,6 +56,16 @@ def test_a_file_whose_name_looks_like_a_glob_is_found(tmp_path: Path) -> None:
     assert found(tmp_path, "a[1]*.jsonl") == ["a[1]*.jsonl"]
 
 
+def test_a_glob_below_a_folder_with_brackets_is_told_how_to_write_them(tmp_path: Path) -> None:
+    """Only where a name has these very characters; what the refusal says to write is then found."""
+    touch(tmp_path, "data [v1]/a.jsonl", "other/b.jsonl")
+    with pytest.raises(InputError, match=r"write data \[\[\]v1\]; input.path takes"):
+        found(tmp_path, "data [v1]/*.jsonl")
+    assert found(tmp_path, "data [[]v1]/*.jsonl") == ["data [v1]/a.jsonl"]
+    with pytest.raises(InputError, match=r"no supported file matches; input.path takes"):
+        found(tmp_path, "data [v2]/*.jsonl")
+
+
 def test_files_that_share_a_basename_are_told_apart(tmp_path: Path) -> None:
     """Files that share a basename are named with as much of their folders as differs."""
     touch(tmp_path, "p/x/in.jsonl", "p/y/in.jsonl", "p/y/other.jsonl")

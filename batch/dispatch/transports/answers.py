@@ -13,7 +13,14 @@ from batch.dispatch.transports.allowances import Header
 from batch.dispatch.transports.parsing import lenient_json
 from batch.dispatch.transports.parsing.event_stream import Unfinished, assemble, is_event_stream
 from batch.dispatch.transports.parsing.usage import tokens
-from batch.dispatch.transports.refusals import code_like, error_inside, one_line, says_something, usage_of
+from batch.dispatch.transports.refusals import (
+    code_like,
+    error_inside,
+    minimax_error,
+    one_line,
+    says_something,
+    usage_of,
+)
 from batch.dispatch.transports.responses_api import fault_of
 from batch.dispatch.transports.words import Hide, server_words
 from batch.errors import BadAnswer, BadVector, DispatchError, NoChoices
@@ -186,6 +193,10 @@ def _raise_without(
     url: str, answer: dict[str, Any], raw: bytes, header: Header, wall: WallClock, asked: bytes, hide: Hide
 ) -> NoReturn:
     """Raise the error of an answer that lacks what was wanted."""
+    own = minimax_error(answer)
+    if own is not None:
+        error, status = own
+        raise error_inside(error, answer, raw, header, wall, asked=asked, hide=hide, status=status)
     wanted = _LISTS.get(url, "choices")
     if wanted == "choices" and answer.get("choices", ...) in (None, []):
         reason = _blocked_because(answer)

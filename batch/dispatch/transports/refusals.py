@@ -8,7 +8,13 @@ import orjson
 
 from batch.clock import WallClock
 from batch.dispatch.transports.allowances import Header, reopens, server_time, told
-from batch.dispatch.transports.parsing.error_codes import KINDS, SERVER_CODES, TOO_LARGE, kind_of_status
+from batch.dispatch.transports.parsing.error_codes import (
+    KINDS,
+    MINIMAX_STATUSES,
+    SERVER_CODES,
+    TOO_LARGE,
+    kind_of_status,
+)
 from batch.dispatch.transports.parsing.usage import Tokens, tokens
 from batch.dispatch.transports.parsing.waits import retry_after, wait_in
 from batch.dispatch.transports.words import Hide, messages, server_words
@@ -117,6 +123,18 @@ def error_inside(
         body=one_line(raw, answer),
         usage=usage_of(answer),
     )
+
+
+def minimax_error(answer: Mapping[str, Any]) -> tuple[dict[str, str], int | None] | None:
+    """The error beneath MiniMax's `base_resp`, and the status that it stands for; `None`: the answer has none there."""
+    base = answer.get("base_resp")
+    if not isinstance(base, dict):
+        return None
+    code = base.get("status_code")
+    if not isinstance(code, int) or code == 0:
+        return None
+    said = base.get("status_msg")
+    return {"code": str(code), "message": said if isinstance(said, str) else ""}, MINIMAX_STATUSES.get(code)
 
 
 def says_something(error: Any) -> bool:

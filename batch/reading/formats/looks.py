@@ -37,6 +37,9 @@ _LETTERED: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"\x80[\x02-\x05][^ -~]"), "a Python pickle", "save its rows as JSON Lines or Parquet first"),
 )
 _HTML = re.compile(rb"<(!doctype html|html|head|body)\b", re.IGNORECASE)
+# Two or more short names, as CSV files begin, with one of its usual delimiters between them.
+_NAME = rb'"?[^\W\d][\w .-]{0,60}"?'
+_HEADER = re.compile(rb"%b(?:,%b)+|%b(?:\t%b)+|%b(?:;%b)+" % ((_NAME,) * 6))
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -82,6 +85,12 @@ def looks_like(head: bytes) -> Look | None:
     if text.startswith(b"{") and _is_cut(text.partition(b"\n")[0]):
         return Look("pretty-printed JSON, an object over several lines", "give its name the ending .json", sure=False)
     return None
+
+
+def looks_like_table(head: bytes) -> bool:
+    """Do these first bytes, of a file in which no line is JSON, look like CSV: a line of columns' names, then more?"""
+    first, newline, rest = head.removeprefix(_BOM).partition(b"\n")
+    return newline != b"" and rest.strip() != b"" and _HEADER.fullmatch(first.rstrip(b"\r")) is not None
 
 
 def begins_array_over_lines(head: bytes) -> bool:

@@ -149,6 +149,36 @@ def test_an_error_in_a_2xx_answer_is_what_its_code_would_be(
     assert found.words or not error.get("message")  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("code", "kind", "status"),
+    [
+        (1002, RateLimited, 429),
+        (1039, RateLimited, 429),
+        (1004, Refused, 401),
+        (2049, Refused, 401),
+        (1008, Refused, 402),
+        (1026, BadRequest, 400),
+        (1024, ServerError, 500),
+        (9999, BadAnswer, 200),
+    ],
+)
+@pytest.mark.parametrize("choices", [{"choices": None}, {"choices": []}, {}])
+def test_what_minimax_says_beneath_base_resp_is_its_error(
+    code: int, kind: type[DispatchError], status: int, choices: dict[str, Any]
+) -> None:
+    """MiniMax answers 200 without choices; a limit is a throttle, key and balance are of the account."""
+    found = inside({**choices, "base_resp": {"status_code": code, "status_msg": "told so"}})
+    assert (type(found), found.status, found.code, found.words) == (kind, status, str(code), "told so")
+    assert of_account(found) is (kind is Refused)
+
+
+def test_a_base_resp_of_success_is_no_error() -> None:
+    """MiniMax sends it with every answer; with 0 in it and no choices, the answer was blocked."""
+    fine = {"status_code": 0, "status_msg": ""}
+    assert completion(orjson.dumps({"choices": [CHOICE], "base_resp": fine}), CHAT_URL).raw
+    assert type(inside({"choices": None, "base_resp": fine})) is NoChoices
+
+
 def test_an_error_beside_usage_is_billed_by_it() -> None:
     """What the answer tells was paid for; a refusal that tells nothing was not."""
     assert inside({"error": {"code": 502}, "usage": USAGE}).usage == (10, 5)

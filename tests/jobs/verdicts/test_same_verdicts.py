@@ -102,6 +102,9 @@ UNUSABLE: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     "blank.parquet": (parquet(pa.table({"prompt": ["", None]})), "can be sent"),
     "blank.csv": (b"id,prompt\n1,\n2,\n", "can be sent"),
     "one.jsonl": (lines({"prompt": 5}), "its only row cannot be sent"),
+    "repr.jsonl": (b"{'prompt': 'a'}\n{'prompt': 'b'}\n", "looks like Python's notation of a dict"),
+    "table.jsonl": (b'id,prompt\n1,hello\n2,"x, y"\n', "it is CSV, as it seems; give its name the ending .csv"),
+    "orient.jsonl": (b'{"prompt":{"0":"a","1":"b"}}', 'orient="records"'),
     "late.jsonl": (lines(*({"prompt": "", "x": "y" * 1000} for _ in range(200))), "none of its 200 rows"),
 }
 

@@ -8,10 +8,12 @@ import pytest
 
 from batch.errors import InputError
 from batch.reading.folders.partitions import partition_of
+from batch.reading.notes import notes_from_metadata
+from batch.reading.read import read_shard
 from batch.reading.shards import find_shards
 from batch.reading.sources import find_sources, fingerprint_inputs
 from schemas.job import InputSpec
-from tests.reading.rows import carried, read_all
+from tests.reading.rows import carried, count_words, read_all
 
 
 def write(folder: Path, name: str, text: str = "a") -> Path:
@@ -71,6 +73,23 @@ def test_a_rows_own_column_is_not_replaced(tmp_path: Path) -> None:
     path.write_text('{"prompt":"a","lang":"fi"}\n{"prompt":"b"}\n')
     rows = read_all(InputSpec(path=str(tmp_path / "data")), tmp_path / "spool")
     assert [carried(row) for row in rows] == [{"lang": "fi"}, {"lang": "en"}]
+
+
+def test_a_column_that_differs_from_the_folder_is_noted_once(tmp_path: Path) -> None:
+    """The note counts the rows that say something else; the same value as a text, and a column of its own, are none."""
+    path = tmp_path / "data" / "lang=en" / "year=2024" / "0.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        '{"prompt":"a","lang":"fi","year":"2024"}\n{"prompt":"b"}\n{"prompt":"c","lang":null,"year":2023}\n'
+        '{"prompt":"d","lang":"en","year":2024}\n'
+    )
+    spec = InputSpec(path=str(tmp_path / "data"))
+    tables = [read_shard(shard, spec, count_words) for shard in find_shards(spec, tmp_path / "spool")]
+    notes = [note for table in tables for note in notes_from_metadata(table.schema.metadata)]
+    assert [(note.code, "`lang`" in note.text, note.rows, note.example) for note in notes] == [
+        ("folder_differs", True, 2, "0.jsonl:1"),
+        ("folder_differs", False, 1, "0.jsonl:3"),
+    ]
 
 
 @pytest.mark.parametrize(

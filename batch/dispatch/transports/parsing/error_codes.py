@@ -108,6 +108,18 @@ KINDS: dict[str, type[DispatchError]] = {
     **dict.fromkeys(THROTTLE_CODES, RateLimited),
 }
 
+# MiniMax answers 200 with its own code beneath `base_resp`: the status that each of its documented codes stands for.
+# 1039 is its limit of tokens a minute, 1041 that of connections, 2045 that of growth, 2056 that of a plan's window.
+# A code that is not here is tried again, as a 2xx without an answer is.
+MINIMAX_STATUSES = {
+    **dict.fromkeys((1000, 1013, 1024, 1033), 500),
+    1001: 504,
+    **dict.fromkeys((1002, 1039, 1041, 2045, 2056), 429),
+    **dict.fromkeys((1004, 2049), 401),
+    1008: 402,
+    **dict.fromkeys((1026, 1027, 1042, 2013), 400),
+}
+
 # The request is too long, in its body, its url or its headers (494: nginx). No code and no wait makes it shorter: Groq
 # sends 413 with the code of a rate limit.
 TOO_LARGE = frozenset({413, 414, 431, 494})
