@@ -30,6 +30,8 @@ _CODE = re.compile(r"[\w.\-/:\[\]]{1,80}\Z")
 # What servers call the status that an error inside a 2xx answer stands for.
 _STATUSES = ("code", "status", "status_code", "statusCode", "http_status", "http_code")
 
+_STATUS_DIGITS = 3
+
 _NO_ERROR = frozenset({"", "0", "200", "ok", "success", "none", "null"})
 
 # A request that can never pass, because it alone is more than the limit: OpenAI and Groq say so in words only, with the
@@ -222,7 +224,7 @@ def _stated(error: Mapping[str, Any]) -> int | None:
     """The HTTP status that an error in a 2xx answer says it is."""
     for key in _STATUSES:
         value = error.get(key)
-        if isinstance(value, str) and value.isdecimal():
+        if isinstance(value, str) and len(value) == _STATUS_DIGITS and value.isdecimal():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599:
             return value

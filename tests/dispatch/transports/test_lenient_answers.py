@@ -223,3 +223,30 @@ def test_what_orjson_reads_is_stored_as_it_came() -> None:
     """Not a byte of a good answer is changed."""
     raw = b'{ "choices": [ {"message": {"content": "\\u00e9"}} ], "x": 1.0 }'
     assert completion(raw, CHAT_URL).raw == raw
+
+
+@pytest.mark.parametrize("beside", [b"NaN", b"-Infinity"])
+def test_a_whole_number_that_no_float_holds_becomes_null(beside: bytes) -> None:
+    """It must not end the run: one answer of a server is at fault."""
+    raw = b'{"choices":[{"message":{"content":"ok"},"logprobs":[' + beside + b"," + b"9" * 400 + b"]}]}"
+    assert read(raw)["choices"][0]["logprobs"] == [None, None]
+
+
+def streamed(*choices: dict[str, Any]) -> bytes:
+    """A stream with these pieces of its only choice."""
+    events = [b"data: " + orjson.dumps({"choices": [{"index": 0, **choice}]}) for choice in choices]
+    return b"\n\n".join((*events, b"data: [DONE]", b""))
+
+
+def test_a_stream_may_begin_with_null_where_later_pieces_have_something() -> None:
+    """OpenAI's first chunk has `logprobs: null`; others have `text: null` or `message: null` there."""
+    chat = streamed(
+        {"delta": {"role": "assistant"}, "logprobs": None, "message": None},
+        {"delta": {"content": "a"}, "logprobs": {"content": [{"token": "a"}]}},
+        {"delta": {"content": "b"}, "logprobs": {"content": [{"token": "b"}]}, "finish_reason": "stop"},
+    )
+    (choice,) = read(chat)["choices"]
+    assert choice["message"]["content"] == "ab"
+    assert [token["token"] for token in choice["logprobs"]["content"]] == ["a", "b"]
+    text = streamed({"text": None}, {"text": "a"}, {"text": "b", "finish_reason": "stop"})
+    assert read(text, COMPLETIONS_URL)["choices"][0]["text"] == "ab"

@@ -280,3 +280,10 @@ def test_a_choice_with_nothing_in_it_is_no_answer(choice: dict[str, Any]) -> Non
     assert (type(error), error.usage) == (NoChoices, (10, 5))
     whole = orjson.dumps({"choices": [{"index": 0, "finish_reason": "length"}]})
     assert completion(whole, CHAT_URL).raw == whole
+
+
+def test_a_status_is_three_digits() -> None:
+    """A longer run of digits in its place says nothing, and Python refuses to read thousands of them."""
+    for code in ("9" * 5000, "0429", "42"):
+        assert inside({"error": {"code": code, "message": "x"}}).status == 200
+    assert inside({"error": {"code": "429", "message": "x"}}).status == 429

@@ -101,14 +101,24 @@ def _add_choices(choices: dict[int, dict[str, Any]], chunk: Any) -> None:
         index = index if isinstance(index, int) else position
         choice = choices.setdefault(index, {"index": index})
         for key, value in part.items():
+            # The first chunk often has null where later ones have text or log probabilities.
             if key == "delta" and isinstance(value, dict):
-                _add(choice.setdefault("message", {"role": "assistant", "content": None}), value)
+                choice["message"] = _object(choice, "message") or {"role": "assistant", "content": None}
+                _add(choice["message"], value)
             elif key == "text" and isinstance(value, str):
-                choice["text"] = choice.get("text", "") + value
+                before = choice.get("text")
+                choice["text"] = before + value if isinstance(before, str) else value
             elif key == "logprobs" and isinstance(value, dict):
-                _add(choice.setdefault("logprobs", {}), value)
+                choice["logprobs"] = _object(choice, "logprobs")
+                _add(choice["logprobs"], value)
             elif value is not None or key not in choice:
                 choice[key] = value
+
+
+def _object(choice: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object that earlier chunks made there; an empty one where they had none."""
+    value = choice.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _add(whole: dict[str, Any], delta: dict[str, Any]) -> None:

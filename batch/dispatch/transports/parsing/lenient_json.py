@@ -13,7 +13,7 @@ def loads(raw: bytes) -> Any:
     """The value that `raw` stands for, such that orjson can write it.
 
     NaN and infinite numbers are `None`, half a surrogate pair and broken UTF-8 are U+FFFD, whole numbers beyond 64 bits
-    are floats, and line breaks may stand in strings.
+    are floats (`None` where they are too large for one), and line breaks may stand in strings.
 
     Raises:
         ValueError: it is no JSON even so.
@@ -41,13 +41,20 @@ def usage_in(raw: bytes) -> Any:
         return None
 
 
+def _as_float(value: int) -> float | None:
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, int) and not isinstance(value, bool):
-        return value if -(2**63) <= value < 2**64 else float(value)
+        return value if -(2**63) <= value < 2**64 else _as_float(value)
     if isinstance(value, list):
         return [_clean(item) for item in value]
     if isinstance(value, dict):
