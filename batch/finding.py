@@ -85,7 +85,7 @@ def _verdicts(job: JobSpec, scorer: Scorer, shards: Sequence[Shard]) -> Iterator
 
 def _head(shard: Shard) -> Shard:
     """The first rows of a shard; the shard itself where it is small, or begins with a very long row."""
-    if shard.format == "parquet":
+    if shard.format in ("parquet", "arrow"):
         rows = min(shard.rows, _HEAD_ROWS)
         return replace(shard, stop=shard.start + rows, rows=rows)
     if shard.stop - shard.start <= _HEAD_BYTES:

@@ -122,8 +122,9 @@ def _unbounded_messages(messages: Any) -> Iterator[str]:
         for key, value in message.items():
             if key not in _MESSAGE and value is not None:
                 yield f"{key} in a message"
-        if message.get("type", "message") not in _ITEMS:
-            yield f"{message['type']} in the input"
+        kind = message.get("type") or "message"
+        if not isinstance(kind, str) or kind not in _ITEMS:
+            yield f"{kind} in the input" if isinstance(kind, str) else "an item of no known type in the input"
         yield from _unbounded_content(message.get("content"))
         yield from _unbounded_content(message.get("output"))
 
@@ -137,7 +138,7 @@ def _unbounded_content(content: Any) -> Iterator[str]:
         kind = (
             part.get("type", "text" if isinstance(part.get("text"), str) else None) if isinstance(part, dict) else None
         )
-        if kind not in _TEXT_PARTS:
+        if not isinstance(kind, str) or kind not in _TEXT_PARTS:
             yield f"{kind} in a message" if isinstance(kind, str) else "content that is no text"
 
 

@@ -7,7 +7,7 @@ refuses to write under `OPT_PASSTHROUGH_SUBCLASS`: the refusal leads here, and r
 
 import json
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from math import isfinite, isinf, isnan
 from typing import Any
 
@@ -86,7 +86,13 @@ def _int(text: str) -> int | float:
 
 def _float(text: str) -> float:
     value = float(text)
-    return value if not isinf(value) and Decimal(repr(value)) == Decimal(text) else Digits.of(text)
+    if isinf(value):
+        return Digits.of(text)
+    try:
+        return value if Decimal(repr(value)) == Decimal(text) else Digits.of(text)
+    except InvalidOperation:
+        # Its exponent has 19 digits or more, which is beyond what Decimal takes.
+        return Digits.of(text)
 
 
 def long_number_lines(data: bytes) -> frozenset[int]:

@@ -112,3 +112,12 @@ def test_prompts_are_texts_or_tokens(prompt: object) -> None:
 def test_what_cannot_be_read_has_no_bound(body: bytes) -> None:
     """Bodies are our own; a damaged one is not sent under a budget."""
     assert most_tokens(CHAT_URL, body, 5) is None
+
+
+@pytest.mark.parametrize("kind", [[], {}, ["text"], 7, True])
+def test_a_type_that_is_no_word_has_no_bound(kind: object) -> None:
+    """Rows may hold anything; what is null is as if it were left out."""
+    assert of(messages=[{"role": "user", "content": [{"type": kind, "text": "x"}]}]) == "content that is no text"
+    if kind:
+        assert of(messages=[{"type": kind, "role": "user", "content": "x"}]) is not None
+    assert of(messages=[{"type": None, "role": "user", "content": "x"}]) is None

@@ -82,7 +82,8 @@ def _encoding(name: str, head: bytes) -> str:
 
 def _delimiter(name: str, first: str, spec: CsvSpec) -> str:
     """The delimiter that the first line shows."""
-    bare = re.sub(f"{spec.quote}[^{spec.quote}]*{spec.quote}", "", first) if spec.quote else first
+    quote = re.escape(spec.quote or "")
+    bare = re.sub(f"{quote}[^{quote}]*{quote}", "", first) if quote else first
     counts = {mark: bare.count(mark) for mark in (",", *_DELIMITER_NAMES)}
     if spec.columns is not None:
         # A row may hold any of them as text, so the number of columns decides.

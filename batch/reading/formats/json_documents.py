@@ -79,7 +79,8 @@ class _Text:
         self._name = name
         self._chunks = iter(chunks)
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self._json = json.JSONDecoder()
+        # Only the texts of values are kept. Python refuses to make an int of more than 4,300 digits.
+        self._json = json.JSONDecoder(parse_int=float)
         self._text = ""
         self._at = 0
         self._ended = False

@@ -20,7 +20,7 @@ STANDARD_INPUT = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 # has no writer that ever ends it.
 _PATIENCE_SECONDS = 1.0
 _CHUNK_BYTES = 1 << 20
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+_COMPRESSIONS = {"compressed with gzip": "gzip", "compressed with zstd": "zstd", "compressed with bzip2": "bz2"}
 _BINARY: dict[str, Format] = {"Parquet": "parquet", "an Arrow file": "arrow", "an Arrow stream": "arrow"}
 
 
@@ -116,11 +116,11 @@ def _recognized(source: Source) -> Source:
     """The source with the format and compression that its first bytes show; CSV where it is neither JSON nor binary."""
     with open_stream(source.location, None) as stream:
         head = stream.read(HEAD_BYTES)
-    compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
+    look = looks_like(head)
+    compression = _COMPRESSIONS.get(look.what) if look is not None else None
     if compression is not None:
         with reading(source.name), open_stream(source.location, compression) as stream:
             head = stream.read(HEAD_BYTES)
-    look = looks_like(head)
     if look is not None and look.what in _BINARY and compression is None:
         return replace(source, format=_BINARY[look.what])
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()

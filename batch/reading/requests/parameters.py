@@ -32,6 +32,11 @@ def _is_whole(value: Any) -> bool:
     return type(value) is int or (type(value) is float and value.is_integer())
 
 
+def _is_number(value: Any) -> bool:
+    # Whole numbers of any size are finite, and `isfinite` raises for those that no float holds.
+    return isinstance(value, int) and not isinstance(value, bool) if not isinstance(value, float) else isfinite(value)
+
+
 def _truth(text: str) -> bool:
     try:
         return {"true": True, "false": False}[text.strip().lower()]
@@ -54,7 +59,7 @@ def _whole(text: str) -> Any:
     return int(text) if text.strip().lstrip("+-").isdecimal() else number
 
 
-_NUMBER = _Type("a number", lambda v: isinstance(v, int | float) and not isinstance(v, bool) and isfinite(v), float)
+_NUMBER = _Type("a number", _is_number, float)
 _WHOLE = _Type("a whole number", _is_whole, _whole)
 _FLAG = _Type("true or false", lambda v: type(v) is bool, _truth)
 _TEXT = _Type("a string", lambda v: isinstance(v, str))

@@ -253,3 +253,10 @@ def test_a_first_row_that_was_taken_for_the_header_is_suspected(tmp_path: Path) 
     path.write_text("What is 2+2?,4\nWhat is 3+3?,6\n")
     with pytest.raises(InputError, match=r"line 1 of a CSV file is taken for its header.*input\.csv\.columns"):
         find_shards(InputSpec(path=str(path), prompt="{question}"), tmp_path / "spool")
+
+
+@pytest.mark.parametrize("quote", ["*", "\\", "^", "]", "|", "$", "'"])
+def test_any_character_may_be_the_quote(quote: str) -> None:
+    """Also one that means something in a regular expression; what it encloses does not count as a delimiter."""
+    content = f"id,{quote}the;prompt;of;it{quote}\n1,{quote}a,b{quote}\n"
+    assert rows_of(content, quote=quote) == [[2, {"id": "1", "the;prompt;of;it": "a,b"}]]

@@ -139,3 +139,13 @@ def test_a_broken_line_of_a_json_file_with_lines_is_invalid(tmp_path: Path) -> N
     (tmp_path / "in.json").write_text('{"prompt":"a"}\n{broken\n{"prompt":"b"}\n')
     rows = read_all(InputSpec(path=str(tmp_path / "in.json")), tmp_path / "spool")
     assert [row["error_kind"] for row in rows] == [None, "invalid_json", None]
+
+
+def test_a_number_of_any_length_is_kept_as_it_is_written() -> None:
+    """Python refuses to make an int of more than 4,300 digits; as a row by itself it is a number like any other."""
+    digits = "9" * 5000
+    raw = f'[{{"n": {digits}}}, -{digits}, {{"n": 1}}]'.encode()
+    first, second, third = json_rows("in.json", [raw], None)
+    assert first == b'[1,{"n": %b}]\n' % digits.encode()
+    assert orjson.loads(second)[2:] == ["wrong_type", "a row must be a JSON object, not a number"]
+    assert orjson.loads(third) == [3, {"n": 1}]

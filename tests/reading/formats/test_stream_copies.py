@@ -19,7 +19,7 @@ from batch.errors import InputError
 from batch.reading.read import read_shard
 from batch.reading.shard import Shard, from_stored, to_stored
 from batch.reading.shards import check_streams, find_shards, refill_spool
-from batch.reading.sources import find_sources, fingerprint_inputs
+from batch.reading.sources import find_sources, fingerprint_sources
 from schemas.job import CsvSpec, InputSpec
 from tests.reading.rows import count_words
 
@@ -59,6 +59,7 @@ def parquet() -> bytes:
         gzip.compress(LINES),
         b'[{"prompt":"a"},{"prompt":"b"}]',
         b"prompt;n\na;1\nb;2\n",
+        b"BZh,prompt\n1,a\n2,b\n",
         "prompt,n\na,1\nb,2\n".encode("utf-16"),
         parquet(),
     ],
@@ -66,7 +67,7 @@ def parquet() -> bytes:
 def test_a_pipe_is_read_once_and_the_run_goes_on_without_it(tmp_path: Path, pipe: Path, content: bytes) -> None:
     """Rows of any format are copied; later sittings read the copy, wherever the run directory is then."""
     spec = InputSpec(path=str(pipe))
-    fingerprint = fingerprint_inputs(spec)
+    fingerprint = fingerprint_sources(find_sources(spec))
     with piped(pipe, content):
         shards = find_shards(spec, tmp_path / "spool")
     assert texts(shards, spec) == ["a", "b"]
@@ -75,7 +76,7 @@ def test_a_pipe_is_read_once_and_the_run_goes_on_without_it(tmp_path: Path, pipe
     again = from_stored(stored, find_sources(spec), tmp_path / "moved")
     refill_spool(spec, tmp_path / "moved", again, find_sources(spec))
     assert texts(again, spec) == ["a", "b"]
-    assert fingerprint_inputs(spec) == fingerprint
+    assert fingerprint_sources(find_sources(spec)) == fingerprint
 
 
 def test_what_is_piped_into_a_run_that_goes_on_must_be_the_same(tmp_path: Path, pipe: Path) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from batch.reading.exact import ExactInt
 from batch.reading.invalid import InvalidRow
 from batch.reading.requests.shaped import Shaped
 from batch.reading.shapes import Shaper
@@ -250,3 +251,10 @@ def test_a_prompt_of_another_type_is_told_the_template_that_takes_it(prompt: obj
         shape({"prompt": prompt})
     assert caught.value.message.find(hint) > 0
     assert shape({"prompt": 5}, prompt="{prompt}").text == "5"
+
+
+@pytest.mark.parametrize("prompt", SHAPES)
+def test_a_whole_number_that_no_float_holds_does_not_end_the_run(prompt: dict[str, Any]) -> None:
+    """It is a number, so the row is sent as it is, and the server may refuse it."""
+    huge = ExactInt(10**400)
+    assert sent({**prompt, "temperature": huge})["temperature"] == huge
