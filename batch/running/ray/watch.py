@@ -115,24 +115,28 @@ class OwnProcesses:
     def missing(self) -> str | None:
         """As Look."""
         if len(self._known) < len(_NEEDED):
-            for process in _children(os.getpid()):
-                name = _name_of(process)
-                if name in _NEEDED and process not in self._before:
-                    self._known.setdefault(name, process)
+            # Where no file can be opened now, the next look finds them.
+            with suppress(OSError):
+                self._find()
         for name, process in self._known.items():
             if not process.lives():
                 return f"Ray's process {name} has died, as it may when memory runs out"
         return None
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """Of those that have been found."""
-        return tuple(process.pid for process in self._known.values())
-
     def all(self) -> list["Process"]:
         """Those that have been found, after whatever they have started: workers wait for a dead head for a minute."""
         known = list(self._known.values())
-        return [child for process in known for child in _children(process.pid)] + known
+        children: list[Process] = []
+        # Where no file can be opened now, the workers end by themselves, later.
+        with suppress(OSError):
+            children = [child for process in known for child in _children(process.pid)]
+        return children + known
+
+    def _find(self) -> None:
+        for process in _children(os.getpid()):
+            name = _name_of(process)
+            if name in _NEEDED and process not in self._before:
+                self._known.setdefault(name, process)
 
 
 class JoinedCluster:
@@ -170,8 +174,14 @@ def watch_joined(end_process: Callable[[str], None]) -> NodeWatch:
 
 
 def lives(pid: int) -> bool:
-    """Is this a process of this machine that has not ended? One that waits for its parent to notice its end has."""
-    return _stat(pid) is not None
+    """Is this a process of this machine that has not ended? One that waits for its parent to notice its end has.
+
+    One that cannot be looked at, because this process can open no more files, is taken to live.
+    """
+    try:
+        return _stat(pid) is not None
+    except OSError:
+        return True
 
 
 class Process(NamedTuple):
@@ -181,8 +191,11 @@ class Process(NamedTuple):
     started: str
 
     def lives(self) -> bool:
-        """Has it not ended? One that waits for its parent to notice its end has."""
-        stat = _stat(self.pid)
+        """As the function `lives`; a later process with the same number is another one."""
+        try:
+            stat = _stat(self.pid)
+        except OSError:
+            return True
         return stat is not None and stat.started == self.started
 
     def kill(self) -> None:
@@ -201,7 +214,7 @@ class _Stat(NamedTuple):
 
 
 def _children(parent: int) -> list[Process]:
-    """None where there is no /proc, as on macOS."""
+    """None where there is no /proc, as on macOS. Raises OSError as `_stat`."""
     found = []
     proc = Path("/proc")
     for entry in proc.iterdir() if proc.is_dir() else ():
@@ -217,9 +230,12 @@ def _name_of(process: Process) -> str | None:
 
 
 def _stat(pid: int) -> _Stat | None:
+    """`None`: it has ended. Raises OSError where this process can open nothing, which is no death of another's."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
+    except OSError as error:
+        if error.errno in _OURS:
+            raise
         return None
     # A name may hold parentheses and blanks.
     name, _, rest = text.partition("(")[2].rpartition(") ")

@@ -1,6 +1,7 @@
 """The look at whether Ray's own processes are still there."""
 
 import os
+import resource
 import socket
 import subprocess
 import tempfile
@@ -46,9 +47,9 @@ def test_a_child_of_ray_s_that_dies_is_noticed_even_before_its_parent_has_waited
     program.symlink_to("/bin/sleep")
     child = subprocess.Popen([str(program), "60"])
     try:
-        while not own.pids:
+        while not own.all():
             assert own.missing() is None
-        assert own.pids == (child.pid,)
+        assert [process.pid for process in own.all()] == [child.pid]
         assert lives(child.pid)
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -59,13 +60,33 @@ def test_a_child_of_ray_s_that_dies_is_noticed_even_before_its_parent_has_waited
         child.wait()
 
 
+def test_a_process_that_cannot_be_looked_at_is_taken_to_live(tmp_path: Path) -> None:
+    """Where this process may open no more files, nothing has died: the run must not end for it."""
+    own = OwnProcesses()
+    program = tmp_path / "gcs_server"
+    program.symlink_to("/bin/sleep")
+    child = subprocess.Popen([str(program), "60"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        while not own.all():
+            assert own.missing() is None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        missing, alive, found = own.missing(), lives(child.pid), own.all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        child.kill()
+        child.wait()
+    assert (missing, alive, [process.pid for process in found]) == (None, True, [child.pid])
+    assert own.missing() is not None
+
+
 def test_what_another_started_before_is_not_watched(raylet: subprocess.Popen[bytes]) -> None:
     """A child of the same name that was there before the cluster is not the cluster's."""
     while not Path(f"/proc/{raylet.pid}/cmdline").read_bytes().startswith(b"/"):
         pass
     own = OwnProcesses()
     assert own.missing() is None
-    assert own.pids == ()
+    assert own.all() == []
 
 
 def test_a_caller_learns_in_one_line_that_the_same_command_goes_on() -> None:
