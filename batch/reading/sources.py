@@ -90,13 +90,8 @@ def find_sources(spec: InputSpec, key: str = "input.path") -> list[Source]:
     return _named([replace(s, partition=p) for (s, _), p in zip(found.values(), partitions, strict=True)])
 
 
-def fingerprint_inputs(spec: InputSpec) -> list[dict[str, Any]]:
-    """Path, size and mtime_ns of every input file, in reading order: equal as long as the input is the same."""
-    return fingerprint_sources(find_sources(spec))
-
-
 def fingerprint_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """The same of sources that were found already, so that files are fingerprinted as they are cut into shards.
+    """Path, size and mtime_ns of every input file, in reading order: equal as long as the input is the same.
 
     Where folders give columns, `partition` has them by name.
     """

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from batch.errors import InputError
-from batch.reading.sources import _location, find_sources, fingerprint_inputs, open_stream
+from batch.reading.sources import _location, find_sources, fingerprint_sources, open_stream
 from schemas.job import InputSpec
 
 
@@ -137,13 +137,13 @@ def test_the_fingerprint_is_equal_until_a_file_changes(tmp_path: Path) -> None:
     """The fingerprint stays equal as long as no file changes, and differs after."""
     touch(tmp_path, "a.jsonl", "b.jsonl")
     spec = InputSpec(path=str(tmp_path))
-    before = fingerprint_inputs(spec)
+    before = fingerprint_sources(find_sources(spec))
     assert [entry["size"] for entry in before] == [3, 3]
     assert all(isinstance(entry["mtime_ns"], int) for entry in before)
-    assert fingerprint_inputs(spec) == before
+    assert fingerprint_sources(find_sources(spec)) == before
     (tmp_path / "b.jsonl").write_bytes(gzip.compress(b"x"))
-    assert fingerprint_inputs(spec)[0] == before[0]
-    assert fingerprint_inputs(spec)[1] != before[1]
+    assert fingerprint_sources(find_sources(spec))[0] == before[0]
+    assert fingerprint_sources(find_sources(spec))[1] != before[1]
 
 
 @pytest.mark.parametrize("url", ["https://example.org/a.jsonl", "HTTP://example.org/a.jsonl"])

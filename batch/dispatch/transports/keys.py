@@ -70,7 +70,7 @@ class EndpointKey:
         """Read it again, now that the server refused `refused`; true: the key is another one than that.
 
         Of many requests that are refused at once, one reads it and the others wait. A source that gave the same key
-        again is left alone for ten seconds.
+        again, or failed, is left alone for ten seconds.
 
         Raises:
             SpecError: the file cannot be read, or the command failed.
@@ -88,7 +88,12 @@ class EndpointKey:
                 return False
             assert self._reference is not None
             # A command may take seconds, and a network's file system too.
-            value = await asyncio.to_thread(self._keys, self._reference)
+            try:
+                value = await asyncio.to_thread(self._keys, self._reference)
+            except SpecError:
+                # A command that fails is not run once more for each of the requests that were refused with this one.
+                self._ask_at = asyncio.get_running_loop().time() + _HOLD_SECONDS
+                raise
             self._seen = seen
             if not value or value == old:
                 self._ask_at = asyncio.get_running_loop().time() + _HOLD_SECONDS

@@ -30,6 +30,10 @@ from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESP
 # Of a message of LiteLLM's, which may quote whole answers.
 _MOST_MESSAGE = 4000
 
+# As many requests as may be in flight. With httpx's own limit of a hundred the others would wait within it, time out
+# there, and count as requests that may have been billed.
+_NO_LIMIT = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=4.0)
+
 
 class LiteLLMTransport:
     """One endpoint through LiteLLM. Its own retries are off: ours know the limits."""
@@ -157,7 +161,7 @@ class _ProxiedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         proxy = proxy_for(f"{request.url.scheme}://{request.url.netloc.decode()}", self._keys)
         if proxy not in self._transports:
-            self._transports[proxy] = httpx.AsyncHTTPTransport(proxy=proxy, trust_env=False)
+            self._transports[proxy] = httpx.AsyncHTTPTransport(proxy=proxy, trust_env=False, limits=_NO_LIMIT)
         return await self._transports[proxy].handle_async_request(request)
 
     async def aclose(self) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
 from batch.dispatch.request import Completion
 from batch.dispatch.transports import Keys, build_transport
+from batch.dispatch.transports.litellm import _ProxiedTransport
 from batch.errors import DispatchError
 from schemas.endpoints import EndpointSpec
 from tests.dispatch.exchanges import GOOD
@@ -136,3 +138,29 @@ def test_litellm_is_told_azures_version() -> None:
 
         asked = asyncio.run(main()).split(b" ")[1]
         assert asked == b"/openai/deployments/gpt-4o/chat/completions?api-version=2024-06-01"
+
+
+def test_more_than_a_hundred_requests_are_in_flight_at_once() -> None:
+    """httpx's own limit would have the others wait unseen until they time out."""
+    wanted = 120
+
+    async def main() -> list[int]:
+        everybody = asyncio.Event()
+        arrived: list[bytes] = []
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            arrived.append(await reader.readuntil(b"\r\n\r\n"))
+            if len(arrived) == wanted:
+                everybody.set()
+            await everybody.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, httpx.AsyncClient(transport=_ProxiedTransport(lambda name: None), timeout=30) as client:
+            answers = await asyncio.gather(*(client.get(f"http://127.0.0.1:{port}/v1/models") for _ in range(wanted)))
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(main()) == [200] * wanted

@@ -11,7 +11,7 @@ from batch.reading.folders.partitions import partition_of
 from batch.reading.notes import notes_from_metadata
 from batch.reading.read import read_shard
 from batch.reading.shards import find_shards
-from batch.reading.sources import find_sources, fingerprint_inputs
+from batch.reading.sources import find_sources, fingerprint_sources
 from schemas.job import InputSpec
 from tests.reading.rows import carried, count_words, read_all
 
@@ -125,9 +125,9 @@ def test_a_renamed_partition_is_another_input(tmp_path: Path) -> None:
     """A run must not go on when the rows of its stored shards have other columns now."""
     write(tmp_path, "data/lang=en/0.jsonl")
     spec = InputSpec(path=str(tmp_path / "data"))
-    before = fingerprint_inputs(spec)[0]["partition"]
+    before = fingerprint_sources(find_sources(spec))[0]["partition"]
     (tmp_path / "data" / "lang=en").rename(tmp_path / "data" / "lang=fi")
-    assert (before, fingerprint_inputs(spec)[0]["partition"]) == ({"lang": "en"}, {"lang": "fi"})
+    assert (before, fingerprint_sources(find_sources(spec))[0]["partition"]) == ({"lang": "en"}, {"lang": "fi"})
 
 
 def test_what_lakes_write_beside_the_data_is_left_out(tmp_path: Path) -> None:
