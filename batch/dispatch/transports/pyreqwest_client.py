@@ -88,6 +88,9 @@ class PyreqwestClient:
             return not_connected(causes[-1], self._access)
         if isinstance(error, RequestTimeoutError):
             return TimedOut(f"no whole answer within {self._timeout_seconds:g} seconds; it may have been billed")
+        if "error decoding response body" in causes and "error reading a body from connection" not in causes:
+            # pyreqwest reads ahead, so that the status of such an answer is not known: a refusal may be beneath it.
+            return ConnectionLost("the answer cannot be decompressed: it is not what its Content-Encoding says")
         return ConnectionLost("the connection broke before the answer was whole")
 
 

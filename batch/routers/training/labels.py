@@ -12,6 +12,7 @@ import orjson
 from batch.errors import InputError
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.prompts import conversation_text
+from batch.reading.requests.conversations import conversation_in, found_messages
 from batch.reading.rows import ReadFile, read_files, read_rows
 from batch.reading.template import PromptTemplate
 from batch.routers.training.data import Judged, Preferences
@@ -114,9 +115,10 @@ def _preferences(spec: PreferencesDataSpec, key: str, name: str, files: list[Rea
 
 
 class PromptReader:
-    """The prompt of a record: from a column of texts or of chat messages, or by a template over columns.
+    """The prompt of a record: from a column of texts or of conversations, or by a template over columns.
 
-    Of messages it is the text that a job's routers score. Calling it raises InputError where a record has none.
+    A conversation may have any shape that a job's rows may have; its prompt is the text that a job's routers score.
+    Calling it raises InputError where a record has none.
     """
 
     def __init__(self, text: str, key: str) -> None:
@@ -128,13 +130,14 @@ class PromptReader:
 
     def __call__(self, record: Mapping[str, Any], where: str, *, first_turn: bool = False) -> str:
         value = record.get(self._column)
-        if first_turn:
-            value = _first_turn(value)
         try:
             if self._template is not None:
                 return self._template.render(record)
-            if isinstance(value, list):
-                return conversation_text({"messages": value}).text
+            if first_turn:
+                value = _first_turn(value)
+            messages = self._messages(value)
+            if messages is not None:
+                return conversation_text({"messages": _asked_first(messages) if first_turn else messages}).text
         except InvalidRow as fault:
             raise InputError(f"{where}: {fault.message}") from fault
         if not isinstance(value, str):
@@ -143,18 +146,33 @@ class PromptReader:
             raise InputError(f"{where}: column {self._column!r} is blank; a label needs its prompt")
         return value
 
+    def _messages(self, value: Any) -> list[Any] | None:
+        """The messages of a conversation in any shape that a job's rows may have; `None`: the value is none."""
+        if isinstance(value, list | dict):
+            return conversation_in({self._column: value}, self._column)
+        return found_messages(value, self._column)
+
 
 def _first_turn(value: Any) -> Any:
-    """A conversation's first message, where that is what the value is: a list, or the JSON text of one."""
+    """The first of a list of texts, or of the JSON text of one; of a message that has no role, what it says."""
     if isinstance(value, str) and value.startswith("["):
         try:
-            value = orjson.loads(value)
+            found = orjson.loads(value)
         except orjson.JSONDecodeError:
             return value  # a prompt that begins with a bracket
-    match value:
-        case [str(text), *_] | [{"content": str(text)}, *_]:
+    else:
+        found = value
+    match found:
+        case [str(text), *_]:
+            return text
+        case [{"content": str(text), **rest}, *_] if "role" not in rest:
             return text
     return value
+
+
+def _asked_first(messages: list[Any]) -> list[Any]:
+    """The first message of a user; all messages where no user speaks."""
+    return next(([one] for one in messages if isinstance(one, dict) and one.get("role") == "user"), messages)
 
 
 def _model(record: Mapping[str, Any], column: str, where: str) -> str:

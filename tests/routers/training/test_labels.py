@@ -88,6 +88,32 @@ def test_messages_are_the_text_that_routers_score(tmp_path: Path) -> None:
         judged(tmp_path, [{"m": ["why?"], "s": 0, "l": 1}], prompt="m")
 
 
+TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "why?"}]
+SHAREGPT = [
+    {"from": "system", "value": "Be brief."},
+    {"from": "human", "value": "why?"},
+    {"from": "gpt", "value": "So."},
+    {"from": "human", "value": "and how?"},
+]
+
+
+@pytest.mark.parametrize(
+    ("value", "whole"),
+    [
+        (json.dumps(TALK), "why?"),
+        (SHAREGPT, "why?\nand how?"),
+        (json.dumps(SHAREGPT), "why?\nand how?"),
+        ({"role": ["user", "assistant"], "content": ["why?", "So."]}, "why?"),
+        ([{"role": "user", "content": [{"type": "text", "text": "why?"}], "name": None}], "why?"),
+    ],
+)
+def test_conversations_are_read_in_every_shape_that_a_job_takes(tmp_path: Path, value: Any, whole: str) -> None:
+    """The text is that of the user; where answers were compared, only what the user said first."""
+    assert judged(tmp_path, [{"m": value, "s": 0, "l": 1}], prompt="m").prompts == [whole]
+    sides = {"model_a": "x", "model_b": "y", "winner": "tie"}
+    assert battles(tmp_path, [{**sides, "prompt": value}]).prompts == ["why?"]
+
+
 def test_scores_are_brought_to_one_scale(tmp_path: Path) -> None:
     """Of any scale, also one on which less is better."""
     rows: list[dict[str, Any]] = [{"prompt": "a", "s": 1, "l": 10}, {"prompt": "b", "s": "5.5", "l": None}]
