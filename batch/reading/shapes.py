@@ -15,6 +15,7 @@ from batch.reading.requests.batch_lines import batch_request, is_batch_line
 from batch.reading.requests.conversations import conversation_in, found_messages
 from batch.reading.requests.embeddings import FOUND_EMBEDDINGS, INPUT_COLUMNS, check_asked, for_embeddings
 from batch.reading.requests.foreign import foreign_shape
+from batch.reading.requests.members import foreign_members
 from batch.reading.requests.parameters import CHAT_PARAMETERS, PARAMETERS, own_parameters, params_column, unpacked
 from batch.reading.requests.responses import as_responses_params, responses_text
 from batch.reading.requests.shaped import Own, Shaped, answer_tokens, finished, merged
@@ -239,6 +240,9 @@ class Shaper:
         # Read after `conversation_text`, which has checked that each message is an object with a role.
         if body["messages"][-1]["role"] == "assistant":
             own = own.noting(_ASSISTANT_LAST)
+        foreign = foreign_members(body["messages"])
+        if foreign:
+            own = own.noting(*foreign)
         return self._finished(CHAT_URL, body, talk.text, counted, own)
 
     def _completions(self, body: dict[str, Any], own: Own) -> Shaped:
