@@ -1,11 +1,13 @@
 """From bytes to a Completion or an error, without a server."""
 
+import json
 from contextlib import suppress
 from email.utils import formatdate
+from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batch.dispatch.request import Allowance
@@ -15,7 +17,7 @@ from batch.dispatch.transports.parsing.waits import retry_after
 from batch.dispatch.transports.refusals import one_line, refusal
 from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
 from schemas.endpoints import Provider
-from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
+from schemas.openai_batch import BATCH_URLS, CHAT_URL, EMBEDDINGS_URL, RESPONSES_URL
 
 NOW = 1_700_000_000.0
 
@@ -81,6 +83,42 @@ def test_any_bytes_with_200_are_an_answer_or_a_bad_one(raw: bytes) -> None:
     """Reading raises BadAnswer and nothing else."""
     with suppress(BadAnswer):
         completion(raw, CHAT_URL)
+
+
+KEYS = st.sampled_from(
+    [
+        *("choices", "message", "delta", "content", "text", "logprobs", "index", "finish_reason", "usage", "object"),
+        *("error", "code", "status", "type", "details", "metadata", "headers", "base_resp"),
+        *("output", "data", "embedding", "response"),
+    ]
+)
+PARTS = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 600) | st.sampled_from(["", "x", "429", "error", "completed", 10**30]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@example(events=[{"type": []}, {"type": {}, "object": []}], url=CHAT_URL, streamed=True)
+@example(events=[{"output": ["x"], "status": {}}], url=RESPONSES_URL, streamed=False)
+@given(
+    events=st.lists(st.dictionaries(KEYS, PARTS, max_size=4), min_size=1, max_size=4),
+    url=st.sampled_from(BATCH_URLS),
+    streamed=st.booleans(),
+)
+def test_any_json_with_200_is_an_answer_or_an_error_of_ours(
+    events: list[dict[str, Any]], url: str, *, streamed: bool
+) -> None:
+    """Members of any type, in one object or in the events of a stream, never end the run."""
+    texts = [json.dumps(event).encode() for event in events]
+    raw = b"".join(b"data: %b\n\n" % text for text in texts) + b"data: [DONE]\n\n" if streamed else texts[0]
+    said = ""
+    try:
+        kept: bytes | None = completion(raw, url).raw
+    except DispatchError as error:
+        said, kept = str(error), error.body
+    assert "\n" not in said
+    assert kept is None or isinstance(orjson.loads(kept), dict)
 
 
 @given(

@@ -9,7 +9,7 @@ from typing import Any
 
 # Only a finished answer is one: `queued` and `in_progress` come where a server answers in the background, `failed`
 # and `cancelled` where it has none.
-_ENDED = frozenset({"completed", "incomplete"})
+_ENDED = ("completed", "incomplete")
 
 
 def fault_of(answer: Mapping[str, Any]) -> str | None:

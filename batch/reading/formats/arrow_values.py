@@ -36,6 +36,8 @@ def plain_values(column: Any) -> list[Any]:
         return _listed(column)
     if types.is_floating(kind):
         return _floats(column)
+    if types.is_run_end_encoded(kind):  # nested too, by PyArrow's count
+        return plain_values(pc.run_end_decode(column))
     if types.is_nested(kind):
         return _nested(column, kind)
     if types.is_dictionary(kind):
@@ -47,8 +49,6 @@ def plain_values(column: Any) -> list[Any]:
         return [None if value is None else format(value, "f") for value in column.to_pylist()]
     if isinstance(kind, pa.BaseExtensionType):
         return _listed_plainly(column) if isinstance(kind, pa.UuidType) else plain_values(column.storage)
-    if types.is_run_end_encoded(kind):
-        return plain_values(pc.run_end_decode(column))
     return _listed_plainly(column)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from batch.reading.exact import carried_json
@@ -54,6 +55,7 @@ STRUCT = pa.struct({"t": NANOSECONDS, "x": pa.string()})
         (pa.array([float("nan"), float("-inf"), 0.5, None]), [b'"NaN"', b'"-Infinity"', b"0.5", b"null"]),
         (pa.array([[float("inf")]], pa.list_(pa.float32())), [b'["Infinity"]']),
         (pa.array([b"0123456789abcdef"], pa.uuid()), [b'"30313233-3435-3637-3839-616263646566"']),
+        (pc.run_end_encode(pa.array(["a", "a", None])), [b'"a"', b'"a"', b"null"]),
         (pa.array([True, None]), [b"true", b"null"]),
         (pa.nulls(1), [b"null"]),
     ],

@@ -13,7 +13,7 @@ from batch.dispatch.transports.parsing import lenient_json
 _SIGNS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _END = b"[DONE]"
 # The events of the Responses API that carry the whole response.
-_RESPONSE_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_RESPONSE_ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
 class Unfinished(ValueError):
