@@ -9,6 +9,7 @@ from rich.text import Text
 from batch.dispatch.judging.patience import date
 from jobs.checking import Findings
 from jobs.figures import counted, duration, printable, share
+from jobs.runtime import wall_clock
 from jobs.standing import Standing
 
 
@@ -58,7 +59,7 @@ def render_standing(found: Standing, path: Path, console: Console) -> None:
         table.add_row("time", duration(found.wall_seconds), f"in {counted(found.sittings, 'sitting')} so far")
     console.print(table)
     for model, (until, words) in found.waits.items():
-        line = f"{model} waits until {date(until)}: {words}"
+        line = f"{model} waits until {date(until, wall_clock())}: {words}"
         console.print(Text(printable(line), "yellow"), soft_wrap=True)
     if not found.running and not found.finished:
         console.print("The same `batchrouter run` goes on where it stopped.")

@@ -41,12 +41,17 @@ class Pace:
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
+        self.last: float | None = None
+        """The rate when a row was last done, at which the rows go on after a wait; `None`: none was done yet."""
 
     def see(self, now: float, done: int) -> None:
         """So many rows are done at `now`, in seconds."""
+        went_on = bool(self._seen) and done > self._seen[-1][1]
         self._seen.append((now, done))
         while len(self._seen) > 2 and self._seen[1][0] <= now - RATE_WINDOW_SECONDS:
             self._seen.popleft()
+        if went_on:
+            self.last = self.rate
 
     @property
     def rate(self) -> float | None:
@@ -162,7 +167,7 @@ class Progress:
             pace_of_lane.see(now, lane.done)
             # Rows that are left when a run is stopped take no time of this sitting.
             final = snapshot.totals_final and snapshot.stage != "draining"
-            lanes.append(_lane_view(lane, pace_of_lane.rate, final=final))
+            lanes.append(_lane_view(lane, pace_of_lane, final=final))
         self.view = View(snapshot, tuple(lanes), self._scoring.rate)
         if self._live or (self._last_line and now - self._last_line[0] < LINE_EVERY_SECONDS):
             return
@@ -214,15 +219,18 @@ def frame(view: View, stage: str, width: int) -> Group:
     return Group(*parts, Text(", ".join(words), "dim"))
 
 
-def _lane_view(lane: LaneSnapshot, rate: float | None, *, final: bool) -> LaneView:
+def _lane_view(lane: LaneSnapshot, pace_of_lane: Pace, *, final: bool) -> LaneView:
+    rate = pace_of_lane.rate
     left = lane.total - lane.done
     if not final:
         return LaneView(lane, rate, None)
     if not left:
         return LaneView(lane, rate, 0.0)
-    # The pace of the last half minute says nothing of when endpoints that ask to be left alone will be back.
+    # While all endpoints ask to be left alone nothing is done, and afterwards the rows go on as before. Where no pace
+    # was seen yet, the wait is the least that is left.
     waits = lane.wait_seconds
-    return LaneView(lane, rate, waits + (left / rate if rate else 0.0) if rate or waits else None)
+    expected = pace_of_lane.last if waits else rate
+    return LaneView(lane, rate, waits + (left / expected if expected else 0.0) if expected or waits else None)
 
 
 def _progress(done: int, total: int | None, what: str) -> str:

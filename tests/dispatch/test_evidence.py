@@ -3,11 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from batch.dispatch.dispatcher import DispatchEnd
+from batch.dispatch.judging.patience import date
 from batch.dispatch.judging.refusals import BAD_ROWS, PROBES, REFUSED_ROWS
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.work import History
@@ -301,3 +303,11 @@ def test_an_endpoint_that_throttles_everybody_for_longer_than_one_waits_ends_the
 def test_the_numbers_of_different_rows_are_few() -> None:
     """Who reads the documentation expects about ten refused rows, not hundreds."""
     assert REFUSED_ROWS + PROBES <= BAD_ROWS + PROBES <= 15
+
+
+def test_a_date_of_another_year_has_its_year() -> None:
+    """A quota that comes back in January, seen in December; a date that no computer knows ends nothing."""
+    december = datetime(2026, 12, 31, 23, 50, tzinfo=UTC).timestamp()
+    assert date(december + 300, december) == "Thu 31 Dec 23:55 UTC"
+    assert date(december + 900, december) == "Fri 01 Jan 2027 00:05 UTC"
+    assert date(1e30, december) == "after the year 9999"

@@ -20,9 +20,15 @@ class Hand:
 
 
 def lane(
-    model: str = "mixtral", total: int = 100, done: int = 0, cost: Decimal | None = Decimal("0.5")
+    model: str = "mixtral",
+    total: int = 100,
+    done: int = 0,
+    cost: Decimal | None = Decimal("0.5"),
+    wait_seconds: float = 0.0,
 ) -> LaneSnapshot:
-    return LaneSnapshot(model, total, done, ok=done, failed=0, in_flight=4, throttled=2, cost=cost)
+    return LaneSnapshot(
+        model, total, done, ok=done, failed=0, in_flight=4, throttled=2, cost=cost, wait_seconds=wait_seconds
+    )
 
 
 def dispatching(done: int, *, final: bool = True, total: int = 100) -> ProgressSnapshot:
@@ -188,3 +194,15 @@ def test_an_error_leaves_the_last_state_on_the_terminal() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert "0:00  sending; 40 of 100 rows done (40 %); $0.500 spent" in file.getvalue().splitlines()[-1]
+
+
+def test_the_time_left_counts_the_wait_and_the_rows_after_it() -> None:
+    """While a server asks to be left alone nothing is done: the rows that follow go at the last pace that was seen."""
+    progress, _ = plain(now := Hand())
+    for second in range(0, 100, 5):
+        now.at = float(second)
+        shown = lane(done=100 + min(second, 10) * 10, total=1200, wait_seconds=0.0 if second <= 10 else 300.0)
+        progress.update(ProgressSnapshot("dispatch", 1200, 1200, (shown,), totals_final=True))
+    assert progress.view is not None
+    assert progress.view.rate == 0
+    assert progress.view.eta == pytest.approx(300 + 1000 / 10)

@@ -70,16 +70,21 @@ class Patience:
 
     def moment(self, seconds: float) -> str:
         """When so many seconds will have passed, as `Thu 03 Dec 03:10 UTC (in 2 d 7 h)`."""
-        return f"{date(self._wall() + seconds)} (in {duration(seconds)})"
+        now = self._wall()
+        return f"{date(now + seconds, now)} (in {duration(seconds)})"
 
 
-def date(moment: float) -> str:
-    """Seconds since 1970 as `Thu 03 Dec 03:10 UTC`, or as `after the year 9999`."""
+def date(moment: float, now: float) -> str:
+    """Seconds since 1970 as `Thu 03 Dec 03:10 UTC`, with its year if it is not that of `now`, or as `after the year
+    9999`.
+    """
     try:
-        return f"{datetime.fromtimestamp(moment, UTC):%a %d %b %H:%M} UTC"
+        then, today = datetime.fromtimestamp(moment, UTC), datetime.fromtimestamp(now, UTC)
     except (ValueError, OverflowError, OSError):
         # No computer knows such a date, which a server's limit headers may have asked for.
         return "after the year 9999"
+    year = "" if then.year == today.year else f" {then.year}"
+    return f"{then:%a %d %b}{year} {then:%H:%M} UTC"
 
 
 def duration(seconds: float) -> str:
