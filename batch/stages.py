@@ -47,11 +47,6 @@ HEAVY_ROUTERS = frozenset(
 _ROUTED_COLUMNS = ("row", "url", "body", "prompt_tokens", "max_tokens")
 _PLANNED_COLUMNS = ("row", "score", "own_cutoff", "pinned", "error_kind", ID_HASH, ID_FOUND, HASH, "deterministic")
 
-# Routers that load a model: they stay loaded in actors, where the others are built anew by any task.
-HEAVY_ROUTERS = frozenset(
-    {"bert", "causal_llm", "cluster", "correctness", "import", "knn", "mf", "static", "sw_ranking"}
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Reading:

@@ -80,7 +80,11 @@ def loads(raw: bytes | str) -> Any:
 def _int(text: str) -> int | float:
     if len(text) > _MOST_INT_DIGITS:
         return Digits.of(text)
-    value = int(text)
+    return exact_int(int(text))
+
+
+def exact_int(value: int) -> int:
+    """The number; one that 64 bits do not hold as an ExactInt."""
     return value if _MIN_INT64 <= value <= _MAX_UINT64 else ExactInt(value)
 
 
@@ -168,6 +172,12 @@ def carried_json(columns: Mapping[str, Any]) -> bytes:
         return orjson.dumps(columns, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
     except orjson.JSONEncodeError:
         return EXACT_START + _written(dict(columns))[1:]
+
+
+def joined(first: bytes, more: bytes) -> bytes:
+    """The columns of both, which `carried_json` wrote: spliced as text, so that no number is read and changed."""
+    start = EXACT_START if EXACT_START in (first[:2], more[:2]) else b"{"
+    return start + first.removeprefix(EXACT_START).removeprefix(b"{")[:-1] + b"," + more[1:].lstrip()
 
 
 def carried_columns(stored: bytes) -> dict[str, Any]:

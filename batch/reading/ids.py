@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from batch.reading.exact import exact_int
 from batch.reading.invalid import InvalidRow, type_name
 from schemas.job import InputSpec
 
@@ -81,7 +82,7 @@ def column_of(found: str) -> str:
 def column_value(found: str, row_id: str, file: str) -> str | int:
     """The value that stood in that column."""
     text = row_id.removeprefix(f"{file}:") if found.endswith(_PER_FILE) else row_id
-    return int(text) if _NUMBER in found else text
+    return exact_int(int(text)) if _NUMBER in found else text
 
 
 def _required(record: Mapping[str, Any], column: str) -> Any:

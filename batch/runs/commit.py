@@ -1,6 +1,5 @@
 """A shard's journals become its part of the output: one result for each input row, in order."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,6 +12,7 @@ import orjson
 from batch.dispatch.request import Billed
 from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
 from batch.reading.columns import ID_FOUND, LINE
+from batch.reading.exact import carried_json, joined
 from batch.reading.ids import column_of, column_value, made_up_id
 from batch.runs.answers import Answer, Answers
 from batch.runs.atomic import storage_error, sync
@@ -212,10 +212,8 @@ def _with_made_up_ids(rows: Iterable[_Row], scored: Path, file: str | None) -> I
         if found is None:
             yield given
             continue
-        # Not by orjson, and spliced as text: numbers that 64 bits do not hold stay as they are.
-        own = json.dumps({column_of(found): column_value(found, given.id, file)}, ensure_ascii=False).encode()
-        carry = own if given.carry is None else own[:-1] + b"," + given.carry[1:]
-        yield given._replace(id=made_up_id(file, line), carry=carry)
+        own = carried_json({column_of(found): column_value(found, given.id, file)})
+        yield given._replace(id=made_up_id(file, line), carry=own if given.carry is None else joined(own, given.carry))
 
 
 def _finite(text: str | None) -> float | None:

@@ -178,3 +178,20 @@ def test_made_up_ids_reach_parquet_too(there: JobFolder) -> None:
     table = pq.read_table(there.folder / "results.parquet")
     assert table["id"].to_pylist() == [f"prompts.jsonl:{i + 1}" for i in range(6)]
     assert table["input_id"].to_pylist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("column", ["id", "custom_id"])
+@pytest.mark.parametrize("beside", ["1", "0.12345678901234567891", "NaN", None])
+def test_ids_that_repeat_are_carried_with_all_their_digits(there: JobFolder, column: str, beside: str | None) -> None:
+    """As data they are like any other column: a number beyond 64 bits stays what it is, and so do its neighbours."""
+    more = "" if beside is None else f', "x": {beside}'
+    ids = ["123456789012345678901", "123456789012345678901", "-9223372036854775809", "7"]
+    lines = [f'{{"{column}": {one}, "prompt": "p{i}"{more}}}\n' for i, one in enumerate(ids)]
+    (there.folder / "prompts.jsonl").write_text("".join(lines))
+    there.run(there.job(plan=FLOWS))
+    name = "input_id" if column == "id" else column
+    kept = (there.folder / "results.jsonl").read_text().splitlines()
+    assert all(f'"{name}":{one}' in line.replace(": ", ":") for one, line in zip(ids, kept, strict=True))
+    if beside is not None:
+        shown = '"NaN"' if beside == "NaN" else beside
+        assert all(f'"x":{shown}' in line.replace(": ", ":") for line in kept)
