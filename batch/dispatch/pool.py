@@ -177,7 +177,8 @@ class EndpointPool:
             taken = self.take(request)
             if taken is not None:
                 return taken
-            # A single waiter is next looked at when an endpoint is due again, and would knock for ever.
+            # A single waiter is only re-checked when a timer fires, so without this check it would wait for ever for a
+            # pool that is down.
             self._look_for_life(request)
         waiter = _Waiter(request, self._loop.create_future())
         self._waiters.append(waiter)

@@ -11,12 +11,12 @@ from batch.errors import AccountRefused, BadAnswer, DispatchError, NoChoices
 # that is sorted, or made by one faulty step.
 REFUSED_ROWS = 5
 BAD_ROWS = 10
-# Answers that nobody can read are paid for.
+# An answer without anything usable in it is billed all the same, so few are enough.
 UNREADABLE_ROWS = 5
 # Rows from elsewhere in the input that a doubted endpoint is asked, one at a time, before it is out.
 PROBES = 5
-# At the end of a lane, where nobody else is left to compare with: so many different rows, if the status or the code
-# names the account.
+# When a lane has only refused rows left, no other row can tell whose fault it is: an endpoint is out after so many
+# different rows, if the status or the code names the account.
 ACCOUNT_ROWS = 2
 
 _ACCOUNT_CODES = SPENT_CODES | UNSERVED_CODES

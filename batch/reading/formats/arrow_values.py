@@ -121,7 +121,7 @@ def _temporal(column: Any, kind: Any) -> list[Any]:
 
 
 def _temporal_values(column: Any, kind: Any) -> list[Any]:
-    """As above, with anything where the column is null."""
+    """The texts and numbers of a column of dates or times; where the column is null, they mean nothing."""
     if pa.types.is_date(kind):
         days = _whole(column, 32) if pa.types.is_date32(kind) else _whole(column) // _MILLISECONDS_A_DAY
         return _iso(days.astype("M8[D]"))
