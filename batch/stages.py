@@ -26,7 +26,7 @@ from batch.reading.without_pandas import leave_pandas_out
 from batch.routers.base import NOTHING_OUTSIDE, Outside, SpendingRecord
 from batch.runs.answers import Answer, Answers
 from batch.runs.commit import commit_shard
-from batch.runs.committed import Committed
+from batch.runs.committed import Committed, read_commit
 from batch.runs.keys import columns_for, name_of, with_key
 from batch.runs.layout import Layout
 from batch.runs.parts import check_part, read_scored, write_part, write_scored
@@ -300,11 +300,19 @@ class _Elsewhere:
             self._open[shard] = Answers(asked.layout, shard, self._models, asked.fallbacks)
         answers = self._open[shard]
         found = answers.find(row)
-        if found is None and any(row in lost for lost in answers.answered.lost.values()):
+        if found is None and (
+            any(row in lost for lost in answers.answered.lost.values()) or self._was_answered_whole(shard)
+        ):
             # The shard is committed, so it is not looked at again unless it is committed anew.
             path = self._committing.layout.commit(shard)
-            raise DamagedError(f"{answers.answered.notes[-1]}; another shard shares row {row}", path=str(path))
+            why = "; ".join(answers.answered.notes[-1:]) or f"a journal of shard {shard} has lost an answer"
+            raise DamagedError(f"{why}; another shard shares row {row}", path=str(path))
         return found
+
+    def _was_answered_whole(self, shard: int) -> bool:
+        """Does the shard's commit record say that every row was sent, so that an answer that is not there was lost?"""
+        record = read_commit(self._committing.layout, shard)
+        return record is not None and not Ledger.from_json(record.ledger, self._committing.prices).statuses["unsent"]
 
     def __enter__(self) -> "_Elsewhere":
         return self
