@@ -173,9 +173,9 @@ def test_what_a_killed_driver_left_behind_is_waited_for(broken_run: BrokenRun, u
 @pytest.mark.parametrize(
     ("broken_run", "number"),
     [
-        pytest.param(("inline", 4), signal.SIGINT, id="inline"),
-        pytest.param(("ray", 4), signal.SIGINT, id="ray"),
-        pytest.param(("ray", 4), signal.SIGHUP, id="ray, its terminal closed"),
+        pytest.param(("inline", 2), signal.SIGINT, id="inline"),
+        pytest.param(("ray", 2), signal.SIGINT, id="ray"),
+        pytest.param(("ray", 2), signal.SIGHUP, id="ray, its terminal closed"),
     ],
     indirect=["broken_run"],
 )
