@@ -22,6 +22,7 @@ import orjson
 
 from batch.costs.prices import EXACT, Price
 from batch.errors import StorageError
+from batch.runs.atomic import make_folder, read_bytes, storage_error
 from schemas.reports import EmbeddingReport, Report
 
 
@@ -73,11 +74,11 @@ class SpendingLog:
         self._waiting: dict[str, int] = {}
         header = {"model": model, "usd_per_token": None if price is None else str(price.input)}
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._file = path.open("ab", buffering=0)
             os.chmod(path, 0o600)  # noqa: PTH101  the file that is open, whatever its name means by now
         except OSError as error:
-            raise self._failed(error) from error
+            raise storage_error(self._path, error) from error
         # A kill may have torn the last line; an empty line is passed over.
         self._write(b"\n" + orjson.dumps(header) + b"\n")
 
@@ -102,7 +103,7 @@ class SpendingLog:
             self.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise self._failed(error) from error
+            raise storage_error(self._path, error) from error
         finally:
             self._file.close()
 
@@ -122,14 +123,9 @@ class SpendingLog:
         try:
             written = self._file.write(line)
         except OSError as error:
-            raise self._failed(error) from error
+            raise storage_error(self._path, error) from error
         if written != len(line):
             raise StorageError(f"cannot write {self._path}: the disk is full; make room, then the same command goes on")
-
-    def _failed(self, error: OSError) -> StorageError:
-        return StorageError(
-            f"cannot write {self._path}: {error.strerror}; the same command goes on once that is mended"
-        )
 
 
 def read_spending(path: Path) -> Spending:
@@ -138,12 +134,7 @@ def read_spending(path: Path) -> Spending:
     Raises:
         StorageError: it cannot be read, or a line is damaged that no kill can have torn.
     """
-    try:
-        lines = [line for line in path.read_bytes().split(b"\n") if line]
-    except FileNotFoundError:
-        lines = []
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    lines = [line for line in (read_bytes(path) or b"").split(b"\n") if line]
     entries = [_entry(line) for line in lines]
     for number, entry in enumerate(entries):
         # A kill tears the last line of a sitting; the next sitting, if there was one, began with its header.
