@@ -250,7 +250,7 @@ def validated(field: FieldInfo, value: object) -> object:
 
 def test_links_between_pages_lead_somewhere() -> None:
     """Relative links in README and docs name files that exist, and headings that their pages have."""
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target, heading in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", page.read_text()):
             file = page.parent / target if target else page
             assert file.exists(), f"{page.name} links to {target}"
