@@ -72,9 +72,7 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
     "evaluate.md": {
         "# Measuring routers": evaluating.EvalSpec,
         "### kind: labelled": evaluating.LabelledSpec,
-        "### kind: gsm8k": evaluating.Gsm8kSpec,
-        "### kind: mmlu": evaluating.MmluSpec,
-        "### kind: mt-bench": evaluating.MtBenchSpec,
+        "### kind: gsm8k, mmlu, mt-bench": evaluating.Gsm8kSpec,
     },
     "rehearse.md": {
         "# Dress rehearsals": rehearse.RehearsalSpec,
@@ -219,11 +217,25 @@ def test_the_schema_says_what_the_reference_says(heading: str) -> None:
             assert " ".join(str(described[key]).split()) == meaning, key
 
 
-@pytest.mark.parametrize("heading", SECTIONS["job-file.md"])
-def test_documented_defaults_are_those_of_the_job_file(heading: str) -> None:
-    """A default in the reference is the one that a job gets which leaves the key out."""
-    model = SECTIONS["job-file.md"][heading]
-    for key, cell in DEFAULT_ROW.findall(sections((ROOT / "docs" / "job-file.md").read_text())[heading]):
+def test_benchmarks_that_are_described_together_have_the_same_keys_and_defaults() -> None:
+    """One table in `docs/evaluate.md` stands for RouteLLM's three benchmarks."""
+    tables = [
+        {key: (field.annotation, field.get_default()) for key, field in model.model_fields.items() if key != "kind"}
+        for model in (evaluating.Gsm8kSpec, evaluating.MmluSpec, evaluating.MtBenchSpec)
+    ]
+    assert tables[0] == tables[1] == tables[2]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "model"),
+    [(page, heading, model) for page, by_heading in SECTIONS.items() for heading, model in by_heading.items()],
+)
+def test_documented_defaults_are_those_of_the_program(page: str, heading: str, model: type[BaseModel]) -> None:
+    """A default in the reference is the one that holds where a file leaves the key out.
+
+    Words instead of a value describe what happens where the program's default is None.
+    """
+    for key, cell in DEFAULT_ROW.findall(sections((ROOT / "docs" / page).read_text())[heading]):
         if key not in model.model_fields or cell in NOT_A_VALUE:
             continue
         field = model.model_fields[key]
@@ -235,12 +247,12 @@ def test_documented_defaults_are_those_of_the_job_file(heading: str) -> None:
         if cell == "empty":
             assert default is not None, key
             assert len(default) == 0, key
-        elif cell == "none":
-            assert default is None, key
-        else:
+        elif cell.startswith("`"):
             text = cell.strip("`")
             value = text if isinstance(default, str) else yaml.safe_load(text)
             assert validated(field, value) == default, key
+        else:
+            assert default is None, key
 
 
 def validated(field: FieldInfo, value: object) -> object:
