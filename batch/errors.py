@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from batch.dispatch.request import Allowance
+    from batch.limits import Allowance
 
 
 A_YEAR = 365.0 * 86400

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import uvloop
 
+from batch.costs.billed import Billed
 from batch.dispatch.dispatcher import Dispatcher
-from batch.dispatch.request import Billed
 from batch.dispatch.work import Journal
 from batch.runs.group_sync import GroupSync
 from batch.runs.journal import Journal as RealJournal

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from batch.measures.metrics import apgr
 from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.cluster import ClusterRouter
 from batch.routers.embedder import LocalEmbedder, packaged_encoder
 from batch.routers.knn import KnnRouter
-from batch.routers.metrics import apgr
 from batch.routers.training.cluster import fit_cluster
 from batch.routers.training.correctness import train
 from batch.routers.training.data import Judged, deal

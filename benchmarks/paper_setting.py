@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from batch.evaluation.routellm import protocol_curve, protocol_figures
+from batch.measures.routellm import protocol_curve, protocol_figures
 from batch.routers.base import Embedder
 from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.correctness import CorrectnessRouter

@@ -13,8 +13,8 @@ from batch.evaluation.figures import measure
 from batch.evaluation.reading import read_benchmarks
 from batch.evaluation.scores import Scoring, score_prompts, trained_on
 from batch.routers.base import Outside, SpendingRecord
-from batch.runs.atomic import write_bytes
-from batch.runs.folders import check_writable
+from batch.storage.atomic import write_bytes
+from batch.storage.atomic_folder import check_writable
 from jobs.evaluation_plots import plot_benchmark
 from jobs.progress import Progress
 from jobs.runtime import embedder_with_surroundings, key, settle_environment, wall_clock

@@ -6,7 +6,7 @@ from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 
-from batch.evaluation.cost import hull
+from batch.measures.cost_quality import hull
 from jobs.figures import counted, printable
 from schemas.evaluating import BEST_SINGLE, LENGTH, MIX, ORACLE, RANDOM
 from schemas.evaluation import BenchmarkFigures, RouterFigures

@@ -13,7 +13,7 @@ from batch.errors import InputError, SpecError
 from batch.reading.invalid import InvalidRow
 from batch.reading.template import PromptTemplate
 from batch.routers.training.judging import Answer, Extract, Judge, exact_judge, extractor, function_judge
-from batch.runs.atomic import read_bytes, write_bytes
+from batch.storage.atomic import read_bytes, write_bytes
 from jobs.progress import Progress
 from jobs.running import run_job
 from schemas.job import InputSpec, JobSpec, OutputSpec

@@ -24,8 +24,8 @@ from batch.routers.training.judging import Judge
 from batch.routers.training.labels import Labels, read_labels
 from batch.routers.training.measuring import cautions, cutoffs, measure, tuning_cautions
 from batch.routers.training.results import read_results
-from batch.runs.atomic import storage_error
-from batch.runs.folders import check_writable, clear_killed, replacing_folder
+from batch.storage.atomic import storage_error
+from batch.storage.atomic_folder import check_writable, clear_killed, replacing_folder
 from jobs.jobfile import PathKeys
 from jobs.judging import build_judge
 from jobs.progress import Progress

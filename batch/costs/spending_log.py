@@ -22,7 +22,7 @@ import orjson
 
 from batch.costs.prices import EXACT, Price
 from batch.errors import StorageError
-from batch.runs.atomic import make_folder, read_bytes, storage_error
+from batch.storage.atomic import make_folder, read_bytes, storage_error
 from schemas.reports import EmbeddingReport, Report
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
+from batch.costs.billed import Billed
 from batch.costs.bounds import most_tokens
-from batch.dispatch.request import Billed, Request
+from batch.dispatch.request import Request
 from batch.errors import DispatchError
 
 

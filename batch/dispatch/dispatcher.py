@@ -12,7 +12,7 @@ from batch.clock import WallClock
 from batch.dispatch.balancers import GO_BY_SPEED, Balancer, ConsistentHash, build_balancer
 from batch.dispatch.budget import Budget
 from batch.dispatch.chooser import Chooser, Homes
-from batch.dispatch.endpoint import Endpoint, FoundLimits, address
+from batch.dispatch.endpoint import Endpoint, address
 from batch.dispatch.expected import ExpectedTokens
 from batch.dispatch.fit import Fit
 from batch.dispatch.group_write import GroupWrite
@@ -26,6 +26,7 @@ from batch.dispatch.retry import RetryRule
 from batch.dispatch.transports import Keys, Transport, build_transport
 from batch.dispatch.work import History, Journal, Work
 from batch.errors import BatchRouterError
+from batch.limits import FoundLimits
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import DispatchSpec
 from schemas.results import ErrorInfo

@@ -1,7 +1,6 @@
 """One endpoint's live state."""
 
 import math
-from dataclasses import dataclass
 from random import Random
 
 from batch.clock import Clock
@@ -11,9 +10,10 @@ from batch.dispatch.health import Health, State
 from batch.dispatch.judging.refusals import Refusals, is_refusal, is_unreadable, surely_of_row
 from batch.dispatch.limiters import Concurrency, Limiter
 from batch.dispatch.providers import build_limiters, told_limiter
-from batch.dispatch.request import NOTHING, Allowance, Completion, Cost, Request
+from batch.dispatch.request import NOTHING, Completion, Cost, Request
 from batch.dispatch.speed import Speed
 from batch.errors import DispatchError
+from batch.limits import Allowance, FoundLimits
 from schemas.endpoints import EndpointSpec
 
 
@@ -27,16 +27,6 @@ _SHORT_PAUSE_SECONDS = 60.0
 
 # Requests in flight at one endpoint where nobody said how many: each is a connection, and a row in memory.
 MOST_IN_FLIGHT = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class FoundLimits:
-    """What an endpoint was found to bear, where nothing is configured."""
-
-    in_flight: int | None = None
-    """Requests under way at once; `None`: configured, or not known yet."""
-    rpm: float | None = None
-    """Requests per minute; `None`: nothing was refused."""
 
 
 class Endpoint:

@@ -6,7 +6,8 @@ from collections import deque
 from batch.clock import Clock
 from batch.dispatch.limiters import ROUNDING_SECONDS
 from batch.dispatch.limits.refusal_share import RefusalShare
-from batch.dispatch.request import Allowance, Cost
+from batch.dispatch.request import Cost
+from batch.limits import Allowance
 
 # A refusal takes a twentieth of what was accepted.
 _DECREASE = 0.95

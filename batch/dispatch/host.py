@@ -25,10 +25,10 @@ from batch.runs.found_limits import read_found, write_found
 from batch.runs.group_sync import GroupSync
 from batch.runs.integrity.places import put_back_journals
 from batch.runs.layout import Layout
-from batch.runs.lock import Lock
 from batch.runs.spent import spent
 from batch.runs.waits import StoredWait, write_waits
 from batch.runs.work import RunWork
+from batch.storage.lock import Lock
 from schemas.endpoints import ModelSpec
 from schemas.job import DispatchSpec
 

@@ -5,7 +5,8 @@ from collections import deque
 from typing import Protocol
 
 from batch.clock import Clock
-from batch.dispatch.request import Allowance, Cost, Measure
+from batch.dispatch.request import Cost
+from batch.limits import Allowance, Measure
 
 # Sums of intervals carry rounding errors: what is due within a microsecond is due now, and the pace is lowered by more.
 ROUNDING_SECONDS = 1e-6

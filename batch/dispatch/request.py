@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from batch.costs.billed import Billed
+from batch.limits import Allowance
 
 if TYPE_CHECKING:
     from batch.errors import DispatchError
-
-Measure = Literal["requests", "tokens", "input", "output"]
-"""What a limit counts."""
-
 
 Kind = tuple[int, int]
 """Rows alike in what is known before they are sent: `max_tokens` (0: none), and the prompt's length by steps."""
@@ -38,29 +37,7 @@ class Cost(NamedTuple):
 NOTHING = Cost(0, 0, 0, 0)
 
 
-class Allowance(NamedTuple):
-    """What a server says about one of its limits, in an answer's headers."""
-
-    measure: Measure
-    limit: float | None
-    """Per minute."""
-    remaining: float | None
-    """Left when the answer was made."""
-    reset_seconds: float | None
-    """Until the limit is whole again."""
-
-
 _NOTHING_RESERVED = Decimal(0)
-
-
-class Billed(NamedTuple):
-    """Tokens that an attempt without an answer was, or may have been, billed for."""
-
-    prompt_tokens: int | None
-    """`None`, as the next: nothing bounds it."""
-    completion_tokens: int | None
-    exact: bool
-    """Did the server say so? Otherwise they are the most that it can be."""
 
 
 @dataclass(slots=True, eq=False)

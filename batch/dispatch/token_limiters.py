@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from batch.clock import Clock
 from batch.dispatch.limiters import ROUNDING_SECONDS, jitter
-from batch.dispatch.request import Allowance, Cost, Measure
+from batch.dispatch.request import Cost
+from batch.limits import Allowance, Measure
 
 # Tokens that may be taken at once: so many seconds of the limit, or rows of different lengths and a second limit on
 # requests would leave some unused. No minute holds more than the limit all the same: what was taken is summed up.

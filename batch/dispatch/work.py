@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from batch.dispatch.request import Billed, Request
+from batch.costs.billed import Billed
+from batch.dispatch.request import Request
 from schemas.results import ErrorInfo, Status
 
 

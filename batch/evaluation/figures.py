@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.evaluation.benchmark import Benchmark
-from batch.evaluation.cost import Sweep, aiq, sweep, sweep_of_pair
-from batch.evaluation.pair import PairMeasures, PairOrder
-from batch.evaluation.resampling import groups_of, interval, resampled
-from batch.evaluation.routellm import LEVELS, ProtocolCurve, protocol_curve, protocol_figures, protocol_mean
+from batch.measures.bootstrap import groups_of, interval, resampled
+from batch.measures.cost_quality import Sweep, aiq, sweep, sweep_of_pair
+from batch.measures.metrics import least_gap
+from batch.measures.pair import PairMeasures, PairOrder
+from batch.measures.routellm import LEVELS, ProtocolCurve, protocol_curve, protocol_figures, protocol_mean
 from batch.routers.length import LengthRouter
-from batch.routers.metrics import least_gap
 from batch.routers.random import RandomRouter
 from schemas.evaluating import BEST_SINGLE, LENGTH, MIX, ORACLE, RANDOM
 from schemas.evaluation import BenchmarkFigures, Figure, Point, RouteLLMFigures, RouterFigures

@@ -17,7 +17,7 @@ from batch.reading.formats.json_documents import json_rows
 from batch.reading.formats.kinds import unpacking
 from batch.reading.ranges import CHUNK_BYTES, LineTally
 from batch.reading.sources import Source, has_tabs, open_stream
-from batch.runs.atomic import replacing
+from batch.storage.atomic import replacing
 from batch.storage.checksums import CheckedWriter, Checksum, matches
 from batch.storage.sealed import read_sealed, write_sealed
 from schemas.job import CsvSpec

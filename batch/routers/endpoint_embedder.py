@@ -20,13 +20,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from batch.costs.billed import Billed
 from batch.costs.prices import prices_for
 from batch.costs.spending_log import SpendingLog, read_spending
 from batch.costs.tokens import counter
 from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.limits.open_files import connections
 from batch.dispatch.pool import Pricing
-from batch.dispatch.request import Billed, Request
+from batch.dispatch.request import Request
 from batch.dispatch.work import History
 from batch.errors import BadRequest, BatchRouterError, EmbedderError, SpecError
 from batch.routers.base import Outside

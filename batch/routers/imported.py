@@ -6,8 +6,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from batch.errors import BatchRouterError, SpecError
-from batch.own_code import described, import_own, in_one_line
 from batch.routers.base import Router
+from batch.user_code import described, import_own, in_one_line
 
 
 def import_router(path: str, options: Mapping[str, Any], models: tuple[str, ...]) -> Router:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import StorageError
-from batch.runs.atomic import make_folder, storage_error
+from batch.storage.atomic import make_folder, storage_error
 
 FILE = "embeddings.sqlite"
 

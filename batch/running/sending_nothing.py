@@ -7,7 +7,7 @@ from batch.dispatch.dispatcher import DispatchEnd
 from batch.dispatch.host import DispatchPlan, DispatchState
 from batch.engine import DispatchHandle, InlineEngine
 from batch.runs.layout import Layout
-from batch.runs.lock import Lock
+from batch.storage.lock import Lock
 
 
 class SendsNothing:

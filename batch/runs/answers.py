@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import NamedTuple
 
-from batch.dispatch.request import Billed
+from batch.costs.billed import Billed
 from batch.runs.integrity.answered import replay_all
 from batch.runs.layout import Layout
 from batch.runs.parts import routed_rows

@@ -9,13 +9,12 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import orjson
 
-from batch.dispatch.request import Billed
+from batch.costs.billed import Billed
 from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
 from batch.reading.columns import ID_FOUND, LINE
 from batch.reading.exact import carried_json, joined
 from batch.reading.ids import column_of, column_value, made_up_id
 from batch.runs.answers import Answer, Answers
-from batch.runs.atomic import storage_error, sync
 from batch.runs.committed import Committed, write_commit
 from batch.runs.integrity.answered import write_answered
 from batch.runs.layout import Layout
@@ -24,6 +23,7 @@ from batch.runs.replay import OK, Sent
 from batch.runs.result import Result, content_of
 from batch.runs.verdicts import Verdicts, read_verdicts
 from batch.runs.writers import part_writer
+from batch.storage.atomic import storage_error, sync
 from schemas.job import OutputSpec
 from schemas.reports import Ambiguous
 from schemas.results import ErrorInfo, Status

@@ -11,12 +11,12 @@ from zlib import crc32
 from pydantic import ValidationError
 
 from batch.errors import DamagedError, FingerprintError, SpecError
-from batch.runs.atomic import is_temporary, make_folder, storage_error, sync, write_bytes
 from batch.runs.fingerprint import INPUT_FILES, Fingerprint, changed, changed_files
 from batch.runs.layout import Layout
-from batch.runs.lock import Lock
 from batch.runs.nothing_paid import nothing_paid
+from batch.storage.atomic import is_temporary, make_folder, storage_error, sync, write_bytes
 from batch.storage.checksums import Checksum
+from batch.storage.lock import Lock
 from batch.storage.sealed import read_sealed, write_sealed
 from schemas.base import Spec
 from schemas.plans import Plan

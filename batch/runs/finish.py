@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from batch.errors import SpecError
-from batch.runs.atomic import leftovers, replacing, storage_error
 from batch.runs.directory import is_run_directory
 from batch.runs.layout import Layout, is_folder, local_path, run_path
 from batch.runs.writers import Join, beside, joiner, suffixes
+from batch.storage.atomic import leftovers, replacing, storage_error
 from schemas.job import OutputSpec
 
 _PART = re.compile(r"part-\d{5,}\.(errors\.jsonl|jsonl|parquet)")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from batch.dispatch.endpoint import FoundLimits
 from batch.errors import DamagedError, StorageError
+from batch.limits import FoundLimits
 from batch.storage.sealed import read_sealed, write_sealed
 
 _FILE = TypeAdapter(dict[str, dict[str, FoundLimits]])

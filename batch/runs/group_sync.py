@@ -8,7 +8,7 @@ from threading import Event, Lock, Thread
 from types import TracebackType
 
 from batch.errors import StorageError
-from batch.runs.atomic import storage_error, sync
+from batch.storage.atomic import storage_error, sync
 
 # A power cut costs at most what was appended in this window and the sync after it. Not less: each sync makes the
 # file system commit its own journal, and appends wait meanwhile. At 10 ms, and one file after the other, that took a

@@ -26,10 +26,10 @@ from zlib import crc32
 
 import orjson
 
-from batch.dispatch.request import Billed
+from batch.costs.billed import Billed
 from batch.errors import StorageError
-from batch.runs.atomic import make_folder, storage_error
 from batch.runs.group_sync import GroupSync, SyncedFile
+from batch.storage.atomic import make_folder, storage_error
 from schemas.results import ErrorInfo, Status
 
 VERSION = 1

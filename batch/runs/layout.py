@@ -5,7 +5,7 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
-from batch.runs.atomic import is_temporary
+from batch.storage.atomic import is_temporary
 from schemas.job import OutputSpec
 
 # Longer quoted names are cut and told apart by a hash: a file name ends at 255 bytes.

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.errors import DamagedError
-from batch.runs.atomic import replacing, storage_error
 from batch.runs.layout import Layout
+from batch.storage.atomic import replacing, storage_error
 from batch.storage.checksums import CheckedWriter, Checksum, matches
 from batch.storage.sealed import read_sealed, write_sealed
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import orjson
 
-from batch.dispatch.request import Billed
+from batch.costs.billed import Billed
 from batch.errors import BadAnswer, ConnectionLost, NotConnected, ServerError, TimedOut
-from batch.runs.atomic import storage_error
 from batch.runs.journal import CRC_MARK, RESPONSE_MARK, REST, place_of, salvage, sound, stated_place
+from batch.storage.atomic import storage_error
 from schemas.results import ErrorInfo, Status
 
 # Kind under which an attempt is counted that ended well, and one whose end nobody saw.

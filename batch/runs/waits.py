@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from batch.runs.atomic import write_bytes
+from batch.storage.atomic import write_bytes
 
 
 class StoredWait(NamedTuple):

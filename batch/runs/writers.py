@@ -6,10 +6,10 @@ from pathlib import Path
 from shutil import copyfileobj
 from typing import BinaryIO, assert_never
 
-from batch.runs.atomic import replacing
 from batch.runs.committed import check_committed
 from batch.runs.layout import Layout
 from batch.runs.result import Result, to_batch_line, to_json
+from batch.storage.atomic import replacing
 from batch.storage.checksums import CheckedWriter, Checksum
 from schemas.job import OutputSpec
 

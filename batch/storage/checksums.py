@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from zlib import crc32
 
-from batch.runs.atomic import storage_error
+from batch.storage.atomic import storage_error
 
 _BUFFER_BYTES = 1 << 20
 

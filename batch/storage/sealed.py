@@ -10,7 +10,7 @@ from pathlib import Path
 from zlib import crc32
 
 from batch.errors import DamagedError
-from batch.runs.atomic import read_bytes, write_bytes
+from batch.storage.atomic import read_bytes, write_bytes
 
 _MARK = b'{"crc":"'
 _PREFIX = _MARK + b'%08x",'

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 
-from batch.dispatch.request import Allowance
+from batch.limits import Allowance
 from tests.dispatch.raw_server import Handler
 
 KEY = "sk-very-secret"

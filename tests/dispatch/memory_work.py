@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from batch.dispatch.request import Billed, Request
+from batch.costs.billed import Billed
+from batch.dispatch.request import Request
 from batch.dispatch.work import History
 from batch.errors import StorageError
 from schemas.results import ErrorInfo, Status

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch.dispatch.request import Allowance
 from batch.dispatch.transports.allowances import moment, reopens, seconds_until, told
+from batch.limits import Allowance
 from schemas.endpoints import Provider
 
 NOW = 1_700_000_000.0

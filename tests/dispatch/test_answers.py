@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch.dispatch.request import Allowance
 from batch.dispatch.transports.answers import completion
 from batch.dispatch.transports.parsing.error_codes import ROW_CODES, SPENT_CODES, THROTTLE_CODES, UNSERVED_CODES
 from batch.dispatch.transports.parsing.waits import retry_after
 from batch.dispatch.transports.refusals import one_line, refusal
 from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
+from batch.limits import Allowance
 from schemas.endpoints import Provider
 from schemas.openai_batch import BATCH_URLS, CHAT_URL, EMBEDDINGS_URL, RESPONSES_URL
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from batch.dispatch.limiters import Concurrency, RequestPace, RequestWindow
 from batch.dispatch.providers import build_limiters
 from batch.dispatch.request import NOTHING as NO_COST
-from batch.dispatch.request import Allowance, Cost
+from batch.dispatch.request import Cost
 from batch.dispatch.token_limiters import TokenPace, TokenReserve
+from batch.limits import Allowance
 from schemas.endpoints import LimitsSpec
 
 

@@ -5,7 +5,6 @@ from email.utils import formatdate
 
 import pytest
 
-from batch.dispatch.request import Allowance
 from batch.errors import (
     BadRequest,
     DispatchError,
@@ -13,6 +12,7 @@ from batch.errors import (
     Refused,
     ServerError,
 )
+from batch.limits import Allowance
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
 from tests.dispatch.exchanges import GOOD, KEY, LIMITS, NOW, SAID
 from tests.dispatch.raw_server import http, says

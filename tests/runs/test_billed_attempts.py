@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from batch.costs.billed import Billed
 from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
-from batch.dispatch.request import Billed
 from batch.runs.layout import Layout
 from batch.runs.parts import write_part
 from batch.runs.replay import replay

@@ -9,7 +9,7 @@ from batch.errors import DamagedError, FingerprintError, RunLockedError, SpecErr
 from batch.runs.directory import RunDirectory, Sitting, is_run_directory, read_manifest
 from batch.runs.fingerprint import Fingerprint
 from batch.runs.layout import Layout
-from batch.runs.lock import Lock
+from batch.storage.lock import Lock
 from batch.storage.sealed import read_sealed
 from schemas.plans import Plan
 

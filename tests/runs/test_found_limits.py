@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batch.dispatch.dispatcher import Dispatcher
-from batch.dispatch.endpoint import FoundLimits
+from batch.limits import FoundLimits
 from batch.runs.found_limits import read_found, write_found
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec

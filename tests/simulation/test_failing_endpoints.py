@@ -8,11 +8,11 @@ from random import Random
 import pytest
 
 from batch.dispatch.dispatcher import Dispatcher
-from batch.dispatch.endpoint import FoundLimits
 from batch.dispatch.health import COOLDOWN_SECONDS, FAILURES_IN_A_ROW, SLOW_START_SECONDS
 from batch.dispatch.judging.refusals import PROBES, REFUSED_ROWS
 from batch.dispatch.request import Completion
 from batch.errors import ConnectionLost, DispatchError, NotConnected, RateLimited, Refused, ServerError
+from batch.limits import FoundLimits
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.job import DispatchSpec
 from tests.fakes import answer

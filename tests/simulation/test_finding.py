@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from batch.dispatch.finding_concurrency import START, FoundConcurrency
 from batch.dispatch.finding_pace import FoundPace
 from batch.dispatch.limiters import Concurrency
-from batch.dispatch.request import Allowance, Cost
+from batch.dispatch.request import Cost
+from batch.limits import Allowance
 from tests.simulation.servers import Client, RatedServer, Run, Server, SharedServer, lognormal_tokens
 
 CEILING = 512

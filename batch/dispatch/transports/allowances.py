@@ -9,7 +9,7 @@ from math import isfinite
 from typing import NamedTuple
 
 from batch.clock import WallClock
-from batch.dispatch.request import Allowance, Measure
+from batch.limits import Allowance, Measure
 from schemas.endpoints import Provider
 
 Header = Callable[[str], str | None]

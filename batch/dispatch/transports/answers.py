@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import orjson
 
 from batch.clock import WallClock
-from batch.dispatch.request import Allowance, Completion
+from batch.dispatch.request import Completion
 from batch.dispatch.transports.allowances import Header
 from batch.dispatch.transports.parsing import lenient_json
 from batch.dispatch.transports.parsing.event_stream import Unfinished, assemble, is_event_stream
@@ -24,6 +24,7 @@ from batch.dispatch.transports.refusals import (
 from batch.dispatch.transports.responses_api import fault_of
 from batch.dispatch.transports.words import Hide, server_words
 from batch.errors import BadAnswer, BadVector, DispatchError, NoChoices
+from batch.limits import Allowance
 from schemas.openai_batch import EMBEDDINGS_URL, RESPONSES_URL
 
 # Far above any answer, and few enough for all that may be in flight: what is longer is no answer, or never ends.

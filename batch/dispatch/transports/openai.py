@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from batch.clock import WallClock
-from batch.dispatch.request import Allowance, Completion, Request
+from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.access import key_header, key_reference, resolve
 from batch.dispatch.transports.allowances import Header, told
@@ -18,6 +18,7 @@ from batch.dispatch.transports.masking import mask
 from batch.dispatch.transports.refusals import refusal
 from batch.dispatch.transports.words import hiding
 from batch.errors import DispatchError
+from batch.limits import Allowance
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL
 

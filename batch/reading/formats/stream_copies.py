@@ -13,7 +13,7 @@ from typing import BinaryIO
 from batch.errors import InputError
 from batch.reading.formats.looks import HEAD_BYTES, looks_like
 from batch.reading.sources import Format, Source, open_stream, reading
-from batch.runs.atomic import replacing
+from batch.storage.atomic import replacing
 
 STANDARD_INPUT = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 # What is piped into a command that goes on is compared with the copy if it comes this soon. The pipe of many schedulers

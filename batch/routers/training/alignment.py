@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import InputError
-from batch.routers.metrics import least_gap
+from batch.measures.metrics import least_gap
 from batch.routers.training.data import Floats, Judged, Preferences
 from batch.routers.training.labels import Labels
 

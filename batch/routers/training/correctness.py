@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import InputError
+from batch.measures.metrics import apgr
 from batch.routers.base import Embedder
 from batch.routers.length import LengthRouter
 from batch.routers.logistic import Floats
-from batch.routers.metrics import apgr
 from batch.routers.training.data import Judged, Trained, deal, quality_together
 from batch.routers.training.fit_heads import Form
 from batch.routers.training.worded_heads import (

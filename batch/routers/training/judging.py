@@ -9,7 +9,7 @@ from math import isnan, nan
 from typing import Any
 
 from batch.errors import InputError, SpecError
-from batch.own_code import described, import_own
+from batch.user_code import described, import_own
 from schemas.training import ExactJudgeSpec, FunctionJudgeSpec
 
 LAST_NUMBER = "last_number"

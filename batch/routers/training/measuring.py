@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from batch.evaluation.pair import PairOrder
-from batch.evaluation.resampling import groups_of, interval, resampled
+from batch.measures.bootstrap import groups_of, interval, resampled
+from batch.measures.metrics import least_gap
+from batch.measures.pair import PairOrder
 from batch.routers.length import LengthRouter
-from batch.routers.metrics import least_gap
 from batch.routers.training.data import Floats, Judged
 from schemas.training import HeldOut, TrainingReport
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import orjson
 
 from batch.errors import DamagedError
-from batch.runs.atomic import storage_error
 from batch.runs.layout import Layout
 from batch.runs.replay import LOST, Replay, Sent, replay
+from batch.storage.atomic import storage_error
 from batch.storage.sealed import read_sealed, write_sealed
 
 # A message names so many ranges of rows; the report's `ambiguous` has each row.

@@ -5,10 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from batch.errors import RunLockedError
-from batch.runs.atomic import make_folder, storage_error, sync
 from batch.runs.journal import CRC_MARK, sound, stated_place
 from batch.runs.layout import Layout
-from batch.runs.lock import Lock
+from batch.storage.atomic import make_folder, storage_error, sync
+from batch.storage.lock import Lock
 
 # Of a journal on the way to its place, and of a file that is in its way or has no place.
 _MOVING, _ASIDE = ".moving", ".misplaced"

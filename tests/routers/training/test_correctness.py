@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from batch.errors import InputError
+from batch.measures.metrics import apgr
 from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.correctness import CorrectnessRouter
 from batch.routers.heads import Heads
-from batch.routers.metrics import apgr
 from batch.routers.training.correctness import fit_correctness, train
 from batch.routers.training.data import Floats, Judged, Trained
 from batch.routers.training.fit_heads import PENALTIES, Form, Training, fit_heads

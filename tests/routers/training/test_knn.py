@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from batch.errors import InputError
+from batch.measures.metrics import apgr
 from batch.routers.base import Embedder
 from batch.routers.cluster import ClusterRouter
 from batch.routers.knn import KnnRouter
-from batch.routers.metrics import apgr
 from batch.routers.training.cluster import fit_cluster, of_clusters
 from batch.routers.training.data import Judged, Trained
 from batch.routers.training.knn import fit_knn, of_prompts

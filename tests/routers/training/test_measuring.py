@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from batch.routers.metrics import apgr, cpt
+from batch.measures.metrics import apgr, cpt
 from batch.routers.training.data import Judged
 from batch.routers.training.measuring import cautions, cutoffs, measure, tuning_cautions
 from schemas.training import HeldOut

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from batch.evaluation.routellm import LEVELS, protocol_curve, protocol_figures, protocol_mean
-from batch.routers.metrics import apgr
+from batch.measures.metrics import apgr
+from batch.measures.routellm import LEVELS, protocol_curve, protocol_figures, protocol_mean
 from batch.routers.random import RandomRouter
 
 Floats = NDArray[np.float64]

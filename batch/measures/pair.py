@@ -1,7 +1,7 @@
 """RouteLLM's measures (arXiv 2406.18665) of a router between two models, exact, over many resamples at once.
 
 Equal scores are taken in random order, and what is returned is the expected value over it. On all prompts these are
-the numbers of `batch.routers.metrics`; weights make them cheap to find a thousand times.
+the numbers of `batch.measures.metrics`; weights make them cheap to find a thousand times.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from batch.routers.metrics import least_gap
+from batch.measures.metrics import least_gap
 
 Floats = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from batch.routers.metrics import least_gap
+from batch.measures.metrics import least_gap
 
 LEVELS = (0.2, 0.5, 0.8)
 BINS = 10

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from batch.evaluation.cost import POINTS, aiq, hull, sweep, sweep_of_pair
+from batch.measures.cost_quality import POINTS, aiq, hull, sweep, sweep_of_pair
 
 Floats = NDArray[np.float64]
 

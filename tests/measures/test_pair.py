@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.evaluation.pair import PairOrder
-from batch.evaluation.resampling import interval, resampled
-from batch.routers import metrics
+from batch.measures import metrics
+from batch.measures.bootstrap import interval, resampled
+from batch.measures.pair import PairOrder
 
 LEVELS = (0.2, 0.5, 0.8)
 
 
 @given(st.integers(0, 10_000), st.integers(2, 60), st.integers(1, 60))
 def test_over_all_prompts_they_are_the_exact_measures(seed: int, prompts: int, distinct: int) -> None:
-    """With weights of one, APGR and CPT are those of `batch.routers.metrics`, however many scores are equal."""
+    """With weights of one, APGR and CPT are those of `batch.measures.metrics`, however many scores are equal."""
     chance = np.random.default_rng(seed)
     scores, weak = chance.integers(0, distinct, prompts) / 3.0, chance.random(prompts)
     strong = weak + chance.random(prompts) - 0.2

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from batch.errors import RunLockedError
-from batch.runs.atomic import storage_error
+from batch.storage.atomic import storage_error
 
 
 class Lock:

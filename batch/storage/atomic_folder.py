@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import rmtree
 
-from batch.runs.atomic import leftovers, storage_error, temp_prefix
+from batch.storage.atomic import leftovers, storage_error, temp_prefix
 
 _NEW, _OLD = "new", "old"
 _ANEW = "begins anew"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from batch.errors import StorageError
-from batch.runs import atomic
-from batch.runs.atomic import is_temporary, leftovers, make_folder, replacing, write_bytes
+from batch.storage import atomic
+from batch.storage.atomic import is_temporary, leftovers, make_folder, replacing, write_bytes
 
 
 def test_the_content_appears_when_the_block_ends(tmp_path: Path) -> None:

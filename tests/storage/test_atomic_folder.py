@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch.errors import StorageError
-from batch.runs.folders import check_writable, clear_killed, replacing_folder
+from batch.storage.atomic_folder import check_writable, clear_killed, replacing_folder
 
 
 def written(path: Path, text: str) -> None:
@@ -66,7 +66,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     before = names(tmp_path)
     killed = (
         "import os, pathlib, signal, sys\n"
-        "from batch.runs.folders import replacing_folder\n"
+        "from batch.storage.atomic_folder import replacing_folder\n"
         "with replacing_folder(pathlib.Path(sys.argv[1])) as new:\n"
         "    (new / 'file').touch()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

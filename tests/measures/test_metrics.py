@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from batch.routers.metrics import apgr, cpt, recovery_curve
+from batch.measures.metrics import apgr, cpt, recovery_curve
 
 Verdicts = tuple[NDArray[np.float64], NDArray[np.float64]]
 
