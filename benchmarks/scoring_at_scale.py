@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from batch.cluster import RayEngine
 from batch.dispatch.dispatcher import DispatchEnd
-from batch.dispatch.host import DispatchPlan, DispatchState
-from batch.engine import DispatchHandle
-from batch.pipeline import Pipeline
 from batch.reading.sources import find_sources, fingerprint_sources
 from batch.routers.build import build_router
 from batch.routers.loading import router_fingerprint
+from batch.running.dispatch_thread import DispatchPlan, DispatchState
+from batch.running.engine import DispatchHandle
+from batch.running.pipeline import Pipeline
+from batch.running.ray.engine import RayEngine
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.layout import run_path

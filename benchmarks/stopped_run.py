@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from batch.dispatch.dispatcher import DispatchEnd
-from batch.dispatch.host import DispatchPlan, DispatchState
-from batch.engine import DispatchHandle, InlineEngine
-from batch.pipeline import Pipeline
 from batch.reading.sources import find_sources, fingerprint_sources
+from batch.running.dispatch_thread import DispatchPlan, DispatchState
+from batch.running.engine import DispatchHandle, InlineEngine
+from batch.running.pipeline import Pipeline
+from batch.running.run_work import RunWork
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.group_sync import GroupSync
 from batch.runs.layout import Layout, run_path
-from batch.runs.work import RunWork
 from benchmarks.constant_server import ANSWER
 from benchmarks.dispatch import prompt
 from jobs.jobfile import load_job

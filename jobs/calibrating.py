@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from batch.errors import InputError, SpecError
 from batch.planning.cutoffs import cutoff_for
 from batch.planning.routing import Ids, deciding_scores
-from batch.stages import load_planned
+from batch.running.stages import load_planned
 from jobs.dry_scoring import DryScoring, dry_scoring
 from jobs.progress import Progress
 from schemas.calibration import CalibratedCutoff, Calibration

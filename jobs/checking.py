@@ -8,15 +8,15 @@ from typing import Any
 
 from batch.costs.prices import prices_for
 from batch.errors import SpecError
-from batch.finding import find_input
 from batch.planning.shared_ids import SharedIds
 from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
 from batch.routers.build import build_router
-from batch.row_verdicts import FAULTS_SHOWN, PLACE_COLUMNS, RowVerdicts, first_faults, summed_notes
+from batch.running.find_input import find_input
+from batch.running.row_verdicts import FAULTS_SHOWN, PLACE_COLUMNS, RowVerdicts, first_faults, summed_notes
+from batch.running.scorer import Scorer
+from batch.running.stages import planned_part
 from batch.runs.finish import check_writable
-from batch.scoring import Scorer
-from batch.stages import planned_part
 from jobs.commands.reachability import models_listed
 from jobs.overlap import check_apart
 from jobs.runtime import embedder_of, missing_keys, settle_environment, with_embedder, with_surroundings

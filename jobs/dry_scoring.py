@@ -8,13 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from batch.dispatch.snapshot import ProgressSnapshot
-from batch.engine import Engine, Handle
-from batch.finding import find_input
 from batch.reading.shard import Shard
 from batch.routers.base import SpendingRecord
+from batch.running.engine import Engine, Handle
+from batch.running.find_input import find_input
+from batch.running.stages import HEAVY_ROUTERS, Reading, ScoredShard, Scoring
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
-from batch.stages import HEAVY_ROUTERS, Reading, ScoredShard, Scoring
 from jobs.progress import Progress
 from jobs.running import engine_of
 from jobs.runtime import now, settle_environment, with_embedder

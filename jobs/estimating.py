@@ -7,11 +7,11 @@ import numpy as np
 
 from batch.costs.estimate import ModelLoad, estimate
 from batch.costs.prices import prices_for
-from batch.planner import Planner
 from batch.reading.notes import Note
-from batch.row_verdicts import FAULTS_SHOWN, first_faults, summed_notes
+from batch.running.planner import Planner
+from batch.running.row_verdicts import FAULTS_SHOWN, first_faults, summed_notes
+from batch.running.stages import Routing
 from batch.runs.parts import read_part
-from batch.stages import Routing
 from jobs.dry_scoring import dry_scoring
 from jobs.overlap import check_apart
 from jobs.progress import Progress

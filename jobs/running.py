@@ -9,12 +9,12 @@ from pathlib import Path
 from batch.costs.prices import prices_for
 from batch.costs.spending_log import read_spending, with_embeddings
 from batch.dispatch.limits.open_files import raise_limit
-from batch.engine import Engine, InlineEngine
 from batch.errors import DamagedError, InputError, SpecError
-from batch.pipeline import Pipeline
 from batch.reading.shards import check_streams
 from batch.reading.sources import Source, find_sources, fingerprint_sources
 from batch.routers.loading import router_fingerprint
+from batch.running.engine import Engine, InlineEngine
+from batch.running.pipeline import Pipeline
 from batch.running.run_end import RunEnd
 from batch.running.sending_nothing import FinishingEngine
 from batch.running.work_shards import note_on_changed_input
@@ -206,7 +206,7 @@ def engine_of(job: JobSpec, progress: Progress | None = None, *, warm: bool = Tr
             progress.stage("joining the Ray cluster" if job.ray.address is not None else "starting Ray")
         if job.ray.address is None:
             settle_ray_token()
-        from batch.cluster import RayEngine
+        from batch.running.ray.engine import RayEngine
 
         # Ray's processes end with this one, and no sooner: they are needed while it drains.
         with deaf_to_hangups():

@@ -15,7 +15,7 @@ FLOORS = ("jobs", "batch", "schemas")
 
 # Each heavy library has its doors. The keys are import roots, the values paths that may import them.
 DOORS: dict[str, tuple[str, ...]] = {
-    "ray": ("batch/cluster.py", "batch/joining.py", "batch/running/ray/"),
+    "ray": ("batch/running/ray/",),
     "torch": ("batch/routers/",),
     "transformers": ("batch/routers/",),
     "peft": ("batch/routers/training/causal_llm.py",),
@@ -28,7 +28,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "onnx": ("batch/routers/int8_encoder.py",),
     "onnxruntime": ("batch/routers/int8_encoder.py",),
     "tokenizers": ("batch/routers/word_tokens.py",),
-    "pyarrow": ("batch/reading/", "batch/runs/", "batch/scoring.py"),
+    "pyarrow": ("batch/reading/", "batch/runs/", "batch/running/scorer.py"),
     "pyreqwest": ("batch/dispatch/transports/",),
     "aiohttp": ("batch/dispatch/transports/",),
     "httpx": ("batch/dispatch/transports/",),
@@ -37,15 +37,18 @@ DOORS: dict[str, tuple[str, ...]] = {
     "matplotlib": ("jobs/evaluation_plots.py",),
     "tiktoken": ("batch/costs/",),
     "tenacity": ("batch/dispatch/retry.py",),
-    "uvloop": ("batch/dispatch/host.py", "jobs/rehearse.py"),
+    "uvloop": ("batch/running/dispatch_thread.py", "jobs/rehearse.py"),
 }
 # Doors where the library may be imported inside functions, or for types, only.
-INSIDE_FUNCTIONS_ONLY = {("pyarrow", "batch/scoring.py"), ("litellm", "batch/dispatch/transports/litellm.py")}
+INSIDE_FUNCTIONS_ONLY = {("pyarrow", "batch/running/scorer.py"), ("litellm", "batch/dispatch/transports/litellm.py")}
 
 # batch/ is handed its clock, its randomness, its keys and where to write; each exception with its reason.
 FORBIDDEN_MODULES = {"time", "argparse", "getpass", "secrets"}
 ALLOWED_ATTRIBUTES: dict[tuple[str, str], str] = {
-    ("batch/joining.py", "os.cpu_count"): "Ray is told how many cores there are, as Ray itself would count them",
+    (
+        "batch/running/ray/cluster.py",
+        "os.cpu_count",
+    ): "Ray is told how many cores there are, as Ray itself would count them",
 }
 FORBIDDEN_ATTRIBUTES = re.compile(
     r"os\.(environ|getenv|putenv|cpu_count|getcwd)\b|sys\.(argv|stdin|stdout|stderr|exit)\b"

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from batch.costs.prices import Price
 from batch.routers.base import SpendingRecord
+from batch.running.stages import Scoring
 from batch.runs.layout import Layout
 from batch.runs.spent import spent
-from batch.stages import Scoring
 from schemas.job import JobSpec
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from batch.dispatch.dispatcher import DispatchEnd
-from batch.dispatch.host import DispatchPlan, DispatchState
-from batch.engine import DispatchHandle, InlineEngine
+from batch.running.dispatch_thread import DispatchPlan, DispatchState
+from batch.running.engine import DispatchHandle, InlineEngine
 from batch.runs.layout import Layout
 from batch.storage.lock import Lock
 

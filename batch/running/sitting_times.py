@@ -1,7 +1,7 @@
 """How long one process works on a run, and on what."""
 
 from batch.clock import Clock
-from batch.dispatch.host import DispatchState
+from batch.running.dispatch_thread import DispatchState
 from batch.runs.directory import Sitting
 
 

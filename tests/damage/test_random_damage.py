@@ -28,7 +28,7 @@ from schemas.reports import Report
 from tests.damage.harms import Harm, harms
 from tests.job_folder import ENDPOINTS, JobFolder, interrupt_after
 from tests.rehearsed import Served, serve
-from tests.test_resuming import SLOW, narrow
+from tests.running.test_resuming import SLOW, narrow
 
 EXAMPLES = int(os.environ.get("BATCHROUTER_DAMAGES", "12"))
 MANY = 100

@@ -11,10 +11,10 @@ import pytest
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, and its stub names few of its classes
 from ray.cluster_utils import Cluster
 
-from batch.cluster import RayEngine
 from batch.dispatch.transports import Keys
 from batch.errors import SpecError
-from batch.handing_keys import AskedKeys, KeyServer
+from batch.running.ray.engine import RayEngine
+from batch.running.ray.key_server import AskedKeys, KeyServer
 from jobs.runtime import end_process, key, pause, ray_folders, wall_clock
 from tests.e2e.commands import Command
 from tests.rehearsed import serve
@@ -114,7 +114,7 @@ def test_a_node_that_is_not_this_machine_is_refused(cluster: Cluster, monkeypatc
             super().__init__(keys)
             self.keys = AskedKeys("/nowhere/keys")
 
-    monkeypatch.setattr("batch.cluster.KeyServer", OutOfReach)
+    monkeypatch.setattr("batch.running.ray.engine.KeyServer", OutOfReach)
     with pytest.raises(SpecError, match="this is no node of that cluster"):
         RayEngine(
             address=cluster.address,

@@ -6,7 +6,7 @@ import sys
 SCRIPT = """
 import sys
 import numpy as np
-import batch.stages
+import batch.running.stages
 import pyarrow as pa
 
 mask = np.array([True, False, True])

@@ -10,11 +10,11 @@ import pytest
 
 from batch.dispatch.request import Request
 from batch.errors import InputError
+from batch.running.run_work import RunWork
 from batch.runs.group_sync import GroupSync
 from batch.runs.keys import PREFIX_BYTES, keys_of
 from batch.runs.layout import Layout
 from batch.runs.parts import read_part
-from batch.runs.work import RunWork
 from jobs.checking import check_job
 from tests.job_folder import ENDPOINTS, JobFolder
 from tests.rehearsed import Served, serve

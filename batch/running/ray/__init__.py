@@ -1,1 +1,1 @@
-"""The Ray cluster that a run starts for itself: its folder, and the look at whether it is still there."""
+"""Ray: a cluster that was there or is started for the run, scoring spread over it, and the dispatcher as an actor."""

@@ -7,9 +7,9 @@ from contextlib import suppress
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
 from batch.errors import DispatcherDied
-from batch.joining import here
+from batch.running.dispatch_thread import DispatchHost, DispatchPlan, DispatchState
+from batch.running.ray.cluster import here
 from batch.running.ray.waiting import value
 from batch.running.ray.watch import NodeWatch
 

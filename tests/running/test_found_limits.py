@@ -7,7 +7,7 @@ import pytest
 
 from batch.dispatch.dispatcher import Dispatcher
 from batch.limits import FoundLimits
-from batch.runs.found_limits import read_found, write_found
+from batch.running.found_limits import read_found, write_found
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
 from tests.dispatch.memory_work import MemoryWork

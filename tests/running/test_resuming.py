@@ -14,7 +14,7 @@ from batch.runs.layout import Layout
 from jobs.stopped import StoppedError
 from tests.job_folder import ENDPOINTS, PRICES, ActAfter, JobFolder, dollars, interrupt_after
 from tests.rehearsed import serve
-from tests.test_pipeline import assert_totals_match
+from tests.running.test_pipeline import assert_totals_match
 
 # The pipeline looks at its dispatcher ten times a second: in a few looks no more than half of a test's rows go out.
 SLOW = tuple({**endpoint, "latency": {"median_seconds": 0.06}} for endpoint in ENDPOINTS)

@@ -8,7 +8,7 @@ from batch.errors import SpecError
 from jobs.stopped import StoppedError
 from tests.job_folder import JobFolder, interrupt_after
 from tests.rehearsed import serve
-from tests.test_resuming import SLOW, narrow
+from tests.running.test_resuming import SLOW, narrow
 
 
 def test_what_is_answered_is_written_and_the_run_goes_on_afterwards(tmp_path: Path) -> None:

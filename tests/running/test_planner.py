@@ -6,12 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from batch.planner import Planner
 from batch.reading.shard import Shard
+from batch.running.planner import Planner
+from batch.running.stages import Routing, ScoredShard
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
 from batch.runs.parts import write_part
-from batch.stages import Routing, ScoredShard
 from schemas.job import JobSpec
 
 SHARDS = 4

@@ -5,10 +5,10 @@ from dataclasses import replace
 from decimal import Decimal
 
 from batch.clock import Clock
-from batch.dispatch.host import DispatchState
 from batch.dispatch.snapshot import LaneSnapshot
-from batch.engine import DispatchHandle
 from batch.errors import DispatcherDied
+from batch.running.dispatch_thread import DispatchState
+from batch.running.engine import DispatchHandle
 
 # One that dies this often does so for a reason that another start does not cure.
 MOST_RESTARTS = 3

@@ -24,6 +24,7 @@ from batch.reading.read import read_shard
 from batch.reading.shard import Shard
 from batch.reading.without_pandas import leave_pandas_out
 from batch.routers.base import NOTHING_OUTSIDE, Outside, SpendingRecord
+from batch.running.scorer import Scorer
 from batch.runs.answers import Answer, Answers
 from batch.runs.commit import commit_shard
 from batch.runs.committed import Committed, read_commit
@@ -31,7 +32,6 @@ from batch.runs.keys import columns_for, name_of, with_key
 from batch.runs.layout import Layout
 from batch.runs.parts import check_part, read_scored, write_part, write_scored
 from batch.runs.verdicts import Verdicts, read_verdicts, write_verdicts
-from batch.scoring import Scorer
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.job import InputSpec, JobSpec, OutputSpec
 from schemas.routers import EmbeddingRouterSpec

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batch.dispatch.host import DispatchHost, DispatchPlan
+from batch.running.dispatch_thread import DispatchHost, DispatchPlan
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import DispatchSpec
 
@@ -25,7 +25,7 @@ def lingering(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event
             closed.set()
             may_end.wait(LONGEST_SECONDS)
 
-    monkeypatch.setattr("batch.dispatch.host.asyncio.Runner", Lingering)
+    monkeypatch.setattr("batch.running.dispatch_thread.asyncio.Runner", Lingering)
     yield closed, may_end
     may_end.set()
 

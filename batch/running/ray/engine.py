@@ -13,19 +13,19 @@ import ray
 from ray.exceptions import RayActorError
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
-from batch.dispatch.host import DispatchPlan
-from batch.engine import Handle
 from batch.errors import SpecError, StorageError
-from batch.handing_keys import KeyServer
-from batch.joining import STORE_BYTES, head, here, join, near, raylet_socket, start
 from batch.reading.sources import is_local
 from batch.routers.base import Outside
+from batch.running.dispatch_thread import DispatchPlan
+from batch.running.engine import Handle
+from batch.running.ray.cluster import STORE_BYTES, head, here, join, near, raylet_socket, start
 from batch.running.ray.dispatcher import RayDispatcher
 from batch.running.ray.folder import RayFolder
+from batch.running.ray.key_server import KeyServer
 from batch.running.ray.waiting import lost, value
 from batch.running.ray.watch import JoinedCluster, NodeWatch, OwnProcesses, watch_joined
-from batch.scoring import Scorer
-from batch.stages import (
+from batch.running.scorer import Scorer
+from batch.running.stages import (
     Reading,
     ScoredShard,
     Scoring,

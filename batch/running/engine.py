@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
-from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
 from batch.errors import BatchRouterError
 from batch.routers.base import Outside
-from batch.stages import Reading, ScoredShard, Scoring, read_and_score
+from batch.running.dispatch_thread import DispatchHost, DispatchPlan, DispatchState
+from batch.running.stages import Reading, ScoredShard, Scoring, read_and_score
 
 Handle = Any
 """Stands for one piece of work that was asked for."""

@@ -13,8 +13,8 @@ from batch.runs.spent import spent
 from jobs.stopped import StoppedError
 from tests.job_folder import ENDPOINTS, JobFolder, interrupt_after
 from tests.rehearsed import Served, serve
+from tests.running.test_resuming import SLOW, narrow
 from tests.runs.shards import PRICES
-from tests.test_resuming import SLOW, narrow
 
 Harm = Callable[[Path], object]
 

@@ -15,7 +15,7 @@ from batch.planning.assign import assign
 from batch.planning.solve import solve
 from batch.reading.columns import READ_SCHEMA
 from batch.routers.random import RandomRouter
-from batch.scoring import UNKNOWN_MODEL, Scorer
+from batch.running.scorer import UNKNOWN_MODEL, Scorer
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 from schemas.plans import SharePlanSpec

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pytest
 import ray
 
-from batch.cluster import RayEngine
-from batch.dispatch.host import DispatchPlan, DispatchState
-from batch.engine import DispatchHandle, InlineEngine
 from batch.errors import BadRequest, SpecError, StorageError
 from batch.reading.shards import find_shards
+from batch.running.dispatch_thread import DispatchPlan, DispatchState
+from batch.running.engine import DispatchHandle, InlineEngine
+from batch.running.ray.engine import RayEngine
+from batch.running.stages import Reading, Scoring
 from batch.runs.layout import Layout
 from batch.runs.parts import write_part
 from batch.runs.verdicts import Verdicts, write_verdicts
-from batch.stages import Reading, Scoring
 from jobs.runtime import end_process, key, pause, ray_folders, settle_environment, wall_clock
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec, JobSpec

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from batch.dispatch.dispatcher import DispatchEnd
-from batch.dispatch.host import DispatchHost, DispatchPlan, DispatchState
 from batch.dispatch.snapshot import LaneSnapshot
-from batch.engine import InlineEngine
 from batch.errors import DispatcherDied
-from batch.restarting import MOST_RESTARTS, WITHIN_SECONDS, RestartingDispatcher
+from batch.running.dispatch_thread import DispatchHost, DispatchPlan, DispatchState
+from batch.running.engine import InlineEngine
+from batch.running.supervisor import MOST_RESTARTS, WITHIN_SECONDS, RestartingDispatcher
 from jobs.runtime import key, wall_clock
 from schemas.job import JobSpec
 from tests.job_folder import ENDPOINTS, JobFolder, dollars
 from tests.rehearsed import serve
-from tests.test_pipeline import assert_totals_match
+from tests.running.test_pipeline import assert_totals_match
 
 ROWS = 60
 # The pipeline looks ten times a second, and sees a dispatcher die when it has sent some of the rows.

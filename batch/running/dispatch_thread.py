@@ -21,13 +21,13 @@ from batch.dispatch.pool import Pricing
 from batch.dispatch.snapshot import LaneSnapshot
 from batch.dispatch.transports import Keys
 from batch.errors import BatchRouterError, RunLockedError, StorageError
-from batch.runs.found_limits import read_found, write_found
+from batch.running.found_limits import read_found, write_found
+from batch.running.run_work import RunWork
 from batch.runs.group_sync import GroupSync
 from batch.runs.integrity.places import put_back_journals
 from batch.runs.layout import Layout
 from batch.runs.spent import spent
 from batch.runs.waits import StoredWait, write_waits
-from batch.runs.work import RunWork
 from batch.storage.lock import Lock
 from schemas.endpoints import ModelSpec
 from schemas.job import DispatchSpec

@@ -10,29 +10,21 @@ from typing import Any
 from batch.clock import Clock
 from batch.costs.ledger import Ledger
 from batch.costs.prices import prices_for
-from batch.dispatch.host import DispatchPlan, DispatchState
 from batch.dispatch.snapshot import ProgressSnapshot
-from batch.engine import DispatchHandle, Engine, Handle
 from batch.errors import DamagedError, RunLockedError, SpecError
-from batch.finding import check_hash_key, find_input
-from batch.planner import Planner
 from batch.reading.notes import Note
 from batch.reading.shard import Shard, to_stored
 from batch.reading.shards import refill_spool
 from batch.reading.sources import Source
-from batch.restarting import RestartingDispatcher
-from batch.row_verdicts import summed_notes
+from batch.running.dispatch_thread import DispatchPlan, DispatchState
 from batch.running.embedder_spending import spending_record
+from batch.running.engine import DispatchHandle, Engine, Handle
+from batch.running.find_input import check_hash_key, find_input
+from batch.running.planner import Planner
+from batch.running.row_verdicts import summed_notes
 from batch.running.run_end import RunEnd
 from batch.running.sitting_times import SittingTimes
-from batch.running.work_shards import work_shards
-from batch.runs.commit import discard_commits
-from batch.runs.committed import Committed, has_parts, read_commit
-from batch.runs.directory import RunDirectory
-from batch.runs.integrity.answered import Counting, count_answered
-from batch.runs.integrity.places import put_back_if_idle
-from batch.runs.writers import suffixes
-from batch.stages import (
+from batch.running.stages import (
     HEAVY_ROUTERS,
     Committing,
     Reading,
@@ -45,6 +37,14 @@ from batch.stages import (
     stored_routing,
     stored_summary,
 )
+from batch.running.supervisor import RestartingDispatcher
+from batch.running.work_shards import work_shards
+from batch.runs.commit import discard_commits
+from batch.runs.committed import Committed, has_parts, read_commit
+from batch.runs.directory import RunDirectory
+from batch.runs.integrity.answered import Counting, count_answered
+from batch.runs.integrity.places import put_back_if_idle
+from batch.runs.writers import suffixes
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 

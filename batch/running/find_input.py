@@ -16,8 +16,8 @@ from batch.reading.requests.wrapped import rows_inside
 from batch.reading.shard import Shard
 from batch.reading.shards import Mapper, find_shards
 from batch.reading.sources import Source, open_file, reading
+from batch.running.scorer import Scorer
 from batch.runs.keys import key_column
-from batch.scoring import Scorer
 from schemas.job import JobSpec
 
 # A good file is settled by its first rows, which are few enough to be read in a moment.

@@ -8,11 +8,11 @@ from shutil import copytree, move, rmtree
 
 import pytest
 
-from batch.engine import InlineEngine
 from batch.errors import FingerprintError
+from batch.running.engine import InlineEngine
+from batch.running.stages import Reading, ScoredShard, Scoring
 from batch.runs.directory import read_manifest
 from batch.runs.layout import Layout
-from batch.stages import Reading, ScoredShard, Scoring
 from jobs.jobfile import load_job
 from jobs.running import run_job
 from jobs.runtime import pause
@@ -20,7 +20,7 @@ from jobs.stopped import StoppedError
 from schemas.job import JobSpec
 from tests.job_folder import JobFolder, interrupt_after
 from tests.rehearsed import Served, serve
-from tests.test_resuming import SLOW, narrow
+from tests.running.test_resuming import SLOW, narrow
 
 ROWS = 40
 

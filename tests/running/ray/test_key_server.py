@@ -10,7 +10,7 @@ from threading import Event, Thread, current_thread
 import pytest
 
 from batch.errors import SpecError
-from batch.handing_keys import AskedKeys, KeyServer
+from batch.running.ray.key_server import AskedKeys, KeyServer
 
 KEY = "sk-äß-" + "x" * 9000
 
@@ -63,7 +63,7 @@ def test_a_socket_has_a_short_path_where_temporary_files_have_long_ones(long_fol
 
 def test_a_socket_that_cannot_be_made_is_one_line(long_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system refuses it, or there is no folder for it: what to change is said, and nothing is left."""
-    monkeypatch.setattr("batch.handing_keys._MOST_PATH_BYTES", 1000)
+    monkeypatch.setattr("batch.running.ray.key_server._MOST_PATH_BYTES", 1000)
     with pytest.raises(SpecError, match=r"AF_UNIX path too long; set TMPDIR to .*") as refused:
         KeyServer(lambda name: None)
     assert "\n" not in str(refused.value)
