@@ -22,10 +22,10 @@ from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.cluster import ClusterRouter
 from batch.routers.embedder import LocalEmbedder, packaged_encoder
 from batch.routers.knn import KnnRouter
-from batch.routers.training.cluster import fit_cluster
-from batch.routers.training.correctness import train
-from batch.routers.training.data import Judged, deal
-from batch.routers.training.knn import fit_knn
+from batch.training.cluster import fit_cluster
+from batch.training.correctness import train
+from batch.training.data import Judged, deal
+from batch.training.knn import fit_knn
 from jobs.train_default import SETTINGS
 
 FOLDS = 5

@@ -20,10 +20,10 @@ from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.correctness import CorrectnessRouter
 from batch.routers.embedder import LocalEmbedder, packaged_encoder
 from batch.routers.length import LengthRouter
-from batch.routers.training.correctness import fit_correctness
-from batch.routers.training.data import Judged, Trained, deal
-from batch.routers.training.encoders import token_encoder
-from batch.routers.training.static import fit_static
+from batch.training.correctness import fit_correctness
+from batch.training.data import Judged, Trained, deal
+from batch.training.encoders import token_encoder
+from batch.training.static import fit_static
 
 LABELS, SEEDS, VALIDATION = 1531, range(5), 0.2
 MODELS = ("mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview")

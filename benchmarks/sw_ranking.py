@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped, unused-ignore]
 
-from batch.reading.battles import Battles
+from batch.routers.arena.battles import Battles
 from batch.routers.sw_ranking import Arena, SwRankingRouter, build_arena
 
 MODELS = [f"model-{i:02}" for i in range(64)]

@@ -12,8 +12,8 @@ import orjson
 from batch.errors import InputError, SpecError
 from batch.reading.invalid import InvalidRow
 from batch.reading.template import PromptTemplate
-from batch.routers.training.judging import Answer, Extract, Judge, exact_judge, extractor, function_judge
 from batch.storage.atomic import read_bytes, write_bytes
+from batch.training.labels.judging import Answer, Extract, Judge, exact_judge, extractor, function_judge
 from jobs.progress import Progress
 from jobs.running import run_job
 from schemas.job import InputSpec, JobSpec, OutputSpec

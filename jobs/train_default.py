@@ -17,10 +17,10 @@ import pandas as pd
 
 from batch.errors import BatchRouterError, InputError
 from batch.routers.checkpoint import CHECKPOINTS, save_checkpoint
-from batch.routers.training.correctness import FOLDS, TrainedHeads, train
-from batch.routers.training.data import Judged
-from batch.routers.training.encoders import local_encoder, token_encoder
-from batch.routers.training.worded_heads import Setting
+from batch.training.correctness import FOLDS, TrainedHeads, train
+from batch.training.data import Judged
+from batch.training.encoders import local_encoder, token_encoder
+from batch.training.worded_heads import Setting
 from schemas.training import TrainLocalEmbedderSpec
 
 WEAK, STRONG = "mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview"

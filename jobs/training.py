@@ -14,18 +14,18 @@ from batch.errors import SpecError
 from batch.routers.base import Outside, SpendingRecord
 from batch.routers.build import build_router
 from batch.routers.calling import gaps
-from batch.routers.checkpoint import CARD, CONFIG, save_checkpoint
-from batch.routers.training.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of
-from batch.routers.training.card import TRAINING, card
-from batch.routers.training.data import Floats, Judged
-from batch.routers.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder, token_encoder
-from batch.routers.training.fitting import fine_tune, fit, router_of
-from batch.routers.training.judging import Judge
-from batch.routers.training.labels import Labels, read_labels
-from batch.routers.training.measuring import cautions, cutoffs, measure, tuning_cautions
-from batch.routers.training.results import read_results
+from batch.routers.checkpoint import CARD, CONFIG, TRAINING, save_checkpoint
 from batch.storage.atomic import storage_error
 from batch.storage.atomic_folder import check_writable, clear_killed, replacing_folder
+from batch.training.card import card
+from batch.training.data import Floats, Judged
+from batch.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder, token_encoder
+from batch.training.fitting import fine_tune, fit, router_of
+from batch.training.labels.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of
+from batch.training.labels.files import Labels, read_labels
+from batch.training.labels.judging import Judge
+from batch.training.labels.results import read_results
+from batch.training.measuring import cautions, cutoffs, measure, tuning_cautions
 from jobs.jobfile import PathKeys
 from jobs.judging import build_judge
 from jobs.progress import Progress

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batch.routers.training.measuring import table
+from batch.training.measuring import table
 from jobs.figures import counted, printable, typed
 from schemas.training import TrainingReport
 

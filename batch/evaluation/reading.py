@@ -9,8 +9,8 @@ import numpy as np
 from batch.errors import InputError
 from batch.evaluation.benchmark import FEW_PROMPTS, Benchmark, Floats, judged_only, priced
 from batch.evaluation.routellm_files import is_routellm, read_csv_benchmark, read_judgements
+from batch.reading.labelled import PromptReader, name_of, plain_number
 from batch.reading.rows import Row, read_files, read_rows
-from batch.routers.training.labels import PromptReader, name_of, plain_number
 from schemas.evaluating import BenchmarkSpec, Gsm8kSpec, LabelledSpec, MmluSpec, MtBenchSpec
 
 _RELAXED = (

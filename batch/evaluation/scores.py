@@ -13,10 +13,9 @@ from batch.errors import SpecError
 from batch.routers.base import Outside, Router
 from batch.routers.build import build_router
 from batch.routers.calling import scores_of
-from batch.routers.checkpoint import CHECKPOINTS, CONFIG
+from batch.routers.checkpoint import CHECKPOINTS, CONFIG, TRAINING
 from batch.routers.hub import find_folder
 from batch.routers.loading import router_fingerprint
-from batch.routers.training.card import TRAINING
 from batch.routers.vector_cache import VectorCache, key_of
 from batch.runs.fingerprint import PACE_OF_ROUTER
 from schemas.routers import RouterSpec, RulesRouterSpec

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence, Set
 
 from batch.errors import InputError
 from batch.reading.formats.arrow_files import arrow_columns
-from batch.reading.parquet import parquet_columns
+from batch.reading.formats.parquet import parquet_columns
 from batch.reading.records import shard_records
 from batch.reading.requests.foreign import foreign_shape
 from batch.reading.requests.wrapped import rows_inside

@@ -12,8 +12,8 @@ from batch.errors import DamagedError, InputError
 from batch.reading.exact import ExactRecord, loads, long_number_lines
 from batch.reading.folders.partitions import Value
 from batch.reading.formats.arrow_files import arrow_records
+from batch.reading.formats.parquet import parquet_records
 from batch.reading.invalid import InvalidRow, type_name
-from batch.reading.parquet import parquet_records
 from batch.reading.shard import Shard
 from batch.reading.sources import filesystem_of, open_file, reading
 

@@ -17,6 +17,8 @@ from batch.errors import SpecError
 from schemas.base import Spec
 
 CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "README.md"
+# The facts of the training, where `config.json` belongs to the model itself.
+TRAINING = "training.json"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 DEFAULT_CHECKPOINT = CHECKPOINTS / "correctness"
 

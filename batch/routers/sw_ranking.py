@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.reading.battles import BATTLE_FILES, MIN_CHARACTERS, Battles, data_files, opening, read_battles
-from batch.reading.vectors import VECTOR_FILES, count_vectors, vector_blocks
+from batch.routers.arena.battle_vectors import VECTOR_FILES, count_vectors, vector_blocks
+from batch.routers.arena.battles import BATTLE_FILES, MIN_CHARACTERS, Battles, data_files, opening, read_battles
 from batch.routers.assumed_encoder import assumed_encoder, assumed_fingerprint
 from batch.routers.base import Embedder
 from batch.routers.bradley_terry import Floats, fit_strengths, group_by_strength, met

@@ -19,10 +19,10 @@ from batch.errors import DamagedError
 from batch.planning.routing import PlannedPart, RoutedRows
 from batch.planning.shared_ids import SharedIds
 from batch.reading.columns import HASH, ID, ID_FOUND, ID_HASH
+from batch.reading.formats.without_pandas import leave_pandas_out
 from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
 from batch.reading.shard import Shard
-from batch.reading.without_pandas import leave_pandas_out
 from batch.routers.base import NOTHING_OUTSIDE, Outside, SpendingRecord
 from batch.running.scorer import Scorer
 from batch.runs.answers import Answer, Answers

@@ -13,8 +13,7 @@ from batch.errors import SpecError
 from batch.evaluation.scores import Scored, Scoring, score_prompts, trained_on
 from batch.routers.base import NOTHING_OUTSIDE, Router
 from batch.routers.build import build_router
-from batch.routers.checkpoint import CONFIG, DEFAULT_CHECKPOINT, WEIGHTS
-from batch.routers.training.card import TRAINING
+from batch.routers.checkpoint import CONFIG, DEFAULT_CHECKPOINT, TRAINING, WEIGHTS
 from schemas.routers import (
     BertRouterSpec,
     CausalLlmRouterSpec,

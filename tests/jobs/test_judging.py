@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from batch.errors import SpecError
-from batch.routers.training.judging import Answer, Judge
+from batch.training.labels.judging import Answer, Judge
 from jobs.judging import model_judge
 from schemas.training import ModelJudgeSpec
 from tests.rehearsed import Served, serve

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from batch.reading.battles import Battles
+from batch.routers.arena.battles import Battles
 
 RANK = 8
 MODELS = tuple(f"model-{i}" for i in range(14))

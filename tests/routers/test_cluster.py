@@ -7,7 +7,7 @@ import numpy as np
 from batch.routers.build import build_router
 from batch.routers.cluster import ClusterRouter
 from batch.routers.loading import router_fingerprint, trained_encoder
-from batch.routers.training.cluster import of_clusters
+from batch.training.cluster import of_clusters
 from schemas.routers import ClusterRouterSpec
 from tests.routers.conftest import PAIR
 from tests.routers.vectors import NumbersInText, checkpoint, hills, write_neighbours

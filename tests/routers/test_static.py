@@ -13,11 +13,11 @@ from batch.routers.build import build_router
 from batch.routers.checkpoint import CHECKPOINTS, CONFIG, load_checkpoint, save_checkpoint
 from batch.routers.embedder import encoder_sha256, packaged_encoder
 from batch.routers.token_means import TokenMeans, token_vectors
-from batch.routers.training.data import Judged
-from batch.routers.training.encoders import token_encoder
-from batch.routers.training.static import fit_static
 from batch.routers.word_tokens import WordTokens
 from batch.routers.word_weights import word_logits
+from batch.training.data import Judged
+from batch.training.encoders import token_encoder
+from batch.training.static import fit_static
 from schemas.routers import StaticRouterSpec
 from tests.routers.conftest import PAIR
 from tests.routers.own_tokenizer import own_tokenizer

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.reading.battles import Battles
+from batch.routers.arena.battles import Battles
 from batch.routers.build import build_router
 from batch.routers.loading import router_fingerprint, trained_encoder
 from batch.routers.sw_ranking import Arena, SwRankingRouter, build_arena, open_arena

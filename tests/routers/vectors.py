@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig, Tensors, save_checkpoint
 from batch.routers.embedder import encoder_sha256, packaged_encoder
-from batch.routers.training.data import Judged
+from batch.training.data import Judged
 from tests.routers.conftest import PAIR
 
 NeighbourKind = Literal["knn", "cluster"]

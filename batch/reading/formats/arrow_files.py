@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from batch.reading.formats.parquet import BATCH_ROWS, batch_records
 from batch.reading.invalid import InvalidRow
-from batch.reading.parquet import BATCH_ROWS, batch_records
 from batch.reading.shard import Shard
 from batch.reading.sources import is_local, local_path, open_file, reading
 

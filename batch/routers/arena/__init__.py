@@ -1,0 +1,1 @@
+"""Battles of the Chatbot Arena and their stored vectors, which `sw_ranking` ranks models by."""

@@ -1,0 +1,67 @@
+"""Trains clusters: k-means over the prompts' directions, and what was judged in each; options chosen as for `knn`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.routers.base import Embedder
+from batch.routers.neighbours import NeighbourOptions, Neighbours
+from batch.routers.similarity import Vectors, directions, nearest
+from batch.training.data import Floats, Judged, Trained
+from batch.training.knn import at_places, choose, split, together
+
+CLUSTERS = (2, 4, 8, 16, 32, 64, 128, 256, 512)
+NEAREST = (1, 2, 4, 8, 16, 32)
+
+# With fewer prompts in a cluster it is no cluster.
+_LEAST_PROMPTS = 4
+# Centres are found on so many prompts at most; all are then put where they belong.
+_MOST_TO_FIND = 20_000
+_STEPS = 50
+
+
+def fit_cluster(data: Sequence[Judged], embedder: Embedder, seed: int, validation: float) -> Trained:
+    """Cluster the prompts and count the judged answers in each; choose how many by log loss on prompts held out.
+
+    Arguments, promises and errors are those of `fit_knn`. The seed is also that of k-means.
+    """
+    prompts, quality = together(data)
+    vectors = embedder.embed(prompts)
+    kept, held = split(prompts, quality, seed, validation)
+    counts = [count for count in CLUSTERS if count * _LEAST_PROMPTS <= len(kept)] or [1]
+    best: tuple[float, int, NeighbourOptions] | None = None
+    for count in counts:
+        trial = of_clusters(vectors[kept], quality[kept], count, seed)
+        options, loss = choose(trial, NEAREST, vectors[held], quality[held])
+        if best is None or loss < best[0]:
+            best = loss, count, options
+    assert best is not None, "there is always one count to try"
+    loss, count, options = best
+    stored = of_clusters(vectors, quality, count, seed)
+    chosen = {"clusters": count, **options.model_dump(), "validation_log_loss": round(loss, 4)}
+    return Trained(stored.tensors(), options.model_dump(), chosen)
+
+
+def of_clusters(vectors: Vectors, quality: Floats, count: int, seed: int) -> Neighbours:
+    """Clusters, at most `count` of them: none is empty."""
+    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    placed = directions(vectors, mean)
+    centres = directions(_centres(placed, count, seed), np.zeros_like(mean)).astype(np.float16)
+    place = np.concatenate([places[:, 0] for _, _, places in nearest(placed, centres, 1)])
+    used, place = np.unique(place, return_inverse=True)
+    return at_places(mean, centres[used], place, quality)
+
+
+def _centres(placed: Vectors, count: int, seed: int) -> NDArray[np.float32]:
+    """Those that k-means finds."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    some = placed[:: -(-len(placed) // _MOST_TO_FIND)]
+    distinct = len(np.unique(some, axis=0))
+    # How many threads there are decides how sums are rounded, and so where centres end.
+    with threadpool_limits(1):
+        found = KMeans(min(count, distinct), n_init=1, max_iter=_STEPS, random_state=seed).fit(some)
+    centres: NDArray[np.float32] = found.cluster_centers_.astype(np.float32)
+    return centres

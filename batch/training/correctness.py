@@ -1,0 +1,147 @@
+"""Trains the correctness router from prompts whose answers were judged, and measures it by cross-validation."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import InputError
+from batch.measures.metrics import apgr
+from batch.routers.base import Embedder
+from batch.routers.length import LengthRouter
+from batch.routers.logistic import Floats
+from batch.training.data import Judged, Trained, deal, quality_together
+from batch.training.fit_heads import Form
+from batch.training.worded_heads import (
+    Examples,
+    Setting,
+    WordedHeads,
+    examples,
+    fit_setting,
+    fit_settings,
+    unseen_probabilities,
+)
+
+FOLDS = 5
+_MOST_FOLDS = 10
+
+
+@dataclass(frozen=True)
+class TrainedHeads:
+    """What training gives."""
+
+    heads: WordedHeads
+    apgr: dict[str, float]
+    """Cross-validated, of the strongest model against the weakest, by set or other verdict."""
+    apgr_length: dict[str, float]
+    """The same of the word count, which needs no training."""
+
+
+def fit_correctness(data: Sequence[Judged], embedder: Embedder, seed: int, validation: float) -> Trained:
+    """As `fit_best`: straight heads, often better where labels are few, or those over landmarks by components.
+
+    Not those over landmarks of plain vectors, which rank prompts of the kind trained on worse.
+    """
+    return fit_best(data, embedder, seed, validation, ("linear", "components"))
+
+
+def fit_best(
+    data: Sequence[Judged], embedder: Embedder, seed: int, validation: float, forms: Sequence[Form]
+) -> Trained:
+    """Fit one head per model on all sets together, of the form and with the penalties that predict best.
+
+    Deterministic but for the embedder. Each of `1 / validation` parts, ten at most, is held out once while they are
+    chosen, and whether words add something; equal prompts share a part, and the seed deals them. Chosen by the squared
+    error of what models differ by, in any number of them: log loss cares as much for what is hard for all.
+
+    Args:
+        data: sets with the same models.
+
+    Raises:
+        InputError: the sets have different models, a model has no judged answer, or prompts are too few to hold out.
+    """
+    quality_together(data, "heads")  # refused before the slow part
+    count = min(max(round(1.0 / validation), 2), _MOST_FOLDS)
+    # Not the seed itself: whoever dealt before with the same one has taken those prompts away.
+    sets, folds = examples(data, embedder, seed), [deal(one.prompts, count, ~seed) for one in data]
+    tried = [setting for form in forms for setting in Setting.all_of(form)]
+    losses = np.zeros(len(tried))
+    for fold in range(count):
+        kept = [dealt != fold for dealt in folds]
+        if all(keep.all() for keep in kept):
+            continue  # few prompts leave some part empty, in which there is nothing to measure
+        judged = np.concatenate([one.quality[keep] for one, keep in zip(data, kept, strict=True)])
+        if np.isnan(judged).all(axis=0).any():
+            raise InputError(f"data: too few judged prompts to hold out {validation:g} of them; add more")
+        seen = [one.rows(keep) for one, keep in zip(sets, kept, strict=True)]
+        unseen = [one.rows(~keep) for one, keep in zip(sets, kept, strict=True)]
+        for place, heads in enumerate(heads for form in forms for heads in fit_settings(seen, form)):
+            for number, one in enumerate(unseen):
+                losses[place] += _loss(heads.logits(one, number), one.training.quality)
+    setting = tried[int(np.argmin(losses))]
+    labels = sum(int(np.count_nonzero(~np.isnan(one.quality))) for one in data)
+    chosen: dict[str, Any] = {"heads": setting.form, "penalty": setting.penalty}
+    if setting.word_penalty is not None:
+        chosen["word_penalty"] = setting.word_penalty
+    chosen["validation_loss"] = round(float(losses.min()) / labels, 4)
+    best = fit_setting(sets, setting)
+
+    def by_others() -> NDArray[np.float32]:
+        return np.concatenate(unseen_probabilities(sets, folds, setting))
+
+    return Trained(best.tensors(), best.options(), chosen, by_others)
+
+
+def train(sets: Sequence[Judged], embedder: Embedder, seed: int, setting: Setting) -> TrainedHeads:
+    """Fit one head per model on all sets together, and measure this setting by cross-validation.
+
+    Deterministic: the same sets, encoder and seed give the same heads. The seed deals prompts to folds; equal
+    prompts share a fold. Raises ValueError for a set in which the strongest model is no better than the weakest.
+    """
+    prepared = examples(sets, embedder, seed)
+    words = {
+        name: apgr(LengthRouter("strongest", 60.0).score(prompts)[:, 0], good[:, 0], good[:, -1])
+        for labelled in sets
+        for name, prompts, good in _verdicts(labelled)
+    }
+    return TrainedHeads(fit_setting(prepared, setting), _cross_validated(sets, prepared, seed, setting), words)
+
+
+def _cross_validated(
+    sets: Sequence[Judged], prepared: Sequence[Examples], seed: int, setting: Setting
+) -> dict[str, float]:
+    """APGR by verdict, every prompt scored by heads that were trained without its fold."""
+    folds = [deal(labelled.prompts, FOLDS, seed) for labelled in sets]
+    unseen = unseen_probabilities(prepared, folds, setting)
+    scores = [probability[:, -1].astype(np.float64) - probability[:, 0] for probability in unseen]
+    return {
+        name: apgr(score[_rows(labelled, name)], good[:, 0], good[:, -1])
+        for labelled, score in zip(sets, scores, strict=True)
+        for name, _, good in _verdicts(labelled)
+    }
+
+
+def _rows(labelled: Judged, verdict: str) -> NDArray[np.bool_]:
+    """Which prompts a verdict is about."""
+    again = labelled.judged_again.get(verdict)
+    if again is None:
+        return np.ones(len(labelled.prompts), dtype=np.bool_)
+    return np.array([not np.isnan(row).any() for row in again], dtype=np.bool_)
+
+
+def _verdicts(labelled: Judged) -> Iterator[tuple[str, Sequence[str], Floats]]:
+    yield labelled.name, labelled.prompts, labelled.quality
+    for name, good in labelled.judged_again.items():
+        rows = _rows(labelled, name)
+        yield name, [prompt for prompt, there in zip(labelled.prompts, rows, strict=True) if there], good[rows]
+
+
+def _loss(logits: Floats, quality: Floats) -> float:
+    """Summed squared error of what models differ by: an error that is alike for all of them changes no choice."""
+    error = 1.0 / (1.0 + np.exp(-logits)) - quality
+    judged = (~np.isnan(error)).sum(axis=1)
+    several = error[judged > 1]
+    apart = several - np.nanmean(several, axis=1, keepdims=True)
+    return float(np.nansum(apart**2) + np.nansum(error[judged == 1] ** 2))

@@ -1,0 +1,137 @@
+"""Trains nearest neighbours: what was judged is stored, and how neighbours count is chosen on prompts held out.
+
+On layer 2 of the packaged encoder the same choice is best by log loss and by APGR, and flat around its best. Log loss
+needs no pair of models and no gap between them, so it is what options are chosen by.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import InputError
+from batch.routers.base import Embedder
+from batch.routers.neighbours import NeighbourOptions, Neighbours
+from batch.routers.similarity import Vectors, directions, nearest, tapered
+from batch.training.data import Floats, Judged, Trained, quality_together, set_aside
+
+NEIGHBOURS = (16, 32, 64, 128, 256, 512)
+TEMPERATURES = (0.05, 0.1, 0.2, 0.5)
+SHRINKAGES = (0.3, 1.0, 3.0, 10.0)
+
+# To tell options apart more are not needed, and each is compared with all others.
+_MOST_HELD_OUT = 5000
+# An answer that was judged otherwise than all its neighbours' costs much, not everything.
+_LEAST_PROBABILITY = 1e-6
+
+
+def fit_knn(data: Sequence[Judged], embedder: Embedder, seed: int, validation: float) -> Trained:
+    """Store every prompt's vector and its judged answers; choose options by log loss on prompts held out.
+
+    Deterministic but for the embedder. The seed decides which prompts are held out while options are chosen; after
+    that they are stored as well.
+
+    Args:
+        data: sets with the same models.
+        validation: share of the prompts held out.
+
+    Raises:
+        InputError: the sets have different models, a model has no judged answer, or prompts are too few to hold out.
+    """
+    prompts, quality = together(data)
+    vectors = embedder.embed(prompts)
+    kept, held = split(prompts, quality, seed, validation)
+    trial = of_prompts(vectors[kept], quality[kept])
+    options, loss = choose(trial, NEIGHBOURS, vectors[held], quality[held])
+    stored = of_prompts(vectors, quality)
+    return Trained(
+        stored.tensors(), options.model_dump(), {**options.model_dump(), "validation_log_loss": round(loss, 4)}
+    )
+
+
+def together(data: Sequence[Judged]) -> tuple[list[str], Floats]:
+    """All prompts and the quality of each model's answers, shape (prompts, models). Raises InputError as `fit_knn`."""
+    quality = quality_together(data, "nearest neighbours and clusters")
+    return [prompt for one in data for prompt in one.prompts], quality
+
+
+def split(
+    prompts: Sequence[str], quality: Floats, seed: int, validation: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which prompts are kept to learn from and which are held out; equal prompts stay together.
+
+    Raises:
+        InputError: too few have judged answers.
+    """
+    # Not the seed itself: whoever dealt before with the same one has taken those prompts away.
+    held = set_aside(prompts, validation, ~seed)
+    judged = ~np.isnan(quality).all(axis=1)
+    kept, out = np.flatnonzero(~held & judged), np.flatnonzero(held & judged)[:_MOST_HELD_OUT]
+    if not len(out) or not len(kept) or np.isnan(quality[kept]).all(axis=0).any():
+        raise InputError(
+            f"data: {judged.sum()} judged prompts are too few to hold out {validation:g} of them; add more"
+        )
+    return kept, out
+
+
+def of_prompts(vectors: Vectors, quality: Floats) -> Neighbours:
+    """Each prompt a place of its own; prompts with the same vector share one, or they would crowd out all others."""
+    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    stored = directions(vectors, mean).astype(np.float16)
+    _, first, place = np.unique(stored.view(f"V{stored.shape[1] * 2}"), return_index=True, return_inverse=True)
+    return at_places(mean, stored[first], place.ravel(), quality)
+
+
+def at_places(mean: Vectors, vectors: NDArray[np.floating], place: NDArray[np.intp], quality: Floats) -> Neighbours:
+    """Sum up what was judged at each of the places, of which each prompt has one."""
+    count = len(vectors)
+    there = ~np.isnan(quality)
+    known = np.where(there, quality, 0.0)
+    judged = np.stack([np.bincount(place, column, count) for column in there.T.astype(float)], axis=1)
+    total = np.stack([np.bincount(place, column, count) for column in known.T], axis=1)
+    return Neighbours(
+        mean,
+        vectors,
+        (total / np.maximum(judged, 1.0)).astype(np.float32),
+        judged.astype(np.float32),
+        (total.sum(axis=0) / judged.sum(axis=0)).astype(np.float32),
+    )
+
+
+def choose(
+    trial: Neighbours, neighbours: Sequence[int], vectors: Vectors, quality: Floats
+) -> tuple[NeighbourOptions, float]:
+    """Return the options with the least log loss on prompts that `trial` does not hold, and that loss.
+
+    Args:
+        neighbours: counts to try; those above the number of places are all the same and tried once.
+        vectors: of the prompts held out, shape (prompts, dimension).
+        quality: of their answers, shape (prompts, models).
+    """
+    counts = sorted({min(count, len(trial.vectors)) for count in neighbours})
+    tried = list(product(counts, TEMPERATURES))
+    losses = np.zeros((len(tried), len(SHRINKAGES)))
+    asked = directions(vectors, trial.mean)
+    for rows, similarity, places in nearest(asked, trial.vectors, counts[-1] + 1):
+        for row, (count, temperature) in enumerate(tried):
+            weights = tapered(similarity[:, : count + 1], count, temperature)
+            for column, expected in enumerate(_shrunk(trial, weights, places[:, : weights.shape[1]])):
+                losses[row, column] += _log_loss(expected, quality[rows])
+    row, column = divmod(int(np.argmin(losses)), len(SHRINKAGES))
+    count, temperature = tried[row]
+    options = NeighbourOptions(neighbours=count, temperature=temperature, shrinkage=SHRINKAGES[column])
+    return options, float(losses[row, column] / np.count_nonzero(~np.isnan(quality)))
+
+
+def _shrunk(trial: Neighbours, weights: Vectors, places: NDArray[np.intp]) -> Iterator[NDArray[np.float32]]:
+    """The expected quality for each of SHRINKAGES."""
+    total, judged = trial.totals(weights, places)
+    for shrinkage in SHRINKAGES:
+        yield trial.shrunk(total, judged, shrinkage)
+
+
+def _log_loss(expected: NDArray[np.float32], quality: Floats) -> float:
+    """Summed over the judged answers."""
+    likely = np.clip(expected.astype(np.float64), _LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY)
+    return -float(np.nansum(quality * np.log(likely) + (1.0 - quality) * np.log1p(-likely)))

@@ -1,0 +1,218 @@
+"""Trains the matrix factorisation from who was preferred, in RouteLLM's form: a vector for each model, a projection
+of the prompt's, and a classifier over their product (Ong et al. 2024, arXiv 2406.18665, section 4.2).
+
+As there, prompts' vectors are blurred by noise while training, which keeps the factors from learning prompts by heart.
+Different from there: vectors are standardised first, and the projection takes that in again, so that a bias is all it
+adds; ties are half a win for each; and training stops where prompts held out are predicted best. Trained on MMLU and
+GSM8K together, over layer 2 of the packaged encoder, the cross-validated APGR is .643 and .601, mean of two dealings;
+without ties that of MMLU is .55.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import InputError
+from batch.routers.base import Embedder
+from batch.routers.mf import UNIT_FLOOR
+from batch.training.data import Floats, Judged, Preferences, Trained, set_aside
+
+if TYPE_CHECKING:
+    import torch
+
+RANK = 32
+# Standard deviations of the vectors' numbers. APGR is flat from 1 to 3.
+NOISE = 2.0
+LEARNING_RATE = 3e-4
+MOST_IN_BATCH = 512
+# Few preferences are cut into batches as small as this, so that an epoch is some steps.
+LEAST_IN_BATCH = 16
+STEPS_AN_EPOCH = 8
+MOST_EPOCHS = 400
+# Epochs without a better prediction of what is held out, after which training ends.
+PATIENCE = 15
+
+Numbers = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Who was preferred, for which prompt; prompts and models by number."""
+
+    prompt: Numbers
+    first: Numbers
+    second: Numbers
+    outcome: Floats
+    """1 where the first was preferred, 0 where the second was, one half for a tie."""
+
+    def where(self, mask: NDArray[np.bool_]) -> "_Pairs":
+        return _Pairs(self.prompt[mask], self.first[mask], self.second[mask], self.outcome[mask])
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Factors over standardised vectors."""
+
+    models: Floats
+    projection: Floats
+    bias: Floats
+    classifier: Floats
+    epochs: int
+    loss: float
+    """Of what was held out, after the last epoch."""
+
+
+def fit_mf(data: Sequence[Judged | Preferences], embedder: Embedder, seed: int, validation: float) -> Trained:
+    """Fit the factors of all models in `data` together; what comes is for a checkpoint of kind `mf`.
+
+    Of `Judged`, any two models with judged answers to a prompt are a preference for the better one, or a tie. The
+    vectors of prompts are brought to length 1, as the router brings them. After the number of epochs is found, all
+    preferences are trained on for so many. `options["models"]` names whose vector is whose, weakest first by mean log
+    odds over all prompts. Equal data, vectors and seed give equal factors on one machine.
+
+    Args:
+        seed: decides which prompts are held out, and draws first factors, order and noise.
+        validation: share of the prompts, between 0 and 1, that decides when to stop.
+
+    Raises:
+        InputError: nobody is preferred to anybody, or prompts are too few to hold some out.
+    """
+    prompts, models, pairs = _collect(data)
+    if not (pairs.outcome != 0.5).any():
+        raise InputError("data: no model's answer is better than another's; mf is trained on preferences")
+    # Not the seed itself: whoever dealt before with the same one has taken those prompts away.
+    held = set_aside(prompts, validation, ~seed)[pairs.prompt]
+    if held.all() or not held.any():
+        raise InputError(f"data: {len(prompts)} prompts are too few to hold out {validation:g} of them; add more")
+    vectors = embedder.embed(prompts).astype(np.float64)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), UNIT_FLOOR)
+    mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
+    spread[spread < UNIT_FLOOR] = 1.0
+    standard = ((vectors - mean) / spread).astype(np.float32)
+    trial = _fit(standard, len(models), pairs.where(~held), pairs.where(held), seed, MOST_EPOCHS, PATIENCE)
+    final = _fit(standard, len(models), pairs, pairs.where(held), seed, trial.epochs, trial.epochs)
+    units = final.models / np.maximum(np.linalg.norm(final.models, axis=1, keepdims=True), UNIT_FLOOR)
+    # Standardised vectors have mean zero, so that the bias is all that is left of a model's mean log odds.
+    order = np.argsort((units * final.classifier) @ final.bias, kind="stable")
+    projection = final.projection / spread
+    tensors = {
+        "models": final.models[order],
+        "projection": projection,
+        "bias": final.bias - projection @ mean,
+        "classifier": final.classifier,
+    }
+    return Trained(
+        {name: tensor.astype(np.float32) for name, tensor in tensors.items()},
+        {"models": [models[i] for i in order]},
+        {
+            "rank": RANK,
+            "noise": NOISE,
+            "epochs": trial.epochs,
+            "validation_log_loss": round(trial.loss, 4),
+            "preferences": int((pairs.outcome != 0.5).sum()),
+            "ties": int((pairs.outcome == 0.5).sum()),
+        },
+    )
+
+
+def _collect(data: Sequence[Judged | Preferences]) -> tuple[list[str], list[str], _Pairs]:
+    """Return distinct prompts, models, and who was preferred."""
+    prompts: dict[str, int] = {}
+    models: dict[str, int] = {}
+    rows = [
+        (
+            prompts.setdefault(prompt, len(prompts)),
+            models.setdefault(first, len(models)),
+            models.setdefault(second, len(models)),
+            outcome,
+        )
+        for one in data
+        for prompt, first, second, outcome in (_judged(one) if isinstance(one, Judged) else _preferred(one))
+        if first != second
+    ]
+    numbers = np.array([row[:3] for row in rows], dtype=np.intp).reshape(-1, 3)
+    outcome = np.array([row[3] for row in rows], dtype=np.float64)
+    return list(prompts), list(models), _Pairs(numbers[:, 0], numbers[:, 1], numbers[:, 2], outcome)
+
+
+def _preferred(one: Preferences) -> Iterator[tuple[str, str, str, float]]:
+    return zip(one.prompts, one.first, one.second, one.outcome.tolist(), strict=True)
+
+
+def _judged(one: Judged) -> Iterator[tuple[str, str, str, float]]:
+    for first, second in combinations(range(len(one.models)), 2):
+        gain = one.quality[:, first] - one.quality[:, second]
+        for row in np.flatnonzero(~np.isnan(gain)).tolist():
+            yield one.prompts[row], one.models[first], one.models[second], (1.0 + float(np.sign(gain[row]))) / 2.0
+
+
+def _fit(
+    vectors: NDArray[np.float32], models: int, train: _Pairs, held: _Pairs, seed: int, epochs: int, patience: int
+) -> _Fitted:
+    """Train for `epochs`, or until what is held out has not been predicted better for `patience`; the best of it.
+
+    With as much patience as epochs, the last of it.
+    """
+    import torch
+
+    chance = torch.Generator().manual_seed(seed)
+    factors = [
+        torch.randn(models, RANK, generator=chance),
+        # From nothing: what is left of a first guess after few epochs would be noise.
+        torch.zeros(RANK, vectors.shape[1]),
+        torch.zeros(RANK),
+        torch.randn(RANK, generator=chance) / RANK**0.5,
+    ]
+    for factor in factors:
+        factor.requires_grad_()
+    optimizer = torch.optim.Adam(factors, lr=LEARNING_RATE)
+    known = torch.from_numpy(vectors)
+    size = min(MOST_IN_BATCH, max(LEAST_IN_BATCH, len(train.prompt) // STEPS_AN_EPOCH))
+    rows, unseen = _tensors(train), _tensors(held)
+    best: _Fitted | None = None
+    for epoch in range(1, epochs + 1):
+        order = torch.randperm(len(train.prompt), generator=chance)
+        for start in range(0, len(order), size):
+            some = order[start : start + size]
+            prompt, first, second, outcome = (column[some] for column in rows)
+            blurred = known[prompt]
+            blurred = blurred + NOISE * torch.randn(blurred.shape, generator=chance)
+            optimizer.zero_grad()
+            _loss(factors, blurred, first, second, outcome).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        with torch.no_grad():
+            loss = float(_loss(factors, known[unseen[0]], *unseen[1:]))
+        if best is None or loss < best.loss or patience >= epochs:
+            matrices = [factor.detach().numpy().astype(np.float64) for factor in factors]
+            best = _Fitted(*matrices, epochs=epoch, loss=loss)  # type: ignore[misc]
+        elif epoch - best.epochs >= patience:
+            break
+    assert best is not None, "there is an epoch"
+    return best
+
+
+def _tensors(pairs: _Pairs) -> "tuple[torch.Tensor, ...]":
+    import torch
+
+    columns: tuple[NDArray[Any], ...] = (pairs.prompt, pairs.first, pairs.second, pairs.outcome.astype(np.float32))
+    return tuple(torch.from_numpy(column) for column in columns)
+
+
+def _loss(
+    factors: "list[torch.Tensor]",
+    vectors: "torch.Tensor",
+    first: "torch.Tensor",
+    second: "torch.Tensor",
+    outcome: "torch.Tensor",
+) -> "torch.Tensor":
+    """Mean log loss of who was preferred."""
+    from torch.nn import functional
+
+    models, projection, bias, classifier = factors
+    units = functional.normalize(models, dim=1)
+    logits = ((units[first] - units[second]) * (vectors @ projection.T + bias)) @ classifier
+    return functional.binary_cross_entropy_with_logits(logits, outcome)

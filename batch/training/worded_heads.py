@@ -1,0 +1,129 @@
+"""Heads over vectors, alone and with what single words add to them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.routers.base import Embedder
+from batch.routers.checkpoint import Tensors
+from batch.routers.heads import probabilities
+from batch.routers.logistic import Floats
+from batch.routers.word_weights import WordWeights, word_tokens
+from batch.training.data import Judged, deal
+from batch.training.fit_heads import PENALTIES, Form, SetHeads, Training, fit_heads
+from batch.training.fit_words import WORD_PENALTIES, Sparse, fit_words, words_of
+
+_RANKS = 1 << 62
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What heads are fitted with."""
+
+    form: Form
+    penalty: float
+    word_penalty: float | None
+    """`None`: words add nothing."""
+
+    @classmethod
+    def all_of(cls, form: Form) -> list["Setting"]:
+        """Those that are tried, in the order of `fit_settings`."""
+        return [cls(form, penalty, words) for penalty in PENALTIES[form] for words in (None, *WORD_PENALTIES)]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One set of prompts, as heads and words are fitted on it."""
+
+    training: Training
+    words: Sparse
+    """As `words_of` has them."""
+
+    def rows(self, kept: NDArray[np.bool_]) -> "Examples":
+        """Only these prompts."""
+        return Examples(self.training.rows(kept), self.words[kept])
+
+
+@dataclass(frozen=True)
+class WordedHeads:
+    """Heads, and what words add to them."""
+
+    heads: SetHeads
+    words: WordWeights | None
+
+    def logits(self, one: Examples, number: int | None = None) -> Floats:
+        """Log odds of a good answer, shape (prompts, models).
+
+        Args:
+            number: which of the sets fitted on the prompts are from; left out, of any origin, as in a checkpoint.
+        """
+        if number is None:
+            found = self.heads.heads().logits(one.training.vectors.astype(np.float32)).astype(np.float64)
+        else:
+            found = self.heads.logits(one.training.vectors, number)
+        if self.words is None:
+            return found
+        added: Floats = one.words[:, self.words.tokens] @ self.words.weight.T
+        return found + added
+
+    def tensors(self) -> Tensors:
+        """As a checkpoint stores them."""
+        heads = self.heads.heads().tensors()
+        return heads if self.words is None else {**heads, **self.words.tensors()}
+
+    def options(self) -> dict[str, str]:
+        """What a checkpoint says of them."""
+        return {} if self.words is None else self.words.options()
+
+
+def examples(data: Sequence[Judged], embedder: Embedder, seed: int) -> list[Examples]:
+    """Embed the prompts of each set and look their words up; the seed draws landmarks."""
+    words = word_tokens()
+    return [
+        Examples(
+            Training(embedder.embed(one.prompts).astype(np.float64), one.quality, deal(one.prompts, _RANKS, seed)),
+            words_of(one.prompts, words),
+        )
+        for one in data
+    ]
+
+
+def unseen_probabilities(
+    sets: Sequence[Examples], folds: Sequence[NDArray[np.intp]], setting: Setting
+) -> list[NDArray[np.float32]]:
+    """What heads fitted without a prompt's fold predict for it, for each set of shape (prompts, models).
+
+    Args:
+        folds: number of each prompt's, from 0.
+    """
+    found = [np.empty(one.training.quality.shape, dtype=np.float32) for one in sets]
+    for fold in np.unique(np.concatenate(folds)):
+        kept = [dealt != fold for dealt in folds]
+        heads = fit_setting([one.rows(keep) for one, keep in zip(sets, kept, strict=True)], setting)
+        for one, keep, probability in zip(sets, kept, found, strict=True):
+            probability[~keep] = probabilities(heads.logits(one.rows(~keep)))
+    return found
+
+
+def fit_settings(sets: Sequence[Examples], form: Form) -> Iterator[WordedHeads]:
+    """Fit heads on all sets with each of `Setting.all_of`, in turn; each model needs a label."""
+    for heads in fit_heads([one.training for one in sets], form, PENALTIES[form]):
+        yield WordedHeads(heads, None)
+        yield from (WordedHeads(heads, words) for words in _words(sets, heads, WORD_PENALTIES))
+
+
+def fit_setting(sets: Sequence[Examples], setting: Setting) -> WordedHeads:
+    """Fit heads on all sets with one setting; each model needs a label."""
+    heads = next(fit_heads([one.training for one in sets], setting.form, [setting.penalty]))
+    if setting.word_penalty is None:
+        return WordedHeads(heads, None)
+    return WordedHeads(heads, next(_words(sets, heads, [setting.word_penalty])))
+
+
+def _words(sets: Sequence[Examples], heads: SetHeads, penalties: Sequence[float]) -> Iterator[WordWeights]:
+    quality = np.concatenate([one.training.quality for one in sets])
+    logits = np.concatenate([heads.logits(one.training.vectors, number) for number, one in enumerate(sets)])
+    rank = np.concatenate([one.training.rank for one in sets])
+    yield from fit_words([one.words for one in sets], rank, quality, logits, penalties)

@@ -1,0 +1,116 @@
+"""Training of the correctness heads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from batch.errors import InputError
+from batch.routers.build import build_router
+from batch.routers.checkpoint import CHECKPOINTS, load_checkpoint
+from batch.routers.logistic import fit_logistic
+from batch.training.correctness import train
+from batch.training.data import Judged
+from batch.training.fit_heads import PENALTIES, Form, Training, fit_heads
+from batch.training.worded_heads import Setting
+from jobs import train_default
+from schemas.routers import RouterSpec
+from tests.routers.conftest import PAIR
+
+ROUTER: TypeAdapter[RouterSpec] = TypeAdapter(RouterSpec)
+DATA = Path(__file__).parents[2] / "../shared/data"
+
+
+STRAIGHT = Setting("linear", 100.0, None)
+
+
+class NumbersInText:
+    """Embeds "0.5 1.5" as (0.5, 1.5)."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([[float(word) for word in text.split()] for text in texts], dtype=np.float32)
+
+
+def judged(name: str, count: int, easiness: float, seed: int) -> Judged:
+    """Prompts whose first number tells whether only the strong model gets them right, on a level of their own."""
+    chance = np.random.default_rng(seed)
+    vectors = chance.normal(size=(count, 3))
+    difficulty = vectors[:, 0] - easiness
+    good = np.stack([difficulty + 0.3 * chance.normal(size=count) < 0.0, difficulty < 2.5], axis=1).astype(float)
+    return Judged(name, [" ".join(f"{x:.4f}" for x in row) for row in vectors], PAIR, good)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 1000), st.floats(0.1, 100.0))
+def test_the_fit_is_the_minimum(seed: int, penalty: float) -> None:
+    """At the coefficients returned, the penalised loss has no slope left."""
+    chance = np.random.default_rng(seed)
+    features, labels = chance.normal(size=(80, 4)), (chance.random(80) < 0.3).astype(float)
+    penalties = np.full(4, penalty)
+    fitted = fit_logistic(features, labels, penalties)
+    slope = features.T @ (1 / (1 + np.exp(-features @ fitted)) - labels) + penalties * fitted
+    assert np.abs(slope).max() < 1e-4
+
+
+@pytest.mark.parametrize("form", PENALTIES)
+def test_labels_of_one_kind(form: Form) -> None:
+    """A model that is always right gets a head that says so, instead of one that runs off."""
+    one = Training(np.random.default_rng(0).normal(size=(50, 2)), np.ones((50, 2)), np.arange(50))
+    heads = next(fit_heads([one], form, [10.0])).heads()
+    assert np.isfinite(heads.weight).all()
+    assert (heads.logits(np.zeros((1, 2), dtype=np.float32)) > 3).all()
+
+
+def test_training_finds_what_separates_prompts_and_repeats_itself() -> None:
+    """Heads beat the word count on both sets in cross-validation, and training again gives the same heads."""
+    sets = [judged("easy", 300, 0.5, seed=1), judged("hard", 200, -0.5, seed=2)]
+    trained, again = (train(sets, NumbersInText(), seed=5, setting=STRAIGHT) for _ in range(2))
+    assert set(trained.apgr) == {"easy", "hard"}
+    for name in trained.apgr:
+        assert trained.apgr[name] > 0.6
+        assert trained.apgr_length[name] == pytest.approx(0.5)
+    assert trained.apgr == again.apgr
+    np.testing.assert_array_equal(trained.heads.tensors()["weight"], again.heads.tensors()["weight"])
+
+
+def test_equal_prompts_share_a_fold() -> None:
+    """Labels that only repeat cannot be learned by heart: cross-validation of noise stays near one half."""
+    chance = np.random.default_rng(0)
+    prompts = [" ".join(f"{x:.3f}" for x in chance.normal(size=40)) for _ in range(60)] * 5
+    good = np.stack([np.tile(chance.random(60) < 0.4, 5), np.tile(chance.random(60) < 0.9, 5)], axis=1).astype(float)
+    # Seen in training four times out of five, each prompt would give itself away: an area near .8.
+    assert train([Judged("noise", prompts, PAIR, good)], NumbersInText(), seed=0, setting=STRAIGHT).apgr["noise"] < 0.65
+
+
+def test_the_command_refuses_what_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Data that cannot be read ends in one line on stderr and exit status 2."""
+    (tmp_path / "mmlu.parquet").write_bytes(b"no parquet")
+    assert train_default.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "mmlu.parquet: not a table of judged answers" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError):
+        train_default._read(tmp_path / "absent.parquet", "absent")
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not (DATA / "mmlu.parquet").exists(), reason="the judged answers are not here")
+def test_the_shipped_checkpoint_comes_from_this_code(tmp_path: Path) -> None:
+    """Training anew on the recorded data gives routers that score as those that ship, to rounding."""
+    assert train_default.main([str(DATA), "--out", str(tmp_path)]) == 0
+    prompts = pd.read_parquet(DATA / "mmlu.parquet", columns=["prompt"])["prompt"].head(200).tolist()
+    for kind in train_default.SETTINGS:
+        shipped, made = load_checkpoint(CHECKPOINTS / kind, kind), load_checkpoint(tmp_path / kind, kind)
+        routers = [
+            build_router(spec, PAIR, seed=0)
+            for folder in (CHECKPOINTS, tmp_path)
+            for spec in (ROUTER.validate_python({"kind": kind, "checkpoint": str(folder / kind)}),)
+        ]
+        scores = [router.score(prompts) for router in routers]
+        np.testing.assert_allclose(scores[0], scores[1], rtol=0, atol=1e-3)
+        assert made.config.training["data_sha256"] == shipped.config.training["data_sha256"]
