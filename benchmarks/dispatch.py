@@ -26,8 +26,8 @@ from typing import Any
 import uvloop
 
 from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.ports import History, Journal
 from batch.dispatch.request import Request
-from batch.dispatch.work import History, Journal
 from batch.runs.group_sync import GroupSync
 from batch.runs.journal import Journal as RealJournal
 from benchmarks.constant_server import constant_server

@@ -26,7 +26,7 @@ import uvloop
 
 from batch.costs.billed import Billed
 from batch.dispatch.dispatcher import Dispatcher
-from batch.dispatch.work import Journal
+from batch.dispatch.ports import Journal
 from batch.runs.group_sync import GroupSync
 from batch.runs.journal import Journal as RealJournal
 from benchmarks.constant_server import constant_server

@@ -25,7 +25,7 @@ from jobs.report_html import render_html
 from schemas.endpoints import EndpointSpec
 from schemas.plans import Plan
 from schemas.reports import Ambiguous, Report, Timing
-from tests.dispatch.raw_server import http, raw_server, says
+from tests.dispatch.transports.raw_server import http, raw_server, says
 from tests.fakes import request
 from tests.job_folder import JobFolder
 from tests.rehearsed import Served, serve

@@ -9,22 +9,22 @@ from functools import partial
 from random import Random
 
 from batch.clock import WallClock
-from batch.dispatch.balancers import GO_BY_SPEED, Balancer, ConsistentHash, build_balancer
+from batch.dispatch.answer_lengths import ExpectedTokens
+from batch.dispatch.balancing.balancers import GO_BY_SPEED, Balancer, ConsistentHash, build_balancer
+from batch.dispatch.balancing.row_assignment import Fit
+from batch.dispatch.balancing.row_choosers import Chooser, Homes
 from batch.dispatch.budget import Budget
-from batch.dispatch.chooser import Chooser, Homes
 from batch.dispatch.endpoint import Endpoint, address
-from batch.dispatch.expected import ExpectedTokens
-from batch.dispatch.fit import Fit
-from batch.dispatch.group_write import GroupWrite
 from batch.dispatch.health import State
+from batch.dispatch.journal_batcher import GroupWrite
 from batch.dispatch.judging.patience import Patience
 from batch.dispatch.judging.throttled_rows import ThrottledRows
 from batch.dispatch.lane import Lane
 from batch.dispatch.pool import EndpointPool, Pricing
+from batch.dispatch.ports import History, Journal, Work
 from batch.dispatch.request import Request
 from batch.dispatch.retry import RetryRule
 from batch.dispatch.transports import Keys, Transport, build_transport
-from batch.dispatch.work import History, Journal, Work
 from batch.errors import BatchRouterError
 from batch.limits import FoundLimits
 from schemas.endpoints import EndpointSpec, ModelSpec

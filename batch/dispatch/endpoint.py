@@ -4,14 +4,14 @@ import math
 from random import Random
 
 from batch.clock import Clock
-from batch.dispatch.finding_concurrency import FoundConcurrency
-from batch.dispatch.finding_pace import FoundPace
+from batch.dispatch.endpoint_speed import Speed
 from batch.dispatch.health import Health, State
 from batch.dispatch.judging.refusals import Refusals, is_refusal, is_unreadable, surely_of_row
-from batch.dispatch.limiters import Concurrency, Limiter
-from batch.dispatch.providers import build_limiters, told_limiter
+from batch.dispatch.limits.adaptive_concurrency import FoundConcurrency
+from batch.dispatch.limits.adaptive_rate import FoundPace
+from batch.dispatch.limits.providers import build_limiters, told_limiter
+from batch.dispatch.limits.requests import Concurrency, Limiter
 from batch.dispatch.request import NOTHING, Completion, Cost, Request
-from batch.dispatch.speed import Speed
 from batch.errors import DispatchError
 from batch.limits import Allowance, FoundLimits
 from schemas.endpoints import EndpointSpec

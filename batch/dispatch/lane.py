@@ -5,24 +5,24 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from batch.dispatch.answer_lengths import ExpectedTokens
+from batch.dispatch.balancing.row_choosers import Chooser
 from batch.dispatch.balancing.row_exchange import RowExchange
 from batch.dispatch.bills import bills
-from batch.dispatch.chooser import Chooser
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.expected import ExpectedTokens
-from batch.dispatch.group_write import GroupWrite
+from batch.dispatch.journal_batcher import GroupWrite
 from batch.dispatch.judging.patience import PoolUnreachable
 from batch.dispatch.judging.refusals import is_refusal
 from batch.dispatch.judging.refused_rows import RefusedRows
 from batch.dispatch.judging.throttled_rows import ThrottledRows
+from batch.dispatch.memory_gate import Scales
 from batch.dispatch.packing import Packer, halves, split
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolStopped, RowRefused
+from batch.dispatch.ports import Journal
 from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.retry import RetryBudget, RetryRule
 from batch.dispatch.transports import Transport
-from batch.dispatch.weight import Scales
-from batch.dispatch.work import Journal
 from batch.errors import DispatchError, PackMixedUp
 from schemas.results import ErrorInfo, Status
 

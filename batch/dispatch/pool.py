@@ -10,7 +10,7 @@ from types import TracebackType
 
 from batch.costs.bounds import unbounded_by
 from batch.costs.prices import Price
-from batch.dispatch.balancers import Balancer
+from batch.dispatch.balancing.balancers import Balancer
 from batch.dispatch.budget import Budget
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import State

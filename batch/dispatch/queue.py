@@ -6,9 +6,9 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from batch.dispatch.at_hand import RowsAtHand
 from batch.dispatch.request import Kind, Request
 from batch.dispatch.retry import RetryBudget
+from batch.dispatch.row_buffer import RowsAtHand
 
 # More rows are read once this part of those that are to be at hand is gone: it is not looked at for every row.
 _GONE = 16

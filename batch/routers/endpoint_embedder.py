@@ -27,8 +27,8 @@ from batch.costs.tokens import counter
 from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.limits.open_files import connections
 from batch.dispatch.pool import Pricing
+from batch.dispatch.ports import History
 from batch.dispatch.request import Request
-from batch.dispatch.work import History
 from batch.errors import BadRequest, BatchRouterError, EmbedderError, SpecError
 from batch.routers.base import Outside
 from batch.routers.vector_cache import Vector, VectorCache, key_of

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.dispatch.endpoint import address
+from batch.dispatch.ports import History
 from batch.dispatch.request import Request
-from batch.dispatch.work import History
 from batch.runs.group_sync import GroupSync
 from batch.runs.integrity.answered import replay_all, write_answered
 from batch.runs.journal import Journal

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from batch.dispatch.dispatcher import Dispatcher
-from batch.dispatch.work import Work
+from batch.dispatch.ports import Work
 from schemas.endpoints import ModelSpec
 from schemas.job import DispatchSpec
 from tests.fakes import Behaviour, FunctionTransport

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from batch.costs.billed import Billed
+from batch.dispatch.ports import History
 from batch.dispatch.request import Request
-from batch.dispatch.work import History
 from batch.errors import StorageError
 from schemas.results import ErrorInfo, Status
 from tests.fakes import request

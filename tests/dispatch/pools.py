@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from random import Random
 
-from batch.dispatch.balancers import Balancer
+from batch.dispatch.balancing.balancers import Balancer
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Request
 from schemas.endpoints import EndpointSpec, LimitsSpec

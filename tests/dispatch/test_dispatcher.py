@@ -12,8 +12,8 @@ import pytest
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
 from batch.dispatch.judging.refusals import PROBES, REFUSED_ROWS
 from batch.dispatch.pool import Pricing
+from batch.dispatch.ports import History
 from batch.dispatch.request import Completion, Request
-from batch.dispatch.work import History
 from batch.errors import (
     BadRequest,
     ConnectionLost,

@@ -13,9 +13,9 @@ from batch.errors import BadRequest, NotConnected, RateLimited, Refused, Storage
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
 from tests.dispatch.built import built
-from tests.dispatch.embeddings import answer as vectors
 from tests.dispatch.memory_work import MemoryWork
-from tests.dispatch.test_packed_rows import EmbeddingWork
+from tests.dispatch.packing.embeddings import answer as vectors
+from tests.dispatch.packing.test_packed_rows import EmbeddingWork
 from tests.fakes import Behaviour, answer
 from tests.virtual_time import run
 

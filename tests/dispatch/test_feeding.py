@@ -7,8 +7,8 @@ from threading import Event
 import pytest
 
 from batch.dispatch.dispatcher import DispatchEnd
+from batch.dispatch.ports import History
 from batch.dispatch.request import Completion, Request
-from batch.dispatch.work import History
 from batch.errors import StorageError
 from schemas.endpoints import EndpointSpec, ModelSpec
 from tests.dispatch.built import built

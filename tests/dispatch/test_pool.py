@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batch.dispatch.balancers import build_balancer
+from batch.dispatch.balancing.balancers import build_balancer
 from batch.dispatch.budget import Budget
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import FIRST_COOLDOWN_SECONDS, State

@@ -23,7 +23,7 @@ from jobs.rehearsal.answers import embed
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.job import DispatchSpec
 from schemas.routers import CorrectnessRouterSpec
-from tests.dispatch.raw_server import http, raw_server, says
+from tests.dispatch.transports.raw_server import http, raw_server, says
 from tests.rehearsed import Served, serve
 from tests.routers.conftest import PAIR
 from tests.routers.endpoint_checkpoint import DIMENSION, MODEL, write_checkpoint

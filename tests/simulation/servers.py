@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
-from batch.dispatch.finding_pace import FoundPace
 from batch.dispatch.health import Health
+from batch.dispatch.limits.adaptive_rate import FoundPace
 from batch.dispatch.request import Cost
 from batch.errors import RateLimited
 

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from batch.dispatch.balancers import build_balancer
+from batch.dispatch.balancing.balancers import build_balancer
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Request
 from batch.errors import ServerError

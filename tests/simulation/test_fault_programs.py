@@ -19,8 +19,8 @@ from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
 from batch.dispatch.judging.refusals import REFUSED_ROWS
 from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Completion, Request
-from batch.dispatch.transports.answers import completion
 from batch.dispatch.transports.refusals import refusal
+from batch.dispatch.transports.responses import completion
 from batch.errors import ConnectionLost, NotConnected, TimedOut
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec

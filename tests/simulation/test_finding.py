@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch.dispatch.finding_concurrency import START, FoundConcurrency
-from batch.dispatch.finding_pace import FoundPace
-from batch.dispatch.limiters import Concurrency
+from batch.dispatch.limits.adaptive_concurrency import START, FoundConcurrency
+from batch.dispatch.limits.adaptive_rate import FoundPace
+from batch.dispatch.limits.requests import Concurrency
 from batch.dispatch.request import Cost
 from batch.limits import Allowance
 from tests.simulation.servers import Client, RatedServer, Run, Server, SharedServer, lognormal_tokens

@@ -1,1 +1,1 @@
-"""Which rows go to which endpoints."""
+"""Which endpoint takes the next request, and which row that is."""

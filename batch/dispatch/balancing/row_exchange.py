@@ -1,9 +1,9 @@
 """Puts another row at hand in the place of the one that is about to get an endpoint."""
 
 from batch.clock import Clock
-from batch.dispatch.chooser import Chooser
+from batch.dispatch.answer_lengths import ExpectedTokens
+from batch.dispatch.balancing.row_choosers import Chooser
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.expected import ExpectedTokens
 from batch.dispatch.pool import EndpointPool
 from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Request

@@ -1,1 +1,1 @@
-"""What bounds requests besides what endpoints allow."""
+"""What endpoints allow: configured limits, counted as each provider counts them, and limits learned while running."""

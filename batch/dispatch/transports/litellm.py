@@ -16,12 +16,12 @@ from batch.clock import WallClock
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.access import key_reference, proxy_for, resolve
-from batch.dispatch.transports.allowances import told
-from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion
 from batch.dispatch.transports.client import NO_FILE_LEFT, is_want_of_files
 from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, renewed
 from batch.dispatch.transports.masking import mask
+from batch.dispatch.transports.rate_limit_headers import told
 from batch.dispatch.transports.refusals import refusal
+from batch.dispatch.transports.responses import MOST_ANSWER_BYTES, completion
 from batch.dispatch.transports.words import cut, hiding
 from batch.errors import BadAnswer, ConnectionLost, DispatchError, NoFileLeft, NotConnected, Refused, TimedOut
 from schemas.endpoints import EndpointSpec

@@ -10,12 +10,12 @@ from batch.clock import WallClock
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports import Keys
 from batch.dispatch.transports.access import key_header, key_reference, resolve
-from batch.dispatch.transports.allowances import Header, told
-from batch.dispatch.transports.answers import MOST_ANSWER_BYTES, completion
 from batch.dispatch.transports.client import Answer, KeyHeader, build_client
 from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, renewed
 from batch.dispatch.transports.masking import mask
+from batch.dispatch.transports.rate_limit_headers import Header, told
 from batch.dispatch.transports.refusals import refusal
+from batch.dispatch.transports.responses import MOST_ANSWER_BYTES, completion
 from batch.dispatch.transports.words import hiding
 from batch.errors import DispatchError
 from batch.limits import Allowance

@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 
 from batch.clock import WallClock
-from batch.dispatch.transports.allowances import Header, reopens, server_time, told
 from batch.dispatch.transports.parsing.error_codes import (
     KINDS,
     MINIMAX_STATUSES,
@@ -17,6 +16,7 @@ from batch.dispatch.transports.parsing.error_codes import (
 )
 from batch.dispatch.transports.parsing.usage import Tokens, tokens
 from batch.dispatch.transports.parsing.waits import retry_after, wait_in
+from batch.dispatch.transports.rate_limit_headers import Header, reopens, server_time, told
 from batch.dispatch.transports.words import Hide, messages, server_words
 from batch.errors import AccountRefused, BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
 from schemas.endpoints import Provider

@@ -9,8 +9,8 @@ from pathlib import Path
 import uvloop
 
 from batch.dispatch.dispatcher import Dispatcher
+from batch.dispatch.ports import History
 from batch.dispatch.request import Request
-from batch.dispatch.work import History
 from batch.runs.group_sync import GroupSync
 from batch.runs.journal import Journal
 from benchmarks.limits.clients.batch import Batch

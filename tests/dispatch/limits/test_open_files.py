@@ -22,9 +22,9 @@ from batch.dispatch.transports.client import not_connected
 from batch.errors import NoFileLeft, NotConnected
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from tests.dispatch.built import built
-from tests.dispatch.exchanges import no_keys
 from tests.dispatch.memory_work import MemoryWork
-from tests.dispatch.raw_server import http, raw_server, says
+from tests.dispatch.transports.exchanges import no_keys
+from tests.dispatch.transports.raw_server import http, raw_server, says
 from tests.fakes import answer, request
 from tests.rehearsed import serve
 from tests.virtual_time import run

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from batch.dispatch.finding_pace import FoundPace
+from batch.dispatch.limits.adaptive_rate import FoundPace
 from batch.dispatch.request import Cost
 
 ONE = Cost(1, 0, 0, 0)

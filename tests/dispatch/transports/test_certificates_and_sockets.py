@@ -13,9 +13,9 @@ from batch.dispatch.transports import build_transport
 from batch.dispatch.transports.probing import ask_for_models, connection_refusal
 from batch.errors import BadAnswer, ConnectionLost, NotConnected, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
-from tests.dispatch.exchanges import GOOD, no_keys
-from tests.dispatch.raw_server import http
 from tests.dispatch.transports.certificates import Certificates
+from tests.dispatch.transports.exchanges import GOOD, no_keys
+from tests.dispatch.transports.raw_server import http
 from tests.fakes import request
 
 KEY = "key-0123456789-abcdef"

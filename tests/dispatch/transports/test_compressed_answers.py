@@ -6,9 +6,9 @@ import orjson
 import pytest
 
 from batch.errors import ConnectionLost
-from tests.dispatch.exchanges import GOOD
-from tests.dispatch.raw_server import http, says
-from tests.dispatch.test_transports import ask, fault
+from tests.dispatch.transports.exchanges import GOOD
+from tests.dispatch.transports.raw_server import http, says
+from tests.dispatch.transports.test_transports import ask, fault
 
 PACKED = gzip.compress(GOOD)
 

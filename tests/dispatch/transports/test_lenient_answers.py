@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from batch.dispatch.transports.answers import completion
+from batch.dispatch.transports.responses import completion
 from batch.errors import BadAnswer, BadVector, DispatchError, NoChoices, RateLimited, ServerError
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL
 

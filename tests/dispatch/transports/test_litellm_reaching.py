@@ -12,8 +12,8 @@ from batch.dispatch.transports import Keys, build_transport
 from batch.dispatch.transports.litellm import _ProxiedTransport
 from batch.errors import DispatchError
 from schemas.endpoints import EndpointSpec
-from tests.dispatch.exchanges import GOOD
-from tests.dispatch.raw_server import Handler, RawServer, http, raw_server
+from tests.dispatch.transports.exchanges import GOOD
+from tests.dispatch.transports.raw_server import Handler, RawServer, http, raw_server
 from tests.fakes import request
 
 KEY = "key/0123+456789=abcdef"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batch.dispatch.transports import build_transport
 from batch.dispatch.transports.masking import mask
 from schemas.endpoints import EndpointSpec
-from tests.dispatch.raw_server import http, raw_server, says
+from tests.dispatch.transports.raw_server import http, raw_server, says
 from tests.fakes import request
 
 KEY = "sk-Ab/cd+0123=xyz&98"

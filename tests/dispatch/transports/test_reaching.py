@@ -14,8 +14,8 @@ from batch.errors import NotConnected, Refused, SpecError
 from jobs.key_sources import key_from
 from schemas.endpoints import EndpointSpec, ModelSpec, named
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
-from tests.dispatch.exchanges import GOOD, no_keys
-from tests.dispatch.raw_server import Handler, http, raw_server, says
+from tests.dispatch.transports.exchanges import GOOD, no_keys
+from tests.dispatch.transports.raw_server import Handler, http, raw_server, says
 from tests.fakes import request
 
 ANSWER = GOOD[:-1] + b',"data":[{"embedding":[0.5]}]}'

@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from batch.dispatch.judging.refusals import of_account
-from batch.dispatch.transports.answers import completion
 from batch.dispatch.transports.refusals import refusal
+from batch.dispatch.transports.responses import completion
 from batch.errors import BadAnswer, BadRequest, DispatchError, NoChoices, RateLimited, Refused, ServerError
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
 

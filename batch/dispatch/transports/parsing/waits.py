@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from batch.clock import WallClock
-from batch.dispatch.transports.allowances import Header, moment, number, seconds_until, server_time
+from batch.dispatch.transports.rate_limit_headers import Header, moment, number, seconds_until, server_time
 
 # Names under which servers say it, none of them in prose: most in seconds, or as a duration with a unit.
 # `estimated_time` is Hugging Face's, of a model that loads.

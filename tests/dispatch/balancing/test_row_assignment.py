@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dispatch.at_hand import RowsAtHand
+from batch.dispatch.answer_lengths import ExpectedTokens, kind_of
+from batch.dispatch.balancing.row_assignment import Fit, Latency, best_shares
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.expected import ExpectedTokens, kind_of
-from batch.dispatch.fit import Fit, Latency, best_shares
 from batch.dispatch.request import Cost
+from batch.dispatch.row_buffer import RowsAtHand
 from batch.errors import Refused
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from tests.fakes import answer, request

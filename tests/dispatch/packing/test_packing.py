@@ -18,7 +18,7 @@ from batch.errors import (
 )
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
-from tests.dispatch.embeddings import answer, embedding, packed
+from tests.dispatch.packing.embeddings import answer, embedding, packed
 
 
 class Rows:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from batch.dispatch.work import Journal
+from batch.dispatch.ports import Journal
 from batch.errors import StorageError
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from batch.dispatch.balancers import ConsistentHash
+from batch.dispatch.balancing.balancers import ConsistentHash
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Kind, Request
 

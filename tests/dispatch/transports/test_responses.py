@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch.dispatch.transports.answers import completion
 from batch.dispatch.transports.parsing.error_codes import ROW_CODES, SPENT_CODES, THROTTLE_CODES, UNSERVED_CODES
 from batch.dispatch.transports.parsing.waits import retry_after
 from batch.dispatch.transports.refusals import one_line, refusal
+from batch.dispatch.transports.responses import completion
 from batch.errors import BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
 from batch.limits import Allowance
 from schemas.endpoints import Provider

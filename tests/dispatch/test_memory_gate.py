@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from batch.dispatch.memory_gate import MOST_BYTES, Scales
 from batch.dispatch.request import Completion, Request
-from batch.dispatch.weight import MOST_BYTES, Scales
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from tests.dispatch.built import built
 from tests.dispatch.memory_work import MemoryWork

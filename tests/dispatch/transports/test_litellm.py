@@ -19,8 +19,8 @@ from batch.errors import (
     TimedOut,
 )
 from schemas.endpoints import EndpointSpec
-from tests.dispatch.exchanges import GOOD, KEY, LIMITS, NOW, SAID, free_port, streams_for_ever
-from tests.dispatch.raw_server import Handler, RawServer, http, raw_server, says
+from tests.dispatch.transports.exchanges import GOOD, KEY, LIMITS, NOW, SAID, free_port, streams_for_ever
+from tests.dispatch.transports.raw_server import Handler, RawServer, http, raw_server, says
 from tests.fakes import request
 from tests.rehearsed import serve
 

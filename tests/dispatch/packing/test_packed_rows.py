@@ -25,8 +25,8 @@ from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 from tests.dispatch.built import built
-from tests.dispatch.embeddings import answer
 from tests.dispatch.memory_work import MemoryJournal, MemoryWork
+from tests.dispatch.packing.embeddings import answer
 from tests.fakes import Behaviour
 from tests.virtual_time import run
 

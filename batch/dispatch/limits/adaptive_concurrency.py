@@ -3,8 +3,8 @@
 import math
 from enum import Enum
 
-from batch.dispatch.evidence import DECREASE, Epoch, Refusals
-from batch.dispatch.limiters import InFlight
+from batch.dispatch.limits.requests import InFlight
+from batch.dispatch.limits.throughput_windows import DECREASE, Epoch, Refusals
 
 # What any server bears; from here the number doubles per round trip.
 START = 8

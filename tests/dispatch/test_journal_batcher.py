@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batch.dispatch.dispatcher import Dispatcher
-from batch.dispatch.group_write import GroupWrite
+from batch.dispatch.journal_batcher import GroupWrite
 from batch.dispatch.request import Completion, Request
 from batch.errors import StorageError
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec

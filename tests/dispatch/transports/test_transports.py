@@ -24,8 +24,8 @@ from batch.errors import (
 )
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL
-from tests.dispatch.exchanges import GOOD, KEY, NOW, free_port, streams_for_ever
-from tests.dispatch.raw_server import Handler, RawServer, http, raw_server, says
+from tests.dispatch.transports.exchanges import GOOD, KEY, NOW, free_port, streams_for_ever
+from tests.dispatch.transports.raw_server import Handler, RawServer, http, raw_server, says
 from tests.fakes import request
 
 

@@ -11,8 +11,8 @@ import pytest
 from batch.dispatch.dispatcher import DispatchEnd
 from batch.dispatch.judging.patience import date
 from batch.dispatch.judging.refusals import BAD_ROWS, PROBES, REFUSED_ROWS
+from batch.dispatch.ports import History
 from batch.dispatch.request import Completion, Request
-from batch.dispatch.work import History
 from batch.errors import AccountRefused, BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec

@@ -4,8 +4,8 @@ import math
 from collections import deque
 
 from batch.clock import Clock
-from batch.dispatch.limiters import ROUNDING_SECONDS
 from batch.dispatch.limits.refusal_share import RefusalShare
+from batch.dispatch.limits.requests import ROUNDING_SECONDS
 from batch.dispatch.request import Cost
 from batch.limits import Allowance
 

@@ -9,10 +9,10 @@ import orjson
 
 from batch.clock import WallClock
 from batch.dispatch.request import Completion
-from batch.dispatch.transports.allowances import Header
 from batch.dispatch.transports.parsing import lenient_json
 from batch.dispatch.transports.parsing.event_stream import Unfinished, assemble, is_event_stream
 from batch.dispatch.transports.parsing.usage import tokens
+from batch.dispatch.transports.rate_limit_headers import Header
 from batch.dispatch.transports.refusals import (
     code_like,
     error_inside,

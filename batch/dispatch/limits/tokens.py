@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 
 from batch.clock import Clock
-from batch.dispatch.limiters import ROUNDING_SECONDS, jitter
+from batch.dispatch.limits.requests import ROUNDING_SECONDS, jitter
 from batch.dispatch.request import Cost
 from batch.limits import Allowance, Measure
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch.dispatch.transports.allowances import moment, reopens, seconds_until, told
+from batch.dispatch.transports.rate_limit_headers import moment, reopens, seconds_until, told
 from batch.limits import Allowance
 from schemas.endpoints import Provider
 

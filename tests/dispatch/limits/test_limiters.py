@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dispatch.limiters import Concurrency, RequestPace, RequestWindow
-from batch.dispatch.providers import build_limiters
+from batch.dispatch.limits.providers import build_limiters
+from batch.dispatch.limits.requests import Concurrency, RequestPace, RequestWindow
+from batch.dispatch.limits.tokens import TokenPace, TokenReserve
 from batch.dispatch.request import NOTHING as NO_COST
 from batch.dispatch.request import Cost
-from batch.dispatch.token_limiters import TokenPace, TokenReserve
 from batch.limits import Allowance
 from schemas.endpoints import LimitsSpec
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dispatch.balancers import ConsistentHash, LeastConnections, build_balancer
+from batch.dispatch.balancing.balancers import ConsistentHash, LeastConnections, build_balancer
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Request
 from batch.errors import ServerError

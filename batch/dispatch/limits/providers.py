@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from batch.clock import Clock
-from batch.dispatch.limiters import Limiter, RequestPace, RequestWindow
+from batch.dispatch.limits.requests import Limiter, RequestPace, RequestWindow
+from batch.dispatch.limits.tokens import TokenPace, TokenReserve, TokenWindow
 from batch.dispatch.request import Cost
-from batch.dispatch.token_limiters import TokenPace, TokenReserve, TokenWindow
 from batch.limits import Measure
 from schemas.endpoints import LimitsSpec, Provider
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from batch.dispatch.balancers import build_balancer
+from batch.dispatch.balancing.balancers import build_balancer
 from batch.dispatch.endpoint import Endpoint
 from batch.errors import ServerError
 from tests.dispatch.pools import Clock, endpoints, picks

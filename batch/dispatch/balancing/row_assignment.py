@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from batch.dispatch.answer_lengths import kind_of
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.expected import kind_of
 from batch.dispatch.health import State
 from batch.dispatch.request import Cost, Kind, Request
 

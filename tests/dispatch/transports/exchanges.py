@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 from batch.limits import Allowance
-from tests.dispatch.raw_server import Handler
+from tests.dispatch.transports.raw_server import Handler
 
 KEY = "sk-very-secret"
 NOW = 1_700_000_000.0

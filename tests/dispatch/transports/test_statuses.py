@@ -14,9 +14,9 @@ from batch.errors import (
 )
 from batch.limits import Allowance
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
-from tests.dispatch.exchanges import GOOD, KEY, LIMITS, NOW, SAID
-from tests.dispatch.raw_server import http, says
-from tests.dispatch.test_transports import ask, fault
+from tests.dispatch.transports.exchanges import GOOD, KEY, LIMITS, NOW, SAID
+from tests.dispatch.transports.raw_server import http, says
+from tests.dispatch.transports.test_transports import ask, fault
 
 
 @pytest.mark.parametrize(
