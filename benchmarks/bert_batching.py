@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from batch.routers.batching import token_batches
 from batch.routers.bert import BertRouter, token_limit, win_rates
-from batch.routers.embedder import packaged_encoder
-from batch.routers.forward import first_tokens
-from batch.routers.pretrained import quiet, save_pretrained
+from batch.routers.checkpoints.encoder_files import packaged_encoder
+from batch.routers.network.batching import token_batches
+from batch.routers.network.forward import first_tokens
+from batch.routers.network.pretrained import quiet, save_pretrained
 from benchmarks.scoring import synthetic
 from schemas.routers import DEFAULT_BATCH_TOKENS
 

@@ -18,9 +18,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from batch.measures.metrics import apgr
-from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
+from batch.routers.checkpoints.encoder_files import packaged_encoder
+from batch.routers.checkpoints.format import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.cluster import ClusterRouter
-from batch.routers.embedder import LocalEmbedder, packaged_encoder
+from batch.routers.embedders.local import LocalEmbedder
 from batch.routers.knn import KnnRouter
 from batch.training.cluster import fit_cluster
 from batch.training.correctness import train

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from batch.measures.routellm import protocol_curve, protocol_figures
 from batch.routers.base import Embedder
-from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
+from batch.routers.checkpoints.encoder_files import packaged_encoder
+from batch.routers.checkpoints.format import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.correctness import CorrectnessRouter
-from batch.routers.embedder import LocalEmbedder, packaged_encoder
+from batch.routers.embedders.local import LocalEmbedder
 from batch.routers.length import LengthRouter
 from batch.training.correctness import fit_correctness
 from batch.training.data import Judged, Trained, deal

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 
-from batch.routers.build import build_router
-from batch.routers.checkpoint import load_checkpoint
+from batch.routers.checkpoints.encoder_files import packaged_encoder
+from batch.routers.checkpoints.format import load_checkpoint
 from batch.routers.correctness import CorrectnessRouter
-from batch.routers.embedder import LocalEmbedder, packaged_encoder
-from batch.routers.embedders import build_embedder
-from batch.routers.int8_embedder import Int8Embedder
-from batch.routers.pretrained import quiet
+from batch.routers.embedders.int8 import Int8Embedder
+from batch.routers.embedders.local import LocalEmbedder
+from batch.routers.embedders.registry import build_embedder
+from batch.routers.network.pretrained import quiet
+from batch.routers.registry import build_router
 from schemas.embedders import LocalEmbedderSpec
 from schemas.routers import StaticRouterSpec
 

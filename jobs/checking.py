@@ -11,7 +11,7 @@ from batch.errors import SpecError
 from batch.planning.shared_ids import SharedIds
 from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
-from batch.routers.build import build_router
+from batch.routers.registry import build_router
 from batch.running.find_input import find_input
 from batch.running.row_verdicts import FAULTS_SHOWN, PLACE_COLUMNS, RowVerdicts, first_faults, summed_notes
 from batch.running.scorer import Scorer

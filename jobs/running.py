@@ -7,12 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from batch.costs.prices import prices_for
-from batch.costs.spending_log import read_spending, with_embeddings
 from batch.dispatch.limits.open_files import raise_limit
 from batch.errors import DamagedError, InputError, SpecError
 from batch.reading.shards import check_streams
 from batch.reading.sources import Source, find_sources, fingerprint_sources
-from batch.routers.loading import router_fingerprint
+from batch.routers.embedders.spending_log import read_spending, with_embeddings
+from batch.routers.lookup import router_fingerprint
 from batch.running.engine import Engine, InlineEngine
 from batch.running.pipeline import Pipeline
 from batch.running.run_end import RunEnd

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
-from batch.costs.spending_log import read_spending
 from batch.errors import SpecError
+from batch.routers.embedders.spending_log import read_spending
 from batch.runs.layout import Layout
 from jobs.figures import UNKNOWN, counted, printable, usd
 from jobs.standing import stored_report

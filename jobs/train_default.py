@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from batch.errors import BatchRouterError, InputError
-from batch.routers.checkpoint import CHECKPOINTS, save_checkpoint
+from batch.routers.checkpoints.format import CHECKPOINTS, save_checkpoint
 from batch.training.correctness import FOLDS, TrainedHeads, train
 from batch.training.data import Judged
 from batch.training.encoders import local_encoder, token_encoder

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from batch.errors import SpecError
 from batch.routers.base import Outside, SpendingRecord
-from batch.routers.build import build_router
-from batch.routers.calling import gaps
-from batch.routers.checkpoint import CARD, CONFIG, TRAINING, save_checkpoint
+from batch.routers.checkpoints.format import CARD, CONFIG, TRAINING, save_checkpoint
+from batch.routers.registry import build_router
+from batch.routers.scores import gaps
 from batch.storage.atomic import storage_error
 from batch.storage.atomic_folder import check_writable, clear_killed, replacing_folder
 from batch.training.card import card

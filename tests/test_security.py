@@ -18,7 +18,7 @@ import pytest
 
 from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
-from batch.dispatch.transports import build_transport
+from batch.dispatch.transports.registry import build_transport
 from batch.errors import Refused, SpecError
 from jobs.jobfile import load_job
 from jobs.report_html import render_html

@@ -24,7 +24,9 @@ from batch.dispatch.pool import EndpointPool, Pricing
 from batch.dispatch.ports import History, Journal, Work
 from batch.dispatch.request import Request
 from batch.dispatch.retry import RetryRule
-from batch.dispatch.transports import Keys, Transport, build_transport
+from batch.dispatch.transports.base import Transport
+from batch.dispatch.transports.keys import Keys
+from batch.dispatch.transports.registry import build_transport
 from batch.errors import BatchRouterError
 from batch.limits import FoundLimits
 from schemas.endpoints import EndpointSpec, ModelSpec

@@ -22,7 +22,7 @@ from batch.dispatch.ports import Journal
 from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.retry import RetryBudget, RetryRule
-from batch.dispatch.transports import Transport
+from batch.dispatch.transports.base import Transport
 from batch.errors import DispatchError, PackMixedUp
 from schemas.results import ErrorInfo, Status
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from batch.errors import SpecError
 from batch.routers.base import Outside, Router
-from batch.routers.build import build_router
-from batch.routers.calling import scores_of
-from batch.routers.checkpoint import CHECKPOINTS, CONFIG, TRAINING
-from batch.routers.hub import find_folder
-from batch.routers.loading import router_fingerprint
-from batch.routers.vector_cache import VectorCache, key_of
+from batch.routers.checkpoints.format import CHECKPOINTS, CONFIG, TRAINING
+from batch.routers.checkpoints.hub import find_folder
+from batch.routers.embedders.vector_cache import VectorCache, key_of
+from batch.routers.lookup import router_fingerprint
+from batch.routers.registry import build_router
+from batch.routers.scores import scores_of
 from batch.runs.fingerprint import PACE_OF_ROUTER
 from schemas.routers import RouterSpec, RulesRouterSpec
 

@@ -8,13 +8,14 @@ refuses to write under `OPT_PASSTHROUGH_SUBCLASS`: the refusal leads here, and r
 import json
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from math import isfinite, isinf, isnan
+from math import isfinite, isinf
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from batch.reading.digits import Digits
 from batch.reading.invalid import InvalidRow
 
 # Carried columns that orjson would read wrongly begin with this, which orjson itself never writes.
@@ -42,31 +43,6 @@ class ExactRecord(dict[str, Any]):
 
 class ExactInt(int):
     """A whole number beyond 64 bits."""
-
-
-class Digits(float):
-    """A float that stands for a number it does not hold; `str` gives the number.
-
-    Attributes:
-        text: the number as it was written; `NaN`, `Infinity` or `-Infinity` where it is none.
-    """
-
-    text: str
-
-    @classmethod
-    def of(cls, text: str) -> "Digits":
-        """The number written as `text`."""
-        made = cls(text)
-        made.text = text
-        return made
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def not_finite(value: float) -> Digits:
-    """NaN or an infinity, by the name that Python's and JavaScript's JSON have for it."""
-    return Digits.of("NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity")
 
 
 def loads(raw: bytes | str) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.clock import WallClock
-from batch.dispatch.transports import Keys
+from batch.dispatch.transports.keys import Keys
 
 
 class Router(Protocol):

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.attention import attend_to_own_tokens, end_at_first_token
-from batch.routers.checkpoint import refuse_trained
-from batch.routers.forward import Forward, first_tokens
-from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
+from batch.routers.checkpoints.format import refuse_trained
+from batch.routers.network.forward import Forward, first_tokens, most_tokens
+from batch.routers.network.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
+from batch.routers.network.unpadded_attention import attend_to_own_tokens, end_at_first_token
 
 if TYPE_CHECKING:
     import torch
@@ -82,17 +82,6 @@ def token_limit(tokenizer: Any, classifier: Any) -> int:
     most = most_tokens(classifier)
     limit = int(tokenizer.model_max_length)
     return limit if most is None else min(limit, most)
-
-
-def most_tokens(network: Any) -> int | None:
-    """Most tokens that the model's positions allow; `None` where it names none, as with relative ones."""
-    positions = getattr(network.config, "max_position_embeddings", None)
-    if positions is None or positions < 1:
-        return None
-    table = getattr(getattr(network.base_model, "embeddings", None), "position_embeddings", None)
-    # RoBERTa's positions begin behind the one of padding: 514 of them are for 512 tokens.
-    padding = getattr(table, "padding_idx", None)
-    return int(positions) if padding is None else int(positions) - padding - 1
 
 
 def load_classifier(folder: Path) -> tuple[Any, Any, dict[str, Any]]:

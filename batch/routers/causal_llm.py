@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.forward import CHARACTERS_PER_TOKEN, Forward, device
-from batch.routers.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
+from batch.routers.network.forward import CHARACTERS_PER_TOKEN, Forward, device
+from batch.routers.network.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.routers.base import Embedder
-from batch.routers.checkpoint import Checkpoint, model_mixture
-from batch.routers.heads import Heads, probabilities
-from batch.routers.word_weights import word_logits
+from batch.routers.checkpoints.format import Checkpoint, model_mixture
+from batch.routers.estimators.logistic_heads import Heads, probabilities
+from batch.routers.estimators.word_weights import word_logits
 
 
 class CorrectnessRouter:

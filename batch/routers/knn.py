@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.routers.base import Embedder
-from batch.routers.checkpoint import Checkpoint, model_mixture
-from batch.routers.neighbours import Neighbours, options_of
+from batch.routers.checkpoints.format import Checkpoint, model_mixture
+from batch.routers.estimators.neighbours import Neighbours, options_of
 
 
 class KnnRouter:

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.assumed_encoder import assumed_encoder, assumed_fingerprint, ends_in_unit_vectors
 from batch.routers.base import Embedder
-from batch.routers.checkpoint import (
+from batch.routers.checkpoints.format import (
     CONFIG,
     WEIGHTS,
     Checkpoint,
@@ -28,9 +27,10 @@ from batch.routers.checkpoint import (
     in_float32,
     load_checkpoint,
 )
-from batch.routers.heads import probabilities
-from batch.routers.hub import find_folder
-from batch.routers.routellm_models import MODELS
+from batch.routers.checkpoints.hub import find_folder
+from batch.routers.embedders.undeclared import assumed_encoder, assumed_fingerprint, ends_in_unit_vectors
+from batch.routers.estimators.logistic_heads import probabilities
+from batch.routers.mf_models import MODELS
 from schemas.routers import MfRouterSpec
 
 _KEY = "router.checkpoint"

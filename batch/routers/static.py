@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.checkpoint import Checkpoint, model_mixture
-from batch.routers.embedder import encoder_sha256
-from batch.routers.heads import Heads, probabilities
-from batch.routers.token_means import TokenMeans, token_vectors
-from batch.routers.word_tokens import WordTokens
-from batch.routers.word_weights import KEY, WordWeights
+from batch.routers.checkpoints.encoder_files import encoder_sha256
+from batch.routers.checkpoints.format import Checkpoint, model_mixture
+from batch.routers.estimators.logistic_heads import Heads, probabilities
+from batch.routers.estimators.token_means import TokenMeans, token_vectors
+from batch.routers.estimators.word_weights import KEY, WordWeights
+from batch.routers.network.wordpiece import WordTokens
 
 
 class StaticRouter:

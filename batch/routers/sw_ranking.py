@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from batch.errors import SpecError
 from batch.routers.arena.battle_vectors import VECTOR_FILES, count_vectors, vector_blocks
 from batch.routers.arena.battles import BATTLE_FILES, MIN_CHARACTERS, Battles, data_files, opening, read_battles
-from batch.routers.assumed_encoder import assumed_encoder, assumed_fingerprint
 from batch.routers.base import Embedder
-from batch.routers.bradley_terry import Floats, fit_strengths, group_by_strength, met
-from batch.routers.checkpoint import EncoderConfig
-from batch.routers.hub import find_folder
+from batch.routers.checkpoints.format import EncoderConfig
+from batch.routers.checkpoints.hub import find_folder
+from batch.routers.embedders.undeclared import assumed_encoder, assumed_fingerprint
+from batch.routers.estimators.bradley_terry import Floats, fit_strengths, group_by_strength, met
 from schemas.routers import SwRankingRouterSpec
 
 _BATTLES, _EMBEDDINGS = "router.battles", "router.embeddings"

@@ -13,14 +13,14 @@ import uvloop
 
 from batch.clock import WallClock
 from batch.costs.prices import Price
-from batch.costs.spending_log import read_spending
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
 from batch.dispatch.lane import Lane
 from batch.dispatch.limits.open_files import connections, note, raise_limit
 from batch.dispatch.pool import Pricing
 from batch.dispatch.snapshot import LaneSnapshot
-from batch.dispatch.transports import Keys
+from batch.dispatch.transports.keys import Keys
 from batch.errors import BatchRouterError, RunLockedError, StorageError
+from batch.routers.embedders.spending_log import read_spending
 from batch.running.found_limits import read_found, write_found
 from batch.running.run_work import RunWork
 from batch.runs.group_sync import GroupSync

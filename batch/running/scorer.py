@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.routers.base import NOTHING_OUTSIDE, Outside, Router
-from batch.routers.build import ROW_KINDS, build_router, for_kind
-from batch.routers.calling import gaps, scores_of
+from batch.routers.registry import ROW_KINDS, build_router, for_kind
 from batch.routers.rules import RulesRouter
+from batch.routers.scores import gaps, scores_of
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 from schemas.plans import PinPlanSpec

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.reading.exact import EXACT_START, Digits, carried_columns, json_of
+from batch.reading.digits import Digits
+from batch.reading.exact import EXACT_START, carried_columns, json_of
 from batch.runs.parts import iter_part
 from batch.runs.result import FIELDS, Result, carried_names
 

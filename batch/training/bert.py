@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from batch.errors import InputError, SpecError
 from batch.routers.bert import LABELS, STRONG_WINS, TIE, WEAK_WINS, load_classifier, token_limit
-from batch.routers.forward import Tokenize, device, first_tokens
-from batch.routers.pretrained import refuse_made_up, save_pretrained
+from batch.routers.network.forward import Tokenize, device, first_tokens
+from batch.routers.network.pretrained import refuse_made_up, save_pretrained
 from batch.training.data import Judged, Preferences
 from batch.training.labels.contests import Contests, contests, split
 from batch.training.tuning import Examples, Loss, Progress, tune

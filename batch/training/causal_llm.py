@@ -14,8 +14,8 @@ import numpy as np
 
 from batch.errors import InputError, SpecError
 from batch.routers.causal_llm import GRADES, QUESTION_FILE, SYSTEM_FILE, Frame, PromptFiles, load_llama
-from batch.routers.forward import device
-from batch.routers.pretrained import save_pretrained
+from batch.routers.network.forward import device
+from batch.routers.network.pretrained import save_pretrained
 from batch.training.data import Judged, Preferences
 from batch.training.labels.contests import Contests, contests, split
 from batch.training.tuning import Examples, Progress, tune

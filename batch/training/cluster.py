@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.routers.base import Embedder
-from batch.routers.neighbours import NeighbourOptions, Neighbours
-from batch.routers.similarity import Vectors, directions, nearest
+from batch.routers.estimators.cosine_search import Vectors, directions, nearest
+from batch.routers.estimators.neighbours import NeighbourOptions, Neighbours
 from batch.training.data import Floats, Judged, Trained
 from batch.training.knn import at_places, choose, split, together
 

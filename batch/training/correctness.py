@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from batch.errors import InputError
 from batch.measures.metrics import apgr
 from batch.routers.base import Embedder
+from batch.routers.estimators.logistic_regression import Floats
 from batch.routers.length import LengthRouter
-from batch.routers.logistic import Floats
 from batch.training.data import Judged, Trained, deal, quality_together
 from batch.training.fit_heads import Form
 from batch.training.worded_heads import (

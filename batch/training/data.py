@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import InputError
-from batch.routers.checkpoint import Tensors
+from batch.routers.checkpoints.format import Tensors
 
 Floats = NDArray[np.float64]
 

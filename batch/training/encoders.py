@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batch.routers.base import Embedder, Outside
-from batch.routers.checkpoint import EncoderConfig
+from batch.routers.checkpoints.format import EncoderConfig
 from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec
 from schemas.training import TrainLocalEmbedderSpec
 
@@ -37,7 +37,8 @@ def local_encoder(spec: TrainLocalEmbedderSpec, threads: int | None = None) -> E
     Args:
         threads: torch's, for this whole process; left out, torch's own choice stands.
     """
-    from batch.routers.embedder import LocalEmbedder, encoder_folder, encoder_sha256
+    from batch.routers.checkpoints.encoder_files import encoder_folder, encoder_sha256
+    from batch.routers.embedders.local import LocalEmbedder
 
     key = f"{_KEY}.model"
     folder = encoder_folder(spec.model, key)
@@ -58,10 +59,10 @@ def local_encoder(spec: TrainLocalEmbedderSpec, threads: int | None = None) -> E
 
 def token_encoder() -> Encoder:
     """The token embeddings of the packaged encoder, which the static router goes by; torch is not loaded."""
-    from batch.routers.embedder import encoder_sha256, packaged_encoder
-    from batch.routers.token_means import TokenMeans, token_vectors
-    from batch.routers.word_tokens import WordTokens
-    from batch.routers.word_weights import LOOKED_AT
+    from batch.routers.checkpoints.encoder_files import encoder_sha256, packaged_encoder
+    from batch.routers.estimators.token_means import TokenMeans, token_vectors
+    from batch.routers.estimators.word_weights import LOOKED_AT
+    from batch.routers.network.wordpiece import WordTokens
 
     folder = packaged_encoder()
     embedder = TokenMeans(WordTokens(folder, LOOKED_AT, _KEY), token_vectors(folder))
@@ -73,7 +74,7 @@ def token_encoder() -> Encoder:
 
 def endpoint_encoder(spec: EndpointEmbedderSpec, outside: Outside) -> Encoder:
     """One behind endpoints whose `url` and `model` are filled in; nothing is sent yet."""
-    from batch.routers.endpoint_embedder import EndpointEmbedder
+    from batch.routers.embedders.endpoint import EndpointEmbedder
 
     max_tokens = spec.max_tokens or _ENDPOINT_TOKENS
     embedder = EndpointEmbedder(spec, dimension=spec.dimensions, max_tokens=max_tokens, outside=outside, key=_KEY)

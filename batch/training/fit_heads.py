@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.routers.heads import Heads, Landmarks
-from batch.routers.logistic import Floats, fit_logistic
+from batch.routers.estimators.logistic_heads import Heads, Landmarks
+from batch.routers.estimators.logistic_regression import Floats, fit_logistic
 
 # By `components` prompts like those trained on are ranked better than by `landmarks`, others worse. APGR: with 1,531
 # labels of MMLU .663, not .644, of the rest of it; trained on MMLU and GSM8K .46, not .67, of MT-Bench's 42 prompts.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.routers.logistic import Floats
-from batch.routers.word_tokens import WordTokens, distinct
-from batch.routers.word_weights import WordWeights
+from batch.routers.estimators.logistic_regression import Floats
+from batch.routers.estimators.word_weights import WordWeights
+from batch.routers.network.wordpiece import WordTokens, distinct
 
 # Squared weights of a word against the summed log loss, where the mean prompt's words have length 1.
 WORD_PENALTIES = (3.0, 10.0)

@@ -7,8 +7,8 @@ from typing import Any, Literal, assert_never
 from pydantic import TypeAdapter
 
 from batch.routers.base import Embedder
-from batch.routers.checkpoint import CheckpointKind
-from batch.routers.hub import find_folder
+from batch.routers.checkpoints.format import CheckpointKind
+from batch.routers.checkpoints.hub import find_folder
 from batch.training.data import Trained
 from batch.training.labels.alignment import Data, as_judged
 from schemas.embedders import EmbedderSpec

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from batch.errors import InputError
 from batch.routers.base import Embedder
-from batch.routers.neighbours import NeighbourOptions, Neighbours
-from batch.routers.similarity import Vectors, directions, nearest, tapered
+from batch.routers.estimators.cosine_search import Vectors, directions, nearest, tapered
+from batch.routers.estimators.neighbours import NeighbourOptions, Neighbours
 from batch.training.data import Floats, Judged, Trained, quality_together, set_aside
 
 NEIGHBOURS = (16, 32, 64, 128, 256, 512)

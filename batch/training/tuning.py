@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batch.routers.batching import token_batches
-from batch.routers.forward import device
+from batch.routers.network.batching import token_batches
+from batch.routers.network.forward import device
 
 if TYPE_CHECKING:
     import torch

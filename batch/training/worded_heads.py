@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.routers.base import Embedder
-from batch.routers.checkpoint import Tensors
-from batch.routers.heads import probabilities
-from batch.routers.logistic import Floats
-from batch.routers.word_weights import WordWeights, word_tokens
+from batch.routers.checkpoints.format import Tensors
+from batch.routers.estimators.logistic_heads import probabilities
+from batch.routers.estimators.logistic_regression import Floats
+from batch.routers.estimators.word_weights import WordWeights, word_tokens
 from batch.training.data import Judged, deal
 from batch.training.fit_heads import PENALTIES, Form, SetHeads, Training, fit_heads
 from batch.training.fit_words import WORD_PENALTIES, Sparse, fit_words, words_of

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from batch.errors import SpecError
 from batch.evaluation.scores import Scored, Scoring, score_prompts, trained_on
 from batch.routers.base import NOTHING_OUTSIDE, Router
-from batch.routers.build import build_router
-from batch.routers.checkpoint import CONFIG, DEFAULT_CHECKPOINT, TRAINING, WEIGHTS
+from batch.routers.checkpoints.format import CONFIG, DEFAULT_CHECKPOINT, TRAINING, WEIGHTS
+from batch.routers.registry import build_router
 from schemas.routers import (
     BertRouterSpec,
     CausalLlmRouterSpec,

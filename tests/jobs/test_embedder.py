@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch.errors import SpecError
-from batch.routers.vector_cache import FILE
+from batch.routers.embedders.vector_cache import FILE
 from jobs.checking import check_job
 from jobs.dress import rehearsed
 from jobs.estimating import estimate_job
 from jobs.rehearsal.answers import embed
 from tests.job_folder import ENDPOINTS, JobFolder
 from tests.rehearsed import Served, serve
-from tests.routers.endpoint_checkpoint import DIMENSION, MODEL, write_checkpoint
+from tests.routers.embedders.endpoint_checkpoint import DIMENSION, MODEL, write_checkpoint
 
 KEY = "sk-0123456789-never-to-be-seen"
 SURROUNDINGS = ("EMBEDDING_BASE_URL", "EMBEDDING_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_KEY")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from batch.costs.prices import Price
-from batch.costs.spending_log import SpendingLog, read_spending
 from batch.errors import EmbedderError, SpecError
+from batch.routers.embedders.spending_log import SpendingLog, read_spending
 from batch.runs.layout import Layout
 from jobs.calibrating import calibrate_job
 from jobs.estimating import estimate_job
@@ -19,7 +19,7 @@ from schemas.job import JobSpec
 from schemas.reports import Report
 from tests.job_folder import ENDPOINTS, JobFolder, dollars
 from tests.rehearsed import Served, serve
-from tests.routers.endpoint_checkpoint import DIMENSION, MODEL, write_checkpoint
+from tests.routers.embedders.endpoint_checkpoint import DIMENSION, MODEL, write_checkpoint
 
 # Dollars per million tokens; prompts of these jobs have some ten tokens.
 PRICE = {"input": "10", "output": "0"}

@@ -18,7 +18,7 @@ from schemas.evaluation import Evaluation
 from tests.evaluation.layouts import write_mt_bench, write_responses
 from tests.jobs.commands import Command
 from tests.rehearsed import Served, serve
-from tests.routers.endpoint_checkpoint import DIMENSION, MODEL, write_checkpoint
+from tests.routers.embedders.endpoint_checkpoint import DIMENSION, MODEL, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "evaluate" / "eval.yaml"

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.reading.exact import Digits, ExactInt, carried_columns, carried_json, loads, long_number_lines, request_json
+from batch.reading.digits import Digits
+from batch.reading.exact import ExactInt, carried_columns, carried_json, loads, long_number_lines, request_json
 from batch.reading.invalid import InvalidRow
 from tests.reading.rows import Row, body, read_lines
 

@@ -3,8 +3,9 @@
 import pytest
 
 from batch.routers.base import Router
-from batch.routers.build import build_router
-from batch.routers.embedder import LocalEmbedder, packaged_encoder
+from batch.routers.checkpoints.encoder_files import packaged_encoder
+from batch.routers.embedders.local import LocalEmbedder
+from batch.routers.registry import build_router
 from schemas.routers import (
     BertRouterSpec,
     CausalLlmRouterSpec,

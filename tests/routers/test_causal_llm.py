@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from batch.errors import SpecError
-from batch.routers.build import build_router
-from batch.routers.calling import scores_of
 from batch.routers.causal_llm import CausalLlmRouter, Frame, PromptFiles, load_llama
-from batch.routers.loading import router_fingerprint
+from batch.routers.lookup import router_fingerprint
+from batch.routers.registry import build_router
+from batch.routers.scores import scores_of
 from schemas.routers import CausalLlmRouterSpec
 from tests.routers.conftest import PAIR
 from tests.routers.tiny_bert import build_tiny_bert

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from batch.routers.build import build_router
 from batch.routers.cluster import ClusterRouter
-from batch.routers.loading import router_fingerprint, trained_encoder
+from batch.routers.lookup import router_fingerprint, trained_encoder
+from batch.routers.registry import build_router
 from batch.training.cluster import of_clusters
 from schemas.routers import ClusterRouterSpec
 from tests.routers.conftest import PAIR

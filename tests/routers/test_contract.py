@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from batch.routers.base import Router
-from batch.routers.build import ROW_KINDS, build_router, for_kind
+from batch.routers.registry import ROW_KINDS, build_router, for_kind
 from schemas.routers import (
     ConstantRouterSpec,
     ImportRouterSpec,

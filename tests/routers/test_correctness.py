@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from batch.errors import SpecError
 from batch.routers.base import Router
-from batch.routers.build import build_router
-from batch.routers.checkpoint import (
+from batch.routers.checkpoints.encoder_files import encoder_folder, encoder_sha256, packaged_encoder
+from batch.routers.checkpoints.format import (
     CONFIG,
     DEFAULT_CHECKPOINT,
     WEIGHTS,
@@ -26,7 +26,8 @@ from batch.routers.checkpoint import (
     save_checkpoint,
 )
 from batch.routers.correctness import CorrectnessRouter
-from batch.routers.embedder import LocalEmbedder, encoder_folder, encoder_sha256, packaged_encoder
+from batch.routers.embedders.local import LocalEmbedder
+from batch.routers.registry import build_router
 from schemas.embedders import LocalEmbedderSpec
 from schemas.routers import CorrectnessRouterSpec
 from tests.routers.conftest import PAIR

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.errors import SpecError
-from batch.routers.build import build_router
 from batch.routers.length import LengthRouter
 from batch.routers.random import RandomRouter
+from batch.routers.registry import build_router
 from batch.routers.rules import Decision, RulesRouter
 from schemas.routers import ImportRouterSpec, RuleSpec, RulesRouterSpec
 from tests.routers.conftest import PAIR

@@ -9,18 +9,18 @@ import pytest
 
 from batch.errors import SpecError
 from batch.routers.base import Router
-from batch.routers.build import build_router
-from batch.routers.checkpoint import CHECKPOINTS, CONFIG, load_checkpoint, save_checkpoint
-from batch.routers.embedder import encoder_sha256, packaged_encoder
-from batch.routers.token_means import TokenMeans, token_vectors
-from batch.routers.word_tokens import WordTokens
-from batch.routers.word_weights import word_logits
+from batch.routers.checkpoints.encoder_files import encoder_sha256, packaged_encoder
+from batch.routers.checkpoints.format import CHECKPOINTS, CONFIG, load_checkpoint, save_checkpoint
+from batch.routers.estimators.token_means import TokenMeans, token_vectors
+from batch.routers.estimators.word_weights import word_logits
+from batch.routers.network.wordpiece import WordTokens
+from batch.routers.registry import build_router
 from batch.training.data import Judged
 from batch.training.encoders import token_encoder
 from batch.training.static import fit_static
 from schemas.routers import StaticRouterSpec
 from tests.routers.conftest import PAIR
-from tests.routers.own_tokenizer import own_tokenizer
+from tests.routers.network.own_tokenizer import own_tokenizer
 
 EASY = "What is the capital of France?"
 HARD = "Let G be a finite group of order 56. Show that G has a normal Sylow subgroup.\nAnswer:"
@@ -57,7 +57,7 @@ def test_probabilities_of_both_models(static: Router) -> None:
 
 def test_scores_are_those_of_heads_over_the_mean(static: Router) -> None:
     """Looking up what the heads make of each token gives what they make of the mean vector."""
-    from batch.routers.heads import Heads, probabilities
+    from batch.routers.estimators.logistic_heads import Heads, probabilities
 
     checkpoint = load_checkpoint(CHECKPOINTS / "static", "static")
     vectors = token_encoder().embedder.embed([EASY, HARD])

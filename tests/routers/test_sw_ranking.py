@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from batch.errors import SpecError
 from batch.routers.arena.battles import Battles
-from batch.routers.build import build_router
-from batch.routers.loading import router_fingerprint, trained_encoder
+from batch.routers.lookup import router_fingerprint, trained_encoder
+from batch.routers.registry import build_router
 from batch.routers.sw_ranking import Arena, SwRankingRouter, build_arena, open_arena
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.routers import SwRankingRouterSpec

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig, Tensors, save_checkpoint
-from batch.routers.embedder import encoder_sha256, packaged_encoder
+from batch.routers.checkpoints.encoder_files import encoder_sha256, packaged_encoder
+from batch.routers.checkpoints.format import Checkpoint, CheckpointConfig, EncoderConfig, Tensors, save_checkpoint
 from batch.training.data import Judged
 from tests.routers.conftest import PAIR
 

@@ -5,9 +5,9 @@ import pytest
 
 from batch.errors import InputError
 from batch.measures.metrics import apgr
-from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
+from batch.routers.checkpoints.format import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.correctness import CorrectnessRouter
-from batch.routers.heads import Heads
+from batch.routers.estimators.logistic_heads import Heads
 from batch.training.correctness import fit_correctness, train
 from batch.training.data import Floats, Judged, Trained
 from batch.training.fit_heads import PENALTIES, Form, Training, fit_heads

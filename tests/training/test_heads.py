@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from batch.errors import InputError
-from batch.routers.build import build_router
-from batch.routers.checkpoint import CHECKPOINTS, load_checkpoint
-from batch.routers.logistic import fit_logistic
+from batch.routers.checkpoints.format import CHECKPOINTS, load_checkpoint
+from batch.routers.estimators.logistic_regression import fit_logistic
+from batch.routers.registry import build_router
 from batch.training.correctness import train
 from batch.training.data import Judged
 from batch.training.fit_heads import PENALTIES, Form, Training, fit_heads

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from batch.errors import InputError
-from batch.routers.checkpoint import EncoderConfig, save_checkpoint
+from batch.routers.checkpoints.format import EncoderConfig, save_checkpoint
 from batch.routers.mf import MfRouter, open_factors
 from batch.training.data import Floats, Judged, Preferences, Trained
 from batch.training.mf import fit_mf

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from batch.errors import SpecError
-from batch.routers.checkpoint import load_checkpoint
+from batch.routers.checkpoints.format import load_checkpoint
 from jobs import train
 from jobs.running import run_job
 from jobs.stopped import StoppedError

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from batch.routers.checkpoint import Checkpoint, CheckpointConfig, EncoderConfig
+from batch.routers.checkpoints.format import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.correctness import CorrectnessRouter
-from batch.routers.heads import probabilities
-from batch.routers.word_weights import word_tokens
+from batch.routers.estimators.logistic_heads import probabilities
+from batch.routers.estimators.word_weights import word_tokens
 from batch.training.correctness import fit_correctness
 from batch.training.data import Judged, deal
 from batch.training.fit_words import FEWEST_PROMPTS, fit_words, words_of
 from batch.training.worded_heads import Setting, examples, fit_setting, fit_settings, unseen_probabilities
 from tests.routers.conftest import PAIR
-from tests.routers.test_word_weights import Nothing
+from tests.routers.estimators.test_word_weights import Nothing
 from tests.routers.vectors import NumbersInText, texts
 
 SUBJECTS = ("physics", "poetry", "cooking", "history")

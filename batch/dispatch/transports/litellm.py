@@ -14,10 +14,9 @@ import orjson
 
 from batch.clock import WallClock
 from batch.dispatch.request import Completion, Request
-from batch.dispatch.transports import Keys
 from batch.dispatch.transports.access import key_reference, proxy_for, resolve
 from batch.dispatch.transports.client import NO_FILE_LEFT, is_want_of_files
-from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, renewed
+from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, Keys, renewed
 from batch.dispatch.transports.masking import mask
 from batch.dispatch.transports.rate_limit_headers import told
 from batch.dispatch.transports.refusals import refusal

@@ -8,10 +8,10 @@ import orjson
 
 from batch.clock import WallClock
 from batch.dispatch.request import Completion, Request
-from batch.dispatch.transports import Keys
 from batch.dispatch.transports.access import key_header, key_reference, resolve
-from batch.dispatch.transports.client import Answer, KeyHeader, build_client
-from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, renewed
+from batch.dispatch.transports.client import Answer, KeyHeader
+from batch.dispatch.transports.client_choice import build_client
+from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, Keys, renewed
 from batch.dispatch.transports.masking import mask
 from batch.dispatch.transports.rate_limit_headers import Header, told
 from batch.dispatch.transports.refusals import refusal

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from batch.dispatch.transports.access import Access, key_header, key_reference, resolve
-from batch.dispatch.transports.client import build_client
+from batch.dispatch.transports.client_choice import build_client
 from batch.dispatch.transports.keys import EndpointKey, Keys
 from batch.dispatch.transports.masking import mask
 from batch.dispatch.transports.refusals import refusal

@@ -16,9 +16,9 @@ import pytest
 from batch.dispatch.dispatcher import DispatchEnd
 from batch.dispatch.limits.open_files import connections, note
 from batch.dispatch.request import Completion, Request
-from batch.dispatch.transports import build_transport
 from batch.dispatch.transports.access import resolve
 from batch.dispatch.transports.client import not_connected
+from batch.dispatch.transports.registry import build_transport
 from batch.errors import NoFileLeft, NotConnected
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from tests.dispatch.built import built

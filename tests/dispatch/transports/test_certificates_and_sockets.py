@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from batch.dispatch.request import Completion
-from batch.dispatch.transports import build_transport
 from batch.dispatch.transports.probing import ask_for_models, connection_refusal
+from batch.dispatch.transports.registry import build_transport
 from batch.errors import BadAnswer, ConnectionLost, NotConnected, SpecError, TimedOut
 from schemas.endpoints import EndpointSpec
 from tests.dispatch.transports.certificates import Certificates

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from batch.dispatch.request import Completion
-from batch.dispatch.transports import build_transport
+from batch.dispatch.transports.registry import build_transport
 from batch.errors import (
     BadAnswer,
     BadRequest,

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dispatch.transports import build_transport
 from batch.dispatch.transports.masking import mask
+from batch.dispatch.transports.registry import build_transport
 from schemas.endpoints import EndpointSpec
 from tests.dispatch.transports.raw_server import http, raw_server, says
 from tests.fakes import request

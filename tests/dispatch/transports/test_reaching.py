@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from batch.dispatch.request import Completion
-from batch.dispatch.transports import Keys, build_transport
 from batch.dispatch.transports.access import proxy_for, resolve
+from batch.dispatch.transports.keys import Keys
+from batch.dispatch.transports.registry import build_transport
 from batch.errors import NotConnected, Refused, SpecError
 from jobs.key_sources import key_from
 from schemas.endpoints import EndpointSpec, ModelSpec, named

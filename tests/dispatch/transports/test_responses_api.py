@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from batch.dispatch.request import Completion
-from batch.dispatch.transports import build_transport
 from batch.dispatch.transports.access import resolve
+from batch.dispatch.transports.registry import build_transport
 from batch.dispatch.transports.responses import completion
 from batch.errors import BadAnswer
 from batch.runs.result import content_of

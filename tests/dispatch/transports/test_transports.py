@@ -11,8 +11,8 @@ import pyreqwest.exceptions
 import pytest
 
 from batch.dispatch.request import Completion
-from batch.dispatch.transports import build_transport
 from batch.dispatch.transports.openai import OpenAITransport
+from batch.dispatch.transports.registry import build_transport
 from batch.errors import (
     BadAnswer,
     ConnectionLost,

@@ -28,7 +28,7 @@ from schemas.job import DispatchSpec, JobSpec
 from tests.e2e.commands import living
 from tests.e2e.ledger_server import Ledger, ledger_server
 from tests.rehearsed import serve
-from tests.routers.endpoint_checkpoint import DIMENSION, MODEL, write_checkpoint
+from tests.routers.embedders.endpoint_checkpoint import DIMENSION, MODEL, write_checkpoint
 
 pytestmark = pytest.mark.real
 

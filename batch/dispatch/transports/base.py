@@ -1,0 +1,18 @@
+"""What a transport is: one small method that sends a request. Limits, retries and choice are the dispatcher's."""
+
+from typing import Protocol
+
+from batch.dispatch.request import Completion, Request
+from schemas.endpoints import EndpointSpec
+
+
+class Transport(Protocol):
+    """Sends to one endpoint."""
+
+    async def send(self, request: Request, endpoint: EndpointSpec) -> Completion:
+        """One attempt. Raises only DispatchError (and passes cancellation on)."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...

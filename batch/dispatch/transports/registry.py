@@ -1,0 +1,27 @@
+"""From an endpoint's spec to the transport that sends to it, in one place."""
+
+from typing import assert_never
+
+from batch.clock import WallClock
+from batch.dispatch.transports.base import Transport
+from batch.dispatch.transports.keys import Keys
+from schemas.endpoints import EndpointSpec
+
+
+def build_transport(endpoint: EndpointSpec, *, timeout_seconds: float, keys: Keys, wall: WallClock) -> Transport:
+    """The transport of one endpoint.
+
+    Raises:
+        SpecError: its key, or anything else that it names, is not there.
+    """
+    match endpoint.transport:
+        case "openai":
+            from batch.dispatch.transports.openai import OpenAITransport
+
+            return OpenAITransport(endpoint, timeout_seconds=timeout_seconds, keys=keys, wall=wall)
+        case "litellm":
+            from batch.dispatch.transports.litellm import LiteLLMTransport
+
+            return LiteLLMTransport(endpoint, timeout_seconds=timeout_seconds, keys=keys, wall=wall)
+        case _:
+            assert_never(endpoint.transport)

@@ -1,0 +1,1 @@
+"""Trained routers and their encoders on disk: where they are, and their format."""

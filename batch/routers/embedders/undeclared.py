@@ -1,0 +1,75 @@
+"""The encoder of weights that do not name theirs, as RouteLLM's do not: the job's word is taken for it."""
+
+import json
+from pathlib import Path
+from typing import Any, assert_never
+
+from batch.errors import SpecError
+from batch.routers.checkpoints.encoder_files import encoder_folder, encoder_sha256
+from batch.routers.checkpoints.format import EncoderConfig
+from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec
+
+# What text-embedding-3-small takes, which RouteLLM's published weights were trained on.
+_ENDPOINT_TOKENS = 8191
+# Where a sentence encoder does not say.
+_LOCAL_TOKENS = 512
+
+_KEY = "router.embedder"
+
+
+def assumed_encoder(spec: EmbedderSpec, dimension: int) -> EncoderConfig:
+    """Return what `spec` embeds with, if its vectors have `dimension` numbers: of a local encoder, its last layer.
+
+    Raises SpecError where they have another number, or where a local encoder does not say.
+    """
+    match spec:
+        case LocalEmbedderSpec():
+            folder = encoder_folder(spec.model)
+            config = _json(folder / "config.json")
+            layers, own = config.get("num_hidden_layers"), config.get("hidden_size")
+            if not isinstance(layers, int) or not isinstance(own, int):
+                raise SpecError(f"{_KEY}.model: {folder / 'config.json'} names no num_hidden_layers and hidden_size")
+            name = spec.model or "the packaged MiniLM"
+            _check(own, dimension, f"{_KEY}: vectors of {name}")
+            file = folder / "sentence_bert_config.json"
+            longest = _json(file).get("max_seq_length") if file.exists() else None
+            return EncoderConfig(
+                name=name,
+                sha256=encoder_sha256(folder),
+                layer=layers,
+                max_tokens=longest or _LOCAL_TOKENS,
+                dimension=dimension,
+            )
+        case EndpointEmbedderSpec():
+            _check(spec.dimensions or dimension, dimension, f"{_KEY}.dimensions: vectors")
+            return EncoderConfig(kind="endpoint", name=spec.model, max_tokens=_ENDPOINT_TOKENS, dimension=dimension)
+        case _:
+            assert_never(spec)
+
+
+def ends_in_unit_vectors(spec: EmbedderSpec) -> bool:
+    """Does the encoder, as its makers use it, end by bringing vectors to length 1, which a local one here does not?"""
+    if not isinstance(spec, LocalEmbedderSpec):
+        return False
+    modules = encoder_folder(spec.model) / "modules.json"
+    return modules.exists() and any(str(m.get("type", "")).endswith(".Normalize") for m in _json(modules))
+
+
+def assumed_fingerprint(spec: EmbedderSpec) -> str:
+    """Hash of the weights of a local encoder; nothing for an endpoint's. Raises SpecError where there are none."""
+    return encoder_sha256(encoder_folder(spec.model)) if isinstance(spec, LocalEmbedderSpec) else ""
+
+
+def _check(own: int, dimension: int, whose: str) -> None:
+    if own != dimension:
+        raise SpecError(
+            f"{whose} have {own} numbers, and the router needs {dimension}; give the embedder it was trained on, "
+            "which for RouteLLM's own is `kind: endpoint` with `model: text-embedding-3-small`"
+        )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{_KEY}.model: cannot read {path}: {error}") from error

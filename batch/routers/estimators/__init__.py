@@ -1,0 +1,1 @@
+"""Small models over vectors and tokens: logistic heads, nearest neighbours, Bradley-Terry strengths."""

@@ -1,0 +1,72 @@
+"""Means over a prompt's tokens of one row per token, without a transformer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.routers.checkpoints.encoder_files import WEIGHTS
+from batch.routers.network.wordpiece import Whole, WordTokens, distinct
+
+# Prompts looked up at once, and numbers: 64 MB in training, where rows are whole vectors.
+_CHUNK = 1024
+_MOST_NUMBERS = 1 << 24
+
+Rows = NDArray[np.float32]
+
+
+class TokenMeans:
+    """An embedder: the mean of a table's rows over the tokens of a prompt, marks included."""
+
+    def __init__(self, words: WordTokens, table: Rows | None, once: Rows | None = None) -> None:
+        """One of both tables is given.
+
+        Args:
+            words: turns prompts into tokens.
+            table: a row for each token, shape (tokens, width).
+            once: of the same shape: rows that are added to the sum once for each different token of a prompt, before
+                it is divided by the number of all its tokens.
+        """
+        self._tokens, self._table, self._once = words, table, once
+        self.dimension = next(int(one.shape[1]) for one in (table, once) if one is not None)
+        self._chunk = max(min(_CHUNK, _MOST_NUMBERS // (words.max_tokens * self.dimension)), 1)
+
+    def embed(self, texts: Sequence[str]) -> Rows:
+        """Return means of shape `(len(texts), dimension)`, in the order of `texts`."""
+        means = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for start in range(0, len(texts), self._chunk):
+            chunk = texts[start : start + self._chunk]
+            means[start : start + len(chunk)] = self._means(chunk)
+        return means
+
+    def _means(self, texts: Sequence[str]) -> Rows:
+        tokens, lengths = self._tokens(texts)
+        sums = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        if self._table is not None:
+            sums += _sums(self._table, tokens, lengths)
+        if self._once is not None:
+            sums += _sums(self._once, *distinct(tokens, lengths))
+        means: Rows = (sums / lengths[:, None]).astype(np.float32)
+        return means
+
+
+def _sums(table: Rows, tokens: Whole, lengths: Whole) -> Rows:
+    """The sum of the rows of each text's tokens, of which every text has some."""
+    sums: Rows = np.add.reduceat(table[tokens], np.cumsum(lengths) - lengths, axis=0)
+    return sums
+
+
+def token_vectors(folder: Path) -> Rows:
+    """The encoder's vector for each of its tokens, shape (tokens, dimension). Raises SpecError where there are none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, framework="np") as weights:
+            name = next(key for key in weights.keys() if key.endswith("embeddings.word_embeddings.weight"))  # noqa: SIM118 - it is no mapping
+            vectors: NDArray[Any] = weights.get_tensor(name)
+    except (OSError, SafetensorError, StopIteration) as error:
+        raise SpecError(f"router.checkpoint: {folder / WEIGHTS} holds no vectors of BERT's tokens") from error
+    return vectors.astype(np.float32, copy=False)

@@ -1,0 +1,96 @@
+"""What single words add to a model's log odds of a good answer, whatever the encoder makes of the whole.
+
+A mean over hidden states blurs rare words. Each token that training saw in several prompts has a weight for each
+model; a prompt's are summed, a token once however often it is there, and divided by how many tokens the prompt has.
+Tokens are those of the packaged encoder's tokenizer, also beside another encoder.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.routers.checkpoints.encoder_files import packaged_encoder
+from batch.routers.checkpoints.format import WEIGHTS, Checkpoint, Tensors
+from batch.routers.estimators.token_means import TokenMeans
+from batch.routers.network.wordpiece import WordTokens, tokenizer_sha256
+
+# Tokens of a prompt that are looked at, from its beginning.
+LOOKED_AT = 256
+# What a job file calls the weights.
+KEY = "router.checkpoint"
+_OPTION, _TOKENS, _WEIGHT = "words", "word_tokens", "word_weight"
+
+
+@dataclass(frozen=True)
+class WordWeights:
+    """A weight for each of some tokens and each model."""
+
+    tokens: NDArray[Any]
+    """Shape (words,): whole numbers, as the tokenizer has them."""
+    weight: NDArray[np.float32]
+    """Shape (models, words)."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "WordWeights | None":
+        """Those of a checkpoint, if it has any.
+
+        Raises SpecError where they are of another tokenizer's tokens, or do not fit the checkpoint's models.
+        """
+        if _OPTION not in checkpoint.config.options:
+            return None
+        if checkpoint.config.options[_OPTION] != tokenizer_sha256(packaged_encoder()):
+            raise SpecError(
+                f"{KEY}: it has weights for words, and they were trained on another tokenizer than the "
+                "packaged encoder's; train it again"
+            )
+        tokens: NDArray[Any] = checkpoint.stored(_TOKENS, None)
+        if not np.issubdtype(tokens.dtype, np.integer) or (tokens < 0).any():
+            raise SpecError(f"{KEY}: {WEIGHTS} holds numbers in `{_TOKENS}` that no token has")
+        if len(np.unique(tokens)) < len(tokens):
+            raise SpecError(f"{KEY}: {WEIGHTS} holds a token twice in `{_TOKENS}`")
+        weight = checkpoint.tensor(_WEIGHT, len(checkpoint.config.models), len(tokens))
+        return cls(tokens, weight)
+
+    def tensors(self) -> Tensors:
+        """As a checkpoint stores them."""
+        return {_TOKENS: self.tokens, _WEIGHT: self.weight}
+
+    def options(self) -> dict[str, str]:
+        """What a checkpoint says of them."""
+        return {_OPTION: tokenizer_sha256(packaged_encoder())}
+
+    def table(self, vocabulary: int, mixture: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What each token adds, to be divided by a prompt's tokens, in a row each: shape (vocabulary, job's models).
+
+        Args:
+            vocabulary: how many tokens the tokenizer has.
+            mixture: shape (checkpoint's models, job's models).
+
+        Raises:
+            SpecError: the tokenizer does not have so many tokens.
+        """
+        if len(self.tokens) and self.tokens.max() >= vocabulary:
+            raise SpecError(f"{KEY}: {WEIGHTS} holds numbers in `{_TOKENS}` that no token has")
+        found = np.zeros((vocabulary, mixture.shape[1]), dtype=np.float32)
+        found[self.tokens] = self.weight.T @ mixture
+        return found
+
+
+def word_tokens() -> WordTokens:
+    """The tokenizer of the words that have weights."""
+    return WordTokens(packaged_encoder(), LOOKED_AT, KEY)
+
+
+def word_logits(checkpoint: Checkpoint, mixture: NDArray[np.float32]) -> TokenMeans | None:
+    """What turns prompts into what their words add to the log odds, shape (prompts, job's models), if anything does.
+
+    Raises SpecError as `WordWeights.of` and `table`.
+    """
+    weights = WordWeights.of(checkpoint)
+    if weights is None:
+        return None
+    words = word_tokens()
+    return TokenMeans(words, None, weights.table(words.vocabulary, mixture))

@@ -1,0 +1,1 @@
+"""Runs texts through local neural networks in batches, without computing what padding would cost."""

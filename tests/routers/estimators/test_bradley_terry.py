@@ -1,0 +1,53 @@
+"""Strengths from who beat whom, and groups of like strength."""
+
+import numpy as np
+import pytest
+
+from batch.routers.estimators.bradley_terry import fit_strengths, group_by_strength, met
+from tests.routers import sw_reference
+
+
+def test_two_players_by_hand() -> None:
+    """Three wins to one are odds of three to one, in each tournament for itself, whatever the start."""
+    wins = np.array([[[0, 3], [1, 0]], [[0, 1], [1, 0]], [[0, 10], [90, 0]]], dtype=np.float64)
+    expected = [[np.log(3), 0], [0, 0], [-np.log(9), 0]]
+    for start in (None, np.array([5.0, 0.0]), np.array([-20.0, 0.0])):
+        np.testing.assert_allclose(fit_strengths(wins, start), expected, atol=1e-9)
+
+
+def test_the_slope_is_zero_at_the_end() -> None:
+    """In a thousand tournaments of eleven, each player's expected wins are those it had."""
+    wins = np.random.default_rng(0).gamma(0.5, 10.0, (1000, 11, 11))
+    wins[:, np.arange(11), np.arange(11)] = 0.0
+    strengths = fit_strengths(wins)
+    beats = 1 / (1 + np.exp(strengths[:, None, :] - strengths[:, :, None]))
+    expected = ((wins + wins.swapaxes(1, 2)) * beats).sum(axis=2)
+    np.testing.assert_allclose(expected, wins.sum(axis=2), rtol=1e-7)
+
+
+def test_bad_weights_are_an_error() -> None:
+    """Weights that are not numbers end in an error, not in strengths that are none."""
+    with pytest.raises(ArithmeticError, match="strengths were not found"):
+        fit_strengths(np.array([[[0.0, np.nan], [1.0, 0.0]]]))
+
+
+@pytest.mark.parametrize(("count", "groups"), [(2, 10), (3, 3), (7, 3), (9, 4), (8, 2)])
+def test_groups_are_the_best_of_all_splits(count: int, groups: int) -> None:
+    """The same groups as trying every split, with outliers and with equal strengths."""
+    for seed in range(5):
+        strengths = np.sort(np.random.default_rng(seed).standard_t(2, count))[::-1]
+        names = [str(i) for i in range(count)]
+        expected = sw_reference.tiers(dict(zip(names, strengths.tolist(), strict=True)), groups)
+        found = group_by_strength(strengths, groups).tolist()
+        assert [(a == b) for a in found for b in found] == [expected[a] == expected[b] for a in names for b in names], (
+            strengths
+        )
+
+
+def test_who_met() -> None:
+    """Through others counts, and a lost battle is a meeting too."""
+    wins = np.zeros((5, 5))
+    wins[0, 1] = wins[2, 1] = wins[4, 3] = 1.0
+    assert met(wins, 0, 2)
+    assert met(wins, 3, 4)
+    assert not met(wins, 0, 4)

@@ -1,0 +1,16 @@
+"""The packaged encoder's own tokenizer, beside which words that are looked up must give the same tokens."""
+
+from functools import cache
+
+from tokenizers import Tokenizer
+
+from batch.routers.checkpoints.encoder_files import packaged_encoder
+
+
+@cache
+def own_tokenizer() -> Tokenizer:
+    """For the first 20 tokens, marks included."""
+    tokenizer = Tokenizer.from_file(str(packaged_encoder() / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(20)
+    return tokenizer

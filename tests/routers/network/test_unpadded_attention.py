@@ -1,0 +1,121 @@
+"""Attention without a mask."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    ModernBertConfig,
+    ModernBertModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+    XLMRobertaModel,
+)
+
+from batch.routers.network.unpadded_attention import attend_to_own_tokens, end_at_first_token
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
+LENGTHS = (9, 6, 6, 1)
+KINDS: list[Callable[[], PreTrainedModel]] = [
+    lambda: BertModel(BertConfig(**SIZES)),
+    lambda: RobertaModel(RobertaConfig(**SIZES)),
+    lambda: XLMRobertaModel(XLMRobertaConfig(**SIZES)),
+]
+
+
+def batch() -> dict[str, torch.Tensor]:
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    ids = torch.randint(3, 50, mask.shape, generator=torch.Generator().manual_seed(0))
+    return {"input_ids": torch.where(mask, ids, 1), "attention_mask": mask.long()}
+
+
+def hidden(network: PreTrainedModel) -> torch.Tensor:
+    with torch.inference_mode():
+        states: torch.Tensor = network(**batch()).last_hidden_state
+    return states
+
+
+@pytest.mark.parametrize("build", KINDS)
+def test_a_text_gets_what_the_mask_gives_it(
+    build: Callable[[], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a text's own tokens the states are those with a mask, and no mask reaches torch's kernel."""
+    torch.manual_seed(0)
+    network = build().eval()
+    masked = hidden(network)
+    attend_to_own_tokens(network)
+    shapes: list[tuple[int, ...]] = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def seen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
+        shapes.append(tuple(query.shape))
+        return kernel(query, key, value, scale=scale)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", seen)
+    own = hidden(network)
+    assert shapes == [(1, 4, 9, 8), (2, 4, 6, 8), (1, 4, 1, 8)] * 2
+    for row, tokens in enumerate(LENGTHS):
+        torch.testing.assert_close(own[row, :tokens], masked[row, :tokens], rtol=0, atol=1e-5)
+    assert own.isfinite().all()
+
+
+CLASSIFIERS: list[Callable[..., PreTrainedModel]] = [
+    lambda **more: BertForSequenceClassification(BertConfig(**SIZES, **more)),
+    lambda **more: RobertaForSequenceClassification(RobertaConfig(**SIZES, **more)),
+    lambda **more: XLMRobertaForSequenceClassification(XLMRobertaConfig(**SIZES, **more)),
+]
+
+
+def logits(classifier: PreTrainedModel) -> torch.Tensor:
+    with torch.inference_mode():
+        given: torch.Tensor = classifier(**batch()).logits
+    return given
+
+
+@pytest.mark.parametrize("build", CLASSIFIERS)
+def test_the_last_layer_computes_what_the_head_reads(build: Callable[..., PreTrainedModel]) -> None:
+    """The logits are those of all tokens, and in the last layer the products are over the first ones alone."""
+    torch.manual_seed(0)
+    classifier = build(num_labels=3, initializer_range=0.5).eval()
+    whole = logits(classifier)
+    attend_to_own_tokens(classifier)
+    end_at_first_token(classifier)
+    rows: list[int] = []
+    for layer in classifier.base_model.encoder.layer:
+        layer.intermediate.register_forward_hook(lambda _, states, __: rows.append(states[0][..., 0].numel()))
+    torch.testing.assert_close(logits(classifier), whole, rtol=0, atol=1e-5)
+    assert whole.std(0).min() > 0.01
+    assert rows == [len(LENGTHS) * max(LENGTHS), len(LENGTHS)]
+
+
+@pytest.mark.parametrize("build", CLASSIFIERS)
+def test_a_decoder_keeps_its_last_layer(build: Callable[..., PreTrainedModel]) -> None:
+    """Where tokens see only those before them, the mask is more than padding."""
+    torch.manual_seed(0)
+    classifier = build(num_labels=3, is_decoder=True).eval()
+    whole = logits(classifier)
+    attend_to_own_tokens(classifier)
+    end_at_first_token(classifier)
+    torch.testing.assert_close(logits(classifier), whole, rtol=0, atol=1e-5)
+
+
+def test_a_network_that_masks_more_than_padding_is_left_alone() -> None:
+    """ModernBERT looks at a window of tokens in some layers: its masks stay."""
+    network = ModernBertModel(ModernBertConfig(**SIZES, local_attention=4, pad_token_id=0)).eval()
+    before = network.config._attn_implementation
+    attend_to_own_tokens(network)
+    assert network.config._attn_implementation == before
