@@ -28,8 +28,8 @@ import uvloop
 from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.ports import History, Journal
 from batch.dispatch.request import Request
-from batch.runs.group_sync import GroupSync
-from batch.runs.journal import Journal as RealJournal
+from batch.runs.journal.group_fsync import GroupSync
+from batch.runs.journal.writer import Journal as RealJournal
 from benchmarks.constant_server import constant_server
 from benchmarks.memory import resident_of_session
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec

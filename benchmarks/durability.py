@@ -27,8 +27,8 @@ import uvloop
 from batch.costs.billed import Billed
 from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.ports import Journal
-from batch.runs.group_sync import GroupSync
-from batch.runs.journal import Journal as RealJournal
+from batch.runs.journal.group_fsync import GroupSync
+from batch.runs.journal.writer import Journal as RealJournal
 from benchmarks.constant_server import constant_server
 from benchmarks.dispatch import GeneratedWork, models
 from benchmarks.memory import resident_of_session

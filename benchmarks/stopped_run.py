@@ -12,7 +12,7 @@ from batch.running.pipeline import Pipeline
 from batch.running.run_work import RunWork
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
-from batch.runs.group_sync import GroupSync
+from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout, run_path
 from benchmarks.constant_server import ANSWER
 from benchmarks.dispatch import prompt

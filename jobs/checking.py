@@ -16,7 +16,7 @@ from batch.running.find_input import find_input
 from batch.running.row_verdicts import FAULTS_SHOWN, PLACE_COLUMNS, RowVerdicts, first_faults, summed_notes
 from batch.running.scorer import Scorer
 from batch.running.stages import planned_part
-from batch.runs.finish import check_writable
+from batch.runs.output.local import check_writable
 from jobs.commands.reachability import models_listed
 from jobs.overlap import check_apart
 from jobs.runtime import embedder_of, missing_keys, settle_environment, with_embedder, with_surroundings

@@ -3,7 +3,7 @@
 from batch.errors import SpecError
 from batch.reading.sources import takes_in
 from batch.runs.layout import Layout, is_folder, local_path, run_path
-from batch.runs.writers import suffixes
+from batch.runs.output.parts import suffixes
 from schemas.job import JobSpec
 
 

@@ -20,8 +20,8 @@ from batch.running.sending_nothing import FinishingEngine
 from batch.running.work_shards import note_on_changed_input
 from batch.runs.directory import RunDirectory, is_run_directory
 from batch.runs.fingerprint import fingerprint
-from batch.runs.finish import check_writable, write_output
 from batch.runs.layout import Layout, run_path
+from batch.runs.output.local import check_writable, write_output
 from jobs.commands.reachability import unreachable
 from jobs.overlap import check_apart
 from jobs.progress import Progress

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from batch.errors import SpecError
 from batch.runs.committed import read_commit
 from batch.runs.directory import read_manifest
+from batch.runs.journal.replay import replay
 from batch.runs.layout import Layout
-from batch.runs.replay import replay
-from batch.runs.verdicts import read_verdicts
+from batch.runs.routing_record import read_verdicts
 from batch.runs.waits import StoredWait, read_waits
 from jobs.runtime import wall_clock
 from schemas.reports import Report

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from batch.errors import DispatchError
-from batch.runs.result import FIELDS
+from batch.runs.output.rows import FIELDS
 from jobs.cli import Exit, app
 from schemas import embedders, endpoints, evaluating, job, plans, rehearse, routers, training
 

@@ -23,10 +23,10 @@ from batch.errors import BatchRouterError, RunLockedError, StorageError
 from batch.routers.embedders.spending_log import read_spending
 from batch.running.found_limits import read_found, write_found
 from batch.running.run_work import RunWork
-from batch.runs.group_sync import GroupSync
 from batch.runs.integrity.places import put_back_journals
+from batch.runs.journal.group_fsync import GroupSync
+from batch.runs.journal.spent import spent
 from batch.runs.layout import Layout
-from batch.runs.spent import spent
 from batch.runs.waits import StoredWait, write_waits
 from batch.storage.lock import Lock
 from schemas.endpoints import ModelSpec

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from batch.costs.prices import Price
 from batch.routers.base import SpendingRecord
 from batch.running.stages import Scoring
+from batch.runs.journal.spent import spent
 from batch.runs.layout import Layout
-from batch.runs.spent import spent
 from schemas.job import JobSpec
 
 

@@ -17,7 +17,7 @@ from batch.reading.shard import Shard
 from batch.reading.shards import Mapper, find_shards
 from batch.reading.sources import Source, open_file, reading
 from batch.running.scorer import Scorer
-from batch.runs.keys import key_column
+from batch.runs.affinity_keys import key_column
 from schemas.job import JobSpec
 
 # A good file is settled by its first rows, which are few enough to be read in a moment.

@@ -39,12 +39,12 @@ from batch.running.stages import (
 )
 from batch.running.supervisor import RestartingDispatcher
 from batch.running.work_shards import work_shards
-from batch.runs.commit import discard_commits
 from batch.runs.committed import Committed, has_parts, read_commit
 from batch.runs.directory import RunDirectory
 from batch.runs.integrity.answered import Counting, count_answered
 from batch.runs.integrity.places import put_back_if_idle
-from batch.runs.writers import suffixes
+from batch.runs.output.commit import discard_commits
+from batch.runs.output.parts import suffixes
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 

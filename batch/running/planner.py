@@ -14,8 +14,8 @@ from batch.planning.solve import solve
 from batch.reading.shard import Shard
 from batch.running.row_verdicts import PLACE_COLUMNS, RowVerdicts, first_faults
 from batch.running.stages import Routing, ScoredShard, load_planned
+from batch.runs.affinity_keys import stored_key
 from batch.runs.directory import RunDirectory
-from batch.runs.keys import stored_key
 from batch.runs.parts import read_part
 from schemas.job import JobSpec
 from schemas.plans import Plan, SharePlanSpec

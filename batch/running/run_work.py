@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from batch.dispatch.endpoint import address
 from batch.dispatch.ports import History
 from batch.dispatch.request import Request
-from batch.runs.group_sync import GroupSync
+from batch.runs.affinity_keys import keys_of
 from batch.runs.integrity.answered import replay_all, write_answered
-from batch.runs.journal import Journal
-from batch.runs.keys import keys_of
+from batch.runs.journal.group_fsync import GroupSync
+from batch.runs.journal.replay import Failures, Replay
+from batch.runs.journal.writer import Journal
 from batch.runs.layout import Layout
 from batch.runs.parts import iter_routed, routed_rows
-from batch.runs.replay import Failures, Replay
-from batch.runs.verdicts import read_verdicts
+from batch.runs.routing_record import read_verdicts
 from schemas.endpoints import ModelSpec
 
 _BATCH_ROWS = 512

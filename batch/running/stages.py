@@ -25,13 +25,13 @@ from batch.reading.read import read_shard
 from batch.reading.shard import Shard
 from batch.routers.base import NOTHING_OUTSIDE, Outside, SpendingRecord
 from batch.running.scorer import Scorer
-from batch.runs.answers import Answer, Answers
-from batch.runs.commit import commit_shard
+from batch.runs.affinity_keys import columns_for, name_of, with_key
 from batch.runs.committed import Committed, read_commit
-from batch.runs.keys import columns_for, name_of, with_key
+from batch.runs.journal.outcomes import Answer, Answers
 from batch.runs.layout import Layout
+from batch.runs.output.commit import commit_shard
 from batch.runs.parts import check_part, read_scored, write_part, write_scored
-from batch.runs.verdicts import Verdicts, read_verdicts, write_verdicts
+from batch.runs.routing_record import Verdicts, read_verdicts, write_verdicts
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.job import InputSpec, JobSpec, OutputSpec
 from schemas.routers import EmbeddingRouterSpec

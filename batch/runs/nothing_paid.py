@@ -1,7 +1,7 @@
 """Whether a run holds anything that would be lost with it."""
 
+from batch.runs.journal.replay import Replay, replay
 from batch.runs.layout import Layout
-from batch.runs.replay import Replay, replay
 
 
 def nothing_paid(layout: Layout) -> bool:

@@ -8,8 +8,8 @@ from shutil import rmtree
 
 import pytest
 
+from batch.runs.journal.spent import spent
 from batch.runs.layout import Layout
-from batch.runs.spent import spent
 from jobs.stopped import StoppedError
 from tests.job_folder import ENDPOINTS, JobFolder, interrupt_after
 from tests.rehearsed import Served, serve

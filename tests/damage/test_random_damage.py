@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from batch.errors import BatchRouterError
 from batch.runs.integrity.answered import read_answered
-from batch.runs.journal import sound, stated_place
+from batch.runs.journal.writer import sound, stated_place
 from batch.runs.layout import Layout
 from jobs.stopped import StoppedError
 from schemas.job import JobSpec

@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-from batch.runs.replay import replay
+from batch.runs.journal.replay import replay
 from tests.e2e.account import Account
 from tests.e2e.commands import BATCHROUTER, LOOK_EVERY_SECONDS, Command
 from tests.e2e.ledger_server import REFUSED, Ledger

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from batch.runs.replay import Replay, replay
+from batch.runs.journal.replay import Replay, replay
 from tests.e2e.commands import Command
 from tests.e2e.ledger_server import Ledger, content, ledger_server
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batch.runs.journal import Journal
+from batch.runs.journal.writer import Journal
 from batch.runs.layout import Layout
 from jobs.stopped import StoppedError
 from tests.job_folder import ENDPOINTS, PRICES, ActAfter, JobFolder, dollars, interrupt_after
@@ -295,7 +295,7 @@ def test_rows_that_were_in_flight_when_a_run_was_killed(
 
 def leave_in_flight(layout: Layout, row: int, url: str) -> None:
     """What a killed process leaves: an intent that nothing follows."""
-    from batch.runs.group_sync import GroupSync
+    from batch.runs.journal.group_fsync import GroupSync
 
     with GroupSync(enabled=False) as group:
         journal = Journal.open(layout.journal(0, "small"), [url], group)

@@ -8,10 +8,10 @@ import pytest
 
 from batch.dispatch.request import Request
 from batch.running.run_work import RunWork
-from batch.runs.group_sync import GroupSync
+from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout
 from batch.runs.parts import write_part
-from batch.runs.verdicts import Verdicts, write_verdicts
+from batch.runs.routing_record import Verdicts, write_verdicts
 from schemas.endpoints import EndpointSpec, ModelSpec
 from tests.runs.journals import Sitting, answered, given_up
 

@@ -1,11 +1,11 @@
-"""A journal written for tests, and how to read one without `batch.runs.replay`."""
+"""A journal written for tests, and how to read one without `batch.runs.journal.replay`."""
 
 import json
 from pathlib import Path
 from zlib import crc32
 
-from batch.runs.group_sync import GroupSync
-from batch.runs.journal import Journal
+from batch.runs.journal.group_fsync import GroupSync
+from batch.runs.journal.writer import Journal
 from schemas.results import ErrorInfo
 
 URLS = ("http://a/v1", "http://b/v1")

@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
-from batch.runs.commit import commit_shard
 from batch.runs.committed import Committed
 from batch.runs.layout import Layout
+from batch.runs.output.commit import commit_shard
 from batch.runs.parts import write_part
-from batch.runs.verdicts import Verdicts, write_verdicts
+from batch.runs.routing_record import Verdicts, write_verdicts
 from schemas.job import OutputSpec
 
 MODELS = ("weak", "strong")

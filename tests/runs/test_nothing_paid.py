@@ -7,7 +7,7 @@ import pytest
 from batch.errors import FingerprintError
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
-from batch.runs.journal import Journal
+from batch.runs.journal.writer import Journal
 from batch.runs.layout import Layout
 from tests.runs.journals import Sitting, answered
 

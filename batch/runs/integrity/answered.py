@@ -14,8 +14,8 @@ from pathlib import Path
 import orjson
 
 from batch.errors import DamagedError
+from batch.runs.journal.replay import LOST, Replay, Sent, replay
 from batch.runs.layout import Layout
-from batch.runs.replay import LOST, Replay, Sent, replay
 from batch.storage.atomic import storage_error
 from batch.storage.sealed import read_sealed, write_sealed
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from batch.errors import RunLockedError
-from batch.runs.journal import CRC_MARK, sound, stated_place
+from batch.runs.journal.writer import CRC_MARK, sound, stated_place
 from batch.runs.layout import Layout
 from batch.storage.atomic import make_folder, storage_error, sync
 from batch.storage.lock import Lock

@@ -11,8 +11,8 @@ import uvloop
 from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.ports import History
 from batch.dispatch.request import Request
-from batch.runs.group_sync import GroupSync
-from batch.runs.journal import Journal
+from batch.runs.journal.group_fsync import GroupSync
+from batch.runs.journal.writer import Journal
 from benchmarks.limits.clients.batch import Batch
 from benchmarks.limits.rows import prompt, prompt_tokens
 from schemas.endpoints import ModelSpec

@@ -11,7 +11,7 @@ from batch.dispatch.transports.access import resolve
 from batch.dispatch.transports.registry import build_transport
 from batch.dispatch.transports.responses import completion
 from batch.errors import BadAnswer
-from batch.runs.result import content_of
+from batch.runs.output.rows import content_of
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import RESPONSES_URL
 from tests.fakes import request

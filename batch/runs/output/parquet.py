@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from batch.reading.digits import Digits
 from batch.reading.exact import EXACT_START, carried_columns, json_of
+from batch.runs.output.rows import FIELDS, Result, carried_names
 from batch.runs.parts import iter_part
-from batch.runs.result import FIELDS, Result, carried_names
 
 CARRY = "carry"
 COMPRESSION = "zstd"

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from batch.costs.billed import Billed
 from batch.runs.integrity.answered import replay_all
+from batch.runs.journal.replay import Outcome, OutcomeReader, Replay
 from batch.runs.layout import Layout
 from batch.runs.parts import routed_rows
-from batch.runs.replay import Outcome, OutcomeReader, Replay
 
 
 class Answer(NamedTuple):

@@ -11,8 +11,8 @@ import pytest
 from batch.dispatch.request import Request
 from batch.errors import InputError
 from batch.running.run_work import RunWork
-from batch.runs.group_sync import GroupSync
-from batch.runs.keys import PREFIX_BYTES, keys_of
+from batch.runs.affinity_keys import PREFIX_BYTES, keys_of
+from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout
 from batch.runs.parts import read_part
 from jobs.checking import check_job

@@ -28,7 +28,7 @@ import orjson
 
 from batch.costs.billed import Billed
 from batch.errors import StorageError
-from batch.runs.group_sync import GroupSync, SyncedFile
+from batch.runs.journal.group_fsync import GroupSync, SyncedFile
 from batch.storage.atomic import make_folder, storage_error
 from schemas.results import ErrorInfo, Status
 

@@ -13,7 +13,7 @@ import orjson
 
 from batch.costs.billed import Billed
 from batch.errors import BadAnswer, ConnectionLost, NotConnected, ServerError, TimedOut
-from batch.runs.journal import CRC_MARK, RESPONSE_MARK, REST, place_of, salvage, sound, stated_place
+from batch.runs.journal.writer import CRC_MARK, RESPONSE_MARK, REST, place_of, salvage, sound, stated_place
 from batch.storage.atomic import storage_error
 from schemas.results import ErrorInfo, Status
 

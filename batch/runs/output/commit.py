@@ -14,15 +14,15 @@ from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
 from batch.reading.columns import ID_FOUND, LINE
 from batch.reading.exact import carried_json, joined
 from batch.reading.ids import column_of, column_value, made_up_id
-from batch.runs.answers import Answer, Answers
 from batch.runs.committed import Committed, write_commit
 from batch.runs.integrity.answered import write_answered
+from batch.runs.journal.outcomes import Answer, Answers
+from batch.runs.journal.replay import OK, Sent
 from batch.runs.layout import Layout
+from batch.runs.output.parts import part_writer
+from batch.runs.output.rows import Result, content_of
 from batch.runs.parts import check_scored, iter_part
-from batch.runs.replay import OK, Sent
-from batch.runs.result import Result, content_of
-from batch.runs.verdicts import Verdicts, read_verdicts
-from batch.runs.writers import part_writer
+from batch.runs.routing_record import Verdicts, read_verdicts
 from batch.storage.atomic import storage_error, sync
 from schemas.job import OutputSpec
 from schemas.reports import Ambiguous

@@ -8,7 +8,7 @@ from typing import BinaryIO, assert_never
 
 from batch.runs.committed import check_committed
 from batch.runs.layout import Layout
-from batch.runs.result import Result, to_batch_line, to_json
+from batch.runs.output.rows import Result, to_batch_line, to_json
 from batch.storage.atomic import replacing
 from batch.storage.checksums import CheckedWriter, Checksum
 from schemas.job import OutputSpec
@@ -66,7 +66,7 @@ def joiner(layout: Layout, shards: Sequence[int], output: OutputSpec) -> Join:
         check_committed(layout, shard, suffixes(output))
     if output.format != "parquet":
         return _concatenate
-    from batch.runs.parquet_results import Carried, join
+    from batch.runs.output.parquet import Carried, join
 
     carried = Carried(layout.part(shard, "parquet") for shard in shards)
     return lambda parts, target: join(parts, carried, target)
@@ -95,7 +95,7 @@ def _writing(output: OutputSpec, files: Sequence[CheckedWriter]) -> Iterator[Wri
         case "openai_batch":
             yield _openai_batch(*files)
         case "parquet":
-            from batch.runs.parquet_results import ParquetPart
+            from batch.runs.output.parquet import ParquetPart
 
             with ParquetPart(files[0]) as part:
                 yield part.write

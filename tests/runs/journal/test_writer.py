@@ -8,8 +8,8 @@ from threading import Event, Thread
 import pytest
 
 from batch.errors import StorageError
-from batch.runs.group_sync import GroupSync
-from batch.runs.journal import Journal, place_of
+from batch.runs.journal.group_fsync import GroupSync
+from batch.runs.journal.writer import Journal, place_of
 from tests.runs.journals import FAILURE, URLS, Sitting, answered, given_up, lines
 
 
@@ -264,7 +264,7 @@ def test_a_failed_close_ends_every_journal(tmp_path: Path, monkeypatch: pytest.M
     before = len(list(Path("/proc/self/fd").iterdir()))
     with monkeypatch.context() as patch:
         # A folder that is synced is closed as well.
-        patch.setattr("batch.runs.group_sync.sync", lambda folder: None)
+        patch.setattr("batch.runs.journal.group_fsync.sync", lambda folder: None)
         patch.setattr(os, "close", failing)
         one.close()
         assert failed.wait(5)
@@ -306,7 +306,7 @@ def test_a_round_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch:
     group = GroupSync(window_seconds=0.001, sync_file=slow)
     with monkeypatch.context() as patch:
         # A folder that is synced is closed as well.
-        patch.setattr("batch.runs.group_sync.sync", lambda folder: None)
+        patch.setattr("batch.runs.journal.group_fsync.sync", lambda folder: None)
         patch.setattr(Thread, "start", only_one)
         patch.setattr(os, "close", count)
         one = Journal.open(tmp_path / "a", URLS, group)

@@ -16,12 +16,12 @@ import pytest
 
 from batch.errors import SpecError, StorageError
 from batch.runs.directory import Manifest
-from batch.runs.finish import check_writable, finish, write_output
 from batch.runs.layout import Layout
-from batch.runs.remote import MANIFEST, RemoteManifest, Store, _Paced, open_store
+from batch.runs.output.local import check_writable, finish, write_output
+from batch.runs.output.object_store import MANIFEST, RemoteManifest, Store, _Paced, open_store
 from schemas.job import OutputSpec
 from tests.e2e.object_store import BUCKET, ObjectStore, object_store
-from tests.runs.test_output import run
+from tests.runs.output.test_local import run
 
 Format = Literal["jsonl", "parquet", "openai_batch"]
 FORMATS: tuple[Format, ...] = ("jsonl", "parquet", "openai_batch")

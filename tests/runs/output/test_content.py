@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from batch.runs.result import content_of
+from batch.runs.output.rows import content_of
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch.errors import SpecError, StorageError
-from batch.runs import parquet_results
-from batch.runs.finish import check_writable, finish
 from batch.runs.layout import Layout
+from batch.runs.output import parquet as parquet_results
+from batch.runs.output.local import check_writable, finish
 from schemas.job import OutputSpec
 from schemas.openai_batch import BatchResultLine
 from schemas.results import ErrorInfo, ResultRow

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.errors import StorageError
-from batch.runs.replay import LOST, OK, Replay, Sent, replay
+from batch.runs.journal.replay import LOST, OK, Replay, Sent, replay
 from schemas.results import ErrorInfo
 from tests.runs.journals import ANSWER, FAILURE, URLS, Sitting, answered, given_up
 

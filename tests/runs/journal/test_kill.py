@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from batch.runs.replay import replay
+from batch.runs.journal.replay import replay
 
 # As a lane does it: the outcome of a row is flushed with the intent of the next, and only then said to be stored.
 WRITER = """
 import sys
 from pathlib import Path
-from batch.runs.group_sync import GroupSync
-from batch.runs.journal import Journal
+from batch.runs.journal.group_fsync import GroupSync
+from batch.runs.journal.writer import Journal
 journal = Journal.open(Path(sys.argv[1]), ["http://a"], GroupSync())
 journal.intent(0, 1, 0)
 for row in range(10_000_000):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from batch.costs.ledger import Ledger
 from batch.errors import StorageError
-from batch.runs.answers import Answer, Answers
 from batch.runs.committed import read_commit
+from batch.runs.journal.outcomes import Answer, Answers
+from batch.runs.journal.replay import Outcome
 from batch.runs.layout import Layout
-from batch.runs.replay import Outcome
 from schemas.job import OutputSpec
 from schemas.reports import RowCounts
 from schemas.results import ErrorInfo, ResultRow

@@ -9,10 +9,10 @@ import pytest
 from batch.costs.billed import Billed
 from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
+from batch.runs.journal.replay import replay
+from batch.runs.journal.spent import spent
 from batch.runs.layout import Layout
 from batch.runs.parts import write_part
-from batch.runs.replay import replay
-from batch.runs.spent import spent
 from schemas.job import OutputSpec
 from schemas.plans import Plan
 from schemas.reports import Report, Timing

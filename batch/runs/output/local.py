@@ -8,7 +8,7 @@ from pathlib import Path
 from batch.errors import SpecError
 from batch.runs.directory import is_run_directory
 from batch.runs.layout import Layout, is_folder, local_path, run_path
-from batch.runs.writers import Join, beside, joiner, suffixes
+from batch.runs.output.parts import Join, beside, joiner, suffixes
 from batch.storage.atomic import leftovers, replacing, storage_error
 from schemas.job import OutputSpec
 
@@ -26,7 +26,7 @@ def check_writable(output: OutputSpec) -> None:
     _check_reach(Layout(run_path(output)).manifest, f"run directory {run_path(output)}", "output.run_dir")
     path = local_path(output.path)
     if path is None:
-        from batch.runs.remote import check_store
+        from batch.runs.output.object_store import check_store
 
         check_store(output)
         return
@@ -69,7 +69,7 @@ def write_output(layout: Layout, shards: Sequence[int], output: OutputSpec) -> s
         StorageError: something cannot be written.
     """
     if local_path(output.path) is None:
-        from batch.runs.remote import upload
+        from batch.runs.output.object_store import upload
 
         upload(layout, shards, output)
         return output.path

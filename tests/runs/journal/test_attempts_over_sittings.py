@@ -3,8 +3,8 @@
 from pathlib import Path
 from zlib import crc32
 
-from batch.runs.journal import Journal
-from batch.runs.replay import Failures, replay
+from batch.runs.journal.replay import Failures, replay
+from batch.runs.journal.writer import Journal
 from tests.runs.journals import URLS, Sitting, answered, given_up
 
 

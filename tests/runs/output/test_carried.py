@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.reading.exact import carried_json, loads
-from batch.runs.parquet_results import Carried, ParquetPart, join
-from batch.runs.result import Result, to_json
+from batch.runs.output.parquet import Carried, ParquetPart, join
+from batch.runs.output.rows import Result, to_json
 
 BIG = 123456789012345678901234567890
 
