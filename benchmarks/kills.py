@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from tests.e2e.account import Account
 from tests.e2e.commands import Command
-from tests.e2e.kills import Boundary, Fault, Job, Strike, break_at_each, ending
+from tests.e2e.kills.account import Account
+from tests.e2e.kills.harness import Boundary, Fault, Job, Strike, break_at_each, ending
 from tests.e2e.ledger_server import Ledger, ledger_server
 
 DEATHS = 10

@@ -36,8 +36,7 @@ from batch.runs.layout import run_path
 from batch.runs.parts import read_part
 from benchmarks.memory import resident_of_session
 from benchmarks.scoring import WORDS
-from jobs.jobfile import load_job
-from jobs.runtime import (
+from jobs.environment import (
     end_process,
     key,
     monotonic,
@@ -47,6 +46,7 @@ from jobs.runtime import (
     wall_clock,
     with_surroundings,
 )
+from jobs.files.yaml_specs import load_job
 
 SAMPLE = 512
 LOOK_EVERY_SECONDS = 0.5

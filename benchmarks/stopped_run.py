@@ -16,8 +16,8 @@ from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout, run_path
 from benchmarks.constant_server import ANSWER
 from benchmarks.dispatch import prompt
-from jobs.jobfile import load_job
-from jobs.runtime import key, monotonic, pause, wall_clock, with_surroundings
+from jobs.environment import key, monotonic, pause, wall_clock, with_surroundings
+from jobs.files.yaml_specs import load_job
 
 URL = "http://127.0.0.1:9/v1"
 MODELS = ("weak", "strong")

@@ -44,7 +44,7 @@ def run(
         StorageError: something could not be stored; calling again goes on.
         StoppedError: it was interrupted, or endpoints stayed unreachable; calling again goes on.
     """
-    from jobs.running import run_job
+    from jobs.commands.run import run_job
 
     return run_job(_loaded(job, settings), fresh=fresh, retry_failed=retry_failed, finish=finish)
 
@@ -60,7 +60,7 @@ def estimate(job: "str | Path | JobSpec", *, settings: Sequence[str] = (), sampl
     Raises:
         SpecError: the job or its input is wrong.
     """
-    from jobs.estimating import estimate_job
+    from jobs.commands.estimate import estimate_job
 
     return estimate_job(_loaded(job, settings), sample=sample)
 
@@ -79,7 +79,7 @@ def calibrate(
     Raises:
         SpecError: the job or its input is wrong, or no row has a score.
     """
-    from jobs.calibrating import calibrate_job
+    from jobs.commands.calibrate import calibrate_job
 
     return calibrate_job(_loaded(job, settings), strong, sample=sample)
 
@@ -96,8 +96,8 @@ def train(spec: "str | Path | TrainSpec", *, settings: Sequence[str] = (), overw
         SpecError: the file or its data is wrong; nothing was written.
         StoppedError: a judge was not done; calling again goes on.
     """
-    from jobs.jobfile import load_spec
-    from jobs.training import PATHS, train_router
+    from jobs.commands.train import PATHS, train_router
+    from jobs.files.yaml_specs import load_spec
     from schemas.training import TrainSpec
 
     loaded = spec if isinstance(spec, TrainSpec) else load_spec(Path(spec), TrainSpec, settings, PATHS)
@@ -115,15 +115,15 @@ def evaluate(spec: "str | Path | EvalSpec", *, settings: Sequence[str] = ()) -> 
         SpecError: the file or its data is wrong, or none of its routers can be built.
         EmbedderError: a router's embedder cannot be reached; calling again goes on.
     """
-    from jobs.evaluating import evaluate_routers
-    from jobs.evaluation_file import load_evaluation
+    from jobs.commands.evaluate import evaluate_routers
+    from jobs.files.evaluation import load_evaluation
     from schemas.evaluating import EvalSpec
 
     return evaluate_routers(spec if isinstance(spec, EvalSpec) else load_evaluation(Path(spec), settings))
 
 
 def _loaded(job: "str | Path | JobSpec", settings: Sequence[str]) -> "JobSpec":
-    from jobs.jobfile import load_job
+    from jobs.files.yaml_specs import load_job
     from schemas.job import JobSpec
 
     return job if isinstance(job, JobSpec) else load_job(Path(job), settings)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 import typer
 
 from batch.errors import BatchRouterError, EmbedderError, SpecError, StorageError
-from jobs.streams import lasting_streams
+from jobs.terminal.streams import lasting_streams
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -91,12 +91,12 @@ def run(
     """Run a job. One that was stopped goes on where it was; nothing that was answered is sent again."""
     with _explained(_GOES_ON):
         spec = _load(job, settings, limit)
-        from jobs.progress import Progress
-        from jobs.running import run_job
+        from jobs.commands.run import run_job
+        from jobs.terminal.progress import Progress
 
         with Progress() as progress:
             if rehearse:
-                from jobs.dress import rehearsed
+                from jobs.rehearsal.stand_ins import rehearsed
 
                 with rehearsed(spec) as spec:
                     report = run_job(spec, fresh=fresh, retry_failed=retry_failed, finish=finish, progress=progress)
@@ -119,9 +119,9 @@ def estimate(
     """Score and plan a job for real, send nothing, and say what a run would cost and take."""
     with _explained():
         spec = _load(job, settings, limit)
-        from jobs.estimating import estimate_job
-        from jobs.progress import Progress
-        from jobs.report import render_estimate
+        from jobs.commands.estimate import estimate_job
+        from jobs.terminal.progress import Progress
+        from jobs.terminal.report import render_estimate
 
         with Progress() as progress:
             found = estimate_job(spec, sample=sample, progress=progress)
@@ -144,9 +144,9 @@ def calibrate(
     """Score a job's input, send nothing, and print the cutoff that sends this share of it to the strongest model."""
     with _explained():
         spec = _load(job, settings, limit)
-        from jobs.calibrating import calibrate_job
-        from jobs.calibration_table import render_calibration
-        from jobs.progress import Progress
+        from jobs.commands.calibrate import calibrate_job
+        from jobs.terminal.calibration_table import render_calibration
+        from jobs.terminal.progress import Progress
 
         with Progress() as progress:
             found = calibrate_job(spec, strong, sample=sample, progress=progress)
@@ -161,9 +161,9 @@ def check(job: JobFile, settings: Settings = None, limit: Limit = None, json: Js
         from dataclasses import asdict
         from json import dumps
 
-        from jobs.checking import check_job
-        from jobs.findings import render_findings
-        from jobs.progress import Progress
+        from jobs.commands.check import check_job
+        from jobs.terminal.check_and_status import render_findings
+        from jobs.terminal.progress import Progress
 
         with Progress() as progress:
             progress.stage("looking at rows and endpoints")
@@ -179,7 +179,7 @@ def check(job: JobFile, settings: Settings = None, limit: Limit = None, json: Js
 def report(run_dir: RunDir, json: Json = False) -> None:
     """Print a run's report again."""
     with _explained():
-        from jobs.standing import stored_report
+        from jobs.commands.status import stored_report
 
         _print_report(stored_report(run_dir), run_dir, json=json)
 
@@ -191,8 +191,8 @@ def status(run_dir: RunDir, json: Json = False) -> None:
         from dataclasses import asdict
         from json import dumps
 
-        from jobs.findings import render_standing
-        from jobs.standing import standing
+        from jobs.commands.status import standing
+        from jobs.terminal.check_and_status import render_standing
 
         found = standing(run_dir)
         if json:
@@ -207,7 +207,7 @@ def rehearse(
 ) -> None:
     """Serve local OpenAI-compatible endpoints with limits, latency and faults, until Ctrl-C."""
     with _explained():
-        from jobs.rehearse import run_rehearsal
+        from jobs.rehearsal.server import run_rehearsal
 
         run_rehearsal(endpoints)
 
@@ -223,10 +223,10 @@ def train(
 ) -> None:
     """Train a router on labelled answers, measure it on prompts that it has not seen, and write its checkpoint."""
     with _explained("begins anew, but for what judges and embedders have answered"):
-        from jobs.jobfile import load_spec
-        from jobs.progress import Progress
-        from jobs.training import PATHS, train_router
-        from jobs.training_table import render_training
+        from jobs.commands.train import PATHS, train_router
+        from jobs.files.yaml_specs import load_spec
+        from jobs.terminal.progress import Progress
+        from jobs.terminal.training_table import render_training
         from schemas.training import TrainSpec
 
         spec = load_spec(train_file, TrainSpec, settings or (), PATHS)
@@ -245,12 +245,12 @@ def evaluate(
 ) -> None:
     """Measure routers on judged answers, beside the baselines that they must beat; tables, JSON and a plot each."""
     with _explained(_GOES_ON):
-        from jobs.evaluation_file import load_evaluation
+        from jobs.files.evaluation import load_evaluation
 
         spec = load_evaluation(eval_file, settings or ())
-        from jobs.evaluating import evaluate_routers
-        from jobs.evaluation_table import render_evaluation
-        from jobs.progress import Progress
+        from jobs.commands.evaluate import evaluate_routers
+        from jobs.terminal.evaluation_table import render_evaluation
+        from jobs.terminal.progress import Progress
 
         with Progress() as progress:
             found = evaluate_routers(spec, progress=progress)
@@ -322,7 +322,7 @@ def _explained(then: str = "begins anew") -> Iterator[None]:
 
     `then` is what the same command does after it was interrupted.
     """
-    from jobs.runtime import interrupts
+    from jobs.environment import interrupts
     from jobs.stopped import StoppedError
 
     try:
@@ -359,7 +359,7 @@ def _out(text: str) -> None:
 
 
 def _load(job: Path, settings: list[str] | None, limit: int | None) -> "JobSpec":
-    from jobs.jobfile import load_job
+    from jobs.files.yaml_specs import load_job
 
     return load_job(job, [*(settings or ()), *([f"input.limit={limit}"] if limit is not None else [])])
 
@@ -382,7 +382,7 @@ def _print_report(found: "Report", run_dir: Path, *, json: bool) -> None:
         _out(found.model_dump_json(indent=2))
         return
     from batch.runs.layout import Layout
-    from jobs.report import render_console
+    from jobs.terminal.report import render_console
 
     render_console(found, _console(), page=Layout(run_dir).report_html)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from batch.dispatch.snapshot import ProgressSnapshot
-from jobs.progress import Progress
-from jobs.running import run_job
+from jobs.commands.run import run_job
+from jobs.terminal.progress import Progress
 from schemas.job import JobSpec
 from schemas.reports import Report
 from tests.rehearsed import Served

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.rehearsal.endpoint import RehearsedEndpoint
 from jobs.rehearsal.http import HttpRequest, HttpResponse, Respond
-from jobs.rehearse import Rehearsal, served
+from jobs.rehearsal.server import Rehearsal, served
 from schemas.rehearse import RehearsalSpec
 
 

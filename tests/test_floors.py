@@ -34,10 +34,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "httpx": ("batch/dispatch/transports/",),
     "requests": ("batch/dispatch/transports/",),
     "litellm": ("batch/dispatch/transports/litellm.py", "batch/costs/"),
-    "matplotlib": ("jobs/evaluation_plots.py",),
+    "matplotlib": ("jobs/terminal/plots.py",),
     "tiktoken": ("batch/costs/",),
     "tenacity": ("batch/dispatch/retry.py",),
-    "uvloop": ("batch/running/dispatch_thread.py", "jobs/rehearse.py"),
+    "uvloop": ("batch/running/dispatch_thread.py", "jobs/rehearsal/server.py"),
 }
 # Doors where the library may be imported inside functions, or for types, only.
 INSIDE_FUNCTIONS_ONLY = {("pyarrow", "batch/running/scorer.py"), ("litellm", "batch/dispatch/transports/litellm.py")}

@@ -20,8 +20,8 @@ from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
 from batch.dispatch.transports.registry import build_transport
 from batch.errors import Refused, SpecError
-from jobs.jobfile import load_job
-from jobs.report_html import render_html
+from jobs.files.yaml_specs import load_job
+from jobs.terminal.html.report import render_html
 from schemas.endpoints import EndpointSpec
 from schemas.plans import Plan
 from schemas.reports import Ambiguous, Report, Timing

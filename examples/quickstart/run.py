@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from batch.errors import SpecError
-from jobs.jobfile import load_spec
-from jobs.rehearse import Rehearsal
+from jobs.files.yaml_specs import load_spec
+from jobs.rehearsal.server import Rehearsal
 from schemas.rehearse import RehearsalSpec
 
 HERE = Path(__file__).resolve().parent

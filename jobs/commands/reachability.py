@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from batch.dispatch.transports.probing import ask_for_models, connection_refusal
-from jobs.runtime import key
+from jobs.environment import key
 from schemas.endpoints import EndpointSpec, ModelSpec
 
 _CONNECT_SECONDS = 5.0

@@ -1,8 +1,8 @@
 """What strangers wrote, made harmless: rows, file names, servers and job files may hold escape sequences.
 
 An escape sequence sets a terminal's title, its colours or the clipboard; a bidirectional override shows a text as
-another one. Whatever this program prints goes through `printable`: as text by the streams of `jobs.streams`, in tables
-by the console here.
+another one. Whatever this program prints goes through `printable`: as text by the streams of `jobs.terminal.streams`,
+in tables by the console here.
 """
 
 import json

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jobs.dress import rehearsed
-from jobs.jobfile import load_job
-from jobs.running import run_job
+from jobs.commands.run import run_job
+from jobs.files.yaml_specs import load_job
+from jobs.rehearsal.stand_ins import rehearsed
 from schemas.openai_batch import BatchResultLine
 
 CONTEXTUAL = Path(__file__).parents[2] / "examples" / "contextual"

@@ -15,7 +15,7 @@ from batch.dispatch.transports.keys import Keys
 from batch.errors import SpecError
 from batch.running.ray.engine import RayEngine
 from batch.running.ray.key_server import AskedKeys, KeyServer
-from jobs.runtime import end_process, key, pause, ray_folders, wall_clock
+from jobs.environment import end_process, key, pause, ray_folders, wall_clock
 from tests.e2e.commands import Command
 from tests.rehearsed import serve
 

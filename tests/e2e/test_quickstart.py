@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.jobfile import load_job, load_spec
+from jobs.files.yaml_specs import load_job, load_spec
 from schemas.rehearse import RehearsalSpec
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import Command
-from tests.e2e.kills import complaint
+from tests.e2e.kills.harness import complaint
 from tests.rehearsed import serve
 
 pytestmark = pytest.mark.real

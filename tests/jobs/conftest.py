@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
-from tests.jobs.commands import Command, Ended, Job
+from tests.jobs.console_script import Command, Ended, Job
 from tests.rehearsed import Served, serve
 
 

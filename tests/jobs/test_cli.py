@@ -13,7 +13,7 @@ import pytest
 
 from jobs import __version__
 from jobs.cli import Exit
-from tests.jobs.commands import Command, Job, written
+from tests.jobs.console_script import Command, Job, written
 from tests.rehearsed import Served
 
 HEAVY = ("ray", "torch", "pyarrow", "litellm", "pandas", "transformers", "numpy")
@@ -75,7 +75,7 @@ def test_a_bug_ends_with_3(command: Command, job: Job, tmp_path: Path, monkeypat
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("nobody foresaw this")
 
-    monkeypatch.setattr("jobs.running.run_job", broken)
+    monkeypatch.setattr("jobs.commands.run.run_job", broken)
     ended = command("run", written(job, tmp_path))
     assert (ended.status, ended.out) == (Exit.STOPPED, "")
     assert ended.err.startswith("Traceback (most recent call last):\n")

@@ -6,9 +6,9 @@ import pytest
 
 from batch.errors import BatchRouterError, EmbedderError, SpecError, StorageError
 from jobs import estimate, run
-from jobs.jobfile import load_job
+from jobs.files.yaml_specs import load_job
 from jobs.stopped import StoppedError
-from tests.jobs.commands import Job, written
+from tests.jobs.console_script import Job, written
 from tests.rehearsed import Served
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import Exit
-from tests.jobs.commands import Command, Job, written
+from tests.jobs.console_script import Command, Job, written
 from tests.rehearsed import Served
 
 # Each spoils the job or its surroundings.

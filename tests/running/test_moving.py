@@ -13,9 +13,9 @@ from batch.running.engine import InlineEngine
 from batch.running.stages import Reading, ScoredShard, Scoring
 from batch.runs.directory import read_manifest
 from batch.runs.layout import Layout
-from jobs.jobfile import load_job
-from jobs.running import run_job
-from jobs.runtime import pause
+from jobs.commands.run import run_job
+from jobs.environment import pause
+from jobs.files.yaml_specs import load_job
 from jobs.stopped import StoppedError
 from schemas.job import JobSpec
 from tests.job_folder import JobFolder, interrupt_after

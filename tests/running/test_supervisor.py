@@ -15,7 +15,7 @@ from batch.errors import DispatcherDied
 from batch.running.dispatch_thread import DispatchHost, DispatchPlan, DispatchState
 from batch.running.engine import InlineEngine
 from batch.running.supervisor import MOST_RESTARTS, WITHIN_SECONDS, RestartingDispatcher
-from jobs.runtime import key, wall_clock
+from jobs.environment import key, wall_clock
 from schemas.job import JobSpec
 from tests.job_folder import ENDPOINTS, JobFolder, dollars
 from tests.rehearsed import serve

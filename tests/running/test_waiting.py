@@ -13,9 +13,9 @@ from batch.dispatch.snapshot import LaneSnapshot, ProgressSnapshot
 from batch.errors import RateLimited
 from batch.runs.layout import Layout
 from batch.runs.waits import StoredWait, read_waits, write_waits
-from jobs.findings import render_standing
-from jobs.progress import Progress
-from jobs.standing import standing
+from jobs.commands.status import standing
+from jobs.terminal.check_and_status import render_standing
+from jobs.terminal.progress import Progress
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from tests.dispatch.built import built
 from tests.dispatch.memory_work import MemoryWork

@@ -15,7 +15,7 @@ from batch.runs.affinity_keys import PREFIX_BYTES, keys_of
 from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout
 from batch.runs.parts import read_part
-from jobs.checking import check_job
+from jobs.commands.check import check_job
 from tests.job_folder import ENDPOINTS, JobFolder
 from tests.rehearsed import Served, serve
 

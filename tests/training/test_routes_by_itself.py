@@ -13,9 +13,9 @@ import pytest
 from batch.errors import SpecError
 from batch.routers.checkpoints.format import load_checkpoint
 from jobs import train
-from jobs.running import run_job
+from jobs.commands.run import run_job
+from jobs.commands.train import train_router
 from jobs.stopped import StoppedError
-from jobs.training import train_router
 from schemas.job import JobSpec
 from schemas.training import HeldOut, TrainingReport, TrainSpec
 from tests.job_folder import interrupt_after

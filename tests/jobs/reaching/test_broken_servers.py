@@ -14,7 +14,7 @@ import pytest
 from jobs.commands import reachability
 from jobs.commands.reachability import models_listed, unreachable
 from schemas.endpoints import EndpointSpec, ModelSpec
-from tests.jobs.commands import Command, Job, written
+from tests.jobs.console_script import Command, Job, written
 
 # In place of ten seconds.
 SECONDS = 1.0

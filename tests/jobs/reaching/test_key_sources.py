@@ -8,11 +8,11 @@ import pytest
 
 from batch.errors import SpecError
 from jobs import key_sources
-from jobs.jobfile import load_job
-from jobs.runtime import key, missing_keys, with_surroundings
+from jobs.environment import key, missing_keys, with_surroundings
+from jobs.files.yaml_specs import load_job
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import JobSpec
-from tests.jobs.commands import Command, Job, written
+from tests.jobs.console_script import Command, Job, written
 
 SECRET = "key-0123456789-abcdef"
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
-from tests.jobs.commands import Command, Job, written
+from tests.jobs.console_script import Command, Job, written
 
 KEY = "key/0123+456789=abcdef"
 TENANT = "tenant+98765/secret=x"

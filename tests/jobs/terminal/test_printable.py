@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
-from jobs.report_html import render_html
-from jobs.streams import LastingStream
+from jobs.terminal.html.report import render_html
 from jobs.terminal.printable import console, printable
-from tests.jobs.commands import Job
+from jobs.terminal.streams import LastingStream
+from tests.jobs.console_script import Job
 from tests.test_security import report
 
 ROOT = Path(__file__).parents[3]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from batch.reading import shards
-from jobs.checking import check_job
-from jobs.estimating import estimate_job
+from jobs.commands.check import check_job
+from jobs.commands.estimate import estimate_job
 from jobs.stopped import StoppedError
 from tests.job_folder import ENDPOINTS, JobFolder, interrupt_after
 from tests.rehearsed import Served, serve

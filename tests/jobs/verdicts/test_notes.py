@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.commands import Command, Job, written
+from tests.jobs.console_script import Command, Job, written
 
 ROWS = [
     {"messages": [{"role": "user", "content": "Count"}, {"role": "assistant", "content": "1, 2,"}]},

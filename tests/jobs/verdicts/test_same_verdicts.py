@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.checking import check_job
-from jobs.estimating import estimate_job
+from jobs.commands.check import check_job
+from jobs.commands.estimate import estimate_job
 from tests.job_folder import ENDPOINTS, JobFolder
-from tests.jobs.commands import Command, Job, written
+from tests.jobs.console_script import Command, Job, written
 from tests.rehearsed import Served, serve
 
 USER = {"role": "user", "content": "hi"}

@@ -22,7 +22,7 @@ from batch.running.stages import Reading, Scoring
 from batch.runs.layout import Layout
 from batch.runs.parts import write_part
 from batch.runs.routing_record import Verdicts, write_verdicts
-from jobs.runtime import end_process, key, pause, ray_folders, settle_environment, wall_clock
+from jobs.environment import end_process, key, pause, ray_folders, settle_environment, wall_clock
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec, JobSpec
 from tests.e2e.commands import living

@@ -1,0 +1,111 @@
+"""Scores a job's input, or a part of it, in a run directory that is thrown away; nothing is sent."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from batch.dispatch.snapshot import ProgressSnapshot
+from batch.reading.shard import Shard
+from batch.routers.base import SpendingRecord
+from batch.running.engine import Engine, Handle
+from batch.running.find_input import find_input
+from batch.running.stages import HEAVY_ROUTERS, Reading, ScoredShard, Scoring
+from batch.runs.directory import RunDirectory
+from batch.runs.fingerprint import Fingerprint
+from jobs.commands.run import engine_of
+from jobs.commands.spending import embeddings_spent
+from jobs.environment import now, settle_environment, with_embedder
+from jobs.terminal.progress import Progress
+from schemas.job import JobSpec
+
+_RUN_EMBEDS_AGAIN = "; `run` pays for them again, unless `router.embedder.cache` keeps them"
+
+
+@dataclass(frozen=True)
+class DryScoring:
+    """An input that is about to be scored."""
+
+    job: JobSpec
+    directory: RunDirectory
+    shards: Sequence[Shard]
+    """Those to look at, or their first rows."""
+    total: int
+    """Rows in the input."""
+    _engine: Engine
+    _progress: Progress | None
+
+    @property
+    def seen(self) -> int:
+        """Rows that are looked at."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def sampled(self) -> int | None:
+        """The same, where they are not all."""
+        return self.seen if self.seen < self.total else None
+
+    def scored(self) -> Iterator[ScoredShard]:
+        """Shards as they are scored and stored, in any order."""
+        record = SpendingRecord(self.directory.layout.embeddings)
+        scoring = Scoring(self.job, heavy=self.job.router.kind in HEAVY_ROUTERS, spending=record)
+        waiting = list(reversed(self.shards))
+        pending: set[Handle] = set()
+        done = 0
+        self._show(done)
+        while waiting or pending:
+            while waiting and len(pending) < self._engine.slots:
+                reading = Reading(
+                    self.directory.layout, waiting.pop(), self.job.input, "exact", self.job.models[-1].name
+                )
+                pending.add(self._engine.score(reading, scoring))
+            for handle in self._engine.wait(pending, 1.0):
+                pending.discard(handle)
+                scored: ScoredShard = self._engine.result(handle)
+                done += scored.rows
+                self._show(done)
+                yield scored
+
+    def spent(self) -> tuple[str, ...]:
+        """One line about what scoring has paid an embedding endpoint so far; none where it asked none."""
+        return embeddings_spent(self.directory.layout.embeddings, _RUN_EMBEDS_AGAIN)
+
+    def _show(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress.update(ProgressSnapshot("scoring", done, self.seen))
+
+
+@contextmanager
+def dry_scoring(job: JobSpec, *, sample: int | None = None, progress: Progress | None = None) -> Iterator[DryScoring]:
+    """Make ready to score `job`; on the way out everything is gone. No key is needed but those of a router's embedder.
+
+    Args:
+        sample: look at about so many rows, the same part of every shard.
+        progress: told how far scoring is.
+
+    Raises:
+        SpecError: the job or its input is wrong.
+    """
+    settle_environment()
+    job = with_embedder(job)
+    with tempfile.TemporaryDirectory(prefix="batchrouter-") as folder, engine_of(job, progress) as engine:
+        asked = Fingerprint(plan={})
+        with RunDirectory.open(
+            Path(folder) / "run",
+            asked,
+            job=job.name,
+            created=now().isoformat(timespec="seconds"),
+            version=version("batchrouter"),
+        ) as directory:
+            shards = find_input(job, directory.layout.spool, map=engine.map)
+            total = sum(shard.rows for shard in shards)
+            yield DryScoring(job, directory, _sampled(shards, total, sample), total, engine, progress)
+
+
+def _sampled(shards: Sequence[Shard], total: int, sample: int | None) -> list[Shard]:
+    """The first rows of every shard, as many of each as of the whole."""
+    if sample is None or sample >= total:
+        return list(shards)
+    return [replace(shard, rows=max(1, round(shard.rows * sample / total))) for shard in shards]

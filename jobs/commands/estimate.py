@@ -1,0 +1,118 @@
+"""`estimate`: scores and plans a job for real, sends nothing, and says what a run would cost and take."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from batch.costs.estimate import ModelLoad, estimate
+from batch.costs.prices import prices_for
+from batch.reading.notes import Note
+from batch.running.planner import Planner
+from batch.running.row_verdicts import FAULTS_SHOWN, first_faults, summed_notes
+from batch.running.stages import Routing
+from batch.runs.parts import read_part
+from jobs.commands.dry_run import dry_scoring
+from jobs.commands.output_overlap import check_apart
+from jobs.terminal.progress import Progress
+from schemas.job import JobSpec
+from schemas.openai_batch import EMBEDDINGS_URL
+from schemas.reports import Estimate, RowCounts
+
+_COUNTED_COLUMNS = ("prompt_tokens", "max_tokens", "url", "pinned", "error_message")
+
+
+@dataclass
+class _Totals:
+    """What the plan sends where, summed over shards, which come in input order."""
+
+    loads: dict[str, ModelLoad] = field(default_factory=dict)
+    statuses: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+    def add(self, model: str, load: ModelLoad) -> None:
+        """More rows for `model`."""
+        known = self.loads.get(model, ModelLoad(0, 0, 0))
+        self.loads[model] = ModelLoad(
+            known.rows + load.rows,
+            known.prompt_tokens + load.prompt_tokens,
+            known.max_tokens + load.max_tokens,
+            known.unlimited + load.unlimited,
+            known.embeddings + load.embeddings,
+        )
+
+
+def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress | None = None) -> Estimate:
+    """Estimate `job`; no key is needed and no endpoint is looked at, but for those of a router's embedder.
+
+    Args:
+        sample: look at about so many rows, the same part of every shard, and scale.
+        progress: told how far scoring is.
+
+    Raises:
+        SpecError: the job or its input is wrong.
+    """
+    # As `check` and `run` do: an estimate of a job that cannot run would be worth nothing.
+    check_apart(job)
+    totals = _Totals()
+    notes: dict[int, tuple[Note, ...]] = {}
+    with dry_scoring(job, sample=sample, progress=progress) as dry:
+        planner = Planner(dry.job, dry.shards, dry.directory, frozenset())
+        for scored in dry.scored():
+            totals.statuses["invalid"] += scored.invalid
+            notes[scored.index] = scored.notes
+            planner.offer(scored)
+            for routing in planner.take():
+                _count(routing, totals)
+        spent = dry.spent()
+        plan = planner.plan
+        assert plan is not None, "a plan is solved once every shard has been scored"
+    total, factor = dry.total, dry.total / dry.seen
+    invalid = round(totals.statuses["invalid"] * factor)
+    return estimate(
+        name=job.name,
+        models=job.models,
+        prices=prices_for(job.models),
+        loads={model: load.scaled(factor) for model, load in totals.loads.items()},
+        rows=RowCounts(
+            total=total,
+            ok=total - invalid,
+            failed=0,
+            invalid=invalid,
+            unsent=0,
+            deduplicated=round(totals.statuses["deduplicated"] * factor),
+        ),
+        plan=plan,
+        pinned=round(totals.statuses["pinned"] * factor),
+        sampled=dry.sampled,
+        notes=[*(str(note) for note in summed_notes((notes[i] for i in sorted(notes)), planner.shared_ids)), *spent],
+        faults=totals.faults,
+    )
+
+
+def _count(routing: Routing, totals: _Totals) -> None:
+    part = read_part(routing.layout.scored(routing.index), _COUNTED_COLUMNS)
+    rows = routing.rows
+    shared = rows.same_as >= 0
+    totals.statuses["deduplicated"] += int(shared.sum())
+    totals.statuses["invalid"] += len(routing.repeated)
+    totals.faults += first_faults(
+        part["error_message"].to_pylist(), routing.repeated, FAULTS_SHOWN - len(totals.faults)
+    )
+    totals.statuses["pinned"] += int(part["pinned"].is_valid().to_numpy().sum())
+    prompt_tokens = part["prompt_tokens"].fill_null(0).to_numpy()
+    most = part["max_tokens"].fill_null(0).to_numpy()
+    limited = part["max_tokens"].is_valid().to_numpy()
+    embeds = np.array([url == EMBEDDINGS_URL for url in part["url"].to_pylist()])
+    for position, model in enumerate(routing.models):
+        mine = (rows.model == position) & ~shared
+        totals.add(
+            model,
+            ModelLoad(
+                rows=int(mine.sum()),
+                prompt_tokens=int(prompt_tokens[mine].sum()),
+                max_tokens=int(most[mine & ~embeds].sum()),
+                unlimited=int((mine & ~limited & ~embeds).sum()),
+                embeddings=int((mine & embeds).sum()),
+            ),
+        )

@@ -1,0 +1,153 @@
+"""Answers graded by a model: a job of our own, so that limits, retries, budget and going on hold for it too."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from batch.errors import InputError, SpecError
+from batch.reading.invalid import InvalidRow
+from batch.reading.template import PromptTemplate
+from batch.storage.atomic import read_bytes, write_bytes
+from batch.training.labels.judging import Answer, Extract, Judge, exact_judge, extractor, function_judge
+from jobs.commands.run import run_job
+from jobs.terminal.progress import Progress
+from schemas.job import InputSpec, JobSpec, OutputSpec
+from schemas.plans import PinPlanSpec
+from schemas.routers import ConstantRouterSpec
+from schemas.training import ExactJudgeSpec, FunctionJudgeSpec, JudgeSpec, ModelJudgeSpec
+
+_PROMPT = """\
+Grade how well a response answers a request.
+
+Request:
+{{prompt}}
+
+Response:
+{{response}}
+
+Say in one or two sentences what is right and what is wrong with the response. Then give your grade on a last line of
+its own: a number from {lowest:g} (useless) to {highest:g} (as good as it can be), and nothing else.
+"""
+
+Replies = Mapping[str, str]
+"""What the judge said, by the key of what it was asked."""
+
+
+def build_judge(spec: JudgeSpec, key: str, folder: Path, progress: Progress | None = None) -> Judge:
+    """From the spec of a judge, which the user calls `key`; nothing is asked yet.
+
+    Args:
+        folder: where what a model is asked and says is kept.
+
+    Raises:
+        SpecError: it names something that is not there, or cannot be used.
+    """
+    match spec:
+        case ExactJudgeSpec():
+            return exact_judge(spec, key)
+        case FunctionJudgeSpec():
+            return function_judge(spec, key)
+        case ModelJudgeSpec():
+            return model_judge(spec, key, folder, progress)
+
+
+def model_judge(spec: ModelJudgeSpec, key: str, folder: Path, progress: Progress | None = None) -> Judge:
+    """Ask a model for a grade of each answer, each different one once.
+
+    Each call of the judge is a run in `folder`, which goes on where it stopped; what was graded in earlier ones is not
+    asked again. An answer has no grade where asking failed, or where none within the scale is found in the reply.
+
+    Raises:
+        SpecError: the template or `extract` cannot be used.
+    """
+    template = PromptTemplate(spec.prompt or _PROMPT.format(lowest=spec.lowest, highest=spec.highest), f"{key}.prompt")
+    grade_in = extractor(spec.extract, f"{key}.extract")
+    if "response" not in template.columns:
+        raise SpecError(f"{key}.prompt: it has no {{response}}, so the judge would not see what it grades")
+
+    def judge(answers: Sequence[Answer]) -> list[float]:
+        keys, asked = [], {}
+        for answer in answers:
+            text = _rendered(template, answer, f"{key}.prompt")
+            keys.append(blake2b(text.encode(), digest_size=16).hexdigest())
+            asked[keys[-1]] = text
+        said = _replies(spec, key, asked, folder / _identity(spec), progress)
+        return [_grade(said.get(own), spec, grade_in) for own in keys]
+
+    return judge
+
+
+def _rendered(template: PromptTemplate, answer: Answer, key: str) -> str:
+    try:
+        return template.render({**answer.row, "prompt": answer.prompt, "response": answer.content})
+    except InvalidRow as fault:
+        raise InputError(f"{key}: {answer.row_where}: {fault.message}") from fault
+
+
+def _identity(spec: ModelJudgeSpec) -> str:
+    """A folder for what decides a reply besides the prompt."""
+    asked = [endpoint.model for endpoint in spec.model.endpoints]
+    whole = orjson.dumps([spec.model.name, asked, spec.params], option=orjson.OPT_SORT_KEYS)
+    return blake2b(whole, digest_size=8).hexdigest()
+
+
+def _replies(
+    spec: ModelJudgeSpec, key: str, asked: Mapping[str, str], folder: Path, progress: Progress | None
+) -> Replies:
+    known = dict(_said(folder))
+    missing = sorted(own for own in asked if own not in known)
+    if not missing:
+        return known
+    lines = b"".join(orjson.dumps({"id": own, "prompt": asked[own]}) + b"\n" for own in missing)
+    # Named by its content, so that the same command finds the same run again and goes on with it.
+    prompts = folder / f"asked-{blake2b(lines, digest_size=8).hexdigest()}.jsonl"
+    if read_bytes(prompts) != lines:
+        write_bytes(prompts, lines)
+    results = prompts.with_suffix(".results.jsonl")
+    job = JobSpec(
+        name="judging",
+        engine="inline",
+        input=InputSpec(path=str(prompts), params=spec.params, row_models="ignore"),
+        router=ConstantRouterSpec(kind="constant"),
+        models=(spec.model,),
+        plan=PinPlanSpec(strategy="pin", model=spec.model.name),
+        dispatch=spec.dispatch,
+        output=OutputSpec(path=str(results)),
+    )
+    report = run_job(job, retry_failed=True, progress=progress)
+    if not report.rows.ok:
+        error = next((row["error"] for row in _rows(results) if row["error"]), None) or {"kind": "", "message": ""}
+        raise SpecError(
+            f"{key}: {spec.model.name} graded none of {len(missing)} answers; the first: {error['kind']}, "
+            f"{error['message']}"
+        )
+    return dict(_said(folder))
+
+
+def _said(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.glob("asked-*.results.jsonl")):
+        for row in _rows(path):
+            if row["status"] == "ok" and isinstance(row["content"], str):
+                yield row["id"], row["content"]
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as lines:
+        for line in lines:
+            yield orjson.loads(line)
+
+
+def _grade(reply: str | None, spec: ModelJudgeSpec, grade_in: Extract) -> float:
+    # Asked for 8, many say 8/10.
+    out_of = re.compile(rf"\s*(?:/|out of)\s*{re.escape(f'{spec.highest:g}')}\b")
+    found = grade_in(out_of.sub("", reply)) if reply is not None else None
+    try:
+        grade = float(found) if found is not None else nan
+    except ValueError:
+        return nan
+    return (grade - spec.lowest) / (spec.highest - spec.lowest) if spec.lowest <= grade <= spec.highest else nan

@@ -1,0 +1,305 @@
+"""`run`: from a job to its report."""
+
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from batch.costs.prices import prices_for
+from batch.dispatch.limits.open_files import raise_limit
+from batch.errors import DamagedError, InputError, SpecError
+from batch.reading.shards import check_streams
+from batch.reading.sources import Source, find_sources, fingerprint_sources
+from batch.routers.embedders.spending_log import read_spending, with_embeddings
+from batch.routers.lookup import router_fingerprint
+from batch.running.engine import Engine, InlineEngine
+from batch.running.pipeline import Pipeline
+from batch.running.run_end import RunEnd
+from batch.running.sending_nothing import FinishingEngine
+from batch.running.work_shards import note_on_changed_input
+from batch.runs.directory import RunDirectory, is_run_directory
+from batch.runs.fingerprint import fingerprint
+from batch.runs.layout import Layout, run_path
+from batch.runs.output.local import check_writable, write_output
+from jobs.commands.output_overlap import check_apart
+from jobs.commands.reachability import unreachable
+from jobs.commands.status import stored_report
+from jobs.environment import (
+    deaf_to_hangups,
+    embedder_of,
+    end_process,
+    interrupts,
+    key,
+    missing_keys,
+    monotonic,
+    now,
+    pause,
+    ray_folders,
+    settle_environment,
+    settle_ray_token,
+    settled_environment,
+    wall_clock,
+    with_embedder,
+    with_surroundings,
+)
+from jobs.stopped import StoppedError
+from jobs.terminal.html.report import render_html
+from jobs.terminal.progress import Progress
+from schemas.endpoints import ModelSpec
+from schemas.job import JobSpec
+from schemas.reports import Report, Timing
+
+_TOLD_VERSIONS = ("batchrouter", "ray", "pyarrow", "pyreqwest", "litellm", "torch", "transformers")
+
+
+def run_job(
+    job: JobSpec,
+    *,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    finish: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Run `job` to its report, which is stored in the run directory too.
+
+    Args:
+        finish: send nothing, and write results and report of what earlier sittings answered. Rows without an outcome
+            are `unsent` in them, and the next run without this goes on with them.
+
+    Raises:
+        SpecError: the job or its input is wrong; nothing was sent.
+        StorageError: something could not be stored; the same call goes on later.
+        StoppedError: it was interrupted, or endpoints stayed unreachable; the same call goes on later.
+    """
+    settle_environment()
+    models = with_surroundings(job.models)
+    path = run_path(job.output)
+    job = with_embedder(job, Layout(path).cache)
+    if finish:
+        _check_begun(path, other_options=fresh or retry_failed)
+        job = job.model_copy(update={"engine": "inline"})
+    else:
+        _preflight(job, models)
+    reported = Layout(path).report.exists() and not fresh
+    notes = () if reported or finish else _reached(job, models)
+    # Looked at once: the files that are fingerprinted are the ones that are cut into shards.
+    sources = _sources(job, finish=finish)
+    with RunDirectory.open(
+        path,
+        fingerprint(job, fingerprint_sources(sources), router_fingerprint(job.router)),
+        job=job.name,
+        created=now().isoformat(timespec="seconds"),
+        version=version("batchrouter"),
+        fresh=fresh,
+        keep_input=finish,
+    ) as directory:
+        if directory.manifest.shards is not None:
+            check_streams(sources, directory.layout.spool)
+        if reported and _is_finished(directory, retry_failed=retry_failed):
+            # Only the output is written again: that takes no cluster, and no endpoint need be there.
+            job = job.model_copy(update={"engine": "inline"})
+        else:
+            notes = _reached(job, models) if reported and not finish else notes
+            directory.discard_report()
+        pipeline, end, written = _work_and_write(
+            job, models, sources, directory, progress, retry_failed=retry_failed, finish=finish
+        )
+        if not end.finished:
+            raise _stopped(end, fresh=fresh)
+        if directory.input_changed:
+            notes = (*notes, note_on_changed_input(directory, pipeline.shards))
+        report = _report(job, pipeline, directory, written, (*notes, *end.notes, *map(str, pipeline.input_notes())))
+        directory.write_report(report.model_dump_json(indent=2).encode(), render_html(report).encode())
+    return report
+
+
+def _work_and_write(
+    job: JobSpec,
+    models: tuple[ModelSpec, ...],
+    sources: Sequence[Source],
+    directory: RunDirectory,
+    progress: Progress | None,
+    *,
+    retry_failed: bool,
+    finish: bool,
+) -> tuple[Pipeline, RunEnd, str]:
+    """Work until the run is finished or has to stop, and write the output if it is finished.
+
+    What is missing in a run directory is made again, so a damaged file is removed and the work begins where that
+    leaves it.
+
+    Returns:
+        The pipeline, how it ended, and where the results are; empty where they were not written.
+    """
+    while True:
+        try:
+            # A run that goes on may have nothing left to read.
+            with _engine(job, progress, directory, finish=finish) as engine:
+                pipeline = Pipeline(
+                    job,
+                    models,
+                    sources,
+                    directory,
+                    engine,
+                    monotonic,
+                    retry_failed=retry_failed,
+                    observe=progress.update if progress is not None else lambda snapshot: None,
+                )
+                with interrupts(pipeline.drain):
+                    end = pipeline.run()
+            if not end.finished:
+                return pipeline, end, ""
+            shards = [shard.index for shard in pipeline.shards]
+            return pipeline, end, write_output(directory.layout, shards, job.output)
+        except DamagedError as damage:
+            directory.mend(damage)
+
+
+def _is_finished(directory: RunDirectory, *, retry_failed: bool) -> bool:
+    """Did an earlier sitting leave nothing to send?"""
+    if directory.plan_changed or not directory.layout.report.exists():
+        return False
+    try:
+        rows = stored_report(directory.layout.path).rows
+    except SpecError:
+        # Another version wrote it, or it is damaged: it is made again.
+        return False
+    return not rows.unsent and not (retry_failed and rows.failed)
+
+
+def _sources(job: JobSpec, *, finish: bool) -> list[Source]:
+    """The input files; none where they are gone and only what was answered is to be written."""
+    try:
+        return find_sources(job.input)
+    except InputError:
+        if not finish:
+            raise
+        return []
+
+
+def _check_begun(path: Path, *, other_options: bool) -> None:
+    if other_options:
+        raise SpecError("--finish writes what is there; leave out --fresh and --retry-failed")
+    if not is_run_directory(path):
+        raise SpecError(f"--finish writes the results of a run that was begun, and there is none at {path}")
+
+
+def _engine(
+    job: JobSpec, progress: Progress | None, directory: RunDirectory, *, finish: bool
+) -> AbstractContextManager[Engine]:
+    if finish:
+        return closing(FinishingEngine(key, wall_clock, pause))
+    return engine_of(job, progress, warm=directory.manifest.shards is None)
+
+
+@contextmanager
+def engine_of(job: JobSpec, progress: Progress | None = None, *, warm: bool = True) -> Iterator[Engine]:
+    """Where the job's work runs; ended on the way out. Left cold, Ray starts workers when there is work for them."""
+    # Before Ray's processes are started, which inherit it.
+    raise_limit()
+    engine: Engine
+    if job.engine == "inline":
+        engine = InlineEngine(key, wall_clock, pause)
+    else:
+        if progress is not None:
+            progress.stage("joining the Ray cluster" if job.ray.address is not None else "starting Ray")
+        if job.ray.address is None:
+            settle_ray_token()
+        from batch.running.ray.engine import RayEngine
+
+        # Ray's processes end with this one, and no sooner: they are needed while it drains.
+        with deaf_to_hangups():
+            engine = RayEngine(
+                address=job.ray.address,
+                actors=job.router.actors,
+                keys=key,
+                wall=wall_clock,
+                pause=pause,
+                end_process=end_process,
+                folders=ray_folders(),
+                environment=settled_environment(),
+                warm=warm,
+            )
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> None:
+    """Look at keys, output and prices before a cent is spent."""
+    missing = missing_keys(job, models)
+    if missing:
+        raise SpecError("\n".join(missing))
+    check_writable(job.output)
+    check_apart(job)
+    if job.dispatch.budget_usd is not None:
+        embedder = embedder_of(job)
+        asked = models if embedder is None else (*models, embedder)
+        unpriced = [name for name, price in prices_for(asked).items() if price is None]
+        if unpriced:
+            raise SpecError("\n".join(f"dispatch.budget_usd needs a price for {name}" for name in unpriced))
+
+
+def _reached(job: JobSpec, models: tuple[ModelSpec, ...]) -> tuple[str, ...]:
+    """Refuse a model none of whose endpoints can be reached; what a reader should know of the others."""
+    embedder = embedder_of(job)
+    asked = models if embedder is None else (*models, embedder)
+    silent = unreachable(asked)
+    dead = [
+        line
+        for model in asked
+        for line in silent.get(model.name, ())
+        if len(silent[model.name]) == len(model.endpoints)
+    ]
+    if dead:
+        raise SpecError("\n".join(dead))
+    return tuple(line for lines in silent.values() for line in lines)
+
+
+def _stopped(end: RunEnd, *, fresh: bool) -> StoppedError:
+    if end.halted is not None:
+        return StoppedError(f"{end.halted}; what was answered is kept", interrupted=False)
+    same = "the same command without --fresh" if fresh else "the same command"
+    reason = "interrupted" if end.interrupted else "; ".join(end.notes) or "the run ended early"
+    return StoppedError(
+        f"{reason}; {same} goes on where this one stopped, and --finish writes the results of what was answered",
+        interrupted=end.interrupted,
+    )
+
+
+def _report(job: JobSpec, pipeline: Pipeline, directory: RunDirectory, written: str, notes: tuple[str, ...]) -> Report:
+    ledger, records = pipeline.records()
+    plan = directory.read_plan()
+    assert plan is not None, "a finished run has a plan"
+    sittings = directory.manifest.sittings
+    wall = sum(sitting.wall for sitting in sittings)
+    rows = sum(shard.rows for shard in pipeline.shards)
+    report = ledger.report(
+        name=job.name,
+        plan=plan,
+        timing=Timing(
+            wall_seconds=wall,
+            rows_per_second=rows / wall if wall else 0.0,
+            scoring=sum(sitting.scoring for sitting in sittings),
+            dispatch=sum(sitting.dispatch for sitting in sittings),
+            finished_at=now(),
+        ),
+        versions=_versions(),
+        fingerprint=directory.manifest.fingerprint,
+        output=written,
+        ambiguous=[row for record in records for row in record.ambiguous],
+        notes=[*notes, *directory.manifest.damage, *(note for record in records for note in record.notes)],
+    )
+    return with_embeddings(report, read_spending(directory.layout.embeddings))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _TOLD_VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

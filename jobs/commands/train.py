@@ -1,0 +1,318 @@
+"""`train`: from labelled answers to a router's checkpoint with its model card."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.errors import SpecError
+from batch.routers.base import Outside, SpendingRecord
+from batch.routers.checkpoints.format import CARD, CONFIG, TRAINING, save_checkpoint
+from batch.routers.registry import build_router
+from batch.routers.scores import gaps
+from batch.storage.atomic import storage_error
+from batch.storage.atomic_folder import check_writable, clear_killed, replacing_folder
+from batch.training.card import card
+from batch.training.data import Floats, Judged
+from batch.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder, token_encoder
+from batch.training.fitting import fine_tune, fit, router_of
+from batch.training.labels.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of
+from batch.training.labels.files import Labels, read_labels
+from batch.training.labels.judging import Judge
+from batch.training.labels.results import read_results
+from batch.training.measuring import cautions, cutoffs, measure, tuning_cautions
+from jobs.commands.judge import build_judge
+from jobs.commands.spending import embeddings_spent, judging_spent
+from jobs.environment import embedder_with_surroundings, key, model_with_surroundings, settle_environment, wall_clock
+from jobs.files.yaml_specs import PathKeys
+from jobs.terminal.progress import Progress
+from schemas.routers import RouterSpec
+from schemas.training import (
+    EMBEDDING,
+    DataReport,
+    FileRead,
+    HeldOut,
+    ModelJudgeSpec,
+    ResultsDataSpec,
+    TrainingReport,
+    TrainLocalEmbedderSpec,
+    TrainSpec,
+)
+
+PATHS = PathKeys(
+    paths=(
+        ("data", "*", "path"),
+        ("data", "*", "input", "path"),
+        ("data", "*", "runs"),
+        ("embedder", "cache"),
+        ("output",),
+    ),
+    paths_or_ids=(("embedder", "model"), ("fine_tuning", "base")),
+    endpoints=(
+        ("data", "*", "judge", "model", "endpoints", "*"),
+        ("embedder",),
+        ("embedder", "endpoints", "*"),
+    ),
+)
+
+Save = Callable[[Mapping[str, Any], str], object]
+"""Writes what was trained, with these words about it and this card."""
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The data, and which of its prompts training does not see."""
+
+    models: tuple[str, ...]
+    """Weakest first."""
+    data: list[Data]
+    """All of it, an item for each of the file's."""
+    trained: list[Data]
+    """What training sees, without items of which nothing is left."""
+    held: list[Judged]
+    """What it does not see."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A router that was trained and is on disk, but for what is said about it."""
+
+    router: RouterSpec
+    chosen: Mapping[str, Any]
+    save: Save
+    unseen: Callable[[], NDArray[np.float32]] | None = None
+    """As `Trained.unseen`."""
+
+
+def train_router(spec: TrainSpec, *, overwrite: bool = False, progress: Progress | None = None) -> TrainingReport:
+    """Train a router, measure it on prompts that it has not seen, and write its checkpoint.
+
+    The checkpoint is there whole or not at all. The same data, encoder and seed give the same one. After whatever ends
+    it, the same call begins anew, but for what judges and embedders have answered.
+
+    Args:
+        overwrite: replace a checkpoint that is there already.
+
+    Raises:
+        SpecError: the file, its data or what they name is wrong; nothing was written.
+        EmbedderError: endpoints gave no vectors; those that came are kept.
+        StoppedError: a judge's run stopped before its end; the same call goes on with it.
+        StorageError: the checkpoint cannot be written.
+    """
+    settle_environment()
+    out = Path(spec.output)
+    clear_killed(out)
+    _check_free(out, overwrite=overwrite)
+    check_writable(out.parent)
+    encoder = _encoder(spec, beside(out, "cache"))
+    _tell(progress, "reading labels")
+    labels = _labels(spec, beside(out, "judging"), progress)
+    split = _split(spec, labels)
+    _tell(progress, "training")
+    with _placed(out) as folder:
+        made = _train(spec, split, encoder, folder, progress)
+        _tell(progress, "measuring")
+        report = _measured(spec, labels, split, made)
+        shown: dict[str, Any] = {"kind": spec.kind}
+        if encoder is not None and _shown(encoder):
+            shown |= {"embedder": _shown(encoder)}
+        if spec.kind == "mf":
+            shown |= {"strong": split.models[-1], "weak": split.models[0]}
+        training = report.model_dump(mode="json", exclude={"output", "kind", "models", "spent"})
+        made.save(training, card(report, shown, matched_by=spec.matched_by))
+    spent = (*embeddings_spent(_embeddings_log(beside(out, "cache"))), *judging_spent(beside(out, "judging")))
+    return report.model_copy(update={"spent": spent})
+
+
+def beside(out: Path, what: str) -> Path:
+    """Folder for what training keeps from one call to the next: `<output>.judging`, `<output>.cache`."""
+    return out.with_name(f"{out.name}.{what}")
+
+
+def _check_free(out: Path, *, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir() or not (out / CONFIG).is_file():
+        raise SpecError(f"output: {out} is there and is no checkpoint; choose a folder that is not there yet")
+    if not overwrite:
+        raise SpecError(f"output: {out} holds a checkpoint; --overwrite replaces it")
+
+
+def _encoder(spec: TrainSpec, cache: Path) -> Encoder | None:
+    """What turns prompts into vectors, loaded before anything is read or asked; `None` for kinds that need none."""
+    if spec.kind == "static":
+        return token_encoder()
+    if spec.kind not in EMBEDDING:
+        return None
+    embedder = spec.embedder or TrainLocalEmbedderSpec()
+    if isinstance(embedder, TrainLocalEmbedderSpec):
+        return local_encoder(embedder)
+    filled = embedder_with_surroundings(embedder, "embedder", cache)
+    return endpoint_encoder(filled, Outside(key, wall_clock, SpendingRecord(_embeddings_log(cache))))
+
+
+def _embeddings_log(cache: Path) -> Path:
+    """Where training keeps what embedding endpoints cost, in all calls for one output."""
+    return cache / "embeddings.jsonl"
+
+
+def _labels(spec: TrainSpec, folder: Path, progress: Progress | None) -> list[Labels]:
+    """Read all items of `data`, each with a name of its own."""
+    judges: dict[int, Judge] = {}
+    for place, judge in spec.judges():
+        where = f"data.{place}.judge"
+        if isinstance(judge, ModelJudgeSpec):
+            judge = judge.model_copy(update={"model": model_with_surroundings(judge.model, f"{where}.model")})
+        judges[place] = build_judge(judge, where, folder, progress)
+    names: set[str] = set()
+    found = []
+    for place, one in enumerate(spec.data):
+        where = f"data.{place}"
+        labels = (
+            read_results(one, where, judges[place]) if isinstance(one, ResultsDataSpec) else read_labels(one, where)
+        )
+        name, number = labels.data.name, 2
+        while name in names:
+            name, number = f"{labels.data.name}-{number}", number + 1
+        names.add(name)
+        found.append(replace(labels, data=replace(labels.data, name=name)))
+    return found
+
+
+def _split(spec: TrainSpec, labels: Sequence[Labels]) -> _Split:
+    models, data = aligned(labels, spec.models)
+    kept_out = [held_out(one.prompts, spec.validation, spec.seed) for one in data]
+    trained = [part_of(one, ~out) for one, out in zip(data, kept_out, strict=True)]
+    held = [as_judged(part_of(one, out), models) for one, out in zip(data, kept_out, strict=True)]
+    return _Split(models, data, [one for one in trained if one.prompts], held)
+
+
+def _train(spec: TrainSpec, split: _Split, encoder: Encoder | None, folder: Path, progress: Progress | None) -> _Made:
+    kind = spec.kind
+    if kind == "bert" or kind == "causal_llm":
+        return _fine_tuned(spec, kind, split, folder, progress)
+    assert encoder is not None, "all others go by vectors"
+    trained = fit(kind, split.trained, split.models, encoder.embedder, spec.seed, spec.validation)
+
+    def save(training: Mapping[str, Any], text: str) -> None:
+        save_checkpoint(
+            folder,
+            trained.tensors,
+            kind=kind,
+            models=split.models,
+            matched_by=spec.matched_by,
+            encoder=encoder.config(),
+            options=trained.options,
+            training=training,
+            card=text,
+        )
+
+    save({}, "")
+    job = encoder.job if spec.kind in EMBEDDING else None
+    return _Made(router_of(spec.kind, folder, split.models, job), trained.chosen, save, trained.unseen)
+
+
+def _fine_tuned(
+    spec: TrainSpec, kind: Literal["bert", "causal_llm"], split: _Split, folder: Path, progress: Progress | None
+) -> _Made:
+    assert spec.fine_tuning is not None, "the spec has seen to it"
+    chosen = fine_tune(
+        kind,
+        split.trained,
+        split.models,
+        spec.fine_tuning,
+        folder,
+        seed=spec.seed,
+        validation=spec.validation,
+        progress=lambda said: _tell(progress, said),
+    )
+
+    def save(training: Mapping[str, Any], text: str) -> None:
+        (folder / TRAINING).write_text(json.dumps(training, indent=2) + "\n")
+        (folder / CARD).write_text(text)
+
+    return _Made(router_of(kind, folder, split.models, None), chosen, save)
+
+
+def _outside_of(spec: TrainSpec) -> Outside:
+    """For the trained router, which embeds by the endpoints that it was trained with."""
+    return Outside(key, wall_clock, SpendingRecord(_embeddings_log(beside(Path(spec.output), "cache"))))
+
+
+def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _Made) -> TrainingReport:
+    router = build_router(made.router, split.models, spec.seed, outside=_outside_of(spec))
+
+    def gap(prompts: Sequence[str]) -> Floats:
+        return gaps(router.score(prompts).astype(np.float64), router.models, split.models)
+
+    def gap_of_trained() -> Floats:
+        if made.unseen is None:
+            return gap(seen)
+        return gaps(made.unseen().astype(np.float64), split.models, split.models)
+
+    scores = [gap(one.prompts) for one in split.held]
+    figures = {one.name: measure(one, score, spec.seed) for one, score in zip(split.held, scores, strict=True)}
+    seen = list(dict.fromkeys(prompt for one in split.trained for prompt in one.prompts))
+    unseen = {prompt for one in split.held for prompt in one.prompts}
+    whole = [as_judged(one, split.models) for one in split.data]
+    data = [_data_report(one, aligned_to, split.models) for one, aligned_to in zip(labels, split.data, strict=True)]
+    labelled = {model: sum(one.judged[model] for one in data) for model in split.models}
+    together = np.concatenate(scores)
+    return TrainingReport(
+        kind=spec.kind,
+        name=spec.name or f"{spec.kind} router, {split.models[-1]} and {split.models[0]}",
+        models=split.models,
+        quality={model: round(mean, 4) for model, mean in mean_quality(whole, split.models).items()},
+        seed=spec.seed,
+        data=tuple(data),
+        prompts=len(seen),
+        held_out_prompts=len(unseen),
+        chosen=dict(made.chosen),
+        held_out={name: found for name, found in figures.items() if isinstance(found, HeldOut)},
+        cutoffs=cutoffs(together, gap_of_trained),
+        warnings=(
+            *(note for one in labels for note in one.notes),
+            *cautions(figures, len(seen) + len(unseen), labelled),
+            *tuning_cautions(made.chosen),
+        ),
+        output=spec.output,
+    )
+
+
+def _data_report(labels: Labels, used: Data, models: tuple[str, ...]) -> DataReport:
+    rows = len(used.prompts)
+    return DataReport(
+        name=used.name,
+        kind=labels.kind,
+        files=tuple(FileRead(name=file.name, sha256=file.sha256, size=file.size) for file in labels.files),
+        rows=rows,
+        skipped=labels.skipped + len(labels.data.prompts) - rows,
+        duplicates=rows - len(set(used.prompts)),
+        judged=labels_of(used, models),
+    )
+
+
+def _shown(encoder: Encoder) -> dict[str, str]:
+    """The embedder as the card has it; nothing for the packaged one."""
+    config = encoder.config()
+    return {} if config.name == PACKAGED else {"kind": config.kind, "model": config.name}
+
+
+@contextmanager
+def _placed(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `out` when the block ends, and is gone where it raises. Raises StorageError."""
+    try:
+        with replacing_folder(out) as folder:
+            yield folder
+    except OSError as error:
+        raise storage_error(out, error, then="begins anew") from error
+
+
+def _tell(progress: Progress | None, what: str) -> None:
+    if progress is not None:
+        progress.stage(what)

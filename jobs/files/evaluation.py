@@ -1,0 +1,23 @@
+"""The file that says which routers are measured on what. Nothing heavy is imported to refuse a wrong one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.files.yaml_specs import PathKeys, load_spec
+from schemas.evaluating import EvalSpec
+
+_KEYS = PathKeys(
+    paths=(("benchmarks", "*", "path"), ("output",), ("cache",), ("routers", "*", "embedder", "cache")),
+    paths_or_ids=(
+        ("routers", "*", "checkpoint"),
+        ("routers", "*", "embedder", "model"),
+        ("routers", "*", "battles"),
+        ("routers", "*", "embeddings"),
+    ),
+    endpoints=(("routers", "*", "embedder"), ("routers", "*", "embedder", "endpoints", "*")),
+)
+
+
+def load_evaluation(path: Path, settings: Sequence[str] = ()) -> EvalSpec:
+    """Read an evaluation file, with `--set` settings over it. Raises SpecError, one line per fault."""
+    return load_spec(path, EvalSpec, settings, _KEYS)

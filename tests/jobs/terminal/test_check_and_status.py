@@ -1,0 +1,80 @@
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from jobs.commands.check import EndpointFinding, Findings
+from jobs.commands.status import Standing
+from jobs.terminal.check_and_status import render_findings, render_standing
+
+STANDING = Standing(
+    job="gsm8k",
+    running=True,
+    finished=False,
+    shards=2,
+    rows=1_000,
+    scored=1_000,
+    routed=900,
+    statuses={"ok": 480, "failed": 20, "unsent": 0},
+    ambiguous=7,
+    sittings=0,
+    wall_seconds=0.0,
+)
+
+
+def found(findings: Findings) -> str:
+    file = StringIO()
+    render_findings(findings, "gsm8k", Console(file=file, width=80))
+    return file.getvalue()
+
+
+def stands(standing: Standing) -> list[str]:
+    file = StringIO()
+    render_standing(standing, Path("out/results.jsonl.run"), Console(file=file, width=80))
+    return [" ".join(line.split()) for line in file.getvalue().splitlines()]
+
+
+def test_a_check_says_what_each_endpoint_said_once() -> None:
+    """A silent endpoint is told in its place; a problem follows only if a model has no other."""
+    endpoints = [
+        EndpointFinding("small", "http://a/v1", usable=True, said="serves small"),
+        EndpointFinding("small", "http://b/v1", usable=False, said="no connection: connection refused"),
+    ]
+    text = found(Findings(rows=3, invalid=1, faults=["a.jsonl:2: prompt is blank"], endpoints=endpoints))
+    assert text.splitlines()[0] == "gsm8k  3 rows, 1 invalid"
+    assert text.count("connection refused") == 1
+    assert "invalid: a.jsonl:2: prompt is blank" in text
+    assert "Nothing stands in the way of a run." in text
+    assert "Nothing stands" not in found(Findings(endpoints=endpoints, problems=["model small: none is usable"]))
+
+
+def test_a_run_under_way_has_rows_in_flight() -> None:
+    """While a run is at work its open requests are nothing to worry about, and no sitting has a time yet."""
+    assert stands(STANDING) == [
+        "gsm8k running out/results.jsonl.run",
+        "rows 1,000 in 2 shards",
+        "scored 1,000 100 %",
+        "routed 900 90 %",
+        "ended 500 50 % 20 failed, 480 ok",
+        "in flight 7 sent, and not answered yet",
+    ]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_that_stopped_can_go_on(finished: bool) -> None:
+    """After a kill the same requests are ambiguous, and unless there is a report the same command goes on."""
+    lines = stands(replace(STANDING, running=False, finished=finished, sittings=2, wall_seconds=75.0))
+    assert "ambiguous 7 in flight when the run was killed, and possibly billed" in lines
+    assert "time 1 min 15 s in 2 sittings so far" in lines
+    assert ("The same `batchrouter run` goes on where it stopped." in lines) is not finished
+
+
+@pytest.mark.parametrize(("running", "unsent"), [(False, 3), (False, 0), (True, 3)])
+def test_a_finished_run_with_unsent_rows_says_how_they_are_sent(running: bool, unsent: int) -> None:
+    """As `--finish` leaves a run, or endpoints that refused; a run under way needs no such advice."""
+    statuses = {"ok": 997, "unsent": unsent}
+    lines = stands(replace(STANDING, running=running, finished=True, statuses=statuses, ambiguous=0))
+    advice = "The same `batchrouter run` goes on with the rows that are unsent."
+    assert (advice in lines) is (unsent > 0 and not running)
