@@ -269,6 +269,14 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert not heading or heading in anchors(file.read_text()), f"{page.name} links to {target}#{heading}"
 
 
+def test_files_that_pages_name_exist() -> None:
+    """A path of ours in code quotes is one that is there; what a diff in a block of code adds need not be."""
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for path in re.findall(r"`((?:batch|jobs|schemas|tests|benchmarks|docs|examples)/[\w./-]*)`", prose):
+            assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
 def anchors(text: str) -> set[str]:
     """What the headings of a page are called in links, as GitHub does it."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
