@@ -20,7 +20,7 @@ class Allowance(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class FoundLimits:
+class LearnedLimits:
     """What an endpoint was found to bear, where nothing is configured."""
 
     in_flight: int | None = None

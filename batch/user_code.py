@@ -26,9 +26,9 @@ def import_own(path: str, key: str) -> Any:
 def described(error: Exception) -> str:
     """Its kind, what it says, and the place in the code that raised it."""
     last = extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {in_one_line(error)} ({PurePath(last.filename).name}:{last.lineno})"
+    return f"{type(error).__name__}: {flatten(error)} ({PurePath(last.filename).name}:{last.lineno})"
 
 
-def in_one_line(error: Exception) -> str:
+def flatten(error: Exception) -> str:
     """What it says."""
     return " ".join(str(error).split())

@@ -42,9 +42,9 @@ from jobs.environment import (
     monotonic,
     pause,
     ray_folders,
-    settle_environment,
+    resolve_endpoints,
+    set_library_defaults,
     wall_clock,
-    with_surroundings,
 )
 from jobs.files.yaml_specs import load_job
 
@@ -109,7 +109,7 @@ class _Engine(RayEngine):
 
 def score(path: Path) -> None:
     """Run the job up to its first request."""
-    settle_environment()
+    set_library_defaults()
     spec = load_job(path)
     engine = _Engine(
         address=None,
@@ -123,7 +123,7 @@ def score(path: Path) -> None:
     sources = find_sources(spec.input)
     asked = fingerprint(spec, fingerprint_sources(sources), router_fingerprint(spec.router))
     with RunDirectory.open(run_path(spec.output), asked, job=spec.name, created="", version="") as directory:
-        Pipeline(spec, with_surroundings(spec.models), sources, directory, engine, monotonic).run()
+        Pipeline(spec, resolve_endpoints(spec.models), sources, directory, engine, monotonic).run()
     engine.close()
 
 

@@ -16,7 +16,7 @@ from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout, run_path
 from benchmarks.constant_server import ANSWER
 from benchmarks.dispatch import prompt
-from jobs.environment import key, monotonic, pause, wall_clock, with_surroundings
+from jobs.environment import key, monotonic, pause, resolve_endpoints, wall_clock
 from jobs.files.yaml_specs import load_job
 
 URL = "http://127.0.0.1:9/v1"
@@ -48,7 +48,7 @@ def stopped_run(folder: Path, rows: int, was_answered: WasAnswered) -> Path:
     sources = find_sources(spec.input)
     asked = fingerprint(spec, fingerprint_sources(sources), None)
     with RunDirectory.open(run_path(spec.output), asked, job=spec.name, created="", version="") as directory:
-        Pipeline(spec, with_surroundings(spec.models), sources, directory, _Engine(was_answered), monotonic).run()
+        Pipeline(spec, resolve_endpoints(spec.models), sources, directory, _Engine(was_answered), monotonic).run()
     return path
 
 

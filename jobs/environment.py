@@ -38,14 +38,14 @@ _QUIET = {
 }
 
 
-def settle_environment() -> None:
+def set_library_defaults() -> None:
     """Set what keeps the libraries quiet and local, where the user has not decided otherwise."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
 
 
 def settled_environment() -> dict[str, str]:
-    """What `settle_environment` sees to, as it is now: for processes that do not inherit it."""
+    """What `set_library_defaults` sees to, as it is now: for processes that do not inherit it."""
     return {name: os.environ[name] for name in _QUIET}
 
 
@@ -106,7 +106,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def with_surroundings(models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+def resolve_endpoints(models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
     """Fill in what endpoints leave out: url and key by the environment, their own names, and their model's name.
 
     Raises:
@@ -119,7 +119,7 @@ def model_with_surroundings(model: ModelSpec, key: str) -> ModelSpec:
     """The same for one model, which the user calls `key`.
 
     Raises:
-        SpecError: as `with_surroundings`, and where a key is named but not set.
+        SpecError: as `resolve_endpoints`, and where a key is named but not set.
     """
     filled = _with_surroundings(model, key, "COMPLETION")
     missing = _missing(key, filled)
@@ -135,7 +135,7 @@ def with_embedder(job: JobSpec, cache: Path | None = None) -> JobSpec:
         cache: where its vectors are kept, if the job does not say.
 
     Raises:
-        SpecError: as `with_surroundings`.
+        SpecError: as `resolve_endpoints`.
     """
     router, pool = job.router, embedder_of(job)
     if pool is None or not isinstance(router, EmbeddingRouterSpec):
@@ -154,7 +154,7 @@ def embedder_with_surroundings(
         cache: where its vectors are kept, if the embedder does not say.
 
     Raises:
-        SpecError: as `with_surroundings`, and where a key is named but not set.
+        SpecError: as `resolve_endpoints`, and where a key is named but not set.
     """
     filled = _filled_embedder(embedder, key, cache)
     missing = _missing(key, filled.pool())
@@ -208,7 +208,7 @@ def missing_keys(job: JobSpec, models: tuple[ModelSpec, ...]) -> list[str]:
 
     Args:
         job: after `with_embedder`.
-        models: after `with_surroundings`.
+        models: after `resolve_endpoints`.
     """
     pool = embedder_of(job)
     pools = [(f"models.{model.name}", model) for model in models] + ([(_EMBEDDER, pool)] if pool is not None else [])
@@ -250,7 +250,7 @@ def interrupts(drain: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def deaf_to_hangups() -> Iterator[None]:
+def block_sighup() -> Iterator[None]:
     """Have processes that are started meanwhile outlive a closed terminal, which tells all in front of it.
 
     They inherit what is blocked; for this process a signal only waits until the block ends.

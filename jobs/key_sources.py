@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batch.dispatch.transports.access import key_reference, resolve
-from batch.dispatch.transports.keys import Keys
+from batch.environment import Keys
 from batch.errors import SpecError
 from schemas.endpoints import EndpointSpec
 

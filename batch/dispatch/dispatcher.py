@@ -10,9 +10,9 @@ from random import Random
 
 from batch.clock import WallClock
 from batch.dispatch.answer_lengths import ExpectedTokens
-from batch.dispatch.balancing.balancers import GO_BY_SPEED, Balancer, ConsistentHash, build_balancer
-from batch.dispatch.balancing.row_assignment import Fit
-from batch.dispatch.balancing.row_choosers import Chooser, Homes
+from batch.dispatch.balancing.balancers import SPEED_BALANCERS, Balancer, ConsistentHash, build_balancer
+from batch.dispatch.balancing.row_assignment import LinearProgramAssigner
+from batch.dispatch.balancing.row_choosers import AffinityAssigner, RowAssigner
 from batch.dispatch.budget import Budget
 from batch.dispatch.endpoint import Endpoint, address
 from batch.dispatch.health import State
@@ -25,10 +25,10 @@ from batch.dispatch.ports import History, Journal, Work
 from batch.dispatch.request import Request
 from batch.dispatch.retry import RetryRule
 from batch.dispatch.transports.base import Transport
-from batch.dispatch.transports.keys import Keys
 from batch.dispatch.transports.registry import build_transport
+from batch.environment import Keys
 from batch.errors import BatchRouterError
-from batch.limits import FoundLimits
+from batch.limits import LearnedLimits
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import DispatchSpec
 from schemas.results import ErrorInfo
@@ -73,7 +73,7 @@ class Dispatcher:
         pricing: Mapping[str, Pricing] | None = None,
         spent: Decimal = Decimal(0),
         transports: TransportBuilder | None = None,
-        known: Mapping[str, Mapping[str, FoundLimits]] | None = None,
+        known: Mapping[str, Mapping[str, LearnedLimits]] | None = None,
         connections: int | None = None,
         on_shard: Callable[[int], None] = lambda shard: None,
         on_first_request: Callable[[], None] = lambda: None,
@@ -225,10 +225,10 @@ class Dispatcher:
         if not self._ended.done():
             self._ended.set_exception(error)
 
-    def found(self) -> dict[str, dict[str, FoundLimits]]:
+    def found(self) -> dict[str, dict[str, LearnedLimits]]:
         """What endpoints were found to bear so far, by model and endpoint; only what is known."""
         found = {
-            model: {e.url: e.found for e in lane.pool.endpoints if e.found != FoundLimits()}
+            model: {e.url: e.found for e in lane.pool.endpoints if e.found != LearnedLimits()}
             for model, lane in self.lanes.items()
         }
         return {model: endpoints for model, endpoints in found.items() if endpoints}
@@ -349,13 +349,13 @@ def _notes(model: str, endpoint: Endpoint) -> Iterator[str]:
 
 def _endpoints(
     model: ModelSpec,
-    known: Mapping[str, FoundLimits],
+    known: Mapping[str, LearnedLimits],
     spec: DispatchSpec,
     random: Random,
     connections: int | None,
 ) -> list[Endpoint]:
     clock = asyncio.get_running_loop().time
-    build = partial(Endpoint, measured=spec.balancer in GO_BY_SPEED, connections=connections)
+    build = partial(Endpoint, measured=spec.balancer in SPEED_BALANCERS, connections=connections)
     return [
         build(e, model.name, i, clock, random, known.get(address(e, model.name))) for i, e in enumerate(model.endpoints)
     ]
@@ -363,12 +363,12 @@ def _endpoints(
 
 def _chooser(
     endpoints: Sequence[Endpoint], balancer: Balancer, expected: ExpectedTokens, writes: GroupWrite
-) -> Chooser | None:
+) -> RowAssigner | None:
     """Where it matters which endpoint gets which rows, who chooses them."""
     if isinstance(balancer, ConsistentHash):
-        return Homes(balancer, endpoints)
+        return AffinityAssigner(balancer, endpoints)
     differ = len({(e.spec.provider, e.spec.limits) for e in endpoints}) > 1
-    return Fit(endpoints, expected.cost_of, before_solving=writes.write) if differ else None
+    return LinearProgramAssigner(endpoints, expected.cost_of, before_solving=writes.write) if differ else None
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

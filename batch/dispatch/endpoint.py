@@ -7,13 +7,13 @@ from batch.clock import Clock
 from batch.dispatch.endpoint_speed import Speed
 from batch.dispatch.health import Health, State
 from batch.dispatch.judging.refusals import Refusals, is_refusal, is_unreadable, surely_of_row
-from batch.dispatch.limits.adaptive_concurrency import FoundConcurrency
-from batch.dispatch.limits.adaptive_rate import FoundPace
-from batch.dispatch.limits.providers import build_limiters, told_limiter
+from batch.dispatch.limits.adaptive_concurrency import AdaptiveConcurrency
+from batch.dispatch.limits.adaptive_rate import AdaptiveRate
+from batch.dispatch.limits.providers import build_limiters, limiter_from_header
 from batch.dispatch.limits.requests import Concurrency, Limiter
 from batch.dispatch.request import NOTHING, Completion, Cost, Request
 from batch.errors import DispatchError
-from batch.limits import Allowance, FoundLimits
+from batch.limits import Allowance, LearnedLimits
 from schemas.endpoints import EndpointSpec
 
 
@@ -42,7 +42,7 @@ class Endpoint:
         index: int,
         clock: Clock,
         random: Random,
-        known: FoundLimits | None = None,
+        known: LearnedLimits | None = None,
         *,
         measured: bool = True,
         connections: int | None = None,
@@ -53,7 +53,7 @@ class Endpoint:
             measured: is `speed` of interest? Keeping it takes a twentieth of the dispatcher's time.
             connections: that this process can have to it, whatever its limits say; `None`: any number.
         """
-        known = known or FoundLimits()
+        known = known or LearnedLimits()
         self.spec = spec
         self.url = address(spec, model)
         self.model = spec.model or model
@@ -65,12 +65,12 @@ class Endpoint:
         self.limiters: list[Limiter] = build_limiters(spec.limits, spec.provider, clock)
         # A server may refuse though its limits are held: others use them too, or they were not all configured.
         patient = bool(self.limiters)
-        self.pace = FoundPace(clock, known=known.rpm, patient=patient, configured=spec.limits.rpm)
+        self.pace = AdaptiveRate(clock, known=known.rpm, patient=patient, configured=spec.limits.rpm)
         most = spec.limits.max_in_flight
         able = MOST_IN_FLIGHT if most is None else most
         ceiling = able if connections is None else min(able, connections)
-        self.concurrency: Concurrency | FoundConcurrency = (
-            FoundConcurrency(ceiling, known.in_flight) if most is None else Concurrency(ceiling)
+        self.concurrency: Concurrency | AdaptiveConcurrency = (
+            AdaptiveConcurrency(ceiling, known.in_flight) if most is None else Concurrency(ceiling)
         )
         self._short_of_connections = ceiling < able
         self.sent = self.throttled = self.errors = self.answers = 0
@@ -107,11 +107,11 @@ class Endpoint:
         return self.health.state is State.UP and self.health.delay() <= _SHORT_PAUSE_SECONDS
 
     @property
-    def found(self) -> FoundLimits:
+    def found(self) -> LearnedLimits:
         """What it was found to bear."""
         concurrency = self.concurrency
-        in_flight = concurrency.found if isinstance(concurrency, FoundConcurrency) else None
-        return FoundLimits(in_flight, self.pace.found)
+        in_flight = concurrency.found if isinstance(concurrency, AdaptiveConcurrency) else None
+        return LearnedLimits(in_flight, self.pace.found)
 
     def delay(self, cost: Cost) -> float:
         """Seconds until it may take a request of this cost; infinity if only an event can tell."""
@@ -231,7 +231,7 @@ class Endpoint:
         self.health.abandoned()
 
     def _end(self, request: Request, used: Cost, allowances: tuple[Allowance, ...], now: float) -> None:
-        self.concurrency.give_back()
+        self.concurrency.release()
         for limiter in self.limiters:
             limiter.settle(request.cost, used, now - request.started)
         if self._tells:
@@ -250,7 +250,7 @@ class Endpoint:
             for limiter in known:
                 limiter.correct(said, since, age)
             if not known and said.limit is not None and said.limit > 0:
-                self.limiters.append(told_limiter(said.measure, said.limit, self.spec.provider, self._clock))
+                self.limiters.append(limiter_from_header(said.measure, said.limit, self.spec.provider, self._clock))
                 self.counts_tokens = self._counts_tokens()
 
     def _counts_tokens(self) -> bool:

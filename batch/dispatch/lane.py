@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from batch.dispatch.answer_lengths import ExpectedTokens
-from batch.dispatch.balancing.row_choosers import Chooser
+from batch.dispatch.balancing.row_choosers import RowAssigner
 from batch.dispatch.balancing.row_exchange import RowExchange
 from batch.dispatch.bills import bills
 from batch.dispatch.endpoint import Endpoint
@@ -15,7 +15,7 @@ from batch.dispatch.judging.patience import PoolUnreachable
 from batch.dispatch.judging.refusals import is_refusal
 from batch.dispatch.judging.refused_rows import RefusedRows
 from batch.dispatch.judging.throttled_rows import ThrottledRows
-from batch.dispatch.memory_gate import Scales
+from batch.dispatch.memory_gate import ByteSemaphore
 from batch.dispatch.packing import Packer, halves, split
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolStopped, RowRefused
 from batch.dispatch.ports import Journal
@@ -33,7 +33,7 @@ _LEAST_AHEAD, _MOST_AHEAD = 1024, 8192
 _UNAVAILABLE = 503
 
 
-class Floor(Protocol):
+class LaneHost(Protocol):
     """What a lane asks of the dispatcher it belongs to."""
 
     writes: GroupWrite
@@ -64,12 +64,12 @@ class Lane:
         pool: EndpointPool,
         transports: Sequence[Transport],
         rule: RetryRule,
-        floor: Floor,
+        floor: LaneHost,
         *,
         expected: ExpectedTokens,
         throttled: ThrottledRows,
         timeout_seconds: float,
-        chooser: Chooser | None = None,
+        chooser: RowAssigner | None = None,
     ) -> None:
         """
         Args:
@@ -107,7 +107,7 @@ class Lane:
             pool.endpoints, attempted=self._note_refusal, give_up=self._give_up_refused, send_again=self._send_again
         )
         self._packer = Packer(pool.endpoints)
-        self._scales = Scales()
+        self._scales = ByteSemaphore()
         self._workers: asyncio.TaskGroup | None = None
         self._working = self._free = 0
 
@@ -157,7 +157,7 @@ class Lane:
         # Rows are at hand most of the time: no need to begin a coroutine.
         while not task.cancelling() and (row := self.queue.get_nowait() or await self.queue.get()) is not None:
             request = self._packer.fill(row, self.queue)
-            if self._scales.weighs(len(request.body)):
+            if self._scales.is_large(len(request.body)):
                 await self._deliver_large(request)
             else:
                 await self._deliver(request)
@@ -170,7 +170,7 @@ class Lane:
         try:
             await self._deliver(request)
         finally:
-            self._scales.give_back(size)
+            self._scales.release(size)
 
     async def _deliver(self, request: Request) -> bool:
         """One attempt at a row or at several packed ones; were they answered?"""

@@ -9,7 +9,7 @@ MOST_BYTES = 256 << 20
 _WEIGHED_BYTES = 64 << 10
 
 
-class Scales:
+class ByteSemaphore:
     """Bytes of large requests under way; who would be too much waits, first come first served."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
@@ -19,7 +19,7 @@ class Scales:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @staticmethod
-    def weighs(size: int) -> bool:
+    def is_large(size: int) -> bool:
         """Is a request of so many bytes large?"""
         return size > _WEIGHED_BYTES
 
@@ -35,13 +35,13 @@ class Scales:
         except asyncio.CancelledError:
             if not future.cancelled():
                 # Served and cancelled within one turn of the loop.
-                self.give_back(size)
+                self.release(size)
             else:
                 # Who was behind may be smaller.
                 self._serve()
             raise
 
-    def give_back(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """A large request has ended."""
         self.held -= size
         self._serve()

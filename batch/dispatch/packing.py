@@ -216,7 +216,7 @@ class PackSize:
             self._allowed = min(self._allowed, self._most)
 
 
-class AtHand(Protocol):
+class RowSource(Protocol):
     """Where rows wait."""
 
     def get_nowait(self) -> Request | None:
@@ -243,7 +243,7 @@ class Packer:
         elif error.blame == "endpoint" and error.reached:
             self.sizes[endpoint].failed(size)
 
-    def fill(self, row: Request, queue: AtHand) -> Request:
+    def fill(self, row: Request, queue: RowSource) -> Request:
         """The row with as many others as any endpoint of the pool takes at once; nothing is waited for."""
         first = piece_of(row)
         if first is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from batch.dispatch.request import Kind, Request
 from batch.dispatch.retry import RetryBudget
-from batch.dispatch.row_buffer import RowsAtHand
+from batch.dispatch.row_buffer import RowBuffer
 
 # More rows are read once this part of those that are to be at hand is gone: it is not looked at for every row.
 _GONE = 16
@@ -48,7 +48,7 @@ class RowQueue:
         self._work = work
         self._retries = retries
         self._loop = asyncio.get_running_loop()
-        self._fresh = RowsAtHand(kind)
+        self._fresh = RowBuffer(kind)
         self._more = True
         self._most_rows = 1
         self._low = math.inf

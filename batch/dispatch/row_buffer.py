@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from batch.dispatch.request import Kind, Request
 
 
-class RowsAtHand:
+class RowBuffer:
     """A queue that can also give the first row of a kind, where it is told how to find out kinds."""
 
     def __init__(self, kind: Callable[[Request], Kind] | None = None) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.environment import Environment
 from batch.errors import SpecError
-from batch.routers.base import Outside, Router
+from batch.routers.base import Router
 from batch.routers.checkpoints.format import CHECKPOINTS, CONFIG, TRAINING
 from batch.routers.checkpoints.hub import find_folder
 from batch.routers.embedders.vector_cache import VectorCache, key_of
@@ -40,7 +41,7 @@ class Scoring:
     """Of this package: another one may have other formulas, so its scores are not taken."""
     cache: Path
     """Folder in which scores are kept."""
-    outside: Outside
+    environment: Environment
     """For routers that call endpoints."""
 
 
@@ -75,7 +76,7 @@ def score_prompts(
         known = {keys[key]: vector for key, vector in cache.get(list(keys)).items()}
     missing = [prompt for prompt in different if prompt not in known]
     if missing:
-        router = build_router(spec, models, scoring.seed, outside=scoring.outside)
+        router = build_router(spec, models, scoring.seed, environment=scoring.environment)
         for start in range(0, len(missing), _AT_ONCE):
             told(start, len(missing))
             some = missing[start : start + _AT_ONCE]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.planning.assign import UNDECIDED, assign
-from batch.planning.seen import NONE, Seen, with_model
+from batch.planning.seen import NO_ROW, FirstOccurrences, with_model
 from schemas.plans import Plan
 
 
@@ -49,15 +49,15 @@ class Ids:
     """Finds rows whose id an earlier row has. Parts come in input order, each once."""
 
     def __init__(self) -> None:
-        self._asked = Seen()
-        self._unasked = Seen()
+        self._asked = FirstOccurrences()
+        self._unasked = FirstOccurrences()
 
     def look(self, part: PlannedPart) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """For each row the earlier row with its id, or -1: first among ids that were asked for, then where one of the
         two was not. An invalid row's id counts as taken too.
         """
-        repeats = np.full(len(part.row), NONE, np.int64)
-        unasked = np.full(len(part.row), NONE, np.int64)
+        repeats = np.full(len(part.row), NO_ROW, np.int64)
+        unasked = np.full(len(part.row), NO_ROW, np.int64)
         asked, found = part.has_own_id & part.asked_id, part.has_own_id & ~part.asked_id
         for own, seen, earlier in ((asked, self._asked, repeats), (found, self._unasked, unasked)):
             keys = part.id_hash[own]
@@ -65,8 +65,8 @@ class Ids:
         for own, others in ((asked, self._unasked), (found, self._asked)):
             other = others.find(part.id_hash[own])
             rows = part.row[own]
-            unasked[own] = np.where((other != NONE) & (other < rows) & (unasked[own] == NONE), other, unasked[own])
-        repeats[~part.valid] = NONE
+            unasked[own] = np.where((other != NO_ROW) & (other < rows) & (unasked[own] == NO_ROW), other, unasked[own])
+        repeats[~part.valid] = NO_ROW
         return repeats, unasked
 
 
@@ -75,13 +75,13 @@ class Requests:
 
     def __init__(self, dedup: Literal["auto", "on", "off"]) -> None:
         self._dedup = dedup
-        self._seen = Seen()
+        self._seen = FirstOccurrences()
 
     def route(self, part: PlannedPart, repeats: NDArray[np.int64], plan: Plan, models: Sequence[str]) -> RoutedRows:
         """Apply the plan and share answers."""
         model = assign(part.score, part.row, part.own_cutoff, part.pinned, plan, models)
-        model[~part.valid | (repeats != NONE)] = UNDECIDED
-        same_as = np.full(len(part.row), NONE, np.int64)
+        model[~part.valid | (repeats != NO_ROW)] = UNDECIDED
+        same_as = np.full(len(part.row), NO_ROW, np.int64)
         if self._dedup != "off":
             shares = model != UNDECIDED
             if self._dedup == "auto":
@@ -95,5 +95,5 @@ def deciding_scores(part: PlannedPart, repeats: NDArray[np.int64]) -> NDArray[np
     """Scores of the rows that the plan decides; NaN for invalid and repeated rows and those that chose for
     themselves.
     """
-    decides = part.valid & (repeats == NONE) & (part.pinned < 0) & ~np.isfinite(part.own_cutoff)
+    decides = part.valid & (repeats == NO_ROW) & (part.pinned < 0) & ~np.isfinite(part.own_cutoff)
     return np.where(decides, part.score, np.float32("nan"))

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 # 2**64 over the golden ratio: spreads small numbers over all bits.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
-NONE = -1
+NO_ROW = -1
 
 
-class Seen:
+class FirstOccurrences:
     """Remembers the first row of every key. Parts come in row order; takes 24 bytes a key, and log n time each.
 
     Keys are 64-bit hashes. Two rows count as equal only if their `check` is equal too: with 64 more bits of the same
@@ -32,15 +32,15 @@ class Seen:
             at = np.minimum(np.searchsorted(run_keys, unique), len(run_keys) - 1)
             known = run_keys[at] == unique
             check[known], row[known] = run_checks[at[known]], run_rows[at[known]]
-        earlier = np.where(check[inverse] == checks, row[inverse], NONE)
-        earlier[earlier == rows] = NONE
+        earlier = np.where(check[inverse] == checks, row[inverse], NO_ROW)
+        earlier[earlier == rows] = NO_ROW
         new = row == rows[index]
         self._add(unique[new], check[new], row[new])
         return earlier
 
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """For each key its first row, or NONE; remembers nothing."""
-        found = np.full(len(keys), NONE, np.int64)
+        found = np.full(len(keys), NO_ROW, np.int64)
         for run_keys, _, run_rows in self._runs:
             at = np.minimum(np.searchsorted(run_keys, keys), len(run_keys) - 1)
             known = run_keys[at] == keys

@@ -102,7 +102,7 @@ def fingerprint_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:
     ]
 
 
-def takes_in(spec: InputSpec, path: str) -> str | None:
+def input_matching(spec: InputSpec, path: str) -> str | None:
     """The one of `spec.path` that reads a file at `path`, whether or not it is there yet; `None`: none does.
 
     Asks no object store: there, what has a wildcard in its name is taken for a pattern.

@@ -1,16 +1,10 @@
 """What a router is, and what embeds prompts for those that need it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import Decimal
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from batch.clock import WallClock
-from batch.dispatch.transports.keys import Keys
 
 
 class Router(Protocol):
@@ -37,26 +31,3 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape `(len(texts), dimension)`, in the order of `texts`."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class SpendingRecord:
-    """Where a router that calls endpoints records what it spends, and how much that may be."""
-
-    log: Path
-    """File of a SpendingLog."""
-    cap: Decimal | None = None
-    """Most dollars that the log may come to, earlier sittings included; `None`: no budget."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """What routers that call endpoints need of the world; it pickles by reference, so that no key travels."""
-
-    keys: Keys
-    wall: WallClock
-    spending: SpendingRecord | None = None
-    """`None`: what is spent is recorded nowhere."""
-
-
-NOTHING_OUTSIDE = Outside(keys=lambda name: None, wall=lambda: 0.0)

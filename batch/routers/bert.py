@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from batch.errors import SpecError
 from batch.routers.checkpoints.format import refuse_trained
 from batch.routers.network.forward import Forward, first_tokens, most_tokens
-from batch.routers.network.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
+from batch.routers.network.pretrained import LOCAL, REPORT_MISSING_WEIGHTS, load_tokenizer, quiet, refuse_made_up
 from batch.routers.network.unpadded_attention import attend_to_own_tokens, end_at_first_token
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def load_classifier(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
             dtype="float32",
             return_dict=True,
             use_safetensors=True,
-            **MADE_UP_IS_TOLD,
+            **REPORT_MISSING_WEIGHTS,
             **LOCAL,
         )
     return tokenizer, classifier, loading

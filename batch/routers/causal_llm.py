@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from batch.errors import SpecError
 from batch.routers.network.forward import CHARACTERS_PER_TOKEN, Forward, device
-from batch.routers.network.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
+from batch.routers.network.pretrained import LOCAL, REPORT_MISSING_WEIGHTS, load_tokenizer, quiet, refuse_made_up
 
 if TYPE_CHECKING:
     import torch
@@ -276,7 +276,7 @@ def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
     with quiet():
         tokenizer = load_tokenizer(folder)
         llama, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, return_dict=True, use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
+            folder, dtype=dtype, return_dict=True, use_safetensors=True, **REPORT_MISSING_WEIGHTS, **LOCAL
         )
     refuse_made_up(loading)
     if getattr(tokenizer, "backend_tokenizer", None) is None:

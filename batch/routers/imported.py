@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from batch.errors import BatchRouterError, SpecError
 from batch.routers.base import Router
-from batch.user_code import described, import_own, in_one_line
+from batch.user_code import described, flatten, import_own
 
 
 def import_router(path: str, options: Mapping[str, Any], models: tuple[str, ...]) -> Router:
@@ -26,7 +26,7 @@ def import_router(path: str, options: Mapping[str, Any], models: tuple[str, ...]
     try:
         router = made(**options)
     except (TypeError, ValueError) as error:
-        raise SpecError(f"router.options: {path} refuses them: {in_one_line(error)}") from error
+        raise SpecError(f"router.options: {path} refuses them: {flatten(error)}") from error
     except BatchRouterError:
         raise
     except Exception as error:  # the user's own code may raise anything

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, assert_never
 
-from batch.routers.base import NOTHING_OUTSIDE, Embedder, Outside, Router
+from batch.environment import NO_ENVIRONMENT, Environment
+from batch.routers.base import Embedder, Router
 from schemas.routers import (
     BertRouterSpec,
     CausalLlmRouterSpec,
@@ -40,13 +41,13 @@ def build_router(
     models: tuple[str, ...],
     seed: int,
     threads: int | None = None,
-    outside: Outside = NOTHING_OUTSIDE,
+    environment: Environment = NO_ENVIRONMENT,
 ) -> Router:
     """Build the router for a job's `models`, cheapest first; nothing is sent yet.
 
     Args:
         threads: torch's, for routers that use it.
-        outside: for routers that call endpoints.
+        environment: for routers that call endpoints.
 
     Raises:
         SpecError: in one line, for whatever the spec names that is missing or does not fit.
@@ -57,21 +58,21 @@ def build_router(
         case CorrectnessRouterSpec():
             from batch.routers.correctness import CorrectnessRouter
 
-            return _on_vectors(CorrectnessRouter, spec, models, threads, outside)
+            return _on_vectors(CorrectnessRouter, spec, models, threads, environment)
         case StaticRouterSpec():
             return _static(spec, models)
         case KnnRouterSpec():
             from batch.routers.knn import KnnRouter
 
-            return _on_vectors(KnnRouter, spec, models, threads, outside)
+            return _on_vectors(KnnRouter, spec, models, threads, environment)
         case ClusterRouterSpec():
             from batch.routers.cluster import ClusterRouter
 
-            return _on_vectors(ClusterRouter, spec, models, threads, outside)
+            return _on_vectors(ClusterRouter, spec, models, threads, environment)
         case MfRouterSpec():
-            return _mf(spec, models, threads, outside)
+            return _mf(spec, models, threads, environment)
         case SwRankingRouterSpec():
-            return _sw_ranking(spec, models, threads, outside)
+            return _sw_ranking(spec, models, threads, environment)
         case BertRouterSpec():
             from batch.routers.bert import BertRouter
             from batch.routers.lookup import checkpoint_folder
@@ -131,7 +132,7 @@ def _on_vectors(
     spec: CorrectnessRouterSpec | KnnRouterSpec | ClusterRouterSpec,
     models: tuple[str, ...],
     threads: int | None,
-    outside: Outside,
+    environment: Environment,
 ) -> Router:
     from batch.routers.checkpoints.format import model_mixture
     from batch.routers.embedders.registry import build_embedder
@@ -145,7 +146,7 @@ def _on_vectors(
         trained_on,
         batch_tokens=spec.batch_tokens,
         threads=threads,
-        outside=outside,
+        environment=environment,
         int8=spec.kind == "correctness",
     )
     return router(models, checkpoint, embedder)
@@ -159,7 +160,7 @@ def _static(spec: StaticRouterSpec, models: tuple[str, ...]) -> Router:
     return StaticRouter(models, open_checkpoint(spec), packaged_encoder())
 
 
-def _mf(spec: MfRouterSpec, models: tuple[str, ...], threads: int | None, outside: Outside) -> Router:
+def _mf(spec: MfRouterSpec, models: tuple[str, ...], threads: int | None, environment: Environment) -> Router:
     from batch.routers.embedders.registry import build_embedder
     from batch.routers.mf import MfRouter, open_factors, pair_of
 
@@ -167,17 +168,21 @@ def _mf(spec: MfRouterSpec, models: tuple[str, ...], threads: int | None, outsid
     strong, weak = pair_of(spec, factors, models)
     factors.pair(strong, weak)  # a model it does not know is refused before the slow part
     embedder = build_embedder(
-        spec.embedder, factors.encoder, batch_tokens=spec.batch_tokens, threads=threads, outside=outside
+        spec.embedder, factors.encoder, batch_tokens=spec.batch_tokens, threads=threads, environment=environment
     )
     return MfRouter(models[-1], factors, strong, weak, embedder)
 
 
-def _sw_ranking(spec: SwRankingRouterSpec, models: tuple[str, ...], threads: int | None, outside: Outside) -> Router:
+def _sw_ranking(
+    spec: SwRankingRouterSpec, models: tuple[str, ...], threads: int | None, environment: Environment
+) -> Router:
     from batch.routers.embedders.registry import build_embedder
     from batch.routers.sw_ranking import SwRankingRouter, arena_encoder, open_arena
 
     encoder = arena_encoder(spec)  # vectors that do not fit are refused before all of them are read
     arena = open_arena(spec)
     arena.pair(spec.strong, spec.weak)
-    embedder = build_embedder(spec.embedder, encoder, batch_tokens=spec.batch_tokens, threads=threads, outside=outside)
+    embedder = build_embedder(
+        spec.embedder, encoder, batch_tokens=spec.batch_tokens, threads=threads, environment=environment
+    )
     return SwRankingRouter(models[-1], arena, spec.strong, spec.weak, embedder)

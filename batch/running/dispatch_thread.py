@@ -18,7 +18,7 @@ from batch.dispatch.lane import Lane
 from batch.dispatch.limits.open_files import connections, note, raise_limit
 from batch.dispatch.pool import Pricing
 from batch.dispatch.snapshot import LaneSnapshot
-from batch.dispatch.transports.keys import Keys
+from batch.environment import Keys
 from batch.errors import BatchRouterError, RunLockedError, StorageError
 from batch.routers.embedders.spending_log import read_spending
 from batch.running.found_limits import read_found, write_found

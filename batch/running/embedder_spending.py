@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from batch.costs.prices import Price
-from batch.routers.base import SpendingRecord
-from batch.running.stages import Scoring
+from batch.environment import SpendingRecord
+from batch.running.stages import ScoreTask
 from batch.runs.journal.spent import spent
 from batch.runs.layout import Layout
 from schemas.job import JobSpec
@@ -15,7 +15,7 @@ def spending_record(job: JobSpec, layout: Layout, prices: Mapping[str, Price | N
 
     The cap is what answers of earlier sittings have left of the budget. It holds as long as nothing else spends.
     """
-    if not Scoring(job, heavy=True).calls_endpoints:
+    if not ScoreTask(job, heavy=True).calls_endpoints:
         return None
     budget = job.dispatch.budget_usd
     return SpendingRecord(layout.embeddings, None if budget is None else budget - spent(layout, prices))

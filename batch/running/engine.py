@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
+from batch.environment import Environment
 from batch.errors import BatchRouterError
-from batch.routers.base import Outside
 from batch.running.dispatch_thread import DispatchHost, DispatchPlan, DispatchState
-from batch.running.stages import Reading, ScoredShard, Scoring, read_and_score
+from batch.running.stages import ReadTask, ScoredShard, ScoreTask, read_and_score
 
 Handle = Any
 """Stands for one piece of work that was asked for."""
@@ -46,7 +46,7 @@ class Engine(Protocol):
         """Ask for `function(*arguments)`."""
         ...
 
-    def score(self, reading: Reading, scoring: Scoring) -> Handle:
+    def score(self, reading: ReadTask, scoring: ScoreTask) -> Handle:
         """Ask for a shard to be read, scored and stored: a ScoredShard."""
         ...
 
@@ -100,7 +100,7 @@ class InlineEngine:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         return _Task(function, arguments)
 
-    def score(self, reading: Reading, scoring: Scoring) -> Handle:
+    def score(self, reading: ReadTask, scoring: ScoreTask) -> Handle:
         return _Task(self._score, (reading, scoring))
 
     def stop_scoring(self) -> None:
@@ -131,7 +131,7 @@ class InlineEngine:
     def close(self) -> None:
         """Nothing outlives a call."""
 
-    def _score(self, reading: Reading, scoring: Scoring) -> ScoredShard:
+    def _score(self, reading: ReadTask, scoring: ScoreTask) -> ScoredShard:
         if self._scorer is None:
-            self._scorer = scoring.build(outside=Outside(self._keys, self._wall))
+            self._scorer = scoring.build(environment=Environment(self._keys, self._wall))
         return read_and_score(reading, self._scorer)

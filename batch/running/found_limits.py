@@ -5,13 +5,13 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from batch.errors import DamagedError, StorageError
-from batch.limits import FoundLimits
+from batch.limits import LearnedLimits
 from batch.storage.sealed import read_sealed, write_sealed
 
-_FILE = TypeAdapter(dict[str, dict[str, FoundLimits]])
+_FILE = TypeAdapter(dict[str, dict[str, LearnedLimits]])
 
 
-def read_found(path: Path) -> dict[str, dict[str, FoundLimits]]:
+def read_found(path: Path) -> dict[str, dict[str, LearnedLimits]]:
     """By model and endpoint; nothing where there is no such file, or one that cannot be read.
 
     It only tells a search where to begin, so a damaged one is as good as none.
@@ -23,6 +23,6 @@ def read_found(path: Path) -> dict[str, dict[str, FoundLimits]]:
         return {}
 
 
-def write_found(path: Path, found: dict[str, dict[str, FoundLimits]]) -> None:
+def write_found(path: Path, found: dict[str, dict[str, LearnedLimits]]) -> None:
     """Keep it. Raises StorageError."""
     write_sealed(path, path.name, _FILE.dump_json(found, indent=2))

@@ -26,11 +26,11 @@ from batch.running.run_end import RunEnd
 from batch.running.sitting_times import SittingTimes
 from batch.running.stages import (
     HEAVY_ROUTERS,
-    Committing,
-    Reading,
+    CommitTask,
+    ReadTask,
     RoutedShard,
     ScoredShard,
-    Scoring,
+    ScoreTask,
     check_routed,
     commit,
     route,
@@ -279,7 +279,7 @@ class Pipeline:
 
     def _ask_for_scores(self, planner: Planner) -> None:
         while self._to_score and len(self._pending) < self._engine.slots:
-            reading = Reading(
+            reading = ReadTask(
                 self._layout,
                 self.shards[self._to_score.pop()],
                 self._job.input,
@@ -287,7 +287,7 @@ class Pipeline:
                 "exact" if any(model.limits_prompt_tokens for model in self._models) else "estimate",
                 self._names[-1],
             )
-            scoring = Scoring(self._job, heavy=self._job.router.kind in HEAVY_ROUTERS, spending=self._spending)
+            scoring = ScoreTask(self._job, heavy=self._job.router.kind in HEAVY_ROUTERS, spending=self._spending)
             self._pending[self._engine.score(reading, scoring)] = lambda scored: self._was_scored(planner, scored)
 
     def _was_scored(self, planner: Planner, scored: ScoredShard) -> None:
@@ -352,8 +352,8 @@ class Pipeline:
     def _shard_of(self, row: int) -> int:
         return bisect_right(self.shards, row, key=lambda shard: shard.first_row) - 1
 
-    def _committing_of(self, index: int) -> Committing:
-        return Committing(
+    def _committing_of(self, index: int) -> CommitTask:
+        return CommitTask(
             self._layout,
             index,
             self._prices,

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from batch.errors import InputError
 from batch.planning.routing import Requests, deciding_scores
-from batch.planning.seen import NONE
+from batch.planning.seen import NO_ROW
 from batch.planning.shared_ids import SharedIds
 from batch.planning.solve import solve
 from batch.reading.shard import Shard
 from batch.running.row_verdicts import PLACE_COLUMNS, RowVerdicts, first_faults
-from batch.running.stages import Routing, ScoredShard, load_planned
+from batch.running.stages import RouteTask, ScoredShard, load_planned
 from batch.runs.affinity_keys import stored_key
 from batch.runs.directory import RunDirectory
 from batch.runs.parts import read_part
@@ -58,7 +58,7 @@ class Planner:
         """A shard has been scored."""
         self._scored[scored.index] = scored
 
-    def take(self) -> Iterator[Routing]:
+    def take(self) -> Iterator[RouteTask]:
         """Routings that can be decided now, each shard's once. Each is made when it is asked for, the rest later.
 
         Raises:
@@ -115,12 +115,12 @@ class Planner:
         self._plan = solve(self._job.plan, self._names, scores, np.arange(len(scores), dtype=np.int64))
         self._directory.write_plan(self._plan)
 
-    def _decide(self, index: int) -> Routing:
+    def _decide(self, index: int) -> RouteTask:
         assert self._plan is not None
         part = load_planned(self._directory.layout, index, self._names)
         repeats = self._repeats.pop(index).spread(len(part.row))
         rows = self._requests.route(part, repeats, self._plan, self._names)
-        return Routing(
+        return RouteTask(
             layout=self._directory.layout,
             index=index,
             models=self._names,
@@ -149,10 +149,10 @@ class _Repeats(NamedTuple):
 
     @classmethod
     def of(cls, repeats: NDArray[np.int64]) -> "_Repeats":
-        places = np.flatnonzero(repeats != NONE)
+        places = np.flatnonzero(repeats != NO_ROW)
         return cls(places, repeats[places])
 
     def spread(self, count: int) -> NDArray[np.int64]:
-        repeats = np.full(count, NONE, np.int64)
+        repeats = np.full(count, NO_ROW, np.int64)
         repeats[self.places] = self.rows
         return repeats

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.planning.routing import Ids, PlannedPart
-from batch.planning.seen import NONE
+from batch.planning.seen import NO_ROW
 from batch.planning.shared_ids import SharedIds
 from batch.reading.columns import ID_FOUND, LINE
 from batch.reading.ids import BATCH_COLUMN, column_of
@@ -53,7 +53,7 @@ class RowVerdicts:
     def look(self, index: int, part: PlannedPart) -> ShardVerdicts:
         """Look at the next shard."""
         repeats, unasked = self._ids.look(part)
-        positions = np.flatnonzero(unasked != NONE)
+        positions = np.flatnonzero(unasked != NO_ROW)
         if not len(positions):
             return ShardVerdicts(repeats, None)
         first = int(positions[0])
@@ -71,7 +71,7 @@ class RowVerdicts:
             ): f"{self._place(first_row + int(i))}: {self._column} is that of {self._place(int(repeats[i]))} already; "
             "give each row its own, or set input.id_column: none (ids are made up) or input.id_scope: file (ids differ "
             "within each file)"
-            for i in np.flatnonzero(repeats != NONE)
+            for i in np.flatnonzero(repeats != NO_ROW)
         }
 
     def forget(self) -> None:

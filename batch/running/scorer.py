@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.routers.base import NOTHING_OUTSIDE, Outside, Router
+from batch.environment import NO_ENVIRONMENT, Environment
+from batch.routers.base import Router
 from batch.routers.registry import ROW_KINDS, build_router, for_kind
 from batch.routers.rules import RulesRouter
 from batch.routers.scores import gaps, scores_of
@@ -50,12 +51,12 @@ class Scorer:
         row_models: Literal["honour", "ignore"] = "honour",
         plan_scores: bool = True,
         threads: int | None = None,
-        outside: Outside = NOTHING_OUTSIDE,
+        environment: Environment = NO_ENVIRONMENT,
     ) -> None:
         """Load the router of a job whose `models` are given cheapest first.
 
         `plan_scores=False` is for plans that ask for no score, as `pin`: rows left to the plan then have none,
-        and the job's router is not loaded. `threads` are torch's; `outside` is for routers that call endpoints.
+        and the job's router is not loaded. `threads` are torch's; `environment` is for routers that call endpoints.
         Raises SpecError where a router cannot be built.
         """
         self._models = tuple(model.name for model in models)
@@ -63,7 +64,7 @@ class Scorer:
         self._honoured = row_models == "honour"
         self._seed = seed
         self._threads = threads
-        self._outside = outside
+        self._outside = environment
         self._spec = router
         self._plan_scores = plan_scores
         # The job's own router is as good a choice, but rules decide by themselves and have no cutoff.
@@ -76,7 +77,9 @@ class Scorer:
             self._columns = columns if len(columns) > 1 else ()
 
     @classmethod
-    def for_job(cls, job: JobSpec, *, threads: int | None = None, outside: Outside = NOTHING_OUTSIDE) -> "Scorer":
+    def for_job(
+        cls, job: JobSpec, *, threads: int | None = None, environment: Environment = NO_ENVIRONMENT
+    ) -> "Scorer":
         """Build the scorer of a job."""
         return cls(
             job.router,
@@ -85,7 +88,7 @@ class Scorer:
             row_models=job.input.row_models,
             plan_scores=not isinstance(job.plan, PinPlanSpec),
             threads=threads,
-            outside=outside,
+            environment=environment,
         )
 
     def score(self, table: "pa.Table", file: str | None = None) -> "pa.Table":

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
 from batch.costs.tokens import counter
+from batch.environment import NO_ENVIRONMENT, Environment, SpendingRecord
 from batch.errors import DamagedError
 from batch.planning.routing import PlannedPart, RoutedRows
 from batch.planning.shared_ids import SharedIds
@@ -23,7 +24,6 @@ from batch.reading.formats.without_pandas import leave_pandas_out
 from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
 from batch.reading.shard import Shard
-from batch.routers.base import NOTHING_OUTSIDE, Outside, SpendingRecord
 from batch.running.scorer import Scorer
 from batch.runs.affinity_keys import columns_for, name_of, with_key
 from batch.runs.committed import Committed, read_commit
@@ -49,7 +49,7 @@ _PLANNED_COLUMNS = ("row", "score", "own_cutoff", "pinned", "error_kind", ID_HAS
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadTask:
     """One shard to read."""
 
     layout: Layout
@@ -62,7 +62,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Scoring:
+class ScoreTask:
     """How to build the scorer; light routers load nothing heavy."""
 
     job: JobSpec
@@ -77,9 +77,9 @@ class Scoring:
         router = self.job.router
         return isinstance(router, EmbeddingRouterSpec) and isinstance(router.embedder, EndpointEmbedderSpec)
 
-    def build(self, threads: int | None = None, outside: Outside = NOTHING_OUTSIDE) -> Scorer:
+    def build(self, threads: int | None = None, environment: Environment = NO_ENVIRONMENT) -> Scorer:
         """Load it."""
-        return Scorer.for_job(self.job, threads=threads, outside=replace(outside, spending=self.spending))
+        return Scorer.for_job(self.job, threads=threads, environment=replace(environment, spending=self.spending))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +95,28 @@ class ScoredShard:
     """What a reader should know of its rows."""
 
 
-def read_table(reading: Reading) -> Any:
+def read_table(reading: ReadTask) -> Any:
     """A shard's rows as a table."""
     return read_shard(reading.shard, reading.spec, counter(reading.count, reading.count_for))
 
 
-def score_table(reading: Reading, table: Any, scorer: Scorer) -> ScoredShard:
+def score_table(reading: ReadTask, table: Any, scorer: Scorer) -> ScoredShard:
     """Score a table and store it: from here on nothing of it is scored again."""
     return store_scored(reading, score_rows(reading, table, scorer))
 
 
-def score_rows(reading: Reading, table: Any, scorer: Scorer) -> Any:
+def score_rows(reading: ReadTask, table: Any, scorer: Scorer) -> Any:
     """A shard's table with the columns of a scored part added."""
     return scorer.score(table, reading.shard.name)
 
 
-def store_scored(reading: Reading, scored: Any) -> ScoredShard:
+def store_scored(reading: ReadTask, scored: Any) -> ScoredShard:
     """Store the scored rows of a shard, in the run directory of the machine where this runs."""
     write_scored(reading.layout, reading.shard.index, scored)
     return summary(reading.shard.index, scored)
 
 
-def read_and_score(reading: Reading, scorer: Scorer) -> ScoredShard:
+def read_and_score(reading: ReadTask, scorer: Scorer) -> ScoredShard:
     """Both in one go."""
     return score_table(reading, read_table(reading), scorer)
 
@@ -166,7 +166,7 @@ def _floats(column: Any) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True)
-class Routing:
+class RouteTask:
     """What planning decided of one shard."""
 
     layout: Layout
@@ -193,7 +193,7 @@ class RoutedShard:
     """Ids that nobody asked for and that repeat."""
 
 
-def route(routing: Routing) -> RoutedShard:
+def route(routing: RouteTask) -> RoutedShard:
     """Group a shard's rows by model on disk. Raises DamagedError where the scored part is not as it was written."""
     key = routing.key
     part = read_scored(routing.layout, routing.index, {*_ROUTED_COLUMNS, ID, *columns_for(key)})
@@ -251,7 +251,7 @@ def check_routed(layout: Layout, index: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Committing:
+class CommitTask:
     """One shard to commit."""
 
     layout: Layout
@@ -266,7 +266,7 @@ class Committing:
     """As `commit_shard` takes it."""
 
 
-def commit(committing: Committing) -> Committed:
+def commit(committing: CommitTask) -> Committed:
     """Write a shard's part of the output."""
     prices = committing.prices
     names = list(prices)
@@ -287,7 +287,7 @@ def commit(committing: Committing) -> Committed:
 class _Elsewhere:
     """Answers of rows in other shards; their journals are indexed once each, when first needed."""
 
-    def __init__(self, committing: Committing, models: Sequence[str]) -> None:
+    def __init__(self, committing: CommitTask, models: Sequence[str]) -> None:
         self._committing = committing
         self._models = models
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from batch.routers.base import Embedder, Outside
+from batch.environment import Environment
+from batch.routers.base import Embedder
 from batch.routers.checkpoints.format import EncoderConfig
 from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec
 from schemas.training import TrainLocalEmbedderSpec
@@ -72,12 +73,14 @@ def token_encoder() -> Encoder:
     return Encoder(embedder, lambda: config, LocalEmbedderSpec())
 
 
-def endpoint_encoder(spec: EndpointEmbedderSpec, outside: Outside) -> Encoder:
+def endpoint_encoder(spec: EndpointEmbedderSpec, environment: Environment) -> Encoder:
     """One behind endpoints whose `url` and `model` are filled in; nothing is sent yet."""
     from batch.routers.embedders.endpoint import EndpointEmbedder
 
     max_tokens = spec.max_tokens or _ENDPOINT_TOKENS
-    embedder = EndpointEmbedder(spec, dimension=spec.dimensions, max_tokens=max_tokens, outside=outside, key=_KEY)
+    embedder = EndpointEmbedder(
+        spec, dimension=spec.dimensions, max_tokens=max_tokens, environment=environment, key=_KEY
+    )
 
     def config() -> EncoderConfig:
         assert embedder.dimension is not None, "something was embedded"

@@ -17,9 +17,9 @@ from batch.running.row_verdicts import FAULTS_SHOWN, PLACE_COLUMNS, RowVerdicts,
 from batch.running.scorer import Scorer
 from batch.running.stages import planned_part
 from batch.runs.output.local import check_writable
-from jobs.commands.output_overlap import check_apart
+from jobs.commands.output_overlap import check_output_not_input
 from jobs.commands.reachability import models_listed
-from jobs.environment import embedder_of, missing_keys, settle_environment, with_embedder, with_surroundings
+from jobs.environment import embedder_of, missing_keys, resolve_endpoints, set_library_defaults, with_embedder
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 
@@ -56,11 +56,11 @@ class Findings:
 
 def check_job(job: JobSpec) -> Findings:
     """Read and validate every row, build the router, look at output, keys, prices and endpoints. Sends no prompt."""
-    settle_environment()
+    set_library_defaults()
     found = Findings()
     models: tuple[ModelSpec, ...] = ()
     try:
-        models = with_surroundings(job.models)
+        models = resolve_endpoints(job.models)
         job = with_embedder(job)
     except SpecError as error:
         found.problems.append(str(error))
@@ -68,7 +68,7 @@ def check_job(job: JobSpec) -> Findings:
     _check_rows(job, found)
     try:
         check_writable(job.output)
-        check_apart(job)
+        check_output_not_input(job)
     except SpecError as error:
         found.problems.append(str(error))
     for name, price in prices_for(job.models).items():

@@ -8,16 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 from batch.dispatch.snapshot import ProgressSnapshot
+from batch.environment import SpendingRecord
 from batch.reading.shard import Shard
-from batch.routers.base import SpendingRecord
 from batch.running.engine import Engine, Handle
 from batch.running.find_input import find_input
-from batch.running.stages import HEAVY_ROUTERS, Reading, ScoredShard, Scoring
+from batch.running.stages import HEAVY_ROUTERS, ReadTask, ScoredShard, ScoreTask
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
 from jobs.commands.run import engine_of
 from jobs.commands.spending import embeddings_spent
-from jobs.environment import now, settle_environment, with_embedder
+from jobs.environment import now, set_library_defaults, with_embedder
 from jobs.terminal.progress import Progress
 from schemas.job import JobSpec
 
@@ -50,14 +50,14 @@ class DryScoring:
     def scored(self) -> Iterator[ScoredShard]:
         """Shards as they are scored and stored, in any order."""
         record = SpendingRecord(self.directory.layout.embeddings)
-        scoring = Scoring(self.job, heavy=self.job.router.kind in HEAVY_ROUTERS, spending=record)
+        scoring = ScoreTask(self.job, heavy=self.job.router.kind in HEAVY_ROUTERS, spending=record)
         waiting = list(reversed(self.shards))
         pending: set[Handle] = set()
         done = 0
         self._show(done)
         while waiting or pending:
             while waiting and len(pending) < self._engine.slots:
-                reading = Reading(
+                reading = ReadTask(
                     self.directory.layout, waiting.pop(), self.job.input, "exact", self.job.models[-1].name
                 )
                 pending.add(self._engine.score(reading, scoring))
@@ -88,7 +88,7 @@ def dry_scoring(job: JobSpec, *, sample: int | None = None, progress: Progress |
     Raises:
         SpecError: the job or its input is wrong.
     """
-    settle_environment()
+    set_library_defaults()
     job = with_embedder(job)
     with tempfile.TemporaryDirectory(prefix="batchrouter-") as folder, engine_of(job, progress) as engine:
         asked = Fingerprint(plan={})

@@ -10,10 +10,10 @@ from batch.costs.prices import prices_for
 from batch.reading.notes import Note
 from batch.running.planner import Planner
 from batch.running.row_verdicts import FAULTS_SHOWN, first_faults, summed_notes
-from batch.running.stages import Routing
+from batch.running.stages import RouteTask
 from batch.runs.parts import read_part
 from jobs.commands.dry_run import dry_scoring
-from jobs.commands.output_overlap import check_apart
+from jobs.commands.output_overlap import check_output_not_input
 from jobs.terminal.progress import Progress
 from schemas.job import JobSpec
 from schemas.openai_batch import EMBEDDINGS_URL
@@ -53,7 +53,7 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
         SpecError: the job or its input is wrong.
     """
     # As `check` and `run` do: an estimate of a job that cannot run would be worth nothing.
-    check_apart(job)
+    check_output_not_input(job)
     totals = _Totals()
     notes: dict[int, tuple[Note, ...]] = {}
     with dry_scoring(job, sample=sample, progress=progress) as dry:
@@ -90,7 +90,7 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
     )
 
 
-def _count(routing: Routing, totals: _Totals) -> None:
+def _count(routing: RouteTask, totals: _Totals) -> None:
     part = read_part(routing.layout.scored(routing.index), _COUNTED_COLUMNS)
     rows = routing.rows
     shared = rows.same_as >= 0

@@ -7,16 +7,16 @@ from pathlib import Path
 from re import sub
 
 from batch.dispatch.snapshot import ProgressSnapshot
+from batch.environment import Environment, SpendingRecord
 from batch.errors import SpecError
 from batch.evaluation.benchmark import Benchmark, Floats
 from batch.evaluation.figures import measure
 from batch.evaluation.reading import read_benchmarks
 from batch.evaluation.scores import Scoring, score_prompts, trained_on
-from batch.routers.base import Outside, SpendingRecord
 from batch.storage.atomic import write_bytes
 from batch.storage.atomic_folder import check_writable
 from jobs.commands.spending import embeddings_spent
-from jobs.environment import embedder_with_surroundings, key, settle_environment, wall_clock
+from jobs.environment import embedder_with_surroundings, key, set_library_defaults, wall_clock
 from jobs.terminal.plots import plot_benchmark
 from jobs.terminal.progress import Progress
 from schemas.embedders import EndpointEmbedderSpec
@@ -43,7 +43,7 @@ def evaluate_routers(spec: EvalSpec, *, progress: Progress | None = None) -> Eva
         EmbedderError: a router's embedder cannot be reached; what was scored is kept, and the same command goes on.
         StorageError: something cannot be written.
     """
-    settle_environment()
+    set_library_defaults()
     check_writable(Path(spec.output))
     benchmarks = [
         found
@@ -109,7 +109,10 @@ class _Work:
         wanted = _with_embedder(router, f"routers.{name}.embedder", self.cache)
         prompts = [prompt for at in places for prompt in self.benchmarks[at].prompts]
         scoring = Scoring(
-            self.seed, version("batchrouter"), self.cache, Outside(key, wall_clock, SpendingRecord(_log(self.cache)))
+            self.seed,
+            version("batchrouter"),
+            self.cache,
+            Environment(key, wall_clock, SpendingRecord(_log(self.cache))),
         )
 
         def told(done: int, total: int) -> None:

@@ -22,11 +22,11 @@ from batch.runs.directory import RunDirectory, is_run_directory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.layout import Layout, run_path
 from batch.runs.output.local import check_writable, write_output
-from jobs.commands.output_overlap import check_apart
+from jobs.commands.output_overlap import check_output_not_input
 from jobs.commands.reachability import unreachable
 from jobs.commands.status import stored_report
 from jobs.environment import (
-    deaf_to_hangups,
+    block_sighup,
     embedder_of,
     end_process,
     interrupts,
@@ -36,12 +36,12 @@ from jobs.environment import (
     now,
     pause,
     ray_folders,
-    settle_environment,
+    resolve_endpoints,
+    set_library_defaults,
     settle_ray_token,
     settled_environment,
     wall_clock,
     with_embedder,
-    with_surroundings,
 )
 from jobs.stopped import StoppedError
 from jobs.terminal.html.report import render_html
@@ -72,8 +72,8 @@ def run_job(
         StorageError: something could not be stored; the same call goes on later.
         StoppedError: it was interrupted, or endpoints stayed unreachable; the same call goes on later.
     """
-    settle_environment()
-    models = with_surroundings(job.models)
+    set_library_defaults()
+    models = resolve_endpoints(job.models)
     path = run_path(job.output)
     job = with_embedder(job, Layout(path).cache)
     if finish:
@@ -209,7 +209,7 @@ def engine_of(job: JobSpec, progress: Progress | None = None, *, warm: bool = Tr
         from batch.running.ray.engine import RayEngine
 
         # Ray's processes end with this one, and no sooner: they are needed while it drains.
-        with deaf_to_hangups():
+        with block_sighup():
             engine = RayEngine(
                 address=job.ray.address,
                 actors=job.router.actors,
@@ -233,7 +233,7 @@ def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> None:
     if missing:
         raise SpecError("\n".join(missing))
     check_writable(job.output)
-    check_apart(job)
+    check_output_not_input(job)
     if job.dispatch.budget_usd is not None:
         embedder = embedder_of(job)
         asked = models if embedder is None else (*models, embedder)

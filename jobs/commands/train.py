@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.environment import Environment, SpendingRecord
 from batch.errors import SpecError
-from batch.routers.base import Outside, SpendingRecord
 from batch.routers.checkpoints.format import CARD, CONFIG, TRAINING, save_checkpoint
 from batch.routers.registry import build_router
 from batch.routers.scores import gaps
@@ -28,7 +28,7 @@ from batch.training.labels.results import read_results
 from batch.training.measuring import cautions, cutoffs, measure, tuning_cautions
 from jobs.commands.judge import build_judge
 from jobs.commands.spending import embeddings_spent, judging_spent
-from jobs.environment import embedder_with_surroundings, key, model_with_surroundings, settle_environment, wall_clock
+from jobs.environment import embedder_with_surroundings, key, model_with_surroundings, set_library_defaults, wall_clock
 from jobs.files.yaml_specs import PathKeys
 from jobs.terminal.progress import Progress
 from schemas.routers import RouterSpec
@@ -104,7 +104,7 @@ def train_router(spec: TrainSpec, *, overwrite: bool = False, progress: Progress
         StoppedError: a judge's run stopped before its end; the same call goes on with it.
         StorageError: the checkpoint cannot be written.
     """
-    settle_environment()
+    set_library_defaults()
     out = Path(spec.output)
     clear_killed(out)
     _check_free(out, overwrite=overwrite)
@@ -153,7 +153,7 @@ def _encoder(spec: TrainSpec, cache: Path) -> Encoder | None:
     if isinstance(embedder, TrainLocalEmbedderSpec):
         return local_encoder(embedder)
     filled = embedder_with_surroundings(embedder, "embedder", cache)
-    return endpoint_encoder(filled, Outside(key, wall_clock, SpendingRecord(_embeddings_log(cache))))
+    return endpoint_encoder(filled, Environment(key, wall_clock, SpendingRecord(_embeddings_log(cache))))
 
 
 def _embeddings_log(cache: Path) -> Path:
@@ -239,13 +239,13 @@ def _fine_tuned(
     return _Made(router_of(kind, folder, split.models, None), chosen, save)
 
 
-def _outside_of(spec: TrainSpec) -> Outside:
+def _outside_of(spec: TrainSpec) -> Environment:
     """For the trained router, which embeds by the endpoints that it was trained with."""
-    return Outside(key, wall_clock, SpendingRecord(_embeddings_log(beside(Path(spec.output), "cache"))))
+    return Environment(key, wall_clock, SpendingRecord(_embeddings_log(beside(Path(spec.output), "cache"))))
 
 
 def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _Made) -> TrainingReport:
-    router = build_router(made.router, split.models, spec.seed, outside=_outside_of(spec))
+    router = build_router(made.router, split.models, spec.seed, environment=_outside_of(spec))
 
     def gap(prompts: Sequence[str]) -> Floats:
         return gaps(router.score(prompts).astype(np.float64), router.models, split.models)

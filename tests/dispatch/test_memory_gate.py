@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from batch.dispatch.memory_gate import MOST_BYTES, Scales
+from batch.dispatch.memory_gate import MOST_BYTES, ByteSemaphore
 from batch.dispatch.request import Completion, Request
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from tests.dispatch.built import built
@@ -17,14 +17,14 @@ def test_who_would_be_too_much_waits_his_turn() -> None:
     """First come, first served, a small one behind a large one too; one that is larger than all goes alone."""
 
     async def test() -> None:
-        scales = Scales(most=10)
+        scales = ByteSemaphore(most=10)
         order: list[int] = []
 
         async def attempt(size: int, seconds: float) -> None:
             await scales.take(size)
             order.append(size)
             await asyncio.sleep(seconds)
-            scales.give_back(size)
+            scales.release(size)
 
         async with asyncio.TaskGroup() as group:
             for size, seconds in ((6, 1.0), (5, 1.0), (1, 1.0), (99, 1.0), (2, 1.0)):
@@ -45,19 +45,19 @@ def test_cancelled_while_waiting_or_just_served_nothing_is_held() -> None:
     """Whoever waits behind is served all the same."""
 
     async def test() -> None:
-        scales = Scales(most=10)
+        scales = ByteSemaphore(most=10)
         await scales.take(10)
         tasks = [asyncio.create_task(scales.take(size)) for size in (7, 7, 3)]
         await asyncio.sleep(0)
         tasks[0].cancel()
-        scales.give_back(10)
+        scales.release(10)
         await asyncio.sleep(0)
         assert scales.held == 10
         with pytest.raises(asyncio.CancelledError):
             await tasks[0]
         late = asyncio.create_task(scales.take(1))
         await asyncio.sleep(0)
-        scales.give_back(7)
+        scales.release(7)
         late.cancel()
         with pytest.raises(asyncio.CancelledError):
             await late

@@ -11,7 +11,7 @@ import pytest
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, and its stub names few of its classes
 from ray.cluster_utils import Cluster
 
-from batch.dispatch.transports.keys import Keys
+from batch.environment import Keys
 from batch.errors import SpecError
 from batch.running.ray.engine import RayEngine
 from batch.running.ray.key_server import AskedKeys, KeyServer

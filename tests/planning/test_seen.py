@@ -4,13 +4,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.planning.seen import NONE, Seen, with_model
+from batch.planning.seen import NO_ROW, FirstOccurrences, with_model
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 1)), max_size=30), max_size=8))
 def test_every_later_row_finds_the_first_with_its_key(parts: list[list[tuple[int, int]]]) -> None:
     """Whatever the parts, a row is told the first earlier row of its key if their checks agree, else none."""
-    seen = Seen()
+    seen = FirstOccurrences()
     first: dict[int, tuple[int, int]] = {}
     row = 0
     for part in parts:
@@ -19,7 +19,7 @@ def test_every_later_row_finds_the_first_with_its_key(parts: list[list[tuple[int
         told = seen.first(keys, checks, np.arange(row, row + len(part), dtype=np.int64))
         for (key, check), earlier in zip(part, told, strict=True):
             known = first.setdefault(key, (check, row))
-            assert earlier == (known[1] if known[1] != row and known[0] == check else NONE)
+            assert earlier == (known[1] if known[1] != row and known[0] == check else NO_ROW)
             row += 1
 
 

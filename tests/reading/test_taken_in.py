@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from batch.errors import InputError
-from batch.reading.sources import find_sources, takes_in
+from batch.reading.sources import find_sources, input_matching
 from schemas.job import InputSpec
 
 FILES = (
@@ -62,7 +62,9 @@ def test_exactly_what_is_read_is_taken_in(asked: str, tmp_path: Path) -> None:
         found = {Path(source.location) for source in find_sources(spec)}
     except InputError:
         found = set()
-    assert {tmp_path / name for name in FILES if takes_in(spec, str(tmp_path / name))} == {p.resolve() for p in found}
+    assert {tmp_path / name for name in FILES if input_matching(spec, str(tmp_path / name))} == {
+        p.resolve() for p in found
+    }
 
 
 def test_links_lead_to_what_they_lead_to(tmp_path: Path) -> None:
@@ -70,9 +72,9 @@ def test_links_lead_to_what_they_lead_to(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "link").symlink_to("data")
     spec = InputSpec(path=("s3://bucket/data", str(tmp_path / "link")))
-    assert takes_in(spec, str(tmp_path / "data" / "out.jsonl")) == str(tmp_path / "link")
-    assert takes_in(spec, str(tmp_path / "other" / "out.jsonl")) is None
-    assert takes_in(spec, f"file://{tmp_path}/data/out.jsonl") == str(tmp_path / "link")
+    assert input_matching(spec, str(tmp_path / "data" / "out.jsonl")) == str(tmp_path / "link")
+    assert input_matching(spec, str(tmp_path / "other" / "out.jsonl")) is None
+    assert input_matching(spec, f"file://{tmp_path}/data/out.jsonl") == str(tmp_path / "link")
 
 
 @pytest.mark.parametrize(
@@ -95,4 +97,4 @@ def test_links_lead_to_what_they_lead_to(tmp_path: Path) -> None:
 )
 def test_stores_are_apart_and_their_folders_nested(asked: str, place: str, taken: bool) -> None:
     """A file on a store is taken in by its name, its folder or a pattern there; the store is not asked."""
-    assert takes_in(InputSpec(path=asked), place) == (asked if taken else None)
+    assert input_matching(InputSpec(path=asked), place) == (asked if taken else None)

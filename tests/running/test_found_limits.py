@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batch.dispatch.dispatcher import Dispatcher
-from batch.limits import FoundLimits
+from batch.limits import LearnedLimits
 from batch.running.found_limits import read_found, write_found
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
@@ -14,7 +14,7 @@ from tests.dispatch.memory_work import MemoryWork
 from tests.fakes import FunctionTransport, answer
 from tests.virtual_time import run
 
-FOUND = {"m": {"http://a/v1": FoundLimits(96, None), "http://b/v1": FoundLimits(None, 600.5)}}
+FOUND = {"m": {"http://a/v1": LearnedLimits(96, None), "http://b/v1": LearnedLimits(None, 600.5)}}
 
 
 def test_what_was_found_is_read_back(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_next_sitting_begins_where_the_last_one_ended() -> None:
             EndpointSpec(url="http://a/v1", model="m"),
             EndpointSpec(url="http://b/v1", model="m", limits=LimitsSpec(max_in_flight=5)),
         )
-        known = {"m": {url: FoundLimits(96, None) for url in ("http://a/v1", "http://b/v1")}}
+        known = {"m": {url: LearnedLimits(96, None) for url in ("http://a/v1", "http://b/v1")}}
         dispatcher = Dispatcher(
             [ModelSpec(name="m", endpoints=endpoints)],
             DispatchSpec(),

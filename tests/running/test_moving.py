@@ -10,7 +10,7 @@ import pytest
 
 from batch.errors import FingerprintError
 from batch.running.engine import InlineEngine
-from batch.running.stages import Reading, ScoredShard, Scoring
+from batch.running.stages import ReadTask, ScoredShard, ScoreTask
 from batch.runs.directory import read_manifest
 from batch.runs.layout import Layout
 from jobs.commands.run import run_job
@@ -98,7 +98,7 @@ def before_second_shard(monkeypatch: pytest.MonkeyPatch, answered: Callable[[], 
     score = InlineEngine._score
     waiting = [act]
 
-    def late(self: InlineEngine, reading: Reading, scoring: Scoring) -> ScoredShard:
+    def late(self: InlineEngine, reading: ReadTask, scoring: ScoreTask) -> ScoredShard:
         if reading.shard.index == 1 and waiting:
             for _ in range(1000):
                 if answered():

@@ -8,7 +8,7 @@ import pytest
 
 from batch.reading.shard import Shard
 from batch.running.planner import Planner
-from batch.running.stages import Routing, ScoredShard
+from batch.running.stages import RouteTask, ScoredShard
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
 from batch.runs.parts import write_part
@@ -52,7 +52,7 @@ def scored(shard: int) -> ScoredShard:
     return ScoredShard(shard, ROWS, 0, None)
 
 
-def decisions(routings: list[Routing]) -> list[tuple[int, list[int], list[int]]]:
+def decisions(routings: list[RouteTask]) -> list[tuple[int, list[int], list[int]]]:
     return [(r.index, r.rows.model.tolist(), r.rows.repeats.tolist()) for r in routings]
 
 

@@ -9,7 +9,7 @@ from random import Random
 from typing import Protocol
 
 from batch.dispatch.health import Health
-from batch.dispatch.limits.adaptive_rate import FoundPace
+from batch.dispatch.limits.adaptive_rate import AdaptiveRate
 from batch.dispatch.request import Cost
 from batch.errors import RateLimited
 
@@ -107,13 +107,13 @@ def lognormal_tokens(mean: float, sigma: float, random: Random) -> Callable[[], 
 
 
 class Limits(Protocol):
-    """What `FoundConcurrency` and `Concurrency` have in common."""
+    """What `AdaptiveConcurrency` and `Concurrency` have in common."""
 
     in_flight: int
 
     def delay(self) -> float: ...
     def take(self) -> None: ...
-    def give_back(self) -> None: ...
+    def release(self) -> None: ...
     def answered(self, tokens: int, started: float, now: float) -> None: ...
     def refused(self, started: float, now: float) -> bool | None: ...
 
@@ -152,7 +152,7 @@ class Client:
     def __init__(self, server: Server, concurrency: Limits, tokens: Callable[[], float], seed: int = 1) -> None:
         self.run = Run()
         self.now = 0.0
-        self.pace: FoundPace | None = None
+        self.pace: AdaptiveRate | None = None
         self._server = server
         self._concurrency = concurrency
         self._tokens = tokens
@@ -213,12 +213,12 @@ class Client:
             explained = self._concurrency.refused(started, self.now)
             if self.pace is not None:
                 self.pace.refused(started, explained=bool(explained))
-        self._concurrency.give_back()
+        self._concurrency.release()
         self._health.failed(RateLimited("429"), started)
 
     def _answered(self, name: int) -> None:
         started, tokens = self._sent[name]
         self.run.ended.append((self.now, tokens))
-        self._concurrency.give_back()
+        self._concurrency.release()
         self._health.answered()
         self._concurrency.answered(int(tokens), started, self.now)

@@ -12,7 +12,7 @@ from batch.dispatch.health import COOLDOWN_SECONDS, FAILURES_IN_A_ROW, SLOW_STAR
 from batch.dispatch.judging.refusals import PROBES, REFUSED_ROWS
 from batch.dispatch.request import Completion
 from batch.errors import ConnectionLost, DispatchError, NotConnected, RateLimited, Refused, ServerError
-from batch.limits import FoundLimits
+from batch.limits import LearnedLimits
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.job import DispatchSpec
 from tests.fakes import answer
@@ -174,7 +174,7 @@ def test_what_nobody_configured_is_found_and_remembered(slots: int) -> None:
     """A server that refuses whatever is beyond its slots: within a minute it is kept at 95 % of them, and what was
     found is there for the next run.
     """
-    found: list[FoundLimits] = []
+    found: list[LearnedLimits] = []
 
     async def behave(self: Server, row: Row) -> Completion:
         if self.in_flight > slots:

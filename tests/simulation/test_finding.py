@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch.dispatch.limits.adaptive_concurrency import START, FoundConcurrency
-from batch.dispatch.limits.adaptive_rate import FoundPace
+from batch.dispatch.limits.adaptive_concurrency import START, AdaptiveConcurrency
+from batch.dispatch.limits.adaptive_rate import AdaptiveRate
 from batch.dispatch.limits.requests import Concurrency
 from batch.dispatch.request import Cost
 from batch.limits import Allowance
@@ -40,15 +40,15 @@ def slots(number: int, speed: float, *, queues: bool = True) -> SharedServer:
 class Found:
     """A run with nothing configured."""
 
-    concurrency: FoundConcurrency
+    concurrency: AdaptiveConcurrency
     client: Client
 
 
 def find(server: Server, seed: int, *, paced: bool = True) -> Found:
-    concurrency = FoundConcurrency(CEILING)
+    concurrency = AdaptiveConcurrency(CEILING)
     client = Client(server, concurrency, answers(seed), seed)
     if paced:
-        client.pace = FoundPace(client.clock)
+        client.pace = AdaptiveRate(client.clock)
     return Found(concurrency, client)
 
 
@@ -175,20 +175,20 @@ def test_known_from_an_earlier_run() -> None:
     first.client.until(120)
     assert first.concurrency.found == 32
     server = slots(32, 100, queues=False)
-    again = Client(server, FoundConcurrency(CEILING, known=first.concurrency.found), answers(2))
+    again = Client(server, AdaptiveConcurrency(CEILING, known=first.concurrency.found), answers(2))
     assert again.until(20).throughput(3, 20) >= 0.93 * 3200
-    assert FoundConcurrency(16, known=100).allowed == 16
-    assert FoundConcurrency(CEILING).found is None
+    assert AdaptiveConcurrency(16, known=100).allowed == 16
+    assert AdaptiveConcurrency(CEILING).found is None
 
 
 def test_nothing_is_learned_while_another_limit_binds() -> None:
     """With four rows at a time, of the eight that may go, it does not grow."""
-    concurrency = FoundConcurrency(CEILING)
+    concurrency = AdaptiveConcurrency(CEILING)
     for now in range(1000):
         for _ in range(4):
             concurrency.take()
         for _ in range(4):
-            concurrency.give_back()
+            concurrency.release()
             concurrency.answered(100, now, now + 1.0)
     assert concurrency.allowed == START
 
@@ -196,7 +196,7 @@ def test_nothing_is_learned_while_another_limit_binds() -> None:
 def test_answers_without_usage_are_counted() -> None:
     """Servers that tell no tokens are found all the same."""
 
-    class Silent(FoundConcurrency):
+    class Silent(AdaptiveConcurrency):
         def answered(self, tokens: int, started: float, now: float) -> None:
             super().answered(0, started, now)
 
@@ -206,14 +206,14 @@ def test_answers_without_usage_are_counted() -> None:
 
 def test_one_decrease_per_round_trip() -> None:
     """Refusals of requests sent before the last decrease take no more than the requests themselves."""
-    concurrency = FoundConcurrency(CEILING, known=100)
+    concurrency = AdaptiveConcurrency(CEILING, known=100)
     for _ in range(100):
         concurrency.take()
     concurrency.refused(0.0, 1.0)
-    concurrency.give_back()
+    concurrency.release()
     assert concurrency.allowed == 95.0
     concurrency.refused(0.0, 1.0)
-    concurrency.give_back()
+    concurrency.release()
     assert concurrency.allowed == 95.0
     concurrency.refused(1.5, 2.0)
     assert concurrency.allowed == pytest.approx(95 * 0.95)
@@ -227,7 +227,7 @@ def test_one_decrease_per_round_trip() -> None:
 )
 def test_bounds(ceiling: int, known: int | None, events: list[tuple[str, float, int]]) -> None:
     """Whatever happens, at least one and at most the ceiling may be in flight."""
-    concurrency = FoundConcurrency(ceiling, known)
+    concurrency = AdaptiveConcurrency(ceiling, known)
     started: list[float] = []
     now = 0.0
     for kind, seconds, tokens in events:
@@ -236,11 +236,11 @@ def test_bounds(ceiling: int, known: int | None, events: list[tuple[str, float, 
             started.append(now)
         now += seconds
         if kind == "a":
-            concurrency.give_back()
+            concurrency.release()
             concurrency.answered(tokens, started.pop(0), now)
         else:
             concurrency.refused(started.pop(), now)
-            concurrency.give_back()
+            concurrency.release()
         assert 1 <= int(concurrency.allowed) <= ceiling
         assert concurrency.in_flight == len(started)
 
@@ -255,7 +255,7 @@ class HandClock:
         return self.now
 
 
-def paced(clock: HandClock, pace: FoundPace, seconds: float) -> int:
+def paced(clock: HandClock, pace: AdaptiveRate, seconds: float) -> int:
     """Requests that go out in so many seconds, if all may."""
     sent = 0
     end = clock.now + seconds
@@ -272,7 +272,7 @@ def paced(clock: HandClock, pace: FoundPace, seconds: float) -> int:
 def test_no_pace_until_a_refusal() -> None:
     """Nothing is held back, and nothing known, before the first refusal; then what was accepted, less a twentieth."""
     clock = HandClock()
-    pace = FoundPace(clock)
+    pace = AdaptiveRate(clock)
     assert paced(clock, pace, 10) == pytest.approx(1000, abs=2)
     assert pace.found is None
     pace.refused(clock.now - 0.01)
@@ -283,7 +283,7 @@ def test_no_pace_until_a_refusal() -> None:
 def test_the_curve() -> None:
     """The rate comes back, rests there, and then leaves faster and faster: 40 % above after three times as long."""
     clock = HandClock()
-    pace = FoundPace(clock)
+    pace = AdaptiveRate(clock)
     paced(clock, pace, 10)
     pace.refused(clock.now - 0.01)
     accepted = pace.found
@@ -301,7 +301,7 @@ def test_the_curve() -> None:
 def test_one_lowering_per_round_trip() -> None:
     """Refusals of what was sent before the rate was lowered do not lower it again."""
     clock = HandClock()
-    pace = FoundPace(clock)
+    pace = AdaptiveRate(clock)
     paced(clock, pace, 10)
     sent = clock.now - 0.01
     pace.refused(sent)
@@ -314,8 +314,8 @@ def test_one_lowering_per_round_trip() -> None:
 def test_pace_never_above_a_ceiling() -> None:
     """Neither a configured ceiling nor a limit that the server states is ever exceeded, by more than late timers."""
     clock = HandClock()
-    pace = FoundPace(clock, ceiling=600)
+    pace = AdaptiveRate(clock, ceiling=600)
     assert paced(clock, pace, 10) <= 101
     pace.correct(Allowance("requests", 300.0, None, None), Cost(0, 0, 0, 0), 0.0)
     assert paced(clock, pace, 10) <= 51
-    assert FoundPace(clock, known=120).rate == pytest.approx(2.0)
+    assert AdaptiveRate(clock, known=120).rate == pytest.approx(2.0)

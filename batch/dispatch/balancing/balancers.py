@@ -189,7 +189,7 @@ class Priority:
         return min(ready, key=lambda e: e.index)
 
 
-GO_BY_SPEED: frozenset[BalancerName] = frozenset(("peak_ewma", "adaptive"))
+SPEED_BALANCERS: frozenset[BalancerName] = frozenset(("peak_ewma", "adaptive"))
 """Those that look at what an endpoint's answers take."""
 
 

@@ -45,7 +45,7 @@ class Latency:
         return max(0.0, (self._y + slope * (tokens * self._n - self._x)) / self._n)
 
 
-class Fit:
+class LinearProgramAssigner:
     """Shares of kinds for each endpoint of a pool, and whose turn it is."""
 
     def __init__(

@@ -8,7 +8,7 @@ from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Kind, Request
 
 
-class Chooser(Protocol):
+class RowAssigner(Protocol):
     """Sorts rows into kinds, and says which kind an endpoint should take next."""
 
     def kind(self, request: Request) -> Kind:
@@ -27,7 +27,7 @@ class Chooser(Protocol):
         ...
 
 
-class Homes:
+class AffinityAssigner:
     """For `consistent_hash`: a row's kind is the endpoint that its key belongs to.
 
     While every endpoint is full, the one that gets free takes the next row, whosever it is, and nothing is reused: of

@@ -2,7 +2,7 @@
 
 from batch.clock import Clock
 from batch.dispatch.answer_lengths import ExpectedTokens
-from batch.dispatch.balancing.row_choosers import Chooser
+from batch.dispatch.balancing.row_choosers import RowAssigner
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.pool import EndpointPool
 from batch.dispatch.queue import RowQueue
@@ -16,7 +16,7 @@ class RowExchange:
     """Exchanges rows of one lane."""
 
     def __init__(
-        self, pool: EndpointPool, queue: RowQueue, expected: ExpectedTokens, chooser: Chooser | None, clock: Clock
+        self, pool: EndpointPool, queue: RowQueue, expected: ExpectedTokens, chooser: RowAssigner | None, clock: Clock
     ) -> None:
         """
         Args:

@@ -4,7 +4,7 @@ import math
 from enum import Enum
 
 from batch.dispatch.limits.requests import InFlight
-from batch.dispatch.limits.throughput_windows import DECREASE, Epoch, Refusals
+from batch.dispatch.limits.throughput_windows import DECREASE, CapacityHistory, ThroughputWindow
 
 # What any server bears; from here the number doubles per round trip.
 START = 8
@@ -58,7 +58,7 @@ class _Phase(Enum):
     TRYING = "trying"
 
 
-class FoundConcurrency(InFlight):
+class AdaptiveConcurrency(InFlight):
     """Requests in flight where nobody said how many: a drop-in for `Concurrency` that looks for the number.
 
     It starts low and doubles per round trip while each request keeps its speed. Then it climbs rungs: it measures the
@@ -79,7 +79,7 @@ class FoundConcurrency(InFlight):
         self._base = float(max(1, min(ceiling, START if known is None else known)))
         super().__init__(ceiling, self._base)
         self._phase = _Phase.DOUBLING if known is None else _Phase.HOLDING
-        self._epoch = Epoch()
+        self._epoch = ThroughputWindow()
         self._speed: float | None = None
         self._target = self._base
         self._settling = 0.0
@@ -89,7 +89,7 @@ class FoundConcurrency(InFlight):
         self._rung = {_UP: _FAR_RUNG, _DOWN: _NEAR_RUNG}
         self._wait = {_UP: 1, _DOWN: 1}
         self._waited = {_UP: 0, _DOWN: 0}
-        self._refusals = Refusals()
+        self._refusals = CapacityHistory()
 
     @property
     def found(self) -> int | None:
@@ -154,7 +154,7 @@ class FoundConcurrency(InFlight):
         self._phase = _Phase.DOUBLING
         self._base = self.allowed
         self._speed = None
-        self._epoch = Epoch()
+        self._epoch = ThroughputWindow()
 
     def _probe(self) -> None:
         """The refused level has been left alone for long enough: one more, until it is refused or borne."""
@@ -173,7 +173,7 @@ class FoundConcurrency(InFlight):
         epoch = self._epoch
         if epoch.answers < max(_LEAST_TO_DOUBLE, self._base):
             return
-        self._epoch = Epoch()
+        self._epoch = ThroughputWindow()
         if epoch.full < _BINDING:
             # Another limit binds, and this one should not do so even at times.
             if epoch.full > _NEVER_BINDING:
@@ -202,7 +202,7 @@ class FoundConcurrency(InFlight):
 
     def _aim(self, target: float, phase: _Phase) -> None:
         self._phase = phase
-        self._epoch = Epoch()
+        self._epoch = ThroughputWindow()
         if self.allowed != target:
             self._settling = target
         self._target = target
@@ -219,7 +219,7 @@ class FoundConcurrency(InFlight):
             else:
                 self._settling -= 1
                 if self._settling <= 0:
-                    self._epoch = Epoch()
+                    self._epoch = ThroughputWindow()
         else:
             return started >= self._reached_at
         return False
@@ -286,7 +286,7 @@ class FoundConcurrency(InFlight):
                 return
         self._hold(base)
 
-    def _weigh(self, epoch: Epoch, now: float) -> None:
+    def _weigh(self, epoch: ThroughputWindow, now: float) -> None:
         """A trial is over: move there or go back."""
         assert self._mean is not None
         direction = _UP if self._target > self._base else _DOWN

@@ -41,7 +41,7 @@ _LONGEST_COUNTED_SECONDS = 15.0
 _CATCH_UP_SECONDS = 0.01
 
 
-class FoundPace:
+class AdaptiveRate:
     """Requests per second where nobody said how many: holds nothing back until a refusal.
 
     From then on it holds a rate that follows CUBIC (RFC 9438): a twentieth below what the server accepted, back there

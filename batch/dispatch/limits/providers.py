@@ -65,7 +65,7 @@ def build_limiters(spec: LimitsSpec, provider: Provider, clock: Clock) -> list[L
     return limiters
 
 
-def told_limiter(measure: Measure, limit: float, provider: Provider, clock: Clock) -> Limiter:
+def limiter_from_header(measure: Measure, limit: float, provider: Provider, clock: Clock) -> Limiter:
     """A limit that is not configured and that the server told us, per minute."""
     profile = PROFILES[provider]
     match measure:

@@ -177,7 +177,7 @@ class InFlight:
         """An attempt starts."""
         self.in_flight += 1
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """An attempt ended, however it did."""
         self.in_flight -= 1
 

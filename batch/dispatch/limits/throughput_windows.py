@@ -14,7 +14,7 @@ _STRIKE_ANSWERS = 20
 _BORNE_ANSWERS = 1000
 
 
-class Epoch:
+class ThroughputWindow:
     """Answers at one number of requests in flight.
 
     Throughput by Little's law: requests in flight, times the tokens per second of each. A server that shares itself
@@ -68,7 +68,7 @@ class Epoch:
         return math.sqrt(max(0.0, squares)) / self._tokens
 
 
-class Refusals:
+class CapacityHistory:
     """What a server was seen to bear, and what it refused.
 
     A refusal may be this limit's or another's: a pace that was exceeded, say. It is this one's where more were in

@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from batch.dispatch.transports.keys import Keys
+from batch.environment import Keys
 from batch.errors import SpecError
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import RESPONSES_URL

@@ -1,16 +1,10 @@
 """The key of an endpoint, which may change while a run goes on."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
+from batch.environment import Keys
 from batch.errors import Refused, SpecError
-
-Keys = Callable[[str], str | None]
-"""Gives the value of an environment variable, or what `access.key_reference` names; never stored in a spec.
-
-Raises SpecError, with the reason, where a file cannot be read or a command fails.
-"""
 
 KEY_REFUSED = 401
 """The status by which servers refuse a key that has run out."""

@@ -16,12 +16,13 @@ from batch.clock import WallClock
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports.access import key_reference, proxy_for, resolve
 from batch.dispatch.transports.client import NO_FILE_LEFT, is_want_of_files
-from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, Keys, renewed
+from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, renewed
 from batch.dispatch.transports.masking import mask
-from batch.dispatch.transports.rate_limit_headers import told
+from batch.dispatch.transports.rate_limit_headers import parse_rate_limits
 from batch.dispatch.transports.refusals import refusal
 from batch.dispatch.transports.responses import MOST_ANSWER_BYTES, completion
 from batch.dispatch.transports.words import cut, hiding
+from batch.environment import Keys
 from batch.errors import BadAnswer, ConnectionLost, DispatchError, NoFileLeft, NotConnected, Refused, TimedOut
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL
@@ -98,7 +99,7 @@ class LiteLLMTransport:
         return completion(
             self._mask(answer.model_dump_json(exclude_none=True).encode()),
             request.url,
-            told(headers.get, self._provider, self._wall),
+            parse_rate_limits(headers.get, self._provider, self._wall),
             header=headers.get,
             wall=self._wall,
             asked=request.body,

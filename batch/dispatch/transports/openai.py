@@ -11,12 +11,13 @@ from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports.access import key_header, key_reference, resolve
 from batch.dispatch.transports.client import Answer, KeyHeader
 from batch.dispatch.transports.client_choice import build_client
-from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, Keys, renewed
+from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, renewed
 from batch.dispatch.transports.masking import mask
-from batch.dispatch.transports.rate_limit_headers import Header, told
+from batch.dispatch.transports.rate_limit_headers import Header, parse_rate_limits
 from batch.dispatch.transports.refusals import refusal
 from batch.dispatch.transports.responses import MOST_ANSWER_BYTES, completion
 from batch.dispatch.transports.words import hiding
+from batch.environment import Keys
 from batch.errors import DispatchError
 from batch.limits import Allowance
 from schemas.endpoints import EndpointSpec
@@ -119,7 +120,7 @@ class OpenAITransport:
         if self._silent > _SILENT_ANSWERS and self._silent % _ASK_AGAIN:
             return ()
         try:
-            said = told(header, self._provider, self._wall)
+            said = parse_rate_limits(header, self._provider, self._wall)
         except ValueError:
             # One of the headers is not ASCII.
             return ()

@@ -7,10 +7,11 @@ import orjson
 
 from batch.dispatch.transports.access import Access, key_header, key_reference, resolve
 from batch.dispatch.transports.client_choice import build_client
-from batch.dispatch.transports.keys import EndpointKey, Keys
+from batch.dispatch.transports.keys import EndpointKey
 from batch.dispatch.transports.masking import mask
 from batch.dispatch.transports.refusals import refusal
 from batch.dispatch.transports.words import hiding
+from batch.environment import Keys
 from batch.errors import BadAnswer, DispatchError, NotConnected, SpecError
 from schemas.endpoints import EndpointSpec
 

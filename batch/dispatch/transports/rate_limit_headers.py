@@ -106,7 +106,7 @@ _DIALECTS: dict[Provider, _Dialect] = {
 }
 
 
-def told(header: Header, provider: Provider, wall: WallClock) -> tuple[Allowance, ...]:
+def parse_rate_limits(header: Header, provider: Provider, wall: WallClock) -> tuple[Allowance, ...]:
     """What an answer says about the server's limits, at most once per measure.
 
     Where several limits of one measure are said (an organisation's and a project's tokens, those estimated and those
@@ -131,7 +131,7 @@ def told(header: Header, provider: Provider, wall: WallClock) -> tuple[Allowance
     return tuple(found.values())
 
 
-def reopens(header: Header, provider: Provider, wall: WallClock) -> float | None:
+def window_reset_after(header: Header, provider: Provider, wall: WallClock) -> float | None:
     """Seconds until every limit that is used up has something left again; `None`: none is, or it cannot be told.
 
     Only a limit that is counted in windows says so by its reset: Azure's, and those of the IETF's drafts. One that
@@ -207,7 +207,7 @@ def seconds_until(text: str | None, now: float) -> float | None:
     if not text:
         return None
     if ":" in text:
-        then = moment(text)
+        then = parse_timestamp(text)
         seconds = None if then is None else max(0.0, then - now)
     elif _DURATION.fullmatch(text):
         seconds = sum(float(amount) * _UNITS[unit] for amount, unit in _PART.findall(text))
@@ -221,13 +221,13 @@ def seconds_until(text: str | None, now: float) -> float | None:
 def server_time(header: Header, wall: WallClock) -> float:
     """Seconds since the epoch by the server's own clock, where it tells it; ours may be off."""
     said = header("date")
-    then = moment(said) if said else None
+    then = parse_timestamp(said) if said else None
     return wall() if then is None else then
 
 
 # Servers say the same second, and the same reset, in many answers; to read an HTTP date anew takes 6 us.
 @lru_cache(maxsize=64)
-def moment(text: str) -> float | None:
+def parse_timestamp(text: str) -> float | None:
     """Seconds since the epoch of a date as RFC 3339 or HTTP has them, UTC where it names no zone; else `None`."""
     try:
         then = datetime.fromisoformat(text)

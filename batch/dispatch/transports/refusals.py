@@ -16,7 +16,7 @@ from batch.dispatch.transports.parsing.error_codes import (
 )
 from batch.dispatch.transports.parsing.usage import Tokens, tokens
 from batch.dispatch.transports.parsing.waits import retry_after, wait_in
-from batch.dispatch.transports.rate_limit_headers import Header, reopens, server_time, told
+from batch.dispatch.transports.rate_limit_headers import Header, parse_rate_limits, server_time, window_reset_after
 from batch.dispatch.transports.words import Hide, messages, server_words
 from batch.errors import AccountRefused, BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
 from schemas.endpoints import Provider
@@ -76,7 +76,7 @@ def refusal(
     wait = _wait(header, parsed, wall)
     kind, word = _kind(status, error, wait)
     if wait is None and kind is RateLimited:
-        wait = reopens(header, provider, wall)
+        wait = window_reset_after(header, provider, wall)
     code = word or _code(error, status)
     return kind(
         _message(f"HTTP {status}", status, code, _param(error), path),
@@ -86,7 +86,7 @@ def refusal(
         words=lambda: server_words(raw, parsed, asked, hide),
         retry_after=wait,
         body=one_line(raw, parsed) if isinstance(parsed, dict) else None,
-        allowances=told(header, provider, wall),
+        allowances=parse_rate_limits(header, provider, wall),
         usage=usage_of(parsed),
     )
 

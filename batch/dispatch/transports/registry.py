@@ -4,7 +4,7 @@ from typing import assert_never
 
 from batch.clock import WallClock
 from batch.dispatch.transports.base import Transport
-from batch.dispatch.transports.keys import Keys
+from batch.environment import Keys
 from schemas.endpoints import EndpointSpec
 
 

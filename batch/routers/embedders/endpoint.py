@@ -28,8 +28,8 @@ from batch.dispatch.limits.open_files import connections
 from batch.dispatch.pool import Pricing
 from batch.dispatch.ports import History
 from batch.dispatch.request import Request
+from batch.environment import Environment
 from batch.errors import BadRequest, BatchRouterError, EmbedderError, SpecError
-from batch.routers.base import Outside
 from batch.routers.embedders.spending_log import SpendingLog, read_spending
 from batch.routers.embedders.vector_cache import Vector, VectorCache, key_of
 from schemas.embedders import EndpointEmbedderSpec
@@ -55,7 +55,7 @@ class EndpointEmbedder:
         *,
         dimension: int | None,
         max_tokens: int,
-        outside: Outside,
+        environment: Environment,
         dispatch: DispatchSpec = _DISPATCH,
         key: str = "router.embedder",
     ) -> None:
@@ -71,7 +71,7 @@ class EndpointEmbedder:
         self._key = key
         self.dimension = dimension
         self._longest = _BYTES_PER_TOKEN * (spec.max_tokens or max_tokens)
-        self._outside = outside
+        self._outside = environment
         self._dispatch = dispatch
         self._cache: VectorCache | None = None
         self._line: _Line | None = None
@@ -264,13 +264,13 @@ class _Calls:
 class _Line:
     """A dispatcher in a thread of its own, which keeps its limits and its findings between calls."""
 
-    def __init__(self, spec: EndpointEmbedderSpec, outside: Outside, dispatch: DispatchSpec) -> None:
+    def __init__(self, spec: EndpointEmbedderSpec, environment: Environment, dispatch: DispatchSpec) -> None:
         """Raises SpecError where an endpoint's key or url is missing."""
         self._pool = spec.pool()
         self._calls = _Calls(self._pool.name, spec.dimensions)
-        self._outside = outside
+        self._outside = environment
         self._price = prices_for([self._pool])[self._pool.name]
-        record = outside.spending
+        record = environment.spending
         cap = record.cap if record is not None else None
         if cap is not None and self._price is None:
             raise SpecError(

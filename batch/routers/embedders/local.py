@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from batch.errors import SpecError
 from batch.routers.checkpoints.encoder_files import KEY
 from batch.routers.network.forward import Forward, device, first_tokens, most_tokens
-from batch.routers.network.pretrained import LOCAL, MADE_UP_IS_TOLD, load_tokenizer, quiet, refuse_made_up
+from batch.routers.network.pretrained import LOCAL, REPORT_MISSING_WEIGHTS, load_tokenizer, quiet, refuse_made_up
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,7 @@ def _encoder(folder: Path, config: Any) -> Any:
 
     with quiet():
         model, loading = AutoModel.from_pretrained(
-            folder, config=config, attn_implementation="sdpa", use_safetensors=True, **MADE_UP_IS_TOLD, **LOCAL
+            folder, config=config, attn_implementation="sdpa", use_safetensors=True, **REPORT_MISSING_WEIGHTS, **LOCAL
         )
     # A pooler is not run, and many encoders have none.
     refuse_made_up(loading | {"missing_keys": {name for name in loading["missing_keys"] if "pooler." not in name}})

@@ -2,8 +2,9 @@
 
 from typing import assert_never
 
+from batch.environment import NO_ENVIRONMENT, Environment
 from batch.errors import SpecError
-from batch.routers.base import NOTHING_OUTSIDE, Embedder, Outside
+from batch.routers.base import Embedder
 from batch.routers.checkpoints.format import EncoderConfig
 from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec
 
@@ -14,7 +15,7 @@ def build_embedder(
     *,
     batch_tokens: int,
     threads: int | None = None,
-    outside: Outside = NOTHING_OUTSIDE,
+    environment: Environment = NO_ENVIRONMENT,
     int8: bool = False,
 ) -> Embedder:
     """Build the embedder; nothing is sent yet.
@@ -23,7 +24,7 @@ def build_embedder(
         trained_on: what the vectors must come from.
         batch_tokens: most tokens in one batch, padding included.
         threads: torch's, for a local one.
-        outside: for one behind endpoints.
+        environment: for one behind endpoints.
         int8: compute in int8 where that is fastest and the encoder's ranges are known; for routers whose scores
             stand it.
 
@@ -39,7 +40,7 @@ def build_embedder(
         case LocalEmbedderSpec():
             return _local(spec, trained_on, batch_tokens, threads, int8)
         case EndpointEmbedderSpec():
-            return _endpoint(spec, trained_on, outside)
+            return _endpoint(spec, trained_on, environment)
         case _:
             assert_never(spec)
 
@@ -78,9 +79,11 @@ def _local(
     )
 
 
-def _endpoint(spec: EndpointEmbedderSpec, trained_on: EncoderConfig, outside: Outside) -> Embedder:
+def _endpoint(spec: EndpointEmbedderSpec, trained_on: EncoderConfig, environment: Environment) -> Embedder:
     from batch.routers.embedders.endpoint import EndpointEmbedder
 
     if spec.model != trained_on.name:
         raise SpecError(f"router.embedder.model: the checkpoint was trained on {trained_on.name}, not {spec.model}")
-    return EndpointEmbedder(spec, dimension=trained_on.dimension, max_tokens=trained_on.max_tokens, outside=outside)
+    return EndpointEmbedder(
+        spec, dimension=trained_on.dimension, max_tokens=trained_on.max_tokens, environment=environment
+    )

@@ -11,7 +11,7 @@ from batch.errors import SpecError
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 # For `refuse_made_up`; without the second, weights of another shape end in a table of many lines.
-MADE_UP_IS_TOLD: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+REPORT_MISSING_WEIGHTS: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 # What the hub's cache calls a large file: the sha256 of its bytes.
 _BLOB = re.compile(r"[0-9a-f]{64}")

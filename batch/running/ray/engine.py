@@ -13,9 +13,9 @@ import ray
 from ray.exceptions import RayActorError
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
+from batch.environment import Environment
 from batch.errors import SpecError, StorageError
 from batch.reading.sources import is_local
-from batch.routers.base import Outside
 from batch.running.dispatch_thread import DispatchPlan
 from batch.running.engine import Handle
 from batch.running.ray.cluster import STORE_BYTES, head, here, join, near, raylet_socket, start
@@ -26,9 +26,9 @@ from batch.running.ray.waiting import lost, value
 from batch.running.ray.watch import JoinedCluster, NodeWatch, OwnProcesses, watch_joined
 from batch.running.scorer import Scorer
 from batch.running.stages import (
-    Reading,
+    ReadTask,
     ScoredShard,
-    Scoring,
+    ScoreTask,
     read_and_score,
     read_table,
     score_rows,
@@ -133,7 +133,7 @@ class RayEngine:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         return self._call.remote(function, *arguments)
 
-    def score(self, reading: Reading, scoring: Scoring) -> Handle:
+    def score(self, reading: ReadTask, scoring: ScoreTask) -> Handle:
         """On a joined cluster a router that loads a model scores on any node, and its tables come back to be stored."""
         local = self._own or is_local(reading.shard.location)
         read = self._read if local else self._read_anywhere
@@ -230,7 +230,7 @@ class RayEngine:
                 "run the command on a node, where the run directory is"
             ) from error
 
-    def _start_scorer(self, scoring: Scoring) -> Any:
+    def _start_scorer(self, scoring: ScoreTask) -> Any:
         """On a GPU where there are GPUs, else beside the tasks: reading and routing need every CPU that Ray counts.
 
         One that calls endpoints needs no GPU; it runs on this node, where the keys and the cache are.
@@ -241,7 +241,7 @@ class RayEngine:
         else:
             options |= {"scheduling_strategy": "SPREAD", **({"num_gpus": 1} if self.gpus else {"num_cpus": 0})}
         threads = None if self.gpus else max(1, self.cpus // self._most_scorers)
-        actor = ray.remote(**options)(RouterActor).remote(scoring, threads, Outside(self._keys, self._wall))
+        actor = ray.remote(**options)(RouterActor).remote(scoring, threads, Environment(self._keys, self._wall))
         # While the first shard is being read; if it fails, the first to score says so.
         actor.load.remote()
         return actor
@@ -256,21 +256,21 @@ class _ScorerHandle:
 class RouterActor:
     """Keeps a loaded router and scores the tables it is sent."""
 
-    def __init__(self, scoring: Scoring, threads: int | None, outside: Outside) -> None:
+    def __init__(self, scoring: ScoreTask, threads: int | None, environment: Environment) -> None:
         """Loads nothing yet: what a constructor raises, Ray reports as a death."""
-        self._build = partial(scoring.build, threads, outside)
+        self._build = partial(scoring.build, threads, environment)
         self._scorer: Scorer | None = None
 
     def load(self) -> None:
         """Have the router ready."""
         self._loaded()
 
-    def score(self, reading: Reading, table: Any) -> Any:
+    def score(self, reading: ReadTask, table: Any) -> Any:
         """The scored rows of one shard."""
         with _counted(reading):
             return score_rows(reading, table, self._loaded())
 
-    def store(self, reading: Reading, table: Any) -> ScoredShard:
+    def store(self, reading: ReadTask, table: Any) -> ScoredShard:
         """Score and store one shard. Done again after a crash, it stores the same."""
         with _counted(reading):
             return score_table(reading, table, self._loaded())
@@ -282,7 +282,7 @@ class RouterActor:
 
 
 @contextmanager
-def _counted(reading: Reading) -> Iterator[None]:
+def _counted(reading: ReadTask) -> Iterator[None]:
     """Keep count, for the whole cluster, of who begins to score a shard and does not come to an end.
 
     Raises:
@@ -312,17 +312,17 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 _light: dict[str, Scorer] = {}
 
 
-def _read_and_score_light(reading: Reading, scoring: Scoring) -> ScoredShard:
+def _read_and_score_light(reading: ReadTask, scoring: ScoreTask) -> ScoredShard:
     """Read and score in one task: a light router is built faster than a table travels."""
     return read_and_score(reading, _light_scorer(scoring))
 
 
-def _score_light(reading: Reading, scoring: Scoring, table: Any) -> ScoredShard:
+def _score_light(reading: ReadTask, scoring: ScoreTask, table: Any) -> ScoredShard:
     """Score and store a table that was read elsewhere."""
     return score_table(reading, table, _light_scorer(scoring))
 
 
-def _light_scorer(scoring: Scoring) -> Scorer:
+def _light_scorer(scoring: ScoreTask) -> Scorer:
     key = scoring.job.model_dump_json()
     if key not in _light:
         _light[key] = scoring.build()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batch.dispatch.transports.keys import Keys
+from batch.environment import Keys
 from batch.errors import SpecError
 
 _SECONDS = 10.0

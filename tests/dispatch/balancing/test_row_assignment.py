@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.dispatch.answer_lengths import ExpectedTokens, kind_of
-from batch.dispatch.balancing.row_assignment import Fit, Latency, best_shares
+from batch.dispatch.balancing.row_assignment import Latency, LinearProgramAssigner, best_shares
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Cost
-from batch.dispatch.row_buffer import RowsAtHand
+from batch.dispatch.row_buffer import RowBuffer
 from batch.errors import Refused
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from tests.fakes import answer, request
@@ -47,7 +47,7 @@ def test_an_endpoint_that_is_out_gets_no_share() -> None:
 def test_kinds_are_taken_in_their_shares() -> None:
     """Of a thousand picks as many are of each kind as the program says, however few there are at hand at a time."""
     pool = [endpoint(0, rpm=600, tpm=120_000), endpoint(1, rpm=600, tpm=30_000)]
-    fit = Fit(pool, COSTS.__getitem__)
+    fit = LinearProgramAssigner(pool, COSTS.__getitem__)
     at_hand = {SHORT: 600, LONG: 400}
     expected = best_shares(pool, at_hand, COSTS, {0: Latency(), 1: Latency()})
     for each in pool:
@@ -76,7 +76,7 @@ def test_rows_leave_by_either_door_once(steps: list[tuple[str, int]]) -> None:
     waiting = list(rows)
     here: set[int] = set()
     out: list[int] = []
-    at_hand = RowsAtHand(kind_of)
+    at_hand = RowBuffer(kind_of)
     for step, choice in steps:
         taken = None
         match step:

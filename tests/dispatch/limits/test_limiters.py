@@ -101,7 +101,7 @@ def test_concurrency_falls_once_per_round_trip_and_grows_back() -> None:
     assert limit.delay() == math.inf
     for _ in range(64):
         limit.refused(started=1.0, now=2.0)
-        limit.give_back()
+        limit.release()
     assert int(limit.allowed) == 60
     limit.take()
     limit.refused(started=2.5, now=3.0)

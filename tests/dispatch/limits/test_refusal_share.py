@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from batch.dispatch.limits.adaptive_rate import FoundPace
+from batch.dispatch.limits.adaptive_rate import AdaptiveRate
 from batch.dispatch.request import Cost
 
 ONE = Cost(1, 0, 0, 0)
@@ -23,7 +23,7 @@ class Clock:
 def seconds_for(answers: int, refuses: Callable[[int, float], bool], *, most: float = 3600.0) -> float:
     """Time until so many requests were answered, one after the other, by a server that refuses by number and time."""
     clock = Clock()
-    pace = FoundPace(clock)
+    pace = AdaptiveRate(clock)
     sent = answered = 0
     while answered < answers and clock.now < most:
         clock.now += max(pace.delay(ONE), 0.0)

@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from batch.dispatch.request import Completion
-from batch.dispatch.transports.keys import Keys
 from batch.dispatch.transports.litellm import _ProxiedTransport
 from batch.dispatch.transports.registry import build_transport
+from batch.environment import Keys
 from batch.errors import DispatchError
 from schemas.endpoints import EndpointSpec
 from tests.dispatch.transports.exchanges import GOOD

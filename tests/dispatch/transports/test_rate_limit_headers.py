@@ -9,7 +9,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch.dispatch.transports.rate_limit_headers import moment, reopens, seconds_until, told
+from batch.dispatch.transports.rate_limit_headers import (
+    parse_rate_limits,
+    parse_timestamp,
+    seconds_until,
+    window_reset_after,
+)
 from batch.limits import Allowance
 from schemas.endpoints import Provider
 
@@ -102,7 +107,7 @@ def test_every_go_duration_is_read(nanoseconds: int) -> None:
 def test_a_date_is_the_same_moment_in_every_zone(then: int, offset: int) -> None:
     """RFC 3339 with its offset is read as the moment it names."""
     local = datetime.fromtimestamp(then, timezone(timedelta(minutes=offset)))
-    assert moment(local.isoformat()) == then
+    assert parse_timestamp(local.isoformat()) == then
 
 
 def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +116,7 @@ def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as there:
             there.setenv("TZ", "JST-9")
             time.tzset()
-            assert (moment("1970-01-01T00:00:07"), moment("Thu, 01 Jan 1970 00:00:08")) == (7.0, 8.0)
+            assert (parse_timestamp("1970-01-01T00:00:07"), parse_timestamp("Thu, 01 Jan 1970 00:00:08")) == (7.0, 8.0)
     finally:
         time.tzset()
 
@@ -119,7 +124,7 @@ def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("text", ["", "soon", "Jan +99999999999 1 12.30.40 GMT", "Mon, 32 Foo 2024 00:00:00 GMT"])
 def test_what_is_no_date_is_none(text: str) -> None:
     """Neither one that cannot be read nor one that no calendar has."""
-    assert moment(text) is None
+    assert parse_timestamp(text) is None
 
 
 def openai(what: str, limit: str, remaining: str, reset: str | None = None) -> dict[str, str]:
@@ -176,15 +181,15 @@ def test_each_provider_is_understood(
 ) -> None:
     """In its own words, and in no other's; `generic` understands all."""
     for provider in providers:
-        assert list(told(headers.get, provider, now)) == allowances
+        assert list(parse_rate_limits(headers.get, provider, now)) == allowances
 
 
 def test_the_servers_own_clock_is_used() -> None:
     """A date is as far away as the answer's `date` says; ours, which may be off, is asked only without one."""
     headers = anthropic("requests", "50", "49", at(5))
-    assert told(headers.get, "anthropic", now)[0].reset_seconds == 5
+    assert parse_rate_limits(headers.get, "anthropic", now)[0].reset_seconds == 5
     headers["date"] = formatdate(NOW + 3, usegmt=True)
-    assert told(headers.get, "anthropic", lambda: 0.0)[0].reset_seconds == 2
+    assert parse_rate_limits(headers.get, "anthropic", lambda: 0.0)[0].reset_seconds == 2
 
 
 @pytest.mark.parametrize(
@@ -202,18 +207,20 @@ def test_the_servers_own_clock_is_used() -> None:
 def test_what_is_no_limit_limits_nothing(limit: str, remaining: str, reset: str) -> None:
     """Azure's Responses API says -1 of -1: nobody is stopped by a remainder of no limit."""
     headers = openai("tokens", limit, remaining, reset) | openai("requests", "60", "59")
-    assert told(headers.get, "openai", now) == (Allowance("requests", 60, 59, None),)
+    assert parse_rate_limits(headers.get, "openai", now) == (Allowance("requests", 60, 59, None),)
 
 
 def test_a_bad_remainder_leaves_the_limit() -> None:
     """Each value stands for itself, as long as the limit is one."""
-    assert told(openai("requests", "60", "-3", "x").get, "openai", now) == (Allowance("requests", 60, None, None),)
+    assert parse_rate_limits(openai("requests", "60", "-3", "x").get, "openai", now) == (
+        Allowance("requests", 60, None, None),
+    )
 
 
 def test_a_days_limit_is_no_minutes_limit() -> None:
     """Groq counts requests by the day: what is left of them holds, and the pace is not taken from it."""
     headers = openai("requests", "14400", "14370", "2m59.56s") | openai("tokens", "18000", "17997", "7.66ms")
-    requests, tokens = told(headers.get, "generic", now)
+    requests, tokens = parse_rate_limits(headers.get, "generic", now)
     assert requests == Allowance("requests", None, 14_370, pytest.approx(179.56))  # type: ignore[arg-type]
     assert tokens.limit == 18_000
 
@@ -228,7 +235,7 @@ def test_limits_that_hold_at_once_are_as_the_tightest(said: list[tuple[int, int]
     headers: dict[str, str] = {}
     for seconds, (what, (limit, remaining)) in enumerate(zip(KINDS_OF_TOKENS, said, strict=True), start=1):
         headers |= openai(what, str(limit), str(remaining), f"{seconds}s")
-    (tokens,) = told(headers.get, "openai", now)
+    (tokens,) = parse_rate_limits(headers.get, "openai", now)
     least = min(remaining for _, remaining in said)
     assert (tokens.limit, tokens.remaining) == (min(limit for limit, _ in said), least)
     assert tokens.reset_seconds in [1 + i for i, (_, remaining) in enumerate(said) if remaining == least]
@@ -237,16 +244,16 @@ def test_limits_that_hold_at_once_are_as_the_tightest(said: list[tuple[int, int]
 def test_what_litellm_repeats_counts_once() -> None:
     """Its transport gives Anthropic's headers and OpenAI's made of them; the reset is only in the former."""
     headers = openai("requests", "50", "49") | anthropic("requests", "50", "49", at(2))
-    assert told(headers.get, "generic", now) == (Allowance("requests", 50, 49, 2),)
+    assert parse_rate_limits(headers.get, "generic", now) == (Allowance("requests", 50, 49, 2),)
 
 
 def test_one_deployment_behind_a_proxy_does_not_speak_for_it() -> None:
     """LiteLLM's proxy repeats the headers of the deployment that answered, marked as such; its own are its word."""
     repeated = openai("requests", "60", "59", "1s")
     repeated |= {f"llm_provider-{name}": value for name, value in repeated.items()}
-    assert told(repeated.get, "generic", now) == ()
+    assert parse_rate_limits(repeated.get, "generic", now) == ()
     own = repeated | openai("tokens", "1000", "900", "1s")
-    assert [a.measure for a in told(own.get, "generic", now)] == ["tokens"]
+    assert [a.measure for a in parse_rate_limits(own.get, "generic", now)] == ["tokens"]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +275,7 @@ def test_a_limit_of_another_time_is_made_a_minutes(limit: str, policy: str | Non
     for prefix in ("", "x-"):
         headers = {f"{prefix}ratelimit-limit": limit, f"{prefix}ratelimit-remaining": "5"}
         headers |= {f"{prefix}ratelimit-reset": "3"} | ({"ratelimit-policy": policy} if policy else {})
-        assert told(headers.get, "generic", now) == (Allowance("requests", per_minute, 5, 3),)
+        assert parse_rate_limits(headers.get, "generic", now) == (Allowance("requests", per_minute, 5, 3),)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +298,7 @@ def test_a_limit_of_another_time_is_made_a_minutes(limit: str, policy: str | Non
 )
 def test_a_used_up_window_says_when_it_opens(provider: Provider, headers: dict[str, str], wait: float | None) -> None:
     """The latest reset of those used up; a limit that fills evenly has something left long before its reset."""
-    assert reopens(headers.get, provider, now) == wait
+    assert window_reset_after(headers.get, provider, now) == wait
 
 
 ODD = ["-1", "0", "nan", "inf", "1e999", "1e308", "٣", "1_000", "9" * 500, "1h1h", "12:", "µs", "1;w=0", "\x00"]
@@ -315,12 +322,12 @@ def test_nothing_that_a_header_may_say_is_a_failure(data: st.DataObject) -> None
         return drawn[name]
 
     for provider in PROVIDERS:
-        for said in told(header, provider, now):
+        for said in parse_rate_limits(header, provider, now):
             assert said.limit is not None or said.remaining is not None
             assert said.limit is None or 0 < said.limit < float("inf")
             assert said.remaining is None or 0 <= said.remaining < float("inf")
             assert said.reset_seconds is None or 0 <= said.reset_seconds <= LONGEST_SECONDS
-        wait = reopens(header, provider, now)
+        wait = window_reset_after(header, provider, now)
         assert wait is None or 0 < wait <= LONGEST_SECONDS
 
 
@@ -332,5 +339,5 @@ def test_silence_costs_next_to_nothing(provider: Provider) -> None:
     def header(name: str) -> None:
         asked.append(name)
 
-    assert told(header, provider, now) == ()
+    assert parse_rate_limits(header, provider, now) == ()
     assert 0 < len(asked) <= 6

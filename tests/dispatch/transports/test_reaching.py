@@ -9,8 +9,8 @@ import pytest
 
 from batch.dispatch.request import Completion
 from batch.dispatch.transports.access import proxy_for, resolve
-from batch.dispatch.transports.keys import Keys
 from batch.dispatch.transports.registry import build_transport
+from batch.environment import Keys
 from batch.errors import NotConnected, Refused, SpecError
 from jobs.key_sources import key_from
 from schemas.endpoints import EndpointSpec, ModelSpec, named

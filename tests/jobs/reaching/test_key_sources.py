@@ -8,7 +8,7 @@ import pytest
 
 from batch.errors import SpecError
 from jobs import key_sources
-from jobs.environment import key, missing_keys, with_surroundings
+from jobs.environment import key, missing_keys, resolve_endpoints
 from jobs.files.yaml_specs import load_job
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import JobSpec
@@ -25,7 +25,7 @@ def faults(**endpoint: Any) -> list[str]:
         "output": {"path": "o.jsonl"},
     }
     job = JobSpec.model_validate(spec)
-    return missing_keys(job, with_surroundings(job.models))
+    return missing_keys(job, resolve_endpoints(job.models))
 
 
 def python(code: str) -> list[str]:
@@ -138,7 +138,7 @@ def test_a_key_of_the_environment_goes_only_with_its_url(monkeypatch: pytest.Mon
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
 
     def filled(**endpoint: Any) -> str | None:
-        (model,) = with_surroundings((ModelSpec(name="m", endpoints=(EndpointSpec(**endpoint),)),))
+        (model,) = resolve_endpoints((ModelSpec(name="m", endpoints=(EndpointSpec(**endpoint),)),))
         return model.endpoints[0].api_key_env
 
     assert filled() == "OPENAI_API_KEY"

@@ -14,8 +14,8 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 
+from batch.environment import NO_ENVIRONMENT, Environment
 from batch.errors import EmbedderError, SpecError, StorageError
-from batch.routers.base import NOTHING_OUTSIDE, Outside
 from batch.routers.embedders.endpoint import EndpointEmbedder
 from batch.routers.embedders.vector_cache import FILE, VectorCache, key_of
 from batch.routers.registry import build_router
@@ -48,8 +48,8 @@ def spec(served: Served) -> Spec:
     return build
 
 
-def embedder(spec: EndpointEmbedderSpec, outside: Outside = NOTHING_OUTSIDE, **options: Any) -> EndpointEmbedder:
-    return EndpointEmbedder(spec, **({"dimension": DIMENSION, "max_tokens": 100} | options), outside=outside)
+def embedder(spec: EndpointEmbedderSpec, environment: Environment = NO_ENVIRONMENT, **options: Any) -> EndpointEmbedder:
+    return EndpointEmbedder(spec, **({"dimension": DIMENSION, "max_tokens": 100} | options), environment=environment)
 
 
 def vectors(texts: list[str], dimension: int = DIMENSION) -> NDArray[np.float32]:
@@ -90,8 +90,8 @@ def test_a_pool_shares_the_work(served: Served) -> None:
             "endpoints": [{**pool[0], "api_key_env": "SECRET"}, pool[1]],
         }
     )
-    outside = Outside(keys={"SECRET": "s3cret"}.get, wall=lambda: 0.0)
-    np.testing.assert_array_equal(embedder(several, outside).embed(TEXTS), vectors(TEXTS))
+    environment = Environment(keys={"SECRET": "s3cret"}.get, wall=lambda: 0.0)
+    np.testing.assert_array_equal(embedder(several, environment).embed(TEXTS), vectors(TEXTS))
     assert max(len(post["input"]) for post in served.posts) == 4
 
 
@@ -141,9 +141,9 @@ def test_what_can_never_work_is_said_in_one_line(changes: dict[str, Any], said: 
 
 def test_a_refused_key_names_no_key(served: Served, spec: Spec) -> None:
     """Its variable's value is in no message."""
-    outside = Outside(keys={"SECRET": "wr0ng"}.get, wall=lambda: 0.0)
+    environment = Environment(keys={"SECRET": "wr0ng"}.get, wall=lambda: 0.0)
     with pytest.raises(SpecError, match=r"HTTP 401") as caught:
-        embedder(spec(url=served.urls[0], api_key_env="SECRET"), outside).embed(["a"])
+        embedder(spec(url=served.urls[0], api_key_env="SECRET"), environment).embed(["a"])
     assert "wr0ng" not in str(caught.value)
 
 

@@ -18,11 +18,11 @@ from batch.reading.shards import find_shards
 from batch.running.dispatch_thread import DispatchPlan, DispatchState
 from batch.running.engine import DispatchHandle, InlineEngine
 from batch.running.ray.engine import RayEngine
-from batch.running.stages import Reading, Scoring
+from batch.running.stages import ReadTask, ScoreTask
 from batch.runs.layout import Layout
 from batch.runs.parts import write_part
 from batch.runs.routing_record import Verdicts, write_verdicts
-from jobs.environment import end_process, key, pause, ray_folders, settle_environment, wall_clock
+from jobs.environment import end_process, key, pause, ray_folders, set_library_defaults, wall_clock
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec, JobSpec
 from tests.e2e.commands import living
@@ -46,7 +46,7 @@ def engine() -> Iterator[RayEngine]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(KEY_NAME, KEY)
         environment.setenv("RAY_ADDRESS", "127.0.0.1:9")
-        settle_environment()
+        set_library_defaults()
         running = RayEngine(
             address=None,
             actors=1,
@@ -130,8 +130,8 @@ def test_a_shard_is_scored_as_in_process(engine: RayEngine, tmp_path: Path, kind
     for name, where in (("ray", engine), ("inline", InlineEngine(key, wall_clock, pause))):
         layout = Layout(tmp_path / name)
         (shard,) = find_shards(job.input, layout.spool, map=where.map)
-        reading = Reading(layout, shard, job.input, "estimate", "large")
-        scored = result_of(where, where.score(reading, Scoring(job, heavy=kind == "import")))
+        reading = ReadTask(layout, shard, job.input, "estimate", "large")
+        scored = result_of(where, where.score(reading, ScoreTask(job, heavy=kind == "import")))
         where.stop_scoring()
         assert (scored.index, scored.rows, scored.invalid) == (0, 300, 0)
         stored.append(layout.scored(0).read_bytes())
@@ -161,10 +161,10 @@ def test_one_actor_asks_an_embedders_endpoints(
         )
         layout = Layout(tmp_path / "run")
         (shard,) = find_shards(job.input, layout.spool, map=engine.map)
-        readings = [Reading(layout, replace(shard, index=i), job.input, "estimate", "large") for i in range(3)]
-        handles = [engine.score(reading, Scoring(job, heavy=True)) for reading in readings]
+        readings = [ReadTask(layout, replace(shard, index=i), job.input, "estimate", "large") for i in range(3)]
+        handles = [engine.score(reading, ScoreTask(job, heavy=True)) for reading in readings]
         assert len(engine._scorers) == 1
-        assert KEY.encode() not in pickle.dumps(Scoring(job, heavy=True))
+        assert KEY.encode() not in pickle.dumps(ScoreTask(job, heavy=True))
         for handle in handles:
             assert result_of(engine, handle).rows == 90
         engine.stop_scoring()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from batch.clock import WallClock
-from batch.dispatch.transports.rate_limit_headers import Header, moment, number, seconds_until, server_time
+from batch.dispatch.transports.rate_limit_headers import Header, number, parse_timestamp, seconds_until, server_time
 
 # Names under which servers say it, none of them in prose: most in seconds, or as a duration with a unit.
 # `estimated_time` is Hugging Face's, of a model that loads.
@@ -36,7 +36,7 @@ def retry_after(header: Header, wall: WallClock) -> float | None:
     text = header("retry-after")
     seconds = number(text)
     if seconds is None and text:
-        until = moment(text)
+        until = parse_timestamp(text)
         seconds = None if until is None else until - server_time(header, wall)
     return None if seconds is None else max(0.0, seconds)
 
