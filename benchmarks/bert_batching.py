@@ -1,6 +1,6 @@
 """Prompts per second of the bert router: in batches, and one at a time as RouteLLM scores them.
 
-    python benchmarks/bert_batching.py [--prompts N] [--threads N] [--data FOLDER] [--rounds N] [--batch-tokens N ...]
+    python -m benchmarks.bert_batching [--prompts N] [--threads N] [--data FOLDER] [--rounds N] [--batch-tokens N ...]
 
 The classifier is the packaged MiniLM whole, six layers, with a head of random weights: speed does not depend on them.
 One at a time is what RouteLLM's code does: tokenizer and model are called with one prompt. Both ways take turns in one

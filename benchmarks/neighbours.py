@@ -1,6 +1,6 @@
 """APGR of nearest neighbours and of clusters, beside that of heads, on judged answers of MMLU and GSM8K.
 
-    python benchmarks/neighbours.py --data FOLDER [--layer N] [--seeds N] [--threads N]
+    python -m benchmarks.neighbours --data FOLDER [--layer N] [--seeds N] [--threads N]
 
 By five-fold cross-validation, trained on both sets together as the default is, with options chosen anew in each fold,
 without the prompts that are scored. Equal prompts share a fold. `gsm8k_relaxed` are the same answers to GSM8K with the
@@ -27,7 +27,7 @@ from batch.training.cluster import fit_cluster
 from batch.training.correctness import train
 from batch.training.data import Judged, deal
 from batch.training.knn import fit_knn
-from jobs.train_default import SETTINGS
+from benchmarks.ship_checkpoints import SETTINGS
 
 FOLDS = 5
 VALIDATION = 0.1

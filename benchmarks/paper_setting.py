@@ -1,6 +1,6 @@
 """The setting of RouteLLM's paper on MMLU: trained on 1,531 judged answers, measured on all others, its protocol.
 
-    python benchmarks/paper_setting.py [--data FOLDER] [--labels N] [--threads N]
+    python -m benchmarks.paper_setting [--data FOLDER] [--labels N] [--threads N]
 
 Beside it the paper's best figures for its routers with about as many labels (arXiv 2406.18665, MMLU), and the word
 count on GSM8K, which needs no labels at all, beside the paper's figures there.

@@ -1,6 +1,6 @@
 """Prompts per second of the routers that ship: all at once, one at a time, and RouteLLM's way.
 
-    python benchmarks/scoring.py [--prompts N] [--threads N] [--data FOLDER]
+    python -m benchmarks.scoring [--prompts N] [--threads N] [--data FOLDER]
 
 All ways run in one process on the same prompts, so their ratios hold where absolute figures drift. RouteLLM's way is
 the whole encoder on one prompt at a time, as its routers call theirs. The synthetic prompts are near 96 tokens; with

@@ -1,6 +1,6 @@
 """Win rates per second of sw_ranking: a whole batch at once, and one regression a prompt as RouteLLM fits it.
 
-    python benchmarks/sw_ranking.py [--battles N] [--dimension N] [--prompts N] [--reference N]
+    python -m benchmarks.sw_ranking [--battles N] [--dimension N] [--prompts N] [--reference N]
 
 Battles and vectors are synthetic, of 64 models in 10 tiers. The reference does for each prompt what RouteLLM's code
 does: cosines with all battles in float64, lengths included, then scikit-learn's logistic regression over twice as many

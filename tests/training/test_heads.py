@@ -1,31 +1,19 @@
 """Training of the correctness heads."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
-from batch.errors import InputError
-from batch.routers.checkpoints.format import CHECKPOINTS, load_checkpoint
 from batch.routers.estimators.logistic_regression import fit_logistic
-from batch.routers.registry import build_router
 from batch.training.correctness import train
 from batch.training.data import Judged
 from batch.training.fit_heads import PENALTIES, Form, Training, fit_heads
 from batch.training.worded_heads import Setting
-from jobs import train_default
-from schemas.routers import RouterSpec
 from tests.routers.conftest import PAIR
-
-ROUTER: TypeAdapter[RouterSpec] = TypeAdapter(RouterSpec)
-DATA = Path(__file__).parents[2] / "../shared/data"
-
 
 STRAIGHT = Setting("linear", 100.0, None)
 
@@ -86,31 +74,3 @@ def test_equal_prompts_share_a_fold() -> None:
     good = np.stack([np.tile(chance.random(60) < 0.4, 5), np.tile(chance.random(60) < 0.9, 5)], axis=1).astype(float)
     # Seen in training four times out of five, each prompt would give itself away: an area near .8.
     assert train([Judged("noise", prompts, PAIR, good)], NumbersInText(), seed=0, setting=STRAIGHT).apgr["noise"] < 0.65
-
-
-def test_the_command_refuses_what_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Data that cannot be read ends in one line on stderr and exit status 2."""
-    (tmp_path / "mmlu.parquet").write_bytes(b"no parquet")
-    assert train_default.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert "mmlu.parquet: not a table of judged answers" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError):
-        train_default._read(tmp_path / "absent.parquet", "absent")
-
-
-@pytest.mark.real
-@pytest.mark.skipif(not (DATA / "mmlu.parquet").exists(), reason="the judged answers are not here")
-def test_the_shipped_checkpoint_comes_from_this_code(tmp_path: Path) -> None:
-    """Training anew on the recorded data gives routers that score as those that ship, to rounding."""
-    assert train_default.main([str(DATA), "--out", str(tmp_path)]) == 0
-    prompts = pd.read_parquet(DATA / "mmlu.parquet", columns=["prompt"])["prompt"].head(200).tolist()
-    for kind in train_default.SETTINGS:
-        shipped, made = load_checkpoint(CHECKPOINTS / kind, kind), load_checkpoint(tmp_path / kind, kind)
-        routers = [
-            build_router(spec, PAIR, seed=0)
-            for folder in (CHECKPOINTS, tmp_path)
-            for spec in (ROUTER.validate_python({"kind": kind, "checkpoint": str(folder / kind)}),)
-        ]
-        scores = [router.score(prompts) for router in routers]
-        np.testing.assert_allclose(scores[0], scores[1], rtol=0, atol=1e-3)
-        assert made.config.training["data_sha256"] == shipped.config.training["data_sha256"]

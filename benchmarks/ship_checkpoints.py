@@ -1,4 +1,4 @@
-"""Trains the checkpoints that ship: `python -m jobs.train_default DATA [--out FOLDER] [--seed N]`.
+"""Trains the checkpoints that ship: `python -m benchmarks.ship_checkpoints DATA [--out FOLDER] [--seed N]`.
 
 DATA holds `mmlu.parquet` and `gsm8k.parquet`: prompts with `strong_correct` and `weak_correct`, as RouteLLM's
 evaluation published them for gpt-4-1106-preview and Mixtral-8x7B-Instruct-v0.1.
@@ -63,7 +63,7 @@ Know before use:
 WHAT = (
     "Two logistic heads over {vectors}, and for each head a weight for every word that is in five or more of the "
     "prompts it was trained on. Each gives the probability that its model answers a prompt well; a router's score is "
-    "strong less weak. Made by `python -m jobs.train_default`."
+    "strong less weak. Made by `python -m benchmarks.ship_checkpoints`."
 )
 VECTORS = {
     "correctness": "a prompt's likeness to 512 that were trained on, by the mean of all-MiniLM-L6-v2's hidden states "
@@ -74,7 +74,7 @@ VECTORS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Train, print how well it did, write the checkpoints; 2 where the data cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.train_default", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ship_checkpoints", description=__doc__)
     parser.add_argument("data", type=Path, help="folder with mmlu.parquet and gsm8k.parquet")
     parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="where the checkpoints go, a folder each")
     parser.add_argument("--seed", type=int, default=0, help="deals the prompts to folds")
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _train(options.data, options.out, options.seed, options.threads)
     except BatchRouterError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - jobs/ is where people are talked to
+        print(error, file=sys.stderr)
         return 2
     return 0
 
@@ -96,7 +96,7 @@ def _train(data: Path, out: Path, seed: int, threads: int | None) -> None:
         trained = train(sets, encoder.embedder, seed, setting)
         table = _table(trained)
         what = fill(WHAT.format(vectors=VECTORS[kind]), 110)
-        print(f"{kind}\n{table}")  # noqa: T201 - jobs/ is where people are talked to
+        print(f"{kind}\n{table}")
         save_checkpoint(
             out / kind,
             trained.heads.tensors(),
