@@ -1,8 +1,12 @@
 """Small real things for tests, named after what they control."""
 
 from collections.abc import Awaitable, Callable
+from random import Random
 
+from batch.clock import Clock
+from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Completion, Request
+from batch.errors import NotConnected
 from schemas.endpoints import EndpointSpec
 
 Behaviour = Callable[[Request, EndpointSpec], Awaitable[Completion]]
@@ -11,14 +15,24 @@ Behaviour = Callable[[Request, EndpointSpec], Awaitable[Completion]]
 class FunctionTransport:
     """A server written as a function."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, endpoint: EndpointSpec) -> None:
         self._behaviour = behaviour
+        self._endpoint = endpoint
 
-    async def send(self, request: Request, endpoint: EndpointSpec) -> Completion:
-        return await self._behaviour(request, endpoint)
+    async def send(self, request: Request) -> Completion:
+        return await self._behaviour(request, self._endpoint)
 
     async def aclose(self) -> None:
         """Nothing to close."""
+
+
+async def _no_server(request: Request, endpoint: EndpointSpec) -> Completion:
+    raise NotConnected("no connection")
+
+
+def fake_endpoint(spec: EndpointSpec, index: int, clock: Clock, random: Random) -> Endpoint:
+    """An endpoint of the model `m` with no server behind it."""
+    return Endpoint(spec, "m", index, FunctionTransport(_no_server, spec), clock, random)
 
 
 def answer(prompt_tokens: int | None = 10, completion_tokens: int | None = 5) -> Completion:

@@ -96,7 +96,7 @@ def test_a_redirect_leads_nobody_away(transport: Any, model: str, status: int, m
                 sender = build_transport(spec, timeout_seconds=5, keys={"K": "sk-secret"}.get, wall=lambda: 0.0)
                 try:
                     with pytest.raises(Refused, match="redirects are not followed"):
-                        await sender.send(request(), spec)
+                        await sender.send(request())
                 finally:
                     await sender.aclose()
                 assert len(server.received) == 1

@@ -107,21 +107,18 @@ class Dispatcher:
         self.writes = GroupWrite(self.fail)
         budget = Budget(spec.budget_usd, spent) if spec.budget_usd is not None else None
         self.lanes: dict[str, Lane] = {}
-        self._all_transports: list[Transport] = []
         build = transports or partial(build_transport, timeout_seconds=spec.timeout_seconds, keys=keys, wall=wall)
         for position, model in enumerate(models):
             random = Random(f"{seed}/{position}")  # noqa: S311  jitter and picks, not secrets
             pool_pricing = (pricing or {}).get(model.name)
-            built = [build(endpoint) for endpoint in model.endpoints]
-            self._all_transports += built
-            endpoints = _endpoints(model, (known or {}).get(model.name, {}), spec, random, connections)
-            self.lanes[model.name] = self._build_lane(model.name, endpoints, built, random, budget, pool_pricing)
+            model_known = (known or {}).get(model.name, {})
+            endpoints = _build_endpoints(model, build, model_known, spec, random, connections)
+            self.lanes[model.name] = self._build_lane(model.name, endpoints, random, budget, pool_pricing)
 
     def _build_lane(
         self,
         model: str,
         endpoints: Sequence[Endpoint],
-        transports: Sequence[Transport],
         random: Random,
         budget: Budget | None,
         pricing: Pricing | None,
@@ -137,7 +134,6 @@ class Dispatcher:
         return Lane(
             model,
             pool,
-            transports,
             rule,
             self,
             expected=expected,
@@ -179,8 +175,9 @@ class Dispatcher:
                     for journal in shard.journals.values():
                         journals.callback(journal.close)
         finally:
-            for transport in self._all_transports:
-                await transport.aclose()
+            for lane in self.lanes.values():
+                for endpoint in lane.pool.endpoints:
+                    await endpoint.transport.aclose()
 
     def feed(self, shard: int) -> None:
         """Send what is left of a shard."""
@@ -347,17 +344,19 @@ def _notes(model: str, endpoint: Endpoint) -> Iterator[str]:
         yield f"{model}: {endpoint.url} was found to accept {found.rpm:,.0f} requests per minute"
 
 
-def _endpoints(
+def _build_endpoints(
     model: ModelSpec,
+    build: TransportBuilder,
     known: Mapping[str, LearnedLimits],
     spec: DispatchSpec,
     random: Random,
     connections: int | None,
 ) -> list[Endpoint]:
     clock = asyncio.get_running_loop().time
-    build = partial(Endpoint, measured=spec.balancer in SPEED_BALANCERS, connections=connections)
+    made = partial(Endpoint, measured=spec.balancer in SPEED_BALANCERS, connections=connections)
     return [
-        build(e, model.name, i, clock, random, known.get(address(e, model.name))) for i, e in enumerate(model.endpoints)
+        made(e, model.name, i, build(e), clock, random, known.get(address(e, model.name)))
+        for i, e in enumerate(model.endpoints)
     ]
 
 

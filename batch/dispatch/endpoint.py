@@ -11,7 +11,9 @@ from batch.dispatch.limits.adaptive_concurrency import AdaptiveConcurrency
 from batch.dispatch.limits.adaptive_rate import AdaptiveRate
 from batch.dispatch.limits.providers import build_limiters, limiter_from_header
 from batch.dispatch.limits.requests import Concurrency, Limiter
+from batch.dispatch.pack_size import PackSize
 from batch.dispatch.request import NOTHING, Completion, Cost, Request
+from batch.dispatch.transports.base import Transport
 from batch.errors import DispatchError
 from batch.limits import Allowance, LearnedLimits
 from schemas.endpoints import EndpointSpec
@@ -40,6 +42,7 @@ class Endpoint:
         spec: EndpointSpec,
         model: str,
         index: int,
+        transport: Transport,
         clock: Clock,
         random: Random,
         known: LearnedLimits | None = None,
@@ -49,6 +52,8 @@ class Endpoint:
     ) -> None:
         """
         Args:
+            index: its place among the endpoints of its pool.
+            transport: sends to it.
             known: what an earlier sitting found.
             measured: is `speed` of interest? Keeping it takes a twentieth of the dispatcher's time.
             connections: that this process can have to it, whatever its limits say; `None`: any number.
@@ -58,6 +63,8 @@ class Endpoint:
         self.url = address(spec, model)
         self.model = spec.model or model
         self.index = index
+        self.transport = transport
+        self.pack_size = PackSize(spec.limits.max_inputs)
         self.weight = spec.weight
         self.health = Health(clock, random)
         self.speed = Speed(clock)

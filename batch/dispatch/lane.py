@@ -16,13 +16,12 @@ from batch.dispatch.judging.refusals import is_refusal
 from batch.dispatch.judging.refused_rows import RefusedRows
 from batch.dispatch.judging.throttled_rows import ThrottledRows
 from batch.dispatch.memory_gate import ByteSemaphore
-from batch.dispatch.packing import Packer, halves, split
+from batch.dispatch.packing import fill_pack, halves, split
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolStopped, RowRefused
 from batch.dispatch.ports import Journal
 from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.retry import RetryBudget, RetryRule
-from batch.dispatch.transports.base import Transport
 from batch.errors import DispatchError, PackMixedUp
 from schemas.results import ErrorInfo, Status
 
@@ -62,7 +61,6 @@ class Lane:
         self,
         model: str,
         pool: EndpointPool,
-        transports: Sequence[Transport],
         rule: RetryRule,
         floor: LaneHost,
         *,
@@ -93,7 +91,6 @@ class Lane:
         self.prompt_tokens = self.completion_tokens = 0
         self.lost_prompt_tokens = self.lost_completion_tokens = 0
         """Of attempts that may have been billed and brought no answer."""
-        self._transports = transports
         self._rule = rule
         self._timeout_seconds = timeout_seconds
         self._floor = floor
@@ -106,7 +103,6 @@ class Lane:
         self._refused = RefusedRows(
             pool.endpoints, attempted=self._note_refusal, give_up=self._give_up_refused, send_again=self._send_again
         )
-        self._packer = Packer(pool.endpoints)
         self._scales = ByteSemaphore()
         self._workers: asyncio.TaskGroup | None = None
         self._working = self._free = 0
@@ -156,7 +152,7 @@ class Lane:
         # A transport may hand over an answer in place of a cancellation that comes at the same instant: it is kept.
         # Rows are at hand most of the time: no need to begin a coroutine.
         while not task.cancelling() and (row := self.queue.get_nowait() or await self.queue.get()) is not None:
-            request = self._packer.fill(row, self.queue)
+            request = fill_pack(row, self.queue, self.pool.endpoints)
             if self._scales.is_large(len(request.body)):
                 await self._deliver_large(request)
             else:
@@ -219,7 +215,7 @@ class Lane:
                         self._journal(row).intent(row.row, row.sent, endpoint.index)
                     # Before the first byte: otherwise nobody would know that it may be billed.
                     self._floor.writes.write()
-                    completion = await self._transports[endpoint.index].send(request, endpoint.spec)
+                    completion = await endpoint.transport.send(request)
                     answers = split(request, completion) if request.rows else (completion,)
                     latency = self._loop.time() - request.started
                     lease.completed(completion)
@@ -228,7 +224,7 @@ class Lane:
         except DispatchError as error:
             latency = self._loop.time() - request.started
             return await self._not_answered(request, endpoint, error, latency)
-        self._packer.sizes[endpoint.index].answered(len(rows))
+        endpoint.pack_size.answered(len(rows))
         self._learn(request, completion, endpoint, latency)
         for row, answer in zip(rows, answers, strict=True):
             self._end(row, "ok", endpoint=endpoint.index, latency=latency, completion=answer)
@@ -242,8 +238,8 @@ class Lane:
         if error.billed:
             self._bill(rows, error)
         if isinstance(error, PackMixedUp):
-            if not self._packer.sizes[endpoint.index].mixed_up():
-                return await self._refused_pack(request, endpoint.index, error, latency)
+            if not endpoint.pack_size.mixed_up():
+                return await self._refused_pack(request, endpoint, error, latency)
             # They can only travel alone here. It counts for none of them.
             for row in rows:
                 row.attempts -= 1
@@ -252,22 +248,22 @@ class Lane:
             return False
         if is_refusal(error):
             if request.rows:
-                return await self._refused_pack(request, endpoint.index, error, latency)
+                return await self._refused_pack(request, endpoint, error, latency)
             request.attempts -= 1
             self._refused.refused(request, endpoint, error, latency)
             return False
-        self._packer.failed(endpoint.index, len(rows), error, self._loop.time())
+        endpoint.pack_size.failed(len(rows), error, self._loop.time())
         for row in rows:
             self._failed(row, endpoint, error, latency)
         return False
 
-    async def _refused_pack(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> bool:
+    async def _refused_pack(self, request: Request, endpoint: Endpoint, error: DispatchError, latency: float) -> bool:
         """Packed rows that are refused, for one of them or for their number: their halves tell. It counts for none."""
         count = len(request.rows)
         for row in request.rows:
             row.attempts -= 1
-            self._note(row, endpoint, error, latency, counts=False)
-        size = self._packer.sizes[endpoint]
+            self._note(row, endpoint.index, error, latency, counts=False)
+        size = endpoint.pack_size
         size.refused(count)
         answered = await self._deliver_halves(request)
         size.settled(count, too_large=answered)

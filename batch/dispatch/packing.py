@@ -13,7 +13,7 @@ import orjson
 from batch.dispatch.bills import shares
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Completion, Request
-from batch.errors import BadAnswer, DispatchError, PackMixedUp
+from batch.errors import BadAnswer, PackMixedUp
 from schemas.endpoints import LimitsSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 
@@ -23,11 +23,6 @@ _MOST_TOKENS = 200_000
 _MOST_BYTES = 1_500_000
 # Servers refuse at any time what exceeds the tokens that they let through at once, which is rarely less than this.
 _SECONDS_OF_TOKENS = 6.0
-# Limits are per minute: what is refused for longer than that, with nothing answered, is too large to ever pass.
-_THROTTLED_SECONDS = 60.0
-# Where more inputs fail each time they are tried, rows must not use up their attempts on that.
-_NEEDED_GROWTH = 4
-_MOST_NEEDED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,75 +142,6 @@ def _shared_out(
     return answers
 
 
-class PackSize:
-    """How many inputs one endpoint takes in a request: what is configured, less where it turned out to be less.
-
-    A refusal may come from one bad input or from the number of inputs; only the halves tell. While they are under
-    way, new requests have half as many; if both are answered, that stays. Other trouble halves the number too, and
-    good answers double it again: four times as many of them, each time that what was doubled failed.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._allowed = most
-        self._good, self._needed = 0, 1
-        self._grown_to = most + 1
-        self._in_question: list[int] = []
-        self._throttled_since: float | None = None
-        self._taken_apart = False
-
-    @property
-    def allowed(self) -> int:
-        """Inputs that the next request may have."""
-        return min((self._allowed, *(size // 2 for size in self._in_question)))
-
-    def answered(self, size: int) -> None:
-        """A request of so many inputs was answered."""
-        self._throttled_since = None
-        self._taken_apart = self._taken_apart or size > 1
-        if size >= self._allowed:
-            self._good += 1
-            if self._good >= self._needed:
-                self._good = 0
-                self._allowed = self._grown_to = min(self._most, 2 * size)
-
-    def failed(self, size: int) -> None:
-        """One failed by the endpoint's fault, perhaps since it was too much."""
-        if size > 1:
-            self._allowed = min(self._allowed, size // 2)
-            self._good = 0
-            if size >= self._grown_to:
-                self._needed = min(_MOST_NEEDED, self._needed * _NEEDED_GROWTH)
-
-    def throttled(self, size: int, now: float) -> None:
-        """One was refused by a limit."""
-        if self._throttled_since is None:
-            self._throttled_since = now
-        elif now - self._throttled_since > _THROTTLED_SECONDS:
-            self._throttled_since = now
-            self.failed(size)
-
-    def mixed_up(self) -> bool:
-        """One was answered, and its answers cannot be told apart: will inputs go alone from now on?
-
-        They will where that was so from the first. Where packs were taken apart before, it is an accident.
-        """
-        if not self._taken_apart:
-            self._most = self._allowed = 1
-        return not self._taken_apart
-
-    def refused(self, size: int) -> None:
-        """One of at least two inputs was refused as bad; its halves go out now."""
-        self._in_question.append(size)
-
-    def settled(self, size: int, *, too_large: bool) -> None:
-        """The halves of what was refused have ended; `too_large`: all of it was answered."""
-        self._in_question.remove(size)
-        if too_large:
-            self._most = min(self._most, size // 2)
-            self._allowed = min(self._allowed, self._most)
-
-
 class RowSource(Protocol):
     """Where rows wait."""
 
@@ -228,40 +154,25 @@ class RowSource(Protocol):
         ...
 
 
-class Packer:
-    """Fills requests for one pool with the rows at hand."""
-
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        self._endpoints = endpoints
-        self.sizes = [PackSize(endpoint.spec.limits.max_inputs) for endpoint in endpoints]
-        """By the endpoint's index."""
-
-    def failed(self, endpoint: int, size: int, error: DispatchError, now: float) -> None:
-        """An attempt at so many inputs ended in an error that was not about them."""
-        if error.blame == "throttle":
-            self.sizes[endpoint].throttled(size, now)
-        elif error.blame == "endpoint" and error.reached:
-            self.sizes[endpoint].failed(size)
-
-    def fill(self, row: Request, queue: RowSource) -> Request:
-        """The row with as many others as any endpoint of the pool takes at once; nothing is waited for."""
-        first = piece_of(row)
-        if first is None:
-            return row
-        usable = [endpoint for endpoint in self._endpoints if not endpoint.out]
-        most = min((self.sizes[endpoint.index].allowed for endpoint in usable), default=1)
-        tokens = min((_most_tokens(endpoint.spec.limits) for endpoint in usable), default=0.0) - row.prompt_tokens
-        size = _MOST_BYTES - len(row.body)
-        pieces = [first]
-        while len(pieces) < most and (other := queue.get_nowait()) is not None:
-            piece = piece_of(other)
-            tokens -= other.prompt_tokens
-            size -= len(other.body)
-            if piece is None or piece.alike != first.alike or tokens < 0 or size < 0:
-                queue.put_back(other)
-                break
-            pieces.append(piece)
-        return pack(pieces)
+def fill_pack(row: Request, queue: RowSource, endpoints: Sequence[Endpoint]) -> Request:
+    """The row with as many others as any endpoint of the pool takes at once; nothing is waited for."""
+    first = piece_of(row)
+    if first is None:
+        return row
+    usable = [endpoint for endpoint in endpoints if not endpoint.out]
+    most = min((endpoint.pack_size.allowed for endpoint in usable), default=1)
+    tokens = min((_most_tokens(endpoint.spec.limits) for endpoint in usable), default=0.0) - row.prompt_tokens
+    size = _MOST_BYTES - len(row.body)
+    pieces = [first]
+    while len(pieces) < most and (other := queue.get_nowait()) is not None:
+        piece = piece_of(other)
+        tokens -= other.prompt_tokens
+        size -= len(other.body)
+        if piece is None or piece.alike != first.alike or tokens < 0 or size < 0:
+            queue.put_back(other)
+            break
+        pieces.append(piece)
+    return pack(pieces)
 
 
 def _most_tokens(limits: LimitsSpec) -> float:

@@ -21,6 +21,6 @@ def built(
         seed=0,
         keys=lambda name: None,
         wall=lambda: 0.0,
-        transports=lambda endpoint: FunctionTransport(behaviour),
+        transports=lambda endpoint: FunctionTransport(behaviour, endpoint),
         **options,
     )

@@ -7,7 +7,7 @@ from batch.dispatch.balancing.balancers import Balancer
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Request
 from schemas.endpoints import EndpointSpec, LimitsSpec
-from tests.fakes import request
+from tests.fakes import fake_endpoint, request
 
 
 class Clock:
@@ -23,7 +23,7 @@ class Clock:
 def endpoints(weights: Sequence[float], clock: Clock | None = None) -> list[Endpoint]:
     limits = LimitsSpec(max_in_flight=10**9)
     return [
-        Endpoint(EndpointSpec(url=f"http://e{i}/v1", weight=w, limits=limits), "m", i, clock or Clock(), Random(0))
+        fake_endpoint(EndpointSpec(url=f"http://e{i}/v1", weight=w, limits=limits), i, clock or Clock(), Random(0))
         for i, w in enumerate(weights)
     ]
 

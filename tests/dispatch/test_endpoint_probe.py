@@ -2,11 +2,10 @@
 
 from random import Random
 
-from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import State
 from batch.errors import NotConnected
 from schemas.endpoints import EndpointSpec
-from tests.fakes import request
+from tests.fakes import fake_endpoint, request
 
 
 def test_a_probe_that_fails_is_known_as_the_probe() -> None:
@@ -18,7 +17,7 @@ def test_a_probe_that_fails_is_known_as_the_probe() -> None:
         now += 0.001
         return now
 
-    endpoint = Endpoint(EndpointSpec(url="http://e/v1"), "m", 0, clock, Random(0))
+    endpoint = fake_endpoint(EndpointSpec(url="http://e/v1"), 0, clock, Random(0))
     for _ in range(3):
         probe = request()
         endpoint.start(probe)

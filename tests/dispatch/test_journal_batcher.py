@@ -92,7 +92,7 @@ async def dispatch(work: WaitingWork, server: Server, on_shard: list[int]) -> No
         seed=0,
         keys=lambda name: None,
         wall=lambda: 0.0,
-        transports=lambda endpoint: FunctionTransport(server),
+        transports=lambda endpoint: FunctionTransport(server, endpoint),
         on_shard=on_shard.append,
     )
     for shard in sorted({s for s, _ in work.rows}):

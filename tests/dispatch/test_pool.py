@@ -10,14 +10,13 @@ import pytest
 
 from batch.dispatch.balancing.balancers import build_balancer
 from batch.dispatch.budget import Budget
-from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import FIRST_COOLDOWN_SECONDS, State
 from batch.dispatch.judging.patience import Patience
 from batch.dispatch.judging.refusals import PROBES, REFUSED_ROWS
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, Pricing
 from batch.errors import BadAnswer, ConnectionLost, NotConnected, RateLimited, Refused, ServerError, TimedOut
 from schemas.endpoints import EndpointSpec, LimitsSpec
-from tests.fakes import answer, request
+from tests.fakes import answer, fake_endpoint, request
 from tests.virtual_time import run
 
 DOLLAR = Pricing(lambda asked: Decimal(1), lambda prompt, completion: None if completion is None else Decimal("0.25"))
@@ -29,7 +28,7 @@ def pool_of(count: int = 1, *, budget: Budget | None = None, **limits: Any) -> E
     return EndpointPool(
         "m",
         [
-            Endpoint(EndpointSpec(url=f"http://e{i}/v1", limits=LimitsSpec(**limits)), "m", i, loop.time, random)
+            fake_endpoint(EndpointSpec(url=f"http://e{i}/v1", limits=LimitsSpec(**limits)), i, loop.time, random)
             for i in range(count)
         ],
         build_balancer("least_connections", random),

@@ -60,7 +60,7 @@ def test_the_next_sitting_begins_where_the_last_one_ended() -> None:
             seed=0,
             keys=lambda name: None,
             wall=lambda: 0.0,
-            transports=lambda endpoint: FunctionTransport(serve),  # type: ignore[arg-type]
+            transports=lambda endpoint: FunctionTransport(serve, endpoint),  # type: ignore[arg-type]
             known=known,
         )
         dispatcher.feed(0)

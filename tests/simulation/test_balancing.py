@@ -14,7 +14,7 @@ from batch.dispatch.request import Request
 from batch.errors import ServerError
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.job import BalancerName
-from tests.fakes import answer, request
+from tests.fakes import answer, fake_endpoint, request
 
 REQUESTS = 100_000
 # Where the difference is great.
@@ -74,7 +74,7 @@ class Loop:
         limits = LimitsSpec(max_in_flight=self.most_each)
         weights = self.weights or [1.0] * len(self.servers)
         self.pool = [
-            Endpoint(EndpointSpec(url=f"http://e{i}", weight=w, limits=limits), "m", i, lambda: self.now, Random(0))
+            fake_endpoint(EndpointSpec(url=f"http://e{i}", weight=w, limits=limits), i, lambda: self.now, Random(0))
             for i, w in enumerate(weights)
         ]
         self._balancer = build_balancer(self.balancer, Random(1))

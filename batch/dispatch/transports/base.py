@@ -3,13 +3,12 @@
 from typing import Protocol
 
 from batch.dispatch.request import Completion, Request
-from schemas.endpoints import EndpointSpec
 
 
 class Transport(Protocol):
     """Sends to one endpoint."""
 
-    async def send(self, request: Request, endpoint: EndpointSpec) -> Completion:
+    async def send(self, request: Request) -> Completion:
         """One attempt. Raises only DispatchError (and passes cancellation on)."""
         ...
 

@@ -75,7 +75,7 @@ class LiteLLMTransport:
         self._key = EndpointKey(key_reference(endpoint), keys)
         self._take_key()
 
-    async def send(self, request: Request, endpoint: EndpointSpec) -> Completion:
+    async def send(self, request: Request) -> Completion:
         if await self._key.follow_file():
             self._take_key()
         asked_with = self._key.value

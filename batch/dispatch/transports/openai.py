@@ -54,7 +54,7 @@ class OpenAITransport:
         self._silent = 0
         self._hide_secrets()
 
-    async def send(self, request: Request, endpoint: EndpointSpec) -> Completion:
+    async def send(self, request: Request) -> Completion:
         # Some gateways stream an answer unless they are told not to.
         streams = request.url in _STREAMABLE and not _says_stream(request.body)
         body = (self._unstreamed if streams else self._prefix) + request.body[1:]

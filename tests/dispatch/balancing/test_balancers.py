@@ -18,7 +18,7 @@ from batch.errors import ServerError
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.job import BalancerName
 from tests.dispatch.pools import Clock, endpoints, keyed, keys, picks
-from tests.fakes import answer, request
+from tests.fakes import answer, fake_endpoint, request
 
 NAMES: Sequence[BalancerName] = get_args(BalancerName)
 WEIGHTS = st.lists(st.integers(1, 30), min_size=1, max_size=12)
@@ -202,7 +202,7 @@ def test_priority_fills_the_first_listed_and_then_overflows() -> None:
     """Each endpoint is at its limit before the next one gets anything, and what becomes free is filled again first."""
     limits = (3, 2, 10)
     pool = [
-        Endpoint(EndpointSpec(url=f"http://e{i}/v1", limits=LimitsSpec(max_in_flight=most)), "m", i, Clock(), Random(0))
+        fake_endpoint(EndpointSpec(url=f"http://e{i}/v1", limits=LimitsSpec(max_in_flight=most)), i, Clock(), Random(0))
         for i, most in enumerate(limits)
     ]
     balancer = build_balancer("priority", Random(0))

@@ -14,7 +14,7 @@ from batch.dispatch.request import Cost
 from batch.dispatch.row_buffer import RowBuffer
 from batch.errors import Refused
 from schemas.endpoints import EndpointSpec, LimitsSpec
-from tests.fakes import answer, request
+from tests.fakes import answer, fake_endpoint, request
 
 SHORT, LONG = (0, 10), (0, 20)
 COSTS = {SHORT: Cost(1, 32, 0, 0), LONG: Cost(1, 1024, 0, 0)}
@@ -22,7 +22,7 @@ COSTS = {SHORT: Cost(1, 32, 0, 0), LONG: Cost(1, 1024, 0, 0)}
 
 def endpoint(index: int, **limits: float) -> Endpoint:
     spec = EndpointSpec(url=f"http://e{index}/v1", limits=LimitsSpec.model_validate(limits))
-    return Endpoint(spec, "m", index, lambda: 0.0, Random(0))
+    return fake_endpoint(spec, index, lambda: 0.0, Random(0))
 
 
 def test_who_is_held_back_by_tokens_gets_the_short_rows() -> None:

@@ -136,8 +136,8 @@ def test_a_connection_that_this_process_cannot_open_is_told_from_one_that_is_ref
             spec = EndpointSpec(url=server.url, model="m")
             sender = build_transport(spec, timeout_seconds=5.0, keys=no_keys, wall=lambda: 0.0)
             with no_files_left(), pytest.raises(NoFileLeft):
-                await sender.send(request(), spec)
-            await sender.send(request(), spec)
+                await sender.send(request())
+            await sender.send(request())
             await sender.aclose()
 
     asyncio.run(main())

@@ -10,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.packing import Packer, PackSize, halves, piece_of, split
+from batch.dispatch.pack_size import PackSize
+from batch.dispatch.packing import fill_pack, halves, piece_of, split
 from batch.dispatch.request import Completion, Request
-from batch.errors import (
-    BadAnswer,
-    PackMixedUp,
-)
+from batch.errors import BadAnswer, PackMixedUp, RateLimited, ServerError
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
 from tests.dispatch.packing.embeddings import answer, embedding, packed
+from tests.fakes import fake_endpoint
 
 
 class Rows:
@@ -34,9 +33,9 @@ class Rows:
         self.left.appendleft(request)
 
 
-def packer(*limits: dict[str, Any]) -> Packer:
+def endpoints(*limits: dict[str, Any]) -> list[Endpoint]:
     specs = [EndpointSpec(url=f"http://e{i}/v1", limits=LimitsSpec(**each)) for i, each in enumerate(limits)]
-    return Packer([Endpoint(spec, "m", i, lambda: 0.0, Random(0)) for i, spec in enumerate(specs)])
+    return [fake_endpoint(spec, i, lambda: 0.0, Random(0)) for i, spec in enumerate(specs)]
 
 
 def numbers(request: Request) -> list[int]:
@@ -72,7 +71,7 @@ def test_a_single_row_goes_as_it_is() -> None:
 def test_what_is_not_one_input_goes_alone(row: Request) -> None:
     """Lists of inputs, odd inputs and other requests are left as they are."""
     assert piece_of(row) is None
-    assert packer({}).fill(row, Rows(embedding(1))) is row
+    assert fill_pack(row, Rows(embedding(1)), endpoints({})) is row
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,7 @@ def test_what_is_not_one_input_goes_alone(row: Request) -> None:
 def test_only_rows_alike_travel_together(one: Request, other: Request, together: bool) -> None:
     """Bodies must be equal but for the input, and texts do not go with tokens; what does not fit stays in the queue."""
     rows = Rows(other)
-    assert numbers(packer({}).fill(one, rows)) == ([0, 1] if together else [0])
+    assert numbers(fill_pack(one, rows, endpoints({}))) == ([0, 1] if together else [0])
     assert list(rows.left) == ([] if together else [other])
 
 
@@ -109,14 +108,14 @@ def test_only_rows_alike_travel_together(one: Request, other: Request, together:
 def test_a_pack_is_what_every_endpoint_takes(limits: list[dict[str, Any]], count: int) -> None:
     """At most `max_inputs` of each endpoint of the pool, and at most what its token limit lets through at once."""
     rows = Rows(*(embedding(i, tokens=100) for i in range(1, 100)))
-    assert numbers(packer(*limits).fill(embedding(0, tokens=100), rows)) == list(range(count))
+    assert numbers(fill_pack(embedding(0, tokens=100), rows, endpoints(*limits))) == list(range(count))
     assert len(rows.left) == 100 - count
 
 
 def test_bodies_stay_below_what_servers_take() -> None:
     """Texts of 100 kB go by the dozen, not by the hundred."""
     rows = Rows(*(embedding(i, "x" * 100_000) for i in range(1, 50)))
-    assert len(packer({"max_inputs": 50}).fill(embedding(0, "x" * 100_000), rows).body) < 1_600_000
+    assert len(fill_pack(embedding(0, "x" * 100_000), rows, endpoints({"max_inputs": 50})).body) < 1_600_000
 
 
 def test_halves_are_the_whole() -> None:
@@ -210,7 +209,7 @@ def test_trouble_halves_and_answers_double() -> None:
     size = PackSize(8)
     seen = []
     for _ in range(4):
-        size.failed(size.allowed)
+        size.failed(size.allowed, ServerError("HTTP 500", status=500), 0.0)
         seen.append(size.allowed)
     for _ in range(4):
         size.answered(size.allowed)
@@ -220,14 +219,14 @@ def test_trouble_halves_and_answers_double() -> None:
 
 def test_throttling_says_nothing_for_a_minute() -> None:
     """Only what is throttled for longer than the minute that limits are made of is too large to pass."""
-    size = PackSize(8)
+    size, refused = PackSize(8), RateLimited("HTTP 429", status=429)
     for now in (0.0, 30.0, 60.0):
-        size.throttled(8, now)
+        size.failed(8, refused, now)
     assert size.allowed == 8
     size.answered(8)
-    size.throttled(8, 70.0)
+    size.failed(8, refused, 70.0)
     assert size.allowed == 8
-    size.throttled(8, 131.0)
+    size.failed(8, refused, 131.0)
     assert size.allowed == 4
 
 
@@ -239,8 +238,8 @@ def test_the_server_decides_how_many(limit: int, bad: set[int]) -> None:
     """Against a server of any batch limit, with bad rows among the good ones, exactly the bad ones are refused, and
     the limit is found out once: only bad rows make it be looked for again.
     """
-    filler = packer({"max_inputs": 64})
-    size = filler.sizes[0]
+    pool = endpoints({"max_inputs": 64})
+    size = pool[0].pack_size
     rows = Rows(*(embedding(i) for i in range(200)))
     refused: set[int] = set()
     oversized = 0
@@ -262,7 +261,7 @@ def test_the_server_decides_how_many(limit: int, bad: set[int]) -> None:
         return too_large
 
     while (row := rows.get_nowait()) is not None:
-        send(filler.fill(row, rows))
+        send(fill_pack(row, rows, pool))
     assert refused == bad
     # To find it takes at most 63 refusals, if 64 inputs go down to one.
     assert oversized <= 63 * (1 + len(bad))

@@ -57,7 +57,7 @@ async def served(answer: bytes = http(200, GOOD), **listening: Any) -> AsyncIter
 async def send(spec: EndpointSpec, seconds: float = 5.0) -> Completion:
     sender = build_transport(spec, timeout_seconds=seconds, keys={"K": KEY}.get, wall=lambda: 0.0)
     try:
-        return await sender.send(request(), spec)
+        return await sender.send(request())
     finally:
         await sender.aclose()
 
@@ -219,14 +219,14 @@ def test_tls_goes_through_a_proxy_that_sees_neither_key_nor_prompt(certificates:
                 keys = {"K": KEY, "HTTPS_PROXY": f"http://{password}{at}"}.get
                 sender = build_transport(spec, timeout_seconds=5, keys=keys, wall=lambda: 0.0)
                 if good:
-                    assert (await sender.send(request(), spec)).raw == GOOD
+                    assert (await sender.send(request())).raw == GOOD
                     assert await ask_for_models(spec, keys, 5) == (
                         True,
                         f"reachable; its list of models cannot be read (through the proxy http://{at})",
                     )
                 else:
                     with pytest.raises(NotConnected, match=f"through the proxy http://{at}, which"):
-                        await sender.send(request(), spec)
+                        await sender.send(request())
                 await sender.aclose()
             assert b"authorization: Bearer " + KEY.encode() in heads[0].replace(b"Authorization", b"authorization")
 

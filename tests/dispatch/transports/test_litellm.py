@@ -36,7 +36,7 @@ def test_litellm_answers_and_refusals_come_out_alike(monkeypatch: pytest.MonkeyP
             spec = EndpointSpec(url=url, model=f"openai/{model}", transport="litellm", api_key_env="K")
             sender = build_transport(spec, timeout_seconds=5, keys={"K": KEY}.get, wall=lambda: NOW)
             try:
-                return await sender.send(replace(request()), spec)
+                return await sender.send(replace(request()))
             finally:
                 await sender.aclose()
 
@@ -70,7 +70,7 @@ def test_through_litellm_a_server_says_what_it_said(monkeypatch: pytest.MonkeyPa
             spec = EndpointSpec(url=server.url, model=model, transport="litellm", api_key_env="K")
             sender = build_transport(spec, timeout_seconds=5, keys={"K": KEY}.get, wall=lambda: NOW)
             try:
-                return await sender.send(request(), spec)
+                return await sender.send(request())
             finally:
                 await sender.aclose()
 
@@ -109,7 +109,7 @@ def test_through_litellm_no_answer_is_without_end(model: str, monkeypatch: pytes
             spec = EndpointSpec(url=server.url, model=model, transport="litellm", api_key_env="K")
             sender = build_transport(spec, timeout_seconds=timeout_seconds, keys={"K": KEY}.get, wall=lambda: NOW)
             try:
-                await sender.send(request(), spec)
+                await sender.send(request())
             finally:
                 await sender.aclose()
 
@@ -132,7 +132,7 @@ def test_litellm_without_a_key_is_refused_once(monkeypatch: pytest.MonkeyPatch) 
             sender = build_transport(spec, timeout_seconds=5, keys=lambda name: None, wall=lambda: NOW)
             try:
                 with pytest.raises(Refused, match="api_key_env"):
-                    await sender.send(request(), spec)
+                    await sender.send(request())
             finally:
                 await sender.aclose()
             return server

@@ -46,7 +46,7 @@ def through(handler: Handler, keys: Keys, model: str = "openai/m", **endpoint: A
             spec = EndpointSpec(**{"url": server.url} | endpoint, model=model, transport="litellm")
             sender = build_transport(spec, timeout_seconds=10, keys=keys, wall=lambda: 0.0)
             try:
-                return await sender.send(request(), spec), server
+                return await sender.send(request()), server
             finally:
                 await sender.aclose()
 
@@ -114,7 +114,7 @@ def test_litellm_goes_through_the_proxy() -> None:
             spec = EndpointSpec(url="http://llm.invalid/v1", model="openai/m", transport="litellm", api_key_env="K")
             keys = {"K": KEY, "HTTP_PROXY": proxy.url.removesuffix("/v1")}.get
             sender = build_transport(spec, timeout_seconds=10, keys=keys, wall=lambda: 0.0)
-            await sender.send(request(), spec)
+            await sender.send(request())
             await sender.aclose()
             return proxy.received
 
@@ -133,7 +133,7 @@ def test_litellm_is_told_azures_version() -> None:
                 url = base if more else f"{base}?api-version=2024-06-01"
                 spec = EndpointSpec(url=url, model="azure/gpt-4o", transport="litellm", api_key_env="K", **more)
                 sender = build_transport(spec, timeout_seconds=10, keys={"K": KEY}.get, wall=lambda: 0.0)
-                await sender.send(request(), spec)
+                await sender.send(request())
                 await sender.aclose()
                 return server.received[0]
 

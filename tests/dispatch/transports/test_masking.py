@@ -125,7 +125,7 @@ def test_a_key_that_comes_in_pieces_of_a_stream_is_masked() -> None:
         async with raw_server(says(http(200, events, "content-type: text/event-stream"))) as server:
             spec = EndpointSpec(url=server.url, model="m", api_key_env="K")
             sender = build_transport(spec, timeout_seconds=5, keys={"K": KEY}.get, wall=lambda: 0.0)
-            answer = await sender.send(request(), spec)
+            answer = await sender.send(request())
             await sender.aclose()
             return answer.raw
 

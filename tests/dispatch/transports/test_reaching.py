@@ -29,7 +29,7 @@ async def send(spec: EndpointSpec, keys: Keys = no_keys, path: str = CHAT_URL, s
     asked = request()
     asked.url = path
     try:
-        return await sender.send(asked, spec)
+        return await sender.send(asked)
     finally:
         await sender.aclose()
 
@@ -238,7 +238,7 @@ def keyed(spec: dict[str, Any], keys: Keys, good: Callable[[], str], act: Callab
             endpoint = EndpointSpec(url=server.url, model="m", **spec)
             sender = build_transport(endpoint, timeout_seconds=5, keys=keys, wall=lambda: 0.0)
             try:
-                await act(lambda: sender.send(request(), endpoint))
+                await act(lambda: sender.send(request()))
             finally:
                 await sender.aclose()
 
@@ -322,13 +322,13 @@ def test_a_key_file_is_followed_before_the_server_refuses(tmp_path: Path, monkey
         async with raw_server(handler) as server:
             endpoint = EndpointSpec(url=server.url, model="m", api_key_file=str(path))
             sender = build_transport(endpoint, timeout_seconds=5, keys=keys, wall=lambda: 0.0)
-            await sender.send(request(), endpoint)
+            await sender.send(request())
             fresh = tmp_path / "new"
             fresh.write_text("new-key-0123456789")
             fresh.replace(path)
-            answers = [(await sender.send(request(), endpoint)).raw]
+            answers = [(await sender.send(request())).raw]
             path.unlink()  # between two keys
-            answers.append((await sender.send(request(), endpoint)).raw)
+            answers.append((await sender.send(request())).raw)
             await sender.aclose()
             assert [b"new-key" in asked for asked in server.received] == [False, True, True]
             return answers

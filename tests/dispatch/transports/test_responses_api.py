@@ -86,7 +86,7 @@ def test_litellm_sends_responses_too(monkeypatch: pytest.MonkeyPatch) -> None:
             asked.url = RESPONSES_URL
             asked.body = b'{"instructions":"Tag it.","input":"Where is it?","max_output_tokens":20}'
             try:
-                return await sender.send(asked, spec)
+                return await sender.send(asked)
             finally:
                 await sender.aclose()
 

@@ -29,18 +29,18 @@ from tests.dispatch.transports.raw_server import Handler, RawServer, http, raw_s
 from tests.fakes import request
 
 
-def transport(url: str, timeout_seconds: float = 5.0, **endpoint: Any) -> tuple[OpenAITransport, EndpointSpec]:
+def transport(url: str, timeout_seconds: float = 5.0, **endpoint: Any) -> OpenAITransport:
     spec = EndpointSpec(url=url, model="m", **endpoint)
-    return OpenAITransport(spec, timeout_seconds=timeout_seconds, keys={"K": KEY}.get, wall=lambda: NOW), spec
+    return OpenAITransport(spec, timeout_seconds=timeout_seconds, keys={"K": KEY}.get, wall=lambda: NOW)
 
 
 async def send(url: str, path: str = CHAT_URL, **options: Any) -> Completion:
     """One attempt against whatever is there."""
-    sender, spec = transport(url, **options)
+    sender = transport(url, **options)
     asked = request()
     asked.url = path
     try:
-        return await sender.send(asked, spec)
+        return await sender.send(asked)
     finally:
         await sender.aclose()
 
@@ -113,7 +113,8 @@ def test_without_a_key_none_is_sent() -> None:
 
 def test_a_key_is_not_in_any_repr() -> None:
     """Neither the transport nor its endpoint shows it, and one that is not set is named by its variable."""
-    built, spec = transport("http://127.0.0.1:9/v1", api_key_env="K")
+    spec = EndpointSpec(url="http://127.0.0.1:9/v1", model="m", api_key_env="K")
+    built = OpenAITransport(spec, timeout_seconds=1, keys={"K": KEY}.get, wall=lambda: NOW)
     assert KEY not in f"{built!r} {vars(built)!r} {spec!r}"
     with pytest.raises(SpecError, match="environment variable K is not set"):
         build_transport(spec, timeout_seconds=1, keys=lambda name: None, wall=lambda: NOW)
@@ -293,10 +294,10 @@ def test_every_error_of_the_client_ends_in_our_tree(kind: type[Exception]) -> No
             """Nothing is open."""
 
     async def main() -> None:
-        sender, spec = transport("http://127.0.0.1:9/v1")
+        sender = transport("http://127.0.0.1:9/v1")
         await sender.aclose()
         sender._client._client = RaisingClient()  # type: ignore[attr-defined]
-        await sender.send(request(), spec)
+        await sender.send(request())
 
     with pytest.raises(DispatchError) as caught:
         asyncio.run(main())
