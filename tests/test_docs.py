@@ -2,6 +2,7 @@
 
 import json
 import re
+from inspect import isfunction, signature
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from batch.errors import DispatchError
+from batch.runs.directory import Manifest
+from batch.runs.layout import Layout
 from batch.runs.output.rows import FIELDS
 from jobs.cli import Exit, app
-from schemas import embedders, endpoints, evaluating, job, plans, rehearse, routers, training
+from schemas import embedders, endpoints, evaluating, job, plans, rehearse, reports, routers, training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -82,6 +85,10 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
         "### faults": rehearse.FaultsSpec,
         "### answer_tokens": rehearse.AnswerTokensSpec,
         "### answers": rehearse.RepliesSpec,
+    },
+    "run-directory.md": {
+        "### run.json": Manifest,
+        "### report.json": reports.Report,
     },
 }
 DESCRIBED_ONCE = {"batch_tokens", "actors", "kind", "strategy"}
@@ -258,6 +265,33 @@ def test_documented_defaults_are_those_of_the_program(page: str, heading: str, m
 def validated(field: FieldInfo, value: object) -> object:
     """The value that the field has where a job file says this one."""
     return TypeAdapter(field.rebuild_annotation()).validate_python(value)
+
+
+def test_every_file_of_a_run_directory_is_documented() -> None:
+    """`docs/run-directory.md` has a row for each file and folder that `Layout` names."""
+    names = {"shard": 12, "model": "m", "suffix": "*"}
+    layout = Layout(Path("run"))
+    places = set()
+    for name, member in vars(Layout).items():
+        if isinstance(member, property):
+            places.add(layout.place(getattr(layout, name)))
+        elif isfunction(member) and signature(member).return_annotation is Path:
+            taken = [names[parameter] for parameter in list(signature(member).parameters)[1:]]
+            places.add(layout.place(member(layout, *taken)).replace("/m.", "/<model>.").replace("/m/", "/<model>/"))
+    page = sections((ROOT / "docs" / "run-directory.md").read_text())["## Files"]
+    listed = {cell for row in re.findall(r"^\| (`.*?) \| ", page, re.MULTILINE) for cell in re.findall(r"`(.+?)`", row)}
+    # A second file of a row is given by its ending, as in `scored/00012.json`, and folders by what is in them.
+    assert {
+        place for place in places if not any(cell == place or cell.startswith(f"{place}/") for cell in listed)
+    } == set()
+
+
+def test_modules_that_pages_name_exist() -> None:
+    """A path of a source file in README and docs leads to that file."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {path for page in pages for path in re.findall(r"`((?:batch|jobs|schemas)/[\w/]+\.py)`", page.read_text())}
+    assert named
+    assert {path for path in named if not (ROOT / path).exists()} == set()
 
 
 def test_links_between_pages_lead_somewhere() -> None:
