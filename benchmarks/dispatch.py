@@ -31,9 +31,9 @@ from batch.dispatch.request import Request
 from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.journal.writer import Journal as RealJournal
 from benchmarks.constant_server import constant_server
-from benchmarks.memory import resident_of_session
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
+from tests.process_memory import resident_of_session
 
 IN_FLIGHT = 128
 QUESTIONS = (

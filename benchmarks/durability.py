@@ -31,11 +31,11 @@ from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.journal.writer import Journal as RealJournal
 from benchmarks.constant_server import constant_server
 from benchmarks.dispatch import GeneratedWork, models
-from benchmarks.memory import resident_of_session
 from benchmarks.start import server
 from benchmarks.stopped_run import MODELS, WasAnswered, stopped_run
 from schemas.job import DispatchSpec
 from schemas.results import ErrorInfo, Status
+from tests.process_memory import resident_of_session
 
 PACE = 2000.0
 ASKED_SLOWER = 0.02

@@ -34,7 +34,6 @@ from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.layout import run_path
 from batch.runs.parts import read_part
-from benchmarks.memory import resident_of_session
 from benchmarks.scoring import WORDS
 from jobs.environment import (
     end_process,
@@ -47,6 +46,7 @@ from jobs.environment import (
     wall_clock,
 )
 from jobs.files.yaml_specs import load_job
+from tests.process_memory import resident_of_session
 
 SAMPLE = 512
 LOOK_EVERY_SECONDS = 0.5

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.memory import resident_of_session
 from tests.e2e.commands import Command
 from tests.e2e.poison_server import BAD, CONTENT_BYTES, FINE, PoisonServer, poison_server
+from tests.process_memory import resident_of_session
 
 pytestmark = pytest.mark.real
 
