@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from batch.errors import InputError
+from batch.reading.columns import ERROR_KIND, ERROR_MESSAGE
 from batch.reading.formats.looks import looks_like, looks_like_table
 from batch.reading.present import check_column
 from batch.reading.read import read_shard
@@ -80,7 +81,7 @@ def _verdicts(job: JobSpec, scorer: Scorer, shards: Sequence[Shard]) -> Iterator
     """The kind and the message of each row's fault; `None` for rows that can be sent."""
     for shard in shards:
         table = scorer.score(read_shard(shard, job.input, lambda texts: [0] * len(texts)), shard.name)
-        yield from zip(table["error_kind"].to_pylist(), table["error_message"].to_pylist(), strict=True)
+        yield from zip(table[ERROR_KIND].to_pylist(), table[ERROR_MESSAGE].to_pylist(), strict=True)
 
 
 def _head(shard: Shard) -> Shard:

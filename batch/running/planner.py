@@ -11,12 +11,14 @@ from batch.planning.routing import Requests, deciding_scores
 from batch.planning.seen import NO_ROW
 from batch.planning.shared_ids import SharedIds
 from batch.planning.solve import solve
+from batch.reading.columns import ERROR_MESSAGE
 from batch.reading.shard import Shard
-from batch.running.row_verdicts import PLACE_COLUMNS, RowVerdicts, first_faults
+from batch.running.row_verdicts import RowVerdicts, first_faults
 from batch.running.stages import RouteTask, ScoredShard, load_planned
 from batch.runs.affinity_keys import stored_key
 from batch.runs.directory import RunDirectory
 from batch.runs.parts import read_part
+from batch.runs.schemas import PLACE_COLUMNS
 from schemas.job import JobSpec
 from schemas.plans import Plan, SharePlanSpec
 
@@ -97,7 +99,7 @@ class Planner:
         repeated = self._verdicts.messages(index, repeats)
         if self._scored[index].first_fault is None and not repeated:
             return
-        messages = read_part(self._directory.layout.scored(index), ["error_message"])["error_message"]
+        messages = read_part(self._directory.layout.scored(index), [ERROR_MESSAGE])[ERROR_MESSAGE]
         (fault,) = first_faults(messages.to_pylist(), repeated, 1)
         raise InputError(f"{fault}; input.on_invalid is `fail`, so nothing was sent")
 

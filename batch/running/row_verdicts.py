@@ -17,9 +17,6 @@ from batch.reading.notes import Fact, Note, Notes
 from batch.reading.shard import Shard
 from schemas.job import InputSpec
 
-PLACE_COLUMNS: Final = (LINE, ID_FOUND)
-"""Columns of a scored part that messages are made of."""
-
 FAULTS_SHOWN: Final = 20
 """Messages of invalid rows that `check` and `estimate` show; the results have all of them."""
 

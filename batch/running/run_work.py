@@ -17,6 +17,7 @@ from batch.runs.journal.writer import Journal
 from batch.runs.layout import Layout
 from batch.runs.parts import iter_routed, routed_rows
 from batch.runs.routing_record import read_verdicts
+from batch.runs.schemas import REQUEST_COLUMNS
 from schemas.endpoints import ModelSpec
 
 _BATCH_ROWS = 512
@@ -93,7 +94,7 @@ class RunWork:
             start += batch.num_rows
             if kept is not None and not kept.any():
                 continue
-            columns = [batch.column(name).to_pylist() for name in ("row", "url", "body", "prompt_tokens", "max_tokens")]
+            columns = [batch.column(name).to_pylist() for name in REQUEST_COLUMNS]
             columns.append(keys_of(batch, columns[2], self._hash_key))
             rows = zip(*columns, strict=True) if kept is None else compress(zip(*columns, strict=True), kept)
             yield [

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.environment import NO_ENVIRONMENT, Environment
+from batch.reading.columns import ASKED, BODY, CARRY, ERROR_KIND, ERROR_MESSAGE, LINE, TEXT
 from batch.routers.base import Router
 from batch.routers.registry import ROW_KINDS, build_router, for_kind
 from batch.routers.rules import RulesRouter
 from batch.routers.scores import gaps, scores_of
+from batch.runs.schemas import SCORE_FIELDS, quality_field
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 from schemas.plans import PinPlanSpec
@@ -179,10 +181,10 @@ class _Rows:
         count = table.num_rows
         self._table = table
         self._refused: list[int] = []
-        self.text: list[str] = table["text"].to_pylist()
-        self.asked: list[str | None] = table["asked"].to_pylist()
-        self.error_kind: list[str | None] = table["error_kind"].to_pylist()
-        self.error_message: list[str | None] = table["error_message"].to_pylist()
+        self.text: list[str] = table[TEXT].to_pylist()
+        self.asked: list[str | None] = table[ASKED].to_pylist()
+        self.error_kind: list[str | None] = table[ERROR_KIND].to_pylist()
+        self.error_message: list[str | None] = table[ERROR_MESSAGE].to_pylist()
         self.pinned: list[str | None] = [None] * count
         self.own_kind: list[str | None] = [None] * count
         self.own_cutoff = np.full(count, np.nan, dtype=np.float32)
@@ -198,12 +200,12 @@ class _Rows:
         """The input's other columns of each chosen row."""
         from batch.reading.exact import carried_columns
 
-        carried = self._table["carry"].take(chosen).to_pylist()
+        carried = self._table[CARRY].take(chosen).to_pylist()
         return [{} if cell is None else carried_columns(cell) for cell in carried]
 
     def refuse(self, i: int, file: str | None, message: str) -> None:
         """Make row `i` invalid."""
-        line = self._table["line"][i].as_py()
+        line = self._table[LINE][i].as_py()
         place = f"line {line}" if file is None else f"{file}:{line}"
         self._refused.append(i)
         self.error_kind[i] = UNKNOWN_MODEL
@@ -219,17 +221,23 @@ class _Rows:
             refused = np.zeros(table.num_rows, dtype=bool)
             refused[self._refused] = True
             new = {
-                "text": pc.if_else(refused, None, table["text"]),
-                "body": pc.if_else(refused, None, table["body"]),
-                "error_kind": pa.array(self.error_kind, pa.string()),
-                "error_message": pa.array(self.error_message, pa.string()),
+                TEXT: pc.if_else(refused, None, table[TEXT]),
+                BODY: pc.if_else(refused, None, table[BODY]),
+                ERROR_KIND: pa.array(self.error_kind, pa.string()),
+                ERROR_MESSAGE: pa.array(self.error_message, pa.string()),
             }
             for name, column in new.items():
                 table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
-        numbers = {"score": self.score, "own_cutoff": self.own_cutoff}
-        for name, values in numbers.items():
-            table = table.append_column(name, pa.array(values, pa.float32(), mask=np.isnan(values)))
-        table = table.append_column("pinned", pa.array(self.pinned, pa.string()))
-        for model, values in zip(quality_of, self.quality.T, strict=True):
-            table = table.append_column(f"quality:{model}", pa.array(values, pa.float32(), mask=np.isnan(values)))
+        pinned = pa.array(self.pinned, pa.string())
+        columns = [_null_for_nan(self.score), _null_for_nan(self.own_cutoff), pinned]
+        columns += [_null_for_nan(values) for values in self.quality.T]
+        fields = (*SCORE_FIELDS, *(quality_field(model) for model in quality_of))
+        for field, column in zip(fields, columns, strict=True):
+            table = table.append_column(field, column)
         return table
+
+
+def _null_for_nan(values: NDArray[np.float32]) -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.array(values, pa.float32(), mask=np.isnan(values))

@@ -19,19 +19,28 @@ from batch.environment import NO_ENVIRONMENT, Environment, SpendingRecord
 from batch.errors import DamagedError
 from batch.planning.routing import PlannedPart, RoutedRows
 from batch.planning.shared_ids import SharedIds
-from batch.reading.columns import HASH, ID, ID_FOUND, ID_HASH
+from batch.reading.columns import DETERMINISTIC, ERROR_KIND, ERROR_MESSAGE, HASH, HASH_BYTES, ID, ID_FOUND, ID_HASH, ROW
 from batch.reading.formats.without_pandas import leave_pandas_out
 from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
 from batch.reading.shard import Shard
 from batch.running.scorer import Scorer
-from batch.runs.affinity_keys import columns_for, name_of, with_key
+from batch.runs.affinity_keys import columns_for, with_key
 from batch.runs.committed import Committed, read_commit
 from batch.runs.journal.outcomes import Answer, Answers
 from batch.runs.layout import Layout
 from batch.runs.output.commit import commit_shard
 from batch.runs.parts import check_part, read_scored, write_part, write_scored
 from batch.runs.routing_record import Verdicts, read_verdicts, write_verdicts
+from batch.runs.schemas import (
+    OWN_CUTOFF,
+    PINNED,
+    PLANNED_COLUMNS,
+    REQUEST_COLUMNS,
+    SCORE,
+    SUMMARY_COLUMNS,
+    routed_schema,
+)
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.job import InputSpec, JobSpec, OutputSpec
 from schemas.routers import EmbeddingRouterSpec
@@ -43,9 +52,6 @@ leave_pandas_out()
 HEAVY_ROUTERS = frozenset(
     {"bert", "causal_llm", "cluster", "correctness", "import", "knn", "mf", "static", "sw_ranking"}
 )
-
-_ROUTED_COLUMNS = ("row", "url", "body", "prompt_tokens", "max_tokens")
-_PLANNED_COLUMNS = ("row", "score", "own_cutoff", "pinned", "error_kind", ID_HASH, ID_FOUND, HASH, "deterministic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,7 @@ def read_and_score(reading: ReadTask, scorer: Scorer) -> ScoredShard:
 
 def summary(index: int, scored: Any) -> ScoredShard:
     """What the pipeline keeps of a scored part."""
-    messages = scored["error_message"]
+    messages = scored[ERROR_MESSAGE]
     invalid = scored.num_rows - messages.null_count
     first = next(message for message in messages.to_pylist() if message is not None) if invalid else None
     return ScoredShard(index, scored.num_rows, invalid, first, notes_from_metadata(scored.schema.metadata))
@@ -131,32 +137,32 @@ def summary(index: int, scored: Any) -> ScoredShard:
 
 def stored_summary(layout: Layout, index: int) -> ScoredShard:
     """The same of a part that an earlier sitting stored. Raises DamagedError."""
-    return summary(index, read_scored(layout, index, ["row", "error_message"], whole=False))
+    return summary(index, read_scored(layout, index, SUMMARY_COLUMNS, whole=False))
 
 
 def load_planned(layout: Layout, index: int, models: Sequence[str]) -> PlannedPart:
     """Read these columns of a stored part. Raises DamagedError."""
-    return planned_part(read_scored(layout, index, _PLANNED_COLUMNS), models)
+    return planned_part(read_scored(layout, index, PLANNED_COLUMNS), models)
 
 
 def planned_part(part: Any, models: Sequence[str]) -> PlannedPart:
     """The columns of scored rows that planning looks at."""
     count = part.num_rows
     names = {name: position for position, name in enumerate(models)}
-    pinned = [names.get(name, -1) if name is not None else -1 for name in part["pinned"].to_pylist()]
-    hashes = b"".join(value or bytes(16) for value in part[HASH].to_pylist())
+    pinned = [names.get(name, -1) if name is not None else -1 for name in part[PINNED].to_pylist()]
+    hashes = b"".join(value or bytes(HASH_BYTES) for value in part[HASH].to_pylist())
     return PlannedPart(
-        row=part["row"].to_numpy(),
-        score=_floats(part["score"]),
-        own_cutoff=_floats(part["own_cutoff"]),
+        row=part[ROW].to_numpy(),
+        score=_floats(part[SCORE]),
+        own_cutoff=_floats(part[OWN_CUTOFF]),
         pinned=np.array(pinned, np.int16),
-        valid=part["error_kind"].is_null().to_numpy(),
+        valid=part[ERROR_KIND].is_null().to_numpy(),
         id_hash=part[ID_HASH].fill_null(0).to_numpy(),
         has_own_id=part[ID_HASH].is_valid().to_numpy(),
         # A part that an older version scored knows only ids that make a row invalid when they repeat.
         asked_id=part[ID_FOUND].is_null().to_numpy() if ID_FOUND in part.schema.names else np.ones(count, bool),
         content=np.frombuffer(hashes, np.uint64).reshape(count, 2),
-        deterministic=part["deterministic"].to_numpy(),
+        deterministic=part[DETERMINISTIC].to_numpy(),
     )
 
 
@@ -196,11 +202,10 @@ class RoutedShard:
 def route(routing: RouteTask) -> RoutedShard:
     """Group a shard's rows by model on disk. Raises DamagedError where the scored part is not as it was written."""
     key = routing.key
-    part = read_scored(routing.layout, routing.index, {*_ROUTED_COLUMNS, ID, *columns_for(key)})
-    columns: tuple[str, ...] = _ROUTED_COLUMNS
+    part = read_scored(routing.layout, routing.index, {*REQUEST_COLUMNS, ID, *columns_for(key)})
     if key is not None:
         part = with_key(part, key)
-        columns = (*columns, name_of(key))
+    columns = routed_schema(key).names
     decided = routing.rows
     sent = decided.same_as < 0
     routed, parts = {}, {}
@@ -210,7 +215,7 @@ def route(routing: RouteTask) -> RoutedShard:
             path = routing.layout.routed(model, routing.index)
             parts[model] = write_part(path, part.select(columns).filter(mask))
             routed[model] = int(mask.sum())
-    rows = part["row"].to_numpy()
+    rows = part[ROW].to_numpy()
     verdicts = Verdicts(
         routed,
         same_as={int(rows[i]): int(decided.same_as[i]) for i in np.flatnonzero(~sent)},

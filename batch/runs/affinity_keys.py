@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from batch.reading.columns import CARRY, ID
 from batch.reading.exact import carried_columns, json_of
+from batch.runs.schemas import affinity_field
 from schemas.job import DispatchSpec
 
 # About 256 tokens, by which OpenAI chooses the machine whose prompt cache may know a request: short enough for a
@@ -43,13 +44,11 @@ def columns_for(key: str | None) -> tuple[str, ...]:
             return (ID, CARRY)
 
 
-def name_of(key: str) -> str:
-    """What the column with these keys is called in a routed part."""
-    return f"key:{key}"
-
-
 def with_key(part: pa.Table, key: str) -> pa.Table:
-    """The part with a column `name_of(key)`. Rows that lack the input column go by their id, which may be just it."""
+    """The part with the column `affinity_field(key)` added.
+
+    A row that lacks the input column goes by its id: where ids are taken from that very column, the id is its value.
+    """
     ids = part[ID].to_pylist()
     if key == "id":
         values: list[Any] = ids
@@ -57,16 +56,17 @@ def with_key(part: pa.Table, key: str) -> pa.Table:
         carried = (carried_columns(cell) if cell is not None else {} for cell in part[CARRY].to_pylist())
         values = [row.get(key, own) for row, own in zip(carried, ids, strict=True)]
     hashes = [_hash(json_of(value)) for value in values]
-    return part.append_column(name_of(key), pa.array(hashes, pa.uint64()))
+    field = affinity_field(key)
+    return part.append_column(field, pa.array(hashes, field.type))
 
 
 def keys_of(batch: pa.RecordBatch, bodies: Sequence[bytes], key: str | None) -> list[int]:
     """Keys of the requests of a routed part's batch; 0 where nobody asks, or the part was routed without them."""
     if key == "prefix":
         return [_hash(_beginning(body)) for body in bodies]
-    if key is None or name_of(key) not in batch.schema.names:
+    if key is None or affinity_field(key).name not in batch.schema.names:
         return [0] * len(bodies)
-    keys: list[int] = batch.column(name_of(key)).to_pylist()
+    keys: list[int] = batch.column(affinity_field(key).name).to_pylist()
     return keys
 
 

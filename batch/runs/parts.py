@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.errors import DamagedError
+from batch.reading.columns import ROW
 from batch.runs.layout import Layout
 from batch.storage.atomic import replacing, storage_error
 from batch.storage.checksums import CheckedWriter, Checksum, matches
@@ -119,7 +120,7 @@ def routed_rows(path: Path) -> list[int]:
     """Row numbers of a routed part; none where there is no such part."""
     if not path.exists():
         return []
-    rows: list[int] = read_part(path, ["row"])["row"].to_pylist()
+    rows: list[int] = read_part(path, [ROW])[ROW].to_pylist()
     return rows
 
 

@@ -9,14 +9,16 @@ from typing import Any
 from batch.costs.prices import prices_for
 from batch.errors import SpecError
 from batch.planning.shared_ids import SharedIds
+from batch.reading.columns import ERROR_MESSAGE
 from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
 from batch.routers.registry import build_router
 from batch.running.find_input import find_input
-from batch.running.row_verdicts import FAULTS_SHOWN, PLACE_COLUMNS, RowVerdicts, first_faults, summed_notes
+from batch.running.row_verdicts import FAULTS_SHOWN, RowVerdicts, first_faults, summed_notes
 from batch.running.scorer import Scorer
 from batch.running.stages import planned_part
 from batch.runs.output.local import check_writable
+from batch.runs.schemas import PLACE_COLUMNS
 from jobs.commands.output_overlap import check_output_not_input
 from jobs.commands.reachability import models_listed
 from jobs.environment import embedder_of, missing_keys, resolve_endpoints, set_library_defaults, with_embedder
@@ -103,7 +105,7 @@ def _check_rows(job: JobSpec, found: Findings) -> None:
                 places[shard.index] = scored.select(PLACE_COLUMNS)
                 verdict = verdicts.look(shard.index, planned_part(scored, names))
                 repeated = verdicts.messages(shard.index, verdict.repeats)
-                messages = scored["error_message"]
+                messages = scored[ERROR_MESSAGE]
                 found.rows += shard.rows
                 found.invalid += len(messages) - messages.null_count + len(repeated)
                 found.faults += first_faults(messages.to_pylist(), repeated, FAULTS_SHOWN - len(found.faults))

@@ -7,19 +7,19 @@ import numpy as np
 
 from batch.costs.estimate import ModelLoad, estimate
 from batch.costs.prices import prices_for
+from batch.reading.columns import ERROR_MESSAGE, MAX_TOKENS, PROMPT_TOKENS, URL
 from batch.reading.notes import Note
 from batch.running.planner import Planner
 from batch.running.row_verdicts import FAULTS_SHOWN, first_faults, summed_notes
 from batch.running.stages import RouteTask
 from batch.runs.parts import read_part
+from batch.runs.schemas import ESTIMATED_COLUMNS, PINNED
 from jobs.commands.dry_run import dry_scoring
 from jobs.commands.output_overlap import check_output_not_input
 from jobs.terminal.progress import Progress
 from schemas.job import JobSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 from schemas.reports import Estimate, RowCounts
-
-_COUNTED_COLUMNS = ("prompt_tokens", "max_tokens", "url", "pinned", "error_message")
 
 
 @dataclass
@@ -91,19 +91,17 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
 
 
 def _count(routing: RouteTask, totals: _Totals) -> None:
-    part = read_part(routing.layout.scored(routing.index), _COUNTED_COLUMNS)
+    part = read_part(routing.layout.scored(routing.index), ESTIMATED_COLUMNS)
     rows = routing.rows
     shared = rows.same_as >= 0
     totals.statuses["deduplicated"] += int(shared.sum())
     totals.statuses["invalid"] += len(routing.repeated)
-    totals.faults += first_faults(
-        part["error_message"].to_pylist(), routing.repeated, FAULTS_SHOWN - len(totals.faults)
-    )
-    totals.statuses["pinned"] += int(part["pinned"].is_valid().to_numpy().sum())
-    prompt_tokens = part["prompt_tokens"].fill_null(0).to_numpy()
-    most = part["max_tokens"].fill_null(0).to_numpy()
-    limited = part["max_tokens"].is_valid().to_numpy()
-    embeds = np.array([url == EMBEDDINGS_URL for url in part["url"].to_pylist()])
+    totals.faults += first_faults(part[ERROR_MESSAGE].to_pylist(), routing.repeated, FAULTS_SHOWN - len(totals.faults))
+    totals.statuses["pinned"] += int(part[PINNED].is_valid().to_numpy().sum())
+    prompt_tokens = part[PROMPT_TOKENS].fill_null(0).to_numpy()
+    most = part[MAX_TOKENS].fill_null(0).to_numpy()
+    limited = part[MAX_TOKENS].is_valid().to_numpy()
+    embeds = np.array([url == EMBEDDINGS_URL for url in part[URL].to_pylist()])
     for position, model in enumerate(routing.models):
         mine = (rows.model == position) & ~shared
         totals.add(

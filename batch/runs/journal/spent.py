@@ -7,6 +7,7 @@ from batch.costs.prices import Price
 from batch.runs.integrity.answered import replay_all
 from batch.runs.layout import Layout
 from batch.runs.parts import read_scored
+from batch.runs.schemas import COST_BOUND_COLUMNS
 
 
 def spent(layout: Layout, prices: Mapping[str, Price | None]) -> Decimal:
@@ -49,11 +50,10 @@ def _dearest(layout: Layout, shard: int, price: Price) -> Decimal:
 
     A row that nothing bounds was sent while the run had no budget; its text and `max_tokens` tell what is known of it.
     """
-    columns = ("url", "body", "max_tokens")
-    part = read_scored(layout, shard, columns, whole=False)
+    part = read_scored(layout, shard, COST_BOUND_COLUMNS, whole=False)
     bounds = (
         price.bound(url, body, most) or price.cost(len(body), most or 0) or Decimal(0)
-        for url, body, most in zip(*(part[name].to_pylist() for name in columns), strict=True)
+        for url, body, most in zip(*(part[name].to_pylist() for name in COST_BOUND_COLUMNS), strict=True)
         if body is not None
     )
     return max(bounds, default=Decimal(0))

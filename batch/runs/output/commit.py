@@ -23,6 +23,7 @@ from batch.runs.output.parts import part_writer
 from batch.runs.output.rows import Result, content_of
 from batch.runs.parts import check_scored, iter_part
 from batch.runs.routing_record import Verdicts, read_verdicts
+from batch.runs.schemas import COMMITTED_COLUMNS, PLACE_COLUMNS, SCORE
 from batch.storage.atomic import storage_error, sync
 from schemas.job import OutputSpec
 from schemas.reports import Ambiguous
@@ -185,12 +186,12 @@ def _verdicts(layout: Layout, shard: int) -> Verdicts:
 
 
 def _rows(scored: Path) -> Iterator[_Row]:
-    for batch in iter_part(scored, columns=_Row._fields):
+    for batch in iter_part(scored, columns=COMMITTED_COLUMNS):
         columns: list[list[Any]] = []
-        for name in _Row._fields:
+        for name in COMMITTED_COLUMNS:
             if name not in batch.schema.names:
                 columns.append([None] * batch.num_rows)
-            elif name == "score":
+            elif name == SCORE:
                 # By way of text: the shortest decimal that is this float32, as 0.116 and not 0.11599999666213989.
                 columns.append([_finite(text) for text in batch.column(name).cast("string").to_pylist()])
             else:
@@ -205,7 +206,7 @@ def _with_made_up_ids(rows: Iterable[_Row], scored: Path, file: str | None) -> I
         return
     places = (
         place
-        for batch in iter_part(scored, columns=(LINE, ID_FOUND))
+        for batch in iter_part(scored, columns=PLACE_COLUMNS)
         for place in zip(batch.column(LINE).to_pylist(), batch.column(ID_FOUND).to_pylist(), strict=True)
     )
     for given, (line, found) in zip(rows, places, strict=True):
