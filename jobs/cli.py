@@ -2,19 +2,19 @@
 
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from enum import IntEnum
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from batch.errors import BatchRouterError, EmbedderError, SpecError, StorageError
-from jobs.terminal.streams import lasting_streams
+from jobs.exit_status import RESUMES, Exit, errors_as_lines, status_of
+from jobs.options import JobFile, Json, Limit, LogFile, RunDir, Sample, Settings, Verbose
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from pydantic import BaseModel
     from rich.console import Console
 
@@ -22,17 +22,6 @@ if TYPE_CHECKING:
     from schemas.reports import Report
 
 _Found = TypeVar("_Found", bound="BaseModel")
-
-
-class Exit(IntEnum):
-    """Exit statuses, as promised in the reference of the command line."""
-
-    OK = 0
-    SOME_NOT_OK = 1
-    WRONG = 2
-    STOPPED = 3
-    INTERRUPTED = 130
-
 
 app = typer.Typer(
     name="batchrouter",
@@ -42,16 +31,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.", show_default=False)]
-RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run directory.", show_default=False)]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key, as plan.strong=0.3.")
-]
-Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N rows.")]
-Sample = Annotated[int | None, typer.Option("--sample", metavar="N", min=1, help="Look at about N rows.")]
-
-_GOES_ON = "goes on where this one stopped"
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -59,9 +38,6 @@ def _print_version(wanted: bool) -> None:
 
         _out(f"batchrouter {__version__}")
         raise typer.Exit
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 @app.callback()
@@ -87,9 +63,11 @@ def run(
         bool, typer.Option("--rehearse", help="Send to local stand-ins with the same limits: a dress rehearsal.")
     ] = False,
     json: Json = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
 ) -> None:
     """Run a job. One that was stopped goes on where it was; nothing that was answered is sent again."""
-    with _explained(_GOES_ON):
+    with errors_as_lines(RESUMES), _logs(verbose, log_file):
         spec = _load(job, settings, limit)
         from jobs.commands.run import run_job
         from jobs.terminal.progress import Progress
@@ -115,9 +93,11 @@ def estimate(
     limit: Limit = None,
     sample: Sample = None,
     json: Json = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
 ) -> None:
     """Score and plan a job for real, send nothing, and say what a run would cost and take."""
-    with _explained():
+    with errors_as_lines(), _logs(verbose, log_file):
         spec = _load(job, settings, limit)
         from jobs.commands.estimate import estimate_job
         from jobs.terminal.progress import Progress
@@ -140,9 +120,11 @@ def calibrate(
     limit: Limit = None,
     sample: Sample = None,
     json: Json = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
 ) -> None:
     """Score a job's input, send nothing, and print the cutoff that sends this share of it to the strongest model."""
-    with _explained():
+    with errors_as_lines(), _logs(verbose, log_file):
         spec = _load(job, settings, limit)
         from jobs.commands.calibrate import calibrate_job
         from jobs.terminal.calibration_table import render_calibration
@@ -154,9 +136,16 @@ def calibrate(
 
 
 @app.command(short_help="Look at every row, key and endpoint. Sends nothing.")
-def check(job: JobFile, settings: Settings = None, limit: Limit = None, json: Json = False) -> None:
+def check(
+    job: JobFile,
+    settings: Settings = None,
+    limit: Limit = None,
+    json: Json = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
+) -> None:
     """Look at the whole file and every endpoint before a cent is spent."""
-    with _explained():
+    with errors_as_lines(), _logs(verbose, log_file):
         spec = _load(job, settings, limit)
         from dataclasses import asdict
         from json import dumps
@@ -176,18 +165,18 @@ def check(job: JobFile, settings: Settings = None, limit: Limit = None, json: Js
 
 
 @app.command(short_help="Print a run's report again.")
-def report(run_dir: RunDir, json: Json = False) -> None:
+def report(run_dir: RunDir, json: Json = False, verbose: Verbose = False, log_file: LogFile = None) -> None:
     """Print a run's report again."""
-    with _explained():
+    with errors_as_lines(), _logs(verbose, log_file):
         from jobs.commands.status import stored_report
 
         _print_report(stored_report(run_dir), run_dir, json=json)
 
 
 @app.command(short_help="Say where a run stands.")
-def status(run_dir: RunDir, json: Json = False) -> None:
+def status(run_dir: RunDir, json: Json = False, verbose: Verbose = False, log_file: LogFile = None) -> None:
     """Say where a run stands; it may be under way."""
-    with _explained():
+    with errors_as_lines(), _logs(verbose, log_file):
         from dataclasses import asdict
         from json import dumps
 
@@ -204,9 +193,11 @@ def status(run_dir: RunDir, json: Json = False) -> None:
 @app.command(short_help="Serve local endpoints for dress rehearsals.")
 def rehearse(
     endpoints: Annotated[Path, typer.Argument(metavar="ENDPOINTS.yaml", help="What to serve.", show_default=False)],
+    verbose: Verbose = False,
+    log_file: LogFile = None,
 ) -> None:
     """Serve local OpenAI-compatible endpoints with limits, latency and faults, until Ctrl-C."""
-    with _explained():
+    with errors_as_lines(), _logs(verbose, log_file):
         from jobs.rehearsal.server import run_rehearsal
 
         run_rehearsal(endpoints)
@@ -220,9 +211,11 @@ def train(
     settings: Settings = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint that is there.")] = False,
     json: Json = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
 ) -> None:
     """Train a router on labelled answers, measure it on prompts that it has not seen, and write its checkpoint."""
-    with _explained("begins anew, but for what judges and embedders have answered"):
+    with errors_as_lines("begins anew, but for what judges and embedders have answered"), _logs(verbose, log_file):
         from jobs.commands.train import PATHS, train_router
         from jobs.files.yaml_specs import load_spec
         from jobs.terminal.progress import Progress
@@ -242,9 +235,11 @@ def evaluate(
     ],
     settings: Settings = None,
     json: Json = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
 ) -> None:
     """Measure routers on judged answers, beside the baselines that they must beat; tables, JSON and a plot each."""
-    with _explained(_GOES_ON):
+    with errors_as_lines(RESUMES), _logs(verbose, log_file):
         from jobs.files.evaluation import load_evaluation
 
         spec = load_evaluation(eval_file, settings or ())
@@ -259,13 +254,14 @@ def evaluate(
 
 
 @app.command(short_help="Print the job file's JSON Schema.")
-def schema() -> None:
+def schema(verbose: Verbose = False, log_file: LogFile = None) -> None:
     """Print the job file's JSON Schema, for editors."""
-    from json import dumps
+    with errors_as_lines(), _logs(verbose, log_file):
+        from json import dumps
 
-    from schemas.job import JobSpec
+        from schemas.job import JobSpec
 
-    _out(dumps(JobSpec.model_json_schema(), indent=2))
+        _out(dumps(JobSpec.model_json_schema(), indent=2))
 
 
 def main() -> NoReturn:
@@ -288,70 +284,13 @@ def main() -> NoReturn:
 
 def run_command() -> int:
     """Do what the command line asks for, and return the exit status."""
-    with lasting_streams() as out:
-        status = _status()
-        out.flush()
-        if out.failure is not None:
-            _say(f"standard output cannot be written: {out.failure.strerror}; the same command prints it again")
-            status = Exit.STOPPED
-    return status
+    return status_of(app)
 
 
-def _status() -> int:
-    """Do what the command line asks for."""
-    try:
-        # Outside its standalone mode click returns the status that a command ended with.
-        return app(standalone_mode=False) or Exit.OK
-    except typer.Abort:
-        return Exit.INTERRUPTED
-    except Exception as error:  # noqa: BLE001  the outermost edge
-        # Click's own usage errors print themselves; anything else is ours to see whole. Python would end with 1, which
-        # promises results to whoever reads them next.
-        show: Callable[[], None] | None = getattr(error, "show", None)
-        if show is None:
-            traceback.print_exc()
-            _say(f"this is a bug of batchrouter's; the same command {_GOES_ON}")
-            return Exit.STOPPED
-        show()
-        return Exit.WRONG
+def _logs(verbose: bool, log_file: Path | None) -> "AbstractContextManager[None]":
+    from jobs.logs import log_records
 
-
-@contextmanager
-def _explained(then: str = "begins anew") -> Iterator[None]:
-    """Turn our errors, and what asks the process to end, into one line each on stderr, and an exit status.
-
-    `then` is what the same command does after it was interrupted.
-    """
-    from jobs.environment import interrupts
-    from jobs.stopped import StoppedError
-
-    try:
-        with interrupts(_interrupt):
-            yield
-    except StoppedError as error:
-        _fail(error, Exit.INTERRUPTED if error.interrupted else Exit.STOPPED)
-    except (StorageError, EmbedderError) as error:
-        _fail(error, Exit.STOPPED)
-    except SpecError as error:
-        _fail(error, Exit.WRONG)
-    except KeyboardInterrupt:
-        _say(f"interrupted; the same command {then}")
-        raise typer.Exit(Exit.INTERRUPTED) from None
-
-
-def _interrupt() -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _fail(error: BatchRouterError, status: Exit) -> NoReturn:
-    _say(str(error))
-    raise typer.Exit(status) from error
-
-
-def _say(text: str) -> None:
-    # Other separators of lines are in what strangers wrote, and are escaped.
-    for line in text.split("\n"):
-        sys.stderr.write(f"batchrouter: {line}\n")
+    return log_records(verbose=verbose, log_file=log_file)
 
 
 def _out(text: str) -> None:

@@ -15,7 +15,8 @@ from batch.errors import DispatchError
 from batch.runs.directory import Manifest
 from batch.runs.layout import Layout
 from batch.runs.output.rows import FIELDS
-from jobs.cli import Exit, app
+from jobs.cli import app
+from jobs.exit_status import Exit
 from schemas import embedders, endpoints, evaluating, job, plans, rehearse, reports, routers, training
 
 ROOT = Path(__file__).parents[1]

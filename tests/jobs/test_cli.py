@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs import __version__
-from jobs.cli import Exit
+from jobs.exit_status import Exit
 from tests.jobs.console_script import Command, Job, written
 from tests.rehearsed import Served
 

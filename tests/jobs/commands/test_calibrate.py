@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from jobs import calibrate
-from jobs.cli import Exit
 from jobs.commands.run import run_job
+from jobs.exit_status import Exit
 from jobs.files.yaml_specs import load_job
 from tests.jobs.console_script import Command, Job, written
 from tests.rehearsed import Served

@@ -12,7 +12,7 @@ import yaml
 from batch.errors import SpecError
 from batch.evaluation.scores import CACHE_FILE
 from jobs import evaluate
-from jobs.cli import Exit
+from jobs.exit_status import Exit
 from jobs.terminal.plots import plot_benchmark
 from schemas.evaluation import Evaluation
 from tests.evaluation.layouts import write_mt_bench, write_responses

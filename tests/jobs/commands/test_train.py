@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.cli import Exit
+from jobs.exit_status import Exit
 from tests.jobs.console_script import Command
 
 Spec = dict[str, Any]

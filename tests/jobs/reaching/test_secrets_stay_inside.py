@@ -121,7 +121,7 @@ def test_no_secret_reaches_a_file_or_the_terminal(
     for arguments in (
         ("check", path),
         ("check", path, "--json"),
-        ("run", path),
+        ("run", path, "--verbose", "--log-file", tmp_path / "run.log"),
         ("report", tmp_path / f"{output}.run", "--json"),
         ("status", tmp_path / f"{output}.run"),
     ):
@@ -130,7 +130,7 @@ def test_no_secret_reaches_a_file_or_the_terminal(
         assert ended.status in (0, 1), ended.err
     kept = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
     assert len(kept) > 5
-    for file in kept:
+    for file in (*kept, tmp_path / "run.log"):
         assert traces(file.read_bytes().decode(errors="replace")) == [], file
     if output.endswith("jsonl"):
         rows = [json.loads(line) for line in (tmp_path / output).read_text().splitlines()]

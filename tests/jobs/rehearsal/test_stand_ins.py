@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import Exit
+from jobs.exit_status import Exit
 from jobs.rehearsal.stand_ins import rehearsed
 from schemas.job import JobSpec
 from tests.jobs.console_script import Command, Job, written

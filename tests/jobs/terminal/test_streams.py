@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import Exit
 from jobs.environment import interrupts
+from jobs.exit_status import Exit
 from tests.jobs.console_script import Job, written
 
 ROOT = Path(__file__).parents[3]

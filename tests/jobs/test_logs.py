@@ -1,0 +1,221 @@
+"""`--verbose` and `--log-file`: which records go where, and what never does."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from batch.dispatch.snapshot import ProgressSnapshot
+from batch.errors import SpecError
+from jobs.exit_status import Exit
+from jobs.logs import log_records
+from jobs.terminal.progress import Progress
+from tests.jobs.console_script import Command, Job, written
+from tests.rehearsed import Served
+
+LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) batchrouter(\.\w+)+: .+")
+KEY = "key-0123456789abcdef"
+PROMPT = "What does the ledger of the lighthouse keeper say?"
+
+logger = logging.getLogger("batchrouter.dispatch.health")
+
+
+@pytest.fixture
+def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run` logs one record of each level before it starts."""
+    from jobs.commands import run
+
+    original = run.run_job
+
+    def logging_run(*arguments: Any, **options: Any) -> Any:
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+            logger.log(level, "endpoint %s, level %d", "http://here/v1", level)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(run, "run_job", logging_run)
+
+
+@pytest.fixture(autouse=True)
+def unchanged() -> Iterator[None]:
+    """A command leaves Python's logging as it was, but for a handler that discards."""
+    root = logging.getLogger("batchrouter")
+    yield
+    assert (root.level, root.propagate) == (logging.NOTSET, True)
+    assert all(isinstance(handler, logging.NullHandler) for handler in root.handlers)
+
+
+@pytest.mark.usefixtures("talkative")
+def test_by_default_no_record_is_printed(command: Command, job: Job, tmp_path: Path) -> None:
+    """Not even a warning, which Python prints for loggers that nobody configured."""
+    ended = command("run", written(job, tmp_path), "--json")
+    assert ended.status == Exit.OK
+    assert "level" not in ended.err
+
+
+@pytest.mark.usefixtures("talkative")
+def test_verbose_prints_records_from_info_on(command: Command, job: Job, tmp_path: Path) -> None:
+    """On standard error, between the progress lines; standard output stays one JSON document."""
+    ended = command("run", written(job, tmp_path), "--json", "--verbose")
+    assert json.loads(ended.out)["rows"]["ok"] == 3
+    records = [line for line in ended.err.splitlines() if LINE.fullmatch(line)]
+    assert [line.partition(" ")[2] for line in records if "endpoint" in line] == [
+        "INFO batchrouter.dispatch.health: endpoint http://here/v1, level 20",
+        "WARNING batchrouter.dispatch.health: endpoint http://here/v1, level 30",
+    ]
+    assert records[0].endswith("batchrouter 0.1.0 starts")
+    assert records[-1].endswith("ends with status 0")
+
+
+@pytest.mark.usefixtures("talkative")
+def test_a_log_file_is_appended_to(command: Command, job: Job, tmp_path: Path) -> None:
+    """It has every record from DEBUG on, a line each with the time in UTC, and what an earlier command wrote."""
+    path, log = written(job, tmp_path), tmp_path / "run.log"
+    log.write_text("an earlier line\n")
+    for _ in range(2):
+        ended = command("run", path, "--log-file", log, "--json")
+        assert (ended.status, "level" in ended.err) == (Exit.OK, False)
+    first, *lines = log.read_text().splitlines()
+    assert first == "an earlier line"
+    assert [line for line in lines if not LINE.fullmatch(line)] == []
+    assert sum("DEBUG batchrouter.dispatch.health" in line for line in lines) == 2
+
+
+def test_every_command_has_both_options() -> None:
+    """Whatever is done, it can be followed."""
+    from typer.main import get_command
+
+    from jobs.cli import app
+
+    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    assert len(commands) >= 10
+    for command in commands.values():
+        assert {"verbose", "log_file"} <= {parameter.name for parameter in command.params}, command.name
+
+
+@pytest.mark.parametrize("place", ["no-such-folder/run.log", "."])
+def test_a_log_file_that_cannot_be_written_stops_the_command_before_anything_is_sent(
+    place: str, command: Command, job: Job, tmp_path: Path, served: Served
+) -> None:
+    """One clear line, and status 2."""
+    log = tmp_path / place
+    ended = command("run", written(job, tmp_path), "--log-file", log)
+    assert (ended.status, ended.out, served.posts) == (Exit.WRONG, "", [])
+    (fault,) = ended.faults
+    assert re.fullmatch(rf"--log-file {log}: cannot be written: .+; give another path", fault)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_log_file_on_a_full_disk_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command goes on without it."""
+    with log_records(verbose=False, log_file=Path("/dev/full")):
+        for _ in range(3):
+            logger.info("one more line")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "batchrouter: --log-file /dev/full: cannot be written any more: No space left on device; "
+        "the command goes on without it"
+    )
+
+
+def test_an_error_ends_the_log_file(command: Command, tmp_path: Path) -> None:
+    """What was printed is in the file too, and on standard error only once."""
+    log = tmp_path / "run.log"
+    ended = command("run", tmp_path / "none.yaml", "--log-file", log, "--verbose")
+    assert ended.status == Exit.WRONG
+    (fault,) = ended.faults
+    assert ended.err.count(fault) == 1
+    assert log.read_text().splitlines()[-1].endswith(f"ERROR batchrouter.jobs: {fault}")
+
+
+def test_a_bug_is_named_in_the_log_file_without_its_message(
+    command: Command, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that we do not know may quote a prompt, so only its class is written, by `logging.exception` too."""
+
+    def broken(*_: object, **__: object) -> None:
+        try:
+            int(PROMPT)
+        except ValueError:
+            logger.exception("something broke")
+            raise
+
+    monkeypatch.setattr("jobs.commands.run.run_job", broken)
+    log = tmp_path / "run.log"
+    ended = command("run", written(job, tmp_path), "--log-file", log)
+    assert (ended.status, PROMPT in ended.err) == (Exit.STOPPED, True)
+    text = log.read_text()
+    assert "something broke" in text
+    assert "ValueError, a bug; its trace is on standard error" in text
+    assert PROMPT not in text
+
+
+def test_messages_cannot_forge_lines_or_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Line breaks and escape sequences of a server's words are escaped, so that a record stays one line."""
+    log = tmp_path / "run.log"
+    with log_records(verbose=True, log_file=log):
+        logger.info(
+            "refused: %s", "\x1b]0;title\x07 no\n2026-01-01T00:00:00.000Z INFO batchrouter.x: \u202eforged\udc80"
+        )
+    for text in (log.read_text(), capsys.readouterr().err):
+        lines = [line for line in text.splitlines() if "refused" in line]
+        assert len(lines) == 1
+        assert r"\u001b]0;title\u0007 no\n2026-01-01T00:00:00.000Z INFO batchrouter.x: \u202eforged\udc80" in lines[0]
+        assert len(text.splitlines()) == 3
+
+
+def test_records_are_printed_above_the_live_display() -> None:
+    """On a terminal each record is a line of its own; the display is redrawn below it."""
+    terminal = StringIO()
+    console = Console(file=terminal, force_terminal=True, width=120)
+    with Progress(console) as progress, log_records(verbose=True, log_file=None):
+        progress.update(ProgressSnapshot("reading", 2, 5, (), totals_final=False))
+        logger.info("the endpoint is cooling down")
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).replace("\r", "\n").splitlines()
+    assert sum(LINE.fullmatch(line.strip()) is not None for line in lines) == 3
+
+
+def test_the_callers_own_handlers_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """From Python records go where Python's logging sends them."""
+    with caplog.at_level(logging.INFO, "batchrouter"), log_records(verbose=False, log_file=None):
+        logger.info("seen by the caller")
+    assert caplog.messages == ["seen by the caller"]
+
+
+def test_no_key_and_no_prompt_reaches_a_log_file(
+    command: Command, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a whole run with keys, with refused and broken rows, sent to stand-ins: neither the file nor the terminal."""
+    monkeypatch.setenv("THE_KEY", KEY)
+    rows = [PROMPT, 7, PROMPT * 2, ""]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows))
+    for model in job["models"]:
+        model["endpoints"][0] |= {"api_key_env": "THE_KEY", "limits": {"rpm": 600, "tpm": 1000}}
+    log = tmp_path / "run.log"
+    ended = command("run", written(job, tmp_path), "--rehearse", "--verbose", "--log-file", log)
+    assert ended.status == Exit.SOME_NOT_OK, ended.err
+    text = log.read_text()
+    assert text.count("\n") >= 2
+    for secret in (KEY, KEY[4:], PROMPT, PROMPT[:20]):
+        assert secret not in text
+        assert secret not in ended.err
+
+
+def test_help_does_not_import_logging() -> None:
+    """Its start takes no longer than it did."""
+    code = "import sys, jobs.cli; print('logging' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"
+
+
+def test_a_file_that_cannot_be_opened_raises_a_spec_error(tmp_path: Path) -> None:
+    """As everything that is wrong before a command has begun."""
+    with pytest.raises(SpecError, match="Is a directory"), log_records(verbose=False, log_file=tmp_path):
+        pytest.fail("the block must not run")
