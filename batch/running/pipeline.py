@@ -1,6 +1,5 @@
 """A run from shards to output. Each step is stored before the next one trusts it, so any of them may be the last."""
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,16 +12,16 @@ from batch.costs.prices import prices_for
 from batch.dispatch.snapshot import ProgressSnapshot
 from batch.errors import DamagedError, RunLockedError, SpecError
 from batch.reading.notes import Note
-from batch.reading.shard import Shard, to_stored
-from batch.reading.shards import refill_spool
+from batch.reading.shard import Shard
 from batch.reading.sources import Source
-from batch.running.dispatch_thread import DispatchPlan, DispatchState
+from batch.running.dispatch_feed import DispatchFeed
+from batch.running.dispatch_thread import DispatchPlan
 from batch.running.embedder_spending import spending_record
 from batch.running.engine import DispatchHandle, Engine, Handle
-from batch.running.find_input import check_hash_key, find_input
 from batch.running.planner import Planner
-from batch.running.row_verdicts import summed_notes
 from batch.running.run_end import RunEnd
+from batch.running.run_shards import RunShards, find_run_shards
+from batch.running.shard_states import ShardState
 from batch.running.sitting_times import SittingTimes
 from batch.running.stages import (
     HEAVY_ROUTERS,
@@ -34,17 +33,12 @@ from batch.running.stages import (
     check_routed,
     commit,
     route,
-    stored_routing,
     stored_summary,
 )
 from batch.running.supervisor import RestartingDispatcher
-from batch.running.work_shards import work_shards
-from batch.runs.committed import Committed, has_parts, read_commit
+from batch.runs.committed import Committed, read_commit
 from batch.runs.directory import RunDirectory
 from batch.runs.integrity.answered import Counting, count_answered
-from batch.runs.integrity.places import put_back_if_idle
-from batch.runs.output.commit import discard_commits
-from batch.runs.output.parts import suffixes
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 
@@ -90,24 +84,13 @@ class Pipeline:
         self._prices = prices_for(self._models)
         self._draining = False
         self._times = SittingTimes(clock)
-        # Do ids that nobody asked for repeat somewhere in the input, so that all of them are data?
-        self._ids_made_up = False
-        self.shards: list[Shard] = []
+        self._shards = RunShards()
+        # Shards to read and score, and shards whose routed parts are to be checked; the first one last.
         self._to_score: list[int] = []
-        self._scored: dict[int, ScoredShard] = {}
-        self._routed: dict[int, RoutedShard] = {}
-        # Routed by an earlier sitting, and to be compared with their checksums before they are sent.
         self._to_check: list[int] = []
-        self._checking: set[int] = set()
         self._halted: DamagedError | SpecError | None = None
-        self._answered: set[int] = set()
-        self._committing: set[int] = set()
-        self._committed: set[int] = set()
         self._pending: dict[Handle, Callable[[Any], None]] = {}
-        self._dispatcher: DispatchHandle | None = None
-        self._state: DispatchState | None = None
-        self._fed = False
-        self._feed_closed = False
+        self._feed = self._feed_of(self._shards)
 
     def drain(self) -> None:
         """Stop in good order: what is in flight ends and is kept, nothing new starts. A signal handler may call it."""
@@ -131,20 +114,18 @@ class Pipeline:
             if self._spending is None or self._spending.cap is None:
                 # Before there is anything to send: its process starts while rows are scored.
                 self._start_dispatcher()
-            self._work(planner)
+            self._loop(planner)
         except RunLockedError:
             # It was asked to stop while it waited for an older dispatcher to end.
             if not self._draining:
                 raise
         finally:
-            if self._dispatcher is not None:
-                self._dispatcher.close()
+            self._feed.close()
             self._directory.add_sitting(self._times.sitting())
         self._count_answers()
         if isinstance(self._halted, DamagedError):
             raise self._halted
-        end = self._state.end if self._state is not None else None
-        finished = len(self._committed) == len(self.shards)
+        end, finished = self._feed.end, self._shards.all_committed
         notes = (*end.stalled, *end.notes) if end is not None else ()
         if self._halted is not None and not finished:
             return RunEnd(finished, interrupted=False, notes=notes, halted=str(self._halted))
@@ -153,67 +134,62 @@ class Pipeline:
     def records(self) -> tuple[Ledger, list[Committed]]:
         """The counts of all committed shards together, and their records."""
         total = Ledger(self._prices)
-        records = [r for s in self.shards if (r := read_commit(self._layout, s.index)) is not None]
+        records = [r for s in self._shards.shards if (r := read_commit(self._layout, s.index)) is not None]
         for record in records:
             total.merge(Ledger.from_json(record.ledger, self._prices))
         return total, records
 
+    @property
+    def shards(self) -> list[Shard]:
+        """The shards of the run, in input order; none before `run`."""
+        return self._shards.shards
+
     def input_notes(self) -> tuple[Note, ...]:
         """What a reader should know of the rows that were scored."""
-        shared = (self._routed[i].shared_ids for i in sorted(self._routed))
-        return summed_notes((self._scored[i].notes for i in sorted(self._scored)), shared)
+        return self._shards.notes()
+
+    def _feed_of(self, shards: RunShards) -> DispatchFeed:
+        def start() -> DispatchHandle:
+            return RestartingDispatcher(lambda: self._engine.dispatcher(plan), self._clock)
+
+        plan = DispatchPlan(
+            run_path=str(self._layout.path),
+            models=self._models,
+            prices=self._prices,
+            spec=self._job.dispatch,
+            seed=self._job.seed,
+            retry_failed=self._retry_failed,
+        )
+        return DispatchFeed(start, shards, self._layout, self._times)
 
     def _start_dispatcher(self) -> None:
         """Where there is something left to send."""
-        if len(self._committed) < len(self.shards):
-            plan = self._dispatch_plan()
-            self._dispatcher = RestartingDispatcher(lambda: self._engine.dispatcher(plan), self._clock)
+        if not self._shards.all_committed:
+            self._feed.start()
 
     def _prepare(self) -> Planner:
         """Find out what earlier sittings left to do."""
         self._show("reading")
-        put_back_if_idle(self._layout)
-        if self._directory.manifest.shards is None:
-            found = find_input(self._job, self._layout.spool, map=self._engine.map, sources=self._sources)
-            self._directory.set_shards([to_stored(shard) for shard in found])
-        self.shards = work_shards(self._directory, self._sources)
-        # Where the plan is gone, nobody can say whether what it decided is what the next one decides.
-        if self._directory.plan_changed or self._directory.read_plan() is None:
-            self._directory.discard_plan()
-        routed = (stored_routing(self._layout, shard.index, shard.first_row) for shard in self.shards)
-        self._routed = {one.index: one for one in routed if one is not None}
-        self._ids_made_up = any(one.shared_ids is not None for one in self._routed.values())
-        for shard in self.shards:
-            if self._is_committed(shard.index):
-                self._answered.add(shard.index)
-                self._committed.add(shard.index)
-            elif shard.index in self._routed:
-                self._to_check.append(shard.index)
-        if len(self._routed) < len(self.shards):
-            check_hash_key(self._job, self.shards)
-        if any(not self._layout.scored(shard.index).exists() for shard in self.shards):
-            refill_spool(self._job.input, self._layout.spool, self.shards, self._sources, map=self._engine.map)
-        planner = Planner(self._job, self.shards, self._directory, frozenset(self._routed))
-        for shard in self.shards:
+        self._shards = find_run_shards(
+            self._job,
+            self._prices,
+            self._sources,
+            self._directory,
+            self._engine.map,
+            retry_failed=self._retry_failed,
+        )
+        self._feed = self._feed_of(self._shards)
+        planner = Planner(self._job, self._shards.shards, self._directory, frozenset(self._shards.routed))
+        for shard in self._shards.shards:
             if self._layout.scored(shard.index).exists():
                 self._was_scored(planner, stored_summary(self._layout, shard.index))
             else:
                 self._to_score.append(shard.index)
         self._to_score.reverse()
-        self._to_check.reverse()
+        self._to_check = self._shards.states.of(ShardState.UNCHECKED)[::-1]
         return planner
 
-    def _is_committed(self, shard: int) -> bool:
-        """Was it committed with nothing left to send, and is its part still there?"""
-        record = read_commit(self._layout, shard)
-        if record is None or record.ids_made_up != self._ids_made_up:
-            return False
-        if not has_parts(self._layout, shard, record, suffixes(self._job.output)):
-            return False
-        statuses = Ledger.from_json(record.ledger, self._prices).statuses
-        return not statuses["unsent"] and not (self._retry_failed and statuses["failed"])
-
-    def _work(self, planner: Planner) -> None:
+    def _loop(self, planner: Planner) -> None:
         while not self._over():
             with self._halting():
                 if not self._draining:
@@ -240,48 +216,50 @@ class Pipeline:
 
     def _count_answers(self) -> None:
         """Store what the journals of shards hold that this sitting leaves half done."""
-        if self._state is None or self._state.end is None:
+        if self._feed.end is None:
             # Another dispatcher may still be writing to them.
             return
-        open_ones = sorted(set(self._routed) - self._committed)
-        counting = [Counting(self._layout, index, self._names) for index in open_ones]
+        counting = [Counting(self._layout, index, self._names) for index in self._shards.open_after_routing()]
         list(self._engine.map(count_answered, counting))
 
     def _over(self) -> bool:
         """Can nothing more happen in this sitting?"""
-        # Answered shards whose scores were lost are committed once they are scored again.
-        unscored = set() if self._draining else self._answered - self._committed - self._scored.keys()
-        if self._pending or self._committable() or unscored:
+        # Answered shards whose scored part was lost are committed once they are scored again.
+        unscored = not self._draining and self._shards.waits_for_scores()
+        if self._pending or self._shards.committable() or unscored:
             return False
-        if self._dispatcher is not None:
-            return self._state is not None and self._state.end is not None
-        return self._draining or len(self._committed) == len(self.shards)
+        if self._feed.started:
+            return self._feed.end is not None
+        return self._draining or self._shards.all_committed
 
     def _ask_for_checks(self) -> None:
         """Have what an earlier sitting routed compared with its checksums, as it is about to be sent."""
         while self._to_check and len(self._pending) < self._engine.slots:
             index = self._to_check.pop()
-            self._checking.add(index)
+            self._shards.states.move(index, ShardState.CHECKING)
             self._pending[self._engine.submit(check_routed, self._layout, index)] = self._was_checked
 
-    def _all_routed(self) -> bool:
-        return not self._to_check and not self._checking and len(self._routed) == len(self.shards)
-
     def _was_checked(self, index: int) -> None:
-        self._checking.discard(index)
-        self._feed([index])
+        self._shards.states.move(index, ShardState.ROUTED)
+        self._feed.feed([index])
 
     def _ask_for_routings(self, planner: Planner) -> None:
         """Before scores, which would leave no room for them."""
         room = max(0, self._engine.slots - len(self._pending))
         for routing in islice(planner.take(), room):
+            # A committed shard whose routing was lost stays committed: it is routed again for the sake of others.
+            if self._shards.states[routing.index] is ShardState.SCORED:
+                self._shards.states.move(routing.index, ShardState.ROUTING)
             self._pending[self._engine.submit(route, routing)] = self._was_routed
 
     def _ask_for_scores(self, planner: Planner) -> None:
         while self._to_score and len(self._pending) < self._engine.slots:
+            index = self._to_score.pop()
+            if self._shards.states[index] is ShardState.UNSCORED:
+                self._shards.states.move(index, ShardState.SCORING)
             reading = ReadTask(
                 self._layout,
-                self.shards[self._to_score.pop()],
+                self._shards.shards[index],
                 self._job.input,
                 # Where nothing reserves prompt tokens, counting them would cost more than reading.
                 "exact" if any(model.limits_prompt_tokens for model in self._models) else "estimate",
@@ -292,65 +270,27 @@ class Pipeline:
 
     def _was_scored(self, planner: Planner, scored: ScoredShard) -> None:
         planner.offer(scored)
-        self._scored[scored.index] = scored
-        if len(self._scored) == len(self.shards):
+        self._shards.add_scored(scored)
+        if self._shards.all_scored:
             self._times.scored()
             self._engine.stop_scoring()
 
     def _was_routed(self, routed: RoutedShard) -> None:
-        self._routed[routed.index] = routed
-        if routed.index not in self._committed:
-            self._feed([routed.index])
-        if routed.shared_ids is not None and not self._ids_made_up:
-            # Only now is it known that ids repeat: what was committed before is committed again, with made-up ids.
-            self._ids_made_up = True
-            self._committed.clear()
-
-    def _feed(self, shards: Sequence[int]) -> None:
-        """Have the dispatcher send what is left of these shards, unless it is draining."""
-        if self._dispatcher is not None and not self._feed_closed:
-            self._fed = True
-            discard_commits(self._layout, shards)
-            self._dispatcher.feed(shards)
+        self._shards.add_routed(routed)
+        if self._shards.states[routed.index] is ShardState.ROUTED:
+            self._feed.feed([routed.index])
 
     def _dispatch(self) -> None:
-        """Start, feed and watch the dispatcher; have completed shards committed."""
-        if self._dispatcher is None and not self._draining and len(self._scored) == len(self.shards):
+        """Start, feed and watch the dispatcher; have answered shards committed."""
+        if not self._feed.started and not self._draining and self._shards.all_scored:
             # Under a budget the embedder spends first and alone: two spenders could pass the cap between them.
             self._start_dispatcher()
-            self._feed(sorted(set(self._routed) - self._committed - self._checking - set(self._to_check)))
-        if self._dispatcher is None or not (self._fed or self._draining):
-            return
-        self._fed = True
-        if self._draining:
-            self._feed_closed = True
-            self._dispatcher.drain()
-        elif not self._feed_closed and self._all_routed():
-            self._feed_closed = True
-            self._dispatcher.close_feed()
-        self._take(self._dispatcher.poll())
-        for index in self._committable():
-            self._committing.add(index)
-            self._pending[self._engine.submit(commit, self._committing_of(index))] = partial(self._was_committed, index)
-
-    def _take(self, state: DispatchState) -> None:
-        self._state = state
-        if state.error is not None:
-            raise state.error
-        self._times.saw(state)
-        self._answered.update(state.completed)
-
-    def _committable(self) -> list[int]:
-        """Completed shards that are scored, if those whose answers they share are complete too."""
-        open_ones = (self._answered & self._scored.keys()) - self._committed - self._committing
-        return [
-            i
-            for i in sorted(open_ones)
-            if all(self._shard_of(row) in self._answered for row in self._routed[i].depends)
-        ]
-
-    def _shard_of(self, row: int) -> int:
-        return bisect_right(self.shards, row, key=lambda shard: shard.first_row) - 1
+            self._feed.feed(self._shards.states.of(ShardState.ROUTED))
+        if self._feed.poll(drain=self._draining):
+            for index in self._shards.committable():
+                self._shards.states.move(index, ShardState.COMMITTING)
+                committing = self._engine.submit(commit, self._committing_of(index))
+                self._pending[committing] = partial(self._shards.add_committed, index)
 
     def _committing_of(self, index: int) -> CommitTask:
         return CommitTask(
@@ -359,42 +299,26 @@ class Pipeline:
             self._prices,
             self._job.dispatch.fallbacks,
             self._job.output,
-            tuple(shard.first_row for shard in self.shards),
-            self.shards[index].name if self._ids_made_up else None,
-        )
-
-    def _was_committed(self, index: int, committed: Committed) -> None:
-        self._committing.discard(index)
-        if committed.ids_made_up == self._ids_made_up:
-            self._committed.add(index)
-
-    def _dispatch_plan(self) -> DispatchPlan:
-        return DispatchPlan(
-            run_path=str(self._layout.path),
-            models=self._models,
-            prices=self._prices,
-            spec=self._job.dispatch,
-            seed=self._job.seed,
-            retry_failed=self._retry_failed,
+            tuple(shard.first_row for shard in self._shards.shards),
+            self._shards.shards[index].name if self._shards.ids_made_up else None,
         )
 
     def _stage(self) -> str:
-        if len(self._scored) < len(self.shards):
+        if not self._shards.all_scored:
             return "scoring"
-        at_its_end = self._state is not None and self._state.end is not None
-        if len(self._committed) == len(self.shards) or (at_its_end and not self._draining):
+        if self._shards.all_committed or (self._feed.end is not None and not self._draining):
             return "writing"
         if self._draining:
             return "draining"
-        return "planning" if self._state is None else "dispatch"
+        return "dispatch" if self._feed.polled else "planning"
 
     def _show(self, stage: str) -> None:
         self._observe(
             ProgressSnapshot(
                 stage=stage,
-                scored=sum(scored.rows for scored in self._scored.values()),
-                total=sum(shard.rows for shard in self.shards) or None,
-                lanes=self._state.lanes if self._state is not None else (),
-                totals_final=self._feed_closed,
+                scored=self._shards.rows_scored,
+                total=self._shards.rows or None,
+                lanes=self._feed.lanes,
+                totals_final=self._feed.closed,
             )
         )
