@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 import uvloop
 
-from batch.costs.billed import Billed
 from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.ports import Journal
+from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.journal.writer import Journal as RealJournal
 from benchmarks.constant_server import constant_server
@@ -34,7 +34,6 @@ from benchmarks.dispatch import GeneratedWork, models
 from benchmarks.start import server
 from benchmarks.stopped_run import MODELS, WasAnswered, stopped_run
 from schemas.job import DispatchSpec
-from schemas.results import ErrorInfo, Status
 from tests.process_memory import resident_of_session
 
 PACE = 2000.0
@@ -50,34 +49,10 @@ class NoJournal:
     def intent(self, row: int, attempt: int, endpoint: int) -> None:
         """Forget it."""
 
-    def attempt(
-        self,
-        row: int,
-        attempt: int,
-        endpoint: int,
-        *,
-        kind: str,
-        status: int | None,
-        latency: float,
-        counts: bool = False,
-        billed: Billed | None = None,
-    ) -> None:
+    def attempt(self, attempt: FailedAttempt) -> None:
         """Forget it."""
 
-    def outcome(
-        self,
-        row: int,
-        *,
-        status: Status,
-        endpoint: int | None,
-        attempts: int,
-        latency: float | None,
-        prompt_tokens: int | None = None,
-        completion_tokens: int | None = None,
-        response: bytes | None = None,
-        error: ErrorInfo | None = None,
-        billed: Billed | None = None,
-    ) -> None:
+    def outcome(self, outcome: RowOutcome) -> None:
         """Forget it."""
 
     def flush(self) -> None:

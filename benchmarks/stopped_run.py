@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from batch.dispatch.dispatcher import DispatchEnd
+from batch.outcomes import RowOutcome
 from batch.reading.sources import find_sources, fingerprint_sources
 from batch.running.dispatch_thread import DispatchPlan, DispatchState
 from batch.running.engine import DispatchHandle, InlineEngine
@@ -88,14 +89,16 @@ class _Dispatch:
                         continue
                     journal.intent(request.row, 1, 0)
                     journal.outcome(
-                        request.row,
-                        status="ok",
-                        endpoint=0,
-                        attempts=1,
-                        latency=0.25,
-                        prompt_tokens=24,
-                        completion_tokens=31,
-                        response=ANSWER.encode(),
+                        RowOutcome(
+                            request.row,
+                            status="ok",
+                            endpoint=0,
+                            attempts=1,
+                            latency=0.25,
+                            prompt_tokens=24,
+                            completion_tokens=31,
+                            response=ANSWER.encode(),
+                        )
                     )
         return left
 

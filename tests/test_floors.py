@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("batch/routers/", "batch/runs/"),
     ("batch/reading/", "batch/dispatch/"),
     ("batch/costs/", "batch/storage/", "batch/user_code.py"),
-    ("batch/errors.py", "batch/environment.py", "batch/planning/"),
+    ("batch/errors.py", "batch/environment.py", "batch/outcomes.py", "batch/planning/"),
     ("batch/limits.py", "batch/clock.py", "batch/measures/", "schemas/"),
 )
 # Imports that go down and are forbidden all the same, with the reason.

@@ -21,7 +21,7 @@ from schemas.reports import (
 )
 from schemas.results import Status
 
-Outcome = Literal["ok", "throttled", "error"]
+AttemptOutcome = Literal["ok", "throttled", "error"]
 Prices = Mapping[str, Price | None]
 
 
@@ -44,7 +44,7 @@ class Ledger:
         self.deduplicated = self.pinned = self.unmetered = 0
         self.superseded, self.superseded_rows = Bill(None), 0
 
-    def add_attempt(self, model: str, endpoint: str, outcome: Outcome) -> None:
+    def add_attempt(self, model: str, endpoint: str, outcome: AttemptOutcome) -> None:
         """One request was sent and ended."""
         tally = self._model(model).endpoint(endpoint)
         tally.attempts += 1

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from batch.costs.billed import Billed
 from batch.costs.bounds import most_tokens
 from batch.dispatch.request import Request
 from batch.errors import DispatchError
+from batch.outcomes import Billed
 
 
 def bills(rows: Sequence[Request], error: DispatchError) -> Sequence[Billed | None]:

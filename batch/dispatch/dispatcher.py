@@ -29,6 +29,7 @@ from batch.dispatch.transports.registry import build_transport
 from batch.environment import Keys
 from batch.errors import BatchRouterError
 from batch.limits import LearnedLimits
+from batch.outcomes import RowOutcome
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import DispatchSpec
 from schemas.results import ErrorInfo
@@ -294,15 +295,11 @@ class Dispatcher:
 
     def _fail_ambiguous(self, request: Request, url: str | None) -> None:
         pool = self.lanes[request.model].pool
-        self.journal(request.shard, request.model).outcome(
-            request.row,
-            status="failed",
-            endpoint=next((e.index for e in pool.endpoints if e.url == url), None),
-            attempts=request.sent,
-            latency=None,
-            error=ErrorInfo(kind="ambiguous", message="in flight when a run was killed; it may have been billed"),
-        )
-        self.lanes[request.model].count("failed")
+        endpoint = next((e.index for e in pool.endpoints if e.url == url), None)
+        error = ErrorInfo(kind="ambiguous", message="in flight when a run was killed; it may have been billed")
+        outcome = RowOutcome(request.row, "failed", endpoint, request.sent, None, error=error)
+        self.journal(request.shard, request.model).outcome(outcome)
+        self.lanes[request.model].count(outcome)
         self.ended(request)
 
     async def _lane(self, lane: Lane) -> None:

@@ -23,7 +23,8 @@ from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.retry import RetryBudget, RetryRule
 from batch.errors import DispatchError, PackMixedUp
-from schemas.results import ErrorInfo, Status
+from batch.outcomes import FailedAttempt, RowOutcome
+from schemas.results import ErrorInfo
 
 # Rows to look ahead for long ones, for each that may be under way: what a slot answers while the longest runs.
 _AHEAD_PER_SLOT = 64
@@ -175,11 +176,11 @@ class Lane:
         except PoolOut as error:
             for row in request.rows or (request,):
                 if not self._floor.fall_back(row):
-                    self._end(row, "unsent", error=ErrorInfo(kind="refused", message=str(error)))
+                    self._end_unsent(row, "refused", str(error))
         except OverBudget as error:
             if request.rows:
                 return await self._deliver_halves(request)
-            self._end(request, "unsent", error=ErrorInfo(kind="budget", message=str(error)))
+            self._end_unsent(request, "budget", str(error))
         except RowRefused:
             for row in request.rows or (request,):
                 self._refused.only_refusing_ready(row)
@@ -227,7 +228,8 @@ class Lane:
         endpoint.pack_size.answered(len(rows))
         self._learn(request, completion, endpoint, latency)
         for row, answer in zip(rows, answers, strict=True):
-            self._end(row, "ok", endpoint=endpoint.index, latency=latency, completion=answer)
+            prompt, completed, raw = answer.prompt_tokens, answer.completion_tokens, answer.raw
+            self._end(row, RowOutcome(row.row, "ok", endpoint.index, row.sent, latency, prompt, completed, raw))
         if self._refused.count:
             self._refused.answered(endpoint, request.order)
         return True
@@ -312,19 +314,33 @@ class Lane:
     def _note(self, request: Request, endpoint: int, error: DispatchError, latency: float, *, counts: bool) -> None:
         """Journal that this attempt ended, and the row is no longer in flight."""
         self._journal(request).attempt(
-            request.row,
-            request.sent,
-            endpoint,
-            kind=error.kind,
-            status=error.status,
-            latency=latency,
-            counts=counts,
-            billed=request.take_billed(),
+            FailedAttempt(
+                request.row,
+                request.sent,
+                endpoint,
+                error.kind,
+                error.status,
+                latency,
+                counts=counts,
+                billed=request.take_billed(),
+            )
         )
 
     def _give_up(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> None:
         info = ErrorInfo(kind=error.kind, status=error.status, message=str(error))
-        self._end(request, "failed", endpoint=endpoint, latency=latency, error=info, response=error.body)
+        self._end(
+            request,
+            RowOutcome(
+                request.row,
+                "failed",
+                endpoint,
+                request.sent,
+                latency,
+                response=error.body,
+                error=info,
+                billed=request.take_billed(),
+            ),
+        )
 
     def _note_refusal(self, request: Request) -> None:
         refusal = request.refusal
@@ -346,46 +362,29 @@ class Lane:
         if self._chooser is not None and completion.completion_tokens is not None:
             self._chooser.learn(endpoint, completion.completion_tokens, latency)
 
-    def _end(
-        self,
-        request: Request,
-        status: Status,
-        *,
-        endpoint: int | None = None,
-        latency: float | None = None,
-        completion: Completion | None = None,
-        error: ErrorInfo | None = None,
-        response: bytes | None = None,
-    ) -> None:
-        self._journal(request).outcome(
-            request.row,
-            status=status,
-            endpoint=endpoint,
-            attempts=request.sent,
-            latency=latency,
-            prompt_tokens=completion.prompt_tokens if completion else None,
-            completion_tokens=completion.completion_tokens if completion else None,
-            response=completion.raw if completion else response,
-            error=error,
-            billed=request.take_billed() if request.billed is not None else None,
-        )
+    def _end_unsent(self, request: Request, kind: str, message: str) -> None:
+        error = ErrorInfo(kind=kind, message=message)
+        self._end(request, RowOutcome(request.row, "unsent", None, request.sent, None, error=error))
+
+    def _end(self, request: Request, outcome: RowOutcome) -> None:
+        """Journal the row's outcome and count it."""
+        self._journal(request).outcome(outcome)
         if request.answers_seen >= 0:
             self._throttled.ended(request)
-        self.count(status, completion)
+        self.count(outcome)
         self._floor.ended(request)
 
-    def count(self, status: Status, completion: Completion | None = None) -> None:
+    def count(self, outcome: RowOutcome) -> None:
         """Add an outcome to the lane's figures."""
-        match status:
+        match outcome.status:
             case "ok":
                 self.ok += 1
+                self.prompt_tokens += outcome.prompt_tokens or 0
+                self.completion_tokens += outcome.completion_tokens or 0
             case "unsent":
                 self.unsent += 1
             case _:
                 self.failed += 1
-        if completion is not None:
-            self.prompt_tokens += completion.prompt_tokens or 0
-            self.completion_tokens += completion.completion_tokens or 0
 
     def _journal(self, request: Request) -> Journal:
         return self._floor.journal(request.shard, self.model)

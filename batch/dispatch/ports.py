@@ -4,9 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from batch.costs.billed import Billed
 from batch.dispatch.request import Request
-from schemas.results import ErrorInfo, Status
+from batch.outcomes import FailedAttempt, RowOutcome
 
 
 class Journal(Protocol):
@@ -20,42 +19,12 @@ class Journal(Protocol):
         """An attempt is about to start."""
         ...
 
-    def attempt(
-        self,
-        row: int,
-        attempt: int,
-        endpoint: int,
-        *,
-        kind: str,
-        status: int | None,
-        latency: float,
-        counts: bool = False,
-        billed: Billed | None = None,
-    ) -> None:
-        """An attempt ended in an error and the row is no longer in flight; `counts`: against `max_attempts`.
-
-        `billed`: what it may have cost.
-        """
+    def attempt(self, attempt: FailedAttempt) -> None:
+        """An attempt ended in an error, and its row is no longer in flight."""
         ...
 
-    def outcome(
-        self,
-        row: int,
-        *,
-        status: Status,
-        endpoint: int | None,
-        attempts: int,
-        latency: float | None,
-        prompt_tokens: int | None = None,
-        completion_tokens: int | None = None,
-        response: bytes | None = None,
-        error: ErrorInfo | None = None,
-        billed: Billed | None = None,
-    ) -> None:
-        """The row ended. `ok` and `failed` are final; `unsent` says why this sitting did not send it.
-
-        `billed`: what the last attempt may have cost, where it brought no answer.
-        """
+    def outcome(self, outcome: RowOutcome) -> None:
+        """A row ended."""
         ...
 
     def flush(self) -> None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from batch.costs.billed import Billed
 from batch.limits import Allowance
+from batch.outcomes import Billed
 
 if TYPE_CHECKING:
     from batch.errors import DispatchError

@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from batch.costs.billed import Billed
 from batch.dispatch.ports import History
 from batch.dispatch.request import Request
 from batch.errors import StorageError
+from batch.outcomes import Billed, FailedAttempt, RowOutcome
 from schemas.results import ErrorInfo, Status
 from tests.fakes import request
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EndedRow:
     """The end of one row."""
 
     status: Status
@@ -27,7 +27,7 @@ class MemoryJournal:
 
     model: str
     events: list[tuple[str, int]]
-    outcomes: dict[int, Outcome]
+    outcomes: dict[int, EndedRow]
     fail_on: int | None = None
     closed: bool = False
     billed: list[tuple[int, Billed]] = field(default_factory=list)
@@ -36,43 +36,19 @@ class MemoryJournal:
         assert not self.closed
         self.events.append(("intent", row))
 
-    def attempt(
-        self,
-        row: int,
-        attempt: int,
-        endpoint: int,
-        *,
-        kind: str,
-        status: int | None,
-        latency: float,
-        counts: bool = False,
-        billed: Billed | None = None,
-    ) -> None:
+    def attempt(self, attempt: FailedAttempt) -> None:
         assert not self.closed
-        self.events.append((kind, row))
-        self._bill(row, billed)
+        self.events.append((attempt.kind, attempt.row))
+        self._bill(attempt.row, attempt.billed)
 
-    def outcome(
-        self,
-        row: int,
-        *,
-        status: Status,
-        endpoint: int | None,
-        attempts: int,
-        latency: float | None,
-        prompt_tokens: int | None = None,
-        completion_tokens: int | None = None,
-        response: bytes | None = None,
-        error: ErrorInfo | None = None,
-        billed: Billed | None = None,
-    ) -> None:
+    def outcome(self, outcome: RowOutcome) -> None:
         assert not self.closed
         if self.fail_on is not None and len(self.outcomes) + 1 >= self.fail_on:
             raise StorageError("the disk is full")
-        assert row not in self.outcomes, "a row has one outcome"
-        self.outcomes[row] = Outcome(status, attempts, self.model, error)
-        self.events.append((status, row))
-        self._bill(row, billed)
+        assert outcome.row not in self.outcomes, "a row has one outcome"
+        self.outcomes[outcome.row] = EndedRow(outcome.status, outcome.attempts, self.model, outcome.error)
+        self.events.append((outcome.status, outcome.row))
+        self._bill(outcome.row, outcome.billed)
 
     def _bill(self, row: int, billed: Billed | None) -> None:
         if billed is not None:
@@ -95,7 +71,7 @@ class MemoryWork:
     prompt_tokens: int = 10
     max_tokens: int | None = 10
     events: list[tuple[str, int]] = field(default_factory=list)
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    outcomes: dict[int, EndedRow] = field(default_factory=dict)
     journals: list[MemoryJournal] = field(default_factory=list)
     batches_read: int = 0
     billed: list[tuple[int, Billed]] = field(default_factory=list)

@@ -1,9 +1,9 @@
 """What attempts without an answer may have cost, row by row."""
 
-from batch.costs.billed import Billed
 from batch.dispatch.bills import bills
 from batch.dispatch.request import Request
 from batch.errors import BadAnswer, ServerError, TimedOut
+from batch.outcomes import Billed
 from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL
 from tests.fakes import request
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
@@ -10,6 +9,7 @@ from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.journal_batcher import GroupWrite
 from batch.dispatch.request import Completion, Request
 from batch.errors import StorageError
+from batch.outcomes import RowOutcome
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
 from tests.dispatch.memory_work import MemoryJournal, MemoryWork
@@ -31,9 +31,9 @@ class WaitingJournal(MemoryJournal):
         super().intent(row, attempt, endpoint)
         self.own.append(("intent", row))
 
-    def outcome(self, row: int, **told: Any) -> None:
-        super().outcome(row, **told)
-        self.own.append(("outcome", row))
+    def outcome(self, outcome: RowOutcome) -> None:
+        super().outcome(outcome)
+        self.own.append(("outcome", outcome.row))
 
     def flush(self) -> None:
         if self.own == self.written:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from batch.dispatch.request import Request
+from batch.outcomes import FailedAttempt
 from batch.running.run_work import RunWork
 from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout
@@ -79,11 +80,11 @@ def test_what_was_sent_of_a_row_is_told_only_where_something_was(layout: Layout)
     """Attempts go on counting, over all models of the chain; a row in flight at a kill is ambiguous."""
     with Sitting(layout.journal(0, "small")) as journal:
         journal.intent(3, 2, 0)
-        journal.attempt(3, 2, 0, kind="timeout", status=None, latency=1.0)
+        journal.attempt(FailedAttempt(3, 2, 0, kind="timeout", status=None, latency=1.0))
         journal.intent(4, 1, 1)
     with Sitting(layout.journal(0, "large"), ("http://c/v1",)) as journal:
         journal.intent(3, 3, 0)
-        journal.attempt(3, 3, 0, kind="timeout", status=None, latency=1.0)
+        journal.attempt(FailedAttempt(3, 3, 0, kind="timeout", status=None, latency=1.0))
     history = work(layout).history(0)
     assert history.remaining == {"small": ROWS}
     assert history.sent == {3: 3, 4: 1}

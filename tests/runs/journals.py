@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from zlib import crc32
 
+from batch.outcomes import RowOutcome
 from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.journal.writer import Journal
 from schemas.results import ErrorInfo
@@ -31,20 +32,22 @@ class Sitting:
 def answered(journal: Journal, row: int, *, attempts: int = 1, endpoint: int = 0, response: bytes = ANSWER) -> None:
     """An outcome of an answered row."""
     journal.outcome(
-        row,
-        status="ok",
-        endpoint=endpoint,
-        attempts=attempts,
-        latency=0.25,
-        prompt_tokens=10,
-        completion_tokens=5,
-        response=response,
+        RowOutcome(
+            row,
+            status="ok",
+            endpoint=endpoint,
+            attempts=attempts,
+            latency=0.25,
+            prompt_tokens=10,
+            completion_tokens=5,
+            response=response,
+        )
     )
 
 
 def given_up(journal: Journal, row: int, *, attempts: int = 1, error: ErrorInfo = FAILURE) -> None:
     """An outcome of a failed row."""
-    journal.outcome(row, status="failed", endpoint=1, attempts=attempts, latency=0.5, error=error)
+    journal.outcome(RowOutcome(row, status="failed", endpoint=1, attempts=attempts, latency=0.5, error=error))
 
 
 def lines(path: Path) -> list[dict[str, object]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from batch.errors import FingerprintError
+from batch.outcomes import FailedAttempt
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
 from batch.runs.journal.writer import Journal
@@ -18,7 +19,7 @@ def opened(path: Path, params: str) -> RunDirectory:
 
 def refused(journal: Journal) -> None:
     journal.intent(0, 1, 0)
-    journal.attempt(0, 1, 0, kind="bad_request", status=400, latency=0.1)
+    journal.attempt(FailedAttempt(0, 1, 0, kind="bad_request", status=400, latency=0.1))
 
 
 def with_an_answer(journal: Journal) -> None:

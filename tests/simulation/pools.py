@@ -107,7 +107,7 @@ class RowsWork(MemoryWork):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SimulatedDispatch:
     """How a simulated dispatch ended."""
 
     end: DispatchEnd
@@ -122,7 +122,7 @@ def simulate(
     spec: DispatchSpec | None = None,
     also: Callable[[Dispatcher], object] = lambda dispatcher: None,
     pricing: Mapping[str, Pricing] | None = None,
-) -> Outcome:
+) -> SimulatedDispatch:
     """Send every row of every model to its pool, in virtual time that begins at 0."""
     work = RowsWork(rows)
     servers = {str(server.spec.url): server for pool in pools.values() for server in pool}
@@ -149,7 +149,7 @@ def simulate(
         return end, loop.time() - started
 
     end, seconds = run(main())
-    return Outcome(end, seconds, work)
+    return SimulatedDispatch(end, seconds, work)
 
 
 def failing(share: float, error: Callable[[], DispatchError], then: Answers, random: Random) -> Answers:

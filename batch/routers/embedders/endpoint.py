@@ -20,7 +20,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from batch.costs.billed import Billed
 from batch.costs.prices import prices_for
 from batch.costs.tokens import counter
 from batch.dispatch.dispatcher import Dispatcher
@@ -30,12 +29,13 @@ from batch.dispatch.ports import History
 from batch.dispatch.request import Request
 from batch.environment import Environment
 from batch.errors import BadRequest, BatchRouterError, EmbedderError, SpecError
+from batch.outcomes import FailedAttempt, RowOutcome
 from batch.routers.embedders.spending_log import SpendingLog, read_spending
 from batch.routers.embedders.vector_cache import Vector, VectorCache, key_of
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.job import DispatchSpec
 from schemas.openai_batch import EMBEDDINGS_URL
-from schemas.results import ErrorInfo, Status
+from schemas.results import ErrorInfo
 
 # Tokens of common vocabularies have more than two bytes in nearly every text, of any script.
 _BYTES_PER_TOKEN = 2
@@ -181,44 +181,20 @@ class _Call:
         if self.log is not None:
             self.log.sent(1, self._bound(row))
 
-    def attempt(
-        self,
-        row: int,
-        attempt: int,
-        endpoint: int,
-        *,
-        kind: str,
-        status: int | None,
-        latency: float,
-        counts: bool = False,
-        billed: Billed | None = None,
-    ) -> None:
+    def attempt(self, attempt: FailedAttempt) -> None:
         """A text is asked for again, and the attempt may have been billed."""
-        self._settle(row, billed.prompt_tokens if billed is not None else 0)
+        self._settle(attempt.row, attempt.billed.prompt_tokens if attempt.billed is not None else 0)
 
-    def outcome(
-        self,
-        row: int,
-        *,
-        status: Status,
-        endpoint: int | None,
-        attempts: int,
-        latency: float | None,
-        prompt_tokens: int | None = None,
-        completion_tokens: int | None = None,
-        response: bytes | None = None,
-        error: ErrorInfo | None = None,
-        billed: Billed | None = None,
-    ) -> None:
+    def outcome(self, outcome: RowOutcome) -> None:
         """A text has its vector, or has none."""
-        if status == "ok":
-            assert response is not None, "answers have a response"
-            self._settle(row, prompt_tokens)
-            self._fresh.append((row, _vector(response)))
+        if outcome.status == "ok":
+            assert outcome.response is not None, "answers have a response"
+            self._settle(outcome.row, outcome.prompt_tokens)
+            self._fresh.append((outcome.row, _vector(outcome.response)))
             return
-        self.error = error
-        if status == "failed":
-            self._settle(row, billed.prompt_tokens if billed is not None else 0)
+        self.error = outcome.error
+        if outcome.status == "failed":
+            self._settle(outcome.row, outcome.billed.prompt_tokens if outcome.billed is not None else 0)
 
     def flush(self) -> None:
         """What was said of spending is in its log."""

@@ -5,9 +5,9 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import NamedTuple
 
-from batch.costs.billed import Billed
+from batch.outcomes import Billed
 from batch.runs.integrity.answered import replay_all
-from batch.runs.journal.replay import Outcome, OutcomeReader, Replay
+from batch.runs.journal.replay import JournaledOutcome, OutcomeReader, Replay
 from batch.runs.layout import Layout
 from batch.runs.parts import routed_rows
 
@@ -16,7 +16,7 @@ class Answer(NamedTuple):
     """An outcome and the model it came from."""
 
     model: str
-    outcome: Outcome
+    outcome: JournaledOutcome
 
 
 class Answers:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import orjson
 
-from batch.costs.billed import Billed
 from batch.errors import BadAnswer, ConnectionLost, NotConnected, ServerError, TimedOut
+from batch.outcomes import Billed
 from batch.runs.journal.writer import CRC_MARK, RESPONSE_MARK, REST, place_of, salvage, sound, stated_place
 from batch.storage.atomic import storage_error
 from schemas.results import ErrorInfo, Status
@@ -64,7 +64,7 @@ class Failures(NamedTuple):
     """HTTP status of the last one, where there was one."""
 
 
-class Outcome(NamedTuple):
+class JournaledOutcome(NamedTuple):
     """How a row ended."""
 
     row: int
@@ -121,7 +121,7 @@ class Replay:
         """A reader of single outcomes."""
         return OutcomeReader(self.path, self.located)
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self) -> Iterator[JournaledOutcome]:
         """The standing outcome of each row that has one, `unsent` included, by row; one at a time in memory."""
         with self.open_outcomes() as reader:
             for row in sorted(self.located):
@@ -144,7 +144,7 @@ class OutcomeReader:
     def __contains__(self, row: int) -> bool:
         return row in self._located
 
-    def read(self, row: int) -> Outcome:
+    def read(self, row: int) -> JournaledOutcome:
         """The standing outcome of `row`; KeyError where it has none, StorageError where the file fails."""
         offset, length, endpoints = self._located[row]
         try:
@@ -343,13 +343,13 @@ class _Scan:
         return self._endpoints[endpoint] if endpoint < len(self._endpoints) else None
 
 
-def _parse_outcome(rest: bytes, endpoints: _Endpoints) -> Outcome:
+def _parse_outcome(rest: bytes, endpoints: _Endpoints) -> JournaledOutcome:
     end = rest.index(RESPONSE_MARK)
     head = orjson.loads(rest[_OUTCOME : end + 1])
     response = rest[end + len(RESPONSE_MARK) : -1]
     error = head.get("error")
     endpoint = head["endpoint"]
-    return Outcome(
+    return JournaledOutcome(
         head["row"],
         head["status"],
         endpoints[endpoint] if endpoint is not None and endpoint < len(endpoints) else None,

@@ -26,11 +26,10 @@ from zlib import crc32
 
 import orjson
 
-from batch.costs.billed import Billed
 from batch.errors import StorageError
+from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.journal.group_fsync import GroupSync, SyncedFile
 from batch.storage.atomic import make_folder, storage_error
-from schemas.results import ErrorInfo, Status
 
 VERSION = 1
 
@@ -105,57 +104,24 @@ class Journal:
         """This attempt is about to be sent. A row whose last line this is was in flight when a run died."""
         self._add(b'"intent":[%d,%d,%d]}' % (row, attempt, endpoint))
 
-    def attempt(
-        self,
-        row: int,
-        attempt: int,
-        endpoint: int,
-        *,
-        kind: str,
-        status: int | None,
-        latency: float,
-        counts: bool = False,
-        billed: Billed | None = None,
-    ) -> None:
-        """This attempt ended without an answer, after `latency` seconds; the row is no longer in flight.
-
-        Args:
-            counts: is it one of the row's `max_attempts`?
-            billed: what it may have cost; left out: nothing.
-        """
+    def attempt(self, attempt: FailedAttempt) -> None:
+        """This attempt ended without an answer; the row is no longer in flight."""
+        row, number, endpoint, kind, status, latency, counts, billed = attempt
         cost = b""
         if billed is not None:
             cost = b",%b,%b,%d" % (_number(billed.prompt_tokens), _number(billed.completion_tokens), billed.exact)
         self._add(
             b'"attempt":[%d,%d,%d,%b,%b,%.6f,%d%b]}'
-            % (row, attempt, endpoint, orjson.dumps(kind), _number(status), latency, counts, cost)
+            % (row, number, endpoint, orjson.dumps(kind), _number(status), latency, counts, cost)
         )
 
-    def outcome(
-        self,
-        row: int,
-        *,
-        status: Status,
-        endpoint: int | None,
-        attempts: int,
-        latency: float | None,
-        prompt_tokens: int | None = None,
-        completion_tokens: int | None = None,
-        response: bytes | None = None,
-        error: ErrorInfo | None = None,
-        billed: Billed | None = None,
-    ) -> None:
-        """The row is done. `ok` and `failed` end it for good; `unsent` only says why this sitting did not send it.
+    def outcome(self, outcome: RowOutcome) -> None:
+        """The row is done.
 
-        Args:
-            endpoint: that answered last.
-            attempts: requests sent for the row so far, over all sittings.
-            latency: seconds of the last attempt.
-            response: the provider's JSON. It is stored as it is; only line breaks, which JSON has between its
-                tokens and nowhere else, become spaces.
-            error: required unless `ok`.
-            billed: what the last attempt may have cost, where it brought no answer.
+        Its response is stored as it is; only line breaks, which JSON has between its tokens and nowhere else, become
+        spaces.
         """
+        row, status, endpoint, attempts, latency, prompt_tokens, completion_tokens, response, error, billed = outcome
         if response is None:
             response = b"null"
         elif b"\n" in response or b"\r" in response:

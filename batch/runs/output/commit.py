@@ -9,8 +9,8 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import orjson
 
-from batch.costs.billed import Billed
 from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
+from batch.outcomes import Billed
 from batch.reading.columns import ID_FOUND, LINE
 from batch.reading.exact import carried_json, joined
 from batch.reading.ids import column_of, column_value, made_up_id

@@ -21,6 +21,7 @@ from batch.errors import (
     ServerError,
     TimedOut,
 )
+from batch.outcomes import RowOutcome
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
 from schemas.openai_batch import EMBEDDINGS_URL
@@ -37,9 +38,14 @@ class KeptJournal(MemoryJournal):
 
     answers: dict[int, Any] = field(default_factory=dict)
 
-    def outcome(self, row: int, **told: Any) -> None:
-        super().outcome(row, **told)
-        self.answers[row] = orjson.loads(told["response"]) if told["status"] == "ok" else told["error"].kind
+    def outcome(self, outcome: RowOutcome) -> None:
+        super().outcome(outcome)
+        if outcome.status == "ok":
+            assert outcome.response is not None
+            self.answers[outcome.row] = orjson.loads(outcome.response)
+        else:
+            assert outcome.error is not None
+            self.answers[outcome.row] = outcome.error.kind
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from pathlib import Path
 from zlib import crc32
 
+from batch.outcomes import FailedAttempt
 from batch.runs.journal.replay import Failures, replay
 from batch.runs.journal.writer import Journal
 from tests.runs.journals import URLS, Sitting, answered, given_up
@@ -10,7 +11,7 @@ from tests.runs.journals import URLS, Sitting, answered, given_up
 
 def failed(journal: Journal, row: int, attempt: int, kind: str, status: int | None, *, counts: bool) -> None:
     journal.intent(row, attempt, 0)
-    journal.attempt(row, attempt, 0, kind=kind, status=status, latency=0.1, counts=counts)
+    journal.attempt(FailedAttempt(row, attempt, 0, kind=kind, status=status, latency=0.1, counts=counts))
 
 
 def test_attempts_add_up_over_sittings(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from batch.costs.billed import Billed
 from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
+from batch.outcomes import Billed, FailedAttempt, RowOutcome
 from batch.runs.journal.replay import replay
 from batch.runs.journal.spent import spent
 from batch.runs.layout import Layout
@@ -45,21 +45,23 @@ def layout(tmp_path: Path) -> Layout:
     write_shard(layout, [row(0), row(1)], {"weak": [0, 1]})
     with Sitting(layout.journal(0, "weak")) as journal:
         journal.intent(0, 1, 0)
-        journal.attempt(0, 1, 0, kind="bad_answer", status=200, latency=0.1, counts=True, billed=TOLD)
+        journal.attempt(FailedAttempt(0, 1, 0, kind="bad_answer", status=200, latency=0.1, counts=True, billed=TOLD))
         journal.intent(0, 2, 1)
-        journal.attempt(0, 2, 1, kind="timeout", status=None, latency=5.0, counts=True, billed=AT_MOST)
+        journal.attempt(FailedAttempt(0, 2, 1, kind="timeout", status=None, latency=5.0, counts=True, billed=AT_MOST))
     with Sitting(layout.journal(0, "weak")) as journal:
         journal.intent(0, 3, 0)
         answered(journal, 0, attempts=3)
         journal.intent(1, 1, 1)
         journal.outcome(
-            1,
-            status="failed",
-            endpoint=1,
-            attempts=1,
-            latency=5.0,
-            error=TIMED_OUT,
-            billed=Billed(40, 100, exact=False),
+            RowOutcome(
+                1,
+                status="failed",
+                endpoint=1,
+                attempts=1,
+                latency=5.0,
+                error=TIMED_OUT,
+                billed=Billed(40, 100, exact=False),
+            )
         )
     return layout
 
@@ -112,7 +114,9 @@ def test_told_usage_of_a_failed_row_is_shown(tmp_path: Path) -> None:
     write_shard(layout, [row(0)], {"weak": [0]})
     with Sitting(layout.journal(0, "weak")) as journal:
         journal.intent(0, 1, 0)
-        journal.outcome(0, status="failed", endpoint=0, attempts=1, latency=0.1, error=TIMED_OUT, billed=TOLD)
+        journal.outcome(
+            RowOutcome(0, status="failed", endpoint=0, attempts=1, latency=0.1, error=TIMED_OUT, billed=TOLD)
+        )
     commit(layout, OUTPUT)
     only = results(layout)[0]
     assert (only["prompt_tokens"], only["completion_tokens"]) == (10, 50)
@@ -125,7 +129,9 @@ def test_what_nothing_bounds_is_left_out_and_said(tmp_path: Path) -> None:
     write_shard(layout, [row(0)], {"weak": [0]})
     with Sitting(layout.journal(0, "weak")) as journal:
         journal.intent(0, 1, 0)
-        journal.attempt(0, 1, 0, kind="timeout", status=None, latency=5.0, billed=Billed(None, None, exact=False))
+        journal.attempt(
+            FailedAttempt(0, 1, 0, kind="timeout", status=None, latency=5.0, billed=Billed(None, None, exact=False))
+        )
         journal.intent(0, 2, 0)
         answered(journal, 0, attempts=2)
     report = reported(Ledger.from_json(commit(layout, OUTPUT).ledger, PRICES))

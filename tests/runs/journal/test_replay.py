@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.errors import StorageError
+from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.journal.replay import LOST, OK, Replay, Sent, replay
 from schemas.results import ErrorInfo
 from tests.runs.journals import ANSWER, FAILURE, URLS, Sitting, answered, given_up
@@ -28,7 +29,7 @@ def test_outcomes_come_back_as_they_were_written(tmp_path: Path) -> None:
     with Sitting(path) as journal:
         given_up(journal, 5, attempts=3)
         answered(journal, 2, endpoint=1)
-        journal.outcome(9, status="unsent", endpoint=None, attempts=0, latency=None, error=budget)
+        journal.outcome(RowOutcome(9, status="unsent", endpoint=None, attempts=0, latency=None, error=budget))
     read = replay(path)
     assert (read.ok, read.failed, read.notes, read.torn) == ({2}, {5}, [], 0)
     assert not read.finished(9)
@@ -54,14 +55,14 @@ def test_attempts_are_counted_where_they_ended(tmp_path: Path) -> None:
     """An attempt ends by its own line or by the outcome, once; one that reached no server is not a request sent."""
     with Sitting(tmp_path / "j") as journal:
         journal.intent(0, 1, 0)
-        journal.attempt(0, 1, 0, kind="rate_limited", status=429, latency=0.1)
+        journal.attempt(FailedAttempt(0, 1, 0, kind="rate_limited", status=429, latency=0.1))
         journal.intent(0, 2, 1)
         answered(journal, 0, attempts=2, endpoint=1)
         journal.intent(1, 1, 0)
-        journal.attempt(1, 1, 0, kind="bad_request", status=400, latency=0.1)
+        journal.attempt(FailedAttempt(1, 1, 0, kind="bad_request", status=400, latency=0.1))
         given_up(journal, 1)
         journal.intent(2, 1, 0)
-        journal.attempt(2, 0, 0, kind="not_connected", status=None, latency=0.1)
+        journal.attempt(FailedAttempt(2, 0, 0, kind="not_connected", status=None, latency=0.1))
         journal.intent(3, 1, 1)
         given_up(journal, 3)
     read = replay(tmp_path / "j")
@@ -193,13 +194,15 @@ def journals(draw: st.DrawFn) -> bytes:
                 case "intent":
                     journal.intent(row, 1, 0)
                 case "attempt":
-                    journal.attempt(row, 1, 1, kind="timeout", status=None, latency=1.0)
+                    journal.attempt(FailedAttempt(row, 1, 1, kind="timeout", status=None, latency=1.0))
                 case "ok":
                     answered(journal, row, response=response)
                 case "failed":
                     given_up(journal, row)
                 case "unsent":
-                    journal.outcome(row, status="unsent", endpoint=None, attempts=0, latency=None, error=FAILURE)
+                    journal.outcome(
+                        RowOutcome(row, status="unsent", endpoint=None, attempts=0, latency=None, error=FAILURE)
+                    )
                 case _:
                     sitting.__exit__()
                     sitting = Sitting(path)

@@ -8,6 +8,7 @@ from threading import Event, Thread
 import pytest
 
 from batch.errors import StorageError
+from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.journal.writer import Journal, place_of
 from tests.runs.journals import FAILURE, URLS, Sitting, answered, given_up, lines
@@ -18,11 +19,11 @@ def test_every_line_is_json_with_a_checksum(tmp_path: Path) -> None:
     path = tmp_path / "journal" / "m.jsonl"
     with Sitting(path) as journal:
         journal.intent(7, 1, 0)
-        journal.attempt(7, 1, 0, kind="rate_limited", status=429, latency=0.1)
-        journal.attempt(7, 2, 0, kind="timeout", status=None, latency=600.0, counts=True)
+        journal.attempt(FailedAttempt(7, 1, 0, kind="rate_limited", status=429, latency=0.1))
+        journal.attempt(FailedAttempt(7, 2, 0, kind="timeout", status=None, latency=600.0, counts=True))
         answered(journal, 7, attempts=3, response='{"text":"naïve \\u2028","n":1e400}'.encode())
         given_up(journal, 8)
-        journal.outcome(9, status="unsent", endpoint=None, attempts=0, latency=None, error=FAILURE)
+        journal.outcome(RowOutcome(9, status="unsent", endpoint=None, attempts=0, latency=None, error=FAILURE))
         journal.flush()
         assert len(lines(path)) == 7
     assert b'"response":' + '{"text":"naïve \\u2028","n":1e400}}\n'.encode() in path.read_bytes()

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from batch.costs.ledger import Ledger
 from batch.errors import StorageError
+from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.committed import read_commit
 from batch.runs.journal.outcomes import Answer, Answers
-from batch.runs.journal.replay import Outcome
+from batch.runs.journal.replay import JournaledOutcome
 from batch.runs.layout import Layout
 from schemas.job import OutputSpec
 from schemas.reports import RowCounts
@@ -36,7 +37,7 @@ def test_every_row_comes_out_once_in_order_with_its_reason(layout: Layout) -> No
     write_shard(layout, rows, {"weak": [0, 4], "strong": [2, 3]}, repeated={5: "a.jsonl:6: id 'x' was used in line 1"})
     with Sitting(layout.journal(0, "strong")) as journal:
         journal.intent(3, 1, 1)
-        journal.attempt(3, 1, 1, kind="bad_request", status=400, latency=0.5)
+        journal.attempt(FailedAttempt(3, 1, 1, kind="bad_request", status=400, latency=0.5))
         given_up(journal, 3)
         journal.intent(2, 1, 0)
         answered(journal, 2)
@@ -44,7 +45,7 @@ def test_every_row_comes_out_once_in_order_with_its_reason(layout: Layout) -> No
         journal.intent(0, 1, 0)
         answered(journal, 0)
         journal.intent(4, 1, 0)
-        journal.attempt(4, 1, 0, kind="rate_limited", status=429, latency=0.5)
+        journal.attempt(FailedAttempt(4, 1, 0, kind="rate_limited", status=429, latency=0.5))
     committed = commit(layout, OUTPUT)
     found = results(layout)
     assert [list(r) for r in found] == [FIELDS] * 6
@@ -122,7 +123,7 @@ def test_an_unknown_price_or_usage_is_null(layout: Layout) -> None:
     with Sitting(layout.journal(0, "weak")) as journal:
         answered(journal, 0)
     with Sitting(layout.journal(0, "strong")) as journal:
-        journal.outcome(1, status="ok", endpoint=0, attempts=1, latency=1.0, response=ANSWER)
+        journal.outcome(RowOutcome(1, status="ok", endpoint=0, attempts=1, latency=1.0, response=ANSWER))
     prices = {"weak": None, "strong": Decimal(1)}
     commit(layout, OUTPUT, cost=lambda model, prompt, completion: prompt and prices[model])
     assert [r["cost_usd"] for r in results(layout)] == [None, None]
@@ -135,7 +136,7 @@ def test_a_row_that_fell_back_is_the_fallbacks(layout: Layout) -> None:
     with Sitting(layout.journal(0, "strong")) as journal:
         for number in range(3):
             journal.intent(number, 1, 0)
-            journal.attempt(number, 1, 0, kind="refused", status=403, latency=0.1)
+            journal.attempt(FailedAttempt(number, 1, 0, kind="refused", status=403, latency=0.1))
         answered(journal, 2, attempts=2)
         answered(journal, 3)
     with Sitting(layout.journal(0, "weak")) as journal:
@@ -157,7 +158,7 @@ def test_a_shared_answer_costs_nothing(layout: Layout) -> None:
     with Sitting(layout.journal(1, "weak")) as journal:
         answered(journal, 5)
         given_up(journal, 6)
-    outcome = Outcome(1, "ok", URLS[1], 1, 0.5, 10, 5, None, ANSWER)
+    outcome = JournaledOutcome(1, "ok", URLS[1], 1, 0.5, 10, 5, None, ANSWER)
     others = {1: Answer("strong", outcome)}
     committed = commit(layout, OUTPUT, shard=1, elsewhere=others.get)
     found = results(layout, 1)
@@ -176,7 +177,7 @@ def test_the_reason_of_an_unsent_row_is_the_journals_or_the_callers(layout: Layo
     write_shard(layout, [row(0), row(1)], {"weak": [0, 1]})
     with Sitting(layout.journal(0, "weak")) as journal:
         error = ErrorInfo(kind="budget", message="spent")
-        journal.outcome(0, status="unsent", endpoint=None, attempts=0, latency=None, error=error)
+        journal.outcome(RowOutcome(0, status="unsent", endpoint=None, attempts=0, latency=None, error=error))
     commit(layout, OUTPUT, unsent=ErrorInfo(kind="stalled", message="weak cannot be reached"))
     assert [(r["status"], r["error"]["kind"]) for r in results(layout)] == [("unsent", "budget"), ("unsent", "stalled")]
 
@@ -187,7 +188,7 @@ def test_the_ledger_takes_every_attempt(layout: Layout) -> None:
     with Sitting(layout.journal(0, "weak")) as journal:
         for attempt, kind in enumerate(["rate_limited", "rate_limited", "server_error", "not_connected"], 1):
             journal.intent(0, attempt, 0)
-            journal.attempt(0, attempt, 0, kind=kind, status=None, latency=0.1)
+            journal.attempt(FailedAttempt(0, attempt, 0, kind=kind, status=None, latency=0.1))
         journal.intent(0, 4, 1)
         answered(journal, 0, attempts=4, endpoint=1)
         journal.intent(1, 1, 1)

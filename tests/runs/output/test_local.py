@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch.errors import SpecError, StorageError
+from batch.outcomes import RowOutcome
 from batch.runs.layout import Layout
 from batch.runs.output import parquet as parquet_results
 from batch.runs.output.local import check_writable, finish
@@ -195,7 +196,7 @@ def test_a_failure_shows_the_providers_own_body(tmp_path: Path) -> None:
     said = b'{"error":{"message":"too long","code":"context_length_exceeded"}}'
     with Sitting(layout.journal(0, "weak")) as journal:
         error = ErrorInfo(kind="bad_request", status=400, message="HTTP 400")
-        journal.outcome(0, status="failed", endpoint=0, attempts=1, latency=0.1, response=said, error=error)
+        journal.outcome(RowOutcome(0, status="failed", endpoint=0, attempts=1, latency=0.1, response=said, error=error))
         given_up(journal, 1, error=ErrorInfo(kind="bad_answer", status=200, message="not JSON"))
     commit(layout, output)
     lines = [orjson.loads(line) for line in finish(layout, [0], output)[1].read_bytes().splitlines()]
