@@ -39,9 +39,9 @@ class RoutedRows:
 
     model: NDArray[np.int16]
     """Index of the model, or -1 where the row is not sent to any."""
-    same_as: NDArray[np.int64]
+    shares_answer_of: NDArray[np.int64]
     """Row whose answer is shared, or -1."""
-    repeats: NDArray[np.int64]
+    repeats_id_of: NDArray[np.int64]
     """Row that has the same id already, or -1."""
 
 
@@ -56,18 +56,18 @@ class Ids:
         """For each row the earlier row with its id, or -1: first among ids that were asked for, then where one of the
         two was not. An invalid row's id counts as taken too.
         """
-        repeats = np.full(len(part.row), NO_ROW, np.int64)
+        repeats_id_of = np.full(len(part.row), NO_ROW, np.int64)
         unasked = np.full(len(part.row), NO_ROW, np.int64)
         asked, found = part.has_own_id & part.asked_id, part.has_own_id & ~part.asked_id
-        for own, seen, earlier in ((asked, self._asked, repeats), (found, self._unasked, unasked)):
+        for own, seen, earlier in ((asked, self._asked, repeats_id_of), (found, self._unasked, unasked)):
             keys = part.id_hash[own]
             earlier[own] = seen.first(keys, keys, part.row[own])
         for own, others in ((asked, self._unasked), (found, self._asked)):
             other = others.find(part.id_hash[own])
             rows = part.row[own]
             unasked[own] = np.where((other != NO_ROW) & (other < rows) & (unasked[own] == NO_ROW), other, unasked[own])
-        repeats[~part.valid] = NO_ROW
-        return repeats, unasked
+        repeats_id_of[~part.valid] = NO_ROW
+        return repeats_id_of, unasked
 
 
 class Requests:
@@ -77,23 +77,25 @@ class Requests:
         self._dedup = dedup
         self._seen = FirstOccurrences()
 
-    def route(self, part: PlannedPart, repeats: NDArray[np.int64], plan: Plan, models: Sequence[str]) -> RoutedRows:
+    def route(
+        self, part: PlannedPart, repeats_id_of: NDArray[np.int64], plan: Plan, models: Sequence[str]
+    ) -> RoutedRows:
         """Apply the plan and share answers."""
         model = assign(part.score, part.row, part.own_cutoff, part.pinned, plan, models)
-        model[~part.valid | (repeats != NO_ROW)] = UNDECIDED
-        same_as = np.full(len(part.row), NO_ROW, np.int64)
+        model[~part.valid | (repeats_id_of != NO_ROW)] = UNDECIDED
+        shares_answer_of = np.full(len(part.row), NO_ROW, np.int64)
         if self._dedup != "off":
             shares = model != UNDECIDED
             if self._dedup == "auto":
                 shares &= part.deterministic
             keys = with_model(part.content[shares, 0], model[shares])
-            same_as[shares] = self._seen.first(keys, part.content[shares, 1], part.row[shares])
-        return RoutedRows(model, same_as, repeats)
+            shares_answer_of[shares] = self._seen.first(keys, part.content[shares, 1], part.row[shares])
+        return RoutedRows(model, shares_answer_of, repeats_id_of)
 
 
-def deciding_scores(part: PlannedPart, repeats: NDArray[np.int64]) -> NDArray[np.float32]:
+def deciding_scores(part: PlannedPart, repeats_id_of: NDArray[np.int64]) -> NDArray[np.float32]:
     """Scores of the rows that the plan decides; NaN for invalid and repeated rows and those that chose for
     themselves.
     """
-    decides = part.valid & (repeats == NO_ROW) & (part.pinned < 0) & ~np.isfinite(part.own_cutoff)
+    decides = part.valid & (repeats_id_of == NO_ROW) & (part.pinned < 0) & ~np.isfinite(part.own_cutoff)
     return np.where(decides, part.score, np.float32("nan"))

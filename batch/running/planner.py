@@ -83,24 +83,24 @@ class Planner:
 
     def _look_at(self, index: int) -> None:
         part = load_planned(self._directory.layout, index, self._names)
-        repeats, shared = self._verdicts.look(index, part)
+        repeats_id_of, shared = self._verdicts.look(index, part)
         if shared is not None:
             self._shared[index] = shared
         if self._refuses:
-            self._refuse_faults(index, repeats)
+            self._refuse_faults(index, repeats_id_of)
         if self._solves:
-            self._scores.append(deciding_scores(part, repeats))
-        self._repeats[index] = _Repeats.of(repeats)
+            self._scores.append(deciding_scores(part, repeats_id_of))
+        self._repeats[index] = _Repeats.of(repeats_id_of)
         if index == len(self._shards) - 1:
             # What follows needs as much memory.
             self._verdicts.forget()
 
-    def _refuse_faults(self, index: int, repeats: NDArray[np.int64]) -> None:
-        repeated = self._verdicts.messages(index, repeats)
-        if self._scored[index].first_fault is None and not repeated:
+    def _refuse_faults(self, index: int, repeats_id_of: NDArray[np.int64]) -> None:
+        duplicate_ids = self._verdicts.messages(index, repeats_id_of)
+        if self._scored[index].first_fault is None and not duplicate_ids:
             return
         messages = read_part(self._directory.layout.scored(index), [ERROR_MESSAGE])[ERROR_MESSAGE]
-        (fault,) = first_faults(messages.to_pylist(), repeated, 1)
+        (fault,) = first_faults(messages.to_pylist(), duplicate_ids, 1)
         raise InputError(f"{fault}; input.on_invalid is `fail`, so nothing was sent")
 
     def _places(self, index: int) -> Any:
@@ -120,15 +120,15 @@ class Planner:
     def _decide(self, index: int) -> RouteTask:
         assert self._plan is not None
         part = load_planned(self._directory.layout, index, self._names)
-        repeats = self._repeats.pop(index).spread(len(part.row))
-        rows = self._requests.route(part, repeats, self._plan, self._names)
+        repeats_id_of = self._repeats.pop(index).spread(len(part.row))
+        rows = self._requests.route(part, repeats_id_of, self._plan, self._names)
         return RouteTask(
             layout=self._directory.layout,
             index=index,
             models=self._names,
             rows=rows,
             key=stored_key(self._job.dispatch),
-            repeated=self._verdicts.messages(index, repeats),
+            duplicate_ids=self._verdicts.messages(index, repeats_id_of),
             shared_ids=self._shared.get(index),
         )
 
@@ -150,11 +150,11 @@ class _Repeats(NamedTuple):
     rows: NDArray[np.int64]
 
     @classmethod
-    def of(cls, repeats: NDArray[np.int64]) -> "_Repeats":
-        places = np.flatnonzero(repeats != NO_ROW)
-        return cls(places, repeats[places])
+    def of(cls, repeats_id_of: NDArray[np.int64]) -> "_Repeats":
+        places = np.flatnonzero(repeats_id_of != NO_ROW)
+        return cls(places, repeats_id_of[places])
 
     def spread(self, count: int) -> NDArray[np.int64]:
-        repeats = np.full(count, NO_ROW, np.int64)
-        repeats[self.places] = self.rows
-        return repeats
+        repeats_id_of = np.full(count, NO_ROW, np.int64)
+        repeats_id_of[self.places] = self.rows
+        return repeats_id_of

@@ -24,7 +24,7 @@ FAULTS_SHOWN: Final = 20
 class ShardVerdicts(NamedTuple):
     """What the ids of one shard come to."""
 
-    repeats: NDArray[np.int64]
+    repeats_id_of: NDArray[np.int64]
     """For each row the earlier row with the id that was asked for, or NONE: these rows are invalid."""
     shared: SharedIds | None
     """Ids that nobody asked for, and that repeat; such rows are not invalid."""
@@ -49,26 +49,25 @@ class RowVerdicts:
 
     def look(self, index: int, part: PlannedPart) -> ShardVerdicts:
         """Look at the next shard."""
-        repeats, unasked = self._ids.look(part)
+        repeats_id_of, unasked = self._ids.look(part)
         positions = np.flatnonzero(unasked != NO_ROW)
         if not len(positions):
-            return ShardVerdicts(repeats, None)
+            return ShardVerdicts(repeats_id_of, None)
         first = int(positions[0])
         row, earlier = int(part.row[first]), int(unasked[first])
         found = self._cell(ID_FOUND, row) or self._cell(ID_FOUND, earlier)
         shared = SharedIds(len(positions), column_of(found), self._place(row), self._place(earlier))
-        return ShardVerdicts(repeats, shared)
+        return ShardVerdicts(repeats_id_of, shared)
 
-    def messages(self, index: int, repeats: NDArray[np.int64]) -> dict[int, str]:
+    def messages(self, index: int, repeats_id_of: NDArray[np.int64]) -> dict[int, str]:
         """What to say of each row of a shard that repeats an id, by its position."""
         first_row = self._shards[index].first_row
         return {
-            int(
-                i
-            ): f"{self._place(first_row + int(i))}: {self._column} is that of {self._place(int(repeats[i]))} already; "
+            int(i): f"{self._place(first_row + int(i))}: {self._column} is that of "
+            f"{self._place(int(repeats_id_of[i]))} already; "
             "give each row its own, or set input.id_column: none (ids are made up) or input.id_scope: file (ids differ "
             "within each file)"
-            for i in np.flatnonzero(repeats != NO_ROW)
+            for i in np.flatnonzero(repeats_id_of != NO_ROW)
         }
 
     def forget(self) -> None:
@@ -105,18 +104,18 @@ def summed_notes(notes: Iterable[Iterable[Note]], shared: Iterable[SharedIds | N
     return summed.all()
 
 
-def first_faults(messages: Iterable[str | None], repeated: Mapping[int, str], most: int) -> list[str]:
+def first_faults(messages: Iterable[str | None], duplicate_ids: Mapping[int, str], most: int) -> list[str]:
     """The first so many messages of a shard's invalid rows, in their order.
 
     Args:
         messages: the column `error_message` of its scored part.
-        repeated: what to say of rows that repeat an id, by position.
+        duplicate_ids: messages of rows whose id an earlier row has, by position.
     """
-    return list(islice(_faults(messages, repeated), max(most, 0)))
+    return list(islice(_faults(messages, duplicate_ids), max(most, 0)))
 
 
-def _faults(messages: Iterable[str | None], repeated: Mapping[int, str]) -> Iterator[str]:
+def _faults(messages: Iterable[str | None], duplicate_ids: Mapping[int, str]) -> Iterator[str]:
     for position, message in enumerate(messages):
-        fault = message if message is not None else repeated.get(position)
+        fault = message if message is not None else duplicate_ids.get(position)
         if fault is not None:
             yield fault

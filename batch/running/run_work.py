@@ -16,7 +16,7 @@ from batch.runs.journal.replay import Failures, Replay
 from batch.runs.journal.writer import Journal
 from batch.runs.layout import Layout
 from batch.runs.parts import iter_routed, routed_rows
-from batch.runs.routing_record import read_verdicts
+from batch.runs.routing_record import read_routing_record
 from batch.runs.schemas import REQUEST_COLUMNS
 from schemas.endpoints import ModelSpec
 
@@ -55,11 +55,11 @@ class RunWork:
         self._left: dict[tuple[int, str], NDArray[np.bool_]] = {}
 
     def history(self, shard: int) -> History:
-        verdicts = read_verdicts(self._layout, shard)
-        assert verdicts is not None, "a shard is routed before it is sent"
+        record = read_routing_record(self._layout, shard)
+        assert record is not None, "a shard is routed before it is sent"
         journals = (self._layout.journal(shard, model) for model in self._endpoints)
         if not self._layout.answered(shard).exists() and not any(journal.exists() for journal in journals):
-            return History(verdicts.routed)
+            return History(record.routed)
         replays, answered = replay_all(self._layout, shard, self._endpoints)
         # Before anything is sent: later the journals hold these rows again, and what was lost of them must be known.
         write_answered(self._layout, shard, answered)
@@ -67,7 +67,7 @@ class RunWork:
         sent: dict[int, int] = {}
         ambiguous: dict[int, str | None] = {}
         failures: dict[int, Failures] = {}
-        for model in verdicts.routed:
+        for model in record.routed:
             reached = [replays[m] for m in (model, *self._fallbacks.get(model, ()))]
             rows = routed_rows(self._layout.routed(model, shard))
             finished = self._finished(reached)

@@ -31,7 +31,7 @@ from batch.runs.journal.outcomes import Answer, Answers
 from batch.runs.layout import Layout
 from batch.runs.output.commit import commit_shard
 from batch.runs.parts import check_part, read_scored, write_part, write_scored
-from batch.runs.routing_record import Verdicts, read_verdicts, write_verdicts
+from batch.runs.routing_record import RoutingRecord, read_routing_record, write_routing_record
 from batch.runs.schemas import (
     OWN_CUTOFF,
     PINNED,
@@ -181,7 +181,7 @@ class RouteTask:
     rows: RoutedRows
     key: str | None = None
     """What rows are stuck to endpoints by, where that is not in the requests."""
-    repeated: Mapping[int, str] = field(default_factory=dict)
+    duplicate_ids: Mapping[int, str] = field(default_factory=dict)
     """What to say of rows that repeat an id, by their position in the shard."""
     shared_ids: SharedIds | None = None
     """Ids that nobody asked for and that repeat."""
@@ -207,7 +207,7 @@ def route(routing: RouteTask) -> RoutedShard:
         part = with_key(part, key)
     columns = routed_schema(key).names
     decided = routing.rows
-    sent = decided.same_as < 0
+    sent = decided.shares_answer_of < 0
     routed, parts = {}, {}
     for position, model in enumerate(routing.models):
         mask = (decided.model == position) & sent
@@ -216,25 +216,25 @@ def route(routing: RouteTask) -> RoutedShard:
             parts[model] = write_part(path, part.select(columns).filter(mask))
             routed[model] = int(mask.sum())
     rows = part[ROW].to_numpy()
-    verdicts = Verdicts(
+    record = RoutingRecord(
         routed,
-        same_as={int(rows[i]): int(decided.same_as[i]) for i in np.flatnonzero(~sent)},
-        repeated={int(rows[i]): message for i, message in routing.repeated.items()},
+        shares_answer_of={int(rows[i]): int(decided.shares_answer_of[i]) for i in np.flatnonzero(~sent)},
+        duplicate_ids={int(rows[i]): message for i, message in routing.duplicate_ids.items()},
         parts=parts,
         shared_ids=routing.shared_ids,
     )
-    write_verdicts(routing.layout, routing.index, verdicts)
-    elsewhere = sorted(set(verdicts.same_as.values()).difference(rows.tolist()))
+    write_routing_record(routing.layout, routing.index, record)
+    elsewhere = sorted(set(record.shares_answer_of.values()).difference(rows.tolist()))
     return RoutedShard(routing.index, routed, tuple(elsewhere), routing.shared_ids)
 
 
 def stored_routing(layout: Layout, index: int, first_row: int) -> RoutedShard | None:
     """What an earlier sitting routed; `None`: nothing, or not all of it is there any more."""
-    verdicts = read_verdicts(layout, index)
-    if verdicts is None or not all(layout.routed(model, index).exists() for model in verdicts.routed):
+    record = read_routing_record(layout, index)
+    if record is None or not all(layout.routed(model, index).exists() for model in record.routed):
         return None
-    depends = tuple(sorted({row for row in verdicts.same_as.values() if row < first_row}))
-    return RoutedShard(index, verdicts.routed, depends, verdicts.shared_ids)
+    depends = tuple(sorted({row for row in record.shares_answer_of.values() if row < first_row}))
+    return RoutedShard(index, record.routed, depends, record.shared_ids)
 
 
 def check_routed(layout: Layout, index: int) -> int:
@@ -246,11 +246,11 @@ def check_routed(layout: Layout, index: int) -> int:
     Raises:
         DamagedError: one is not as it was written; it can be made again from the scored part and the plan.
     """
-    verdicts = read_verdicts(layout, index)
-    if verdicts is None:
-        path = layout.verdicts(index)
+    record = read_routing_record(layout, index)
+    if record is None:
+        path = layout.routing_record(index)
         raise DamagedError(f"{path} is damaged; the same command makes it again", path=str(path))
-    for model, expected in verdicts.parts.items():
+    for model, expected in record.parts.items():
         check_part(layout.routed(model, index), expected)
     return index
 

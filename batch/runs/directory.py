@@ -225,7 +225,7 @@ class RunDirectory:
         The manifest changes last, so that a kill in the middle only means that this is done again.
         """
         layout = self.layout
-        files = (layout.commit(0), layout.part(0, "any"), layout.verdicts(0), layout.routed("any", 0).parent)
+        files = (layout.commit(0), layout.part(0, "any"), layout.routing_record(0), layout.routed("any", 0).parent)
         try:
             for file in files:
                 if file.parent.exists():

@@ -102,7 +102,7 @@ class Layout:
         """Requests of one shard for one model."""
         return self.path / "routed" / file_name(model) / f"{shard:05}.parquet"
 
-    def verdicts(self, shard: int) -> Path:
+    def routing_record(self, shard: int) -> Path:
         """Written last when a shard is routed: how many rows went where, and which are duplicates."""
         return self.path / "verdicts" / f"{shard:05}.json"
 

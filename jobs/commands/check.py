@@ -104,11 +104,11 @@ def _check_rows(job: JobSpec, found: Findings) -> None:
                 scored = scorer.score(table, shard.name)
                 places[shard.index] = scored.select(PLACE_COLUMNS)
                 verdict = verdicts.look(shard.index, planned_part(scored, names))
-                repeated = verdicts.messages(shard.index, verdict.repeats)
+                duplicate_ids = verdicts.messages(shard.index, verdict.repeats_id_of)
                 messages = scored[ERROR_MESSAGE]
                 found.rows += shard.rows
-                found.invalid += len(messages) - messages.null_count + len(repeated)
-                found.faults += first_faults(messages.to_pylist(), repeated, FAULTS_SHOWN - len(found.faults))
+                found.invalid += len(messages) - messages.null_count + len(duplicate_ids)
+                found.faults += first_faults(messages.to_pylist(), duplicate_ids, FAULTS_SHOWN - len(found.faults))
                 notes.append(notes_from_metadata(scored.schema.metadata))
                 shared.append(verdict.shared)
             found.notes += map(str, summed_notes(notes, shared))

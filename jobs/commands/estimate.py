@@ -93,10 +93,12 @@ def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress 
 def _count(routing: RouteTask, totals: _Totals) -> None:
     part = read_part(routing.layout.scored(routing.index), ESTIMATED_COLUMNS)
     rows = routing.rows
-    shared = rows.same_as >= 0
+    shared = rows.shares_answer_of >= 0
     totals.statuses["deduplicated"] += int(shared.sum())
-    totals.statuses["invalid"] += len(routing.repeated)
-    totals.faults += first_faults(part[ERROR_MESSAGE].to_pylist(), routing.repeated, FAULTS_SHOWN - len(totals.faults))
+    totals.statuses["invalid"] += len(routing.duplicate_ids)
+    totals.faults += first_faults(
+        part[ERROR_MESSAGE].to_pylist(), routing.duplicate_ids, FAULTS_SHOWN - len(totals.faults)
+    )
     totals.statuses["pinned"] += int(part[PINNED].is_valid().to_numpy().sum())
     prompt_tokens = part[PROMPT_TOKENS].fill_null(0).to_numpy()
     most = part[MAX_TOKENS].fill_null(0).to_numpy()

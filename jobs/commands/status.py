@@ -14,7 +14,7 @@ from batch.runs.committed import read_commit
 from batch.runs.directory import read_manifest
 from batch.runs.journal.replay import replay
 from batch.runs.layout import Layout
-from batch.runs.routing_record import read_verdicts
+from batch.runs.routing_record import read_routing_record
 from batch.runs.waits import StoredWait, read_waits
 from jobs.environment import wall_clock
 from schemas.reports import Report
@@ -59,14 +59,14 @@ def standing(path: Path) -> Standing:
     scored = routed = ambiguous = 0
     for index, shard in enumerate(shards):
         scored += shard["rows"] if layout.scored(index).exists() else 0
-        verdicts = read_verdicts(layout, index)
-        if verdicts is not None:
-            routed += sum(verdicts.routed.values()) + len(verdicts.same_as)
+        routing = read_routing_record(layout, index)
+        if routing is not None:
+            routed += sum(routing.routed.values()) + len(routing.shares_answer_of)
         record = read_commit(layout, index)
         if record is not None:
             statuses.update(orjson.loads(record.ledger)["statuses"])
             continue
-        for model in verdicts.routed if verdicts is not None else ():
+        for model in routing.routed if routing is not None else ():
             journal = replay(layout.journal(index, model))
             statuses["ok"] += len(journal.ok)
             statuses["failed"] += len(journal.failed)

@@ -53,7 +53,7 @@ def scored(shard: int) -> ScoredShard:
 
 
 def decisions(routings: list[RouteTask]) -> list[tuple[int, list[int], list[int]]]:
-    return [(r.index, r.rows.model.tolist(), r.rows.repeats.tolist()) for r in routings]
+    return [(r.index, r.rows.model.tolist(), r.rows.repeats_id_of.tolist()) for r in routings]
 
 
 def test_each_routing_is_made_when_it_is_asked_for(directory: RunDirectory) -> None:
@@ -73,8 +73,8 @@ def test_each_routing_is_made_when_it_is_asked_for(directory: RunDirectory) -> N
     assert [routing.index for routing in taken] == list(range(SHARDS))
     assert decisions(taken) == decisions(all_of_them)
     assert list(one_by_one.take()) == []
-    repeats = all_of_them[-1].rows.repeats.tolist()
-    assert repeats == list(range(ROWS)), "each row of the last shard has the id of one in the first"
+    repeats_id_of = all_of_them[-1].rows.repeats_id_of.tolist()
+    assert repeats_id_of == list(range(ROWS)), "each row of the last shard has the id of one in the first"
 
 
 def test_a_share_waits_for_all_scores_and_a_cutoff_for_those_before(directory: RunDirectory) -> None:

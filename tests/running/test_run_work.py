@@ -12,7 +12,7 @@ from batch.running.run_work import RunWork
 from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout
 from batch.runs.parts import write_part
-from batch.runs.routing_record import Verdicts, write_verdicts
+from batch.runs.routing_record import RoutingRecord, write_routing_record
 from schemas.endpoints import EndpointSpec, ModelSpec
 from tests.runs.journals import Sitting, answered, given_up
 
@@ -29,7 +29,7 @@ def layout(tmp_path: Path) -> Layout:
     columns = {"row": pa.array(range(ROWS), pa.int64()), "url": ["/v1/chat/completions"] * ROWS}
     columns |= {"body": pa.array([b"{}"] * ROWS, pa.binary()), "prompt_tokens": count, "max_tokens": count}
     write_part(layout.routed("small", 0), pa.table(columns))
-    write_verdicts(layout, 0, Verdicts({"small": ROWS}))
+    write_routing_record(layout, 0, RoutingRecord({"small": ROWS}))
     return layout
 
 

@@ -13,7 +13,7 @@ from batch.runs.committed import Committed
 from batch.runs.layout import Layout
 from batch.runs.output.commit import commit_shard
 from batch.runs.parts import write_part
-from batch.runs.routing_record import Verdicts, write_verdicts
+from batch.runs.routing_record import RoutingRecord, write_routing_record
 from schemas.job import OutputSpec
 
 MODELS = ("weak", "strong")
@@ -67,15 +67,15 @@ def write_shard(
     routed: Mapping[str, Sequence[int]],
     *,
     shard: int = 0,
-    same_as: Mapping[int, int] | None = None,
-    repeated: Mapping[int, str] | None = None,
+    shares_answer_of: Mapping[int, int] | None = None,
+    duplicate_ids: Mapping[int, str] | None = None,
 ) -> None:
-    """Write the scored part, the routed parts and the verdicts."""
+    """Write the scored part, the routed parts and the routing record."""
     write_part(layout.scored(shard), pa.Table.from_pylist(list(rows), SCORED))
     for model, numbers in routed.items():
         write_part(layout.routed(model, shard), pa.table({"row": pa.array(numbers, pa.int64())}))
     counts = {model: len(numbers) for model, numbers in routed.items()}
-    write_verdicts(layout, shard, Verdicts(counts, same_as or {}, repeated or {}))
+    write_routing_record(layout, shard, RoutingRecord(counts, shares_answer_of or {}, duplicate_ids or {}))
 
 
 def commit(

@@ -154,7 +154,7 @@ def test_a_changed_plan_is_noticed_until_it_is_discarded(tmp_path: Path) -> None
         assert run.read_plan() == plan()
         layout = run.layout
         kept = [layout.scored(0), layout.journal(0, "m")]
-        gone = [layout.routed("m", 0), layout.verdicts(0), layout.part(0, "jsonl"), layout.commit(0), layout.plan]
+        gone = [layout.routed("m", 0), layout.routing_record(0), layout.part(0, "jsonl"), layout.commit(0), layout.plan]
         for path in kept + gone:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()

@@ -22,7 +22,7 @@ from batch.runs.layout import Layout
 from batch.runs.output.parts import part_writer
 from batch.runs.output.rows import Result, content_of
 from batch.runs.parts import check_scored, iter_part
-from batch.runs.routing_record import Verdicts, read_verdicts
+from batch.runs.routing_record import RoutingRecord, read_routing_record
 from batch.runs.schemas import COMMITTED_COLUMNS, PLACE_COLUMNS, SCORE
 from batch.storage.atomic import storage_error, sync
 from schemas.job import OutputSpec
@@ -133,7 +133,7 @@ def commit_shard(
     """Write the part of `shard` and then its commit record. Done again, it writes the same bytes.
 
     The scored part gives the rows and their order, the routed parts each row's model, the journals its outcome. A row
-    with no outcome is `unsent`. The verdicts say which rows repeat an id, which makes them `invalid`, and which
+    with no outcome is `unsent`. The routing record says which rows repeat an id, which makes them `invalid`, and which
     share another row's answer, which then costs nothing.
 
     Args:
@@ -153,14 +153,14 @@ def commit_shard(
     rows = 0
     ambiguous: list[Ambiguous] = []
     with Answers(layout, shard, models, fallbacks) as answers:
-        judge = _Judge(answers, _verdicts(layout, shard), elsewhere, cost, unsent)
+        judge = _Judge(answers, _routing_record(layout, shard), elsewhere, cost, unsent)
         lost = _lost(answers)
         any_billed = any(journal.billed for journal in answers.replays.values())
         check_scored(layout, shard)
         with part_writer(layout, shard, output) as part:
             for given in _with_made_up_ids(_rows(layout.scored(shard)), layout.scored(shard), make_up_ids):
                 result = judge.result(given)
-                if any_billed and judge.verdicts.same_as.get(given.row, given.row) == given.row:
+                if any_billed and judge.routing.shares_answer_of.get(given.row, given.row) == given.row:
                     result = _charged(result, list(answers.billed(given.row)), cost, ledger)
                 part.write(result if output.carry else result._replace(carry=None))
                 _count_row(ledger, result, shared=judge.shares(result), pinned=given.pinned is not None)
@@ -178,11 +178,13 @@ def commit_shard(
     return committed
 
 
-def _verdicts(layout: Layout, shard: int) -> Verdicts:
-    verdicts = read_verdicts(layout, shard)
-    if verdicts is None:
-        raise StorageError(f"{layout.verdicts(shard)} is missing: the shard was not routed; --fresh starts a new run")
-    return verdicts
+def _routing_record(layout: Layout, shard: int) -> RoutingRecord:
+    record = read_routing_record(layout, shard)
+    if record is None:
+        raise StorageError(
+            f"{layout.routing_record(shard)} is missing: the shard was not routed; --fresh starts a new run"
+        )
+    return record
 
 
 def _rows(scored: Path) -> Iterator[_Row]:
@@ -227,7 +229,7 @@ class _Judge:
     """Says what each row of one shard came to."""
 
     answers: Answers
-    verdicts: Verdicts
+    routing: RoutingRecord
     elsewhere: Callable[[int], Answer | None]
     cost: Cost
     unsent: ErrorInfo
@@ -236,10 +238,10 @@ class _Judge:
         if given.error_kind is not None:
             error = ErrorInfo(kind=given.error_kind, message=given.error_message or given.error_kind)
             return _unanswered(given, "invalid", None, error)
-        repeated = self.verdicts.repeated.get(given.row)
-        if repeated is not None:
-            return _unanswered(given, "invalid", None, ErrorInfo(kind="duplicate_id", message=repeated))
-        source = self.verdicts.same_as.get(given.row, given.row)
+        duplicate = self.routing.duplicate_ids.get(given.row)
+        if duplicate is not None:
+            return _unanswered(given, "invalid", None, ErrorInfo(kind="duplicate_id", message=duplicate))
+        source = self.routing.shares_answer_of.get(given.row, given.row)
         shared = source != given.row
         answer = self.answers.find(source)
         if answer is None and shared and source not in self.answers.planned:
@@ -251,7 +253,7 @@ class _Judge:
 
     def shares(self, result: Result) -> bool:
         """Is the row done, by another row's answer?"""
-        return result.row in self.verdicts.same_as and result.status in ("ok", "failed")
+        return result.row in self.routing.shares_answer_of and result.status in ("ok", "failed")
 
 
 def _unanswered(given: _Row, status: Status, model: str | None, error: ErrorInfo, attempts: int = 0) -> Result:

@@ -21,7 +21,7 @@ from batch.running.ray.engine import RayEngine
 from batch.running.stages import ReadTask, ScoreTask
 from batch.runs.layout import Layout
 from batch.runs.parts import write_part
-from batch.runs.routing_record import Verdicts, write_verdicts
+from batch.runs.routing_record import RoutingRecord, write_routing_record
 from jobs.environment import end_process, key, pause, ray_folders, set_library_defaults, wall_clock
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec, JobSpec
@@ -249,7 +249,7 @@ def _route(layout: Layout, shard: int, rows: range) -> None:
         "max_tokens": pa.array([None] * len(rows), pa.int32()),
     }
     write_part(layout.routed("m", shard), pa.table(columns))
-    write_verdicts(layout, shard, Verdicts({"m": len(rows)}))
+    write_routing_record(layout, shard, RoutingRecord({"m": len(rows)}))
 
 
 def _until_the_end(dispatcher: DispatchHandle) -> list[int]:

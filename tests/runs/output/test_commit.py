@@ -34,7 +34,9 @@ def layout(tmp_path: Path) -> Layout:
 def test_every_row_comes_out_once_in_order_with_its_reason(layout: Layout) -> None:
     """Answered in any order by any model, given up, invalid, a repeated id or never sent: all are there, sorted."""
     rows = [row(0), bad(1), row(2), row(3), row(4), row(5)]
-    write_shard(layout, rows, {"weak": [0, 4], "strong": [2, 3]}, repeated={5: "a.jsonl:6: id 'x' was used in line 1"})
+    write_shard(
+        layout, rows, {"weak": [0, 4], "strong": [2, 3]}, duplicate_ids={5: "a.jsonl:6: id 'x' was used in line 1"}
+    )
     with Sitting(layout.journal(0, "strong")) as journal:
         journal.intent(3, 1, 1)
         journal.attempt(FailedAttempt(3, 1, 1, kind="bad_request", status=400, latency=0.5))
@@ -154,7 +156,7 @@ def test_a_row_that_fell_back_is_the_fallbacks(layout: Layout) -> None:
 
 def test_a_shared_answer_costs_nothing(layout: Layout) -> None:
     """Duplicates show the answer of the row they repeat, in this shard or another, and count as deduplicated."""
-    write_shard(layout, [row(n) for n in range(5, 10)], {"weak": [5, 6]}, same_as={7: 5, 8: 1, 9: 2}, shard=1)
+    write_shard(layout, [row(n) for n in range(5, 10)], {"weak": [5, 6]}, shares_answer_of={7: 5, 8: 1, 9: 2}, shard=1)
     with Sitting(layout.journal(1, "weak")) as journal:
         answered(journal, 5)
         given_up(journal, 6)
