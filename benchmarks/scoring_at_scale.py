@@ -24,8 +24,7 @@ import numpy as np
 
 from batch.dispatch.dispatcher import DispatchEnd
 from batch.reading.sources import find_sources, fingerprint_sources
-from batch.routers.lookup import router_fingerprint
-from batch.routers.registry import build_router
+from batch.routers.registry import build_router, router_fingerprint
 from batch.running.dispatch_thread import DispatchPlan, DispatchState
 from batch.running.engine import DispatchHandle
 from batch.running.pipeline import Pipeline

@@ -19,8 +19,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped, unused-ignore]
 
+from batch.routers.arena.arena import Arena, build_arena
 from batch.routers.arena.battles import Battles
-from batch.routers.sw_ranking import Arena, SwRankingRouter, build_arena
+from batch.routers.sw_ranking import SwRankingRouter
 
 MODELS = [f"model-{i:02}" for i in range(64)]
 TIERS = 10

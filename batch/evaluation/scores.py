@@ -15,8 +15,7 @@ from batch.routers.base import Router
 from batch.routers.checkpoints.format import CHECKPOINTS, CONFIG, TRAINING
 from batch.routers.checkpoints.hub import find_folder
 from batch.routers.embedders.vector_cache import VectorCache, key_of
-from batch.routers.lookup import router_fingerprint
-from batch.routers.registry import build_router
+from batch.routers.registry import build_router, router_fingerprint
 from batch.routers.scores import scores_of
 from batch.runs.fingerprint import PACE_OF_ROUTER
 from schemas.routers import RouterSpec, RulesRouterSpec

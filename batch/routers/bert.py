@@ -12,10 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
+from batch.routers.base import Router
 from batch.routers.checkpoints.format import refuse_trained
+from batch.routers.checkpoints.lookup import network_fingerprint, network_folder
+from batch.routers.kind import BuildContext, RouterKind
 from batch.routers.network.forward import Forward, first_tokens, most_tokens
 from batch.routers.network.pretrained import LOCAL, REPORT_MISSING_WEIGHTS, load_tokenizer, quiet, refuse_made_up
 from batch.routers.network.unpadded_attention import attend_to_own_tokens, end_at_first_token
+from schemas.routers import BertRouterSpec
 
 if TYPE_CHECKING:
     import torch
@@ -123,3 +127,11 @@ def _refuse_decoder(config: Any) -> None:
     generic = kind in CLASSIFIERS and issubclass(CLASSIFIERS[kind], GenericForSequenceClassification)
     if generates or generic or config.is_encoder_decoder or getattr(config, "is_decoder", False):
         raise ValueError(f"it is a decoder, of architecture {config.model_type!r}, and no encoder")
+
+
+def _build(spec: BertRouterSpec, context: BuildContext) -> Router:
+    folder = network_folder(spec)
+    return BertRouter(context.strongest, folder, batch_tokens=spec.batch_tokens, threads=context.threads)
+
+
+KIND = RouterKind(spec=BertRouterSpec, build=_build, loads_model=True, fingerprint=network_fingerprint)

@@ -20,8 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
+from batch.routers.base import Router
+from batch.routers.checkpoints.lookup import network_fingerprint, network_folder
+from batch.routers.kind import BuildContext, RouterKind
 from batch.routers.network.forward import CHARACTERS_PER_TOKEN, Forward, device
 from batch.routers.network.pretrained import LOCAL, REPORT_MISSING_WEIGHTS, load_tokenizer, quiet, refuse_made_up
+from schemas.routers import CausalLlmRouterSpec
 
 if TYPE_CHECKING:
     import torch
@@ -300,3 +304,16 @@ def _end_tokens(llama: Any) -> list[int]:
     if ends is None:
         return []
     return [ends] if isinstance(ends, int) else list(ends)
+
+
+def _build(spec: CausalLlmRouterSpec, context: BuildContext) -> Router:
+    return CausalLlmRouter(
+        context.strongest,
+        network_folder(spec),
+        threshold=spec.threshold,
+        batch_tokens=spec.batch_tokens,
+        threads=context.threads,
+    )
+
+
+KIND = RouterKind(spec=CausalLlmRouterSpec, build=_build, loads_model=True, fingerprint=network_fingerprint)

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.routers.base import Router
+from batch.routers.kind import BuildContext, RouterKind
+from schemas.routers import ConstantRouterSpec
+
 
 class ConstantRouter:
     """Scores every prompt `value`; under a share plan, the first rows of the input go to the strongest model."""
@@ -15,3 +19,10 @@ class ConstantRouter:
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         return np.full((len(prompts), 1), self._value, dtype=np.float32)
+
+
+def _build(spec: ConstantRouterSpec, context: BuildContext) -> Router:
+    return ConstantRouter(context.strongest, spec.value)
+
+
+KIND = RouterKind(spec=ConstantRouterSpec, build=_build, row_spec=ConstantRouterSpec(kind="constant"))

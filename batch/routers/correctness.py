@@ -9,10 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.routers.base import Embedder
+from batch.routers.base import Embedder, Router
 from batch.routers.checkpoints.format import Checkpoint, model_mixture
+from batch.routers.checkpoints.lookup import own_fingerprint
 from batch.routers.estimators.logistic_heads import Heads, probabilities
 from batch.routers.estimators.word_weights import word_logits
+from batch.routers.kind import BuildContext, RouterKind
+from batch.routers.on_vectors import build_on_vectors, checkpoint_encoder
+from schemas.routers import CorrectnessRouterSpec
 
 
 class CorrectnessRouter:
@@ -32,3 +36,17 @@ class CorrectnessRouter:
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         logits = self._heads.logits(self._embedder.embed(prompts)) @ self._mixture
         return probabilities(logits if self._words is None else logits + self._words.embed(prompts))
+
+
+def _build(spec: CorrectnessRouterSpec, context: BuildContext) -> Router:
+    return build_on_vectors(CorrectnessRouter, spec, context, int8=True)
+
+
+KIND = RouterKind(
+    spec=CorrectnessRouterSpec,
+    build=_build,
+    loads_model=True,
+    fingerprint=own_fingerprint,
+    encoder=checkpoint_encoder,
+    row_spec=CorrectnessRouterSpec(),
+)

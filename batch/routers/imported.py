@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 from batch.errors import BatchRouterError, SpecError
 from batch.routers.base import Router
+from batch.routers.kind import BuildContext, RouterKind
 from batch.user_code import described, flatten, import_own
+from schemas.routers import ImportRouterSpec
 
 
 def import_router(path: str, options: Mapping[str, Any], models: tuple[str, ...]) -> Router:
@@ -57,3 +59,11 @@ class _OwnRouter:
         except Exception as error:  # the user's own code may raise anything
             raise SpecError(f"router.path: {self._path}: `score` failed: {described(error)}") from error
         return scores
+
+
+def _build(spec: ImportRouterSpec, context: BuildContext) -> Router:
+    return import_router(spec.path, spec.options, context.models)
+
+
+# The user's own class may load a model.
+KIND = RouterKind(spec=ImportRouterSpec, build=_build, loads_model=True)

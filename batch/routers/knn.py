@@ -9,9 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.routers.base import Embedder
+from batch.routers.base import Embedder, Router
 from batch.routers.checkpoints.format import Checkpoint, model_mixture
+from batch.routers.checkpoints.lookup import own_fingerprint
 from batch.routers.estimators.neighbours import Neighbours, options_of
+from batch.routers.kind import BuildContext, RouterKind
+from batch.routers.on_vectors import build_on_vectors, checkpoint_encoder
+from schemas.routers import KnnRouterSpec
 
 
 class KnnRouter:
@@ -31,3 +35,16 @@ class KnnRouter:
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         return self._neighbours.expected(self._embedder.embed(prompts), self._options) @ self._mixture
+
+
+def _build(spec: KnnRouterSpec, context: BuildContext) -> Router:
+    return build_on_vectors(KnnRouter, spec, context)
+
+
+KIND = RouterKind(
+    spec=KnnRouterSpec,
+    build=_build,
+    loads_model=True,
+    fingerprint=own_fingerprint,
+    encoder=checkpoint_encoder,
+)

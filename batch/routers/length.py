@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.routers.base import Router
+from batch.routers.kind import BuildContext, RouterKind
+from schemas.routers import LengthRouterSpec
+
 
 class LengthRouter:
     """Scores `words / (words + midpoint)`: 0 for an empty prompt, one half at `midpoint`, towards 1 beyond.
@@ -19,3 +23,10 @@ class LengthRouter:
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         words = np.fromiter((len(prompt.split()) for prompt in prompts), dtype=np.float64, count=len(prompts))
         return (words / (words + self._midpoint)).astype(np.float32).reshape(-1, 1)
+
+
+def _build(spec: LengthRouterSpec, context: BuildContext) -> Router:
+    return LengthRouter(context.strongest, spec.midpoint)
+
+
+KIND = RouterKind(spec=LengthRouterSpec, build=_build, row_spec=LengthRouterSpec(kind="length"))

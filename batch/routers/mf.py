@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.base import Embedder
+from batch.routers.base import Embedder, Router
 from batch.routers.checkpoints.format import (
     CONFIG,
     WEIGHTS,
@@ -28,8 +28,10 @@ from batch.routers.checkpoints.format import (
     load_checkpoint,
 )
 from batch.routers.checkpoints.hub import find_folder
+from batch.routers.embedders.registry import build_embedder
 from batch.routers.embedders.undeclared import assumed_encoder, assumed_fingerprint, ends_in_unit_vectors
 from batch.routers.estimators.logistic_heads import probabilities
+from batch.routers.kind import BuildContext, RouterKind
 from batch.routers.mf_models import MODELS
 from schemas.routers import MfRouterSpec
 
@@ -230,3 +232,24 @@ def _matrix(path: Path, tensors: Tensors, *names: str) -> NDArray[np.float32]:
     if not np.isfinite(matrix).all():
         raise SpecError(f"{_KEY}: {path} holds numbers in `{names[0]}` that are not finite")
     return matrix
+
+
+def _build(spec: MfRouterSpec, context: BuildContext) -> Router:
+    factors = open_factors(spec)
+    strong, weak = pair_of(spec, factors, context.models)
+    factors.pair(strong, weak)  # a model that has no vector is refused before the slow part
+    embedder = build_embedder(
+        spec.embedder,
+        factors.encoder,
+        batch_tokens=spec.batch_tokens,
+        threads=context.threads,
+        environment=context.environment,
+    )
+    return MfRouter(context.strongest, factors, strong, weak, embedder)
+
+
+def _encoder(spec: MfRouterSpec) -> EncoderConfig:
+    return open_factors(spec).encoder
+
+
+KIND = RouterKind(spec=MfRouterSpec, build=_build, loads_model=True, fingerprint=factors_fingerprint, encoder=_encoder)

@@ -6,6 +6,10 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.routers.base import Router
+from batch.routers.kind import BuildContext, RouterKind
+from schemas.routers import RandomRouterSpec
+
 # A float32 in [0, 1) holds 24 bits exactly; one more, and the largest values round up to 1.
 _BITS = 24
 
@@ -24,3 +28,10 @@ class RandomRouter:
         drawn = (blake2b(prompt.encode(), digest_size=_BITS // 8, key=self._key).digest() for prompt in prompts)
         scores = np.fromiter((int.from_bytes(d) for d in drawn), dtype=np.float32, count=len(prompts))
         return (scores / np.float32(2**_BITS)).reshape(-1, 1)
+
+
+def _build(spec: RandomRouterSpec, context: BuildContext) -> Router:
+    return RandomRouter(context.strongest, context.seed)
+
+
+KIND = RouterKind(spec=RandomRouterSpec, build=_build, row_spec=RandomRouterSpec(kind="random"))

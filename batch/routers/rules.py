@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
+from batch.routers.base import Router
+from batch.routers.kind import BuildContext, RouterKind
 from schemas.routers import RuleSpec, RulesRouterSpec
 
 Columns = Mapping[str, Any]
@@ -94,3 +96,10 @@ def _same(value: object, wanted: object) -> bool:
 
 def _names(columns: Columns, keys: Sequence[str], wanted: str) -> bool:
     return any(str(columns[key]).casefold() == wanted.casefold() for key in keys if key in columns)
+
+
+def _build(spec: RulesRouterSpec, context: BuildContext) -> Router:
+    return RulesRouter(context.models, spec)
+
+
+KIND = RouterKind(spec=RulesRouterSpec, build=_build)

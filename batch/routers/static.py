@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
-from batch.routers.checkpoints.encoder_files import encoder_sha256
+from batch.routers.base import Router
+from batch.routers.checkpoints.encoder_files import encoder_sha256, packaged_encoder
 from batch.routers.checkpoints.format import Checkpoint, model_mixture
+from batch.routers.checkpoints.lookup import open_checkpoint, own_fingerprint
 from batch.routers.estimators.logistic_heads import Heads, probabilities
 from batch.routers.estimators.token_means import TokenMeans, token_vectors
 from batch.routers.estimators.word_weights import KEY, WordWeights
+from batch.routers.kind import BuildContext, RouterKind
 from batch.routers.network.wordpiece import WordTokens
+from schemas.routers import StaticRouterSpec
 
 
 class StaticRouter:
@@ -44,3 +48,16 @@ class StaticRouter:
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         return probabilities(self._logits.embed(prompts) + self._bias)
+
+
+def _build(spec: StaticRouterSpec, context: BuildContext) -> Router:
+    return StaticRouter(context.models, open_checkpoint(spec), packaged_encoder())
+
+
+KIND = RouterKind(
+    spec=StaticRouterSpec,
+    build=_build,
+    loads_model=True,
+    fingerprint=own_fingerprint,
+    row_spec=StaticRouterSpec(kind="static"),
+)

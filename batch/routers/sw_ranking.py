@@ -7,94 +7,25 @@ regression of as many rows as there are battles for each prompt. Here a prompt's
 which is all that the fit depends on, and a whole batch of prompts is fitted at once.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import file_digest, sha256
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.errors import SpecError
-from batch.routers.arena.battle_vectors import VECTOR_FILES, count_vectors, vector_blocks
-from batch.routers.arena.battles import BATTLE_FILES, MIN_CHARACTERS, Battles, data_files, opening, read_battles
-from batch.routers.base import Embedder
+from batch.routers.base import Embedder, Router
 from batch.routers.checkpoints.format import EncoderConfig
-from batch.routers.checkpoints.hub import find_folder
-from batch.routers.embedders.undeclared import assumed_encoder, assumed_fingerprint
-from batch.routers.estimators.bradley_terry import Floats, fit_strengths, group_by_strength, met
+from batch.routers.embedders.registry import build_embedder
+from batch.routers.estimators.bradley_terry import Floats, fit_strengths
+from batch.routers.kind import BuildContext, RouterKind
 from schemas.routers import SwRankingRouterSpec
 
-_BATTLES, _EMBEDDINGS = "router.battles", "router.embeddings"
+if TYPE_CHECKING:
+    from batch.routers.arena.arena import Arena
 
 # Similarities held at once, 4 bytes each: enough for a product to run at full speed, small enough for any machine.
 _AT_ONCE = 4_000_000
 _MOST_PROMPTS = 512
-_LOG_10 = np.float32(np.log(10.0))
-_NO_LIKENESS = 1e-6
-_WINS, _LOSES, _TIES = 0, 1, 2
-
-Numbers = NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Arena:
-    """Battles of tiers, those between the same two with the same end together in a run, and their vectors."""
-
-    vectors: NDArray[np.float32]
-    """Shape (battles, dimension), each of length 1."""
-    starts: Numbers
-    """Where each run of like battles begins."""
-    first: Numbers
-    """For each run, the first model's tier."""
-    second: Numbers
-    """For each run, the second model's tier."""
-    end: Numbers
-    """For each run: 0 the first won, 1 the second won, 2 a tie."""
-    tier: dict[str, int]
-    """Of each model; 0 is the strongest."""
-
-    def wins(self, weights: NDArray[np.float32]) -> Floats:
-        """Sum weights of battles by who beat whom.
-
-        `weights` is (prompts, battles), the result (prompts, tiers + 1, tiers + 1). In RouteLLM's regression, a battle
-        within one tier has only the second model's entry, so that it is one between that tier and a stranger of
-        strength 0: the last player here, who stands where the first model does.
-        """
-        sums = np.add.reduceat(weights, self.starts, axis=1, dtype=np.float64)
-        stranger = max(self.tier.values()) + 1
-        first = np.where(self.first == self.second, stranger, self.first)
-        wins = np.zeros((len(weights), stranger + 1, stranger + 1))
-        for winner, loser, end, share in (
-            (first, self.second, _WINS, 1.0),
-            (self.second, first, _LOSES, 1.0),
-            (first, self.second, _TIES, 0.5),
-            (self.second, first, _TIES, 0.5),
-        ):
-            runs = np.flatnonzero(self.end == end)
-            # No two runs of one end are between the same two, so that nothing is overwritten.
-            wins[:, winner[runs], loser[runs]] += share * sums[:, runs]
-        return wins
-
-    def even(self) -> Floats:
-        """The same where every battle weighs 1, for one prompt."""
-        return self.wins(np.ones((1, len(self.vectors)), dtype=np.float32))
-
-    def pair(self, strong: str, weak: str) -> tuple[int, int]:
-        """Return the tiers of two models.
-
-        Raises SpecError where one of them fought no battle, or the battles say nothing of the two.
-        """
-        for model, key in ((strong, "router.strong"), (weak, "router.weak")):
-            if model not in self.tier:
-                raise SpecError(f"{key}: {model!r} is in none of the battles, of {', '.join(sorted(self.tier))}")
-        if self.tier[strong] == self.tier[weak]:
-            raise SpecError(
-                f"router.tiers: {strong} and {weak} are in one tier, and every score would be one half; ask for more"
-            )
-        if not met(self.even()[0], self.tier[strong], self.tier[weak]):
-            raise SpecError(f"router.strong: no battles connect {strong} and {weak}, not even through other models")
-        return self.tier[strong], self.tier[weak]
 
 
 class SwRankingRouter:
@@ -103,7 +34,7 @@ class SwRankingRouter:
     Holds 4 bytes for each battle and number of its vector, and 16 MB while it scores, however many prompts come.
     """
 
-    def __init__(self, strongest: str, arena: Arena, strong: str, weak: str, embedder: Embedder) -> None:
+    def __init__(self, strongest: str, arena: "Arena", strong: str, weak: str, embedder: Embedder) -> None:
         """`strongest` is the job's; `strong` and `weak` are the battles'. Raises SpecError as `Arena.pair` does."""
         self.models: tuple[str, ...] = (strongest,)
         self._arena = arena
@@ -123,149 +54,39 @@ class SwRankingRouter:
 
     def win_rates(self, vectors: NDArray[np.float32]) -> Floats:
         """Return how likely the strong model wins, shape (prompts,); `vectors` is (prompts, dimension)."""
-        strengths = fit_strengths(self._arena.wins(_weights(vectors, self._arena.vectors)), self._start)
+        strengths = fit_strengths(self._arena.wins(self._arena.weights(vectors)), self._start)
         difference = strengths[:, self._strong] - strengths[:, self._weak]
         rates: Floats = 1.0 / (1.0 + np.exp(-np.clip(difference, -500.0, 500.0)))
         return rates
 
 
-def build_arena(battles: Battles, vectors: Iterable[NDArray[np.float32]], count: int, tiers: int) -> Arena:
-    """Group the models of `battles` into tiers, and sort the battles with their vectors.
+def _build(spec: SwRankingRouterSpec, context: BuildContext) -> Router:
+    from batch.routers.arena.arena import open_arena
 
-    Args:
-        vectors: in blocks, in the order of the battles; each block is looked at once.
-        count: of vectors: as many as battles, or as battles whose prompts are long enough, without the others'.
-        tiers: how many, at most.
-
-    Raises:
-        SpecError: there are other than so many vectors, they are not of one length, or no battle is left.
-    """
-    kept = np.flatnonzero(battles.long_enough)
-    if not len(kept):
-        raise SpecError(f"{_BATTLES}: no battle whose prompt has {MIN_CHARACTERS} characters or more")
-    if count not in (len(kept), len(battles.first)):
-        raise SpecError(
-            f"{_EMBEDDINGS}: {count} vectors do not fit {len(battles.first)} battles, "
-            f"{len(kept)} of them with prompts that are long enough"
-        )
-    pairs = [(battles.first[i], battles.second[i]) for i in kept]
-    names = sorted({name for pair in pairs for name in pair})
-    number = {name: i for i, name in enumerate(names)}
-    first, second = np.array([(number[a], number[b]) for a, b in pairs], dtype=np.intp).T
-    outcome = battles.outcome[kept]
-    tier_of = _tiers(first, second, outcome, len(names), tiers)
-    ends = np.where(outcome == 1.0, _WINS, np.where(outcome == 0.0, _LOSES, _TIES))
-    keys = np.stack([tier_of[first], tier_of[second], ends], axis=1)
-    order = np.lexsort(keys.T)
-    keys = keys[order]
-    starts = np.flatnonzero(np.r_[True, (np.diff(keys, axis=0) != 0).any(axis=1)])
-    place = np.full(count, -1, dtype=np.intp)
-    place[kept[order] if count != len(kept) else order] = np.arange(len(kept))
-    return Arena(
-        vectors=_sorted_vectors(vectors, place, len(kept)),
-        starts=starts,
-        first=keys[starts, 0],
-        second=keys[starts, 1],
-        end=keys[starts, 2],
-        tier={name: int(tier_of[i]) for i, name in enumerate(names)},
+    encoder = _encoder(spec)  # vectors that do not fit are refused before all of them are read
+    arena = open_arena(spec)
+    arena.pair(spec.strong, spec.weak)
+    embedder = build_embedder(
+        spec.embedder,
+        encoder,
+        batch_tokens=spec.batch_tokens,
+        threads=context.threads,
+        environment=context.environment,
     )
+    return SwRankingRouter(context.strongest, arena, spec.strong, spec.weak, embedder)
 
 
-def open_arena(spec: SwRankingRouterSpec) -> Arena:
-    """Read what the router names. Raises SpecError where it is missing, damaged or does not fit together."""
-    battles = read_battles(_files(spec.battles, BATTLE_FILES, _BATTLES), _BATTLES)
-    files = _files(spec.embeddings, VECTOR_FILES, _EMBEDDINGS)
-    count = 0
-    for path in files:
-        with opening(path, _EMBEDDINGS):
-            count += count_vectors(path)
-    return build_arena(battles, _blocks(files), count, spec.tiers)
+# The arena reads its files by pyarrow, which no other router needs: it is imported when an arena is opened.
+def _encoder(spec: SwRankingRouterSpec) -> EncoderConfig:
+    from batch.routers.arena.arena import arena_encoder
+
+    return arena_encoder(spec)
 
 
-def arena_encoder(spec: SwRankingRouterSpec) -> EncoderConfig:
-    """The encoder that prompts' vectors must come from, which is known by their length only. Raises SpecError."""
-    block = next(_blocks(_files(spec.embeddings, VECTOR_FILES, _EMBEDDINGS)), None)
-    if block is None:
-        raise SpecError(f"{_EMBEDDINGS}: there is no vector in {', '.join(spec.embeddings)}")
-    return assumed_encoder(spec.embedder, block.shape[1])
+def _fingerprint(spec: SwRankingRouterSpec) -> str:
+    from batch.routers.arena.arena import arena_fingerprint
+
+    return arena_fingerprint(spec)
 
 
-def arena_fingerprint(spec: SwRankingRouterSpec) -> str:
-    """Hash that changes with anything on disk that affects scores. Raises SpecError where it cannot be read."""
-    whole = sha256(assumed_fingerprint(spec.embedder).encode())
-    for path in (
-        *_files(spec.battles, BATTLE_FILES, _BATTLES),
-        *_files(spec.embeddings, VECTOR_FILES, _EMBEDDINGS),
-    ):
-        with opening(path, _EMBEDDINGS), path.open("rb") as file:
-            whole.update(file_digest(file, "sha256").digest())
-    return whole.hexdigest()
-
-
-def _files(places: Sequence[str], kinds: Sequence[str], key: str) -> list[Path]:
-    found = []
-    for place in places:
-        path = Path(place)
-        try:
-            is_file = path.is_file()
-        except OSError as error:  # a name that no system has
-            raise SpecError(f"{key}: {place}: {error.strerror}") from error
-        found += data_files(path if is_file else find_folder(place, key, holds="dataset"), kinds, key)
-    return found
-
-
-def _blocks(files: Sequence[Path]) -> Iterator[NDArray[np.float32]]:
-    for path in files:
-        with opening(path, _EMBEDDINGS):
-            yield from vector_blocks(path)
-
-
-def _tiers(first: Numbers, second: Numbers, outcome: Floats, models: int, tiers: int) -> Numbers:
-    """Each model's tier, from its strength where all battles weigh the same."""
-    # A model against itself is one against a stranger, as for tiers.
-    one = np.where(first == second, models, first)
-    wins = np.zeros((1, models + 1, models + 1))
-    np.add.at(wins[0], (one, second), outcome)
-    np.add.at(wins[0], (second, one), 1.0 - outcome)
-    strengths = fit_strengths(wins)[0, :models]
-    strongest_first = np.argsort(-strengths, kind="stable")
-    tier_of = np.empty(models, dtype=np.intp)
-    tier_of[strongest_first] = group_by_strength(strengths[strongest_first], tiers)
-    return tier_of
-
-
-def _sorted_vectors(blocks: Iterable[NDArray[np.float32]], place: Numbers, count: int) -> NDArray[np.float32]:
-    """Bring vectors to length 1, each to its place; those whose place is negative are left out."""
-    vectors, done = None, 0
-    for block in blocks:
-        if vectors is None:
-            vectors = np.empty((count, block.shape[1]), dtype=np.float32)
-        if block.shape[1] != vectors.shape[1]:
-            raise SpecError(
-                f"{_EMBEDDINGS}: vectors of {vectors.shape[1]} and of {block.shape[1]} numbers; use one encoder's"
-            )
-        to = place[done : done + len(block)]
-        vectors[to[to >= 0]] = _unit(block[to >= 0])
-        done += len(block)
-    assert vectors is not None, "there are as many as battles, and those are not none"
-    return vectors
-
-
-def _weights(prompts: NDArray[np.float32], battles: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weights of battles, shape (prompts, battles), relative to the prompt's largest: no more than 1.
-
-    Where no battle is like the prompt, to the noise of float32, all weigh the same.
-    """
-    exponents = _unit(prompts) @ battles.T
-    most = exponents.max(axis=1, keepdims=True)
-    exponents /= np.where(np.abs(most) < _NO_LIKENESS, np.inf, most)
-    exponents -= exponents.max(axis=1, keepdims=True)
-    exponents *= _LOG_10
-    weights: NDArray[np.float32] = np.exp(exponents, out=exponents)
-    return weights
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths: NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
-    unit: NDArray[np.float32] = np.divide(vectors, np.where(lengths > 0.0, lengths, 1.0), dtype=np.float32)
-    return unit
+KIND = RouterKind(spec=SwRankingRouterSpec, build=_build, loads_model=True, fingerprint=_fingerprint, encoder=_encoder)

@@ -14,6 +14,7 @@ from batch.errors import DamagedError, RunLockedError, SpecError
 from batch.reading.notes import Note
 from batch.reading.shard import Shard
 from batch.reading.sources import Source
+from batch.routers.registry import kind_of
 from batch.running.dispatch_feed import DispatchFeed
 from batch.running.dispatch_thread import DispatchPlan
 from batch.running.embedder_spending import spending_record
@@ -24,7 +25,6 @@ from batch.running.run_shards import RunShards, find_run_shards
 from batch.running.shard_states import ShardState
 from batch.running.sitting_times import SittingTimes
 from batch.running.stages import (
-    HEAVY_ROUTERS,
     CommitTask,
     ReadTask,
     RoutedShard,
@@ -265,7 +265,7 @@ class Pipeline:
                 "exact" if any(model.limits_prompt_tokens for model in self._models) else "estimate",
                 self._names[-1],
             )
-            scoring = ScoreTask(self._job, heavy=self._job.router.kind in HEAVY_ROUTERS, spending=self._spending)
+            scoring = ScoreTask(self._job, heavy=kind_of(self._job.router).loads_model, spending=self._spending)
             self._pending[self._engine.score(reading, scoring)] = lambda scored: self._was_scored(planner, scored)
 
     def _was_scored(self, planner: Planner, scored: ScoredShard) -> None:

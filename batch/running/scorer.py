@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from batch.environment import NO_ENVIRONMENT, Environment
 from batch.reading.columns import ASKED, BODY, CARRY, ERROR_KIND, ERROR_MESSAGE, LINE, TEXT
 from batch.routers.base import Router
-from batch.routers.registry import ROW_KINDS, build_router, for_kind
+from batch.routers.registry import ROW_KINDS, build_router, row_spec
 from batch.routers.rules import RulesRouter
 from batch.routers.scores import gaps, scores_of
 from batch.runs.schemas import SCORE_FIELDS, quality_field
@@ -168,7 +168,7 @@ class Scorer:
 
     def _router(self, kind: str) -> Router:
         if kind not in self._loaded:
-            spec = self._spec if kind == self._spec.kind else for_kind(kind)
+            spec = self._spec if kind == self._spec.kind else row_spec(kind)
             assert spec is not None, "only kinds in ROW_KINDS become a choice"
             self._loaded[kind] = build_router(spec, self._models, self._seed, self._threads, self._outside)
         return self._loaded[kind]

@@ -48,11 +48,6 @@ from schemas.routers import EmbeddingRouterSpec
 # Every process of a run comes by here before it has rows in its hands.
 leave_pandas_out()
 
-# Routers that load a model: they stay loaded in actors, where the others are built anew by any task.
-HEAVY_ROUTERS = frozenset(
-    {"bert", "causal_llm", "cluster", "correctness", "import", "knn", "mf", "static", "sw_ranking"}
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ReadTask:

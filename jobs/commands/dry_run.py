@@ -10,9 +10,10 @@ from pathlib import Path
 from batch.dispatch.snapshot import ProgressSnapshot
 from batch.environment import SpendingRecord
 from batch.reading.shard import Shard
+from batch.routers.registry import kind_of
 from batch.running.engine import Engine, Handle
 from batch.running.find_input import find_input
-from batch.running.stages import HEAVY_ROUTERS, ReadTask, ScoredShard, ScoreTask
+from batch.running.stages import ReadTask, ScoredShard, ScoreTask
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
 from jobs.commands.run import engine_of
@@ -50,7 +51,7 @@ class DryScoring:
     def scored(self) -> Iterator[ScoredShard]:
         """Shards as they are scored and stored, in any order."""
         record = SpendingRecord(self.directory.layout.embeddings)
-        scoring = ScoreTask(self.job, heavy=self.job.router.kind in HEAVY_ROUTERS, spending=record)
+        scoring = ScoreTask(self.job, heavy=kind_of(self.job.router).loads_model, spending=record)
         waiting = list(reversed(self.shards))
         pending: set[Handle] = set()
         done = 0

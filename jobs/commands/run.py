@@ -12,7 +12,7 @@ from batch.errors import DamagedError, InputError, SpecError
 from batch.reading.shards import check_streams
 from batch.reading.sources import Source, find_sources, fingerprint_sources
 from batch.routers.embedders.spending_log import read_spending, with_embeddings
-from batch.routers.lookup import router_fingerprint
+from batch.routers.registry import router_fingerprint
 from batch.running.engine import Engine, InlineEngine
 from batch.running.pipeline import Pipeline
 from batch.running.run_end import RunEnd

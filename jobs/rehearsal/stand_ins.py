@@ -59,7 +59,7 @@ def _redirected(job: JobSpec, urls: Iterator[str]) -> JobSpec:
 
 def _embedded(job: JobSpec, pool: ModelSpec, urls: Iterator[str]) -> JobSpec:
     """Vectors from stand-ins too: as long as the checkpoint takes them, and never in the cache of the real ones."""
-    from batch.routers.lookup import trained_encoder
+    from batch.routers.registry import trained_encoder
 
     router = job.router
     assert isinstance(router, EmbeddingRouterSpec), "only these embed"

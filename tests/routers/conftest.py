@@ -75,7 +75,8 @@ def mf(tmp_path_factory: pytest.TempPathFactory, embedder: LocalEmbedder) -> Rou
 
 @pytest.fixture(scope="session")
 def sw_ranking(embedder: LocalEmbedder) -> Router:
-    from batch.routers.sw_ranking import SwRankingRouter, build_arena
+    from batch.routers.arena.arena import build_arena
+    from batch.routers.sw_ranking import SwRankingRouter
     from tests.routers.routellm_layouts import MODELS, draw_battles
 
     battles, vectors = draw_battles(300, 384)

@@ -15,9 +15,8 @@ from batch.errors import SpecError
 from batch.routers.bert import BertRouter, token_limit
 from batch.routers.checkpoints.format import DEFAULT_CHECKPOINT
 from batch.routers.embedders.local import LocalEmbedder
-from batch.routers.lookup import router_fingerprint
 from batch.routers.network.pretrained import folder_fingerprint
-from batch.routers.registry import build_router
+from batch.routers.registry import build_router, router_fingerprint
 from schemas.routers import BertRouterSpec
 from tests.routers.conftest import PAIR
 from tests.routers.tiny_bert import POSITIONS, build_tiny_bert, build_tiny_xlmr, swap_classifier

@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from batch.errors import SpecError
 from batch.routers.causal_llm import CausalLlmRouter, Frame, PromptFiles, load_llama
-from batch.routers.lookup import router_fingerprint
-from batch.routers.registry import build_router
+from batch.routers.registry import build_router, router_fingerprint
 from batch.routers.scores import scores_of
 from schemas.routers import CausalLlmRouterSpec
 from tests.routers.conftest import PAIR

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from batch.routers.cluster import ClusterRouter
-from batch.routers.lookup import router_fingerprint, trained_encoder
-from batch.routers.registry import build_router
+from batch.routers.registry import build_router, router_fingerprint, trained_encoder
 from batch.training.cluster import of_clusters
 from schemas.routers import ClusterRouterSpec
 from tests.routers.conftest import PAIR

@@ -1,10 +1,12 @@
 """What every router promises."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from batch.routers.base import Router
-from batch.routers.registry import ROW_KINDS, build_router, for_kind
+from batch.routers.registry import KINDS, ROW_KINDS, build_router, row_spec
 from schemas.routers import (
     ConstantRouterSpec,
     ImportRouterSpec,
@@ -70,6 +72,13 @@ def test_no_hidden_state(router: Router) -> None:
 
 def test_kinds_that_rows_may_name() -> None:
     """A row may name each router that needs nothing but its defaults, and no other."""
-    assert {kind: spec.kind for kind in ROW_KINDS if (spec := for_kind(kind))} == {kind: kind for kind in ROW_KINDS}
-    assert for_kind("rules") is None
-    assert for_kind("mf") is None
+    assert {kind: spec.kind for kind in ROW_KINDS if (spec := row_spec(kind))} == {kind: kind for kind in ROW_KINDS}
+    assert row_spec("rules") is None
+    assert row_spec("mf") is None
+
+
+def test_every_spec_has_a_record() -> None:
+    """Each kind of router that a job file may name has a record, which names its spec."""
+    specs = get_args(get_args(RouterSpec)[0])
+    assert {kind.spec for kind in KINDS.values()} == set(specs)
+    assert set(KINDS) == {*SPECS, *LOADED}

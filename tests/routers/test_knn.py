@@ -10,8 +10,7 @@ from batch.errors import SpecError
 from batch.routers.checkpoints.format import CONFIG
 from batch.routers.estimators.neighbours import Neighbours
 from batch.routers.knn import KnnRouter
-from batch.routers.lookup import router_fingerprint, trained_encoder
-from batch.routers.registry import build_router
+from batch.routers.registry import build_router, router_fingerprint, trained_encoder
 from schemas.routers import KnnRouterSpec
 from tests.routers.conftest import PAIR
 from tests.routers.vectors import NumbersInText, checkpoint, texts, write_neighbours

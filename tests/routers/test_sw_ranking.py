@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from batch.errors import SpecError
+from batch.routers.arena.arena import Arena, build_arena, open_arena
 from batch.routers.arena.battles import Battles
-from batch.routers.lookup import router_fingerprint, trained_encoder
-from batch.routers.registry import build_router
-from batch.routers.sw_ranking import Arena, SwRankingRouter, build_arena, open_arena
+from batch.routers.registry import build_router, router_fingerprint, trained_encoder
+from batch.routers.sw_ranking import SwRankingRouter
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.routers import SwRankingRouterSpec
 from tests.routers import sw_reference
