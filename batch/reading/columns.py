@@ -30,9 +30,10 @@ READ_SCHEMA = pa.schema(
         pa.field(LINE, pa.int64(), nullable=False),
         # The user's id, else "<file>:<line>".
         pa.field(ID, pa.string(), nullable=False),
-        # blake2b of the user's id; null for made-up ids, which cannot be duplicates.
+        # blake2b of the user's id; null for made-up ids, which are never compared.
         pa.field(ID_HASH, pa.uint64()),
-        # Where the id was found without being asked for (`RowId.found`); null for ids that were asked for or made up.
+        # Where the reader found the id by itself (`RowId.found`); null if the job names the id's column, and for
+        # made-up ids.
         pa.field(ID_FOUND, pa.dictionary(pa.int8(), pa.string())),
         # What routers score: the text of all user messages, the prompt, or the text to embed.
         pa.field(TEXT, pa.string()),

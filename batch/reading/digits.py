@@ -1,13 +1,13 @@
-"""Numbers that no double holds, by their digits."""
+"""Numbers that a double cannot hold, kept as the digits they were written with."""
 
 from math import isnan
 
 
 class Digits(float):
-    """A float that stands for a number it does not hold; `str` gives the number.
+    """The nearest float, with the digits that were written; `str` returns these digits.
 
     Attributes:
-        text: the number as it was written; `NaN`, `Infinity` or `-Infinity` where it is none.
+        text: the number as it was written, or `NaN`, `Infinity` or `-Infinity`.
     """
 
     text: str
@@ -24,5 +24,5 @@ class Digits(float):
 
 
 def not_finite(value: float) -> Digits:
-    """NaN or an infinity, by the name that Python's and JavaScript's JSON have for it."""
+    """NaN or an infinity, spelled as Python's and JavaScript's JSON spell it."""
     return Digits.of("NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity")

@@ -1,8 +1,9 @@
 """JSON whose numbers keep their digits.
 
-orjson, which is fast, takes a whole number beyond 64 bits for a float and writes NaN as null. What it cannot hold is
-rare, so everything goes through orjson first. Values that need more are `ExactInt`, `Digits` and bytes, which orjson
-refuses to write under `OPT_PASSTHROUGH_SUBCLASS`: the refusal leads here, and rows without such values cost nothing.
+orjson is fast, but it reads a whole number beyond 64 bits as a float and writes NaN as null. Such numbers are rare, so
+this module tries orjson first. It holds them as `ExactInt`, `Digits` or bytes, types that orjson refuses to write
+under `OPT_PASSTHROUGH_SUBCLASS`; after such a refusal, this module writes the value itself. Rows without such values
+pay nothing for it.
 """
 
 import json
@@ -18,27 +19,27 @@ from numpy.typing import NDArray
 from batch.reading.digits import Digits
 from batch.reading.invalid import InvalidRow
 
-# Carried columns that orjson would read wrongly begin with this, which orjson itself never writes.
+# JSON of carried columns begins with these bytes if orjson would read it wrongly. orjson itself never writes them.
 EXACT_START = b"{ "
 
-_MOST_INT_DIGITS = 4300  # Python refuses to turn more into a number, which would take long
+_MOST_INT_DIGITS = 4300  # Python refuses to convert longer text into an int: that would take long
 _MAX_INT64, _MIN_INT64, _MAX_UINT64 = 2**63 - 1, -(2**63), 2**64 - 1
 
-# A float holds 17 digits at most, and 64 bits any whole number of 18. Decimals of 16 or 17 digits are left to orjson:
-# floats are written with as many, so they are common, and the nearest float is meant.
+# A float holds at most 17 digits, and 64 bits hold any whole number of 18 digits. Decimals of 16 or 17 digits are left
+# to orjson: programs write floats with as many digits, so such decimals are common, and the nearest float is meant.
 _MOST_FLOAT_DIGITS = 17
 _MOST_INT64_DIGITS, _MOST_UINT64_DIGITS = 18, 19
-# Any number with more has a run of 19 digits and points, so two of the positions that are a multiple of this lie in it.
+# A longer number has a run of 19 digits and points, so at least two multiples of this stride lie within the run.
 _STRIDE = 9
-# More than the longest float that Python writes, 0.00012345678901234567, has.
+# Longer than the longest float that Python writes, 0.00012345678901234567.
 _LONG = 24
-# Bytes that are looked at together: they stay in a core's own cache.
+# Bytes examined at once: so many fit into a core's own cache.
 _PIECE = 1 << 17
 _POINT, _MINUS, _ZERO, _NINE = (ord(character) for character in ".-09")
 
 
 class ExactRecord(dict[str, Any]):
-    """A row with values that are not finite among its columns."""
+    """A row that has NaN or an infinity among its values."""
 
 
 class ExactInt(int):
@@ -46,9 +47,11 @@ class ExactInt(int):
 
 
 def loads(raw: bytes | str) -> Any:
-    """Parse JSON in which NaN, Infinity and numbers of any length may stand.
+    """Parse JSON that may contain NaN, Infinity and numbers of any length.
 
-    Raises ValueError for what is no JSON, and RecursionError for what is nested too deeply.
+    Raises:
+        ValueError: the text is not JSON.
+        RecursionError: it is nested too deeply.
     """
     return json.loads(raw, parse_int=_int, parse_float=_float, parse_constant=Digits.of)
 
@@ -60,7 +63,7 @@ def _int(text: str) -> int | float:
 
 
 def exact_int(value: int) -> int:
-    """The number; one that 64 bits do not hold as an ExactInt."""
+    """Return the number, as an ExactInt if it needs more than 64 bits."""
     return value if _MIN_INT64 <= value <= _MAX_UINT64 else ExactInt(value)
 
 
@@ -71,19 +74,20 @@ def _float(text: str) -> float:
     try:
         return value if Decimal(repr(value)) == Decimal(text) else Digits.of(text)
     except InvalidOperation:
-        # Its exponent has 19 digits or more, which is beyond what Decimal takes.
+        # Its exponent has 19 digits or more, which Decimal does not accept.
         return Digits.of(text)
 
 
 def long_number_lines(data: bytes) -> frozenset[int]:
-    """Where the lines start that may hold numbers which orjson would change.
+    """Return the offsets of lines that may hold numbers which orjson would change.
 
-    What merely looks like such a number, as an address or a hash within a string, makes its line slow and nothing else.
+    A line with something that merely looks like such a number, such as an IP address or a hash in a string, is also
+    returned; it is parsed more slowly, with the same result.
     """
     bytes_ = np.frombuffer(data, np.uint8)
     found = set()
     for start in range(0, len(bytes_), _PIECE):
-        # A run belongs to the piece that it starts in; a byte more in front shows whether it starts there.
+        # A run belongs to the piece in which it starts; the byte before the piece shows whether it starts there.
         first = max(start - 1, 0)
         piece = bytes_[first : start + _PIECE + _LONG]
         if _may_have_runs(piece):
@@ -93,20 +97,20 @@ def long_number_lines(data: bytes) -> frozenset[int]:
 
 
 def _may_have_runs(piece: NDArray[np.uint8]) -> bool:
-    """Looks at two bytes of nine: any long run holds three neighbours of these."""
+    """Could the piece hold a long run? Looks at two of every nine bytes: a long run covers three adjacent samples."""
     sampled = _numeric(piece[::_STRIDE])
     between = _numeric(piece[_STRIDE // 2 :: _STRIDE])
     return bool((sampled[:-1] & sampled[1:] & between[: len(sampled) - 1]).any())
 
 
 def _numeric(bytes_: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Digits and points; also `/`, which stands between them."""
+    """Which bytes are digits or points (or `/`, which lies between them in ASCII)."""
     numeric: NDArray[np.bool_] = bytes_ - _POINT <= _NINE - _POINT
     return numeric
 
 
 def _long_runs(piece: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Starts of the runs of digits and points that no float and no 64 bits may hold."""
+    """Return the starts of runs of digits and points that may fit neither a float nor 64 bits."""
     one = _numeric(piece)
     two = one[:-1] & one[1:]
     four = two[:-2] & two[2:]
@@ -132,9 +136,12 @@ def _long_runs(piece: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def json_of(value: Any) -> bytes:
-    """JSON of any value that a row may hold: numbers with all their digits, and what has none in JSON as text.
+    """Return the JSON of any value that a row may hold.
 
-    Raises RecursionError for what is nested too deeply.
+    Numbers keep all their digits; values that JSON has no number for (NaN, infinities) become strings.
+
+    Raises:
+        RecursionError: the value is nested too deeply.
     """
     try:
         return orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
@@ -143,7 +150,7 @@ def json_of(value: Any) -> bytes:
 
 
 def carried_json(columns: Mapping[str, Any]) -> bytes:
-    """JSON of the columns that are carried along, which `carried_columns` reads. Raises as `json_of`."""
+    """Return the JSON of the carried columns, for `carried_columns` to read. Raises as `json_of` does."""
     try:
         return orjson.dumps(columns, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
     except orjson.JSONEncodeError:
@@ -151,19 +158,19 @@ def carried_json(columns: Mapping[str, Any]) -> bytes:
 
 
 def joined(first: bytes, more: bytes) -> bytes:
-    """The columns of both, which `carried_json` wrote: spliced as text, so that no number is read and changed."""
+    """Join two objects that `carried_json` wrote. They are spliced as text, so that no number is parsed and changed."""
     start = EXACT_START if EXACT_START in (first[:2], more[:2]) else b"{"
     return start + first.removeprefix(EXACT_START).removeprefix(b"{")[:-1] + b"," + more[1:].lstrip()
 
 
 def carried_columns(stored: bytes) -> dict[str, Any]:
-    """What `carried_json` wrote, with numbers as they were."""
+    """Read what `carried_json` wrote, with every number as it was."""
     columns: dict[str, Any] = loads(stored) if stored.startswith(EXACT_START) else orjson.loads(stored)
     return columns
 
 
 def request_json(body: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
-    """JSON of a request. Raises InvalidRow where it holds what no request can hold."""
+    """Return the JSON of a request. Raises InvalidRow if a value cannot be sent (NaN, bytes, a lone surrogate)."""
     option = orjson.OPT_PASSTHROUGH_SUBCLASS | (orjson.OPT_SORT_KEYS if sort_keys else 0)
     try:
         return orjson.dumps(body, option=option)
@@ -210,7 +217,7 @@ def _written(value: Any) -> bytes:
         case Digits() if isfinite(value):
             return value.text.encode()
         case Digits():
-            # No double holds it, and many readers of JSON would refuse the whole line.
+            # No double can hold it, and many JSON parsers would refuse the whole line.
             return orjson.dumps(value.text)
         case str():
             return _text(value)
@@ -225,5 +232,5 @@ def _text(value: str) -> bytes:
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:
-        # Half a character: JSON has an escape for it, UTF-8 has no bytes.
+        # A lone surrogate (half a character): JSON can escape it, UTF-8 cannot encode it.
         return json.dumps(value).encode()

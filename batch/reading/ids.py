@@ -9,9 +9,9 @@ from schemas.job import InputSpec
 
 DEFAULT_COLUMNS: Final = ("custom_id", "id")
 BATCH_COLUMN: Final = "custom_id"
-# Floats beyond this are not all the whole number that was written.
+# Above 2**53, a float no longer represents every whole number.
 _EXACT = 2.0**53
-# After the column in `RowId.found`: what stood there was a number; the file's name stands before the id.
+# Suffixes of the column in `RowId.found`: the value was a number; the id begins with the file's name.
 _NUMBER, _PER_FILE = ":number", ":file"
 
 
@@ -25,21 +25,25 @@ class RowId(NamedTuple):
     """Column it stands in."""
 
     found: str | None
-    """What `column_and_value` takes; `None`: the job asks for this column, or OpenAI's format does."""
+    """The column, with suffixes that `column_of` and `column_value` read; `None` if the job names this column, or
+    OpenAI's batch format does."""
 
 
 class IdRule:
-    """Where the ids of a job's rows come from."""
+    """Finds the ids of a job's rows."""
 
     def __init__(self, spec: InputSpec) -> None:
         self._column = spec.id_column
         self._per_file = spec.id_scope == "file"
 
     def of(self, record: Mapping[str, Any], file: str, *, batch_line: bool) -> RowId | None:
-        """The id in `id_column`, else in `custom_id`, else in `id`; `None` where one has to be made up.
+        """Return the id from `id_column`, else from `custom_id`, else from `id`; `None` if the row needs a made-up id.
 
-        Raises InvalidRow when `id_column` holds no string or whole number, and for a batch line whose `custom_id` is
-        missing or no string. Where no column was asked for, one that holds no id is a column like any other.
+        If the job names no column, a `custom_id` or `id` that cannot be an id is treated as ordinary data.
+
+        Raises:
+            InvalidRow: `id_column` holds neither a string nor a whole number, or a batch line's `custom_id` is missing
+                or not a string.
         """
         column = self._column
         if column == "none":
@@ -70,17 +74,17 @@ class IdRule:
 
 
 def made_up_id(file: str, line: int) -> str:
-    """The id of a row whose user gave none."""
+    """The id of a row for which the user gave none."""
     return f"{file}:{line}"
 
 
 def column_of(found: str) -> str:
-    """The column that an id was found in, by `RowId.found`."""
+    """The column in which an id was found, from `RowId.found`."""
     return found.partition(":")[0]
 
 
 def column_value(found: str, row_id: str, file: str) -> str | int:
-    """The value that stood in that column."""
+    """The value in that column: the number if it was one, without the file name that `id_scope: file` put before it."""
     text = row_id.removeprefix(f"{file}:") if found.endswith(_PER_FILE) else row_id
     return exact_int(int(text)) if _NUMBER in found else text
 
@@ -93,7 +97,7 @@ def _required(record: Mapping[str, Any], column: str) -> Any:
 
 
 def _as_id(value: object) -> str | None:
-    """The text of an id: 1.0, as tables with gaps have it, is the whole number 1; `None`: it is no id."""
+    """The id as text, or `None` if the value cannot be an id. 1.0 counts as 1: tables with gaps store it so."""
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):

@@ -18,11 +18,11 @@ InvalidKind = Literal[
 
 
 class InvalidRow(Exception):
-    """One row's fault, in words that never quote the row's values.
+    """What is wrong with one row. The message never quotes the row's values.
 
     Attributes:
-        kind: stable name for the row's `error_kind`.
-        message: one line, without file and line.
+        kind: the row's `error_kind`, a stable name.
+        message: one line of text, without the file and line number.
     """
 
     def __init__(self, kind: InvalidKind, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Readers of labelled prompts: what training and evaluation find in a record besides the request it asks for."""
+"""Reads labelled prompts, for training and evaluation: the prompt of a record, and the number in a label's cell."""
 
 from collections.abc import Mapping
 from math import isnan, nan
@@ -15,21 +15,21 @@ from batch.reading.rows import ReadFile
 from batch.reading.template import PromptTemplate
 
 NO_VALUE: Final = frozenset({"", "nan", "null", "none", "na", "n/a"})
-"""Texts by which files say that a cell is empty, in lower case."""
+"""Texts that mean "empty cell", in lower case."""
 
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
 
 def name_of(files: list[ReadFile]) -> str:
-    """What to call labels that their author has not named."""
+    """The default name of a set of labels: its first file's name without folders and suffixes."""
     return PurePosixPath(files[0].name).name.split(".")[0]
 
 
 class PromptReader:
-    """The prompt of a record: from a column of texts or of conversations, or by a template over columns.
+    """Returns the prompt of a record: from a column of texts or conversations, or from a template over columns.
 
-    A conversation may have any shape that a job's rows may have; its prompt is the text that a job's routers score.
-    Calling it raises InputError where a record has none.
+    A conversation may have any shape that the rows of a job may have; its prompt is the text that a job's router would
+    score. Calling the reader raises InputError for a record without a prompt.
     """
 
     def __init__(self, text: str, key: str) -> None:
@@ -37,7 +37,7 @@ class PromptReader:
         self._column = text
         names = sorted(self._template.columns) if self._template is not None else [text]
         self.columns = [(key, name) for name in names]
-        """Columns that some row must have, each after the key that asks for it."""
+        """Columns that at least one row must have, as pairs (key of the job file that names it, column)."""
 
     def __call__(self, record: Mapping[str, Any], where: str, *, first_turn: bool = False) -> str:
         value = record.get(self._column)
@@ -65,7 +65,7 @@ class PromptReader:
 
 
 def _first_turn(value: Any) -> Any:
-    """The first of a list of texts, or of the JSON text of one; of a message that has no role, what it says."""
+    """The first text of a list (or of a list stored as JSON text); the content of a first message without a role."""
     if isinstance(value, str) and value.startswith("["):
         try:
             found = orjson.loads(value)
@@ -82,15 +82,15 @@ def _first_turn(value: Any) -> Any:
 
 
 def _asked_first(messages: list[Any]) -> list[Any]:
-    """The first message of a user; all messages where no user speaks."""
+    """The first message with the role `user`; all messages if there is none."""
     return next(([one] for one in messages if isinstance(one, dict) and one.get("role") == "user"), messages)
 
 
 def plain_number(value: Any) -> float | None:
-    """A cell's number, on whatever scale: NaN where it is empty, `None` where it is no number.
+    """Return the number in a cell, on any scale; NaN if the cell is empty, `None` if it holds no number.
 
-    The text "nan" is how CSV says that a cell is empty; Parquet has a null for that, and a NaN beside it is a fault in
-    how the file was made.
+    In CSV the text "nan" means an empty cell. Parquet has null for that, so a NaN in Parquet is an error in how the
+    file was made, and gives `None`.
     """
     match value:
         case None:

@@ -1,4 +1,4 @@
-"""Looking, before anything is sent, whether the columns that a job names are there at all."""
+"""Checks, before anything is sent, that the input has the columns that the job names."""
 
 from collections.abc import Iterator, Sequence, Set
 
@@ -17,10 +17,13 @@ COLUMNS_SHOWN = 8
 
 
 def check_columns(spec: InputSpec, shards: Sequence[Shard]) -> None:
-    """Raise InputError when no row has a column that the spec names, or none has a shape we know.
+    """Check that some row has each column that the spec names, and that some row has a known shape.
 
-    A good input is settled by its first rows; only a wrong one is looked through to its end. An input whose
-    lines are all broken passes: its rows say themselves what is wrong with them.
+    For a good input the first rows suffice; only a wrong one is read to its end. An input whose lines are all broken
+    passes, since each of its rows is reported as invalid with its own reason.
+
+    Raises:
+        InputError: no row has one of the columns, or no row has a known shape.
     """
     shaper = Shaper(spec)
     template = shaper.template
@@ -53,7 +56,7 @@ def check_columns(spec: InputSpec, shards: Sequence[Shard]) -> None:
 
 
 def _only_object(shards: Sequence[Shard]) -> str | None:
-    """What to say of the input where it is one object that holds all rows."""
+    """The hint for an input that is a single JSON object with all rows inside it; `None` for other inputs."""
     if len(shards) != 1 or shards[0].rows != 1:
         return None
     _, record = next(iter(shard_records(shards[0])))
@@ -61,9 +64,9 @@ def _only_object(shards: Sequence[Shard]) -> str | None:
 
 
 def check_column(key: str, name: str, shards: Sequence[Shard]) -> None:
-    """Raise InputError when no row has the column `name`, which the job's `key` asks for.
+    """Raise InputError if no row has the column `name`, which the job file's `key` names.
 
-    An input whose lines are all broken passes, as with `check_columns`.
+    An input whose lines are all broken passes, as in `check_columns`.
     """
     seen: list[str] = []
     for columns in _column_sets(shards):
@@ -75,7 +78,7 @@ def check_column(key: str, name: str, shards: Sequence[Shard]) -> None:
 
 
 def _header_hint(spec: InputSpec, shards: Sequence[Shard], seen: Sequence[str]) -> str:
-    """What to say where the first line of a CSV file, taken for its header, looks like a row."""
+    """The hint for a CSV file whose first line was read as its header but looks like data."""
     if spec.csv.columns is not None or not any(shard.format == "csv" for shard in shards):
         return ""
     if not any(name.replace(".", "").isdecimal() or name.endswith(("?", ".", "!")) for name in seen):
@@ -91,7 +94,7 @@ def _absent(key: str, name: str, seen: Sequence[str], hint: str = "") -> InputEr
 
 
 def _plain(column: str) -> str:
-    """A name without what people overlook in it."""
+    """The name without case, spaces, underscores, hyphens and byte order marks, which people overlook."""
     return "".join(column.casefold().split()).replace("_", "").replace("-", "").removeprefix("\ufeff")
 
 
@@ -100,7 +103,7 @@ def _shown(columns: Sequence[str]) -> str:
 
 
 def _column_sets(shards: Sequence[Shard]) -> Iterator[Set[str]]:
-    """The column names of each row that is an object, or of each shard where it settles them."""
+    """Yield the column names of each row that is a JSON object, or once per shard if the file's schema fixes them."""
     for shard in shards:
         if shard.format in ("parquet", "arrow"):
             stored = parquet_columns(shard) if shard.format == "parquet" else arrow_columns(shard)

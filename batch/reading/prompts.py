@@ -1,4 +1,4 @@
-"""The text of prompts, and what makes a prompt unusable."""
+"""Extracts the text of prompts, and refuses prompts that cannot be sent."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,20 +11,20 @@ PROMPT_URLS = {
     "prompt": "/v1/completions",
     "input": "/v1/embeddings or /v1/responses",
 }
-"""What holds the prompt of a request, and the urls that take it there."""
+"""The member of a request body that holds its prompt, and the URLs whose requests have that member."""
 
 
 class Conversation(NamedTuple):
-    """The text in a chat's messages."""
+    """The text of a chat's messages."""
 
     text: str
-    """All user messages, a line end between them; all messages where no user speaks."""
+    """All user messages, joined by line ends; all messages if none has the role `user`."""
 
     counted: str
-    """All messages."""
+    """All messages, joined by line ends; their tokens are counted."""
 
     has_system: bool
-    """Is there a system (or developer) message?"""
+    """True if there is a system (or developer) message."""
 
 
 def conversation_text(body: Mapping[str, Any]) -> Conversation:
@@ -48,27 +48,27 @@ def conversation_text(body: Mapping[str, Any]) -> Conversation:
         if role == "user":
             user.append(text)
             asked = asked or other
-    told = user or every
-    if not asked and not any(text and not text.isspace() for text in told):
+    scored = user or every
+    if not asked and not any(text and not text.isspace() for text in scored):
         raise InvalidRow("empty_prompt", "messages hold no text to answer" if messages else "messages are empty")
-    return Conversation("\n".join(told), "\n".join(every), has_system)
+    return Conversation("\n".join(scored), "\n".join(every), has_system)
 
 
 class Texts(NamedTuple):
-    """The prompts of a completion, or what is to be embedded."""
+    """The prompts of a completion request, or the texts of an embedding request."""
 
     text: str
-    """The texts among them, a line end between them; token ids are none."""
+    """The prompts given as text, joined by line ends; prompts given as token ids are not included."""
 
     prompts: int
-    """How many there are."""
+    """Number of prompts."""
 
     tokens: int
-    """How many token ids are among them."""
+    """Number of token ids in all prompts that are given as token ids."""
 
 
 def input_texts(body: Mapping[str, Any], key: str) -> Texts:
-    """Check `body[key]`, a string, a list of token ids, or a list of these. Raises InvalidRow."""
+    """Check `body[key]`, which must be a string, a list of token ids, or a list of these. Raises InvalidRow."""
     if key not in body:
         raise no_prompt(body, key)
     value = body[key]
@@ -89,23 +89,23 @@ def input_texts(body: Mapping[str, Any], key: str) -> Texts:
 
 
 def is_token_ids(value: Any) -> bool:
-    """Is it a list of whole numbers from 0, and not empty?"""
-    # The type itself, because True is an int too.
+    """Is it a non-empty list of whole numbers, 0 or greater?"""
+    # Compare the type itself: True is an int too.
     return type(value) is list and bool(value) and all(type(item) is int and item >= 0 for item in value)
 
 
 def no_prompt(body: Mapping[str, Any], wanted: str) -> InvalidRow:
-    """The fault of a body that lacks what its url takes, with the urls that take what it has instead."""
+    """The error for a body without the member its URL needs; it names the URLs that accept the member it has."""
     has = next((key for key in PROMPT_URLS if body.get(key) is not None), None)
     instead = f"; it has {has}, as {PROMPT_URLS[has]} takes it" if has is not None else ""
     return InvalidRow("missing_column", f"body has no {wanted}{instead}")
 
 
 def _content_text(message: Mapping[str, Any], index: int) -> tuple[str, bool]:
-    """Text of one message whose content is no string, and whether it holds anything besides text, as an image."""
+    """The text of a message whose content is not a string, and whether it has parts other than text, such as images."""
     content = message.get("content")
     if content is None and message["role"] == "assistant":
-        # It called a tool instead of speaking.
+        # The assistant called a tool and said nothing.
         return "", False
     if not isinstance(content, list):
         raise InvalidRow(

@@ -17,7 +17,7 @@ NEWLINE, SPACE = 10, 32
 
 @dataclass(frozen=True, slots=True)
 class TextRange:
-    """A stretch of a file, cut anywhere. The lines that start in it belong to it."""
+    """A byte range of a file, cut at any byte. The lines that start within it belong to it."""
 
     location: str
     """Absolute local path, or URI."""
@@ -34,16 +34,16 @@ class CountedRange:
     """The lines of a TextRange."""
 
     start: int
-    """Byte where the first of them starts, a byte order mark skipped."""
+    """Byte at which the first line starts, after a byte order mark."""
 
     stop: int
-    """Byte after the last of them."""
+    """Byte after the last line."""
 
     lines: int
-    """Lines, blank ones included."""
+    """Number of lines, blank ones included."""
 
     rows: int
-    """Lines that hold more than whitespace."""
+    """Number of lines that are not blank."""
 
     crc: int = 0
     """CRC-32 of the bytes from `start` to `stop`."""
@@ -58,7 +58,7 @@ def cut(location: str, size: int, target: int) -> Iterator[TextRange]:
 def count_range(part: TextRange) -> CountedRange:
     """Count the lines that start in `part`, in constant memory.
 
-    Ranges can be counted in any order and in different processes: together they hold every line once.
+    Ranges may be counted in any order and in different processes: together they contain every line exactly once.
     """
     with reading(part.location), open_file(part.location) as file:
         start = _first_line_start(file, part.start, part.stop)
@@ -71,7 +71,7 @@ def count_range(part: TextRange) -> CountedRange:
 
 
 def _first_line_start(file: Any, offset: int, end: int) -> int:
-    """The first byte from `offset` on that starts a line; `end` when that is not before it."""
+    """The first byte at or after `offset` that starts a line; `end` if no line starts before `end`."""
     if offset == 0:
         return 0
     at = offset - 1
@@ -87,7 +87,7 @@ def _first_line_start(file: Any, offset: int, end: int) -> int:
 
 
 def _count(file: Any, start: int, stop: int) -> CountedRange:
-    """What lies between two line starts; the last line of a file may lack its line end."""
+    """Count the lines between two line starts. The last line of a file may lack its line end."""
     tally = LineTally()
     file.seek(start)
     left = stop - start
@@ -100,20 +100,20 @@ def _count(file: Any, start: int, stop: int) -> CountedRange:
 
 
 class LineTally:
-    """Counts lines and rows in a stream of chunks that are cut anywhere."""
+    """Counts lines and rows in a stream of chunks, which may be cut at any byte."""
 
     def __init__(self) -> None:
         self.lines = 0
-        """Finished lines."""
+        """Complete lines so far."""
         self.rows = 0
-        """Finished lines that hold more than whitespace."""
+        """Complete lines that are not blank."""
         self.unfinished = False
-        """Has a line begun that is not finished?"""
+        """True if the last chunk ended within a line."""
         self.unfinished_row = False
-        """And does it hold more than whitespace, as far as it goes?"""
+        """True if that incomplete line is not blank so far."""
 
     def add(self, chunk: bytes) -> None:
-        """Count the lines that `chunk`, which is not empty, finishes."""
+        """Count the lines that end in `chunk`, which must not be empty."""
         array = np.frombuffer(chunk, np.uint8)
         ends = np.flatnonzero(array == NEWLINE)
         if not len(ends):
@@ -124,7 +124,7 @@ class LineTally:
         self.lines += len(ends)
         self.rows += self.unfinished_row or bool(chunk[:first].strip())
         starts = ends[:-1] + 1
-        # Few lines start with whitespace, so looking at one byte settles nearly all of them.
+        # Few lines start with whitespace, so the first byte decides for nearly all lines.
         doubtful = np.flatnonzero(array[starts] <= SPACE)
         blank = sum(not chunk[starts[i] : ends[i + 1]].strip() for i in doubtful)
         self.rows += len(starts) - blank

@@ -1,4 +1,4 @@
-"""One shard -> its table of canonical columns."""
+"""Reads one shard into a table of canonical columns."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from hashlib import blake2b
@@ -19,21 +19,23 @@ from batch.reading.shapes import SHAPE_COLUMNS, Shaper
 from batch.reading.shard import Shard
 from schemas.job import InputSpec
 
-# Rows held as Python objects at a time. A 16 MiB shard of short rows, held whole, took 1.1 GB: what orjson
-# writes was measured to occupy 4 kB a result, however short, for as long as it is kept.
+# Rows held as Python objects at a time. A 16 MiB shard of short rows, held whole, took 1.1 GB: each bytes object that
+# orjson returns was measured to occupy 4 kB, however short it is, for as long as it is kept.
 BATCH_ROWS = 2048
 
 TokenCounter = Callable[[Sequence[str]], Sequence[int]]
-"""Tokens of each of these texts."""
+"""Returns the number of tokens of each text."""
 
 
 def read_shard(shard: Shard, spec: InputSpec, count_tokens: TokenCounter) -> pa.Table:
     """Read a shard into a table of READ_SCHEMA: every row, good or invalid, in input order.
 
-    `count_tokens` is called once, with the whole prompt text of each good row. The schema's metadata holds the notes
-    of the shard's good rows (`batch.reading.notes`). Raises InputError when the
-    file cannot be read or has changed since its shards were found, SpecError for a template or params that
-    cannot be used; never for what a row holds.
+    `count_tokens` is called once, with the whole prompt text of each good row. The schema's metadata holds the notes on
+    the shard's good rows (`batch.reading.notes`). The content of a row never raises: a bad row becomes an invalid row.
+
+    Raises:
+        InputError: the file cannot be read, or has changed since it was cut into shards.
+        SpecError: the job's template or params cannot be used.
     """
     shaper, ids = Shaper(spec), IdRule(spec)
     notes = Notes()
@@ -53,7 +55,7 @@ def read_shard(shard: Shard, spec: InputSpec, count_tokens: TokenCounter) -> pa.
 def _comparing_folders(
     records: Iterable[tuple[int, Record | InvalidRow]], shard: Shard, notes: Notes
 ) -> Iterator[tuple[int, Record | InvalidRow]]:
-    """The same records; a column that says something else than the name of the file's folder is noted."""
+    """Pass the records on, and note columns whose value differs from the one in the name of the file's folder."""
     facts = {
         key: Fact("folder_differs", f"the file's own column `{key}` is taken where its folder says another value")
         for key, _ in shard.partition
@@ -80,9 +82,9 @@ class _Row(NamedTuple):
     url: str | None = None
     body: bytes | None = None
     counted: str | None = None
-    """Text whose tokens become `prompt_tokens`."""
+    """Text whose tokens count towards `prompt_tokens`."""
     tokens: int = 0
-    """Token ids, which count beside them."""
+    """Number of token ids in the request, added to these."""
     max_tokens: int | None = None
     hash: bytes | None = None
     deterministic: bool = False
@@ -115,11 +117,11 @@ def _row(
         if type(record) is not dict and shaped.asked is not None:
             shaped.asked.encode()
         if type(record) is not dict:
-            # What the request takes for null is not in it.
+            # NaN counts as null in a request, and null columns are left out of it, so NaN columns are carried instead.
             used = used - {key for key, value in record.items() if isinstance(value, float) and isnan(value)}
         carry = _carry(record, own, used)
     except InvalidRow as fault:
-        return _invalid(shard, number, line, own, _told_apart(fault, record), _carry_or_none(record, own, used))
+        return _invalid(shard, number, line, own, _real_fault(fault, record), _carry_or_none(record, own, used))
     except UnicodeEncodeError:
         broken = InvalidRow("invalid_json", "its id or model holds half a character (a lone surrogate)")
         return _invalid(shard, number, line, None, broken, _carry_or_none(record, None, used))
@@ -166,8 +168,8 @@ def _id_hash(own: RowId | None) -> int | None:
     return int.from_bytes(blake2b(own.id.encode(), digest_size=ID_HASH_BYTES).digest(), "little")
 
 
-def _told_apart(fault: InvalidRow, record: Record) -> InvalidRow:
-    """The fault; or that a column is not UTF-8, where that is why its type is wrong."""
+def _real_fault(fault: InvalidRow, record: Record) -> InvalidRow:
+    """Return the fault, or "not UTF-8" if a column of undecodable bytes caused a wrong type."""
     if fault.kind == "wrong_type":
         for name, value in record.items():
             if isinstance(value, bytes):
@@ -176,12 +178,12 @@ def _told_apart(fault: InvalidRow, record: Record) -> InvalidRow:
 
 
 def _without_nan(record: Record) -> Record:
-    """The row as its request sees it: pandas writes NaN for what is not there, so a column that is NaN is null."""
+    """Replace NaN by null, as requests need it: pandas writes NaN for missing values."""
     return {key: None if isinstance(value, float) and isnan(value) else value for key, value in record.items()}
 
 
 def _carry(record: Record, own: RowId | None, used: Set[str]) -> bytes | None:
-    """The columns that are neither the id nor in the request. Raises RecursionError."""
+    """The JSON of the columns that are neither the id nor part of the request. Raises RecursionError."""
     column = None if own is None else own.column
     rest = {key: value for key, value in record.items() if key not in used and key != column}
     return carried_json(rest) if rest else None
@@ -191,7 +193,7 @@ def _carry_or_none(record: Record, own: RowId | None, used: Set[str]) -> bytes |
     try:
         return _carry(record, own, used)
     except RecursionError:
-        # The row is invalid already; what cannot be written cannot be carried.
+        # The row is invalid already. A value nested too deeply cannot be written, so nothing is carried.
         return None
 
 

@@ -1,4 +1,4 @@
-"""The records of a shard, as the file has them."""
+"""Reads the records of a shard from its file, in any format."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,10 +21,13 @@ Record = dict[str, Any]
 
 
 def shard_records(shard: Shard) -> Iterator[tuple[int, Record | InvalidRow]]:
-    """Yield (line, record) for each of the shard's rows, in order; what is no record comes as its fault.
+    """Yield (line, record) for each row of the shard, in order; an InvalidRow in place of a record that is broken.
 
-    Numbers keep all their digits (`batch.reading.exact`), and what is not finite stays a float that is not.
-    Raises InputError when the file cannot be read or has changed since it was cut, at the latest after the last row.
+    Numbers keep all their digits (`batch.reading.exact`); NaN and infinities stay floats.
+
+    Raises:
+        InputError: the file cannot be read, or has changed since it was cut into shards. A change is noticed after the
+            last row at the latest.
     """
     match shard.format:
         case "parquet":
@@ -50,7 +53,7 @@ def shard_records(shard: Shard) -> Iterator[tuple[int, Record | InvalidRow]]:
 def _with_partition(
     records: Iterator[tuple[int, Record | InvalidRow]], partition: Sequence[tuple[str, Value]]
 ) -> Iterator[tuple[int, Record | InvalidRow]]:
-    """The records with the columns that the file's folders give them; a record's own column stays."""
+    """Add the columns that the names of the file's folders give; a record's own column takes precedence."""
     for line, record in records:
         if isinstance(record, dict):
             for key, value in partition:
@@ -59,7 +62,7 @@ def _with_partition(
 
 
 def _check_unchanged(shard: Shard) -> None:
-    """Rows of two versions of a file must not meet in one run."""
+    """Raise if the file has changed: rows of two versions of a file must not be mixed in one run."""
     if shard.mtime_ns is None:
         return
     with reading(shard.name):
@@ -72,7 +75,7 @@ def _check_unchanged(shard: Shard) -> None:
 
 
 def _changed(shard: Shard, how: str = "") -> InputError | DamagedError:
-    """What to raise where the bytes read are not those that were cut into shards."""
+    """The error for a file whose bytes are no longer those that were cut into shards."""
     if shard.spooled is not None:
         return DamagedError(f"{shard.location} is damaged{how}", path=shard.location)
     return InputError(
@@ -82,7 +85,7 @@ def _changed(shard: Shard, how: str = "") -> InputError | DamagedError:
 
 
 def _lines(shard: Shard) -> Iterator[tuple[int, bytes, bool]]:
-    """Lines that hold more than whitespace, each with its number, and whether orjson may change its numbers."""
+    """Yield (line number, bytes, may orjson change its numbers?) for each line that is not blank."""
     with reading(shard.name), open_file(shard.location) as file:
         data: bytes = file.read_at(shard.stop - shard.start, shard.start)
     if shard.crc is not None and crc32(data) != shard.crc:
@@ -119,7 +122,7 @@ def _record(value: Any) -> Record | InvalidRow:
 
 
 def _perhaps_json(raw: bytes, error: orjson.JSONDecodeError) -> Record | InvalidRow:
-    """A line that orjson refuses: for a number like NaN, half a character, or because it is no JSON."""
+    """Parse a line that orjson refused: it holds NaN or a lone surrogate, or is not JSON at all."""
     try:
         text = raw.decode()
     except UnicodeDecodeError as undecodable:

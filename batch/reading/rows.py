@@ -1,4 +1,4 @@
-"""Rows of files that are read whole: labels, and the results of earlier runs."""
+"""Reads files as a whole, row by row: labels, and the results of earlier runs."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,37 +19,37 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Row(NamedTuple):
-    """One row."""
+    """One row of a labelled file."""
 
     where: str
     """`<file>:<line>`, for messages."""
     record: Record
-    """Values by column."""
+    """Values by column name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """What was read, so that somebody can tell later whether it is the same."""
+    """A file that was read, identified so that a later reader can check that the file is still the same."""
 
     name: str
-    """As `Source.name`: no folder of this machine."""
+    """As `Source.name`, without folders of this machine."""
     sha256: str
-    """Of its bytes, as stored."""
+    """Hash of the stored bytes."""
     size: int
-    """Bytes, as stored."""
+    """Number of stored bytes."""
 
 
 def read_rows(path: str | Sequence[str], key: str, columns: Iterable[tuple[str, str]]) -> Iterator[Row]:
-    """Yield every row of a file, glob, folder or list of them: JSONL, Parquet or CSV, as a job's input.
+    """Yield every row of a file, a glob, a folder or a list of these, in any format that a job's input may have.
 
-    A number that is not finite stays what it is: among labels it is a fault, where null is none.
+    NaN and infinities are not replaced by null: in a label they are an error, whereas null means "no label".
 
     Args:
-        key: what the user calls `path`, for messages.
-        columns: columns that some row must have, each after the key that asks for it.
+        key: key of the user's file that gave `path`, for messages.
+        columns: columns that at least one row must have, as pairs (key that names it, column).
 
     Raises:
-        InputError: a file cannot be read, a column is nowhere, or a row is no record.
+        InputError: a file cannot be read, no row has one of the columns, or a row is not a record.
     """
     spec = InputSpec(path=path if isinstance(path, str) else tuple(path))
     with tempfile.TemporaryDirectory(prefix="batchrouter-") as spool:
@@ -65,7 +65,7 @@ def read_rows(path: str | Sequence[str], key: str, columns: Iterable[tuple[str, 
 
 
 def read_files(path: str | Sequence[str], key: str) -> list[ReadFile]:
-    """The files that `path` names, in reading order, with their hashes. Raises InputError as `read_rows` does."""
+    """Return the files that `path` names, in reading order, with their hashes. Raises as `read_rows` does."""
     found = []
     for source in find_sources(InputSpec(path=path if isinstance(path, str) else tuple(path)), key):
         hashed = sha256()

@@ -1,4 +1,4 @@
-"""A record in any of the accepted shapes -> the request it asks for."""
+"""Builds the request of a record, which may have any of the accepted shapes."""
 
 from collections.abc import Set
 from typing import Any
@@ -30,10 +30,10 @@ MESSAGES_COLUMNS = frozenset({"messages", "params", "model"})
 PROMPT_COLUMNS = frozenset({"prompt", "params", "model"})
 TEMPLATE_COLUMNS: frozenset[str] = frozenset()
 SHAPE_COLUMNS = BATCH_COLUMNS | MESSAGES_COLUMNS | PROMPT_COLUMNS | INPUT_COLUMNS
-"""Columns that make a row one of the shapes."""
+"""Columns by which a row's shape is recognized."""
 REQUEST_COLUMNS = SHAPE_COLUMNS | PARAMETERS | {SYSTEM_COLUMN}
-"""Columns that may go into a request. What is null within them is left out of it."""
-# ShareGPT's name for `messages`, and that of others; data where there is another prompt.
+"""Columns that may become part of a request; null values are left out."""
+# Other names of `messages`: ShareGPT's and a common variant. They are ordinary data if the row has another prompt.
 _CONVERSATIONS = {name: frozenset({name, "params", "model"}) for name in ("conversations", "conversation")}
 
 _ASSISTANT_LAST = Fact(
@@ -49,12 +49,12 @@ _BESIDE_BODY = Fact(
     "parameters beside `body` are carried as data and not sent: those of a batch line stand in its body",
 )
 
-# Keys of a request that no params may set.
+# Keys of a request that `params` must not set.
 PROMPT_KEYS = ("messages", "prompt", "input")
 
 
 def has_shape(columns: Set[str]) -> bool:
-    """Can a record with these columns be in any of the shapes that need no template?"""
+    """Can a record with these columns have one of the shapes that need no template?"""
     return (
         not columns.isdisjoint(("messages", "prompt", "input", "body", *_CONVERSATIONS))
         or {"method", "url"} <= columns
@@ -63,13 +63,13 @@ def has_shape(columns: Set[str]) -> bool:
 
 
 class Shaper:
-    """Builds requests after one job's input spec. Raises SpecError for a template or params it cannot use."""
+    """Builds requests by one job's input spec. The constructor raises SpecError for an unusable template or params."""
 
     def __init__(self, spec: InputSpec) -> None:
         self.template = PromptTemplate(spec.prompt) if spec.prompt is not None else None
-        """The prompt template, where the job has one."""
+        """The job's prompt template, if it has one."""
         self.system = SystemMessages(spec.system, from_rows=self.template is None)
-        """Where system messages come from."""
+        """Gives each row its system message."""
         self._params = unpacked(_checked_params(spec.params))
         self._embedding_params, self._embedding_notes = for_embeddings(self._params)
         if self.system.template is not None:
@@ -78,18 +78,18 @@ class Shaper:
         self._row_params = spec.row_params
         self._embeds = spec.shape == "embeddings"
         self._id_column = spec.id_column
-        # Columns of templates are data, whatever they are called.
+        # Columns that a template names are data, whatever their names are.
         self._named: Set[str] | None = None
         if self.template is not None:
             of_system = self.system.template.named if self.system.template is not None else frozenset[str]()
             self._named = self.template.named | of_system
-        # With `ignore`, a row's `model` is a column like any other.
+        # With `row_models: ignore`, a row's `model` is ordinary data.
         self._ignored = frozenset({"model"}) if spec.row_models == "ignore" else frozenset[str]()
 
     def shape(self, record: dict[str, Any]) -> Shaped:
-        """The request of one record. Raises InvalidRow, and nothing else whatever the record holds."""
+        """Return the request of one record. Raises InvalidRow for any record that is no request, and nothing else."""
         if type(record) is ExactRecord:
-            # NaN is how tables write null. Only NaN differs from itself.
+            # Tables write NaN for null. Only NaN is not equal to itself.
             record = {column: value for column, value in record.items() if value == value}
         if self.template is not None:
             prompt = self.template.render(record)
@@ -103,7 +103,7 @@ class Shaper:
             if record.get("input") is None:
                 raise InvalidRow("missing_column", "input.shape is `embeddings`, and the row has no input")
             return self._input(record)
-        # Blank cells of a CSV are no messages.
+        # A blank CSV cell is not a conversation.
         if record.get("messages") not in (None, ""):
             return self._messages(record, record["messages"], MESSAGES_COLUMNS)
         if record.get("prompt") is not None:
@@ -126,13 +126,13 @@ class Shaper:
         )
 
     def _own(self, record: dict[str, Any], columns: Set[str], *, embeds: bool = False, is_body: bool = False) -> Own:
-        """A row's own parameters, its `model` among them, where its prompt is in `columns`."""
+        """Return the row's own parameters, including its `model`; `columns` are those that hold its prompt."""
         found = own_parameters(
             record, embeds=embeds, is_body=is_body, row_params=self._row_params, template=self._named
         )
         params = record.get("params")
         if self._named is not None and self._row_params != "honour":
-            # With a template, `params` and `model` are columns like any other.
+            # With a template, `params` and `model` are ordinary data.
             notes = tuple(fact for name, fact in _DATA.items() if record.get(name) and name not in self._named)
             if found is None:
                 return Own({}, columns, notes) if notes else _NOTHING_OWN
@@ -149,8 +149,8 @@ class Shaper:
         return Own(values | found.values, columns | found.columns, tuple(found.notes))
 
     def _any_prompt(self, record: dict[str, Any], prompt: Any) -> Shaped:
-        """The request of a row whose `prompt` is a text, a conversation, or token ids."""
-        # Nearly every prompt is a text that is no JSON list.
+        """Return the request of a row whose `prompt` is text, a conversation or token ids."""
+        # Nearly every prompt is text that is not a JSON list.
         messages = None if type(prompt) is str and prompt[:1] != "[" else found_messages(prompt, "prompt")
         if messages is not None:
             return self._messages(record, messages, PROMPT_COLUMNS)
@@ -200,7 +200,7 @@ class Shaper:
         return self._body(record, url, Own(unpacked(given), BATCH_COLUMNS, notes))
 
     def _body(self, record: dict[str, Any], url: str, own: Own) -> Shaped:
-        """The request of a row that has it whole, as `own`'s values, for the API at `url`."""
+        """Return the request of a row that holds a whole request body (`own.values`) for the API at `url`."""
         if url == RESPONSES_URL:
             return self._responses(record, own)
         if url == EMBEDDINGS_URL:
@@ -237,7 +237,7 @@ class Shaper:
                 body["messages"] = [{"role": "system", "content": system.text}, *body["messages"]]
                 counted = f"{system.text}\n{counted}"
             own = own.after(system)
-        # Read after `conversation_text`, which has checked that each message is an object with a role.
+        # `conversation_text` above has checked that each message is an object with a role.
         if body["messages"][-1]["role"] == "assistant":
             own = own.noting(_ASSISTANT_LAST)
         foreign = foreign_members(body["messages"])
@@ -275,7 +275,7 @@ _DATA = {
 
 
 def _described(prompt: Any) -> str:
-    """What a prompt is that cannot be one, where a list may be several things."""
+    """Name the type of an unusable prompt; a list of strings is named as such."""
     if isinstance(prompt, list) and prompt and all(isinstance(item, str) for item in prompt):
         return "a list of strings"
     return type_name(prompt)

@@ -1,4 +1,4 @@
-"""A shard: what one reading task is given."""
+"""A shard: the part of an input file that one reading task reads."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,25 +10,25 @@ from batch.errors import InputError
 from batch.reading.folders.partitions import Value
 from batch.reading.sources import Source
 
-# How spooled files are named; shards of older versions tell in no other way that they are of one.
+# Names of spooled files. Older versions stored nothing else that shows that a shard lies in a spooled file.
 _SPOOLED = re.compile(r"[0-9a-f]{32}\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A stretch of one input file. Plain values only, so it can be pickled and written as JSON."""
+    """A range of one input file. It holds plain values only, so it can be pickled and written as JSON."""
 
     index: int
     """Position in the input, from 0."""
 
     location: str
-    """File to read: absolute local path, or URI. For compressed and CSV input the spooled file."""
+    """File to read: absolute local path or URI. For compressed and CSV input, the spooled copy."""
 
     name: str
-    """What made-up ids and messages call the file that the user gave."""
+    """Name of the user's file in made-up ids and messages."""
 
     format: Literal["jsonl", "csv", "parquet", "arrow"]
-    """How the rows are written; `csv` is what CSV files and JSON arrays are spooled as."""
+    """How the rows are stored; `csv` is the format of the spooled copies of CSV files and JSON arrays."""
 
     start: int
     """First byte, or first row of the file for Parquet and Arrow, from 0."""
@@ -40,37 +40,37 @@ class Shard:
     """Number of the first row in the whole input, from 0."""
 
     rows: int
-    """Rows to read; less than the stretch holds where `limit` ends the input."""
+    """Rows to read; fewer than the range holds if `limit` ends the input within it."""
 
     first_line: int
     """Line of the file that `start` is on, or row for Parquet and Arrow, from 1."""
 
     mtime_ns: int | None = None
-    """The file's last change when it was cut; `None`: it is our own copy, or its store does not say."""
+    """Modification time of the file when it was cut; `None` for our own copies, and if the store does not say."""
 
     notes: Sequence[Sequence[str]] = ()
-    """What a reader should know of the input's files, each (code, text) as `notes.Fact`; the first shard has it."""
+    """Notes on the input's files, each (code, text) as `notes.Fact`; only the first shard has them."""
 
     size: int | None = None
-    """The file's bytes when it was cut; `None`: it is our own copy, or an older version cut it."""
+    """Size of the file in bytes when it was cut; `None` for our own copies, and for shards of older versions."""
 
     crc: int | None = None
-    """CRC-32 of the bytes from `start` to `stop`; `None` for Parquet, and where an older version cut it."""
+    """CRC-32 of the bytes from `start` to `stop`; `None` for Parquet, and for shards of older versions."""
 
     spooled: str | None = None
-    """File name in the spool; `None`: the shard is read from the user's own file."""
+    """Name of the spooled copy; `None` if the shard is read from the user's own file."""
 
     partition: Sequence[tuple[str, Value]] = ()
-    """Columns that the names of the file's folders give to each row that has none of that name itself."""
+    """Columns and values from the names of the file's folders, for rows that have no column of that name."""
 
     def __post_init__(self) -> None:
-        # JSON has lists only, and a shard that comes back from a run directory must equal the one that went in.
+        # JSON has no tuples, and a shard read back from a run directory must equal the one that was stored.
         object.__setattr__(self, "partition", tuple((key, value) for key, value in self.partition))
         object.__setattr__(self, "notes", tuple(tuple(note) for note in self.notes))
 
 
 def to_stored(shard: Shard) -> dict[str, Any]:
-    """The shard as `run.json` has it: without its location, since the run directory and the input may move."""
+    """The shard as stored in `run.json`: without its location, since run directory and input may be moved."""
     stored = asdict(shard)
     del stored["location"]
     return stored
@@ -79,13 +79,13 @@ def to_stored(shard: Shard) -> dict[str, Any]:
 def from_stored(
     stored: Iterable[Mapping[str, Any]], sources: Sequence[Source], spool: Path, *, are_read: bool = True
 ) -> list[Shard]:
-    """Stored shards, located in the files that the job reads now. No path of an earlier sitting is used.
+    """Rebuild stored shards, with the locations of the files that the job reads now.
 
     Args:
-        stored: what `to_stored` made, or the same with the `location` that older versions stored.
-        sources: the job's input files; a file is known by its name, of which every source has its own.
+        stored: what `to_stored` returned, or the same with the `location` that older versions stored.
+        sources: the job's input files; each has a unique name, by which shards find their file.
         spool: folder of spooled files.
-        are_read: `False`: they are scored already, so their files need not be there.
+        are_read: `False` if the shards are scored already, so that their files need not exist.
 
     Raises:
         InputError: a file is no longer among the sources.

@@ -1,4 +1,4 @@
-"""Stable shards: the same input is always cut at the same places."""
+"""Cuts the input into shards. The cuts are stable: the same input is always cut at the same places."""
 
 from builtins import map as map_here
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,17 +21,18 @@ from batch.reading.sources import Source, find_sources, open_file, open_stream, 
 from batch.reading.spool import Spooling, spool_file
 from schemas.job import CsvSpec, InputSpec
 
-# Enough shards for a small cluster, each small enough to hold a few times over, none too small to be worth a task.
+# Enough shards to keep a small cluster busy; each small enough that a worker can hold it several times, and large
+# enough to be worth a task.
 SHARDS_WANTED = 32
 MIN_SHARD_BYTES = 1 << 20
 MAX_SHARD_BYTES = 16 << 20
-# Below this, here and now is sooner than a worker process starts.
+# Smaller inputs are read in this process, which is done before a worker process would have started.
 WORTH_SPREADING_BYTES = 64 << 20
 MAX_PARQUET_ROWS = 20_000
-# Long rows: 20,000 prompts of 100 kB would fill the memory of a worker, which holds some ten times a shard's bytes.
+# For long rows: 20,000 prompts of 100 kB would fill a worker's memory, which holds about ten times a shard's bytes.
 MAX_PARQUET_BYTES = 24 << 20
 
-# These are read by rows, the others by bytes.
+# Formats whose shards are row ranges; shards of the others are byte ranges.
 _BY_ROWS = ("parquet", "arrow")
 _SPOOLED_ALWAYS = ("csv", "json")
 
@@ -40,7 +41,7 @@ Made = TypeVar("Made")
 
 
 class Mapper(Protocol):
-    """Calls a function once per item and gives the results in order; all of it can be pickled."""
+    """Calls a function once per item and returns the results in order. Function, items and results can be pickled."""
 
     def __call__(self, function: Callable[[Given], Made], items: Iterable[Given], /) -> Iterable[Made]: ...
 
@@ -54,14 +55,20 @@ def find_shards(
 ) -> list[Shard]:
     """Cut the input into shards, in input order, rows numbered from 0 over all files, `spec.limit` applied.
 
-    No file is read whole into memory. Line files are cut at line ends; compressed files and CSV are first
-    streamed into `spool`. `map` spreads the spooling of files and the counting of byte ranges where that is worth it;
-    with a limit, only as much as needed is counted, here. `sources` are what `find_sources` found; left out, it is
-    called here.
+    No file is held in memory as a whole. Line files are cut at line ends; compressed files and CSV are first streamed
+    into `spool`.
 
-    Raises InputError for an input that is missing, unreadable, of an unknown kind or without rows, and for
-    a column that the spec names and no row has; SpecError for a prompt template or parameters that cannot be
-    used; StorageError when the spool cannot be written.
+    Args:
+        spool: folder for spooled copies.
+        map: spreads the spooling of files and the counting of byte ranges over workers if the input is large. With a
+            limit, rows are counted in this process, and only as many as needed.
+        sources: what `find_sources` returned; if left out, this function calls it.
+
+    Raises:
+        InputError: the input is missing, unreadable, of an unknown kind or without rows, or no row has a column that
+            the spec names.
+        SpecError: the prompt template or the parameters cannot be used.
+        StorageError: the spool cannot be written.
     """
     shards = cut_files(spec, spool, map=map, sources=sources)
     check_columns(spec, shards)
@@ -76,7 +83,7 @@ def cut_files(
     key: str = "input.path",
     sources: Sequence[Source] | None = None,
 ) -> list[Shard]:
-    """As `find_shards`, for files whose rows need not be prompts: what columns they have is not looked at."""
+    """As `find_shards`, for files whose rows need not be prompts: the columns are not checked."""
     sources = find_sources(spec, key) if sources is None else sources
     sources = [copied(source, spool, stored=False) if source.is_stream else source for source in sources]
     check_kinds(sources)
@@ -111,7 +118,7 @@ def cut_files(
 
 
 def check_streams(sources: Iterable[Source], spool: Path) -> None:
-    """Raise InputError where other rows are piped into a run that goes on than it began with."""
+    """Raise InputError if a resumed run is given other piped rows than those it began with."""
     for source in sources:
         if source.is_stream and copy_of(source, spool).exists():
             copied(source, spool, stored=True)
@@ -125,7 +132,7 @@ def refill_spool(
     *,
     map: Mapper = map_here,  # noqa: A002 - it stands in for the builtin
 ) -> None:
-    """Spool again what shards are read from and what is no longer in the spool. Raises as `cut_files`."""
+    """Spool again the files that shards need and that are no longer in the spool. Raises as `cut_files` does."""
     names = {shard.name: shard.spooled for shard in shards if shard.spooled is not None}
     needed = [copied(s, spool, stored=True) if s.is_stream else s for s in sources if s.name in names]
     gone = [_settled(s) for s in needed if s.name in names and not (spool / str(names[s.name])).exists()]
@@ -135,7 +142,7 @@ def refill_spool(
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A line file: the source itself or what it was spooled into."""
+    """A file of lines: the source itself, or its spooled copy."""
 
     source: Source
     location: str
@@ -156,7 +163,7 @@ def _shown(spec: InputSpec) -> str:
 def _pieces(
     sources: Sequence[Source], ranges: dict[Source, list[TextRange]], counted: Iterator[CountedRange]
 ) -> Iterator[Shard]:
-    """Shards that hold rows, not yet numbered over the whole input."""
+    """Yield the shards that hold rows; they are not yet numbered over the whole input."""
     for source in sources:
         if source.format == "parquet" or source.format == "arrow":
             yield from _row_pieces(source, source.format)
@@ -185,12 +192,12 @@ def _pieces(
 
 
 def spool_name(part: TextRange, source: Source) -> str | None:
-    """File name in the spool of what is read in place of the source; `None`: the source itself is read."""
+    """File name of the spooled copy that is read in place of the source; `None` if the source itself is read."""
     return source.spooled if part.location == source.location else PurePath(part.location).name
 
 
 def _settled(source: Source) -> Source:
-    """The source with the format that its first bytes show, where its name leaves two."""
+    """Settle what a .json file is by its first bytes: JSON lines, or one JSON document. Other sources are returned."""
     if source.format != "json":
         return source
     with unpacking(source), open_stream(source.location, source.compression) as stream:
@@ -199,7 +206,7 @@ def _settled(source: Source) -> Source:
 
 
 def _parquet_layout(location: str) -> tuple[list[str], list[int], int]:
-    """Names of the columns, rows of each row group, and the bytes of all, decompressed."""
+    """Return the names of the columns, the rows of each row group, and the decompressed bytes of the whole file."""
     with open_file(location) as file:
         opened = pq.ParquetFile(file)
         groups = [opened.metadata.row_group(i) for i in range(opened.num_row_groups)]
@@ -208,9 +215,9 @@ def _parquet_layout(location: str) -> tuple[list[str], list[int], int]:
 
 
 def _layout(source: Source) -> tuple[list[int], int]:
-    """Rows of each piece of a Parquet or Arrow file, and its bytes.
+    """Return the rows of each row group or record batch of a Parquet or Arrow file, and the file's bytes.
 
-    Raises InputError for one that is damaged or has a column twice.
+    Raises InputError if the file is damaged or has two columns of one name.
     """
     with reading(source.location):
         try:
@@ -224,7 +231,7 @@ def _layout(source: Source) -> tuple[list[int], int]:
             raise InputError(f"{source.name}: is damaged or cut off ({words}); fetch or write it again") from error
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        # A row holds one value of each name, so one of the two would be dropped.
+        # A record holds one value per name, so one of the two columns would be lost.
         raise InputError(f"{source.name}: two columns are called {twice!r}; rename one")
     return sizes, stored
 
@@ -252,7 +259,7 @@ def _row_pieces(source: Source, format: Literal["parquet", "arrow"]) -> Iterator
 
 
 def _joined(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """Row ranges of at most `most` rows: small row groups joined, big ones cut."""
+    """Yield row ranges of at most `most` rows: small row groups are joined, big ones are cut."""
     start = end = 0
     for size in sizes:
         if end > start and end + size - start > most:

@@ -1,4 +1,4 @@
-"""Which files an input names, and how each is opened."""
+"""Finds the files that an input names, and opens them."""
 
 import os
 import posixpath
@@ -37,7 +37,7 @@ FORMATS: dict[str, Format] = {
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 SUPPORTED = ".jsonl, .json, .csv or .tsv (also with .gz, .zst or .bz2), .parquet, .arrow"
-# These are read at any place in them, so compression is within them and not around them.
+# These formats are read at any offset, so they compress inside the file and are never gzipped as a whole.
 _NEVER_PACKED = ("parquet", "arrow")
 
 
@@ -49,38 +49,43 @@ class Source:
     """Absolute local path, or URI."""
 
     name: str
-    """What ids and messages call it: its basename, and as much of its folder as tells it from the others."""
+    """Its name in ids and messages: the basename, with as many folders as distinguish it from other sources."""
 
     format: Format
     """How its rows are written."""
 
     compression: str | None
-    """`gzip`, `zstd`, `bz2` or none."""
+    """`gzip`, `zstd`, `bz2` or `None`."""
 
     size: int
     """Bytes, as stored."""
 
     mtime_ns: int | None
-    """Last change, nanoseconds since the epoch; `None` where the store does not say."""
+    """Time of the last change, in nanoseconds since the epoch; `None` if the store does not report it."""
 
     is_stream: bool = False
-    """Can it be read only once, as standard input and named pipes? It is copied then (`formats.stream_copies`)."""
+    """True for standard input and named pipes, which can be read only once and are copied (`formats.stream_copies`)."""
 
     spooled: str | None = None
     """File name of that copy in the spool."""
 
     partition: tuple[tuple[str, Value], ...] = ()
-    """Columns that its folders' names give to each of its rows."""
+    """Columns and values that the names of its folders give to each of its rows."""
 
     notes: tuple[FileFact, ...] = ()
-    """What a reader should know of the files beside it; the first file of a folder has them."""
+    """Notes on files beside it that are not read; the first file of a folder has them."""
 
 
 def find_sources(spec: InputSpec, key: str = "input.path") -> list[Source]:
-    """List the files that `spec.path` names: a list in its order, folders and globs sorted by path.
+    """List the files that `spec.path` names: the items of a list in their order, folders and globs sorted by path.
 
-    A file named twice is read once. `key` is what the user calls `spec.path`, for messages. Raises InputError for
-    a path that is not there, a glob or folder without a supported file, and a file of an unknown kind.
+    A file that is named twice is read once.
+
+    Args:
+        key: the job file's key for `spec.path`, for messages.
+
+    Raises:
+        InputError: a path does not exist, a glob or folder has no supported file, or a file is of an unknown kind.
     """
     paths = (spec.path,) if isinstance(spec.path, str) else spec.path
     if not paths:
@@ -91,9 +96,9 @@ def find_sources(spec: InputSpec, key: str = "input.path") -> list[Source]:
 
 
 def fingerprint_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """Path, size and mtime_ns of every input file, in reading order: equal as long as the input is the same.
+    """Return path, size and mtime_ns of every input file, in reading order: equal as long as the input is unchanged.
 
-    Where folders give columns, `partition` has them by name.
+    If the names of folders give columns, `partition` holds them by name.
     """
     return [
         {"path": s.location, "size": s.size, "mtime_ns": s.mtime_ns}
@@ -103,9 +108,10 @@ def fingerprint_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 
 def input_matching(spec: InputSpec, path: str) -> str | None:
-    """The one of `spec.path` that reads a file at `path`, whether or not it is there yet; `None`: none does.
+    """Return the item of `spec.path` that would read a file at `path`, even if that file does not exist yet.
 
-    Asks no object store: there, what has a wildcard in its name is taken for a pattern.
+    `None` if no item would. This makes no request to an object store: for these, a name with a wildcard counts as a
+    pattern.
     """
     store, inner = _place(path)
     place = _resolved(store, inner)
@@ -122,7 +128,7 @@ def _takes_in(asked: str, store: str, place: str) -> bool:
     if _format(place) is None:
         return False
     wanted = ["**"]
-    # As in reading: what is there by this very name is no pattern.
+    # As in reading: if a file or folder has exactly this name, the name is not a pattern.
     if not WILDCARDS.isdisjoint(folder) and (store or not os.path.exists(folder)):  # noqa: PTH110
         folder, wanted = split(folder)
     root = _resolved(store, folder).rstrip("/") + "/"
@@ -133,13 +139,13 @@ def _takes_in(asked: str, store: str, place: str) -> bool:
 
 
 def _place(path: str) -> tuple[str, str]:
-    """Which store a path is on, nothing for this machine, and the path within it."""
+    """Return the store that holds a path (empty text for this machine) and the path within the store."""
     if "://" not in path:
         return "", _absolute(path)
     parts = urlsplit(path)
     if parts.scheme == "file":
         return "", unquote(parts.path)
-    # Two names for one store.
+    # `gcs` and `gs` name the same store.
     scheme = "gs" if parts.scheme == "gcs" else parts.scheme
     return scheme, (parts.hostname or "") + unquote(parts.path)
 
@@ -150,7 +156,7 @@ def _resolved(store: str, path: str) -> str:
 
 @contextmanager
 def reading(name: str, key: str = "input.path") -> Iterator[None]:
-    """Turn what goes wrong while reading `name`, which `key` led to, into a one-line InputError."""
+    """Turn an error of reading `name`, which the job file's `key` names, into an InputError of one line."""
     try:
         yield
     except FileNotFoundError as error:
@@ -162,7 +168,7 @@ def reading(name: str, key: str = "input.path") -> Iterator[None]:
 
 
 def is_local(location: str) -> bool:
-    """Is this a file of this machine, that another one need not see?"""
+    """Is this a file of this machine, which other machines may not see?"""
     return "://" not in location or location.startswith("file://")
 
 
@@ -180,19 +186,19 @@ def filesystem_of(location: str) -> tuple[Any, str]:
 
 
 def open_file(location: str) -> Any:
-    """A seekable pyarrow file. Raises what pyarrow raises."""
+    """Open a file as a seekable pyarrow file. Raises pyarrow's errors."""
     filesystem, path = filesystem_of(location)
     return filesystem.open_input_file(path)
 
 
 def open_stream(location: str, compression: str | None) -> Any:
-    """A pyarrow stream of the file's decompressed bytes. Raises what pyarrow raises."""
+    """Open a pyarrow stream of the file's decompressed bytes. Raises pyarrow's errors."""
     filesystem, path = filesystem_of(location)
     return filesystem.open_input_stream(path, compression=compression)
 
 
 def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
-    """The files of one path, glob, folder or URI, each with the columns in its folders' names."""
+    """Yield the files of one path, glob, folder or URI, each with the columns that its folders' names give."""
     if "://" in path and urlsplit(path).password is not None:
         raise InputError(f"{key}: holds a password, which a run directory must not; use the environment")
     if path.lower().startswith(("http://", "https://")):
@@ -238,7 +244,7 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
 
 
 def _brackets(filesystem: Any, inner: str) -> str:
-    """What to say where a pattern has brackets that are meant literally: a folder or file is called just so."""
+    """The hint for a pattern whose brackets are meant literally, because a file or folder has them in its name."""
     parts = inner.split("/")
     for index, part in enumerate(parts):
         here = "/".join(parts[: index + 1])
@@ -261,7 +267,7 @@ def _is_stream(path: str) -> bool:
 
 
 def _files_of(filesystem: Any, folder: str) -> tuple[list[Any], tuple[FileFact, ...]]:
-    """The files of a folder that are read, and what to say of the others."""
+    """Return the files of a folder that are read, and notes on those that are not."""
     saved = dataset_files(filesystem, folder)
     if saved is None:
         return _sorted_out(files_below(filesystem, folder, _is_any), all_json=False)
@@ -273,9 +279,9 @@ def _files_of(filesystem: Any, folder: str) -> tuple[list[Any], tuple[FileFact, 
 
 
 def _sorted_out(infos: list[Any], *, all_json: bool) -> tuple[list[Any], tuple[FileFact, ...]]:
-    """The files that are read, and what to say of the others.
+    """Return the files that are read, and notes on those that are not.
 
-    Beside files of other kinds, a .json file describes them (dataset_info.json, config.json) and holds no rows, unless
+    A .json file beside files of other formats describes them (dataset_info.json, config.json) and is not read, unless
     `all_json`.
     """
     supported = [info for info in infos if _is_supported(info.path)]
@@ -295,7 +301,7 @@ def _absolute(path: str) -> str:
 
 
 def has_tabs(name: str) -> bool:
-    """Does the name of a file say that tabs are between its columns?"""
+    """Does the file's name say that tabs separate its columns?"""
     stem, extension = posixpath.splitext(name.lower())
     return (posixpath.splitext(stem)[1] if extension in COMPRESSIONS else extension) == ".tsv"
 
@@ -313,14 +319,14 @@ def _format(path: str) -> Format | None:
 
 
 def _location(asked: str, inner: str, found: str) -> str:
-    """The address of `found`, a path within the filesystem where `asked` is `inner`.
+    """Return the URI of `found`, a path within the filesystem in which the URI `asked` has the path `inner`.
 
     >>> _location("s3://bucket/a/*.csv?region=eu", "bucket/a/*.csv", "bucket/a/b c.csv")
     's3://bucket/a/b%20c.csv?region=eu'
     """
     if "://" not in asked:
         return found
-    # In a URI `?` starts the query, so it is no wildcard there.
+    # In a URI `?` starts the query, so it is not a wildcard.
     address, question, query = asked.partition("?")
     root = unquote(address).rstrip("/").removesuffix(inner.rstrip("/"))
     return f"{root}{quote(found)}{question}{query}"

@@ -1,7 +1,7 @@
-"""Compressed and CSV files, streamed once into line files that can be cut into shards.
+"""Spools compressed and CSV files: streams each once into a file of lines, which can be cut into shards.
 
-A spooled JSONL file is the original, decompressed. Spooled CSV files and JSON arrays have one JSON list a line:
-`[line, record]`, or `[line, null, kind, message]` for a record that is no row.
+A spooled JSONL file is the decompressed original. Spooled CSV files and JSON arrays hold one JSON list per line:
+`[line, record]`, or `[line, null, kind, message]` for a record that cannot be a row.
 """
 
 from collections.abc import Iterator
@@ -28,32 +28,35 @@ class Spooling:
     """One file to spool."""
 
     source: Source
-    """What is read."""
+    """The file to read."""
 
     spool: Path
-    """Folder that the spooled file goes to."""
+    """Folder for the spooled file."""
 
     limit: int | None
-    """Rows after which reading may stop."""
+    """Number of rows after which reading may stop."""
 
     csv: CsvSpec
-    """How CSV is written."""
+    """The job's options for CSV files."""
 
     name: str | None = None
-    """What the spooled file is to be called; left out: by a hash of what is in it."""
+    """Name of the spooled file; if left out, a hash of the source's name, size and time, and of the options."""
 
 
 def spool_file(task: Spooling) -> Path:
     """Stream the source into the spool, in constant memory, and return the spooled file.
 
-    A file spooled before is used again, unless its source has changed or it is damaged. Raises InputError when the
-    source cannot be read and StorageError when the spool cannot be written.
+    A file that was spooled before is used again, unless its source has changed or the spooled file is damaged.
+
+    Raises:
+        InputError: the source cannot be read.
+        StorageError: the spool cannot be written.
     """
     source = task.source
-    # The name, which is the same after the input has moved, and which no other source has.
+    # The source's name, which is unique and stays the same after the input has moved.
     how = repr(task.csv) if source.format == "csv" else ""
     identity = f"{source.name}\0{source.size}\0{source.mtime_ns}\0{task.limit}\0{how}".encode()
-    # The hash alone: a file's name may be as long as names may be, with nothing left for an ending.
+    # Only the hash: a source's name may be as long as file systems allow, without room for a suffix.
     target = task.spool / (task.name or f"{blake2b(identity, digest_size=16).hexdigest()}.jsonl")
     if _is_whole(target):
         return target
@@ -65,7 +68,7 @@ def spool_file(task: Spooling) -> Path:
 
 
 def _pieces(task: Spooling) -> Iterator[bytes]:
-    """What the spooled file holds."""
+    """The content of the spooled file, in pieces."""
     source = task.source
     if source.format == "csv":
         return csv_rows(source.name, _chunks(source), task.csv, task.limit, tabs=has_tabs(source.name))
@@ -75,12 +78,12 @@ def _pieces(task: Spooling) -> Iterator[bytes]:
 
 
 def _record(spooled: Path) -> Path:
-    """Where the checksum of a spooled file is kept."""
+    """The file that holds the checksum of a spooled file."""
     return spooled.with_suffix(".json")
 
 
 def _is_whole(spooled: Path) -> bool:
-    """Is the file there, as it was spooled? All of it is read, since no shards are known that could be checked."""
+    """Does the file exist, unchanged since it was spooled? Reads all of it: no shards with checksums are known yet."""
     try:
         stored = read_sealed(_record(spooled), spooled.name)
         if stored is None:
@@ -92,7 +95,7 @@ def _is_whole(spooled: Path) -> bool:
 
 
 def _chunks(source: Source) -> Iterator[bytes]:
-    """Decompressed bytes of a file."""
+    """Yield the decompressed bytes of a file."""
     with unpacking(source), open_stream(source.location, source.compression) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             yield chunk

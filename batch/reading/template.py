@@ -1,4 +1,4 @@
-"""The prompt template over an input's columns."""
+"""The prompt template: text with columns of the input in braces."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -14,13 +14,13 @@ from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.notes import Fact
 
 BRACES_HINT = "write {{ and }} for braces in the text"
-"""How a template says braces that name no column."""
+"""Hint for braces that are meant as text."""
 
 # A name, then any number of steps into its value: `.key` or `[3]` or `[key]`.
 _PATH = re.compile(r"([^.\[\]]+)((?:\.[^.\[\]]+|\[[^\[\]]+\])+)\Z")
 _INDEX = re.compile(r"-?[0-9]{1,9}\Z")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[([^\[\]]+)\]")
-# JSON, code and LaTeX in a prompt have these between their braces, or begin with a quote; names of columns do not.
+# JSON, code and LaTeX in a prompt have these characters between braces, or begin with a quote; names of columns do not.
 _NO_NAME = frozenset("{}\\\n\r")
 _QUOTES = ("'", '"')
 _SHOWN = 40
@@ -28,30 +28,31 @@ _SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """What stands between two braces."""
+    """A field of the template: what the user wrote between two braces."""
 
     written: str
-    """As the user wrote it: first of all the name of a column, whatever signs are in it."""
+    """As written. If a column has exactly this name, the field is that column."""
     plain: str
-    """The same without the question mark: the name of a column too."""
+    """`written` without its question mark. If a column has exactly this name, the field is that column."""
     column: str
-    """Where no column is called so: the column that `steps` go into."""
+    """Otherwise the column into which `steps` lead."""
     steps: tuple[str | int, ...]
+    """Keys and indexes, from the column's value inwards."""
     optional: bool
-    """May the value be missing or null? It is blank then."""
+    """True if the value may be missing or null; it is blank then."""
 
 
 class PromptTemplate:
-    """Text with columns in braces, as "Question: {question}"; `{{` and `}}` stand for braces.
+    """Text with columns in braces, such as "Question: {question}"; `{{` and `}}` stand for braces.
 
-    `{turns[0]}`, `{turns[-1]}` and `{meta.title}` reach into lists and objects, also where those are JSON text. A list
-    becomes numbered lines. A column with a question mark, as `{context?}`, is optional: where it is missing or null it
-    is blank. A column whose own name has dots, brackets or a question mark is found by that name first.
+    `{turns[0]}`, `{turns[-1]}` and `{meta.title}` reach into lists and objects, also if these are stored as JSON text.
+    A list becomes numbered lines. A column with a question mark, such as `{context?}`, is optional: if it is missing or
+    null, it is blank. A column whose own name has dots, brackets or a question mark is found by that name first.
 
     Args:
         text: the template.
-        key: what the user calls it, for messages.
-        may_be_plain: whether it may name no column at all.
+        key: the job file's key for it, for messages.
+        may_be_plain: accept a text that names no column.
 
     Raises:
         SpecError: something in braces cannot be a column, or no column is named.
@@ -76,32 +77,32 @@ class PromptTemplate:
         self._required = [field for field in fields if not field.optional]
         self._may_be_blank = not fields
         self.columns = frozenset(field.column for field in self._required)
-        """Columns that it needs; optional ones are not among them."""
+        """Required columns."""
         self.named = frozenset(name for field in fields for name in (field.column, field.plain, field.written))
-        """Columns that it may take something from."""
+        """All columns that the template may read, optional ones included."""
         if not fields and not may_be_plain:
             doubled = "; doubled braces stand for braces in the text" if "{{" in text else ""
             raise SpecError(f"{key}: names no column; put one in braces, as in {{question}}{doubled}")
 
     def absent(self, columns: Set[str]) -> frozenset[str]:
-        """Those of its own columns that are not among `columns`. Optional ones are never absent."""
+        """Return the required columns that are not among `columns`."""
         return frozenset(field.column for field in self._required if columns.isdisjoint((field.column, field.written)))
 
     def blanks(self, record: Mapping[str, Any]) -> tuple[Fact, ...]:
-        """What to say of optional columns that a row does not have, as where a name is mistyped."""
+        """Return notes on optional columns that a row lacks, so that a mistyped name is noticed."""
         return tuple(fact for names, fact in self._optional if names.isdisjoint(record))
 
     def render(self, record: Mapping[str, Any]) -> str:
-        """Fill in a row's columns. Raises InvalidRow as `fill` does, and where all of them are blank."""
+        """Fill in a row's columns. Raises InvalidRow as `fill` does, and if all of them are blank."""
         filled = self.fill(record)
         if filled is None:
             raise InvalidRow("empty_prompt", f"every column of {self._key} is blank")
         return filled
 
     def fill(self, record: Mapping[str, Any]) -> str | None:
-        """The text with a row's columns in it; `None` where it has columns and all of them are blank.
+        """Fill in a row's columns; return `None` if the template names columns and all of them are blank.
 
-        Raises InvalidRow when a column that is not optional is missing or null, or one cannot be written as text.
+        Raises InvalidRow if a required column is missing or null, or if a value cannot be written as text.
         """
         filled: list[str] = []
         blank = not self._may_be_blank
@@ -109,7 +110,7 @@ class PromptTemplate:
             filled.append(literal)
             if field is not None:
                 value = record.get(field.written)
-                # Nearly every value is a text in a column that is named plainly.
+                # Nearly every value is text in a column named without steps.
                 text = value if type(value) is str else _text(record, field)
                 blank = blank and not text.strip()
                 filled.append(text)
@@ -140,7 +141,7 @@ def _unquoted(key: str) -> str:
 
 
 def _shown(name: str, spec: str | None, conversion: str | None) -> str:
-    """What the user wrote between braces, on one line and not at length."""
+    """What the user wrote between braces, shortened to one line."""
     whole = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
     line = " ".join(whole.split())
     return f"{{{line[:_SHOWN]}...}}" if len(line) > _SHOWN else f"{{{line}}}"
@@ -150,9 +151,9 @@ def _text(record: Mapping[str, Any], field: _Field) -> str:
     """The text of a field. Raises InvalidRow."""
     value, path = _found(record, field)
     if type(value) is float and field.steps:
-        # In JSON text, orjson takes whole numbers beyond 64 bits for floats.
+        # In JSON text, orjson reads whole numbers beyond 64 bits as floats.
         value, path = _found(record, field, loads)
-    # Only NaN, which is how tables write null, differs from itself.
+    # Tables write NaN for null. Only NaN is not equal to itself.
     if value is None or value != value:
         if field.optional:
             return ""
@@ -164,7 +165,7 @@ def _text(record: Mapping[str, Any], field: _Field) -> str:
 
 
 def _found(record: Mapping[str, Any], field: _Field, parse: Callable[[str], Any] = orjson.loads) -> tuple[Any, str]:
-    """The value of a field, or `None`, and how far into the record it went. Raises InvalidRow."""
+    """Return the value of a field (`None` if missing), and the path to it in the record. Raises InvalidRow."""
     for name in (field.written, field.plain):
         if name in record:
             return record[name], name
@@ -180,9 +181,9 @@ def _found(record: Mapping[str, Any], field: _Field, parse: Callable[[str], Any]
             case dict(), _:
                 value = inside.get(str(step))
             case [], str():
-                value = None  # a map of Parquet that is empty
+                value = None  # an empty map of Parquet
             case [[_, _], *_], str() if all(isinstance(pair, list) and len(pair) == 2 for pair in inside):
-                # A map of Parquet comes as its pairs.
+                # A map of Parquet is read as a list of pairs.
                 value = next((given for key, given in inside if str(key) == step), None)
             case _:
                 raise InvalidRow("wrong_type", f"column {path!r} is {type_name(value)}: there is no {further!r}")
@@ -191,7 +192,7 @@ def _found(record: Mapping[str, Any], field: _Field, parse: Callable[[str], Any]
 
 
 def _parsed(text: str, parse: Callable[[str], Any]) -> Any:
-    """What a text holds that is JSON, as a CSV's cells may be; other texts as they are."""
+    """Parse text that is a JSON list or object, as in the cells of a CSV file; return other text unchanged."""
     if text[:1] not in ("[", "{"):
         return text
     try:
@@ -217,7 +218,7 @@ def _scalar(value: Any, path: str) -> str:
 
 
 def _numbered(values: Sequence[Any], path: str) -> str:
-    """The items of a list as lines: "1. yes", "2. no". Raises InvalidRow where one is no scalar."""
+    """Write the items of a list as lines: "1. yes", "2. no". Raises InvalidRow if an item is not a scalar."""
     lines = []
     for number, value in enumerate(values, 1):
         if value is None:
