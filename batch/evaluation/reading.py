@@ -9,7 +9,7 @@ import numpy as np
 from batch.errors import InputError
 from batch.evaluation.benchmark import FEW_PROMPTS, Benchmark, Floats, judged_only, priced
 from batch.evaluation.routellm_files import is_routellm, read_csv_benchmark, read_judgements
-from batch.reading.labelled import PromptReader, name_of, plain_number
+from batch.reading.labelled import PromptReader, default_name, plain_number
 from batch.reading.rows import Row, read_files, read_rows
 from schemas.evaluating import BenchmarkSpec, Gsm8kSpec, LabelledSpec, MmluSpec, MtBenchSpec
 
@@ -133,7 +133,7 @@ class _Table:
         self._key = key
         files = read_files(path, f"{key}.path")
         self._files = tuple(file.sha256 for file in files)
-        self.name = name_of(files)
+        self.name = default_name(files)
         prompt_of = PromptReader(prompt, f"{key}.prompt")
         wanted = asked.items() if asked is not None else [("path", column) for column in (*numbers, *texts)]
         columns = [*prompt_of.columns, *((f"{key}.{by}", column) for by, column in wanted)]

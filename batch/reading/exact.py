@@ -157,7 +157,7 @@ def carried_json(columns: Mapping[str, Any]) -> bytes:
         return EXACT_START + _written(dict(columns))[1:]
 
 
-def joined(first: bytes, more: bytes) -> bytes:
+def splice_carried(first: bytes, more: bytes) -> bytes:
     """Join two objects that `carried_json` wrote. They are spliced as text, so that no number is parsed and changed."""
     start = EXACT_START if EXACT_START in (first[:2], more[:2]) else b"{"
     return start + first.removeprefix(EXACT_START).removeprefix(b"{")[:-1] + b"," + more[1:].lstrip()

@@ -20,7 +20,7 @@ NO_VALUE: Final = frozenset({"", "nan", "null", "none", "na", "n/a"})
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
 
-def name_of(files: list[ReadFile]) -> str:
+def default_name(files: list[ReadFile]) -> str:
     """The default name of a set of labels: its first file's name without folders and suffixes."""
     return PurePosixPath(files[0].name).name.split(".")[0]
 

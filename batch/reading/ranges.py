@@ -7,7 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
-from batch.reading.sources import open_file, reading
+from batch.reading.sources import input_errors, open_file
 
 BOM = b"\xef\xbb\xbf"
 CHUNK_BYTES = 1 << 20
@@ -60,7 +60,7 @@ def count_range(part: TextRange) -> CountedRange:
 
     Ranges may be counted in any order and in different processes: together they contain every line exactly once.
     """
-    with reading(part.location), open_file(part.location) as file:
+    with input_errors(part.location), open_file(part.location) as file:
         start = _first_line_start(file, part.start, part.stop)
         if start >= part.stop:
             return CountedRange(part.stop, part.stop, 0, 0)

@@ -15,7 +15,7 @@ from batch.reading.formats.arrow_files import arrow_records
 from batch.reading.formats.parquet import parquet_records
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.shard import Shard
-from batch.reading.sources import filesystem_of, open_file, reading
+from batch.reading.sources import filesystem_of, input_errors, open_file
 
 Record = dict[str, Any]
 
@@ -65,7 +65,7 @@ def _check_unchanged(shard: Shard) -> None:
     """Raise if the file has changed: rows of two versions of a file must not be mixed in one run."""
     if shard.mtime_ns is None:
         return
-    with reading(shard.name):
+    with input_errors(shard.name):
         filesystem, path = filesystem_of(shard.location)
         now = filesystem.get_file_info(path)
         if now.type == pa.fs.FileType.NotFound:
@@ -86,7 +86,7 @@ def _changed(shard: Shard, how: str = "") -> InputError | DamagedError:
 
 def _lines(shard: Shard) -> Iterator[tuple[int, bytes, bool]]:
     """Yield (line number, bytes, may orjson change its numbers?) for each line that is not blank."""
-    with reading(shard.name), open_file(shard.location) as file:
+    with input_errors(shard.name), open_file(shard.location) as file:
         data: bytes = file.read_at(shard.stop - shard.start, shard.start)
     if shard.crc is not None and crc32(data) != shard.crc:
         raise _changed(shard)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batch.errors import InputError
+from batch.reading.column_checks import check_column
 from batch.reading.invalid import InvalidRow
-from batch.reading.present import check_column
 from batch.reading.records import Record, shard_records
 from batch.reading.shards import cut_files
-from batch.reading.sources import find_sources, open_stream, reading
+from batch.reading.sources import find_sources, input_errors, open_stream
 from schemas.job import InputSpec
 
 _CHUNK_BYTES = 1 << 20
@@ -69,7 +69,7 @@ def read_files(path: str | Sequence[str], key: str) -> list[ReadFile]:
     found = []
     for source in find_sources(InputSpec(path=path if isinstance(path, str) else tuple(path)), key):
         hashed = sha256()
-        with reading(source.name, key), open_stream(source.location, None) as stream:
+        with input_errors(source.name, key), open_stream(source.location, None) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 hashed.update(chunk)
         found.append(ReadFile(source.name, hashed.hexdigest(), source.size))

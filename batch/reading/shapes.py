@@ -10,15 +10,26 @@ from batch.reading.exact import ExactRecord
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.notes import Fact
 from batch.reading.prompts import Texts, conversation_text, input_texts, is_token_ids
-from batch.reading.requests.anthropic import FOUND_ANTHROPIC, anthropic_params, as_chat
+from batch.reading.requests.anthropic import FOUND_ANTHROPIC, anthropic_params, to_chat_request
 from batch.reading.requests.batch_lines import batch_request, is_batch_line
 from batch.reading.requests.conversations import conversation_in, found_messages
-from batch.reading.requests.embeddings import FOUND_EMBEDDINGS, INPUT_COLUMNS, check_asked, for_embeddings
+from batch.reading.requests.embeddings import (
+    FOUND_EMBEDDINGS,
+    INPUT_COLUMNS,
+    check_ambiguous_input,
+    keep_embedding_parameters,
+)
 from batch.reading.requests.foreign import foreign_shape
 from batch.reading.requests.members import foreign_members
-from batch.reading.requests.parameters import CHAT_PARAMETERS, PARAMETERS, own_parameters, params_column, unpacked
+from batch.reading.requests.parameters import (
+    CHAT_PARAMETERS,
+    PARAMETERS,
+    merge_extra_body,
+    own_parameters,
+    params_column,
+)
 from batch.reading.requests.responses import as_responses_params, responses_text
-from batch.reading.requests.shaped import Own, Shaped, answer_tokens, finished, merged
+from batch.reading.requests.shaped import Own, Shaped, answer_tokens, complete_request, merge_params
 from batch.reading.requests.system import OWN_SYSTEM, SYSTEM_COLUMN, SystemMessages
 from batch.reading.template import PromptTemplate
 from schemas.job import InputSpec
@@ -70,8 +81,8 @@ class Shaper:
         """The job's prompt template, if it has one."""
         self.system = SystemMessages(spec.system, from_rows=self.template is None)
         """Gives each row its system message."""
-        self._params = unpacked(_checked_params(spec.params))
-        self._embedding_params, self._embedding_notes = for_embeddings(self._params)
+        self._params = merge_extra_body(_checked_params(spec.params))
+        self._embedding_params, self._embedding_notes = keep_embedding_parameters(self._params)
         if self.system.template is not None:
             self._embedding_notes = (*self._embedding_notes, _NO_SYSTEM_THERE)
         self._responses_params, self._responses_notes = as_responses_params(self._params)
@@ -93,9 +104,9 @@ class Shaper:
             record = {column: value for column, value in record.items() if value == value}
         if self.template is not None:
             prompt = self.template.render(record)
-            own = self._own(record, TEMPLATE_COLUMNS, embeds=self._embeds).noting(*self.template.blanks(record))
+            own = self._own(record, TEMPLATE_COLUMNS, embeds=self._embeds).with_notes(*self.template.blanks(record))
             if self._embeds:
-                return self._embeddings({"input": prompt, **merged(self._embedding_params, own.values)}, own)
+                return self._embeddings({"input": prompt, **merge_params(self._embedding_params, own.values)}, own)
             return self._prompt(record, prompt, own)
         if is_batch_line(record):
             return self._batch_line(record)
@@ -112,14 +123,14 @@ class Shaper:
             messages = found_messages(record["input"], "input")
             if messages is not None:
                 return self._messages(record, messages, INPUT_COLUMNS)
-            check_asked(record, self._id_column)
+            check_ambiguous_input(record, self._id_column)
             return self._input(record, FOUND_EMBEDDINGS)
         for column, columns in _CONVERSATIONS.items():
             if record.get(column) not in (None, ""):
                 return self._messages(record, conversation_in(record, column), columns)
         params = anthropic_params(record)
         if params is not None:
-            chat = as_chat(params, "params")
+            chat = to_chat_request(params, "params")
             return self._body(record, CHAT_URL, Own(chat, ANTHROPIC_COLUMNS, (FOUND_ANTHROPIC,)))
         raise InvalidRow(
             "missing_column", foreign_shape(record.keys()) or "none of messages, prompt, input or body holds anything"
@@ -161,7 +172,7 @@ class Shaper:
         if is_token_ids(prompt) or (isinstance(prompt, list) and prompt and all(map(is_token_ids, prompt))):
             # Only completions take token ids.
             own = self._own(record, PROMPT_COLUMNS)
-            return self._completions({"prompt": prompt, **merged(self._params, own.values)}, own)
+            return self._completions({"prompt": prompt, **merge_params(self._params, own.values)}, own)
         if isinstance(prompt, list | dict):
             part = "[0]" if isinstance(prompt, list) else ".name"
             hint = f'input.prompt: "{{prompt{part}}}" takes a part of it'
@@ -176,20 +187,20 @@ class Shaper:
         system = self.system.of(record)
         message = {"role": "user", "content": prompt}
         if system.text is None:
-            body, counted = {"messages": [message], **merged(self._params, own.values)}, prompt
+            body, counted = {"messages": [message], **merge_params(self._params, own.values)}, prompt
         else:
             first = {"role": "system", "content": system.text}
-            body = {"messages": [first, message], **merged(self._params, own.values)}
+            body = {"messages": [first, message], **merge_params(self._params, own.values)}
             counted = f"{system.text}\n{prompt}"
-        return self._finished(CHAT_URL, body, prompt, counted, own.after(system))
+        return self._finished(CHAT_URL, body, prompt, counted, own.with_system(system))
 
     def _messages(self, record: dict[str, Any], messages: Any, columns: Set[str]) -> Shaped:
         own = self._own(record, columns, is_body=True)
-        return self._chat(record, {"messages": messages, **merged(self._params, own.values)}, own)
+        return self._chat(record, {"messages": messages, **merge_params(self._params, own.values)}, own)
 
     def _input(self, record: dict[str, Any], *notes: Fact) -> Shaped:
         own = self._own(record, INPUT_COLUMNS, embeds=True)
-        values, dropped = for_embeddings(own.values)
+        values, dropped = keep_embedding_parameters(own.values)
         body = {"input": record["input"], **self._embedding_params, **values}
         return self._embeddings(body, own._replace(notes=(*notes, *own.notes, *dropped)))
 
@@ -197,7 +208,7 @@ class Shaper:
         url, given, notes = batch_request(record)
         if not CHAT_PARAMETERS.isdisjoint(record):
             notes = (*notes, _BESIDE_BODY)
-        return self._body(record, url, Own(unpacked(given), BATCH_COLUMNS, notes))
+        return self._body(record, url, Own(merge_extra_body(given), BATCH_COLUMNS, notes))
 
     def _body(self, record: dict[str, Any], url: str, own: Own) -> Shaped:
         """Return the request of a row that holds a whole request body (`own.values`) for the API at `url`."""
@@ -207,7 +218,7 @@ class Shaper:
             under = {k: v for k, v in self._embedding_params.items() if k not in own.values}
             return self._embeddings({**own.values, **under}, own)
         # The row's keys come first and in its own order: structured answers follow the order of their schema.
-        params = merged(self._params, own.values)
+        params = merge_params(self._params, own.values)
         body = {**own.values, **{k: v for k, v in params.items() if k not in own.values}}
         return self._chat(record, body, own) if url == CHAT_URL else self._completions(body, own)
 
@@ -220,8 +231,8 @@ class Shaper:
             if system.text is not None:
                 body["instructions"] = system.text
                 counted = f"{system.text}\n{counted}"
-            own = own.after(system)
-        return self._finished(RESPONSES_URL, body, talk.text, counted, own.noting(*self._responses_notes))
+            own = own.with_system(system)
+        return self._finished(RESPONSES_URL, body, talk.text, counted, own.with_notes(*self._responses_notes))
 
     def _chat(self, record: dict[str, Any], body: dict[str, Any], own: Own) -> Shaped:
         if "messages" in body:
@@ -230,38 +241,38 @@ class Shaper:
         counted = talk.counted
         if talk.has_system:
             if record.get(SYSTEM_COLUMN):
-                own = own.noting(OWN_SYSTEM)
+                own = own.with_notes(OWN_SYSTEM)
         else:
             system = self.system.of(record)
             if system.text is not None:
                 body["messages"] = [{"role": "system", "content": system.text}, *body["messages"]]
                 counted = f"{system.text}\n{counted}"
-            own = own.after(system)
+            own = own.with_system(system)
         # `conversation_text` above has checked that each message is an object with a role.
         if body["messages"][-1]["role"] == "assistant":
-            own = own.noting(_ASSISTANT_LAST)
+            own = own.with_notes(_ASSISTANT_LAST)
         foreign = foreign_members(body["messages"])
         if foreign:
-            own = own.noting(*foreign)
+            own = own.with_notes(*foreign)
         return self._finished(CHAT_URL, body, talk.text, counted, own)
 
     def _completions(self, body: dict[str, Any], own: Own) -> Shaped:
         if self.system.template is not None:
-            own = own.noting(_NO_SYSTEM_THERE)
+            own = own.with_notes(_NO_SYSTEM_THERE)
         return self._texts(COMPLETIONS_URL, body, input_texts(body, "prompt"), own)
 
     def _embeddings(self, body: dict[str, Any], own: Own) -> Shaped:
-        return self._texts(EMBEDDINGS_URL, body, input_texts(body, "input"), own.noting(*self._embedding_notes))
+        return self._texts(EMBEDDINGS_URL, body, input_texts(body, "input"), own.with_notes(*self._embedding_notes))
 
     def _texts(self, url: str, body: dict[str, Any], texts: Texts, own: Own) -> Shaped:
         if texts.tokens:
-            own = own.noting(_TOKEN_IDS)
-        return finished(
+            own = own.with_notes(_TOKEN_IDS)
+        return complete_request(
             url, body, texts.text, texts.text, own, ignored=self._ignored, prompts=texts.prompts, tokens=texts.tokens
         )
 
     def _finished(self, url: str, body: dict[str, Any], text: str, counted: str, own: Own) -> Shaped:
-        return finished(url, body, text, counted, own, ignored=self._ignored)
+        return complete_request(url, body, text, counted, own, ignored=self._ignored)
 
 
 _NOTHING_OWN = Own({}, TEMPLATE_COLUMNS)

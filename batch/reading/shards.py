@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.errors import InputError
+from batch.reading.column_checks import check_columns
 from batch.reading.formats.arrow_files import arrow_layout
-from batch.reading.formats.kinds import check_kinds, unpacking
+from batch.reading.formats.format_checks import check_kinds, decompression_errors
 from batch.reading.formats.looks import HEAD_BYTES, is_json_lines
-from batch.reading.formats.stream_copies import copied, copy_of
-from batch.reading.present import check_columns
+from batch.reading.formats.stream_copies import copy_path, copy_stream
 from batch.reading.ranges import CountedRange, TextRange, count_range, cut
 from batch.reading.shard import Shard
-from batch.reading.sources import Source, find_sources, open_file, open_stream, reading
+from batch.reading.sources import Source, find_sources, input_errors, open_file, open_stream
 from batch.reading.spool import Spooling, spool_file
 from schemas.job import CsvSpec, InputSpec
 
@@ -85,9 +85,9 @@ def cut_files(
 ) -> list[Shard]:
     """As `find_shards`, for files whose rows need not be prompts: the columns are not checked."""
     sources = find_sources(spec, key) if sources is None else sources
-    sources = [copied(source, spool, stored=False) if source.is_stream else source for source in sources]
+    sources = [copy_stream(source, spool, stored=False) if source.is_stream else source for source in sources]
     check_kinds(sources)
-    sources = [_settled(source) for source in sources]
+    sources = [_with_detected_format(source) for source in sources]
     if sum(source.size for source in sources) < WORTH_SPREADING_BYTES:
         map = map_here  # noqa: A001 - it stands in for the builtin
     packed = [s for s in sources if s.compression is not None or s.format in _SPOOLED_ALWAYS]
@@ -101,7 +101,7 @@ def cut_files(
     counted = iter(count(count_range, [part for parts in ranges.values() for part in parts]))
     shards: list[Shard] = []
     rows = 0
-    for shard in _pieces(sources, ranges, counted):
+    for shard in _text_shards(sources, ranges, counted):
         if spec.limit is not None and rows >= spec.limit:
             break
         kept = shard.rows if spec.limit is None else min(shard.rows, spec.limit - rows)
@@ -120,8 +120,8 @@ def cut_files(
 def check_streams(sources: Iterable[Source], spool: Path) -> None:
     """Raise InputError if a resumed run is given other piped rows than those it began with."""
     for source in sources:
-        if source.is_stream and copy_of(source, spool).exists():
-            copied(source, spool, stored=True)
+        if source.is_stream and copy_path(source, spool).exists():
+            copy_stream(source, spool, stored=True)
 
 
 def refill_spool(
@@ -134,8 +134,8 @@ def refill_spool(
 ) -> None:
     """Spool again the files that shards need and that are no longer in the spool. Raises as `cut_files` does."""
     names = {shard.name: shard.spooled for shard in shards if shard.spooled is not None}
-    needed = [copied(s, spool, stored=True) if s.is_stream else s for s in sources if s.name in names]
-    gone = [_settled(s) for s in needed if s.name in names and not (spool / str(names[s.name])).exists()]
+    needed = [copy_stream(s, spool, stored=True) if s.is_stream else s for s in sources if s.name in names]
+    gone = [_with_detected_format(s) for s in needed if s.name in names and not (spool / str(names[s.name])).exists()]
     for _ in map(spool_file, [Spooling(s, spool, spec.limit, spec.csv, names[s.name]) for s in gone]):
         pass
 
@@ -160,13 +160,13 @@ def _shown(spec: InputSpec) -> str:
     return spec.path if isinstance(spec.path, str) else ", ".join(spec.path)
 
 
-def _pieces(
+def _text_shards(
     sources: Sequence[Source], ranges: dict[Source, list[TextRange]], counted: Iterator[CountedRange]
 ) -> Iterator[Shard]:
     """Yield the shards that hold rows; they are not yet numbered over the whole input."""
     for source in sources:
         if source.format == "parquet" or source.format == "arrow":
-            yield from _row_pieces(source, source.format)
+            yield from _row_shards(source, source.format)
             continue
         line = 1
         for part in ranges[source]:
@@ -196,11 +196,11 @@ def spool_name(part: TextRange, source: Source) -> str | None:
     return source.spooled if part.location == source.location else PurePath(part.location).name
 
 
-def _settled(source: Source) -> Source:
+def _with_detected_format(source: Source) -> Source:
     """Settle what a .json file is by its first bytes: JSON lines, or one JSON document. Other sources are returned."""
     if source.format != "json":
         return source
-    with unpacking(source), open_stream(source.location, source.compression) as stream:
+    with decompression_errors(source), open_stream(source.location, source.compression) as stream:
         lines = is_json_lines(stream.read(HEAD_BYTES))
     return replace(source, format="jsonl") if lines else source
 
@@ -219,7 +219,7 @@ def _layout(source: Source) -> tuple[list[int], int]:
 
     Raises InputError if the file is damaged or has two columns of one name.
     """
-    with reading(source.location):
+    with input_errors(source.location):
         try:
             if source.format == "parquet":
                 names, sizes, stored = _parquet_layout(source.location)
@@ -236,7 +236,7 @@ def _layout(source: Source) -> tuple[list[int], int]:
     return sizes, stored
 
 
-def _row_pieces(source: Source, format: Literal["parquet", "arrow"]) -> Iterator[Shard]:  # noqa: A002 - the field's name
+def _row_shards(source: Source, format: Literal["parquet", "arrow"]) -> Iterator[Shard]:  # noqa: A002 - the field's name
     sizes, stored = _layout(source)
     rows = sum(sizes)
     fitting = MAX_PARQUET_BYTES * rows // max(stored, 1)

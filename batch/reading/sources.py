@@ -14,10 +14,18 @@ import pyarrow as pa
 import pyarrow.fs
 
 from batch.errors import InputError
-from batch.reading.folders.beside import FileFact, facts_of
 from batch.reading.folders.hugging_face import dataset_files
-from batch.reading.folders.listing import WILDCARDS, files_below, fits, goes_deep, is_left_out, matches, split
-from batch.reading.folders.partitions import Partition, Value, partition_of, typed
+from batch.reading.folders.listing import (
+    WILDCARDS,
+    files_below,
+    is_recursive,
+    is_skipped,
+    matches,
+    matches_glob,
+    split_glob,
+)
+from batch.reading.folders.partitions import Partition, Value, partition_of, with_types
+from batch.reading.folders.unread_files import FileFact, unread_notes
 from schemas.job import InputSpec
 
 Format = Literal["jsonl", "json", "parquet", "csv", "arrow"]
@@ -91,7 +99,7 @@ def find_sources(spec: InputSpec, key: str = "input.path") -> list[Source]:
     if not paths:
         raise InputError(f"{key}: the list is empty; name at least one file")
     found = {source.location: (source, partition) for path in paths for source, partition in _expand(path, key)}
-    partitions = typed([partition for _, partition in found.values()])
+    partitions = with_types([partition for _, partition in found.values()])
     return _named([replace(s, partition=p) for (s, _), p in zip(found.values(), partitions, strict=True)])
 
 
@@ -130,12 +138,12 @@ def _takes_in(asked: str, store: str, place: str) -> bool:
     wanted = ["**"]
     # As in reading: if a file or folder has exactly this name, the name is not a pattern.
     if not WILDCARDS.isdisjoint(folder) and (store or not os.path.exists(folder)):  # noqa: PTH110
-        folder, wanted = split(folder)
+        folder, wanted = split_glob(folder)
     root = _resolved(store, folder).rstrip("/") + "/"
     inside = place.removeprefix(root).split("/")
-    if not place.startswith(root) or (goes_deep(wanted) and any(is_left_out(part) for part in inside)):
+    if not place.startswith(root) or (is_recursive(wanted) and any(is_skipped(part) for part in inside)):
         return False
-    return fits(inside, wanted)
+    return matches_glob(inside, wanted)
 
 
 def _place(path: str) -> tuple[str, str]:
@@ -155,7 +163,7 @@ def _resolved(store: str, path: str) -> str:
 
 
 @contextmanager
-def reading(name: str, key: str = "input.path") -> Iterator[None]:
+def input_errors(name: str, key: str = "input.path") -> Iterator[None]:
     """Turn an error of reading `name`, which the job file's `key` names, into an InputError of one line."""
     try:
         yield
@@ -207,7 +215,7 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
         yield Source(path, posixpath.basename(path), "jsonl", None, 0, None, is_stream=True), ()
         return
     notes: tuple[FileFact, ...] = ()
-    with reading(path, key):
+    with input_errors(path, key):
         filesystem, inner = filesystem_of(path if "://" in path else _absolute(path))
         kind = filesystem.get_file_info(inner).type
         if kind == pa.fs.FileType.File:
@@ -227,11 +235,11 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
             raise InputError(f"{path}: no such file; check {key}")
         else:
             infos = matches(filesystem, inner, _is_any)
-            root, wanted = split(inner)
+            root, wanted = split_glob(inner)
             infos, notes = _sorted_out(infos, all_json=".json" in wanted[-1].lower().replace(".jsonl", ""))
             if not infos:
                 raise InputError(
-                    f"{path}: no supported file matches; {_brackets(filesystem, inner)}{key} takes {SUPPORTED}"
+                    f"{path}: no supported file matches; {_brackets_hint(filesystem, inner)}{key} takes {SUPPORTED}"
                 )
     for info in infos:
         compression = COMPRESSIONS.get(posixpath.splitext(info.path)[1].lower())
@@ -243,7 +251,7 @@ def _expand(path: str, key: str) -> Iterator[tuple[Source, Partition]]:
         yield source, partition_of(root, info.path[len(root.rstrip("/")) + 1 :])
 
 
-def _brackets(filesystem: Any, inner: str) -> str:
+def _brackets_hint(filesystem: Any, inner: str) -> str:
     """The hint for a pattern whose brackets are meant literally, because a file or folder has them in its name."""
     parts = inner.split("/")
     for index, part in enumerate(parts):
@@ -288,7 +296,7 @@ def _sorted_out(infos: list[Any], *, all_json: bool) -> tuple[list[Any], tuple[F
     others = [info for info in supported if _format(info.path) != "json"]
     read = supported if all_json else others or supported
     described = [info.path for info in supported if _format(info.path) == "json"] if read is others else []
-    return read, facts_of(described, (info.path for info in infos if not _is_supported(info.path)))
+    return read, unread_notes(described, (info.path for info in infos if not _is_supported(info.path)))
 
 
 def _is_any(path: str) -> bool:

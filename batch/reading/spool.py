@@ -13,8 +13,8 @@ import orjson
 
 from batch.errors import DamagedError
 from batch.reading.formats.csv_rows import csv_rows
+from batch.reading.formats.format_checks import decompression_errors
 from batch.reading.formats.json_documents import json_rows
-from batch.reading.formats.kinds import unpacking
 from batch.reading.ranges import CHUNK_BYTES, LineTally
 from batch.reading.sources import Source, has_tabs, open_stream
 from batch.storage.atomic import replacing
@@ -96,7 +96,7 @@ def _is_whole(spooled: Path) -> bool:
 
 def _chunks(source: Source) -> Iterator[bytes]:
     """Yield the decompressed bytes of a file."""
-    with unpacking(source), open_stream(source.location, source.compression) as stream:
+    with decompression_errors(source), open_stream(source.location, source.compression) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             yield chunk
 

@@ -8,15 +8,15 @@ from itertools import groupby
 from pathlib import Path
 
 from batch.errors import InputError
+from batch.reading.column_checks import check_column
 from batch.reading.columns import ERROR_KIND, ERROR_MESSAGE
 from batch.reading.formats.looks import looks_like, looks_like_table
-from batch.reading.present import check_column
 from batch.reading.read import read_shard
 from batch.reading.records import shard_records
 from batch.reading.requests.wrapped import rows_inside
 from batch.reading.shard import Shard
 from batch.reading.shards import Mapper, find_shards
-from batch.reading.sources import Source, open_file, reading
+from batch.reading.sources import Source, input_errors, open_file
 from batch.running.scorer import Scorer
 from batch.runs.affinity_keys import key_column
 from schemas.job import JobSpec
@@ -99,7 +99,7 @@ def _head(shard: Shard) -> Shard:
 
 
 def _bytes(shard: Shard) -> bytes:
-    with reading(shard.name), open_file(shard.location) as file:
+    with input_errors(shard.name), open_file(shard.location) as file:
         head: bytes = file.read_at(min(_HEAD_BYTES, shard.stop - shard.start), shard.start)
     return head
 

@@ -1,1 +1,1 @@
-"""Folders as other programs write them: what in them is data, and what their names say about it."""
+"""Folders as other programs write them: which of their files are data, and which columns their names give."""

@@ -1,4 +1,4 @@
-"""Folders that Hugging Face's `Dataset.save_to_disk` and `DatasetDict.save_to_disk` wrote."""
+"""Finds the data files in folders written by Hugging Face's `Dataset.save_to_disk` and `DatasetDict.save_to_disk`."""
 
 import posixpath
 from typing import Any
@@ -12,10 +12,12 @@ _STATE, _SPLITS = "state.json", "dataset_dict.json"
 
 
 def dataset_files(filesystem: Any, folder: str) -> list[str] | None:
-    """Paths of a saved dataset's files in its own order, of all splits; `None` where the folder holds no dataset.
+    """Return the paths of a saved dataset's files, of all splits, in its own order; `None` if there is no dataset.
 
-    Other files in the folder (caches of `map`, files of an earlier save) are not among its rows. Raises InputError for
-    a description that cannot be read, and what PyArrow raises.
+    Other files in the folder (caches of `map`, files of an earlier save) are left out.
+
+    Raises:
+        InputError: the dataset's description names no files, or a split is missing. PyArrow's errors pass through.
     """
     splits = _description(filesystem, posixpath.join(folder, _SPLITS))
     if splits is not None:

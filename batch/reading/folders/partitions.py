@@ -1,4 +1,4 @@
-"""Columns that stand in folder names, as `data/lang=en/year=2024/part-0.parquet` has `lang` and `year`."""
+"""Columns from folder names: `data/lang=en/year=2024/part-0.parquet` gives the columns `lang` and `year`."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 Value = str | int | None
 Partition = tuple[tuple[str, str | None], ...]
-"""Columns of one file and their values as written; None is Hive's word for null."""
+"""Columns of one file with their values as text; `None` stands for Hive's null."""
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 _WHOLE = re.compile(r"-?[0-9]+")
@@ -14,12 +14,12 @@ _INT32 = range(-(2**31), 2**31)
 
 
 def partition_of(root: str, inner: str) -> Partition:
-    """The columns in the folders of one file.
+    """Return the columns that the folders of one file give.
 
     Args:
-        root: the folder that the user named. It belongs to a table too where its own name is `key=value`, and so do
-            such folders right above it.
-        inner: path of the file below it.
+        root: the folder that the user named. If its own name is `key=value`, it gives a column too, and so do such
+            folders directly above it.
+        inner: the file's path below `root`.
     """
     above: list[str] = []
     for name in reversed(root.rstrip("/").split("/")):
@@ -34,9 +34,9 @@ def partition_of(root: str, inner: str) -> Partition:
     return tuple(columns.items())
 
 
-def typed(partitions: Sequence[Partition]) -> list[tuple[tuple[str, Value], ...]]:
-    """The same with types, as pandas and PyArrow have them: a column is whole numbers where all its values are (and
-    fit 32 bits), else text.
+def with_types(partitions: Sequence[Partition]) -> list[tuple[tuple[str, Value], ...]]:
+    """Give the values types, as pandas and PyArrow do: whole numbers if all values of a column are (and fit 32 bits),
+    else text.
     """
     texts = {key for partition in partitions for key, value in partition if not _is_whole(value)}
     return [

@@ -1,1 +1,1 @@
-"""One module per way in which the rows of a file are written, and what tells those ways apart."""
+"""File formats: one module per format, and modules that recognize the format of a file."""

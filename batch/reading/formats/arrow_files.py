@@ -1,4 +1,4 @@
-"""Rows of Arrow files and streams (.arrow, .feather), as Hugging Face's datasets, Polars and pandas write them."""
+"""Reads Arrow files and streams (.arrow, .feather), as Hugging Face's datasets, Polars and pandas write them."""
 
 from collections.abc import Iterator, KeysView
 from contextlib import contextmanager
@@ -9,34 +9,34 @@ import pyarrow as pa
 from batch.reading.formats.parquet import BATCH_ROWS, batch_records
 from batch.reading.invalid import InvalidRow
 from batch.reading.shard import Shard
-from batch.reading.sources import is_local, local_path, open_file, reading
+from batch.reading.sources import input_errors, is_local, local_path, open_file
 
 _FILE_MAGIC = b"ARROW1"
 
 
 def arrow_columns(shard: Shard) -> KeysView[str]:
-    """Names of the file's columns, in its order."""
-    with reading(shard.name), _opened(shard.location) as file:
+    """Return the names of the file's columns, in the file's order."""
+    with input_errors(shard.name), _opened(shard.location) as file:
         return dict.fromkeys(_reader(file).schema.names).keys()
 
 
 def arrow_layout(location: str) -> tuple[list[str], list[int]]:
-    """Names of the columns, and the rows of each record batch. Raises what PyArrow raises."""
+    """Return the names of the columns, and the number of rows of each record batch. Raises PyArrow's errors."""
     with _opened(location) as file:
         names = _reader(file).schema.names
     with _opened(location) as file:
-        # Of compressed batches only the column that is asked for is decompressed.
+        # In compressed batches, only the columns listed here are decompressed.
         options = pa.ipc.IpcReadOptions(included_fields=[0], use_threads=False)
         return names, [batch.num_rows for batch in _batches(file, options)]
 
 
 def arrow_records(shard: Shard) -> Iterator[tuple[int, dict[str, Any] | InvalidRow]]:
-    """Yield (row from 1, record) for the rows `start` to `stop`, with values as `plain_values` has them.
+    """Yield (row number from 1, record) for the rows `start` to `stop`, with values as `plain_values` returns them.
 
-    A file on this machine is mapped into memory, so that batches in front of the shard cost next to nothing.
+    A local file is mapped into memory, so that skipping the batches before the shard costs next to nothing.
     """
     line = shard.start + 1
-    with reading(shard.name), _opened(shard.location) as file:
+    with input_errors(shard.name), _opened(shard.location) as file:
         first = 0
         for batch in _batches(file, pa.ipc.IpcReadOptions(use_threads=False)):
             start, stop = max(shard.start - first, 0), min(shard.stop - first, batch.num_rows)

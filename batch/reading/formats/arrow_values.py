@@ -1,7 +1,7 @@
-"""Arrow columns -> Python values that JSON can hold, exact to the last digit.
+"""Converts Arrow columns into Python values that JSON can hold, exact to the last digit.
 
-Not `to_pylist`: it refuses dates past 9999 and, without pandas, times with nanoseconds, and one such cell spoils its
-whole column.
+`to_pylist` would not do: it refuses dates after the year 9999 and, without pandas, times with nanoseconds, and one such
+cell makes it refuse the whole column.
 """
 
 from base64 import b64encode
@@ -22,11 +22,12 @@ _MILLISECONDS_A_DAY = 86_400_000
 
 
 def plain_values(column: Any) -> list[Any]:
-    """The values of an Arrow array, a row each.
+    """Return the values of an Arrow array, one per row.
 
-    Dates and times become ISO 8601 with as many digits as they need, durations seconds, decimals their digits in a
-    string, bytes text or else base64, maps lists of pairs. What is not finite becomes `batch.reading.exact.Digits`, a
-    float that is written as text. Text that is not UTF-8 stays bytes, which no request can hold.
+    Dates and times become ISO 8601 text with as many digits as needed, durations become seconds, decimals become text
+    with all their digits, bytes become text if they are UTF-8 and base64 otherwise, maps become lists of pairs. NaN and
+    infinities become `batch.reading.digits.Digits`, floats that are written as text. A text column's value that is not
+    UTF-8 stays bytes, which a request cannot hold.
     """
     kind = column.type
     types = pa.types
@@ -36,7 +37,7 @@ def plain_values(column: Any) -> list[Any]:
         return _listed(column)
     if types.is_floating(kind):
         return _floats(column)
-    if types.is_run_end_encoded(kind):  # nested too, by PyArrow's count
+    if types.is_run_end_encoded(kind):  # before `is_nested`, which is true for it too
         return plain_values(pc.run_end_decode(column))
     if types.is_nested(kind):
         return _nested(column, kind)
@@ -102,7 +103,7 @@ def _structs(column: Any, kind: Any) -> Iterator[dict[str, Any] | None]:
 
 
 def _lists(values: list[Any], lengths: list[int | None]) -> Iterator[list[Any] | None]:
-    """The lists that were flattened into `values`; those that are null have no length."""
+    """Rebuild the lists that were flattened into `values`; a length of `None` is a null list."""
     start = 0
     for length in lengths:
         if length is None:
@@ -121,7 +122,7 @@ def _temporal(column: Any, kind: Any) -> list[Any]:
 
 
 def _temporal_values(column: Any, kind: Any) -> list[Any]:
-    """The texts and numbers of a column of dates or times; where the column is null, they mean nothing."""
+    """Return the texts and numbers of a column of dates or times; they are meaningless for null rows."""
     if pa.types.is_date(kind):
         days = _whole(column, 32) if pa.types.is_date32(kind) else _whole(column) // _MILLISECONDS_A_DAY
         return _iso(days.astype("M8[D]"))
@@ -134,7 +135,7 @@ def _temporal_values(column: Any, kind: Any) -> list[Any]:
 
 
 def _whole(column: Any, bits: int = 64) -> NDArray[np.int64]:
-    """Temporal values as the whole numbers that they are stored as; 0 where there is none."""
+    """Return the whole numbers in which temporal values are stored; 0 for null."""
     stored = column.cast(pa.int32() if bits == 32 else pa.int64())
     numbers: NDArray[np.int64] = stored.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
     return numbers
@@ -148,7 +149,7 @@ def _timestamps(column: Any, zone: str | None, per: int) -> list[str]:
         try:
             local = _whole(pc.local_timestamp(column))
         except pa.ArrowInvalid:
-            # The zone is not known on this machine: the moment is the same in UTC.
+            # This machine does not know the time zone; UTC names the same instant.
             local = moments
         offsets, moments = (local - moments) // per, local
     seconds, fractions = np.divmod(moments, per)
@@ -163,12 +164,12 @@ def _timestamps(column: Any, zone: str | None, per: int) -> list[str]:
 
 def _iso(moments: NDArray[np.datetime64]) -> list[str]:
     texts: list[str] = np.datetime_as_string(moments).tolist()
-    # NumPy counts the sign of a year before Christ among its four digits.
+    # NumPy pads negative years to four characters including the sign.
     return [f"-{text[1:].zfill(len(text))}" if text.startswith("-") else text for text in texts]
 
 
 def _fraction(part: int, per: int) -> str:
-    """As `isoformat` writes it: nothing, 6 digits, or 9 where there are nanoseconds."""
+    """The fraction of a second as `isoformat` writes it: empty, or 6 digits; 9 digits if there are nanoseconds."""
     nanoseconds = part * (10**9 // per)
     if not nanoseconds:
         return ""
@@ -188,7 +189,7 @@ def _clock(value: int, per: int) -> str:
 
 
 def _seconds(value: int, per: int) -> float:
-    """A duration in seconds; with its digits where no float has them all."""
+    """A duration in seconds; as Digits if no float holds all its digits."""
     nearest = value / per
     exact = Decimal(value).scaleb(1 - len(str(per)))
     return nearest if Decimal(repr(nearest)) == exact else Digits.of(format(exact, "f"))
@@ -199,7 +200,7 @@ def _listed_plainly(column: Any) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What is left over: bytes, and values of types that are rare in files."""
+    """Convert bytes, and values of types that are rare in files."""
     match value:
         case None | str() | bool() | int():
             return value
@@ -215,7 +216,7 @@ def _plain(value: Any) -> Any:
 
 
 def readable(value: bytes) -> str:
-    """Bytes as the text that they are in UTF-8, else as base64."""
+    """Decode bytes as UTF-8, or return them as base64 if they are not UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""How a CSV file is written: its encoding, its delimiter, and what stands before its records."""
+"""Finds out a CSV file's dialect: its encoding, its delimiter, and lines before its records."""
 
 import codecs
 import io
@@ -12,7 +12,7 @@ from batch.reading.formats.looks import looks_like
 from batch.reading.ranges import CHUNK_BYTES
 from schemas.job import CsvSpec
 
-# The longer marks come first: UTF-32's begins as UTF-16's does.
+# Longer byte order marks first: UTF-32's begins with UTF-16's.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -21,34 +21,34 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _DELIMITER_NAMES = {";": "semicolon", "\t": "tab", "|": "bar"}
-# What Excel writes into the first line to say which delimiter follows.
+# The line with which Excel states the delimiter, before the header.
 _SEP = re.compile(r"sep=(.)\r?\n?")
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A CSV file as text."""
+    """A CSV file, opened as text."""
 
     lines: Iterator[str]
-    """Its lines with their ends. Bytes that the encoding lacks become lone surrogates, which cost their row only."""
+    """Its lines, with line ends. Undecodable bytes become lone surrogates, so that only their row is invalid."""
 
     delimiter: str
-    """What stands between fields."""
+    """The character between fields."""
 
     skipped: int
-    """Lines in front of these."""
+    """Number of lines before `lines`."""
 
     encoding: str
-    """As a user would write it."""
+    """The encoding, by the name that users write."""
 
 
 def open_csv(name: str, chunks: Iterable[bytes], spec: CsvSpec, *, tabs: bool) -> Opened:
-    """Find out how the file is written. Raises InputError where that is not clear.
+    """Find out the file's dialect and open it. Raises InputError if the dialect is not clear.
 
     Args:
-        name: what messages call the file.
-        chunks: its bytes, decompressed.
-        tabs: does its name say that tabs are between the fields?
+        name: the file's name, for messages.
+        chunks: its decompressed bytes.
+        tabs: whether its name says that tabs separate the fields (.tsv).
     """
     chunks = iter(chunks)
     head = next(chunks, b"")
@@ -60,7 +60,7 @@ def open_csv(name: str, chunks: Iterable[bytes], spec: CsvSpec, *, tabs: bool) -
         if separator is not None:
             first, skipped = next(lines, ""), 1
     except UnicodeError as error:
-        # A lone bad byte becomes a surrogate; this is what UTF-16 says of a file without its byte order mark.
+        # Single bad bytes become surrogates; this error means UTF-16 or UTF-32 without a byte order mark.
         raise InputError(f"{name}: is not {encoding}; set input.csv.encoding to what the file is in") from error
     delimiter = spec.delimiter or (separator[1] if separator is not None else None)
     if delimiter is None:
@@ -81,12 +81,12 @@ def _encoding(name: str, head: bytes) -> str:
 
 
 def _delimiter(name: str, first: str, spec: CsvSpec) -> str:
-    """The delimiter that the first line shows."""
+    """Infer the delimiter from the first line. Raises InputError if several are possible."""
     quote = re.escape(spec.quote or "")
     bare = re.sub(f"{quote}[^{quote}]*{quote}", "", first) if quote else first
     counts = {mark: bare.count(mark) for mark in (",", *_DELIMITER_NAMES)}
     if spec.columns is not None:
-        # A row may hold any of them as text, so the number of columns decides.
+        # The first line is data and may contain any of these characters, so the number of columns decides.
         fitting = [mark for mark, count in counts.items() if count == len(spec.columns) - 1]
         return fitting[0] if len(spec.columns) > 1 and fitting else ","
     commas = counts.pop(",")
@@ -109,7 +109,7 @@ def _text_lines(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
 
 
 class _Readable(io.RawIOBase):
-    """A raw stream over chunks of bytes."""
+    """A raw binary stream over chunks of bytes."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)

@@ -1,4 +1,4 @@
-"""The records of a CSV file, as RFC 4180 has them or with an escape character."""
+"""Splits a CSV file into records, by RFC 4180 or with an escape character."""
 
 import csv
 import re
@@ -8,7 +8,7 @@ from batch.errors import InputError
 from batch.reading.formats.csv_dialect import Opened
 from schemas.job import CsvSpec
 
-# A quote that is never closed would otherwise take the rest of the file into one field.
+# Without this limit, a quote that is never closed would read the rest of the file into one field.
 MAX_FIELD_CHARACTERS = 64 << 20
 
 Field = str | None
@@ -16,12 +16,12 @@ Record = list[Field] | list[str]
 
 
 def csv_records(name: str, opened: Opened, spec: CsvSpec) -> Iterator[tuple[int, int, Record]]:
-    """Yield (first line, last line, fields) of each record that is not blank; a field is None where `\\N` says so.
+    """Yield (first line, last line, fields) for each record that is not blank; `\\N` (MySQL's null) gives a field None.
 
-    Raises InputError for a fault in its quotes. Where the next record begins is then a guess, and a wrong guess would
-    send a piece of a record as a row, or swallow others.
+    Raises InputError for wrong quoting. After it, the start of the next record would be a guess, and a wrong guess
+    would send part of a record as a row, or lose records.
     """
-    taken: list[str] = []  # the lines of the record that is being read
+    taken: list[str] = []  # lines of the current record
     lines = _noting(opened.lines, taken)
     escape = spec.escape if spec.escape != spec.quote else None
     reader: Iterator[Record] = (
@@ -39,7 +39,7 @@ def csv_records(name: str, opened: Opened, spec: CsvSpec) -> Iterator[tuple[int,
     spaced_later = opened.delimiter + spaced
     first = opened.skipped + 1
     while True:
-        # The limit belongs to the module, so it is put back before anyone else runs.
+        # The limit is global to the csv module, so it is restored after each record.
         before = csv.field_size_limit(MAX_FIELD_CHARACTERS)
         try:
             record = next(reader, None)
@@ -65,16 +65,16 @@ def csv_records(name: str, opened: Opened, spec: CsvSpec) -> Iterator[tuple[int,
 
 
 def _noting(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
-    """The lines, each added to `taken` on its way."""
+    """Pass lines on, and append each to `taken`."""
     for line in lines:
         taken.append(line)
         yield line
 
 
 def _escaped(lines: Iterator[str], delimiter: str, quote: str, escape: str) -> Iterator[list[Field]]:
-    """Records in which the escape character takes the meaning from a quote, a delimiter, a line end or itself.
+    """Yield records in which the escape character makes a quote, a delimiter, a line end or itself ordinary text.
 
-    In front of anything else it is an ordinary character, so that `C:\\new` stays what it is. Raises csv.Error.
+    Before any other character it is ordinary text itself, so that `C:\\new` stays unchanged. Raises csv.Error.
     """
     inside = re.compile(f"[{re.escape(quote + escape)}]")
     outside = re.compile(f"[{re.escape(delimiter + escape)}\r\n]")
@@ -148,7 +148,7 @@ def _refused(name: str, first: int, taken: list[str], delimiter: str, spec: CsvS
 
 
 def _opening_line(taken: list[str], delimiter: str, spec: CsvSpec) -> int:
-    """Which of the lines of a faulty record the quote that matters opened in, from 0."""
+    """Return the line, from 0 within a faulty record, in which the quote that caused the fault opened."""
     quote, escape = spec.quote or '"', spec.escape
     opened = 0
     inside = False
@@ -177,8 +177,8 @@ def _opening_line(taken: list[str], delimiter: str, spec: CsvSpec) -> int:
 def _check_spaces(name: str, line: int, text: str, delimiter: str, spec: CsvSpec) -> None:
     """Refuse a quote that opens after a space and does not close in its field.
 
-    CSV takes it for an ordinary character. The delimiters and line ends that the field was meant to hold would cut it
-    into pieces, and the pieces would be sent as rows.
+    CSV treats such a quote as ordinary text, so the delimiters and line ends inside the intended field would cut it
+    into pieces, and these would be sent as rows.
     """
     quote, escape = re.escape(spec.quote or '"'), re.escape(spec.escape or spec.quote or '"')
     field = re.compile(

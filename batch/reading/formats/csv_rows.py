@@ -1,4 +1,4 @@
-"""A CSV file -> rows, as lines of JSON that can be cut into shards."""
+"""Converts a CSV file into lines of JSON, which can be cut into shards."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,16 +14,16 @@ from schemas.job import CsvSpec
 def csv_rows(name: str, chunks: Iterable[bytes], spec: CsvSpec, limit: int | None, *, tabs: bool) -> Iterator[bytes]:
     """Yield `[line, record]`, or `[line, null, kind, message]`, for each record of the file; values are text or null.
 
-    A record that has another number of fields than the header is invalid by itself, since it is clear where it ends.
+    A record whose number of fields differs from the header's makes only its own row invalid, since its end is clear.
 
     Args:
-        name: what messages call the file.
-        chunks: its bytes, decompressed.
-        limit: rows after which reading may stop.
-        tabs: does its name say that tabs are between the fields?
+        name: the file's name, for messages.
+        chunks: its decompressed bytes.
+        limit: number of rows after which reading may stop.
+        tabs: whether its name says that tabs separate the fields (.tsv).
 
     Raises:
-        InputError: a fault in quotes or header, after which it is not clear which rows there are.
+        InputError: quotes or header are wrong, so that the rows cannot be told apart.
     """
     opened = open_csv(name, chunks, spec, tabs=tabs)
     columns = None if spec.columns is None else _Columns(name, spec.columns, opened, "input.csv.columns has")
@@ -33,7 +33,7 @@ def csv_rows(name: str, chunks: Iterable[bytes], spec: CsvSpec, limit: int | Non
             columns = _Columns(name, _header(name, first, record, opened), opened, "the header has")
             continue
         if rows == 0 and spec.columns is not None and tuple(record) == spec.columns:
-            # The file has its header after all.
+            # The job lists the columns, and the file has the same header: skip it.
             continue
         yield columns.row(first, last, record)
         rows += 1
@@ -64,7 +64,7 @@ def _not_in(opened: Opened) -> str:
 
 
 class _Columns:
-    """The columns of a file, and what a record makes of them."""
+    """The columns of a file; turns records into lines for the spool."""
 
     def __init__(self, name: str, names: Sequence[str], opened: Opened, source: str) -> None:
         self._name = name
@@ -76,11 +76,11 @@ class _Columns:
         self._comment = self._count == 1 and names[0].startswith("#")
 
     def row(self, first: int, last: int, record: Record) -> bytes:
-        """One line for the spool."""
+        """Return the record as a line for the spool."""
         if len(record) != self._count:
             if len(record) < self._count or any(record[self._count :]):
                 return self._misfit(first, last, record)
-            # Spreadsheets write delimiters for cells beside the table, which are empty.
+            # Spreadsheets also write delimiters for empty cells to the right of the table.
             record = record[: self._count]
         values = dict(zip(self._names, record, strict=True))
         for at in self._unnamed:

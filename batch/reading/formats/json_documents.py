@@ -1,4 +1,4 @@
-"""Files that are one JSON array, or JSON objects over several lines -> rows, as lines that can be cut into shards."""
+"""Converts a JSON array, or JSON objects that span lines, into one line per row, which can be cut into shards."""
 
 import codecs
 import json
@@ -9,26 +9,29 @@ import orjson
 from batch.errors import InputError
 from batch.reading.invalid import type_name
 
-# One row. What is longer is most likely the whole file in one object, which cannot be cut into rows.
+# Most characters of one row. A longer value is most likely the whole file in one object, which cannot be cut into rows.
 MAX_ROW_CHARACTERS = 64 << 20
-# A value that is cut off by the end of what was read so far has its fault this near to it, unless it is a string.
+# If the text read so far ends within a value, the parser reports an error within this many characters of the end,
+# except in a string.
 _NEAR_THE_END = 64
 _WHITESPACE = " \t\r\n"
 
 
 def json_rows(name: str, chunks: Iterable[bytes], limit: int | None) -> Iterator[bytes]:
-    """Yield `[line, record]`, or `[line, null, kind, message]`, for each value of the file, digits as they are.
+    """Yield `[line, record]`, or `[line, null, kind, message]`, for each value of the file, with all digits.
 
-    Ids are made up of the line, so no two rows have the same: rows that share a line with others count on from it, and
-    the rows of an array on one line are numbered from 1.
+    Made-up ids use the line number, so no two rows may have the same: several rows on one line are numbered upwards
+    from that line, so the rows of an array on one line are numbered from 1.
 
-    Memory holds one row and what was read with it. Raises InputError for what is no JSON: where a value is broken,
-    nobody can say where the next one begins.
+    Memory holds one row and the chunk it was read with.
 
     Args:
-        name: what messages call the file.
-        chunks: its bytes, decompressed.
-        limit: rows after which reading may stop.
+        name: the file's name, for messages.
+        chunks: its decompressed bytes.
+        limit: number of rows after which reading may stop.
+
+    Raises:
+        InputError: the file is not JSON. After a broken value, the start of the next one is unknown.
     """
     text = _Text(name, chunks)
     in_array = text.peek() == "["
@@ -42,7 +45,7 @@ def json_rows(name: str, chunks: Iterable[bytes], limit: int | None) -> Iterator
         line = max(text.line, line + 1)
         value, raw = text.value()
         if isinstance(value, dict):
-            # Line ends within a value are only between its parts: in strings, JSON has escapes for them.
+            # In JSON, raw line ends occur only between tokens: within strings they are escaped.
             yield b"[%d,%b]\n" % (line, raw.replace("\n", " ").replace("\r", " ").encode())
         else:
             message = f"a row must be a JSON object, not {type_name(value)}"
@@ -53,7 +56,7 @@ def json_rows(name: str, chunks: Iterable[bytes], limit: int | None) -> Iterator
 
 
 def _has_more(text: "_Text", *, in_array: bool, first: bool) -> bool:
-    """Go on to the next value, if there is one."""
+    """Move to the next value; return whether there is one."""
     if not in_array:
         return text.peek() != ""
     if text.peek() == "]":
@@ -73,22 +76,22 @@ def _has_more(text: "_Text", *, in_array: bool, first: bool) -> bool:
 
 
 class _Text:
-    """The text of a file, a stretch of it in memory, and a place in it."""
+    """A cursor in the text of a file, of which a part is in memory."""
 
     def __init__(self, name: str, chunks: Iterable[bytes]) -> None:
         self._name = name
         self._chunks = iter(chunks)
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        # Only the texts of values are kept. Python refuses to make an int of more than 4,300 digits.
+        # The parsed numbers are not used, and Python refuses to convert more than 4,300 digits into an int.
         self._json = json.JSONDecoder(parse_int=float)
         self._text = ""
         self._at = 0
         self._ended = False
         self.line = 1
-        """Line of the place."""
+        """Line of the cursor, from 1."""
 
     def peek(self) -> str:
-        """The next character that is no whitespace, to which the place moves; nothing at the end of the file."""
+        """Move to the next character that is not whitespace and return it; empty text at the end of the file."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in _WHITESPACE:
                 self.line += self._text[self._at] == "\n"
@@ -99,11 +102,11 @@ class _Text:
                 return ""
 
     def skip(self, characters: int) -> None:
-        """Move on, over characters that are no line ends."""
+        """Move forward over characters, none of which is a line end."""
         self._at += characters
 
     def value(self) -> tuple[object, str]:
-        """The value that starts at or after the place, which moves behind it, and its text. Raises InputError."""
+        """Return the next value and its text, and move behind it. Raises InputError."""
         if self.peek() == "":
             raise self.fault("a value is missing")
         while True:
@@ -117,7 +120,7 @@ class _Text:
             except RecursionError as error:
                 raise self.fault("nested too deeply") from error
             else:
-                # A number may go on in what is not read yet.
+                # A number may continue in the part that is not read yet.
                 if end < len(self._text) or not self._read_more():
                     raw = self._text[self._at : end]
                     self.line += raw.count("\n")
@@ -125,11 +128,11 @@ class _Text:
                     return value, raw
 
     def fault(self, what: str) -> InputError:
-        """An error at this line."""
+        """Return an error that names the current line."""
         return InputError(f"{self._name}:{self.line}: {what}")
 
     def _read_more(self) -> bool:
-        """Read at least as much again as the value has already, so that a long one is not parsed too often."""
+        """Read at least as many characters as the value has so far, so that a long value is parsed only a few times."""
         kept = self._text[self._at :]
         if len(kept) > MAX_ROW_CHARACTERS:
             raise self.fault(

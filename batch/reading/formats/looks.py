@@ -1,4 +1,4 @@
-"""What a file looks like, told by its first bytes: for files that are not what their name says."""
+"""Guesses by its first bytes what a file is, for files that are not what their name says."""
 
 import re
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import orjson
 
 HEAD_BYTES = 4096
 
-# Bytes that no text file begins with, so that a file with them is of this kind whatever its name says.
+# First bytes with which no text file begins, so they decide whatever the file's name is.
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1f\x8b", "compressed with gzip", "give its name the ending .gz, as in rows.jsonl.gz"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "give its name the ending .zst, as in rows.jsonl.zst"),
@@ -30,40 +30,40 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
 )
-# Kinds whose magic is letters that a CSV header may begin with too, so more than the magic is asked for.
+# Formats whose magic bytes are letters with which a CSV header may begin too, so the pattern asks for more bytes.
 _LETTERED: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"BZh[1-9]1AY&SY"), "compressed with bzip2", "give its name the ending .bz2, as in rows.jsonl.bz2"),
     (re.compile(rb"ORC[^ -~\r\n\t]"), "ORC", "convert it to Parquet first"),
     (re.compile(rb"\x80[\x02-\x05][^ -~]"), "a Python pickle", "save its rows as JSON Lines or Parquet first"),
 )
 _HTML = re.compile(rb"<(!doctype html|html|head|body)\b", re.IGNORECASE)
-# Two or more short names, as CSV files begin, with one of its usual delimiters between them.
+# Two or more short names with a usual delimiter between them, as in the header of a CSV file.
 _NAME = rb'"?[^\W\d][\w .-]{0,60}"?'
 _HEADER = re.compile(rb"%b(?:,%b)+|%b(?:\t%b)+|%b(?:;%b)+" % ((_NAME,) * 6))
 _BOM = b"\xef\xbb\xbf"
 
 
 class Look(NamedTuple):
-    """What a file looks like."""
+    """What a file seems to be."""
 
     what: str
-    """As in "the file is ...": a Git LFS pointer, Parquet, UTF-16 text."""
+    """Completes "the file is ...", for example "a Git LFS pointer" or "UTF-16 text"."""
 
     remedy: str
-    """What to do about it, as an imperative."""
+    """What the user can do, as an imperative."""
 
     sure: bool
-    """Its first bytes settle it. Otherwise it is what is most likely where no row of the file can be used."""
+    """True if the first bytes prove it. Otherwise it is the likeliest explanation if no row of the file can be used."""
 
     def __str__(self) -> str:
         return f"{self.what}; {self.remedy}"
 
 
 def looks_like(head: bytes) -> Look | None:
-    """What a file with these first bytes (4 KiB are enough) looks like; `None` where it may be JSON Lines or CSV.
+    """Guess what a file with these first bytes (4 KiB are enough) is; `None` if it may be JSON Lines or CSV.
 
-    Meant for files in which no row can be used, and for those that are `sure`: one JSON array is not, because its
-    first line may be the only broken one.
+    Use the guess if it is `sure`, or if no row of the file can be used. A JSON array is not `sure`: the first line of a
+    JSON Lines file may look the same and be the only broken one.
     """
     for magic, what, remedy in _MAGIC:
         if head.startswith(magic):
@@ -88,15 +88,15 @@ def looks_like(head: bytes) -> Look | None:
 
 
 def looks_like_table(head: bytes) -> bool:
-    """Do these first bytes, of a file in which no line is JSON, look like CSV: a line of columns' names, then more?"""
+    """Do the first bytes look like CSV (a line of column names, then more)? For files in which no line is JSON."""
     first, newline, rest = head.removeprefix(_BOM).partition(b"\n")
     return newline != b"" and rest.strip() != b"" and _HEADER.fullmatch(first.rstrip(b"\r")) is not None
 
 
 def begins_array_over_lines(head: bytes) -> bool:
-    """Does the file begin a JSON list that goes on in the next line, as no line of JSON Lines does?
+    """Does the file begin with a JSON list that continues on the next line, which JSON Lines never does?
 
-    Read as JSON Lines, the last row of such a file would be the only one without a comma behind it.
+    Such a file must not be read as JSON Lines: only its last row, which no comma follows, would be valid.
     """
     text = head.removeprefix(_BOM).lstrip()
     first, newline, _ = text.partition(b"\n")
@@ -104,13 +104,13 @@ def begins_array_over_lines(head: bytes) -> bool:
 
 
 def is_json_lines(head: bytes) -> bool:
-    """Do these first bytes of a .json file look like one JSON object a line, as many call such files?"""
+    """Do the first bytes of a .json file look like one JSON object per line? Many JSON Lines files are named .json."""
     text = head.removeprefix(_BOM).lstrip()
     return text.startswith(b"{") and not _is_cut(text.partition(b"\n")[0])
 
 
 def _utf16_without_mark(head: bytes) -> bool:
-    """Is every second byte of nearly all of it zero, as in UTF-16 of mostly ASCII text?"""
+    """Is nearly every second byte zero, as in UTF-16 of mostly ASCII text?"""
     pairs = len(head) // 2
     return pairs >= 2 and max(head[0::2].count(0), head[1::2].count(0)) > 0.7 * pairs
 
@@ -123,7 +123,7 @@ def _list(text: bytes) -> Look:
 
 
 def _is_cut(line: bytes) -> bool:
-    """Is this the beginning of a JSON value that goes on in the next line?"""
+    """Is the line the beginning of a JSON value that continues on the next line?"""
     line = line.strip()
     if line in (b"{", b"["):
         return True

@@ -1,4 +1,4 @@
-"""Rows of Parquet files, as JSON-friendly values."""
+"""Reads rows of Parquet files, with values that JSON can hold."""
 
 from collections.abc import Iterator, KeysView, Sequence
 from math import isnan
@@ -14,25 +14,25 @@ from batch.reading.formats.arrow_values import plain_values
 from batch.reading.invalid import InvalidRow
 from batch.reading.shapes import REQUEST_COLUMNS
 from batch.reading.shard import Shard
-from batch.reading.sources import open_file, reading
+from batch.reading.sources import input_errors, open_file
 
 BATCH_ROWS = 4096
-# Of long rows a batch has fewer: a row group may hold gigabytes, and the shard only a few rows of it.
+# With long rows a batch has fewer rows: a row group may hold gigabytes, and the shard only a few of its rows.
 BATCH_BYTES = 16 << 20
-# A column is read in pieces of this size; without one, a whole row group's at once.
+# A column is read in pieces of this size; without a buffer size, Arrow reads a whole row group's column at once.
 BUFFER_BYTES = 8 << 20
 
 
 def parquet_columns(shard: Shard) -> KeysView[str]:
-    """Names of the file's columns, in its order."""
-    with reading(shard.name), open_file(shard.location) as file:
+    """Return the names of the file's columns, in the file's order."""
+    with input_errors(shard.name), open_file(shard.location) as file:
         return dict.fromkeys(pq.ParquetFile(file).schema_arrow.names).keys()
 
 
 def parquet_records(shard: Shard) -> Iterator[tuple[int, dict[str, Any] | InvalidRow]]:
-    """Yield (row from 1, record) for the rows `start` to `stop`; a row with a value we cannot take comes as its fault.
+    """Yield (row number from 1, record) for the rows `start` to `stop`; an InvalidRow for a value that cannot be used.
 
-    Values are as `plain_values` has them.
+    Values are as `plain_values` returns them.
     """
     line = shard.start + 1
     for batch in _batches(shard):
@@ -42,12 +42,12 @@ def parquet_records(shard: Shard) -> Iterator[tuple[int, dict[str, Any] | Invali
 
 
 def batch_records(batch: Any) -> Iterator[dict[str, Any] | InvalidRow]:
-    """The rows of a record batch, with values as `plain_values` has them."""
+    """Yield the rows of a record batch, with values as `plain_values` returns them."""
     names = batch.schema.names
     try:
         columns = [_values(column, name) for name, column in zip(names, batch.columns, strict=True)]
     except (ValueError, OverflowError, pa.ArrowException):
-        # One cell that Python cannot hold spoils the whole column, so go through it row by row.
+        # One cell that Python cannot represent makes Arrow refuse the whole column, so convert row by row.
         if batch.num_rows > 1:
             for index in range(batch.num_rows):
                 yield from batch_records(batch.slice(index, 1))
@@ -60,8 +60,8 @@ def batch_records(batch: Any) -> Iterator[dict[str, Any] | InvalidRow]:
 
 
 def _batches(shard: Shard) -> Iterator[Any]:
-    """Record batches that hold exactly the shard's rows."""
-    with reading(shard.name), open_file(shard.location) as file:
+    """Yield record batches that hold exactly the shard's rows."""
+    with input_errors(shard.name), open_file(shard.location) as file:
         parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
         groups: list[int] = []
         first = skip = 0
@@ -72,7 +72,7 @@ def _batches(shard: Shard) -> Iterator[Any]:
                 groups.append(group)
             first += size
         left = shard.stop - shard.start
-        # One core per shard: other shards have the other cores.
+        # No threads: other tasks read other shards on the other cores.
         for batch in parquet.iter_batches(_batch_rows(parquet, groups), row_groups=groups, use_threads=False):
             kept = batch.slice(min(skip, batch.num_rows), left)
             skip -= min(skip, batch.num_rows)
@@ -94,13 +94,13 @@ def _values(column: Any, name: str) -> list[Any]:
     if name not in REQUEST_COLUMNS or not pa.types.is_nested(column.type):
         return values
     if pa.types.is_map(column.type):
-        # Requests have objects in place of maps, which come as lists of pairs.
+        # `plain_values` returns maps as lists of pairs; in requests they become objects.
         values = [None if pairs is None else dict(pairs) for pairs in values]
     return [_without_nulls(value) for value in values]
 
 
 def _not_finite(batch: Any) -> frozenset[int]:
-    """Rows with NaN or an infinity in a column of floats."""
+    """Return the rows that have NaN or an infinity in a column of floats."""
     found: set[int] = set()
     for column in batch.columns:
         if pa.types.is_floating(column.type):
@@ -111,7 +111,7 @@ def _not_finite(batch: Any) -> frozenset[int]:
 
 
 def _bad_column(one: Any) -> str:
-    """The first column of a batch of one row whose value cannot be read."""
+    """Return the first column whose value cannot be read, in a batch of one row."""
     for name, column in zip(one.schema.names, one.columns, strict=True):
         try:
             plain_values(column)
@@ -121,9 +121,9 @@ def _bad_column(one: Any) -> str:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Drop null fields: in Parquet every struct has all fields, in a request an absent one is left out.
+    """Drop null fields: a Parquet struct always has all fields, whereas a request leaves absent ones out.
 
-    A struct whose fields are all null is `None`, and so left out itself. NaN is how pandas writes null.
+    A struct whose fields are all null becomes `None`, and is left out itself. NaN counts as null: pandas writes it so.
     """
     match value:
         case float() if isnan(value):

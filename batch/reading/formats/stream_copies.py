@@ -1,4 +1,4 @@
-"""Input that can be read only once (standard input, named pipes): copied, so that the same command can go on later."""
+"""Copies input that can be read only once (standard input, named pipes), so that an interrupted run can resume."""
 
 import os
 import select
@@ -12,32 +12,32 @@ from typing import BinaryIO
 
 from batch.errors import InputError
 from batch.reading.formats.looks import HEAD_BYTES, looks_like
-from batch.reading.sources import Format, Source, open_stream, reading
+from batch.reading.sources import Format, Source, input_errors, open_stream
 from batch.storage.atomic import replacing
 
 STANDARD_INPUT = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
-# What is piped into a command that goes on is compared with the copy if it comes this soon. The pipe of many schedulers
-# has no writer that ever ends it.
+# A resumed command compares its piped input with the copy if the input arrives this soon. It must not wait longer:
+# under many schedulers, standard input is a pipe that no process ever writes to or closes.
 _PATIENCE_SECONDS = 1.0
 _CHUNK_BYTES = 1 << 20
 _COMPRESSIONS = {"compressed with gzip": "gzip", "compressed with zstd": "zstd", "compressed with bzip2": "bz2"}
 _BINARY: dict[str, Format] = {"Parquet": "parquet", "an Arrow file": "arrow", "an Arrow stream": "arrow"}
 
 
-def copied(source: Source, spool: Path, *, stored: bool) -> Source:
-    """The source as a file of the spool, in the format that its first bytes show.
+def copy_stream(source: Source, spool: Path, *, stored: bool) -> Source:
+    """Copy the stream into the spool and return it as a source, with the format that its first bytes show.
 
     Args:
-        source: one that `is_stream`.
+        source: a source that `is_stream`.
         spool: folder of spooled files.
-        stored: do the shards of an earlier sitting exist? Then what is piped in must be the same, or nothing.
+        stored: shards of an earlier sitting exist, so the piped data must be the same as then, or empty.
 
     Raises:
-        InputError: there is nothing to read and no copy, or it differs from what the run began with.
+        InputError: there is neither data to read nor a copy, or the data differ from what the run began with.
         StorageError: the copy cannot be written.
     """
-    target = copy_of(source, spool)
-    with reading(source.name), _opened(source.location, wait=not target.exists()) as stream:
+    target = copy_path(source, spool)
+    with input_errors(source.name), _opened(source.location, wait=not target.exists()) as stream:
         if target.exists():
             if _has_data(stream):
                 _compare_or_replace(stream, target, source, stored=stored)
@@ -56,16 +56,16 @@ def copied(source: Source, spool: Path, *, stored: bool) -> Source:
     )
 
 
-def copy_of(source: Source, spool: Path) -> Path:
-    """Where the copy of a stream is kept."""
+def copy_path(source: Source, spool: Path) -> Path:
+    """The path of a stream's copy."""
     return spool / f"{blake2b(source.location.encode(), digest_size=16).hexdigest()}.stream"
 
 
 @contextmanager
 def _opened(location: str, *, wait: bool) -> Iterator[BinaryIO]:
-    """The stream; `wait` for somebody who writes to a named pipe."""
+    """Open the stream. With `wait`, opening a named pipe blocks until a process writes to it."""
     if location in STANDARD_INPUT:
-        # By its number: a socket as standard input has no path that could be opened.
+        # By file descriptor: if standard input is a socket, it has no path that could be opened.
         descriptor = os.dup(0)
     else:
         descriptor = os.open(location, os.O_RDONLY | (0 if wait else os.O_NONBLOCK))
@@ -113,13 +113,13 @@ def _equal(one: Path, other: Path) -> bool:
 
 
 def _recognized(source: Source) -> Source:
-    """The source with the format and compression that its first bytes show; CSV where it is neither JSON nor binary."""
+    """Set format and compression by the first bytes; CSV if they are neither JSON nor binary."""
     with open_stream(source.location, None) as stream:
         head = stream.read(HEAD_BYTES)
     look = looks_like(head)
     compression = _COMPRESSIONS.get(look.what) if look is not None else None
     if compression is not None:
-        with reading(source.name), open_stream(source.location, compression) as stream:
+        with input_errors(source.name), open_stream(source.location, compression) as stream:
             head = stream.read(HEAD_BYTES)
     if look is not None and look.what in _BINARY and compression is None:
         return replace(source, format=_BINARY[look.what])

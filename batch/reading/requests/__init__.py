@@ -1,1 +1,1 @@
-"""The kinds of requests that rows ask for, as people write them."""
+"""The shapes in which people write requests, one module per shape or per part of a request."""

@@ -1,4 +1,4 @@
-"""Requests in the shape of Anthropic's Messages API -> chat requests in OpenAI's."""
+"""Translates requests in the shape of Anthropic's Messages API into OpenAI's chat requests."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,7 +11,7 @@ from batch.reading.notes import Fact
 FOUND_ANTHROPIC: Final = Fact(
     "anthropic", "taken for a request in the shape of Anthropic's API, and sent as the chat request that it asks for"
 )
-# What has no like in a chat request, or another shape there. To leave it out would change the answer.
+# Members that chat requests do not have, or have in another shape. Leaving one out would change the answer.
 _UNSUPPORTED = (
     "tools",
     "tool_choice",
@@ -21,15 +21,16 @@ _UNSUPPORTED = (
     "output_config",
     "output_format",
 )
-# Says nothing about the answer: the version that Bedrock and Vertex AI ask for, and a hint to the scheduler.
+# Members without influence on the answer (the version that Bedrock and Vertex AI require, a hint to the scheduler), and
+# members that are translated separately.
 _LEFT_OUT = frozenset({"system", "messages", "anthropic_version", "anthropic_beta", "thinking", "service_tier"})
 _RENAMED = {"stop_sequences": "stop"}
 
 
 def anthropic_params(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The request of `{custom_id, params: {model, max_tokens, messages, ...}}`, a line of Anthropic's message batches.
+    """Return the `params` of a line of Anthropic's message batches, `{custom_id, params: {model, messages, ...}}`.
 
-    `params` may be JSON text, as in a CSV. `None`: the row is no such line.
+    `params` may be JSON text, as in a CSV file. Returns `None` if the row is not such a line.
     """
     params = record.get("params")
     if isinstance(params, str) and params[:1] == "{":
@@ -40,11 +41,11 @@ def anthropic_params(record: Mapping[str, Any]) -> dict[str, Any] | None:
     return params if isinstance(params, dict) and params.get("messages") is not None else None
 
 
-def as_chat(params: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The chat request that an Anthropic request asks for: texts and images, in the order of its keys.
+def to_chat_request(params: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Translate an Anthropic request, with texts and images, into a chat request; keys keep their order.
 
     `system` becomes the first message, `stop_sequences` becomes `stop`, and `metadata.user_id` becomes `user`. Other
-    parameters stay as they are. Raises InvalidRow for what no chat request can say, as tools in Anthropic's shape.
+    parameters stay as they are. Raises InvalidRow for members without a translation, such as Anthropic's tools.
 
     Args:
         where: what the row calls the request, for messages.
@@ -83,7 +84,7 @@ def _message(message: Any, where: str) -> Any:
 
 
 def _content(content: Any, where: str) -> Any:
-    """A text as it is; blocks as one text, or as parts where there is an image among them."""
+    """Return text unchanged; join blocks of text into one text, and turn blocks with an image into content parts."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):

@@ -1,4 +1,4 @@
-"""Lines of batch files: `{custom_id, method, url, body}`, as providers and gateways have them."""
+"""Lines of batch files, `{custom_id, method, url, body}`, in the variants of providers and gateways."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -8,11 +8,11 @@ import orjson
 
 from batch.reading.invalid import InvalidRow, type_name
 from batch.reading.notes import Fact
-from batch.reading.requests.anthropic import FOUND_ANTHROPIC, as_chat
+from batch.reading.requests.anthropic import FOUND_ANTHROPIC, to_chat_request
 from batch.reading.requests.embeddings import FOUND_EMBEDDINGS
 from schemas.openai_batch import BATCH_URLS, CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL, BatchUrl
 
-# By each url's own end, the longer ones first: `/chat/completions` ends in `/completions` too.
+# APIs by the end of their URL. Longer ends come first: `/chat/completions` ends in `/completions` too.
 _APIS: Mapping[str, BatchUrl] = {
     "/chat/completions": CHAT_URL,
     "/completions": COMPLETIONS_URL,
@@ -20,13 +20,16 @@ _APIS: Mapping[str, BatchUrl] = {
     "/responses": RESPONSES_URL,
 }
 _ANTHROPIC_END = "/v1/messages"
-# Keys that only requests of the Responses API have, and only those of Anthropic's Messages API.
+# Keys that only requests of the Responses API have, and keys that only Anthropic's Messages API has.
 _OF_RESPONSES = ("instructions", "max_output_tokens", "previous_response_id")
 _OF_ANTHROPIC = ("system", "stop_sequences", "anthropic_version")
 
 
 def is_batch_line(record: Mapping[str, Any]) -> bool:
-    """Is it `body` with an object, or `method` and `url` and no prompt? Scraped data may have urls too."""
+    """Is the row a batch line: a `body` that is an object, or `method` and `url` without a prompt?
+
+    A `url` alone does not make a batch line: scraped data have URLs too.
+    """
     if isinstance(record.get("body"), dict):
         return True
     if not record.keys().isdisjoint(("messages", "prompt", "input")):
@@ -35,10 +38,10 @@ def is_batch_line(record: Mapping[str, Any]) -> bool:
 
 
 def batch_request(record: Mapping[str, Any]) -> tuple[BatchUrl, dict[str, Any], tuple[Fact, ...]]:
-    """The API and the request of a batch line, and what a reader should know of it. Raises InvalidRow.
+    """Return the API, the request and notes of a batch line. Raises InvalidRow.
 
-    `method` and `url` may be left out: the body's keys then tell which API is meant. A request of Anthropic's API
-    comes as the chat request that it asks for.
+    `method` and `url` may be left out; the body's keys then tell which API is meant. A request for Anthropic's API is
+    translated into a chat request.
     """
     method = record.get("method")
     if method != "POST" and method is not None and not _is_post(method):
@@ -49,7 +52,7 @@ def batch_request(record: Mapping[str, Any]) -> tuple[BatchUrl, dict[str, Any], 
     if url is None or url == "":
         body = _body(record)
         if body.get("messages") is not None and not body.keys().isdisjoint(_OF_ANTHROPIC):
-            return CHAT_URL, as_chat(body, "body"), (FOUND_ANTHROPIC,)
+            return CHAT_URL, to_chat_request(body, "body"), (FOUND_ANTHROPIC,)
         api = _api_of_body(body)
         return api, body, (FOUND_EMBEDDINGS,) if api == EMBEDDINGS_URL else ()
     end = _end_of(url) if isinstance(url, str) else None
@@ -59,19 +62,19 @@ def batch_request(record: Mapping[str, Any]) -> tuple[BatchUrl, dict[str, Any], 
             "url must end in /chat/completions, /completions, /embeddings or /responses; other APIs are not sent",
         )
     if end == _ANTHROPIC_END:
-        return CHAT_URL, as_chat(_body(record), "body"), (FOUND_ANTHROPIC,)
+        return CHAT_URL, to_chat_request(_body(record), "body"), (FOUND_ANTHROPIC,)
     return _APIS[end], _body(record), ()
 
 
 @lru_cache(maxsize=256)
 def _end_of(url: str) -> str | None:
-    """Which API a url ends in, whatever comes before: Azure's deployments, a whole address, or nothing."""
+    """Return the API in which a URL ends, whatever comes before it (a host, Azure's deployments, or nothing)."""
     path = "/" + url.strip().partition("?")[0].partition("#")[0].strip("/").lower()
     return next((end for end in (*_APIS, _ANTHROPIC_END) if path.endswith(end)), None)
 
 
 def _is_post(method: Any) -> bool:
-    """In lower case too, and a blank cell of a CSV."""
+    """Is the method POST, in any case, or a blank CSV cell?"""
     return isinstance(method, str) and method.strip().upper() in ("POST", "")
 
 
@@ -92,7 +95,7 @@ def _body(record: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(body, dict):
         return body
     if isinstance(body, str):
-        # CSV and many a Parquet file keep the body as text.
+        # CSV files, and many Parquet files, store the body as text.
         try:
             parsed = orjson.loads(body)
         except orjson.JSONDecodeError:

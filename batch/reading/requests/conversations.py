@@ -1,4 +1,4 @@
-"""Conversations wherever rows have them, as a list of messages in OpenAI's shape."""
+"""Finds conversations in rows, and turns them into lists of messages in OpenAI's shape."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import orjson
 
 from batch.reading.invalid import InvalidRow, type_name
 
-# What ShareGPT's files, and those that follow them, call who speaks.
+# Roles by the names of speakers in ShareGPT's files and in files that follow their format.
 _ROLES = {
     "human": "user",
     "user": "user",
@@ -28,10 +28,10 @@ _FOREIGN_ROLES = frozenset(name for name, role in _ROLES.items() if name != role
 
 
 def conversation_in(record: Mapping[str, Any], column: str) -> list[Any]:
-    """The messages in a column that holds a conversation; the messages themselves are not checked.
+    """Return the messages in a column that holds a conversation; the messages themselves are not checked.
 
-    It may be a list of messages with `role` and `content`, or with `from` and `value` as ShareGPT has them, the JSON
-    text of one, or an object of lists, as Hugging Face's Sequence stores it. Raises InvalidRow for anything else.
+    The column may hold a list of messages with `role` and `content`, or with ShareGPT's `from` and `value`; such a list
+    as JSON text; or an object of lists, as Hugging Face's Sequence stores it. Raises InvalidRow for anything else.
     """
     value = record[column]
     if type(value) is list:
@@ -46,7 +46,7 @@ def conversation_in(record: Mapping[str, Any], column: str) -> list[Any]:
 
 
 def found_messages(value: Any, column: str) -> list[Any] | None:
-    """The messages of a `prompt` or `input` that is a conversation, or the JSON text of one; else `None`."""
+    """Return the messages of a `prompt` or `input` that is a conversation (or its JSON text), else `None`."""
     if isinstance(value, str):
         if value[:1] != "[":
             return None
@@ -60,13 +60,13 @@ def found_messages(value: Any, column: str) -> list[Any] | None:
 
 
 def as_messages(messages: list[Any], column: str) -> list[Any]:
-    """The same messages with OpenAI's keys and roles. Raises InvalidRow for a speaker that has no role there.
+    """Return the messages with OpenAI's keys and roles. Raises InvalidRow for a speaker without a role in OpenAI's API.
 
-    Members that are null are left out, as tables and their exports pad them: servers refuse many of these. A null
-    `content` stays, because an assistant that calls a tool says nothing.
+    Null members are left out: tables and their exports fill missing members with null, and servers refuse many of
+    these. A null `content` stays, because an assistant message that calls a tool has no content.
     """
     for message in messages:
-        # Nearly every message is plain: these comparisons cost a tenth of looking at every member.
+        # Nearly every message is plain. These comparisons cost a tenth of checking every member.
         is_plain = (
             type(message) is dict
             and len(message) == 2
@@ -81,7 +81,7 @@ def as_messages(messages: list[Any], column: str) -> list[Any]:
 
 
 def _is_odd(message: Any) -> bool:
-    """Is there anything to change about a message?"""
+    """Must the message be changed?"""
     if type(message) is not dict:
         return False
     role = message.get("role")
@@ -91,7 +91,7 @@ def _is_odd(message: Any) -> bool:
         if value is None:
             if key != "content":
                 return True
-        # Parts of a content, and calls of tools.
+        # Content parts, and tool calls.
         elif type(value) is list and any(type(item) is dict and None in item.values() for item in value):
             return True
     return False
@@ -99,7 +99,7 @@ def _is_odd(message: Any) -> bool:
 
 def _message(message: Any, where: str) -> Any:
     if not isinstance(message, dict):
-        return message  # a fault, which `conversation_text` names
+        return message  # invalid; `conversation_text` reports it
     role = message.get("role")
     if role is None and "from" in message and "value" in message:
         return _of_sharegpt(message, where)
@@ -147,7 +147,7 @@ def _from_text(text: str, column: str) -> Any:
 
 
 def _from_columns(value: Mapping[str, Any], column: str) -> Any:
-    """An object of lists of one length as a list of objects; any other object as it is."""
+    """Turn an object of lists of equal length into a list of objects; return any other object unchanged."""
     lists: Sequence[Any] = list(value.values())
     if not lists or not all(isinstance(items, list) for items in lists) or len({len(items) for items in lists}) != 1:
         return value

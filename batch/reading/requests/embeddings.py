@@ -1,4 +1,4 @@
-"""Embedding requests: which rows are taken for them, and which parameters they have."""
+"""Embedding requests: which rows are read as such, and which parameters they may have."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,15 +11,16 @@ INPUT_COLUMNS: Final = frozenset({"input", "params", "model"})
 FOUND_EMBEDDINGS: Final = Fact(
     "embeddings", "taken for an embedding request, because the row has `input` and neither messages nor prompt"
 )
-# Text in other columns than these makes an `input` doubtful: Alpaca's rows have instruction, input and output.
+# If a column other than these holds text, `input` may not be the whole prompt: Alpaca's rows have instruction, input
+# and output.
 _BESIDE_INPUT = INPUT_COLUMNS | PARAMETERS | {"id", "custom_id"}
-# Only embedding requests have these.
+# Parameters that only embedding requests have.
 _ASKS_FOR_EMBEDDINGS = ("dimensions", "encoding_format")
 _NAMES_SHOWN = 4
 
 
-def check_asked(record: Mapping[str, Any], id_column: str | None) -> None:
-    """Raise InvalidRow for an `input` that may well be half of a prompt."""
+def check_ambiguous_input(record: Mapping[str, Any], id_column: str | None) -> None:
+    """Raise InvalidRow if `input` may be only part of a prompt, because other columns hold text."""
     texts = [name for name, value in record.items() if type(value) is str and name not in _BESIDE_INPUT]
     texts = [name for name in texts if name != id_column]
     if texts and all(record.get(name) is None for name in _ASKS_FOR_EMBEDDINGS):
@@ -31,8 +32,8 @@ def check_asked(record: Mapping[str, Any], id_column: str | None) -> None:
         )
 
 
-def for_embeddings(params: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Fact, ...]]:
-    """Parameters without those of chats, which mean nothing to embeddings and which servers refuse; a note on each."""
+def keep_embedding_parameters(params: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Fact, ...]]:
+    """Drop chat parameters, which embedding servers refuse; return the rest, and a note on each dropped one."""
     left = [name for name in params if name in CHAT_PARAMETERS and name not in EMBEDDING_PARAMETERS]
     if not left:
         return dict(params), ()

@@ -1,4 +1,4 @@
-"""Shapes of other providers' batch files that are known and not read."""
+"""Shapes of other providers' batch files that this program recognizes but does not read."""
 
 from collections.abc import Set
 
@@ -14,5 +14,5 @@ _SHAPES = {
 
 
 def foreign_shape(columns: Set[str]) -> str | None:
-    """What these columns look like, and what to do about it; `None` for columns that say nothing."""
+    """Return which provider's shape the columns have and what to do about it; `None` if no shape is recognized."""
     return next((said for column, said in _SHAPES.items() if column in columns), None)

@@ -1,13 +1,13 @@
-"""Members of a message that no API is known to take."""
+"""Notes on members of messages that no known API accepts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from batch.reading.notes import Fact
 
-# OpenAI's, and what providers add: reasoning (DeepSeek, OpenRouter, vLLM), caching (Anthropic by way of gateways),
-# answers that go on (DeepSeek, Mistral: `prefix`; Moonshot, DashScope: `partial`), Ollama's images, Cohere's plans,
-# harmony's channels, and what answers hold that are sent back as they came.
+# OpenAI's members, and those that providers add: reasoning (DeepSeek, OpenRouter, vLLM), caching (Anthropic through
+# gateways), continued answers (DeepSeek, Mistral: `prefix`; Moonshot, DashScope: `partial`), Ollama's images, Cohere's
+# plans, harmony's channels, and members of answers that users send back unchanged.
 KNOWN_MEMBERS: Final = frozenset(
     (
         *("role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal", "audio", "annotations"),
@@ -20,13 +20,13 @@ KNOWN_MEMBERS: Final = frozenset(
 
 
 def foreign_members(messages: Sequence[Mapping[str, Any]]) -> tuple[Fact, ...]:
-    """A fact for each member of these messages that is not known, in their order.
+    """Return a note for each unknown member of the messages, in order.
 
-    They are sent all the same: a server may take what we do not know.
+    Unknown members are sent all the same: a server may accept members that this program does not know.
     """
     found: dict[str, None] = {}
     for message in messages:
-        # Nearly every message has only a role and a content.
+        # Nearly every message has only `role` and `content`.
         if len(message) > 2 and not message.keys() <= KNOWN_MEMBERS:
             found.update(dict.fromkeys(key for key in message if key not in KNOWN_MEMBERS))
     return tuple(

@@ -1,7 +1,7 @@
-"""Which columns of a row are parameters of its request.
+"""Decides which columns of a row are parameters of its request.
 
-One rule for every shape: a column with the name of a request parameter is one, under the conditions in the tables
-below; `params` and `extra_body` may hold any others. What is null or blank is not set.
+The rule is the same for every shape: a column with the name of a request parameter is one, under the conditions in the
+tables below; `params` and `extra_body` may hold any other parameters. A null or blank value leaves a parameter unset.
 """
 
 from collections.abc import Callable, Mapping, Set
@@ -17,23 +17,23 @@ RowParams = Literal["auto", "honour", "ignore"]
 
 
 class _Type(NamedTuple):
-    """What a parameter holds."""
+    """The type of a parameter's value."""
 
     name: str
-    """For messages, as "a number"."""
+    """Name for messages, for example "a number"."""
     fits: Callable[[Any], bool]
-    """Is this JSON value one?"""
+    """Returns whether a JSON value has this type."""
     from_text: Callable[[str], Any] | None = None
-    """Reads it from the text of a CSV cell. Raises ValueError."""
+    """Parses a value from the text of a CSV cell. Raises ValueError."""
 
 
 def _is_whole(value: Any) -> bool:
-    # The type itself, because True is an int too. Tables write whole numbers as 256.0 where one is missing.
+    # Compare the type itself: True is an int too. Tables with missing values store whole numbers as 256.0.
     return type(value) is int or (type(value) is float and value.is_integer())
 
 
 def _is_number(value: Any) -> bool:
-    # Whole numbers of any size are finite, and `isfinite` raises for those that no float holds.
+    # Every int is finite, and `isfinite` raises for ints that are too large for a float.
     return isinstance(value, int) and not isinstance(value, bool) if not isinstance(value, float) else isfinite(value)
 
 
@@ -45,7 +45,7 @@ def _truth(text: str) -> bool:
 
 
 def _json_or_text(text: str) -> Any:
-    """Objects and lists are JSON in a CSV cell; anything else, as `["` in a stop sequence, is the text itself."""
+    """Parse a CSV cell that is a JSON object or list; other text, such as the stop sequence `["`, stays text."""
     if not text.lstrip().startswith(("{", "[")):
         return text
     try:
@@ -68,7 +68,7 @@ _LIST = _Type("a list", lambda v: isinstance(v, list), orjson.loads)
 _TEXTS = _Type("a string or a list", lambda v: isinstance(v, str | list), _json_or_text)
 _TEXT_OR_OBJECT = _Type("a string or an object", lambda v: isinstance(v, str | dict), _json_or_text)
 
-# Names that are hardly ever data.
+# Names of parameters that are hardly ever names of data columns.
 _PLAIN: Final[Mapping[str, _Type]] = {
     # OpenAI
     "temperature": _NUMBER,
@@ -93,7 +93,7 @@ _PLAIN: Final[Mapping[str, _Type]] = {
     "web_search_options": _OBJECT,
     "prompt_cache_key": _TEXT,
     "safety_identifier": _TEXT,
-    # What its Python client merges into the body.
+    # OpenAI's Python client merges it into the body.
     "extra_body": _OBJECT,
     # vLLM, SGLang, llama.cpp, TGI and others
     "top_k": _WHOLE,
@@ -138,9 +138,10 @@ _PLAIN: Final[Mapping[str, _Type]] = {
     "random_seed": _WHOLE,
 }
 
-# Words that tables use for other things as often: a column `n` that counts rows would ask for that many answers. They
-# count where they hold the JSON type itself and the row is a request's body: it has `messages`, or a parameter with a
-# plain name, or a `model`. Else, and beside a template, only with `row_params: honour`.
+# Names that tables use just as often for data: a column `n` that counts rows would ask for that many answers. Such a
+# column is a parameter if its value has the right JSON type and the row is clearly a request (it has `messages`, a
+# parameter with a name of the table above, or a `model`). Otherwise, and beside a template, it is one only with
+# `row_params: honour`.
 _WORDS: Final[Mapping[str, _Type]] = {
     "n": _WHOLE,
     "seed": _WHOLE,
@@ -170,7 +171,7 @@ _EMBEDDING: Final[Mapping[str, _Type]] = {
     "extra_body": _OBJECT,
 }
 
-# Far more often data, which a provider has no business with. `params` takes them.
+# Names that are far more often data, which must not reach a provider. `params` may hold such parameters.
 _LEFT_ALONE = frozenset({"user", "metadata", "store", "priority", "documents"})
 
 CHAT_PARAMETERS: Final = frozenset((*_PLAIN, *_WORDS))
@@ -183,11 +184,11 @@ class OwnParameters(NamedTuple):
     """The parameters among a row's columns."""
 
     values: dict[str, Any]
-    """By name, `extra_body` merged in."""
+    """Values by name, with `extra_body` merged in."""
     columns: set[str]
-    """Columns that they are from; these are not carried."""
+    """Columns that gave them; these are not carried into the results."""
     notes: list[Fact]
-    """Columns that look like parameters and are data, or the other way round beside a template."""
+    """Notes on columns that look like parameters but are data, and, beside a template, on those that are parameters."""
 
 
 def own_parameters(
@@ -198,16 +199,16 @@ def own_parameters(
     row_params: RowParams = "auto",
     template: Set[str] | None = None,
 ) -> OwnParameters | None:
-    """The parameters of a row that is no batch line; `None`: it has none, and nothing that looks like one.
+    """Return the parameters of a row that is not a batch line; `None` if no column even looks like one.
 
     Args:
-        embeds: is it an embedding request? Chat parameters mean nothing to it.
-        is_body: is the row a request's body for sure, since it has messages?
+        embeds: the row is an embedding request, which has no chat parameters.
+        is_body: the row is certainly a request, because it has messages.
         row_params: the job's `input.row_params`.
-        template: columns that the job's templates use, which are data; `None`: the job has no template.
+        template: columns that the job's templates name, which are data; `None` if the job has no template.
 
-    Raises InvalidRow when a column cannot be the parameter that its name says, unless there is a template: then it
-    is data.
+    Raises:
+        InvalidRow: a column's value cannot be the parameter of that name. With a template, the column is data instead.
     """
     if _LOOKED_AT.isdisjoint(record):
         return None
@@ -234,7 +235,7 @@ def own_parameters(
     for name, word, given in words:
         value = given
         if row_params == "honour" or word is _TEXTS:
-            # A cell of a CSV is text; elsewhere, text that only looks like a number or an object is data.
+            # CSV cells are always text. In other formats, text that only looks like a number or an object is data.
             read = _read(word, given)
             value = given if read is None else read
         why = _why_data(word, value, counts=is_body or row_params == "honour")
@@ -243,11 +244,11 @@ def own_parameters(
         else:
             found.values[name] = int(value) if word is _WHOLE else value
             found.columns.add(name)
-    return found._replace(values=unpacked(found.values)) if "extra_body" in found.values else found
+    return found._replace(values=merge_extra_body(found.values)) if "extra_body" in found.values else found
 
 
 def _take_plain(found: OwnParameters, name: str, kind: _Type, value: Any, *, has_template: bool) -> None:
-    """Sort a plain name that is set. Raises InvalidRow where it can be neither parameter nor data."""
+    """Take a column as a parameter or as data. Raises InvalidRow if it can be neither."""
     read = _read(kind, value)
     if read is not None and (not has_template or _is_likely(name, read)):
         found.values[name] = read
@@ -261,14 +262,14 @@ def _take_plain(found: OwnParameters, name: str, kind: _Type, value: Any, *, has
 
 
 def _why_data(word: _Type, value: Any, *, counts: bool) -> str | None:
-    """Why a word is data; `None`: it is a parameter."""
+    """Return why an ambiguous column is data, or `None` if it is a parameter."""
     if not word.fits(value):
         return f"as a parameter it would be {word.name}"
     return None if counts else "`input.row_params: honour` sends it"
 
 
-def unpacked(params: dict[str, Any]) -> dict[str, Any]:
-    """Parameters with those in `extra_body` beside the others, as OpenAI's Python client sends them."""
+def merge_extra_body(params: dict[str, Any]) -> dict[str, Any]:
+    """Merge `extra_body` into the other parameters, as OpenAI's Python client does."""
     extra = params.get("extra_body")
     if not isinstance(extra, dict):
         return params
@@ -276,7 +277,7 @@ def unpacked(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def params_column(value: Any) -> dict[str, Any]:
-    """What a row's `params` holds: an object, in a CSV its JSON text. Raises InvalidRow."""
+    """Return a row's `params`: an object, or its JSON text in a CSV file. Raises InvalidRow for anything else."""
     if value is None or value == "":
         return {}
     if isinstance(value, str):
@@ -285,23 +286,23 @@ def params_column(value: Any) -> dict[str, Any]:
             raise InvalidRow("wrong_type", "params must be a JSON object")
     if not isinstance(value, dict):
         raise InvalidRow("wrong_type", f"params must be an object, not {type_name(value)}")
-    return unpacked(value)
+    return merge_extra_body(value)
 
 
 def _is_likely(name: str, value: Any) -> bool:
-    """Is it the parameter rather than data, beside a template? A table of the weather has temperatures too."""
+    """Is a column beside a template likely to be a parameter? A `temperature` outside 0 to 2 is weather data."""
     return name != "temperature" or 0 <= value <= 2
 
 
 def _is_unset(value: Any, name: str) -> bool:
-    """Null, NaN as tables write it, and blank cells. A stop sequence may well be a line end."""
+    """Is the value null, NaN or blank? For `stop` only empty text is blank: a line end is a valid stop sequence."""
     if isinstance(value, str):
         return not value if name == "stop" else not value.strip()
     return value is None or value != value  # only NaN differs from itself
 
 
 def _read(kind: _Type, value: Any) -> Any:
-    """The value as the parameter has it; `None`: it cannot be one."""
+    """Convert a value to the parameter's type; return `None` if that is impossible."""
     if isinstance(value, str) and kind.from_text is not None:
         try:
             value = kind.from_text(value)
@@ -309,7 +310,7 @@ def _read(kind: _Type, value: Any) -> Any:
             return None
     if not kind.fits(value):
         return None
-    # Servers refuse 256.0 where they want 256.
+    # Servers that expect 256 refuse 256.0.
     return int(value) if kind is _WHOLE else value
 
 

@@ -8,9 +8,9 @@ from batch.reading.notes import Fact
 from batch.reading.prompts import SYSTEM_ROLES, Conversation, no_prompt
 
 ANSWER_LIMIT = "max_output_tokens"
-"""What the Responses API calls the answer's limit."""
+"""The Responses API's name for the limit of the answer's tokens."""
 
-# Parameters of chats that the Responses API does not have, and servers refuse.
+# Chat parameters that the Responses API does not have, and that its servers refuse.
 _OF_CHATS = frozenset(
     {
         "n",
@@ -32,7 +32,7 @@ _OF_CHATS = frozenset(
 
 
 def as_responses_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Fact, ...]]:
-    """A job's parameters, written for chats, in the Responses API's own words; a note on each that it does not have."""
+    """Translate a job's chat parameters for the Responses API; also return a note on each that the API lacks."""
     own: dict[str, Any] = {}
     notes: list[Fact] = []
     for key, value in params.items():
@@ -71,20 +71,20 @@ def responses_text(body: Mapping[str, Any]) -> Conversation:
         case list():
             every, user, other, has_system = _items(given)
         case None:
-            # A prompt that is stored with the provider needs no input.
+            # A prompt template stored with the provider needs no input.
             if not isinstance(body.get("prompt"), dict):
                 raise no_prompt(body, "input")
             every, user, other, has_system = [], [], True, False
         case _:
             raise InvalidRow("wrong_type", f"input must be a string or a list of items, not {type_name(given)}")
-    told = user or every
-    if not other and not any(text and not text.isspace() for text in told):
+    scored = user or every
+    if not other and not any(text and not text.isspace() for text in scored):
         raise InvalidRow("empty_prompt", "input is blank or has no items")
-    return Conversation("\n".join(told), "\n".join([*head, *every]), has_system or bool(head))
+    return Conversation("\n".join(scored), "\n".join([*head, *every]), has_system or bool(head))
 
 
 def _items(items: list[Any]) -> tuple[list[str], list[str], bool, bool]:
-    """All texts, those of users, whether there is something besides text, and whether a system message."""
+    """Return all texts, the texts of users, whether there is content other than text, and whether a system message."""
     every: list[str] = []
     user: list[str] = []
     other = has_system = False
@@ -93,7 +93,7 @@ def _items(items: list[Any]) -> tuple[list[str], list[str], bool, bool]:
             raise InvalidRow("wrong_type", f"input[{index}] must be a message or another item, an object")
         role = item.get("role")
         if role is None:
-            # What tools were called with, and said.
+            # Arguments and outputs of tool calls.
             every += [item[key] for key in ("arguments", "output") if isinstance(item.get(key), str)]
             other = True
             continue
@@ -107,7 +107,7 @@ def _items(items: list[Any]) -> tuple[list[str], list[str], bool, bool]:
 
 
 def _content(content: Any, index: int) -> tuple[list[str], bool]:
-    """Texts of a message, and whether it holds anything besides text, as an image."""
+    """Return the texts of a message, and whether it has other content, such as an image."""
     if isinstance(content, str):
         return [content], False
     if not isinstance(content, list):

@@ -1,4 +1,4 @@
-"""A row's request, as every shape ends in it."""
+"""A row's request: the result of every shape."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from batch.reading.requests.system import SystemMessage
 from schemas.openai_batch import EMBEDDINGS_URL, RESPONSES_URL
 
 ANSWER_LIMITS: Final = ("max_completion_tokens", "max_tokens")
-"""What chats and completions call the answer's limit."""
+"""Names of the limit of the answer's tokens in chat and completion requests."""
 RESPONSES_LIMITS: Final = (ANSWER_LIMIT,)
 INT32_MAX: Final = 2**31 - 1
 
@@ -27,51 +27,52 @@ class Shaped:
     """The request without `model`; never empty."""
 
     text: str
-    """What routers score."""
+    """The text that routers score."""
 
     counted: str
-    """All text of the prompt, for counting its tokens."""
+    """All text of the prompt, whose tokens are counted."""
 
     max_tokens: int | None
-    """Most tokens of the answer over all choices; `None` where the request sets no limit."""
+    """Most tokens of the answer, over all choices; `None` if the request sets no limit."""
 
     deterministic: bool
-    """Does the request set temperature 0?"""
+    """True if the request sets temperature 0."""
 
     asked: str | None
     """The row's own `model`."""
 
     used: Set[str]
-    """Columns of the record that went into the request."""
+    """Columns of the record that became part of the request."""
 
     tokens: int = 0
-    """Tokens of the prompt beside those of `counted`: it has token ids."""
+    """Number of token ids in the prompt, in addition to the tokens of `counted`."""
 
     notes: Sequence[Fact] = ()
-    """What a reader should know of this row."""
+    """Notes on this row."""
 
 
 class Own(NamedTuple):
-    """What a row says of its request besides the prompt."""
+    """What a row gives for its request besides the prompt."""
 
     values: dict[str, Any]
     """Its parameters, and its `model`."""
     columns: Set[str]
-    """Its columns that go into the request."""
+    """Its columns that become part of the request."""
     notes: tuple[Fact, ...] = ()
+    """Notes on them."""
 
-    def noting(self, *facts: Fact) -> "Own":
-        """The same with more to know."""
+    def with_notes(self, *facts: Fact) -> "Own":
+        """Return a copy with more notes."""
         return self._replace(notes=(*self.notes, *facts)) if facts else self
 
-    def after(self, system: SystemMessage) -> "Own":
-        """The same, with what the row says of its system message."""
+    def with_system(self, system: SystemMessage) -> "Own":
+        """Return a copy with the columns and notes of the row's system message."""
         if not system.columns and not system.notes:
             return self
         return Own(self.values, self.columns | system.columns, (*self.notes, *system.notes))
 
 
-def finished(
+def complete_request(
     url: str,
     body: dict[str, Any],
     text: str,
@@ -82,10 +83,10 @@ def finished(
     prompts: int = 1,
     tokens: int = 0,
 ) -> Shaped:
-    """The request of a row. Raises InvalidRow for parameters that cannot be sent.
+    """Check a row's request and complete it. Raises InvalidRow for parameters that cannot be sent.
 
     Args:
-        ignored: columns that are data like any other: a row's `model`, where the job ignores it.
+        ignored: columns that count as data: the row's `model`, if the job ignores it.
         prompts: how many prompts are in the body, each of which may be answered up to the limit.
         tokens: tokens of the prompt beside those of `counted`.
     """
@@ -110,8 +111,8 @@ def finished(
     )
 
 
-def merged(under: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row's parameters over the job's. A row's answer limit, in either spelling, replaces the job's."""
+def merge_params(under: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Merge the row's parameters over the job's. A row's answer limit, in either spelling, replaces the job's."""
     if not own:
         return under
     if any(key in own for key in ANSWER_LIMITS):
@@ -120,9 +121,10 @@ def merged(under: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any
 
 
 def answer_tokens(body: dict[str, Any], limits: Sequence[str] = ANSWER_LIMITS) -> int | None:
-    """Most tokens the answers may have together. Raises InvalidRow for a limit or an `n` that is no whole number.
+    """Return the most tokens that all answers together may have. Raises InvalidRow if a limit or `n` is not a whole
+    number.
 
-    A float that is whole, as tables write 256.0, becomes the number in `body`: servers refuse it as it is.
+    A whole float such as 256.0, as tables store it, is replaced by 256 in `body`: servers refuse the float.
     """
     most = None
     for key in limits:
@@ -137,7 +139,7 @@ def _count(body: dict[str, Any], key: str) -> int:
     value = body[key]
     if type(value) is float and value.is_integer():
         value = body[key] = int(value)
-    # The type itself, because True is an int too.
+    # Compare the type itself: True is an int too.
     if type(value) is not int or not 0 < value <= INT32_MAX:
         raise InvalidRow("wrong_type", f"{key} must be a whole number above 0")
     return value

@@ -1,4 +1,4 @@
-"""The system message of a row: its own, else the job's."""
+"""Finds the system message of a row: its own, or else the job's."""
 
 from collections.abc import Mapping, Set
 from typing import Any, Final, NamedTuple
@@ -9,49 +9,49 @@ from batch.reading.template import PromptTemplate
 SYSTEM_COLUMN: Final = "system"
 _USED: Final[Set[str]] = frozenset({SYSTEM_COLUMN})
 _NONE: Final[Set[str]] = frozenset()
-# What data sets call it (OpenOrca, distilabel); only `system` is found by itself.
+# Other names of the column in data sets (OpenOrca, distilabel). Only `system` is used without being named by the job.
 _ALIKE: Final = ("system_prompt", "system_message")
 
 
 class SystemMessage(NamedTuple):
-    """What goes before a row's prompt."""
+    """The system message to send before a row's prompt."""
 
     text: str | None
-    """`None`: nothing."""
+    """`None` if there is none."""
     columns: Set[str]
-    """The row's column that it is from, which is not carried."""
+    """The row's column that gave it, which is not carried into the results."""
     notes: tuple[Fact, ...] = ()
-    """What a reader should know."""
+    """Notes on columns that look like system messages."""
 
 
 NO_SYSTEM: Final = SystemMessage(None, _NONE)
 
 
 class SystemMessages:
-    """Says what system message goes before each row's prompt.
+    """Returns the system message for each row.
 
-    A row's own column `system` wins over `input.system`, unless the job has a template for the prompt: all columns are
-    data then. Raises SpecError for an `input.system` that is no template.
+    A row's own column `system` takes precedence over `input.system`, unless the job has a prompt template: then all
+    columns are data. The constructor raises SpecError if `input.system` is not a valid template.
     """
 
     def __init__(self, text: str | None, *, from_rows: bool) -> None:
         """
         Args:
             text: the job's `input.system`.
-            from_rows: may a row's own column be the message?
+            from_rows: whether a row's own column may be the message.
         """
         self.template = PromptTemplate(text, "input.system", may_be_plain=True) if text else None
-        """The job's, where it has one."""
+        """The job's template, if it has one."""
         named = self.template.named if self.template is not None else frozenset[str]()
         self._from_rows = from_rows and SYSTEM_COLUMN not in named
         self._unused = tuple(name for name in (SYSTEM_COLUMN, *_ALIKE) if name not in named)
-        # A text without columns is the same for all rows.
+        # Text without columns is the same for all rows.
         self._always: SystemMessage | None = NO_SYSTEM if self.template is None else None
         if self.template is not None and not named:
             self._always = SystemMessage(self.template.fill({}), _NONE)
 
     def of(self, record: Mapping[str, Any]) -> SystemMessage:
-        """The message of a row whose prompt has none. Raises InvalidRow where the job's template cannot be filled."""
+        """Return the message for a row whose prompt has none. Raises InvalidRow if the template cannot be filled."""
         notes: tuple[Fact, ...] = ()
         for name in self._unused:
             if record.get(name):
@@ -66,7 +66,7 @@ class SystemMessages:
 
 
 def not_sent(name: str) -> Fact:
-    """The note on a column that looks like a system message and is none."""
+    """The note on a column that looks like a system message but is data."""
     return Fact(
         "system_not_sent",
         f'the column `{name}` is carried as data; `input.system: "{{{name}}}"` sends it as the system message',
@@ -79,7 +79,7 @@ OWN_SYSTEM: Final = Fact(
 
 
 def _text(value: Any) -> str | None:
-    """The text of a system message: a string, or a list of text parts as Anthropic has them; `None`: neither."""
+    """Return the text of a system message (a string, or Anthropic's list of text parts); `None` if it is neither."""
     if isinstance(value, str):
         return value if value.strip() else None
     if isinstance(value, list):

@@ -12,7 +12,7 @@ import orjson
 from batch.errors import BadAnswer, NotConnected, RateLimited, StorageError
 from batch.outcomes import Billed
 from batch.reading.columns import ID_FOUND, LINE
-from batch.reading.exact import carried_json, joined
+from batch.reading.exact import carried_json, splice_carried
 from batch.reading.ids import column_of, column_value, made_up_id
 from batch.runs.committed import Committed, write_commit
 from batch.runs.integrity.answered import write_answered
@@ -216,7 +216,9 @@ def _with_made_up_ids(rows: Iterable[_Row], scored: Path, file: str | None) -> I
             yield given
             continue
         own = carried_json({column_of(found): column_value(found, given.id, file)})
-        yield given._replace(id=made_up_id(file, line), carry=own if given.carry is None else joined(own, given.carry))
+        yield given._replace(
+            id=made_up_id(file, line), carry=own if given.carry is None else splice_carried(own, given.carry)
+        )
 
 
 def _finite(text: str | None) -> float | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from batch.errors import InputError
 from batch.reading.invalid import type_name
-from batch.reading.labelled import NO_VALUE, PromptReader, name_of, plain_number
+from batch.reading.labelled import NO_VALUE, PromptReader, default_name, plain_number
 from batch.reading.rows import ReadFile, read_files, read_rows
 from batch.training.data import Judged, Preferences
 from schemas.training import JudgedDataSpec, PreferencesDataSpec, ScoresDataSpec
@@ -46,7 +46,7 @@ def read_labels(spec: JudgedDataSpec | ScoresDataSpec | PreferencesDataSpec, key
         SpecError: for a prompt template that cannot be used.
     """
     files = read_files(spec.path, f"{key}.path")
-    name = spec.name or name_of(files)
+    name = spec.name or default_name(files)
     if isinstance(spec, PreferencesDataSpec):
         return _preferences(spec, key, name, files)
     return _qualities(spec, key, name, files)

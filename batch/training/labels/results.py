@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from batch.errors import InputError
+from batch.reading.column_checks import check_column
 from batch.reading.invalid import InvalidRow
-from batch.reading.labelled import name_of
-from batch.reading.present import check_column
+from batch.reading.labelled import default_name
 from batch.reading.read import read_shard
 from batch.reading.records import shard_records
 from batch.reading.rows import read_files, read_rows
@@ -68,7 +68,9 @@ def read_results(spec: ResultsDataSpec, key: str, judge: Judge) -> Labels:
     if not labelled.any():
         raise InputError(f"{key}.judge: none of {len(answers)} answers could be judged")
     kept = [own for own, keep in zip(ids, labelled, strict=True) if keep]
-    judged = Judged(spec.name or name_of(list(files)), [prompts[own].text for own in kept], models, means[labelled])
+    judged = Judged(
+        spec.name or default_name(list(files)), [prompts[own].text for own in kept], models, means[labelled]
+    )
     notes = []
     if strangers:
         notes.append(f"{strangers} results have an id that the input does not have; they are left out")

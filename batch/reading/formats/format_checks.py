@@ -1,4 +1,4 @@
-"""Refusing files that are not of the kind that their name says, before any row of them is read."""
+"""Refuses files whose content does not match their name, before any of their rows is read."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,39 +8,39 @@ import pyarrow as pa
 
 from batch.errors import InputError
 from batch.reading.formats.looks import HEAD_BYTES, Look, begins_array_over_lines, looks_like
-from batch.reading.sources import Source, open_stream, reading
+from batch.reading.sources import Source, input_errors, open_stream
 
-# What a file of a format may look like when all is well.
+# What a sound file of a format may look like to `looks_like`.
 _OWN_LOOKS = {
     "parquet": ("Parquet",),
     "csv": ("UTF-16 text", "UTF-32 text"),
     "arrow": ("an Arrow file", "an Arrow stream"),
 }
-# How compressed files begin.
+# First bytes of compressed files.
 _MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "bz2": b"BZh"}
 _BINARY = {"parquet": "Parquet", "arrow": "Arrow"}
 
 
 def check_kinds(sources: Iterable[Source]) -> None:
-    """Raise InputError for a file whose first bytes show that it is not of the kind that its name says."""
+    """Raise InputError for a file whose first bytes contradict the format in its name."""
     for source in sources:
-        with reading(source.location), open_stream(source.location, None) as stream:
+        with input_errors(source.location), open_stream(source.location, None) as stream:
             head = stream.read(HEAD_BYTES)
         if source.compression is None:
             _check(source, head)
         elif head:
-            with unpacking(source), open_stream(source.location, source.compression) as stream:
+            with decompression_errors(source), open_stream(source.location, source.compression) as stream:
                 inner = stream.read(HEAD_BYTES)
             _check(source, inner)
 
 
 @contextmanager
-def unpacking(source: Source) -> Iterator[None]:
-    """Turn a fault of compressed bytes into an InputError that says what the file is in truth, if that can be told.
+def decompression_errors(source: Source) -> Iterator[None]:
+    """Turn a decompression error into an InputError that says what the file really is, if its first bytes show it.
 
-    Other faults of reading become InputErrors as by `reading`.
+    Other read errors become InputErrors as in `input_errors`.
     """
-    with reading(source.location):
+    with input_errors(source.location):
         try:
             yield
         except (OSError, pa.ArrowException) as error:
@@ -76,7 +76,7 @@ def _is_object(line: bytes) -> bool:
 
 
 def _text_kind(head: bytes) -> str:
-    """What to say of a file that ought to be binary."""
+    """Describe a file that should be Parquet or Arrow but is not binary."""
     if not head:
         return "it is empty; write it again"
     if not head.strip(b"\0"):

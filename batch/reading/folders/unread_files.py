@@ -1,14 +1,15 @@
-"""What to say of files in a folder that look like data and are not read."""
+"""Notes on files in a folder that look like data but are not read."""
 
 import posixpath
 from collections.abc import Iterable
 
 _SHOWN = 5
-# What Hugging Face's libraries write beside the data of sets and models.
+# Files that Hugging Face's libraries write beside the data of data sets and models.
 _DESCRIPTIONS = frozenset(
     ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json", "croissant.json")
 )
-# Kinds that may hold rows and cannot be read. Code, documentation and pictures are in every repository.
+# Suffixes of formats that may hold rows but cannot be read. Code, documentation and pictures get no note: every
+# repository has some.
 _DATA = tuple(
     f".{ending}"
     for ending in (
@@ -22,12 +23,12 @@ FileFact = tuple[str, str]
 """Code and text of a fact, as `batch.reading.notes.Fact`."""
 
 
-def facts_of(described: Iterable[str], unread: Iterable[str]) -> tuple[FileFact, ...]:
-    """What to say of files by their paths.
+def unread_notes(described: Iterable[str], unread: Iterable[str]) -> tuple[FileFact, ...]:
+    """Return notes on files that are not read.
 
     Args:
-        described: .json files that are taken for descriptions of the files beside them.
-        unread: files of kinds that cannot be read.
+        described: paths of .json files that are treated as descriptions of the files beside them.
+        unread: paths of files whose format cannot be read.
     """
     facts = []
     names = [name for path in described if (name := posixpath.basename(path)) not in _DESCRIPTIONS]
