@@ -12,6 +12,7 @@ from batch.routers.bert import LABELS, STRONG_WINS, TIE, WEAK_WINS, load_classif
 from batch.routers.network.forward import Tokenize, device, first_tokens
 from batch.routers.network.pretrained import refuse_made_up, save_pretrained
 from batch.training.data import Judged, Preferences
+from batch.training.kind import FineTuner, FineTuningRequest
 from batch.training.labels.contests import Contests, contests, split
 from batch.training.tuning import Examples, Loss, Progress, tune
 
@@ -152,3 +153,27 @@ def _freeze(classifier: Any, layers: int | None) -> None:
     for module in [*stacks[0][have - layers :], getattr(encoder, "pooler", None)]:
         for parameter in module.parameters() if module is not None else ():
             parameter.requires_grad_(True)
+
+
+def _fine_tune(asked: FineTuningRequest) -> Mapping[str, Any]:
+    spec = asked.spec
+    return fine_tune_bert(
+        asked.data,
+        asked.base,
+        asked.out,
+        models=asked.models,
+        seed=asked.seed,
+        validation=asked.validation,
+        layers=spec.layers,
+        epochs=spec.epochs,
+        learning_rate=LEARNING_RATE if spec.learning_rate is None else spec.learning_rate,
+        batch_tokens=spec.batch_tokens,
+        progress=asked.progress,
+    )
+
+
+TRAINER = FineTuner(
+    kind="bert",
+    card="RouteLLM's BERT: a sequence classifier of weak wins, tie and strong wins.",
+    fine_tune=_fine_tune,
+)

@@ -7,17 +7,8 @@ from textwrap import fill
 
 from batch.training.fit_words import FEWEST_PROMPTS
 from batch.training.measuring import table
+from batch.training.registry import TRAINERS
 from schemas.training import FileRead, TrainingReport
-
-_WHAT = {
-    "correctness": "One logistic head per model over a prompt's vector, and its words: how likely it answers well.",
-    "static": "One logistic head per model over the mean of a prompt's token embeddings, and words; no transformer.",
-    "knn": "For each model, how well it answered the most similar prompts among those that were labelled.",
-    "cluster": "For each model, how well it answers prompts of the same cluster.",
-    "mf": "RouteLLM's matrix factorisation: how likely the strongest model's answer wins.",
-    "bert": "RouteLLM's BERT: a sequence classifier of weak wins, tie and strong wins.",
-    "causal_llm": "RouteLLM's causal model: grades from 1 to 5 how well the weakest model would answer.",
-}
 
 # Columns of running text, for those who read the card in a terminal.
 _WIDTH = 100
@@ -38,7 +29,7 @@ def card(report: TrainingReport, router: Block, *, matched_by: str) -> str:
         matched_by: as `TrainSpec.matched_by`.
     """
     parts = [
-        f"# {report.name}\n\n" + _text(f"{_WHAT[report.kind]} Made by `batchrouter train`."),
+        f"# {report.name}\n\n" + _text(f"{TRAINERS[report.kind].card} Made by `batchrouter train`."),
         _models(report, matched_by),
         _use(report, router),
         _figures(report),

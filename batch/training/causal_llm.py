@@ -17,6 +17,7 @@ from batch.routers.causal_llm import GRADES, QUESTION_FILE, SYSTEM_FILE, Frame, 
 from batch.routers.network.forward import device
 from batch.routers.network.pretrained import save_pretrained
 from batch.training.data import Judged, Preferences
+from batch.training.kind import FineTuner, FineTuningRequest
 from batch.training.labels.contests import Contests, contests, split
 from batch.training.tuning import Examples, Progress, tune
 
@@ -207,3 +208,26 @@ def _counted(labels: Sequence[int]) -> list[int]:
             f"data: all {len(labels)} prompts have the grade {GRADES[labels[0]]}; there is nothing to learn"
         )
     return counts
+
+
+def _fine_tune(asked: FineTuningRequest) -> Mapping[str, Any]:
+    spec = asked.spec
+    return fine_tune_causal_llm(
+        asked.data,
+        asked.base,
+        asked.out,
+        models=asked.models,
+        seed=asked.seed,
+        validation=asked.validation,
+        epochs=spec.epochs,
+        learning_rate=LEARNING_RATE if spec.learning_rate is None else spec.learning_rate,
+        batch_tokens=spec.batch_tokens,
+        progress=asked.progress,
+    )
+
+
+TRAINER = FineTuner(
+    kind="causal_llm",
+    card="RouteLLM's causal model: grades from 1 to 5 how well the weakest model would answer.",
+    fine_tune=_fine_tune,
+)

@@ -9,7 +9,9 @@ from batch.routers.base import Embedder
 from batch.routers.estimators.cosine_search import Vectors, directions, nearest
 from batch.routers.estimators.neighbours import NeighbourOptions, Neighbours
 from batch.training.data import Floats, Judged, Trained
+from batch.training.kind import FitRequest, VectorTrainer
 from batch.training.knn import at_places, choose, split, together
+from batch.training.labels.alignment import as_judged
 
 CLUSTERS = (2, 4, 8, 16, 32, 64, 128, 256, 512)
 NEAREST = (1, 2, 4, 8, 16, 32)
@@ -65,3 +67,15 @@ def _centres(placed: Vectors, count: int, seed: int) -> NDArray[np.float32]:
         found = KMeans(min(count, distinct), n_init=1, max_iter=_STEPS, random_state=seed).fit(some)
     centres: NDArray[np.float32] = found.cluster_centers_.astype(np.float32)
     return centres
+
+
+def _fit(asked: FitRequest) -> Trained:
+    judged = [as_judged(one, asked.models) for one in asked.data]
+    return fit_cluster(judged, asked.embedder, asked.seed, asked.validation)
+
+
+TRAINER = VectorTrainer(
+    kind="cluster",
+    card="For each model, how well it answers prompts of the same cluster.",
+    fit=_fit,
+)

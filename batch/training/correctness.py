@@ -14,6 +14,8 @@ from batch.routers.estimators.logistic_regression import Floats
 from batch.routers.length import LengthRouter
 from batch.training.data import Judged, Trained, deal, quality_together
 from batch.training.fit_heads import Form
+from batch.training.kind import FitRequest, VectorTrainer
+from batch.training.labels.alignment import as_judged
 from batch.training.worded_heads import (
     Examples,
     Setting,
@@ -145,3 +147,15 @@ def _loss(logits: Floats, quality: Floats) -> float:
     several = error[judged > 1]
     apart = several - np.nanmean(several, axis=1, keepdims=True)
     return float(np.nansum(apart**2) + np.nansum(error[judged == 1] ** 2))
+
+
+def _fit(asked: FitRequest) -> Trained:
+    judged = [as_judged(one, asked.models) for one in asked.data]
+    return fit_correctness(judged, asked.embedder, asked.seed, asked.validation)
+
+
+TRAINER = VectorTrainer(
+    kind="correctness",
+    card="One logistic head per model over a prompt's vector, and its words: how likely it answers well.",
+    fit=_fit,
+)

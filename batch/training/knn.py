@@ -15,6 +15,8 @@ from batch.routers.base import Embedder
 from batch.routers.estimators.cosine_search import Vectors, directions, nearest, tapered
 from batch.routers.estimators.neighbours import NeighbourOptions, Neighbours
 from batch.training.data import Floats, Judged, Trained, quality_together, set_aside
+from batch.training.kind import FitRequest, VectorTrainer
+from batch.training.labels.alignment import as_judged
 
 NEIGHBOURS = (16, 32, 64, 128, 256, 512)
 TEMPERATURES = (0.05, 0.1, 0.2, 0.5)
@@ -135,3 +137,15 @@ def _log_loss(expected: NDArray[np.float32], quality: Floats) -> float:
     """Summed over the judged answers."""
     likely = np.clip(expected.astype(np.float64), _LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY)
     return -float(np.nansum(quality * np.log(likely) + (1.0 - quality) * np.log1p(-likely)))
+
+
+def _fit(asked: FitRequest) -> Trained:
+    judged = [as_judged(one, asked.models) for one in asked.data]
+    return fit_knn(judged, asked.embedder, asked.seed, asked.validation)
+
+
+TRAINER = VectorTrainer(
+    kind="knn",
+    card="For each model, how well it answered the most similar prompts among those that were labelled.",
+    fit=_fit,
+)

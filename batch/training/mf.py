@@ -20,6 +20,7 @@ from batch.errors import InputError
 from batch.routers.base import Embedder
 from batch.routers.mf import UNIT_FLOOR
 from batch.training.data import Floats, Judged, Preferences, Trained, set_aside
+from batch.training.kind import FitRequest, VectorTrainer
 
 if TYPE_CHECKING:
     import torch
@@ -216,3 +217,15 @@ def _loss(
     units = functional.normalize(models, dim=1)
     logits = ((units[first] - units[second]) * (vectors @ projection.T + bias)) @ classifier
     return functional.binary_cross_entropy_with_logits(logits, outcome)
+
+
+def _fit_all(asked: FitRequest) -> Trained:
+    return fit_mf(asked.data, asked.embedder, asked.seed, asked.validation)
+
+
+TRAINER = VectorTrainer(
+    kind="mf",
+    card="RouteLLM's matrix factorisation: how likely the strongest model's answer wins.",
+    fit=_fit_all,
+    names_pair=True,
+)

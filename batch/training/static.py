@@ -8,8 +8,24 @@ from collections.abc import Sequence
 from batch.routers.base import Embedder
 from batch.training.correctness import fit_best
 from batch.training.data import Judged, Trained
+from batch.training.encoders import token_encoder
+from batch.training.kind import FitRequest, VectorTrainer
+from batch.training.labels.alignment import as_judged
 
 
 def fit_static(data: Sequence[Judged], embedder: Embedder, seed: int, validation: float) -> Trained:
     """As `fit_best`, where `embedder` is `TokenMeans` of the encoder's `token_vectors`."""
     return fit_best(data, embedder, seed, validation, ("linear",))
+
+
+def _fit(asked: FitRequest) -> Trained:
+    judged = [as_judged(one, asked.models) for one in asked.data]
+    return fit_static(judged, asked.embedder, asked.seed, asked.validation)
+
+
+TRAINER = VectorTrainer(
+    kind="static",
+    card="One logistic head per model over the mean of a prompt's token embeddings, and words; no transformer.",
+    fit=_fit,
+    own_encoder=token_encoder,
+)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +13,21 @@ from numpy.typing import NDArray
 from batch.environment import Environment, SpendingRecord
 from batch.errors import SpecError
 from batch.routers.checkpoints.format import CARD, CONFIG, TRAINING, save_checkpoint
+from batch.routers.checkpoints.hub import find_folder
 from batch.routers.registry import build_router
 from batch.routers.scores import gaps
 from batch.storage.atomic import storage_error
 from batch.storage.atomic_folder import check_writable, clear_killed, replacing_folder
 from batch.training.card import card
 from batch.training.data import Floats, Judged
-from batch.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder, token_encoder
-from batch.training.fitting import fine_tune, fit, router_of
+from batch.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder
+from batch.training.kind import FineTuner, FineTuningRequest, FitRequest, VectorTrainer
 from batch.training.labels.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of
 from batch.training.labels.files import Labels, read_labels
 from batch.training.labels.judging import Judge
 from batch.training.labels.results import read_results
 from batch.training.measuring import cautions, cutoffs, measure, tuning_cautions
+from batch.training.registry import TRAINERS, pair_keys, router_of
 from jobs.commands.judge import build_judge
 from jobs.commands.spending import embeddings_spent, judging_spent
 from jobs.environment import embedder_with_surroundings, key, model_with_surroundings, set_library_defaults, wall_clock
@@ -33,7 +35,6 @@ from jobs.files.yaml_specs import PathKeys
 from jobs.terminal.progress import Progress
 from schemas.routers import RouterSpec
 from schemas.training import (
-    EMBEDDING,
     DataReport,
     FileRead,
     HeldOut,
@@ -121,8 +122,7 @@ def train_router(spec: TrainSpec, *, overwrite: bool = False, progress: Progress
         shown: dict[str, Any] = {"kind": spec.kind}
         if encoder is not None and _shown(encoder):
             shown |= {"embedder": _shown(encoder)}
-        if spec.kind == "mf":
-            shown |= {"strong": split.models[-1], "weak": split.models[0]}
+        shown |= pair_keys(spec.kind, split.models)
         training = report.model_dump(mode="json", exclude={"output", "kind", "models", "spent"})
         made.save(training, card(report, shown, matched_by=spec.matched_by))
     spent = (*embeddings_spent(_embeddings_log(beside(out, "cache"))), *judging_spent(beside(out, "judging")))
@@ -145,10 +145,11 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 
 def _encoder(spec: TrainSpec, cache: Path) -> Encoder | None:
     """What turns prompts into vectors, loaded before anything is read or asked; `None` for kinds that need none."""
-    if spec.kind == "static":
-        return token_encoder()
-    if spec.kind not in EMBEDDING:
+    trainer = TRAINERS[spec.kind]
+    if isinstance(trainer, FineTuner):
         return None
+    if trainer.own_encoder is not None:
+        return trainer.own_encoder()
     embedder = spec.embedder or TrainLocalEmbedderSpec()
     if isinstance(embedder, TrainLocalEmbedderSpec):
         return local_encoder(embedder)
@@ -193,17 +194,21 @@ def _split(spec: TrainSpec, labels: Sequence[Labels]) -> _Split:
 
 
 def _train(spec: TrainSpec, split: _Split, encoder: Encoder | None, folder: Path, progress: Progress | None) -> _Made:
-    kind = spec.kind
-    if kind == "bert" or kind == "causal_llm":
-        return _fine_tuned(spec, kind, split, folder, progress)
-    assert encoder is not None, "all others go by vectors"
-    trained = fit(kind, split.trained, split.models, encoder.embedder, spec.seed, spec.validation)
+    trainer = TRAINERS[spec.kind]
+    if isinstance(trainer, FineTuner):
+        return _fine_tuned(spec, trainer, split, folder, progress)
+    return _fitted(spec, trainer, split, encoder, folder)
+
+
+def _fitted(spec: TrainSpec, trainer: VectorTrainer, split: _Split, encoder: Encoder | None, folder: Path) -> _Made:
+    assert encoder is not None, "`_encoder` gives one to each of these kinds"
+    trained = trainer.fit(FitRequest(split.trained, split.models, encoder.embedder, spec.seed, spec.validation))
 
     def save(training: Mapping[str, Any], text: str) -> None:
         save_checkpoint(
             folder,
             trained.tensors,
-            kind=kind,
+            kind=trainer.kind,
             models=split.models,
             matched_by=spec.matched_by,
             encoder=encoder.config(),
@@ -213,30 +218,29 @@ def _train(spec: TrainSpec, split: _Split, encoder: Encoder | None, folder: Path
         )
 
     save({}, "")
-    job = encoder.job if spec.kind in EMBEDDING else None
+    job = encoder.job if trainer.own_encoder is None else None
     return _Made(router_of(spec.kind, folder, split.models, job), trained.chosen, save, trained.unseen)
 
 
-def _fine_tuned(
-    spec: TrainSpec, kind: Literal["bert", "causal_llm"], split: _Split, folder: Path, progress: Progress | None
-) -> _Made:
+def _fine_tuned(spec: TrainSpec, tuner: FineTuner, split: _Split, folder: Path, progress: Progress | None) -> _Made:
     assert spec.fine_tuning is not None, "the spec has seen to it"
-    chosen = fine_tune(
-        kind,
+    request = FineTuningRequest(
         split.trained,
         split.models,
         spec.fine_tuning,
+        find_folder(spec.fine_tuning.base, "fine_tuning.base"),
         folder,
-        seed=spec.seed,
-        validation=spec.validation,
-        progress=lambda said: _tell(progress, said),
+        spec.seed,
+        spec.validation,
+        lambda said: _tell(progress, said),
     )
+    chosen = tuner.fine_tune(request)
 
     def save(training: Mapping[str, Any], text: str) -> None:
         (folder / TRAINING).write_text(json.dumps(training, indent=2) + "\n")
         (folder / CARD).write_text(text)
 
-    return _Made(router_of(kind, folder, split.models, None), chosen, save)
+    return _Made(router_of(spec.kind, folder, split.models, None), chosen, save)
 
 
 def _outside_of(spec: TrainSpec) -> Environment:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from pydantic import TypeAdapter
 
-from batch.routers.checkpoints.format import CHECKPOINTS, CheckpointKind, load_checkpoint
+from batch.routers.checkpoints.format import CHECKPOINTS, load_checkpoint
 from batch.routers.registry import build_router
 from schemas.routers import RouterSpec
 from tests.routers.conftest import PAIR
@@ -17,7 +17,7 @@ from tests.routers.conftest import PAIR
 ROUTER: TypeAdapter[RouterSpec] = TypeAdapter(RouterSpec)
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "../shared/data"
-SHIPPED: tuple[CheckpointKind, ...] = ("correctness", "static")
+SHIPPED = ("correctness", "static")
 
 
 def ship_checkpoints(*arguments: Path | str) -> "subprocess.CompletedProcess[str]":

@@ -22,7 +22,6 @@ TRAINING = "training.json"
 CHECKPOINTS = Path(__file__).parent
 DEFAULT_CHECKPOINT = CHECKPOINTS / "correctness"
 
-CheckpointKind = Literal["correctness", "static", "knn", "cluster", "mf"]
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -57,7 +56,7 @@ class CheckpointConfig(Spec):
 
     format: Literal[1] = 1
     """Version of this layout."""
-    kind: CheckpointKind = "correctness"
+    kind: str = "correctness"
     """Which router it is for."""
     models: tuple[str, ...] = Field(min_length=2)
     """The models whose answers it was trained on, weakest first."""
@@ -123,7 +122,7 @@ def refuse_trained(folder: Path, kind: str) -> None:
         raise SpecError(f"router.checkpoint: {folder} is not for a router of kind {kind!r}: it holds {WEIGHTS}")
 
 
-def load_checkpoint(folder: Path = DEFAULT_CHECKPOINT, kind: CheckpointKind = "correctness") -> Checkpoint:
+def load_checkpoint(folder: Path = DEFAULT_CHECKPOINT, kind: str = "correctness") -> Checkpoint:
     """Read a checkpoint of this kind. Raises SpecError where a file is missing, altered or not what it should be."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -157,7 +156,7 @@ def save_checkpoint(
     folder: Path,
     tensors: Tensors,
     *,
-    kind: CheckpointKind = "correctness",
+    kind: str = "correctness",
     models: tuple[str, ...],
     matched_by: Literal["position", "name"],
     encoder: EncoderConfig,
