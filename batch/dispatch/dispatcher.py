@@ -130,7 +130,6 @@ class Dispatcher:
         patience = Patience(clock, self._wall, spec.timeout_seconds, spec.longest_wait)
         pool = EndpointPool(model, endpoints, balancer, patience=patience, budget=budget, pricing=pricing)
         expected = ExpectedTokens()
-        chooser = _chooser(endpoints, balancer, expected, self.writes)
         rule = RetryRule(spec.max_attempts, random)
         return Lane(
             model,
@@ -140,7 +139,7 @@ class Dispatcher:
             expected=expected,
             throttled=ThrottledRows(clock, spec.max_attempts, spec.timeout_seconds),
             timeout_seconds=spec.timeout_seconds,
-            chooser=chooser,
+            assigner=_build_assigner(endpoints, balancer, expected),
         )
 
     async def run(self) -> DispatchEnd:
@@ -357,14 +356,12 @@ def _build_endpoints(
     ]
 
 
-def _chooser(
-    endpoints: Sequence[Endpoint], balancer: Balancer, expected: ExpectedTokens, writes: GroupWrite
-) -> RowAssigner | None:
-    """Where it matters which endpoint gets which rows, who chooses them."""
+def _build_assigner(endpoints: Sequence[Endpoint], balancer: Balancer, expected: ExpectedTokens) -> RowAssigner | None:
+    """What assigns rows to endpoints; `None` where it does not matter which endpoint gets which rows."""
     if isinstance(balancer, ConsistentHash):
         return AffinityAssigner(balancer, endpoints)
     differ = len({(e.spec.provider, e.spec.limits) for e in endpoints}) > 1
-    return LinearProgramAssigner(endpoints, expected.cost_of, before_solving=writes.write) if differ else None
+    return LinearProgramAssigner(endpoints, expected.cost_of) if differ else None
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

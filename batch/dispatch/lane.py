@@ -7,7 +7,7 @@ from typing import Protocol
 
 from batch.dispatch.answer_lengths import ExpectedTokens
 from batch.dispatch.balancing.row_choosers import RowAssigner
-from batch.dispatch.balancing.row_exchange import RowExchange
+from batch.dispatch.balancing.row_picker import RowPicker
 from batch.dispatch.bills import bills
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.journal_batcher import GroupWrite
@@ -63,18 +63,18 @@ class Lane:
         model: str,
         pool: EndpointPool,
         rule: RetryRule,
-        floor: LaneHost,
+        host: LaneHost,
         *,
         expected: ExpectedTokens,
         throttled: ThrottledRows,
         timeout_seconds: float,
-        chooser: RowAssigner | None = None,
+        assigner: RowAssigner | None = None,
     ) -> None:
         """
         Args:
             expected: how long answers will be, learned by this lane.
             throttled: decides about rows that are only ever throttled.
-            chooser: has each endpoint take rows at hand that suit it; left out: first come, first served.
+            assigner: has each endpoint take rows at hand that suit it; left out: first come, first served.
         """
         self.model = model
         self.pool = pool
@@ -83,7 +83,7 @@ class Lane:
             ahead=lambda: min(_MOST_AHEAD, max(_LEAST_AHEAD, _AHEAD_PER_SLOT * pool.allowed)),
             work=expected.work,
             retries=RetryBudget(asyncio.get_running_loop().time),
-            kind=chooser.kind if chooser is not None else None,
+            kind=assigner.kind if assigner is not None else None,
         )
         self.stalled: str | None = None
         self.open = 0
@@ -94,12 +94,13 @@ class Lane:
         """Of attempts that may have been billed and brought no answer."""
         self._rule = rule
         self._timeout_seconds = timeout_seconds
-        self._floor = floor
+        self._host = host
         self._batches: deque[Iterator[Sequence[Request]]] = deque()
         self._loop = asyncio.get_running_loop()
         self._expected = expected
-        self._chooser = chooser
-        RowExchange(pool, self.queue, expected, chooser, self._loop.time)
+        self._assigner = assigner
+        self._row_picker = RowPicker(pool, self.queue, expected, assigner, self._loop.time)
+        self._pick_row = self._row_picker.pick
         self._throttled = throttled
         self._refused = RefusedRows(
             pool.endpoints, attempted=self._note_refusal, give_up=self._give_up_refused, send_again=self._send_again
@@ -125,7 +126,7 @@ class Lane:
 
     def _refill(self) -> Sequence[Request]:
         # Reading takes milliseconds, in which what was answered would be nowhere but in memory.
-        self._floor.writes.write()
+        self._host.writes.write()
         while self._batches:
             rows = next(self._batches[0], None)
             if rows is None:
@@ -175,7 +176,7 @@ class Lane:
             return await self._attempt(request)
         except PoolOut as error:
             for row in request.rows or (request,):
-                if not self._floor.fall_back(row):
+                if not self._host.fall_back(row):
                     self._end_unsent(row, "refused", str(error))
         except OverBudget as error:
             if request.rows:
@@ -203,8 +204,12 @@ class Lane:
         """One attempt, and what follows from it; was it answered?"""
         if self.pool.counts_tokens:
             request.cost = self._expected.cost(request)
+        if self._assigner is not None and self._row_picker.update_due:
+            # It takes milliseconds, in which what was answered would be nowhere but in memory.
+            self._host.writes.write()
+            self._row_picker.update()
         try:
-            async with self.pool.lease(request) as lease:
+            async with self.pool.lease(request, self._pick_row) as lease:
                 self._leased()
                 request = lease.request
                 rows = request.rows or (request,)
@@ -213,9 +218,10 @@ class Lane:
                     for row in rows:
                         row.sent += 1
                         row.attempts += 1
-                        self._journal(row).intent(row.row, row.sent, endpoint.index)
+                        journal = self._host.journal(row.shard, self.model)
+                        journal.intent(row.row, row.sent, endpoint.index)
                     # Before the first byte: otherwise nobody would know that it may be billed.
-                    self._floor.writes.write()
+                    self._host.writes.write()
                     completion = await endpoint.transport.send(request)
                     answers = split(request, completion) if request.rows else (completion,)
                     latency = self._loop.time() - request.started
@@ -313,7 +319,7 @@ class Lane:
 
     def _note(self, request: Request, endpoint: int, error: DispatchError, latency: float, *, counts: bool) -> None:
         """Journal that this attempt ended, and the row is no longer in flight."""
-        self._journal(request).attempt(
+        self._host.journal(request.shard, self.model).attempt(
             FailedAttempt(
                 request.row,
                 request.sent,
@@ -359,8 +365,8 @@ class Lane:
         if request.rows:
             return
         self._expected.learn(request, completion)
-        if self._chooser is not None and completion.completion_tokens is not None:
-            self._chooser.learn(endpoint, completion.completion_tokens, latency)
+        if self._assigner is not None and completion.completion_tokens is not None:
+            self._assigner.learn(endpoint, completion.completion_tokens, latency)
 
     def _end_unsent(self, request: Request, kind: str, message: str) -> None:
         error = ErrorInfo(kind=kind, message=message)
@@ -368,11 +374,11 @@ class Lane:
 
     def _end(self, request: Request, outcome: RowOutcome) -> None:
         """Journal the row's outcome and count it."""
-        self._journal(request).outcome(outcome)
+        self._host.journal(request.shard, self.model).outcome(outcome)
         if request.answers_seen >= 0:
             self._throttled.ended(request)
         self.count(outcome)
-        self._floor.ended(request)
+        self._host.ended(request)
 
     def count(self, outcome: RowOutcome) -> None:
         """Add an outcome to the lane's figures."""
@@ -385,9 +391,6 @@ class Lane:
                 self.unsent += 1
             case _:
                 self.failed += 1
-
-    def _journal(self, request: Request) -> Journal:
-        return self._floor.journal(request.shard, self.model)
 
     def __repr__(self) -> str:
         return f"Lane({self.model}, {self.ok} ok, {self.open} open, {self.pool!r})"

@@ -57,18 +57,27 @@ class Pricing:
         return cls(lambda request: price.bound(request.url, request.body, request.max_tokens), price.cost)
 
 
+PickRow = Callable[[Request, Endpoint], Request]
+"""The row that goes to this endpoint: the one that was to be sent, or another one in its place."""
+
+
+def _keep_row(request: Request, endpoint: Endpoint) -> Request:
+    return request
+
+
 @dataclass(slots=True, eq=False)
 class _Waiter:
     request: Request
+    pick_row: PickRow
     future: asyncio.Future[tuple[Endpoint, Request]]
 
 
 class EndpointPool:
     """Leases endpoints to requests, in the order they ask.
 
-    `lease` filters (healthy, within limits, affordable), lets the balancer pick, and takes; when the lease ends, on
-    success, error or cancellation, it gives the slot back, settles tokens and money, records the outcome and serves
-    the next waiter.
+    `lease` filters (healthy, within limits, affordable), lets the balancer pick an endpoint and the caller pick the
+    row, and only then takes both. When the lease ends, on success, error or cancellation, it gives the slot back,
+    settles tokens and money, records the outcome and serves the next waiter.
     """
 
     def __init__(
@@ -95,12 +104,6 @@ class EndpointPool:
         self.pricing = pricing
         self._overrun = Decimal(1)
         """How many times its bound an answer was seen to cost; bounds are raised by it."""
-        self.better: Callable[[Request, Endpoint], Request] | None = None
-        """May put another row in the place of the one that is about to get this endpoint."""
-        self.elsewhere: Callable[[Request, Endpoint], Request] | None = None
-        """The same for a probe of an endpoint that is down or doubted: a row from elsewhere in the input, if there is
-        one at hand.
-        """
         if budget is not None:
             budget.on_release(self._serve)
 
@@ -164,23 +167,27 @@ class EndpointPool:
         bound = self._known_bound(request)
         return bound is not None and self.budget.fits(bound)
 
-    def lease(self, request: Request) -> "Lease":
+    def lease(self, request: Request, pick_row: PickRow = _keep_row) -> "Lease":
         """An endpoint for one attempt: `async with pool.lease(request) as lease`.
 
         Raises on entry PoolOut, PoolUnreachable, PoolStopped, RowRefused or OverBudget; nothing is held then.
-        """
-        return Lease(self, request)
 
-    async def acquire(self, request: Request) -> tuple[Endpoint, Request]:
-        """Wait for an endpoint and take it, for this row or a better one. Cancelled while waiting, nothing is held."""
+        Args:
+            pick_row: may send another row in place of `request`, once the endpoint is picked. That row must fit into
+                the endpoint's limits and the budget.
+        """
+        return Lease(self, request, pick_row)
+
+    async def acquire(self, request: Request, pick_row: PickRow = _keep_row) -> tuple[Endpoint, Request]:
+        """Wait for an endpoint and take it, for the row that is picked. Cancelled while waiting, nothing is held."""
         if not self._waiters:
-            taken = self.take(request)
+            taken = self.take(request, pick_row)
             if taken is not None:
                 return taken
             # A single waiter is only re-checked when a timer fires, so without this check it would wait for ever for a
             # pool that is down.
             self._look_for_life(request)
-        waiter = _Waiter(request, self._loop.create_future())
+        waiter = _Waiter(request, pick_row, self._loop.create_future())
         self._waiters.append(waiter)
         self._arm()
         try:
@@ -223,8 +230,22 @@ class EndpointPool:
         self._stopped = True
         self._serve()
 
-    def take(self, request: Request) -> tuple[Endpoint, Request] | None:
-        """Filter, pick, take; `None` if nothing can be taken now. Raises what `lease` promises."""
+    def take(self, request: Request, pick_row: PickRow = _keep_row) -> tuple[Endpoint, Request] | None:
+        """Pick an endpoint and a row, then take both; `None` if nothing can be taken now. Raises as `lease` does."""
+        endpoint = self._pick_endpoint(request)
+        if endpoint is None:
+            return None
+        request = pick_row(request, endpoint)
+        self._order += 1
+        request.order = self._order
+        endpoint.start(request)
+        if self.budget is not None:
+            request.reserved = self._bound(request)
+            self.budget.reserve(request.reserved)
+        return endpoint, request
+
+    def _pick_endpoint(self, request: Request) -> Endpoint | None:
+        """The endpoint for an attempt at `request`; `None` if none can take it now. Nothing is taken yet."""
         if self._stopped:
             raise PoolStopped(f"model {self.model!r}: nothing more is sent")
         cost = request.cost
@@ -242,18 +263,7 @@ class EndpointPool:
             return None
         if request.avoid and len(ready) > 1:
             ready = [e for e in ready if not request.avoid >> e.index & 1] or ready
-        endpoint = self._balancer.pick(request, ready) if len(ready) > 1 else ready[0]
-        if self.elsewhere is not None and endpoint.health.state is not State.UP:
-            request = self.elsewhere(request, endpoint)
-        elif self.better is not None:
-            request = self.better(request, endpoint)
-        self._order += 1
-        request.order = self._order
-        endpoint.start(request)
-        if self.budget is not None:
-            request.reserved = self._bound(request)
-            self.budget.reserve(request.reserved)
-        return endpoint, request
+        return self._balancer.pick(request, ready) if len(ready) > 1 else ready[0]
 
     def _serve(self) -> None:
         """Give endpoints to waiters, first come first served, as far as they go."""
@@ -262,7 +272,7 @@ class EndpointPool:
             if waiter.future.done():
                 continue
             try:
-                taken = self.take(waiter.request)
+                taken = self.take(waiter.request, waiter.pick_row)
                 if taken is None:
                     self._waiters.appendleft(waiter)
                     self._look_for_life(waiter.request)
@@ -349,14 +359,15 @@ class EndpointPool:
 class Lease:
     """An endpoint held for one attempt. Say `completed` before leaving; a DispatchError is seen on the way out."""
 
-    __slots__ = ("_ended", "_pool", "endpoint", "request")
+    __slots__ = ("_ended", "_pick_row", "_pool", "endpoint", "request")
 
     endpoint: Endpoint
     request: Request
     """The row to send: the one it was asked for, or one that suits the endpoint better."""
 
-    def __init__(self, pool: EndpointPool, request: Request) -> None:
+    def __init__(self, pool: EndpointPool, request: Request, pick_row: PickRow) -> None:
         self._pool = pool
+        self._pick_row = pick_row
         self.request = request
         self._ended: Completion | None = None
 
@@ -367,8 +378,8 @@ class Lease:
     async def __aenter__(self) -> "Lease":
         pool = self._pool
         # Nobody waits, most of the time: no need to begin a coroutine.
-        taken = None if pool.waiting else pool.take(self.request)
-        self.endpoint, self.request = taken or await pool.acquire(self.request)
+        taken = None if pool.waiting else pool.take(self.request, self._pick_row)
+        self.endpoint, self.request = taken or await pool.acquire(self.request, self._pick_row)
         return self
 
     async def __aexit__(

@@ -41,7 +41,7 @@ class RowQueue:
             ahead: fresh rows to have at hand, so that long ones among the last are seen in time.
             work: how long a row is expected to take.
             retries: who may go out again.
-            kind: needed for `exchange`.
+            kind: the kind of a row; needed for `counts` and `first_of`.
         """
         self._refill = refill
         self._ahead = ahead
@@ -75,32 +75,33 @@ class RowQueue:
         """The next row, if there is one now."""
         return None if self._stopped else self._pop()
 
-    def exchange(self, request: Request, choose: Callable[[Mapping[Kind, int]], Kind | None], least: int) -> Request:
-        """A fresh row of the kind that `choose` prefers among those at hand; `request` takes its place at the head.
+    @property
+    def fresh(self) -> int:
+        """Fresh rows at hand."""
+        return len(self._fresh)
 
-        Not where fewer than `least` are at hand: then the longest go first.
-        """
-        if request.sent or request.avoid or len(self._fresh) < least:
-            return request
-        kind = choose(self._fresh.counts)
-        other = self._fresh.pop_kind(kind) if kind is not None else None
-        if other is None:
-            return request
-        self._fresh.put_first(request)
-        return other
+    @property
+    def counts(self) -> Mapping[Kind, int]:
+        """Fresh rows at hand, by kind."""
+        return self._fresh.counts
 
-    def undo_exchange(self, request: Request, other: Request) -> None:
-        """`request` is sent after all, and `other` is the next to be given out."""
-        self._fresh.pop()
-        self._fresh.put_first(other)
+    def first_of(self, kind: Kind) -> Request | None:
+        """The first fresh row of this kind; it stays where it is."""
+        return self._fresh.first_of(kind)
 
-    def exchange_for_distant(self, request: Request) -> Request:
-        """A fresh row at hand that is far from the head, each time from another place; `request` if there is none.
-
-        `request` is not put back.
-        """
+    def find_distant(self) -> Request | None:
+        """A fresh row that is far from the head, each time in another place; it stays where it is."""
         self._distance = (self._distance + _GOLDEN_RATIO) % 1.0
-        return self._fresh.pop_far(self._distance) or request
+        return self._fresh.find(self._distance)
+
+    def remove(self, row: Request) -> None:
+        """A fresh row is sent out of turn."""
+        self._fresh.remove(row)
+
+    def replace(self, row: Request, request: Request) -> None:
+        """A fresh row is sent out of turn, and `request` is the first of the fresh ones."""
+        self._fresh.remove(row)
+        self._fresh.put_first(request)
 
     def put_back(self, request: Request, delay: float = 0.0, *, retry: bool = False) -> None:
         """Give `request` out again, not before `delay` seconds from now; `retry`: it counts against the budget."""

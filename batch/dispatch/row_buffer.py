@@ -44,22 +44,29 @@ class RowBuffer:
                 return row
         return None
 
-    def pop_far(self, share: float) -> Request | None:
-        """The row that is this share of the queue away from its head, or the next one behind it."""
+    def find(self, share: float) -> Request | None:
+        """The row that is this share of the queue away from its head, or the next one behind it; it stays here."""
         steps = int(share * len(self._order))
         self._order.rotate(-steps)
-        row = self.pop()
+        found = next((row for row in self._order if self._kind is None or row.row in self._here), None)
         self._order.rotate(steps)
-        return row
+        return found
 
-    def pop_kind(self, kind: Kind) -> Request | None:
-        """The next row of this kind."""
+    def first_of(self, kind: Kind) -> Request | None:
+        """The first row of this kind; it stays here."""
         rows = self._by_kind.get(kind)
         while rows:
-            row = rows.popleft()
-            if self._leave(row):
-                return row
+            if rows[0].row in self._here:
+                return rows[0]
+            rows.popleft()
         return None
+
+    def remove(self, row: Request) -> None:
+        """Take out a row that `find` or `first_of` has found."""
+        if self._kind is None:
+            self._order.remove(row)
+        else:
+            self._leave(row)
 
     def sort(self, work: Callable[[Request], float]) -> None:
         """Put those with the most work first."""

@@ -100,7 +100,11 @@ def test_no_order_of_rows_would_be_much_faster() -> None:
 
 
 def test_each_endpoint_sees_its_limits_and_no_more() -> None:
-    """No minute of any of the five holds more requests or tokens than allowed, and no instant more in flight."""
+    """No minute of any of the five holds more requests than allowed, and no instant more in flight.
+
+    Tokens may exceed their limit by 512 for each request that may be in flight, which is up to 41 % of it here: until
+    an answer ends, only its expected length is charged.
+    """
     rows = rows_of_four_tasks(8_000)
     pool = servers()
     simulate({"m": pool}, {"m": rows})
@@ -113,7 +117,6 @@ def test_each_endpoint_sees_its_limits_and_no_more() -> None:
                 tokens -= starts[first][1]
                 first += 1
             assert last - first + 1 <= rpm
-            # What is under way was charged with what is expected of it.
             assert tokens <= tpm + slots * 1024 * 0.5
         edges = sorted([(s.started, 1) for s in server.seen] + [(s.ended, -1) for s in server.seen])
         assert max(np.cumsum([step for _, step in edges])) <= slots
@@ -162,13 +165,19 @@ def test_a_standstill_of_one_model_leaves_the_others_alone() -> None:
 class DearestFirst:
     """Has every endpoint take the row that may cost most."""
 
-    def __init__(self, *ignored: object, **also: object) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], cost_of: object) -> None:
         pass
 
     def kind(self, request: Request) -> Kind:
         return request.max_tokens or 0, 0
 
-    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int], now: float) -> Kind | None:
+    def update_due(self, now: float) -> bool:
+        return False
+
+    def update(self, at_hand: Mapping[Kind, int], now: float) -> None:
+        pass
+
+    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int]) -> Kind | None:
         return max((kind for kind, rows in at_hand.items() if rows), default=None)
 
     def learn(self, endpoint: Endpoint, tokens: int, seconds: float) -> None:
@@ -179,7 +188,7 @@ def test_choosing_rows_overshoots_no_budget(monkeypatch: pytest.MonkeyPatch) -> 
     """What is reserved and spent stays within the cap at every request, though the row that is chosen may cost a
     hundred times the one whose turn it was.
     """
-    monkeypatch.setattr("batch.dispatch.dispatcher.Fit", DearestFirst)
+    monkeypatch.setattr("batch.dispatch.dispatcher.LinearProgramAssigner", DearestFirst)
     cap = Decimal("60.5")
     most: list[Decimal] = []
     budgets: list[Budget] = []

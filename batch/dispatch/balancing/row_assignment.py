@@ -48,21 +48,13 @@ class Latency:
 class LinearProgramAssigner:
     """Shares of kinds for each endpoint of a pool, and whose turn it is."""
 
-    def __init__(
-        self,
-        endpoints: Sequence[Endpoint],
-        cost_of: Callable[[Kind], Cost],
-        *,
-        before_solving: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], cost_of: Callable[[Kind], Cost]) -> None:
         """
         Args:
             cost_of: what a typical row of a kind takes from the limits, as far as is known by now.
-            before_solving: for what should not wait for the milliseconds that it takes.
         """
         self._endpoints = endpoints
         self._cost_of = cost_of
-        self._before_solving = before_solving
         self._latency = {e.index: Latency() for e in endpoints}
         self._shares: dict[int, dict[Kind, float]] = {}
         self._credit: dict[int, dict[Kind, float]] = {e.index: {} for e in endpoints}
@@ -74,12 +66,15 @@ class LinearProgramAssigner:
     def learn(self, endpoint: Endpoint, tokens: int, seconds: float) -> None:
         self._latency[endpoint.index].learn(tokens, seconds)
 
-    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int], now: float) -> Kind | None:
-        if now - self._solved_at >= _SOLVE_SECONDS:
-            self._solved_at = now
-            self._before_solving()
-            costs = {kind: self._cost_of(kind) for kind, rows in at_hand.items() if rows}
-            self._shares = best_shares(self._endpoints, at_hand, costs, self._latency)
+    def update_due(self, now: float) -> bool:
+        return now - self._solved_at >= _SOLVE_SECONDS
+
+    def update(self, at_hand: Mapping[Kind, int], now: float) -> None:
+        self._solved_at = now
+        costs = {kind: self._cost_of(kind) for kind, rows in at_hand.items() if rows}
+        self._shares = best_shares(self._endpoints, at_hand, costs, self._latency)
+
+    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int]) -> Kind | None:
         shares = self._shares.get(endpoint.index)
         if not shares:
             return None

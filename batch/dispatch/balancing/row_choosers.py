@@ -15,10 +15,18 @@ class RowAssigner(Protocol):
         """The kind of a row, the same each time."""
         ...
 
-    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int], now: float) -> Kind | None:
+    def update_due(self, now: float) -> bool:
+        """Should `update` be called before the next choice? `now` is on the loop's clock."""
+        ...
+
+    def update(self, at_hand: Mapping[Kind, int], now: float) -> None:
+        """Prepare choices for rows as those at hand, counted by kind. This may take milliseconds."""
+        ...
+
+    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int]) -> Kind | None:
         """A kind of which there is a row at hand; `None`: the next row, whatever its kind.
 
-        `at_hand` counts the rows there are, by kind; `now` is on the loop's clock.
+        `at_hand` counts the rows there are, by kind.
         """
         ...
 
@@ -41,7 +49,13 @@ class AffinityAssigner:
     def kind(self, request: Request) -> Kind:
         return self._balancer.home(request, self._endpoints).index, 0
 
-    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int], now: float) -> Kind | None:
+    def update_due(self, now: float) -> bool:
+        return False
+
+    def update(self, at_hand: Mapping[Kind, int], now: float) -> None:
+        """A row's home is the same at any time."""
+
+    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int]) -> Kind | None:
         own = (endpoint.index, 0)
         return own if at_hand.get(own) else None
 

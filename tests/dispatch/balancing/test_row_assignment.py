@@ -50,25 +50,30 @@ def test_kinds_are_taken_in_their_shares() -> None:
     fit = LinearProgramAssigner(pool, COSTS.__getitem__)
     at_hand = {SHORT: 600, LONG: 400}
     expected = best_shares(pool, at_hand, COSTS, {0: Latency(), 1: Latency()})
+    assert fit.update_due(1.0)
+    fit.update(at_hand, 1.0)
+    assert not fit.update_due(5.9)
     for each in pool:
-        picks = Counter(fit.choose(each, at_hand, now=1.0) for _ in range(1000))
+        picks = Counter(fit.choose(each, at_hand) for _ in range(1000))
         for kind, share in expected[each.index].items():
             assert picks[kind] == pytest.approx(1000 * share, abs=2)
 
 
-@given(st.lists(st.tuples(st.integers(1, 500), st.floats(0, 2)), min_size=10, max_size=60), st.floats(0, 0.1))
-def test_latency_is_a_line_through_what_was_seen(points: list[tuple[int, float]], slope: float) -> None:
+@given(st.lists(st.integers(1, 500), min_size=10, max_size=60), st.floats(0, 0.1))
+def test_latency_is_a_line_through_what_was_seen(seen: list[int], slope: float) -> None:
     """Answers that take `0.3 + slope * tokens` seconds are foretold, those of no other length included."""
     latency = Latency()
     assert latency.seconds(100) == 0.0
-    for tokens, _ in points:
+    for tokens in seen:
         latency.learn(tokens, 0.3 + slope * tokens)
-    foretold = latency.seconds(sum(tokens for tokens, _ in points) / len(points))
-    assert foretold == pytest.approx(0.3 + slope * sum(t for t, _ in points) / len(points), rel=0.2)
+    mean = sum(seen) / len(seen)
+    assert latency.seconds(mean) == pytest.approx(0.3 + slope * mean, rel=0.2)
     assert latency.seconds(0) >= 0.0
 
 
-@given(st.lists(st.tuples(st.sampled_from(["pop", "kind", "first", "add", "sort"]), st.integers(0, 2)), max_size=60))
+@given(
+    st.lists(st.tuples(st.sampled_from(["pop", "kind", "far", "first", "add", "sort"]), st.integers(0, 2)), max_size=60)
+)
 def test_rows_leave_by_either_door_once(steps: list[tuple[str, int]]) -> None:
     """Whatever is taken, brought back and sorted, each row is given out once at a time, and the counts are right."""
     rows = [request(row, prompt_tokens=10 * 4 ** (row % 3), max_tokens=5) for row in range(200)]
@@ -89,8 +94,15 @@ def test_rows_leave_by_either_door_once(steps: list[tuple[str, int]]) -> None:
                 assert (taken is None) == (not here)
             case "kind":
                 kind = kind_of(rows[choice])
-                taken = at_hand.pop_kind(kind)
+                taken = at_hand.first_of(kind)
                 assert (taken is None) == (not any(kinds[row] == kind for row in here))
+                if taken is not None:
+                    at_hand.remove(taken)
+            case "far":
+                taken = at_hand.find(choice / 3)
+                assert (taken is None) == (not here)
+                if taken is not None:
+                    at_hand.remove(taken)
             case "first":
                 if out:
                     back = rows[out.pop()]
