@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from schemas.calibration import Calibration
-    from schemas.evaluating import EvalSpec
-    from schemas.evaluation import Evaluation
+    from schemas.evaluation_report import Evaluation
+    from schemas.evaluation_spec import EvalSpec
     from schemas.job import JobSpec
     from schemas.reports import Estimate, Report
     from schemas.training import TrainingReport, TrainSpec
@@ -117,7 +117,7 @@ def evaluate(spec: "str | Path | EvalSpec", *, settings: Sequence[str] = ()) -> 
     """
     from jobs.commands.evaluate import evaluate_routers
     from jobs.files.evaluation import load_evaluation
-    from schemas.evaluating import EvalSpec
+    from schemas.evaluation_spec import EvalSpec
 
     return evaluate_routers(spec if isinstance(spec, EvalSpec) else load_evaluation(Path(spec), settings))
 

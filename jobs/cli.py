@@ -147,20 +147,14 @@ def check(
     """Look at the whole file and every endpoint before a cent is spent."""
     with errors_as_lines(), _logs(verbose, log_file):
         spec = _load(job, settings, limit)
-        from dataclasses import asdict
-        from json import dumps
-
         from jobs.commands.check import check_job
-        from jobs.terminal.check_and_status import render_findings
+        from jobs.terminal.check_and_status import render_check
         from jobs.terminal.progress import Progress
 
         with Progress() as progress:
             progress.stage("looking at rows and endpoints")
             found = check_job(spec)
-        if json:
-            _out(dumps(asdict(found), indent=2))
-        else:
-            render_findings(found, spec.name, _console())
+        _show(found, lambda check, console: render_check(check, spec.name, console), json=json)
         raise typer.Exit(Exit.WRONG if found.problems else Exit.SOME_NOT_OK if found.invalid else Exit.OK)
 
 
@@ -177,17 +171,10 @@ def report(run_dir: RunDir, json: Json = False, verbose: Verbose = False, log_fi
 def status(run_dir: RunDir, json: Json = False, verbose: Verbose = False, log_file: LogFile = None) -> None:
     """Say where a run stands; it may be under way."""
     with errors_as_lines(), _logs(verbose, log_file):
-        from dataclasses import asdict
-        from json import dumps
+        from jobs.commands.status import read_status
+        from jobs.terminal.check_and_status import render_status
 
-        from jobs.commands.status import standing
-        from jobs.terminal.check_and_status import render_standing
-
-        found = standing(run_dir)
-        if json:
-            _out(dumps(asdict(found), indent=2))
-        else:
-            render_standing(found, run_dir, _console())
+        _show(read_status(run_dir), lambda found, console: render_status(found, run_dir, console), json=json)
 
 
 @app.command(short_help="Serve local endpoints for dress rehearsals.")
@@ -288,9 +275,10 @@ def run_command() -> int:
 
 
 def _logs(verbose: bool, log_file: Path | None) -> "AbstractContextManager[None]":
+    from jobs import __version__
     from jobs.logs import log_records
 
-    return log_records(verbose=verbose, log_file=log_file)
+    return log_records(__version__, verbose=verbose, log_file=log_file)
 
 
 def _out(text: str) -> None:

@@ -1,5 +1,6 @@
 """The process's surroundings: the only place that reads the environment, the clock and signals for the engine."""
 
+import logging
 import os
 import secrets
 import signal
@@ -42,6 +43,15 @@ def set_library_defaults() -> None:
     """Set what keeps the libraries quiet and local, where the user has not decided otherwise."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    root_logger()
+
+
+def root_logger() -> logging.Logger:
+    """The logger above all of ours, with a handler: without any, Python prints our warnings on standard error."""
+    logger = logging.getLogger("batchrouter")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
 
 
 def settled_environment() -> dict[str, str]:

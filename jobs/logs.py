@@ -15,33 +15,25 @@ from pathlib import Path
 import typer
 
 from batch.errors import BatchRouterError, SpecError
-from jobs import __version__
+from jobs.environment import root_logger
 from jobs.terminal.printable import printable
-
-ROOT = "batchrouter"
 
 _logger = logging.getLogger("batchrouter.jobs")
 
 
-def discard_unhandled_records() -> None:
-    """Keep Python from printing warnings of our loggers on standard error if no handler is configured for them."""
-    root = logging.getLogger(ROOT)
-    if not root.handlers:
-        root.addHandler(logging.NullHandler())
-
-
 @contextmanager
-def log_records(*, verbose: bool, log_file: Path | None) -> Iterator[None]:
+def log_records(version: str, *, verbose: bool, log_file: Path | None) -> Iterator[None]:
     """Write the records of the block to standard error, to a file, to both or to neither.
 
     Args:
+        version: of batchrouter, for the first record.
         verbose: write records from INFO on to standard error.
         log_file: append records from DEBUG on to this file.
 
     Raises:
         SpecError: the file cannot be opened.
     """
-    discard_unhandled_records()
+    root = root_logger()
     handlers: list[logging.Handler] = []
     if log_file is not None:
         handlers.append(_FileHandler(log_file))
@@ -50,7 +42,6 @@ def log_records(*, verbose: bool, log_file: Path | None) -> Iterator[None]:
     if not handlers:
         yield
         return
-    root = logging.getLogger(ROOT)
     before = root.level, root.propagate
     root.setLevel(min(handler.level for handler in handlers))
     # A library that configures Python's root logger would print the records a second time.
@@ -58,7 +49,7 @@ def log_records(*, verbose: bool, log_file: Path | None) -> Iterator[None]:
     for handler in handlers:
         root.addHandler(handler)
     try:
-        _logger.info("batchrouter %s starts", __version__)
+        _logger.info("batchrouter %s starts", version)
         yield
         _logger.info("ends with status 0")
     except typer.Exit as ended:

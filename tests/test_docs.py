@@ -17,7 +17,7 @@ from batch.runs.layout import Layout
 from batch.runs.output.rows import FIELDS
 from jobs.cli import app
 from jobs.exit_status import Exit
-from schemas import embedders, endpoints, evaluating, job, plans, rehearse, reports, routers, training
+from schemas import embedders, endpoints, evaluation_spec, job, plans, rehearse, reports, routers, training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -74,9 +74,9 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
         "## fine_tuning": training.FineTuningSpec,
     },
     "evaluate.md": {
-        "# Measuring routers": evaluating.EvalSpec,
-        "### kind: labelled": evaluating.LabelledSpec,
-        "### kind: gsm8k, mmlu, mt-bench": evaluating.Gsm8kSpec,
+        "# Measuring routers": evaluation_spec.EvalSpec,
+        "### kind: labelled": evaluation_spec.LabelledSpec,
+        "### kind: gsm8k, mmlu, mt-bench": evaluation_spec.Gsm8kSpec,
     },
     "rehearse.md": {
         "# Dress rehearsals": rehearse.RehearsalSpec,
@@ -137,7 +137,7 @@ def test_yaml_in_the_documentation_is_valid(page: str) -> None:
         if "input" in block:
             job.JobSpec.model_validate(block)
         elif "benchmarks" in block:
-            evaluating.EvalSpec.model_validate(block)
+            evaluation_spec.EvalSpec.model_validate(block)
         elif "data" in block:
             training.TrainSpec.model_validate(block)
         elif "endpoints" in block:
@@ -229,7 +229,7 @@ def test_benchmarks_that_are_described_together_have_the_same_keys_and_defaults(
     """One table in `docs/evaluate.md` stands for RouteLLM's three benchmarks."""
     tables = [
         {key: (field.annotation, field.get_default()) for key, field in model.model_fields.items() if key != "kind"}
-        for model in (evaluating.Gsm8kSpec, evaluating.MmluSpec, evaluating.MtBenchSpec)
+        for model in (evaluation_spec.Gsm8kSpec, evaluation_spec.MmluSpec, evaluation_spec.MtBenchSpec)
     ]
     assert tables[0] == tables[1] == tables[2]
 

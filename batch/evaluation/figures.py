@@ -15,8 +15,8 @@ from batch.measures.pair import PairMeasures, PairOrder
 from batch.measures.routellm import LEVELS, ProtocolCurve, protocol_curve, protocol_figures, protocol_mean
 from batch.routers.length import LengthRouter
 from batch.routers.random import RandomRouter
-from schemas.evaluating import BEST_SINGLE, LENGTH, MIX, ORACLE, RANDOM
-from schemas.evaluation import BenchmarkFigures, Figure, Point, RouteLLMFigures, RouterFigures
+from schemas.evaluation_report import BenchmarkFigures, Figure, Point, RouteLLMFigures, RouterFigures
+from schemas.evaluation_spec import BEST_SINGLE, LENGTH, MIX, ORACLE, RANDOM
 
 # One random router on a small benchmark is anywhere; the mean of ten is near the middle.
 RANDOM_ROUTERS = 10

@@ -11,7 +11,7 @@ from batch.evaluation.benchmark import FEW_PROMPTS, Benchmark, Floats, judged_on
 from batch.evaluation.routellm_files import is_routellm, read_csv_benchmark, read_judgements
 from batch.reading.labelled import PromptReader, default_name, plain_number
 from batch.reading.rows import Row, read_files, read_rows
-from schemas.evaluating import BenchmarkSpec, Gsm8kSpec, LabelledSpec, MmluSpec, MtBenchSpec
+from schemas.evaluation_spec import BenchmarkSpec, Gsm8kSpec, LabelledSpec, MmluSpec, MtBenchSpec
 
 _RELAXED = (
     "GSM8K's labels of the strong model are mostly parsing errors (119 of 186 failures); relaxed labels repair them"

@@ -16,7 +16,7 @@ import orjson
 from batch.errors import InputError
 from batch.evaluation.benchmark import Benchmark
 from batch.reading.labelled import plain_number
-from schemas.evaluating import Gsm8kSpec, MmluSpec, MtBenchSpec
+from schemas.evaluation_spec import Gsm8kSpec, MmluSpec, MtBenchSpec
 
 _CONTAMINATED = "contaminated_prompts.jsonl"
 

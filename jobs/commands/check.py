@@ -1,7 +1,8 @@
 """`check`: the whole file and every endpoint looked at before a cent is spent."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,119 +23,114 @@ from batch.runs.schemas import PLACE_COLUMNS
 from jobs.commands.output_overlap import check_output_not_input
 from jobs.commands.reachability import models_listed
 from jobs.environment import embedder_of, missing_keys, resolve_endpoints, set_library_defaults, with_embedder
+from schemas.checks import CheckReport, EndpointCheck
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointFinding:
-    """What an endpoint said."""
-
-    model: str
-    url: str
-    usable: bool
-    said: str
-
-
-@dataclass
-class Findings:
-    """What a check found."""
+@dataclass(slots=True)
+class _RowsRead:
+    """What reading the input has shown so far; if a file cannot be read, what came before it counts."""
 
     rows: int = 0
-    """Rows in the input."""
     invalid: int = 0
-    """Rows that could not be sent."""
     faults: list[str] = field(default_factory=list)
-    """One line for each of the first invalid rows."""
-    problems: list[str] = field(default_factory=list)
-    """What would stop a run before it starts."""
-    warnings: list[str] = field(default_factory=list)
-    """What would not."""
     notes: list[str] = field(default_factory=list)
-    """What a reader should know of the rows: what was found by itself, and what is not sent."""
-    endpoints: list[EndpointFinding] = field(default_factory=list)
-    """In the job's order."""
 
 
-def check_job(job: JobSpec) -> Findings:
+def check_job(job: JobSpec) -> CheckReport:
     """Read and validate every row, build the router, look at output, keys, prices and endpoints. Sends no prompt."""
     set_library_defaults()
-    found = Findings()
+    problems: list[str] = []
+    warnings: list[str] = []
     models: tuple[ModelSpec, ...] = ()
-    try:
+    with _noted(problems):
         models = resolve_endpoints(job.models)
         job = with_embedder(job)
-    except SpecError as error:
-        found.problems.append(str(error))
-    found.problems += missing_keys(job, models)
-    _check_rows(job, found)
-    try:
+    problems += missing_keys(job, models)
+    with _noted(problems):
+        build_router(job.router, tuple(model.name for model in job.models), job.seed)
+    read = _RowsRead()
+    with _noted(problems):
+        _check_rows(job, read)
+    if read.invalid and job.input.on_invalid == "fail":
+        problems.append(f"{read.invalid} rows are invalid, and input.on_invalid is `fail`")
+    with _noted(problems):
         check_writable(job.output)
         check_output_not_input(job)
-    except SpecError as error:
-        found.problems.append(str(error))
     for name, price in prices_for(job.models).items():
         if price is None:
-            found.warnings.append(f"the price of {name} is not known: costs leave it out; give models.{name}.price")
+            warnings.append(f"the price of {name} is not known: costs leave it out; give models.{name}.price")
             if job.dispatch.budget_usd is not None:
-                found.problems.append(f"dispatch.budget_usd needs a price for {name}")
+                problems.append(f"dispatch.budget_usd needs a price for {name}")
     embedder = embedder_of(job)
-    _check_endpoints(models if embedder is None else (*models, embedder), found)
-    return found
+    endpoints = _check_endpoints(models if embedder is None else (*models, embedder), problems, warnings)
+    return CheckReport(
+        rows=read.rows,
+        invalid=read.invalid,
+        faults=tuple(read.faults),
+        problems=tuple(problems),
+        warnings=tuple(warnings),
+        notes=tuple(read.notes),
+        endpoints=endpoints,
+    )
 
 
-def _check_rows(job: JobSpec, found: Findings) -> None:
-    """Every row through reading and the rows' own choices of model."""
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    """Add a SpecError to the problems, and go on after the block."""
     try:
-        build_router(job.router, tuple(model.name for model in job.models), job.seed)
+        yield
     except SpecError as error:
-        found.problems.append(str(error))
-    try:
-        # The plan's scores cost the most and tell nothing about whether a row can be sent.
-        scorer = Scorer(job.router, job.models, row_models=job.input.row_models, plan_scores=False)
-        with tempfile.TemporaryDirectory(prefix="batchrouter-") as spool:
-            shards = find_input(job, Path(spool))
-            places: dict[int, Any] = {}
-            verdicts = RowVerdicts(job.input, shards, places.__getitem__)
-            notes: list[tuple[Note, ...]] = []
-            shared: list[SharedIds | None] = []
-            names = tuple(model.name for model in job.models)
-            for shard in shards:
-                table = read_shard(shard, job.input, lambda texts: [0] * len(texts))
-                scored = scorer.score(table, shard.name)
-                places[shard.index] = scored.select(PLACE_COLUMNS)
-                verdict = verdicts.look(shard.index, planned_part(scored, names))
-                duplicate_ids = verdicts.messages(shard.index, verdict.repeats_id_of)
-                messages = scored[ERROR_MESSAGE]
-                found.rows += shard.rows
-                found.invalid += len(messages) - messages.null_count + len(duplicate_ids)
-                found.faults += first_faults(messages.to_pylist(), duplicate_ids, FAULTS_SHOWN - len(found.faults))
-                notes.append(notes_from_metadata(scored.schema.metadata))
-                shared.append(verdict.shared)
-            found.notes += map(str, summed_notes(notes, shared))
-    except SpecError as error:
-        found.problems.append(str(error))
-    if found.invalid and job.input.on_invalid == "fail":
-        found.problems.append(f"{found.invalid} rows are invalid, and input.on_invalid is `fail`")
+        problems.append(str(error))
 
 
-def _check_endpoints(models: Sequence[ModelSpec], found: Findings) -> None:
+def _check_rows(job: JobSpec, read: _RowsRead) -> None:
+    """Read every row, and look at the rows' own choices of model and at their ids. Raises SpecError."""
+    # The plan's scores cost the most and tell nothing about whether a row can be sent.
+    scorer = Scorer(job.router, job.models, row_models=job.input.row_models, plan_scores=False)
+    notes: list[tuple[Note, ...]] = []
+    shared: list[SharedIds | None] = []
+    with tempfile.TemporaryDirectory(prefix="batchrouter-") as spool:
+        shards = find_input(job, Path(spool))
+        places: dict[int, Any] = {}
+        verdicts = RowVerdicts(job.input, shards, places.__getitem__)
+        names = tuple(model.name for model in job.models)
+        for shard in shards:
+            table = read_shard(shard, job.input, lambda texts: [0] * len(texts))
+            scored = scorer.score(table, shard.name)
+            places[shard.index] = scored.select(PLACE_COLUMNS)
+            verdict = verdicts.look(shard.index, planned_part(scored, names))
+            duplicate_ids = verdicts.messages(shard.index, verdict.repeats_id_of)
+            messages = scored[ERROR_MESSAGE]
+            read.rows += shard.rows
+            read.invalid += len(messages) - messages.null_count + len(duplicate_ids)
+            read.faults += first_faults(messages.to_pylist(), duplicate_ids, FAULTS_SHOWN - len(read.faults))
+            notes.append(notes_from_metadata(scored.schema.metadata))
+            shared.append(verdict.shared)
+    read.notes += map(str, summed_notes(notes, shared))
+
+
+def _check_endpoints(
+    models: Sequence[ModelSpec], problems: list[str], warnings: list[str]
+) -> tuple[EndpointCheck, ...]:
     asked = [(model, endpoint) for model in models for endpoint in model.endpoints]
-    said = models_listed([endpoint for _, endpoint in asked])
-    found.endpoints += [
-        EndpointFinding(model.name, endpoint.name or endpoint.place(model.name), usable, answer)
-        for (model, endpoint), (usable, answer) in zip(asked, said, strict=True)
-    ]
+    answers = models_listed([endpoint for _, endpoint in asked])
+    checks = tuple(
+        EndpointCheck(model=model.name, url=endpoint.name or endpoint.place(model.name), usable=usable, said=answer)
+        for (model, endpoint), (usable, answer) in zip(asked, answers, strict=True)
+    )
     for model, endpoint in asked:
         if endpoint.lacks_api_version:
-            found.warnings.append(
+            warnings.append(
                 f"model {model.name}: Azure's deployments want an api_version: give one to {endpoint.place(model.name)}"
             )
     for model in models:
-        mine = [endpoint.usable for endpoint in found.endpoints if endpoint.model == model.name]
+        mine = [check.usable for check in checks if check.model == model.name]
         if not any(mine):
             what = "its endpoint is not usable" if len(mine) == 1 else f"none of its {len(mine)} endpoints is usable"
-            found.problems.append(f"model {model.name}: {what}")
+            problems.append(f"model {model.name}: {what}")
         elif not all(mine):
             unusable = len(mine) - sum(mine)
-            found.warnings.append(f"model {model.name}: {unusable} of its {len(mine)} endpoints are not usable")
+            warnings.append(f"model {model.name}: {unusable} of its {len(mine)} endpoints are not usable")
+    return checks

@@ -20,8 +20,8 @@ from jobs.environment import embedder_with_surroundings, key, set_library_defaul
 from jobs.terminal.plots import plot_benchmark
 from jobs.terminal.progress import Progress
 from schemas.embedders import EndpointEmbedderSpec
-from schemas.evaluating import EvalSpec
-from schemas.evaluation import BenchmarkFigures, Evaluation
+from schemas.evaluation_report import BenchmarkFigures, Evaluation
+from schemas.evaluation_spec import EvalSpec
 from schemas.routers import EmbeddingRouterSpec, RouterSpec, RulesRouterSpec
 
 REPORT = "evaluation.json"

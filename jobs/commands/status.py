@@ -2,7 +2,6 @@
 
 import fcntl
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
 
@@ -15,42 +14,17 @@ from batch.runs.directory import read_manifest
 from batch.runs.journal.replay import replay
 from batch.runs.layout import Layout
 from batch.runs.routing_record import read_routing_record
-from batch.runs.waits import StoredWait, read_waits
+from batch.runs.waits import read_waits
 from jobs.environment import wall_clock
 from schemas.reports import Report
+from schemas.run_status import RunStatus, Wait
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a run stands."""
-
-    job: str
-    running: bool
-    """Is a process at work on it?"""
-    finished: bool
-    """Is there a report?"""
-    shards: int
-    """0: the input has not been cut yet."""
-    rows: int
-    scored: int
-    """Rows read and scored."""
-    routed: int
-    """Rows that a model was chosen for."""
-    statuses: dict[str, int]
-    """Rows that have ended, by how."""
-    ambiguous: int
-    """Rows whose request was in flight, now or when a run was killed."""
-    sittings: int
-    wall_seconds: float
-    waits: dict[str, StoredWait] = field(default_factory=dict)
-    """By model: the moment before which no endpoint of it may be asked, in seconds since 1970, and what they said."""
-
-
-def standing(path: Path) -> Standing:
-    """Look at a run directory.
+def read_status(path: Path) -> RunStatus:
+    """How far the run in this directory has come.
 
     Raises:
-        SpecError: it is none.
+        SpecError: it is no run directory.
     """
     layout = Layout(path)
     manifest = read_manifest(layout)
@@ -71,7 +45,7 @@ def standing(path: Path) -> Standing:
             statuses["ok"] += len(journal.ok)
             statuses["failed"] += len(journal.failed)
             ambiguous += len(journal.ambiguous)
-    return Standing(
+    return RunStatus(
         job=manifest.job,
         running=_is_locked(layout.run_lock),
         finished=layout.report.exists(),
@@ -83,7 +57,7 @@ def standing(path: Path) -> Standing:
         ambiguous=ambiguous,
         sittings=len(manifest.sittings),
         wall_seconds=sum(sitting.wall for sitting in manifest.sittings),
-        waits={model: wait for model, wait in read_waits(layout.waits).items() if wait.until > wall_clock()},
+        waits={model: Wait(*wait) for model, wait in read_waits(layout.waits).items() if wait.until > wall_clock()},
     )
 
 

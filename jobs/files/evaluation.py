@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.files.yaml_specs import PathKeys, load_spec
-from schemas.evaluating import EvalSpec
+from schemas.evaluation_spec import EvalSpec
 
 _KEYS = PathKeys(
     paths=(("benchmarks", "*", "path"), ("output",), ("cache",), ("routers", "*", "embedder", "cache")),

@@ -1,5 +1,6 @@
 """What `check` and `status` found, on a terminal."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -7,13 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from batch.dispatch.judging.patience import date
-from jobs.commands.check import Findings
-from jobs.commands.status import Standing
 from jobs.environment import wall_clock
 from jobs.terminal.format import counted, duration, printable, share
+from schemas.checks import CheckReport
+from schemas.run_status import RunStatus
 
 
-def render_findings(found: Findings, name: str, console: Console) -> None:
+def render_check(found: CheckReport, name: str, console: Console) -> None:
     """Print what a check found, the worst last, where the eye ends."""
     title = Text.assemble((printable(name), "bold"), f"  {counted(found.rows, 'row')}")
     if found.invalid:
@@ -35,7 +36,7 @@ def render_findings(found: Findings, name: str, console: Console) -> None:
         console.print(Text("Nothing stands in the way of a run.", "green"))
 
 
-def render_standing(found: Standing, path: Path, console: Console) -> None:
+def render_status(found: RunStatus, path: Path, console: Console) -> None:
     """Print where a run stands."""
     state = "running" if found.running else "finished" if found.finished else "stopped"
     console.print(Text.assemble((printable(found.job), "bold"), f"  {state}  ", (printable(str(path)), "dim")))
@@ -67,6 +68,6 @@ def render_standing(found: Standing, path: Path, console: Console) -> None:
         console.print("The same `batchrouter run` goes on with the rows that are unsent.")
 
 
-def _list(console: Console, label: str, lines: list[str], style: str) -> None:
+def _list(console: Console, label: str, lines: Iterable[str], style: str) -> None:
     for line in lines:
         console.print(Text.assemble((f"{label}: ", style), printable(line)), soft_wrap=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.terminal.format import counted, printable, typed
-from schemas.evaluation import BenchmarkFigures, Evaluation, Figure, RouterFigures
+from schemas.evaluation_report import BenchmarkFigures, Evaluation, Figure, RouterFigures
 
 _NOTHING = "-"
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from batch.measures.cost_quality import hull
 from jobs.terminal.format import counted, printable
-from schemas.evaluating import BEST_SINGLE, LENGTH, MIX, ORACLE, RANDOM
-from schemas.evaluation import BenchmarkFigures, RouterFigures
+from schemas.evaluation_report import BenchmarkFigures, RouterFigures
+from schemas.evaluation_spec import BEST_SINGLE, LENGTH, MIX, ORACLE, RANDOM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from batch.evaluation.benchmark import Benchmark
 from batch.evaluation.figures import measure
 from batch.measures.metrics import apgr, cpt
-from schemas.evaluation import BenchmarkFigures, RouterFigures
+from schemas.evaluation_report import BenchmarkFigures, RouterFigures
 
 Floats = NDArray[np.float64]
 

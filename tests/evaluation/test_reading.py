@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from batch.errors import InputError
 from batch.evaluation.benchmark import Benchmark
 from batch.evaluation.reading import read_benchmarks
-from schemas.evaluating import BenchmarkSpec
+from schemas.evaluation_spec import BenchmarkSpec
 from tests.evaluation.layouts import STRONG, WEAK, write_contaminated, write_mt_bench, write_responses
 
 

@@ -115,7 +115,7 @@ def test_a_log_file_that_cannot_be_written_stops_the_command_before_anything_is_
 
 def test_a_log_file_on_a_full_disk_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
     """The command goes on without it."""
-    with log_records(verbose=False, log_file=Path("/dev/full")):
+    with log_records("0.1.0", verbose=False, log_file=Path("/dev/full")):
         for _ in range(3):
             logger.info("one more line")
     (line,) = capsys.readouterr().err.splitlines()
@@ -160,7 +160,7 @@ def test_a_bug_is_named_in_the_log_file_without_its_message(
 def test_messages_cannot_forge_lines_or_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Line breaks and escape sequences of a server's words are escaped, so that a record stays one line."""
     log = tmp_path / "run.log"
-    with log_records(verbose=True, log_file=log):
+    with log_records("0.1.0", verbose=True, log_file=log):
         logger.info(
             "refused: %s", "\x1b]0;title\x07 no\n2026-01-01T00:00:00.000Z INFO batchrouter.x: \u202eforged\udc80"
         )
@@ -175,7 +175,7 @@ def test_records_are_printed_above_the_live_display() -> None:
     """On a terminal each record is a line of its own; the display is redrawn below it."""
     terminal = StringIO()
     console = Console(file=terminal, force_terminal=True, width=120)
-    with Progress(console) as progress, log_records(verbose=True, log_file=None):
+    with Progress(console) as progress, log_records("0.1.0", verbose=True, log_file=None):
         progress.update(ProgressSnapshot("reading", 2, 5, (), totals_final=False))
         logger.info("the endpoint is cooling down")
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).replace("\r", "\n").splitlines()
@@ -184,7 +184,7 @@ def test_records_are_printed_above_the_live_display() -> None:
 
 def test_the_callers_own_handlers_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     """From Python records go where Python's logging sends them."""
-    with caplog.at_level(logging.INFO, "batchrouter"), log_records(verbose=False, log_file=None):
+    with caplog.at_level(logging.INFO, "batchrouter"), log_records("0.1.0", verbose=False, log_file=None):
         logger.info("seen by the caller")
     assert caplog.messages == ["seen by the caller"]
 
@@ -217,5 +217,5 @@ def test_help_does_not_import_logging() -> None:
 
 def test_a_file_that_cannot_be_opened_raises_a_spec_error(tmp_path: Path) -> None:
     """As everything that is wrong before a command has begun."""
-    with pytest.raises(SpecError, match="Is a directory"), log_records(verbose=False, log_file=tmp_path):
+    with pytest.raises(SpecError, match="Is a directory"), log_records("0.1.0", verbose=False, log_file=tmp_path):
         pytest.fail("the block must not run")

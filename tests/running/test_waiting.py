@@ -13,8 +13,8 @@ from batch.dispatch.snapshot import LaneSnapshot, ProgressSnapshot
 from batch.errors import RateLimited
 from batch.runs.layout import Layout
 from batch.runs.waits import StoredWait, read_waits, write_waits
-from jobs.commands.status import standing
-from jobs.terminal.check_and_status import render_standing
+from jobs.commands.status import read_status
+from jobs.terminal.check_and_status import render_status
 from jobs.terminal.progress import Progress
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from tests.dispatch.built import built
@@ -86,9 +86,9 @@ def test_status_tells_waits_that_are_not_over(tmp_path: Path, capsys: pytest.Cap
     write_waits(
         layout.waits, {"small": StoredWait(time() + 7200, "http://a/v1: weekly quota"), "old": StoredWait(1, "x")}
     )
-    found = standing(there.run_dir)
+    found = read_status(there.run_dir)
     assert found.waits.keys() == {"small"}
-    render_standing(found, there.run_dir, Console())
+    render_status(found, there.run_dir, Console())
     assert "small waits until" in (shown := capsys.readouterr().out)
     assert "weekly quota" in shown
     layout.waits.write_bytes(b"{")

@@ -128,7 +128,7 @@ def test_an_embedder_that_nothing_is_scored_by_needs_nothing(there: JobFolder) -
     """Pinned rows are sent without a url or a key for it."""
     job = there.job(router=router(there), plan={"strategy": "pin", "model": "small"})
     assert there.run(job).rows.ok == 40
-    assert check_job(job).problems == []
+    assert check_job(job).problems == ()
 
 
 def test_check_looks_at_the_embedding_endpoint(
@@ -137,7 +137,7 @@ def test_check_looks_at_the_embedding_endpoint(
     """It is asked for its list of models like the others, and embeds nothing."""
     monkeypatch.setenv("KEY", KEY)
     found = check_job(there.job(router=router(there, url=vectors.urls[0], api_key_env="KEY")))
-    assert found.problems == []
+    assert found.problems == ()
     assert (found.endpoints[-1].model, found.endpoints[-1].said) == (MODEL, f"serves {MODEL}")
     assert vectors.posts == []
 

@@ -14,7 +14,7 @@ from batch.evaluation.scores import CACHE_FILE
 from jobs import evaluate
 from jobs.exit_status import Exit
 from jobs.terminal.plots import plot_benchmark
-from schemas.evaluation import Evaluation
+from schemas.evaluation_report import Evaluation
 from tests.evaluation.layouts import write_mt_bench, write_responses
 from tests.jobs.console_script import Command
 from tests.rehearsed import Served, serve

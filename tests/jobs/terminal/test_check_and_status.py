@@ -1,15 +1,14 @@
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from jobs.commands.check import EndpointFinding, Findings
-from jobs.commands.status import Standing
-from jobs.terminal.check_and_status import render_findings, render_standing
+from jobs.terminal.check_and_status import render_check, render_status
+from schemas.checks import CheckReport, EndpointCheck
+from schemas.run_status import RunStatus
 
-STANDING = Standing(
+STATUS = RunStatus(
     job="gsm8k",
     running=True,
     finished=False,
@@ -24,35 +23,37 @@ STANDING = Standing(
 )
 
 
-def found(findings: Findings) -> str:
+def printed_check(check: CheckReport) -> str:
     file = StringIO()
-    render_findings(findings, "gsm8k", Console(file=file, width=80))
+    render_check(check, "gsm8k", Console(file=file, width=80))
     return file.getvalue()
 
 
-def stands(standing: Standing) -> list[str]:
+def printed_status(status: RunStatus) -> list[str]:
     file = StringIO()
-    render_standing(standing, Path("out/results.jsonl.run"), Console(file=file, width=80))
+    render_status(status, Path("out/results.jsonl.run"), Console(file=file, width=80))
     return [" ".join(line.split()) for line in file.getvalue().splitlines()]
 
 
 def test_a_check_says_what_each_endpoint_said_once() -> None:
     """A silent endpoint is told in its place; a problem follows only if a model has no other."""
-    endpoints = [
-        EndpointFinding("small", "http://a/v1", usable=True, said="serves small"),
-        EndpointFinding("small", "http://b/v1", usable=False, said="no connection: connection refused"),
-    ]
-    text = found(Findings(rows=3, invalid=1, faults=["a.jsonl:2: prompt is blank"], endpoints=endpoints))
+    endpoints = (
+        EndpointCheck(model="small", url="http://a/v1", usable=True, said="serves small"),
+        EndpointCheck(model="small", url="http://b/v1", usable=False, said="no connection: connection refused"),
+    )
+    text = printed_check(CheckReport(rows=3, invalid=1, faults=("a.jsonl:2: prompt is blank",), endpoints=endpoints))
     assert text.splitlines()[0] == "gsm8k  3 rows, 1 invalid"
     assert text.count("connection refused") == 1
     assert "invalid: a.jsonl:2: prompt is blank" in text
     assert "Nothing stands in the way of a run." in text
-    assert "Nothing stands" not in found(Findings(endpoints=endpoints, problems=["model small: none is usable"]))
+    assert "Nothing stands" not in printed_check(
+        CheckReport(rows=3, invalid=0, endpoints=endpoints, problems=("model small: none is usable",))
+    )
 
 
 def test_a_run_under_way_has_rows_in_flight() -> None:
     """While a run is at work its open requests are nothing to worry about, and no sitting has a time yet."""
-    assert stands(STANDING) == [
+    assert printed_status(STATUS) == [
         "gsm8k running out/results.jsonl.run",
         "rows 1,000 in 2 shards",
         "scored 1,000 100 %",
@@ -65,7 +66,9 @@ def test_a_run_under_way_has_rows_in_flight() -> None:
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_run_that_stopped_can_go_on(finished: bool) -> None:
     """After a kill the same requests are ambiguous, and unless there is a report the same command goes on."""
-    lines = stands(replace(STANDING, running=False, finished=finished, sittings=2, wall_seconds=75.0))
+    lines = printed_status(
+        STATUS.model_copy(update={"running": False, "finished": finished, "sittings": 2, "wall_seconds": 75.0})
+    )
     assert "ambiguous 7 in flight when the run was killed, and possibly billed" in lines
     assert "time 1 min 15 s in 2 sittings so far" in lines
     assert ("The same `batchrouter run` goes on where it stopped." in lines) is not finished
@@ -75,6 +78,8 @@ def test_a_run_that_stopped_can_go_on(finished: bool) -> None:
 def test_a_finished_run_with_unsent_rows_says_how_they_are_sent(running: bool, unsent: int) -> None:
     """As `--finish` leaves a run, or endpoints that refused; a run under way needs no such advice."""
     statuses = {"ok": 997, "unsent": unsent}
-    lines = stands(replace(STANDING, running=running, finished=True, statuses=statuses, ambiguous=0))
+    lines = printed_status(
+        STATUS.model_copy(update={"running": running, "finished": True, "statuses": statuses, "ambiguous": 0})
+    )
     advice = "The same `batchrouter run` goes on with the rows that are unsent."
     assert (advice in lines) is (unsent > 0 and not running)

@@ -122,7 +122,7 @@ def test_a_column_that_was_asked_for_must_differ(there: JobFolder) -> None:
     job = there.job(input={"path": str(there.folder / "prompts.jsonl"), "id_column": "key"}, plan=FLOWS)
     found, estimate, report = check_job(job), estimate_job(job), there.run(job)
     messages = [row["error"]["message"] for row in there.results() if row["status"] == "invalid"]
-    assert found.faults == list(estimate.faults) == messages
+    assert list(found.faults) == list(estimate.faults) == messages
     assert (found.invalid, estimate.rows.invalid, report.rows.invalid) == (2, 2, 2)
     assert messages[0].startswith("prompts.jsonl:39: key is that of prompts.jsonl:1 already; ")
     assert "input.id_column: none" in messages[0]
