@@ -214,7 +214,7 @@ def report(text: str) -> Report:
     models = (f"{text}1", f"{text}2")
     ledger = Ledger(dict.fromkeys(models, price))
     for model in models:
-        ledger.add_attempt(model, f"{text}url", "ok")
+        ledger.add_attempts(model, f"{text}url", "ok")
         ledger.add_row("ok", model, f"{text}url", 10, 10, 1.0, None, False)
         ledger.add_row("failed", model, f"{text}url", None, None, None, f"{text}kind", False)
         ledger.add_example(f"{text}kind", 1, f"{text}id", 400, f"{text}message")

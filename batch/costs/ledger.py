@@ -44,14 +44,14 @@ class Ledger:
         self.deduplicated = self.pinned = self.unmetered = 0
         self.superseded, self.superseded_rows = Bill(None), 0
 
-    def add_attempt(self, model: str, endpoint: str, outcome: AttemptOutcome) -> None:
-        """One request was sent and ended."""
+    def add_attempts(self, model: str, endpoint: str, outcome: AttemptOutcome, count: int = 1) -> None:
+        """Count requests that were sent to one endpoint and ended alike."""
         tally = self._model(model).endpoint(endpoint)
-        tally.attempts += 1
+        tally.attempts += count
         if outcome == "throttled":
-            tally.throttled += 1
+            tally.throttled += count
         elif outcome == "error":
-            tally.errors += 1
+            tally.errors += count
 
     def add_row(
         self,

@@ -3,16 +3,13 @@
 Arguments are small and picklable; rows travel through files of the run directory, not through arguments.
 """
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
 from batch.costs.tokens import counter
 from batch.environment import NO_ENVIRONMENT, Environment, SpendingRecord
@@ -26,10 +23,10 @@ from batch.reading.read import read_shard
 from batch.reading.shard import Shard
 from batch.running.scorer import Scorer
 from batch.runs.affinity_keys import columns_for, with_key
-from batch.runs.committed import Committed, read_commit
-from batch.runs.journal.outcomes import Answer, Answers
+from batch.runs.committed import Committed
 from batch.runs.layout import Layout
 from batch.runs.output.commit import commit_shard
+from batch.runs.output.other_shards import OtherShards
 from batch.runs.parts import check_part, read_scored, write_part, write_scored
 from batch.runs.routing_record import RoutingRecord, read_routing_record, write_routing_record
 from batch.runs.schemas import (
@@ -263,66 +260,19 @@ class CommitTask:
     first_rows: tuple[int, ...]
     """First row of each shard, for answers shared across shards."""
     make_up_ids: str | None = None
-    """As `commit_shard` takes it."""
+    """As `batch.runs.output.scored_rows.scored_rows` takes it."""
 
 
 def commit(committing: CommitTask) -> Committed:
     """Write a shard's part of the output."""
-    prices = committing.prices
-    names = list(prices)
-    with _Elsewhere(committing, names) as elsewhere:
+    task = committing
+    with OtherShards(task.layout, task.first_rows, task.prices, task.fallbacks) as others:
         return commit_shard(
-            committing.layout,
-            committing.index,
-            models=names,
-            fallbacks=committing.fallbacks,
-            output=committing.output,
-            cost=lambda model, prompt, completion: _cost(prices[model], prompt, completion),
-            ledger=Ledger(prices),
-            elsewhere=elsewhere.find,
-            make_up_ids=committing.make_up_ids,
+            task.layout,
+            task.index,
+            prices=task.prices,
+            fallbacks=task.fallbacks,
+            output=task.output,
+            find_in_other_shards=others.find,
+            make_up_ids=task.make_up_ids,
         )
-
-
-class _Elsewhere:
-    """Answers of rows in other shards; their journals are indexed once each, when first needed."""
-
-    def __init__(self, committing: CommitTask, models: Sequence[str]) -> None:
-        self._committing = committing
-        self._models = models
-
-        self._open: dict[int, Answers] = {}
-
-    def find(self, row: int) -> Answer | None:
-        shard = bisect_right(self._committing.first_rows, row) - 1
-        if shard not in self._open:
-            asked = self._committing
-            self._open[shard] = Answers(asked.layout, shard, self._models, asked.fallbacks)
-        answers = self._open[shard]
-        found = answers.find(row)
-        if found is None and (
-            any(row in lost for lost in answers.answered.lost.values()) or self._was_answered_whole(shard)
-        ):
-            # The shard is committed, so it is not looked at again unless it is committed anew.
-            path = self._committing.layout.commit(shard)
-            why = "; ".join(answers.answered.notes[-1:]) or f"a journal of shard {shard} has lost an answer"
-            raise DamagedError(f"{why}; another shard shares row {row}", path=str(path))
-        return found
-
-    def _was_answered_whole(self, shard: int) -> bool:
-        """Does the shard's commit record say that every row was sent, so that an answer that is not there was lost?"""
-        record = read_commit(self._committing.layout, shard)
-        return record is not None and not Ledger.from_json(record.ledger, self._committing.prices).statuses["unsent"]
-
-    def __enter__(self) -> "_Elsewhere":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for answers in self._open.values():
-            answers.close()
-
-
-def _cost(price: Price | None, prompt_tokens: int | None, completion_tokens: int | None) -> Any:
-    return price.cost(prompt_tokens, completion_tokens) if price is not None else None

@@ -90,9 +90,9 @@ def test_rows_end_where_they_ended() -> None:
             Row(deduplicated=True),
         ]
     )
-    ledger.add_attempt("cheap", "http://a/v1", "throttled")
-    ledger.add_attempt("cheap", "http://a/v1", "error")
-    ledger.add_attempt("cheap", "http://a/v1", "ok")
+    ledger.add_attempts("cheap", "http://a/v1", "throttled")
+    ledger.add_attempts("cheap", "http://a/v1", "error")
+    ledger.add_attempts("cheap", "http://a/v1", "ok")
     report = report_of(ledger)
     rows = report.rows
     assert (rows.total, rows.ok, rows.failed, rows.invalid, rows.unsent, rows.deduplicated) == (6, 3, 1, 1, 1, 1)

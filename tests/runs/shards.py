@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
 from batch.runs.committed import Committed
 from batch.runs.layout import Layout
@@ -78,17 +77,10 @@ def write_shard(
     write_routing_record(layout, shard, RoutingRecord(counts, shares_answer_of or {}, duplicate_ids or {}))
 
 
-def commit(
-    layout: Layout, output: OutputSpec, *, shard: int = 0, ledger: Ledger | None = None, **changes: Any
-) -> Committed:
+def commit(layout: Layout, output: OutputSpec, *, shard: int = 0, **changes: Any) -> Committed:
     """Commit a shard at the test's prices."""
-
-    def cost(model: str, prompt_tokens: int | None, completion_tokens: int | None) -> Decimal | None:
-        price = PRICES[model]
-        return None if price is None else price.cost(prompt_tokens, completion_tokens)
-
-    given: dict[str, Any] = {"models": MODELS, "fallbacks": {}, "cost": cost, **changes}
-    return commit_shard(layout, shard, output=output, ledger=ledger or Ledger(PRICES), **given)
+    given: dict[str, Any] = {"prices": PRICES, "fallbacks": {}, **changes}
+    return commit_shard(layout, shard, output=output, **given)
 
 
 def results(layout: Layout, shard: int = 0) -> list[dict[str, Any]]:

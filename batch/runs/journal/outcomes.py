@@ -12,20 +12,21 @@ from batch.runs.layout import Layout
 from batch.runs.parts import routed_rows
 
 
-class Answer(NamedTuple):
+class ModelOutcome(NamedTuple):
     """An outcome and the model it came from."""
 
     model: str
     outcome: JournaledOutcome
 
 
-class Answers:
+class ShardOutcomes:
     """What the routed parts and journals of one shard say about its rows.
 
     Attributes:
         planned: the model each routed row was planned for.
         replays: the journals, by model.
         answered: what the journals hold, as it is to be stored.
+        any_billed: was any attempt at any row billed without an answer, as far as is known?
     """
 
     def __init__(
@@ -44,12 +45,13 @@ class Answers:
             self.planned |= dict.fromkeys(routed_rows(layout.routed(model, shard)), model)
         self.replays: dict[str, Replay]
         self.replays, self.answered = replay_all(layout, shard, models)
+        self.any_billed = any(journal.billed for journal in self.replays.values())
         with ExitStack() as stack:
             for model, journal in self.replays.items():
                 self._readers[model] = stack.enter_context(journal.open_outcomes())
             self._open = stack.pop_all()
 
-    def find(self, row: int) -> Answer | None:
+    def find(self, row: int) -> ModelOutcome | None:
         """The outcome that stands: of the planned model and its fallbacks the one that answered, else the last tried.
 
         An outcome under any other model is what an older plan paid for; it does not count.
@@ -57,17 +59,17 @@ class Answers:
         last: str | None = None
         for model in self._chain(row):
             if row in self.replays[model].ok:
-                return Answer(model, self._readers[model].read(row))
+                return ModelOutcome(model, self._readers[model].read(row))
             if row in self._readers[model]:
                 last = model
-        return Answer(last, self._readers[last].read(row)) if last is not None else None
+        return ModelOutcome(last, self._readers[last].read(row)) if last is not None else None
 
-    def superseded(self) -> Iterator[Answer]:
+    def superseded(self) -> Iterator[ModelOutcome]:
         """Answers under models that the plan no longer has for their rows; they were paid for, and do not count."""
         for model, journal in self.replays.items():
             others = [row for row in journal.ok if self.planned.get(row) != model and model not in self._chain(row)]
             for row in others:
-                yield Answer(model, self._readers[model].read(row))
+                yield ModelOutcome(model, self._readers[model].read(row))
 
     def billed(self, row: int) -> Iterator[tuple[str, str | None, Billed]]:
         """The model, endpoint and tokens of each attempt at the row that may have been billed without an answer."""
@@ -87,7 +89,7 @@ class Answers:
         """Let go of the journals."""
         self._open.close()
 
-    def __enter__(self) -> "Answers":
+    def __enter__(self) -> "ShardOutcomes":
         return self
 
     def __exit__(

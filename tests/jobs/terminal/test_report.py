@@ -47,9 +47,9 @@ def full_report(name: str = "gsm8k", ambiguous: int = 3) -> Report:
     ledger = Ledger({"mixtral-8x7b": CHEAP, "gpt-4-1106-preview": DEAR})
     for row in range(640):
         model, url = ("mixtral-8x7b", "http://a/v1") if row % 2 else ("gpt-4-1106-preview", "http://b/v1")
-        ledger.add_attempt(model, url, "ok")
+        ledger.add_attempts(model, url, "ok")
         ledger.add_row("ok", model, url, 58, 110, 1.5, None, False)
-    ledger.add_attempt("mixtral-8x7b", "http://a/v1", "throttled")
+    ledger.add_attempts("mixtral-8x7b", "http://a/v1", "throttled")
     ledger.add_row("failed", "mixtral-8x7b", "http://a/v1", None, None, None, "timeout", False)
     ledger.add_row("invalid", None, None, None, None, None, "empty_prompt", False)
     return report_of(ledger, name=name, ambiguous=ambiguous, notes=(f"a note on {name}",))

@@ -13,7 +13,7 @@ from batch.costs.ledger import Ledger
 from batch.errors import StorageError
 from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.committed import read_commit
-from batch.runs.journal.outcomes import Answer, Answers
+from batch.runs.journal.outcomes import ModelOutcome, ShardOutcomes
 from batch.runs.journal.replay import JournaledOutcome
 from batch.runs.layout import Layout
 from schemas.job import OutputSpec
@@ -126,8 +126,7 @@ def test_an_unknown_price_or_usage_is_null(layout: Layout) -> None:
         answered(journal, 0)
     with Sitting(layout.journal(0, "strong")) as journal:
         journal.outcome(RowOutcome(1, status="ok", endpoint=0, attempts=1, latency=1.0, response=ANSWER))
-    prices = {"weak": None, "strong": Decimal(1)}
-    commit(layout, OUTPUT, cost=lambda model, prompt, completion: prompt and prices[model])
+    commit(layout, OUTPUT, prices={**PRICES, "weak": None})
     assert [r["cost_usd"] for r in results(layout)] == [None, None]
     assert [r["prompt_tokens"] for r in results(layout)] == [10, None]
 
@@ -161,8 +160,8 @@ def test_a_shared_answer_costs_nothing(layout: Layout) -> None:
         answered(journal, 5)
         given_up(journal, 6)
     outcome = JournaledOutcome(1, "ok", URLS[1], 1, 0.5, 10, 5, None, ANSWER)
-    others = {1: Answer("strong", outcome)}
-    committed = commit(layout, OUTPUT, shard=1, elsewhere=others.get)
+    others = {1: ModelOutcome("strong", outcome)}
+    committed = commit(layout, OUTPUT, shard=1, find_in_other_shards=others.get)
     found = results(layout, 1)
     assert [(r["status"], r["model"], r["content"], r["attempts"], r["cost_usd"]) for r in found] == [
         ("ok", "weak", "yes", 1, 0.000009),
@@ -174,14 +173,14 @@ def test_a_shared_answer_costs_nothing(layout: Layout) -> None:
     report_rows(committed.ledger, total=5, ok=3, failed=1, invalid=0, unsent=1, deduplicated=2)
 
 
-def test_the_reason_of_an_unsent_row_is_the_journals_or_the_callers(layout: Layout) -> None:
-    """A budget that ran out says so; for the others the caller knows."""
+def test_the_reason_of_an_unsent_row_is_the_journals_if_it_gives_one(layout: Layout) -> None:
+    """A row that a budget stopped says so; a row that no journal names was not sent before the run ended."""
     write_shard(layout, [row(0), row(1)], {"weak": [0, 1]})
     with Sitting(layout.journal(0, "weak")) as journal:
         error = ErrorInfo(kind="budget", message="spent")
         journal.outcome(RowOutcome(0, status="unsent", endpoint=None, attempts=0, latency=None, error=error))
-    commit(layout, OUTPUT, unsent=ErrorInfo(kind="stalled", message="weak cannot be reached"))
-    assert [(r["status"], r["error"]["kind"]) for r in results(layout)] == [("unsent", "budget"), ("unsent", "stalled")]
+    commit(layout, OUTPUT)
+    assert [(r["status"], r["error"]["kind"]) for r in results(layout)] == [("unsent", "budget"), ("unsent", "unsent")]
 
 
 def test_the_ledger_takes_every_attempt(layout: Layout) -> None:
@@ -301,8 +300,7 @@ def test_results_do_not_depend_on_the_order_of_answers(order: list[int], ends: l
                     answered(journal, number, response=b'{"choices":[{"text":"%d"}]}' % number)
                 elif ends[number] == "failed":
                     given_up(journal, number)
-        ledger = Ledger(PRICES)
-        commit(layout, OUTPUT, ledger=ledger)
+        commit(layout, OUTPUT)
         found = results(layout)
     names = {"ok": "ok", "failed": "failed", "none": "unsent"}
     assert [(r["row"], r["status"]) for r in found] == [(n, names[end]) for n, end in enumerate(ends)]
@@ -314,7 +312,7 @@ def test_answers_are_found_without_a_commit(layout: Layout) -> None:
     write_shard(layout, [row(0), row(1)], {"weak": [0]})
     with Sitting(layout.journal(0, "weak")) as journal:
         answered(journal, 0)
-    with Answers(layout, 0, MODELS, {}) as answers:
+    with ShardOutcomes(layout, 0, MODELS, {}) as answers:
         found = answers.find(0)
         assert found is not None
         assert (found.model, found.outcome.response) == ("weak", ANSWER)
