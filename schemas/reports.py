@@ -79,8 +79,8 @@ class Counterfactual(Spec):
     """Every row by the strongest model."""
     all_cheapest_usd: Dollars | None
     """Every row by the cheapest model."""
-    best_single: str | None
-    """The single model with the best predicted quality; `None` where the router predicts none."""
+    best_single: None = None
+    """Always `None`. No release has ever set it; the key stays, so that reports of all versions have the same keys."""
     saved_usd: Dollars | None
     """`all_strongest_usd` less what was spent."""
 

@@ -196,7 +196,6 @@ class Ledger:
         versions: dict[str, str],
         fingerprint: str,
         output: str,
-        best_single: str | None = None,
         ambiguous: Sequence[Ambiguous] = (),
         notes: Sequence[str] = (),
     ) -> Report:
@@ -220,7 +219,7 @@ class Ledger:
             cost_usd=spent.usd,
             cost_is_complete=not spent.unknown and not lost.unbounded,
             cost_in_doubt_usd=lost.in_doubt.usd,
-            counterfactual=self._counterfactual(spent, best_single),
+            counterfactual=self._counterfactual(spent),
             plan=PlanReport.of(plan, self.pinned),
             ambiguous=tuple(ambiguous),
             notes=(*notes, *_notes(tallies), *lost.notes(), *self._superseded_note()),
@@ -242,7 +241,7 @@ class Ledger:
             f"{answers} of an earlier plan, paid for and not in the results, cost {least}${bill.usd.normalize():f} more"
         ]
 
-    def _counterfactual(self, spent: Bill, best_single: str | None) -> Counterfactual:
+    def _counterfactual(self, spent: Bill) -> Counterfactual:
         strongest = self.strongest.usd
         # Answers without usage are on neither side of the comparison; an answer that has usage and no price
         # would be on one side only.
@@ -250,7 +249,6 @@ class Ledger:
         return Counterfactual(
             all_strongest_usd=None if self.strongest.unknown else strongest,
             all_cheapest_usd=None if self.cheapest.unknown else self.cheapest.usd,
-            best_single=best_single,
             saved_usd=EXACT.subtract(strongest, spent.usd) if comparable else None,
         )
 

@@ -92,9 +92,8 @@ def _comparison(report: Report) -> str:
         f"<span>{escape(label)}</span>{_bar(_ratio(value, longest), kind)}<b>{escape(usd(value))}</b>"
         for label, value, kind in figures
     )
-    best = f" The router's own pick of a single model: {other.best_single}." if other.best_single else ""
     of_this = f" Of this run, embeddings for its router: {embedded(report.embeddings)}." if report.embeddings else ""
-    sentence = f"The answered rows at the tokens they really had, at list prices.{of_this}{best}"
+    sentence = f"The answered rows at the tokens they really had, at list prices.{of_this}"
     note = f'<p class="quiet">{escape(sentence)}</p>'
     return _section("What it cost, and would have cost", f'<div class="compare">{lines}</div>{note}')
 
