@@ -35,14 +35,13 @@ from batch.runs.layout import run_path
 from batch.runs.parts import read_part
 from benchmarks.scoring import WORDS
 from jobs.environment import (
+    ENVIRONMENT,
     end_process,
-    key,
     monotonic,
     pause,
     ray_folders,
     resolve_endpoints,
     set_library_defaults,
-    wall_clock,
 )
 from jobs.files.yaml_specs import load_job
 from tests.process_memory import resident_of_session
@@ -113,12 +112,12 @@ def score(path: Path) -> None:
     engine = _Engine(
         address=None,
         actors=spec.router.actors,
-        keys=key,
-        wall=wall_clock,
+        environment=ENVIRONMENT,
         pause=pause,
         end_process=end_process,
         folders=ray_folders(),
     )
+    engine.start()
     sources = find_sources(spec.input)
     asked = fingerprint(spec, fingerprint_sources(sources), router_fingerprint(spec.router))
     with RunDirectory.open(run_path(spec.output), asked, job=spec.name, created="", version="") as directory:

@@ -17,7 +17,7 @@ from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout, run_path
 from benchmarks.constant_server import ANSWER
 from benchmarks.dispatch import prompt
-from jobs.environment import key, monotonic, pause, resolve_endpoints, wall_clock
+from jobs.environment import ENVIRONMENT, monotonic, pause, resolve_endpoints
 from jobs.files.yaml_specs import load_job
 
 URL = "http://127.0.0.1:9/v1"
@@ -55,7 +55,7 @@ def stopped_run(folder: Path, rows: int, was_answered: WasAnswered) -> Path:
 
 class _Engine(InlineEngine):
     def __init__(self, was_answered: WasAnswered) -> None:
-        super().__init__(key, wall_clock, pause)
+        super().__init__(ENVIRONMENT, pause)
         self._was_answered = was_answered
 
     def dispatcher(self, plan: DispatchPlan) -> DispatchHandle:

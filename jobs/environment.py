@@ -14,6 +14,7 @@ from types import FrameType
 
 from pydantic import ValidationError
 
+from batch.environment import Environment
 from batch.errors import SpecError
 from schemas.base import problems
 from schemas.embedders import EndpointEmbedderSpec
@@ -109,6 +110,9 @@ def key(name: str) -> str | None:
 wall_clock = time.time
 monotonic = time.monotonic
 pause = time.sleep
+
+ENVIRONMENT = Environment(key, wall_clock)
+"""Keys and wall clock of this process."""
 
 
 def now() -> datetime:

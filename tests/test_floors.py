@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("batch/running/", "batch/training/", "batch/evaluation/"),
     ("batch/routers/", "batch/runs/"),
     ("batch/reading/", "batch/dispatch/"),
-    ("batch/costs/", "batch/storage/", "batch/user_code.py"),
+    ("batch/costs/", "batch/storage/", "batch/user_code.py", "batch/loop_thread.py"),
     ("batch/errors.py", "batch/environment.py", "batch/outcomes.py", "batch/planning/"),
     ("batch/limits.py", "batch/clock.py", "batch/measures/", "schemas/"),
 )

@@ -18,8 +18,9 @@ from batch.dispatch.lane import Lane
 from batch.dispatch.limits.open_files import connections, note, raise_limit
 from batch.dispatch.pool import Pricing
 from batch.dispatch.snapshot import LaneSnapshot
-from batch.environment import Keys
+from batch.environment import Environment
 from batch.errors import BatchRouterError, RunLockedError, StorageError
+from batch.loop_thread import LoopThread
 from batch.routers.embedders.spending_log import read_spending
 from batch.running.found_limits import read_found, write_found
 from batch.running.run_work import RunWork
@@ -72,35 +73,34 @@ class DispatchState:
     """Set once it has failed."""
 
 
-class DispatchHost:
-    """Runs a dispatcher; every method may be called from any thread and returns at once."""
+class DispatchThread:
+    """Runs the dispatcher of a run on an event loop in a thread. Any thread may call its methods; they return at once.
 
-    def __init__(self, plan: DispatchPlan, keys: Keys, wall: WallClock) -> None:
-        """Start the thread.
+    Before `start`, nothing happens. `close` has to be called afterwards.
+    """
 
-        Raises:
-            SpecError: a key is not set, or an endpoint has no url.
-        """
-        raise_limit()
+    def __init__(self, plan: DispatchPlan, environment: Environment) -> None:
         self._plan = plan
         self._prices = plan.prices
-        self._keys = keys
-        self._wall = wall
+        self._environment = environment
         self._lock = threading.Lock()
         self._completed: list[int] = []
         self._end: DispatchEnd | None = None
-        self._error: BaseException | None = None
         self._first_sent: float | None = None
         self._last_shard: float | None = None
         self._dispatcher: Dispatcher | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._main, name="dispatch", daemon=True)
+        self._thread = LoopThread("dispatch", self._run, uvloop.new_event_loop)
+
+    def start(self) -> None:
+        """Start the thread, and return once it holds the lock on the journals.
+
+        Raises:
+            SpecError: a key is not set, or an endpoint has no url.
+            RunLockedError: another dispatcher works on this run, and did not end in time.
+            StorageError: the run directory cannot be used.
+        """
+        raise_limit()
         self._thread.start()
-        self._ready.wait()
-        if self._error is not None:
-            raise self._error
 
     def feed(self, shards: Sequence[int]) -> None:
         """Send what is left of these shards."""
@@ -116,8 +116,9 @@ class DispatchHost:
 
     def poll(self) -> DispatchState:
         """Where it stands; an error other than ours is raised here."""
-        if self._error is not None and not isinstance(self._error, BatchRouterError):
-            raise self._error
+        error = self._thread.error
+        if error is not None and not isinstance(error, BatchRouterError):
+            raise error
         # Read before the shards: once it is set, they are all there.
         end = self._end
         with self._lock:
@@ -129,24 +130,15 @@ class DispatchHost:
             since_first=self._since(self._first_sent),
             since_last=self._since(self._last_shard),
             end=end,
-            error=self._error,
+            error=error,
         )
 
     def close(self) -> None:
         """End it, whatever it is doing; what was in flight is ambiguous then."""
-        if self._task is not None:
-            self._in_loop(self._task.cancel)
-        self._thread.join()
+        self._thread.stop()
 
     def _call(self, act: Callable[[Dispatcher], object]) -> None:
-        self._in_loop(partial(self._act, act))
-
-    def _in_loop(self, act: Callable[[], object]) -> None:
-        """What comes after the loop's end is not needed any more."""
-        # Raised where it is closed and by nothing else; it may close at this very moment.
-        if self._loop is not None:
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(act)
+        self._thread.call(partial(self._act, act))
 
     def _act(self, act: Callable[[Dispatcher], object]) -> None:
         """In the loop: what goes wrong ends the run."""
@@ -156,16 +148,7 @@ class DispatchHost:
         except BatchRouterError as error:
             self._dispatcher.fail(error)
 
-    def _main(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._run())
-        except BaseException as error:  # noqa: BLE001  the outermost edge of the thread: `poll` raises it
-            self._error = error
-        finally:
-            self._ready.set()
-
-    async def _run(self) -> None:
+    async def _run(self, ready: Callable[[], None]) -> None:
         plan = self._plan
         layout = Layout(Path(plan.run_path))
         with (
@@ -187,8 +170,8 @@ class DispatchHost:
                 plan.spec,
                 work,
                 seed=plan.seed,
-                keys=self._keys,
-                wall=self._wall,
+                keys=self._environment.keys,
+                wall=self._environment.wall,
                 pricing={name: Pricing.at(price) for name, price in self._prices.items() if price is not None},
                 # Not before the lock is held: until then another dispatcher may be spending.
                 spent=Decimal(0) if plan.spec.budget_usd is None else _spent(layout, plan.prices),
@@ -197,34 +180,28 @@ class DispatchHost:
                 connections=each,
                 on_first_request=self._on_first_request,
             )
-            self._loop = asyncio.get_running_loop()
-            self._task = asyncio.current_task()
-            self._ready.set()
-            remembering = asyncio.create_task(_remember(self._dispatcher, layout, self._wall))
+            ready()
+            remembering = asyncio.create_task(_remember(self._dispatcher, layout, self._environment.wall))
             try:
                 end = await self._dispatcher.run()
             finally:
                 remembering.cancel()
-                _keep(self._dispatcher, layout, self._wall)
+                _keep(self._dispatcher, layout, self._environment.wall)
         lanes = self._dispatcher.lanes.values()
         if each is not None and any(e.held_back for lane in lanes for e in lane.pool.endpoints):
             end = replace(end, notes=(*end.notes, note(each)))
         self._end = end
 
     def _on_shard(self, shard: int) -> None:
-        self._last_shard = self._now()
+        self._last_shard = self._thread.time()
         with self._lock:
             self._completed.append(shard)
 
     def _on_first_request(self) -> None:
-        self._first_sent = self._now()
-
-    def _now(self) -> float:
-        assert self._loop is not None
-        return self._loop.time()
+        self._first_sent = self._thread.time()
 
     def _since(self, moment: float | None) -> float | None:
-        return None if moment is None else self._now() - moment
+        return None if moment is None else self._thread.time() - moment
 
 
 def _spent(layout: Layout, prices: Mapping[str, Price | None]) -> Decimal:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from batch.environment import Environment
 from batch.errors import BatchRouterError
-from batch.running.dispatch_thread import DispatchHost, DispatchPlan, DispatchState
+from batch.running.dispatch_thread import DispatchPlan, DispatchState, DispatchThread
 from batch.running.stages import ReadTask, ScoredShard, ScoreTask, read_and_score
 
 Handle = Any
@@ -88,13 +88,14 @@ class InlineEngine:
 
     slots = 1
 
-    def __init__(
-        self, keys: Callable[[str], str | None], wall: Callable[[], float], pause: Callable[[float], None]
-    ) -> None:
-        """`pause` lets so many seconds pass; `keys` and `wall` are for whoever calls endpoints."""
+    def __init__(self, environment: Environment, pause: Callable[[float], None]) -> None:
+        """
+        Args:
+            environment: keys and wall clock, for routers and dispatchers that call endpoints.
+            pause: lets so many seconds pass.
+        """
+        self._environment = environment
         self._pause = pause
-        self._keys = keys
-        self._wall = wall
         self._scorer: Any = None
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
@@ -126,12 +127,14 @@ class InlineEngine:
         return map(function, items)
 
     def dispatcher(self, plan: DispatchPlan) -> DispatchHandle:
-        return DispatchHost(plan, self._keys, self._wall)
+        dispatcher = DispatchThread(plan, self._environment)
+        dispatcher.start()
+        return dispatcher
 
     def close(self) -> None:
         """Nothing outlives a call."""
 
     def _score(self, reading: ReadTask, scoring: ScoreTask) -> ScoredShard:
         if self._scorer is None:
-            self._scorer = scoring.build(environment=Environment(self._keys, self._wall))
+            self._scorer = scoring.build(environment=self._environment)
         return read_and_score(reading, self._scorer)

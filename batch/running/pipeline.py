@@ -150,7 +150,9 @@ class Pipeline:
 
     def _feed_of(self, shards: RunShards) -> DispatchFeed:
         def start() -> DispatchHandle:
-            return RestartingDispatcher(lambda: self._engine.dispatcher(plan), self._clock)
+            dispatcher = RestartingDispatcher(lambda: self._engine.dispatcher(plan), self._clock)
+            dispatcher.start()
+            return dispatcher
 
         plan = DispatchPlan(
             run_path=str(self._layout.path),

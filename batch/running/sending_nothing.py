@@ -14,14 +14,17 @@ class SendsNothing:
     """Stands in for the dispatcher. Shards are complete as they are, so rows without an outcome are `unsent`."""
 
     def __init__(self, plan: DispatchPlan) -> None:
-        """
+        self._layout = Layout(Path(plan.run_path))
+        self._completed: list[int] = []
+        self._ended = False
+
+    def start(self) -> None:
+        """Lock the journals.
+
         Raises:
             RunLockedError: a dispatcher is at work on this run.
         """
-        layout = Layout(Path(plan.run_path))
-        self._lock = Lock(layout.journal_lock, f"run directory {layout.path}")
-        self._completed: list[int] = []
-        self._ended = False
+        self._lock = Lock(self._layout.journal_lock, f"run directory {self._layout.path}")
 
     def feed(self, shards: Sequence[int]) -> None:
         self._completed += shards
@@ -45,4 +48,6 @@ class FinishingEngine(InlineEngine):
     """Does the work of a run in this process, except for sending."""
 
     def dispatcher(self, plan: DispatchPlan) -> DispatchHandle:
-        return SendsNothing(plan)
+        stand_in = SendsNothing(plan)
+        stand_in.start()
+        return stand_in

@@ -22,11 +22,13 @@ class RestartingDispatcher:
     ambiguous. Calls arrive in order; those of a dispatcher that has died are made to the next.
     """
 
-    def __init__(self, start: Callable[[], DispatchHandle], clock: Clock) -> None:
-        """`start` starts a dispatcher that waits for the lock on the journals and trusts nothing but them."""
-        self._start = start
+    def __init__(self, start_dispatcher: Callable[[], DispatchHandle], clock: Clock) -> None:
+        """
+        Args:
+            start_dispatcher: starts a dispatcher that waits for the lock on the journals and trusts nothing but them.
+        """
+        self._start_dispatcher = start_dispatcher
         self._clock = clock
-        self._dispatcher = start()
         # Fed and not complete, in the order they were fed.
         self._open: dict[int, None] = {}
         self._feed_closed = False
@@ -36,6 +38,10 @@ class RestartingDispatcher:
         self._restarts = 0
         self._state: DispatchState | None = None
         self._before: tuple[LaneSnapshot, ...] = ()
+
+    def start(self) -> None:
+        """Start the first dispatcher. To be called once, before anything else."""
+        self._dispatcher = self._start_dispatcher()
 
     def feed(self, shards: Sequence[int]) -> None:
         """As DispatchHandle."""
@@ -92,7 +98,7 @@ class RestartingDispatcher:
         self._dispatcher.close()
         self._restarts += 1
         self._before = self._state.lanes if self._state is not None else ()
-        self._dispatcher = self._start()
+        self._dispatcher = self._start_dispatcher()
         self._dispatcher.feed(tuple(self._open))
         if self._drained:
             self._dispatcher.drain()

@@ -26,11 +26,11 @@ from jobs.commands.output_overlap import check_output_not_input
 from jobs.commands.reachability import unreachable
 from jobs.commands.status import stored_report
 from jobs.environment import (
+    ENVIRONMENT,
     block_sighup,
     embedder_of,
     end_process,
     interrupts,
-    key,
     missing_keys,
     monotonic,
     now,
@@ -40,7 +40,6 @@ from jobs.environment import (
     set_library_defaults,
     settle_ray_token,
     settled_environment,
-    wall_clock,
     with_embedder,
 )
 from jobs.stopped import StoppedError
@@ -189,7 +188,7 @@ def _engine(
     job: JobSpec, progress: Progress | None, directory: RunDirectory, *, finish: bool
 ) -> AbstractContextManager[Engine]:
     if finish:
-        return closing(FinishingEngine(key, wall_clock, pause))
+        return closing(FinishingEngine(ENVIRONMENT, pause))
     return engine_of(job, progress, warm=directory.manifest.shards is None)
 
 
@@ -200,7 +199,7 @@ def engine_of(job: JobSpec, progress: Progress | None = None, *, warm: bool = Tr
     raise_limit()
     engine: Engine
     if job.engine == "inline":
-        engine = InlineEngine(key, wall_clock, pause)
+        engine = InlineEngine(ENVIRONMENT, pause)
     else:
         if progress is not None:
             progress.stage("joining the Ray cluster" if job.ray.address is not None else "starting Ray")
@@ -208,19 +207,20 @@ def engine_of(job: JobSpec, progress: Progress | None = None, *, warm: bool = Tr
             settle_ray_token()
         from batch.running.ray.engine import RayEngine
 
+        ray_engine = RayEngine(
+            address=job.ray.address,
+            actors=job.router.actors,
+            environment=ENVIRONMENT,
+            pause=pause,
+            end_process=end_process,
+            folders=ray_folders(),
+            variables=settled_environment(),
+            warm=warm,
+        )
         # Ray's processes end with this one, and no sooner: they are needed while it drains.
         with block_sighup():
-            engine = RayEngine(
-                address=job.ray.address,
-                actors=job.router.actors,
-                keys=key,
-                wall=wall_clock,
-                pause=pause,
-                end_process=end_process,
-                folders=ray_folders(),
-                environment=settled_environment(),
-                warm=warm,
-            )
+            ray_engine.start()
+        engine = ray_engine
     try:
         yield engine
     finally:

@@ -15,7 +15,7 @@ from batch.environment import Keys
 from batch.errors import SpecError
 from batch.running.ray.engine import RayEngine
 from batch.running.ray.key_server import AskedKeys, KeyServer
-from jobs.environment import end_process, key, pause, ray_folders, wall_clock
+from jobs.environment import ENVIRONMENT, end_process, pause, ray_folders
 from tests.e2e.commands import Command
 from tests.rehearsed import serve
 
@@ -119,12 +119,11 @@ def test_a_node_that_is_not_this_machine_is_refused(cluster: Cluster, monkeypatc
         RayEngine(
             address=cluster.address,
             actors=1,
-            keys=key,
-            wall=wall_clock,
+            environment=ENVIRONMENT,
             pause=pause,
             end_process=end_process,
             folders=ray_folders(),
-        )
+        ).start()
 
 
 def everything(cluster: Cluster, folder: Path) -> Iterable[tuple[str, bytes]]:

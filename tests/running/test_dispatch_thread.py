@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from batch.running.dispatch_thread import DispatchHost, DispatchPlan
+from batch.environment import NO_ENVIRONMENT
+from batch.running.dispatch_thread import DispatchPlan, DispatchThread
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import DispatchSpec
 
@@ -25,7 +26,7 @@ def lingering(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event
             closed.set()
             may_end.wait(LONGEST_SECONDS)
 
-    monkeypatch.setattr("batch.running.dispatch_thread.asyncio.Runner", Lingering)
+    monkeypatch.setattr("batch.loop_thread.asyncio.Runner", Lingering)
     yield closed, may_end
     may_end.set()
 
@@ -38,15 +39,15 @@ def test_what_comes_just_as_it_ends_does_no_harm(
     endpoint = EndpointSpec(url="http://127.0.0.1:9/v1", model="m")
     model = ModelSpec(name="m", endpoints=(endpoint,))
     (tmp_path / "run").mkdir()
-    host = DispatchHost(
-        DispatchPlan(str(tmp_path / "run"), (model,), {"m": None}, DispatchSpec(), seed=0), lambda name: None, lambda: 0
-    )
-    host.close_feed()
+    plan = DispatchPlan(str(tmp_path / "run"), (model,), {"m": None}, DispatchSpec(), seed=0)
+    dispatcher = DispatchThread(plan, NO_ENVIRONMENT)
+    dispatcher.start()
+    dispatcher.close_feed()
     assert closed.wait(LONGEST_SECONDS)
-    host.feed([0])
-    host.drain()
-    state = host.poll()
+    dispatcher.feed([0])
+    dispatcher.drain()
+    state = dispatcher.poll()
     assert state.end is not None
     assert not state.end.interrupted
     threading.Timer(0.1, may_end.set).start()
-    host.close()
+    dispatcher.close()

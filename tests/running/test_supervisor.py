@@ -12,10 +12,10 @@ import pytest
 from batch.dispatch.dispatcher import DispatchEnd
 from batch.dispatch.snapshot import LaneSnapshot
 from batch.errors import DispatcherDied
-from batch.running.dispatch_thread import DispatchHost, DispatchPlan, DispatchState
+from batch.running.dispatch_thread import DispatchPlan, DispatchState, DispatchThread
 from batch.running.engine import InlineEngine
 from batch.running.supervisor import MOST_RESTARTS, WITHIN_SECONDS, RestartingDispatcher
-from jobs.environment import key, wall_clock
+from jobs.environment import ENVIRONMENT
 from schemas.job import JobSpec
 from tests.job_folder import ENDPOINTS, JobFolder, dollars
 from tests.rehearsed import serve
@@ -26,11 +26,11 @@ ROWS = 60
 SLOW = tuple({**endpoint, "latency": {"median_seconds": 0.06}} for endpoint in ENDPOINTS)
 
 
-class MortalHost(DispatchHost):
+class MortalThread(DispatchThread):
     """A dispatcher that ends without a word, its requests under way, when so many rows have ended."""
 
     def __init__(self, plan: DispatchPlan, rows: int | None) -> None:
-        super().__init__(plan, key, wall_clock)
+        super().__init__(plan, ENVIRONMENT)
         self._rows_to_live = rows
 
     def poll(self) -> DispatchState:
@@ -47,10 +47,12 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     planned: list[int | None] = []
     waiting: Iterator[int | None] | None = None
 
-    def dispatcher(engine: InlineEngine, plan: DispatchPlan) -> MortalHost:
+    def dispatcher(engine: InlineEngine, plan: DispatchPlan) -> MortalThread:
         nonlocal waiting
         waiting = iter(planned) if waiting is None else waiting
-        return MortalHost(plan, next(waiting, None))
+        thread = MortalThread(plan, next(waiting, None))
+        thread.start()
+        return thread
 
     monkeypatch.setattr(InlineEngine, "dispatcher", dispatcher)
     return planned
@@ -159,6 +161,7 @@ class Started:
         self._waiting = iter(dispatchers)
         self.now = 0.0
         self.dispatcher = RestartingDispatcher(lambda: next(self._waiting), lambda: self.now)
+        self.dispatcher.start()
 
 
 @pytest.mark.parametrize(("seconds", "survives"), [(WITHIN_SECONDS / MOST_RESTARTS, True), (199.0, False)])

@@ -4,15 +4,15 @@ Limits, balancing, retries, health and packing are the dispatcher's, so they are
 themselves, as long as one process alone calls the endpoints.
 """
 
-import asyncio
 import threading
 import weakref
 from base64 import b64decode
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from batch.dispatch.ports import History
 from batch.dispatch.request import Request
 from batch.environment import Environment
 from batch.errors import BadRequest, BatchRouterError, EmbedderError, SpecError
+from batch.loop_thread import LoopThread
 from batch.outcomes import FailedAttempt, RowOutcome
 from batch.routers.embedders.spending_log import SpendingLog, read_spending
 from batch.routers.embedders.vector_cache import Vector, VectorCache, key_of
@@ -100,7 +101,9 @@ class EndpointEmbedder:
 
     def _ask(self, missing: dict[str, bytes]) -> dict[bytes, Vector]:
         if self._line is None:
-            self._line = _Line(self._spec, self._outside, self._dispatch)
+            line = _Line(self._spec, self._outside, self._dispatch)
+            line.start()
+            self._line = line
             # The line's thread knows nothing of its embedder, so it ends when that is forgotten.
             weakref.finalize(self, self._line.close)
         keys = list(missing.values())
@@ -241,7 +244,7 @@ class _Line:
     """A dispatcher in a thread of its own, which keeps its limits and its findings between calls."""
 
     def __init__(self, spec: EndpointEmbedderSpec, environment: Environment, dispatch: DispatchSpec) -> None:
-        """Raises SpecError where an endpoint's key or url is missing."""
+        """Raises SpecError where there is a budget and no price of the embedder is known."""
         self._pool = spec.pool()
         self._calls = _Calls(self._pool.name, spec.dimensions)
         self._outside = environment
@@ -258,13 +261,16 @@ class _Line:
         counted = any(e.limits.tpm or e.limits.input_tpm for e in self._pool.endpoints)
         self._count = counter("exact" if counted else "estimate", self._pool.name)
         self._sent = 0
-        self._error: BaseException | None = None
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._main, name="embedder", daemon=True)
+        self._thread = LoopThread("embedder", self._run)
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            SpecError: an endpoint's key or url is missing.
+            StorageError: the log of what is spent cannot be used.
+        """
         self._thread.start()
-        self._ready.wait()
-        if self._error is not None:
-            raise self._error
 
     def send(self, texts: Sequence[str], keep: Callable[[dict[int, Vector]], None]) -> _Call:
         """Ask for the vector of every text; the call that is returned has an error if one of them has none.
@@ -278,14 +284,13 @@ class _Line:
         number = self._sent
         self._sent += 1
         self._calls.open[number] = call
-        # Where the loop has closed, an error closed it, which is raised below.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._dispatcher.feed, number)
+        # Does nothing where the loop has closed: an error closed it, which is raised below.
+        self._thread.call(partial(self._dispatcher.feed, number))
         lane = self._dispatcher.lanes[self._pool.name]
         try:
             while not call.ended.wait(_LOOK_SECONDS):
-                if self._error is not None:
-                    raise self._error
+                if self._thread.error is not None:
+                    raise self._thread.error
                 if lane.stalled is not None:
                     call.error = ErrorInfo(kind="unreachable", message=lane.stalled)
                     break
@@ -296,20 +301,9 @@ class _Line:
 
     def close(self) -> None:
         """End the thread."""
-        # Its loop may be gone already.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._dispatcher.drain)
+        self._thread.call(self._dispatcher.drain)
 
-    def _main(self) -> None:
-        try:
-            asyncio.run(self._run())
-        except BaseException as error:  # noqa: BLE001  the outermost edge of the thread: `send` raises it
-            self._error = error
-        finally:
-            self._ready.set()
-
-    async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    async def _run(self, ready: Callable[[], None]) -> None:
         record = self._outside.spending
         with self._log if self._log is not None else nullcontext():
             self._dispatcher = Dispatcher(
@@ -324,7 +318,7 @@ class _Line:
                 spent=read_spending(record.log).usd if record is not None else Decimal(0),
                 on_shard=lambda number: self._calls.open.pop(number).ended.set(),
             )
-            self._ready.set()
+            ready()
             await self._dispatcher.run()
 
 

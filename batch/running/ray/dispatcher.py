@@ -1,14 +1,15 @@
 """The dispatcher in a process of its own, as a Ray actor."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from batch.environment import Environment
 from batch.errors import DispatcherDied
-from batch.running.dispatch_thread import DispatchHost, DispatchPlan, DispatchState
+from batch.running.dispatch_thread import DispatchPlan, DispatchState, DispatchThread
 from batch.running.ray.cluster import here
 from batch.running.ray.waiting import value
 from batch.running.ray.watch import NodeWatch
@@ -19,43 +20,50 @@ _CLOSE_SECONDS = 10.0
 class DispatcherActor:
     """Holds the dispatcher. A class with a coroutine would make Ray run its calls side by side, in any order."""
 
-    def start(self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float]) -> int:
-        """The number of its process. Not the constructor: what that raises, Ray reports as a death."""
-        self._host = DispatchHost(plan, keys, wall)
+    def start(self, plan: DispatchPlan, environment: Environment) -> int:
+        """Start the dispatcher, and return the number of this process.
+
+        The constructor does not do it: what a constructor raises, Ray reports as the death of the actor.
+        """
+        self._dispatcher = DispatchThread(plan, environment)
+        self._dispatcher.start()
         return os.getpid()
 
     def feed(self, shards: Sequence[int]) -> None:
         """As DispatchHandle."""
-        self._host.feed(shards)
+        self._dispatcher.feed(shards)
 
     def close_feed(self) -> None:
         """As DispatchHandle."""
-        self._host.close_feed()
+        self._dispatcher.close_feed()
 
     def drain(self) -> None:
         """As DispatchHandle."""
-        self._host.drain()
+        self._dispatcher.drain()
 
     def poll(self) -> DispatchState:
         """As DispatchHandle."""
-        return self._host.poll()
+        return self._dispatcher.poll()
 
     def close(self) -> None:
         """As DispatchHandle."""
-        self._host.close()
+        self._dispatcher.close()
 
 
 class RayDispatcher:
     """The dispatcher as an actor on this node, where the run directory is."""
 
-    def __init__(
-        self, plan: DispatchPlan, keys: Callable[[str], str | None], wall: Callable[[], float], watch: NodeWatch
-    ) -> None:
+    def __init__(self, plan: DispatchPlan, environment: Environment, watch: NodeWatch) -> None:
+        self._plan = plan
+        self._environment = environment
         self._watch = watch
+        self._process: int | None = None
+
+    def start(self) -> None:
+        """Start the actor, without waiting for it. What its start raises is raised by `poll`."""
         actor = ray.remote(num_cpus=0, scheduling_strategy=here())(DispatcherActor)
         self._actor = actor.remote()
-        self._started = self._actor.start.remote(plan, keys, wall)
-        self._process: int | None = None
+        self._started = self._actor.start.remote(self._plan, self._environment)
 
     def feed(self, shards: Sequence[int]) -> None:
         self._actor.feed.remote(shards)

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -61,31 +61,32 @@ class RayEngine:
         *,
         address: str | None,
         actors: int | str,
-        keys: Callable[[str], str | None],
-        wall: Callable[[], float],
+        environment: Environment,
         pause: Callable[[float], None],
         end_process: Callable[[str | None], None],
         folders: Sequence[str],
-        environment: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
         warm: bool = True,
     ) -> None:
-        """Join the cluster at `address`, or start a local one.
-
+        """
         Args:
-            address: `None` starts a local cluster.
+            address: of the cluster to join; `None`: a local one is started.
             actors: scoring actors for heavy routers, or `auto`.
+            environment: keys and wall clock, for routers and dispatchers that call endpoints.
+            pause: lets so many seconds pass.
             end_process: prints a line, if it is given one, and ends this process at once. Called only where Ray has
                 died and a call into it does not return.
             folders: where a local cluster may have its sockets and logs, the best first.
-            environment: variables that our processes on a joined cluster are to have. Ray shows them to whoever asks.
+            variables: environment variables for our processes on a joined cluster. Ray shows them to everybody who
+                can reach the cluster.
             warm: have workers ready before they are asked for anything; they hold 80 MiB each.
-
-        Raises:
-            SpecError: there is no cluster at `address`, or none that this node is part of; or none of `folders` serves.
-            StorageError: the local cluster could not be started.
         """
-        self._keys = keys
-        self._wall = wall
+        self._address = address
+        self._actors = actors
+        self._folders = folders
+        self._variables = variables or {}
+        self._warm_up = warm
+        self._environment = environment
         self._pause = pause
         self._end_process = end_process
         self._own = address is None
@@ -94,29 +95,37 @@ class RayEngine:
         self._folder: RayFolder | None = None
         self._own_processes: OwnProcesses | None = None
         self._watch = NodeWatch(self._end) if address is None else watch_joined(self._end)
-        if address is None:
-            self._start(RayFolder(folders, STORE_BYTES))
+
+    def start(self) -> None:
+        """Join the cluster at `address`, or start a local one.
+
+        Raises:
+            SpecError: there is no cluster at `address`, or none that this node is part of; or none of `folders` serves.
+            StorageError: the local cluster could not be started.
+        """
+        if self._address is None:
+            self._start_local(RayFolder(self._folders, STORE_BYTES))
         else:
-            join(address, environment or {})
+            join(self._address, self._variables)
             self._watch.start(JoinedCluster(raylet_socket(), head()))
         self._watch.started()
         self.cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.gpus = int(ray.cluster_resources().get("GPU", 0))
         self.slots = 2 * self.cpus
         # In a cluster of one node every place is here, and Ray finds it faster by itself.
-        nearby, workers = ({}, 1) if address is None else near()
+        nearby, workers = ({}, 1) if self._address is None else near()
         self._call = ray.remote(max_retries=_RETRIES, **nearby)(_call)
         self._read = ray.remote(max_retries=_RETRIES, **nearby)(read_table)
         self._read_anywhere = ray.remote(max_retries=_RETRIES, scheduling_strategy="SPREAD")(read_table)
         # Workers start now, and not when the first shard is there to be read.
-        self._warm = [self._call.remote(int) for _ in range(workers)] if warm else []
-        self._most_scorers = actors if isinstance(actors, int) else (self.gpus or self.cpus)
-        if address is not None:
-            self._key_server = KeyServer(keys)
-            self._keys = self._key_server.keys
-            self._check_here(address)
+        self._warm = [self._call.remote(int) for _ in range(workers)] if self._warm_up else []
+        self._most_scorers = self._actors if isinstance(self._actors, int) else (self.gpus or self.cpus)
+        if self._address is not None:
+            self._key_server = KeyServer(self._environment.keys)
+            self._environment = replace(self._environment, keys=self._key_server.keys)
+            self._check_here(self._address)
 
-    def _start(self, folder: RayFolder) -> None:
+    def _start_local(self, folder: RayFolder) -> None:
         """Start a local cluster, watched from its first process on."""
         self._folder = folder
         self._own_processes = OwnProcesses()
@@ -186,7 +195,9 @@ class RayEngine:
         # given a third, of 50 MiB, for nothing.
         if self._warm:
             ray.wait(self._warm, num_returns=len(self._warm), timeout=_WARM_SECONDS)
-        return RayDispatcher(plan, self._keys, self._wall, self._watch)
+        dispatcher = RayDispatcher(plan, self._environment, self._watch)
+        dispatcher.start()
+        return dispatcher
 
     def close(self) -> None:
         self._watch.close()
@@ -222,7 +233,7 @@ class RayEngine:
     def _check_here(self, address: str) -> None:
         """See that what Ray takes for this node is the machine, and the user, that the run directory belongs to."""
         try:
-            value(self._watch, self._call.remote(self._keys, ""))
+            value(self._watch, self._call.remote(self._environment.keys, ""))
         except SpecError as error:
             self.close()
             raise SpecError(
@@ -241,7 +252,7 @@ class RayEngine:
         else:
             options |= {"scheduling_strategy": "SPREAD", **({"num_gpus": 1} if self.gpus else {"num_cpus": 0})}
         threads = None if self.gpus else max(1, self.cpus // self._most_scorers)
-        actor = ray.remote(**options)(RouterActor).remote(scoring, threads, Environment(self._keys, self._wall))
+        actor = ray.remote(**options)(RouterActor).remote(scoring, threads, self._environment)
         # While the first shard is being read; if it fails, the first to score says so.
         actor.load.remote()
         return actor

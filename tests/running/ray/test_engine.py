@@ -22,7 +22,7 @@ from batch.running.stages import ReadTask, ScoreTask
 from batch.runs.layout import Layout
 from batch.runs.parts import write_part
 from batch.runs.routing_record import RoutingRecord, write_routing_record
-from jobs.environment import end_process, key, pause, ray_folders, set_library_defaults, wall_clock
+from jobs.environment import ENVIRONMENT, end_process, pause, ray_folders, set_library_defaults
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec, JobSpec
 from tests.e2e.commands import living
@@ -50,12 +50,12 @@ def engine() -> Iterator[RayEngine]:
         running = RayEngine(
             address=None,
             actors=1,
-            keys=key,
-            wall=wall_clock,
+            environment=ENVIRONMENT,
             pause=pause,
             end_process=end_process,
             folders=ray_folders(),
         )
+        running.start()
         yield running
         running.close()
 
@@ -127,7 +127,7 @@ def test_a_shard_is_scored_as_in_process(engine: RayEngine, tmp_path: Path, kind
         }
     )
     stored = []
-    for name, where in (("ray", engine), ("inline", InlineEngine(key, wall_clock, pause))):
+    for name, where in (("ray", engine), ("inline", InlineEngine(ENVIRONMENT, pause))):
         layout = Layout(tmp_path / name)
         (shard,) = find_shards(job.input, layout.spool, map=where.map)
         reading = ReadTask(layout, shard, job.input, "estimate", "large")
@@ -188,7 +188,7 @@ def test_the_dispatcher_is_fed_in_order_and_keeps_the_key_to_itself(
         spec=DispatchSpec(timeout_seconds=20),
         seed=0,
     )
-    assert KEY.encode() not in pickle.dumps((plan, key, wall_clock))
+    assert KEY.encode() not in pickle.dumps((plan, ENVIRONMENT))
     before = len(ledger)
     dispatcher = engine.dispatcher(plan)
     for shard in range(shards):
@@ -231,12 +231,11 @@ def test_an_address_where_nobody_answers_is_said(tmp_path: Path) -> None:
         RayEngine(
             address="127.0.0.1:9",
             actors=1,
-            keys=key,
-            wall=wall_clock,
+            environment=ENVIRONMENT,
             pause=pause,
             end_process=end_process,
             folders=ray_folders(),
-        )
+        ).start()
 
 
 def _route(layout: Layout, shard: int, rows: range) -> None:
