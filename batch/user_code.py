@@ -1,11 +1,12 @@
 """Code of the user's own, named by its import path, and its failures in one line."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import PurePath
 from traceback import extract_tb
 from typing import Any
 
-from batch.errors import SpecError
+from batch.errors import BatchRouterError, SpecError
 
 
 def import_own(path: str, key: str) -> Any:
@@ -21,6 +22,33 @@ def import_own(path: str, key: str) -> Any:
     except Exception as error:  # the user's own code may raise anything
         raise SpecError(f"{key}: importing {module_name!r} failed: {described(error)}") from error
     return getattr(module, name, None)
+
+
+def make_own(path: str, options: Mapping[str, Any], key: str, *, call: str, is_no: str) -> Any:
+    """Make the class at `path`, written `package.module:Class`, with `options` as keyword arguments.
+
+    Args:
+        key: the block of the user's file that has `path` and `options`, for messages.
+        call: the method that the class must have, with its arguments, as in "score(prompts)".
+        is_no: what the class is not without that method, as in "router".
+
+    Raises:
+        SpecError: in one line, where the module, the class or the method is missing, or the constructor refuses.
+    """
+    module_name, _, class_name = path.partition(":")
+    made = import_own(path, f"{key}.path")
+    if not isinstance(made, type):
+        raise SpecError(f"{key}.path: the module {module_name!r} has no class {class_name!r}")
+    if not callable(getattr(made, call.partition("(")[0], None)):
+        raise SpecError(f"{key}.path: {path} has no method `{call}`, so it is no {is_no}")
+    try:
+        return made(**options)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{key}.options: {path} refuses them: {flatten(error)}") from error
+    except BatchRouterError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise SpecError(f"{key}.path: {path} cannot be made: {described(error)}") from error
 
 
 def described(error: Exception) -> str:

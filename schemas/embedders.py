@@ -83,7 +83,21 @@ class EndpointEmbedderSpec(EndpointSpec):
 
 _OF_ONE_ENDPOINT = tuple(key for key in EndpointSpec.model_fields if key != "model")
 
-EmbedderSpec = Annotated[LocalEmbedderSpec | EndpointEmbedderSpec, Field(discriminator="kind")]
+
+class ImportEmbedderSpec(Spec):
+    """Embeds prompts by code of your own: any class with `embed`."""
+
+    kind: Literal["import"]
+    """Always `import`."""
+
+    path: str = Field(pattern=r"^[\w.]+:\w+$")
+    """`package.module:Class`: the one the checkpoint was trained on."""
+
+    options: dict[str, Any] = {}
+    """Keyword arguments of its constructor."""
+
+
+EmbedderSpec = Annotated[LocalEmbedderSpec | EndpointEmbedderSpec | ImportEmbedderSpec, Field(discriminator="kind")]
 
 
 def local_where_no_kind(data: Any) -> Any:

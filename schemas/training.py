@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.base import Spec
-from schemas.embedders import EndpointEmbedderSpec, LocalEmbedderSpec, local_where_no_kind
+from schemas.embedders import EndpointEmbedderSpec, ImportEmbedderSpec, LocalEmbedderSpec, local_where_no_kind
 from schemas.endpoints import ModelSpec
 from schemas.job import DispatchSpec, InputSpec
 
@@ -32,7 +32,9 @@ class TrainEndpointEmbedderSpec(EndpointEmbedderSpec):
     """The encoder behind `/v1/embeddings` whose vectors the router will go by."""
 
 
-TrainEmbedderSpec = Annotated[TrainLocalEmbedderSpec | TrainEndpointEmbedderSpec, Field(discriminator="kind")]
+TrainEmbedderSpec = Annotated[
+    TrainLocalEmbedderSpec | TrainEndpointEmbedderSpec | ImportEmbedderSpec, Field(discriminator="kind")
+]
 
 
 class ExactJudgeSpec(Spec):

@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
         "### kind: causal_llm": routers.CausalLlmRouterSpec,
         "### embedder kind: local": embedders.LocalEmbedderSpec,
         "### embedder kind: endpoint": embedders.EndpointEmbedderSpec,
+        "### embedder kind: import": embedders.ImportEmbedderSpec,
         "### kind: rules": routers.RulesRouterSpec,
         "### rules": routers.RuleSpec,
         "### kind: length": routers.LengthRouterSpec,

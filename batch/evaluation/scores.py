@@ -18,6 +18,7 @@ from batch.routers.embedders.vector_cache import VectorCache, key_of
 from batch.routers.registry import build_router, router_fingerprint
 from batch.routers.scores import scores_of
 from batch.runs.fingerprint import PACE_OF_ROUTER
+from schemas.embedders import ImportEmbedderSpec
 from schemas.routers import RouterSpec, RulesRouterSpec
 
 CACHE_FILE = "scores.sqlite"
@@ -61,7 +62,8 @@ def score_prompts(
     """Score prompts, each different one once, those in the cache not at all; without such no router is loaded.
 
     Scores are kept by the router's spec, the hash of its weights, the models and the prompt. Routers without weights
-    are not worth it, and what a router of the user's own depends on is not known: they are asked every time.
+    are not worth it, and what a router or an embedder of the user's own depends on is not known: they are asked every
+    time.
     Raises SpecError for a router that cannot be built, and EmbedderError where its embedder cannot be reached.
     """
     _check_rules(spec, models)
@@ -112,7 +114,7 @@ def _read(path: Path) -> str:
 def _identity(spec: RouterSpec, models: tuple[str, ...], version: str) -> str | None:
     """What scores depend on besides the prompt; `None` for routers whose scores are not kept."""
     weights = router_fingerprint(spec)
-    if weights is None:
+    if weights is None or isinstance(getattr(spec, "embedder", None), ImportEmbedderSpec):
         return None
     told = spec.model_dump(mode="json", exclude=PACE_OF_ROUTER)
     # The folder may have moved; its content counts.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from batch.errors import BatchRouterError, SpecError
 from batch.routers.base import Router
 from batch.routers.kind import BuildContext, RouterKind
-from batch.user_code import described, flatten, import_own
+from batch.user_code import described, make_own
 from schemas.routers import ImportRouterSpec
 
 
@@ -19,20 +19,7 @@ def import_router(path: str, options: Mapping[str, Any], models: tuple[str, ...]
     cheapest and the strongest of `models` among them. Raises SpecError, in one line, where the module, the
     class or either of its two members is missing, where its constructor refuses, or where `models` does not fit.
     """
-    module_name, _, class_name = path.partition(":")
-    made = import_own(path, "router.path")
-    if not isinstance(made, type):
-        raise SpecError(f"router.path: the module {module_name!r} has no class {class_name!r}")
-    if not callable(getattr(made, "score", None)):
-        raise SpecError(f"router.path: {path} has no method `score(prompts)`, so it is no router")
-    try:
-        router = made(**options)
-    except (TypeError, ValueError) as error:
-        raise SpecError(f"router.options: {path} refuses them: {flatten(error)}") from error
-    except BatchRouterError:
-        raise
-    except Exception as error:  # the user's own code may raise anything
-        raise SpecError(f"router.path: {path} cannot be made: {described(error)}") from error
+    router = make_own(path, options, "router", call="score(prompts)", is_no="router")
     columns = getattr(router, "models", None)
     if not isinstance(columns, tuple) or not columns:
         raise SpecError(f"router.path: {path} needs `models`, a tuple that names the columns of its scores")

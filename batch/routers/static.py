@@ -39,6 +39,7 @@ class StaticRouter:
                 "router.checkpoint: it was not trained on the token embeddings of the packaged encoder, but on "
                 f"{trained_on.name}, layer {trained_on.layer}"
             )
+        assert trained_on.max_tokens is not None, "the packaged encoder has a limit of tokens"
         heads = Heads.of(checkpoint)
         self._bias = heads.bias @ mixture
         table = token_vectors(folder) @ (heads.weight.T @ mixture)

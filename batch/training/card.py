@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from textwrap import fill
+from typing import Any
 
 from batch.training.fit_words import FEWEST_PROMPTS
 from batch.training.measuring import table
@@ -13,7 +14,7 @@ from schemas.training import FileRead, TrainingReport
 # Columns of running text, for those who read the card in a terminal.
 _WIDTH = 100
 
-Block = Mapping[str, "str | Mapping[str, str]"]
+Block = Mapping[str, Any]
 """A section of a job file."""
 
 _PLAIN = re.compile(r"[A-Za-z/][\w./-]*")
@@ -52,10 +53,12 @@ def _models(report: TrainingReport, matched_by: str) -> str:
     return _text(f"Models, weakest first. {said}") + "\n\n" + _table(("model", "mean quality", "labels"), rows)
 
 
-def _written(value: str | Block) -> str:
+def _written(value: object) -> str:
     """As YAML has it in a line; a name that would mean something else there is put in quotes."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_written(key)}: {_written(one)}" for key, one in value.items()) + "}"
     if not isinstance(value, str):
-        return "{" + ", ".join(f"{key}: {_written(one)}" for key, one in value.items()) + "}"
+        return json.dumps(value, ensure_ascii=False, default=str)
     return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else json.dumps(value, ensure_ascii=False)
 
 

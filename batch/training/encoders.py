@@ -7,7 +7,7 @@ from pathlib import Path
 from batch.environment import Environment
 from batch.routers.base import Embedder
 from batch.routers.checkpoints.format import EncoderConfig
-from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec
+from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, ImportEmbedderSpec, LocalEmbedderSpec
 from schemas.training import TrainLocalEmbedderSpec
 
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -85,5 +85,18 @@ def endpoint_encoder(spec: EndpointEmbedderSpec, environment: Environment) -> En
     def config() -> EncoderConfig:
         assert embedder.dimension is not None, "something was embedded"
         return EncoderConfig(kind="endpoint", name=spec.model, max_tokens=max_tokens, dimension=embedder.dimension)
+
+    return Encoder(embedder, config, spec)
+
+
+def import_encoder(spec: ImportEmbedderSpec) -> Encoder:
+    """One of the user's own. Raises SpecError where it cannot be imported or made."""
+    from batch.routers.embedders.imported import ImportedEmbedder
+
+    embedder = ImportedEmbedder(spec, dimension=None, key=_KEY)
+
+    def config() -> EncoderConfig:
+        assert embedder.dimension is not None, "something was embedded"
+        return EncoderConfig(kind="import", name=spec.path, dimension=embedder.dimension)
 
     return Encoder(embedder, config, spec)

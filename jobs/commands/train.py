@@ -20,7 +20,7 @@ from batch.storage.atomic import storage_error
 from batch.storage.atomic_folder import check_writable, clear_killed, replacing_folder
 from batch.training.card import card
 from batch.training.data import Floats, Judged
-from batch.training.encoders import PACKAGED, Encoder, endpoint_encoder, local_encoder
+from batch.training.encoders import PACKAGED, Encoder, endpoint_encoder, import_encoder, local_encoder
 from batch.training.kind import FineTuner, FineTuningRequest, FitRequest, VectorTrainer
 from batch.training.labels.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of
 from batch.training.labels.files import Labels, read_labels
@@ -33,6 +33,7 @@ from jobs.commands.spending import embeddings_spent, judging_spent
 from jobs.environment import embedder_with_surroundings, key, model_with_surroundings, set_library_defaults, wall_clock
 from jobs.files.yaml_specs import PathKeys
 from jobs.terminal.progress import Progress
+from schemas.embedders import ImportEmbedderSpec
 from schemas.routers import RouterSpec
 from schemas.training import (
     DataReport,
@@ -153,6 +154,8 @@ def _encoder(spec: TrainSpec, cache: Path) -> Encoder | None:
     embedder = spec.embedder or TrainLocalEmbedderSpec()
     if isinstance(embedder, TrainLocalEmbedderSpec):
         return local_encoder(embedder)
+    if isinstance(embedder, ImportEmbedderSpec):
+        return import_encoder(embedder)
     filled = embedder_with_surroundings(embedder, "embedder", cache)
     return endpoint_encoder(filled, Environment(key, wall_clock, SpendingRecord(_embeddings_log(cache))))
 
@@ -301,8 +304,10 @@ def _data_report(labels: Labels, used: Data, models: tuple[str, ...]) -> DataRep
     )
 
 
-def _shown(encoder: Encoder) -> dict[str, str]:
+def _shown(encoder: Encoder) -> dict[str, Any]:
     """The embedder as the card has it; nothing for the packaged one."""
+    if isinstance(encoder.job, ImportEmbedderSpec):
+        return encoder.job.model_dump(exclude_defaults=True)
     config = encoder.config()
     return {} if config.name == PACKAGED else {"kind": config.kind, "model": config.name}
 

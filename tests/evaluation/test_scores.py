@@ -15,6 +15,7 @@ from batch.evaluation.scores import Scored, Scoring, score_prompts, trained_on
 from batch.routers.base import Router
 from batch.routers.checkpoints.format import CONFIG, DEFAULT_CHECKPOINT, TRAINING, WEIGHTS
 from batch.routers.registry import build_router
+from schemas.embedders import ImportEmbedderSpec
 from schemas.routers import (
     BertRouterSpec,
     CausalLlmRouterSpec,
@@ -25,6 +26,7 @@ from schemas.routers import (
     RuleSpec,
     RulesRouterSpec,
 )
+from tests.routers.embedders.endpoint_checkpoint import write_checkpoint
 
 PAIR = ("small", "large")
 PROMPTS = ["What is two plus two?", "Prove that there are infinitely many primes.", "What is two plus two?"]
@@ -100,6 +102,18 @@ def test_routers_without_weights_are_asked_every_time(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.predicted, np.tile([0.5, np.nan, 0.5], (3, 1)), atol=1e-6)
     assert PROMPTS[:2] * 2 == ASKED
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_by_an_embedder_of_the_users_own_are_not_kept(tmp_path: Path) -> None:
+    """The class may have changed, although the checkpoint has not."""
+    own = ImportEmbedderSpec(
+        kind="import", path="tests.routers.thirdparty:CountsCharacters", options={"characters": "abcdefgh"}
+    )
+    encoder = {"kind": "import", "name": own.path, "max_tokens": None, "dimension": 8}
+    spec = CorrectnessRouterSpec(checkpoint=write_checkpoint(tmp_path / "made", **encoder), embedder=own)
+    for _ in range(2):
+        assert score(spec, PROMPTS, tmp_path / "cache").asked == 2
+    assert not (tmp_path / "cache").exists()
 
 
 def test_rules_name_the_benchmarks_models(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Routers as a user might bring them, good and broken."""
+"""Routers and embedders as a user might bring them, good and broken."""
 
 from collections.abc import Sequence
 
@@ -72,3 +72,30 @@ class NoRouter:
 
 def a_function() -> None:
     """Not a class."""
+
+
+class CountsCharacters:
+    """Embeds a text as how often it has each of these characters."""
+
+    def __init__(self, characters: str = "ab") -> None:
+        self._characters = characters
+
+    def embed(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[text.count(one) for one in self._characters] for text in texts]
+
+
+class Embeds:
+    """Returns what it was made with, whatever the texts."""
+
+    def __init__(self, returned: object) -> None:
+        self._returned = returned
+
+    def embed(self, texts: Sequence[str]) -> object:
+        return self._returned
+
+
+class EmbedsNothing:
+    """Cannot embed."""
+
+    def embed(self, texts: Sequence[str]) -> object:
+        raise RuntimeError("out of\nmemory")

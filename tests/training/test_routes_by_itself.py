@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from batch.errors import SpecError
 from batch.routers.checkpoints.format import load_checkpoint
@@ -373,3 +374,16 @@ def test_vectors_from_an_endpoint(served: Served, tmp_path: Path, monkeypatch: p
         run_job(job(tmp_path, served, router={"kind": "knn", "checkpoint": report.output, "embedder": vectors}))
         assert embedding.posts
     assert {path.name for path in tmp_path.iterdir()} >= {"made", "made.cache"}
+
+
+def test_vectors_from_a_class_of_the_users_own(served: Served, tmp_path: Path) -> None:
+    """A job with the same embedder routes by them, and the card names the class with its options."""
+    own = {"kind": "import", "path": "tests.routers.thirdparty:CountsCharacters", "options": {"characters": "+-?"}}
+    report = trained(tmp_path, labelled(tmp_path), kind="knn", embedder=own)
+    encoder = load_checkpoint(Path(report.output), "knn").config.encoder
+    assert (encoder.kind, encoder.name, encoder.dimension, encoder.max_tokens) == ("import", own["path"], 3, None)
+    card = (tmp_path / "made" / "README.md").read_text()
+    block = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert block["router"]["embedder"] == own
+    run_job(job(tmp_path, served, router={"kind": "knn", "checkpoint": report.output, "embedder": own}))
+    assert len(served.sent()) == len(QUESTIONS)

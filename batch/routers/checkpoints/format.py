@@ -28,17 +28,17 @@ Tensors = Mapping[str, NDArray[Any]]
 class EncoderConfig(Spec):
     """The encoder the checkpoint was trained on, and how it is used."""
 
-    kind: Literal["local", "endpoint"] = "local"
-    """Does it run in the scoring process, or behind `/v1/embeddings`?"""
+    kind: Literal["local", "endpoint", "import"] = "local"
+    """`local`: it runs in the scoring process; `endpoint`: behind `/v1/embeddings`; `import`: the user's own class."""
     name: str
-    """What people call it; behind an endpoint, the model that is asked for."""
+    """What people call it; behind an endpoint, the model that is asked for; of the user's own, its import path."""
     sha256: str = ""
     """Of its weights: other weights would give numbers that look right and are not. Of an endpoint's nobody knows."""
     layer: int | None = Field(default=None, ge=0)
     """Hidden states after this layer are averaged over the tokens, 0 for the embeddings of the tokens themselves; an
     endpoint's encoder has only its own end."""
-    max_tokens: int = Field(gt=0)
-    """Tokens of a prompt that are looked at, from its beginning."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Tokens of a prompt that are looked at, from its beginning; the user's own class decides that itself."""
     dimension: int = Field(gt=0)
     """Length of its vectors."""
 
@@ -46,8 +46,12 @@ class EncoderConfig(Spec):
     def _known_as_its_kind_is(self) -> "EncoderConfig":
         if self.kind == "local" and self.layer is None:
             raise ValueError("a local encoder needs a layer")
+        if self.kind != "import" and self.max_tokens is None:
+            raise ValueError(f"an encoder of kind {self.kind!r} needs max_tokens")
         if self.kind == "endpoint" and (self.layer is not None or self.sha256):
             raise ValueError("an encoder behind an endpoint has no layer and no sha256")
+        if self.kind == "import" and (self.layer, self.max_tokens, self.sha256) != (None, None, ""):
+            raise ValueError("an encoder of the user's own has no layer, max_tokens and sha256")
         return self
 
 

@@ -6,7 +6,7 @@ from batch.environment import NO_ENVIRONMENT, Environment
 from batch.errors import SpecError
 from batch.routers.base import Embedder
 from batch.routers.checkpoints.format import EncoderConfig
-from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec
+from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, ImportEmbedderSpec, LocalEmbedderSpec
 
 
 def build_embedder(
@@ -41,6 +41,8 @@ def build_embedder(
             return _local(spec, trained_on, batch_tokens, threads, int8)
         case EndpointEmbedderSpec():
             return _endpoint(spec, trained_on, environment)
+        case ImportEmbedderSpec():
+            return _imported(spec, trained_on)
         case _:
             assert_never(spec)
 
@@ -58,6 +60,7 @@ def _local(
             f"router.embedder.model: {folder} is not the encoder that the checkpoint was trained on, {trained_on.name}"
         )
     assert trained_on.layer is not None, "a local encoder has a layer"
+    assert trained_on.max_tokens is not None, "a local encoder has a limit of tokens"
     ranges = ranges_of(trained_on.sha256, trained_on.layer) if int8 else None
     if ranges and suits_this_machine():
         from batch.routers.embedders.int8 import Int8Embedder
@@ -84,6 +87,15 @@ def _endpoint(spec: EndpointEmbedderSpec, trained_on: EncoderConfig, environment
 
     if spec.model != trained_on.name:
         raise SpecError(f"router.embedder.model: the checkpoint was trained on {trained_on.name}, not {spec.model}")
+    assert trained_on.max_tokens is not None, "an endpoint's encoder has a limit of tokens"
     return EndpointEmbedder(
         spec, dimension=trained_on.dimension, max_tokens=trained_on.max_tokens, environment=environment
     )
+
+
+def _imported(spec: ImportEmbedderSpec, trained_on: EncoderConfig) -> Embedder:
+    from batch.routers.embedders.imported import ImportedEmbedder
+
+    if spec.path != trained_on.name:
+        raise SpecError(f"router.embedder.path: the checkpoint was trained on {trained_on.name}, not {spec.path}")
+    return ImportedEmbedder(spec, dimension=trained_on.dimension)

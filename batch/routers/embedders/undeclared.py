@@ -7,7 +7,7 @@ from typing import Any, assert_never
 from batch.errors import SpecError
 from batch.routers.checkpoints.encoder_files import encoder_folder, encoder_sha256
 from batch.routers.checkpoints.format import EncoderConfig
-from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec
+from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, ImportEmbedderSpec, LocalEmbedderSpec
 
 # What text-embedding-3-small takes, which RouteLLM's published weights were trained on.
 _ENDPOINT_TOKENS = 8191
@@ -43,6 +43,8 @@ def assumed_encoder(spec: EmbedderSpec, dimension: int) -> EncoderConfig:
         case EndpointEmbedderSpec():
             _check(spec.dimensions or dimension, dimension, f"{_KEY}.dimensions: vectors")
             return EncoderConfig(kind="endpoint", name=spec.model, max_tokens=_ENDPOINT_TOKENS, dimension=dimension)
+        case ImportEmbedderSpec():
+            return EncoderConfig(kind="import", name=spec.path, dimension=dimension)
         case _:
             assert_never(spec)
 
