@@ -24,8 +24,8 @@ def import_own(path: str, key: str) -> Any:
     return getattr(module, name, None)
 
 
-def make_own(path: str, options: Mapping[str, Any], key: str, *, call: str, is_no: str) -> Any:
-    """Make the class at `path`, written `package.module:Class`, with `options` as keyword arguments.
+def make_own(path: str, options: Mapping[str, Any], key: str, *given: Any, call: str, is_no: str) -> Any:
+    """Make the class at `path`, written `package.module:Class`, from `given` and with `options` as keyword arguments.
 
     Args:
         key: the block of the user's file that has `path` and `options`, for messages.
@@ -42,7 +42,7 @@ def make_own(path: str, options: Mapping[str, Any], key: str, *, call: str, is_n
     if not callable(getattr(made, call.partition("(")[0], None)):
         raise SpecError(f"{key}.path: {path} has no method `{call}`, so it is no {is_no}")
     try:
-        return made(**options)
+        return made(*given, **options)
     except (TypeError, ValueError) as error:
         raise SpecError(f"{key}.options: {path} refuses them: {flatten(error)}") from error
     except BatchRouterError:

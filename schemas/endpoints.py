@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.base import InfinityMeansNone, Spec
+from schemas.imported import ImportSpec
 from schemas.reaching import Provider, ReachSpec
 
 __all__ = ["DEFAULT_MAX_INPUTS", "EndpointSpec", "LimitsSpec", "ModelSpec", "PriceSpec", "Provider"]
@@ -66,9 +67,11 @@ class EndpointSpec(ReachSpec):
     """What this endpoint allows."""
 
     def place(self, model: str) -> str:
-        """Where it is: its url or socket, else LiteLLM's name for it; `model` is the model that it serves."""
+        """Where it is: its url or socket, else its transport's name for it; `model` is the model that it serves."""
         if self.url is None and self.uds is not None:
             return f"unix://{self.uds}"
+        if self.url is None and isinstance(self.transport, ImportSpec):
+            return f"import:{self.model or model}"
         return self.url or f"litellm:{self.model or model}"
 
 
@@ -109,7 +112,7 @@ class ModelSpec(Spec):
         twice = next((e for e, own in zip(self.endpoints, seen, strict=True) if seen.count(own) > 1), None)
         if twice is not None:
             raise ValueError(
-                f"model {self.name!r} lists the endpoint {twice.url or twice.uds} twice; raise its weight, "
+                f"model {self.name!r} lists the endpoint {twice.place(self.name)} twice; raise its weight, "
                 "or give them different keys"
             )
         names = [endpoint.name for endpoint in self.endpoints if endpoint.name is not None]
@@ -132,6 +135,7 @@ def _identity(endpoint: EndpointSpec) -> tuple[object, ...]:
         sorted(endpoint.headers.items()),
         sorted(endpoint.query.items()),
         endpoint.client_cert,
+        endpoint.transport if isinstance(endpoint.transport, ImportSpec) else None,
     )
 
 

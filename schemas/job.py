@@ -5,10 +5,11 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, Tag, field_validator, model_validator
 
 from schemas.base import InfinityMeansNone, Spec
 from schemas.endpoints import ModelSpec
+from schemas.imported import NAME_OR_IMPORT, ImportSpec
 from schemas.plans import PinPlanSpec, PlanSpec
 from schemas.routers import CorrectnessRouterSpec, RouterSpec, RulesRouterSpec
 
@@ -22,6 +23,10 @@ BalancerName = Literal[
     "adaptive",
     "consistent_hash",
     "priority",
+]
+BalancerSpec = Annotated[
+    Annotated[BalancerName, Tag("name")] | Annotated[ImportSpec, Tag("import")],
+    NAME_OR_IMPORT,
 ]
 
 
@@ -161,7 +166,7 @@ LONGEST_TIMEOUT_SECONDS = 7 * 86_400.0
 class DispatchSpec(Spec):
     """How requests are sent."""
 
-    balancer: BalancerName = "least_connections"
+    balancer: BalancerSpec = "least_connections"
     """Which endpoint of a model's pool takes the next request."""
 
     hash_key: Annotated[str, Field(min_length=1)] = "prefix"

@@ -7,9 +7,10 @@ from datetime import date
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import BeforeValidator, Tag, field_validator, model_validator
 
 from schemas.base import Spec
+from schemas.imported import NAME_OR_IMPORT, ImportSpec
 
 Provider = Literal["openai", "anthropic", "azure", "generic"]
 
@@ -65,6 +66,13 @@ def looks_secret(text: str) -> bool:
     return _SECRET_VALUE.search(NAMED_VARIABLE.sub("", text)) is not None
 
 
+TransportName = Literal["openai", "litellm"]
+TransportSpec = Annotated[
+    Annotated[TransportName, Tag("name")] | Annotated[ImportSpec, Tag("import")],
+    NAME_OR_IMPORT,
+]
+
+
 class ReachSpec(Spec):
     """How an endpoint is reached."""
 
@@ -77,7 +85,7 @@ class ReachSpec(Spec):
     provider: Provider = "generic"
     """How limits are counted, headers are read, and the key is sent."""
 
-    transport: Literal["openai", "litellm"] = "openai"
+    transport: TransportSpec = "openai"
     """`openai`: direct HTTP to an OpenAI-compatible server; `litellm`: everything LiteLLM knows."""
 
     api_version: Text | None = None

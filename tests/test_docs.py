@@ -17,7 +17,7 @@ from batch.runs.layout import Layout
 from batch.runs.output.rows import FIELDS
 from jobs.cli import app
 from jobs.exit_status import Exit
-from schemas import embedders, endpoints, evaluation_spec, job, plans, rehearse, reports, routers, training
+from schemas import embedders, endpoints, evaluation_spec, imported, job, plans, rehearse, reports, routers, training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -55,6 +55,7 @@ SECTIONS: dict[str, dict[str, type[BaseModel]]] = {
         "## models": endpoints.ModelSpec,
         "### price": endpoints.PriceSpec,
         "### endpoints": endpoints.EndpointSpec,
+        "### A class of your own": imported.ImportSpec,
         "### limits": endpoints.LimitsSpec,
         "### strategy: share": plans.SharePlanSpec,
         "### strategy: cutoff": plans.CutoffPlanSpec,

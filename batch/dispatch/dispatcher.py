@@ -10,7 +10,7 @@ from random import Random
 
 from batch.clock import WallClock
 from batch.dispatch.answer_lengths import ExpectedTokens
-from batch.dispatch.balancing.balancers import SPEED_BALANCERS, Balancer, ConsistentHash, build_balancer
+from batch.dispatch.balancing.balancers import Balancer, ConsistentHash, build_balancer, looks_at_speed
 from batch.dispatch.balancing.row_assignment import LinearProgramAssigner
 from batch.dispatch.balancing.row_choosers import AffinityAssigner, RowAssigner
 from batch.dispatch.budget import Budget
@@ -349,7 +349,7 @@ def _build_endpoints(
     connections: int | None,
 ) -> list[Endpoint]:
     clock = asyncio.get_running_loop().time
-    made = partial(Endpoint, measured=spec.balancer in SPEED_BALANCERS, connections=connections)
+    made = partial(Endpoint, measured=looks_at_speed(spec.balancer), connections=connections)
     return [
         made(e, model.name, i, build(e), clock, random, known.get(address(e, model.name)))
         for i, e in enumerate(model.endpoints)

@@ -6,9 +6,11 @@ from hashlib import blake2b
 from random import Random
 from typing import Protocol, assert_never
 
+from batch.dispatch.balancing.imported import ImportedBalancer
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Request
-from schemas.job import BalancerName
+from schemas.imported import ImportSpec
+from schemas.job import BalancerSpec
 
 
 class Balancer(Protocol):
@@ -189,14 +191,24 @@ class Priority:
         return min(ready, key=lambda e: e.index)
 
 
-SPEED_BALANCERS: frozenset[BalancerName] = frozenset(("peak_ewma", "adaptive"))
-"""Those that look at what an endpoint's answers take."""
+_SPEED_BALANCERS = frozenset(("peak_ewma", "adaptive"))
 
 
-def build_balancer(name: BalancerName, random: Random) -> Balancer:
-    """A balancer with its own state: one per pool."""
+def looks_at_speed(balancer: BalancerSpec) -> bool:
+    """Does this balancer look at how fast endpoints answer? One of the user's own may."""
+    return isinstance(balancer, ImportSpec) or balancer in _SPEED_BALANCERS
+
+
+def build_balancer(spec: BalancerSpec, random: Random) -> Balancer:
+    """A balancer with its own state: one per pool.
+
+    Raises:
+        SpecError: a class of the user's own cannot be built.
+    """
+    if isinstance(spec, ImportSpec):
+        return ImportedBalancer(spec)
     build: Callable[[], Balancer]
-    match name:
+    match spec:
         case "round_robin":
             build = RoundRobin
         case "weighted_round_robin":
@@ -216,7 +228,7 @@ def build_balancer(name: BalancerName, random: Random) -> Balancer:
         case "priority":
             build = Priority
         case _:
-            assert_never(name)
+            assert_never(spec)
     return build()
 
 

@@ -14,6 +14,7 @@ from batch.dispatch.transports.words import hiding
 from batch.environment import Keys
 from batch.errors import BadAnswer, DispatchError, NotConnected, SpecError
 from schemas.endpoints import EndpointSpec
+from schemas.imported import ImportSpec
 
 _MODELS = "/v1/models"
 _MOST_BYTES = 4 << 20
@@ -35,6 +36,8 @@ async def ask_for_models(endpoint: EndpointSpec, keys: Keys, seconds: float) -> 
     The request has the headers, query, key, proxy and certificates of those that a run sends. Never raises for what a
     server does; takes little more than `seconds`, whatever it does.
     """
+    if isinstance(endpoint.transport, ImportSpec):
+        return True, f"not asked: requests are sent by {endpoint.transport.path}"
     try:
         access = resolve(endpoint, keys)
         key = EndpointKey(key_reference(endpoint), keys)
@@ -64,7 +67,12 @@ async def ask_for_models(endpoint: EndpointSpec, keys: Keys, seconds: float) -> 
 
 
 async def connection_refusal(endpoint: EndpointSpec, keys: Keys, seconds: float) -> str | None:
-    """Why no connection to the endpoint, or to its proxy, can be made; `None`: one can. Sends nothing."""
+    """Why no connection to the endpoint, or to its proxy, can be made; `None`: one can. Sends nothing.
+
+    Of an endpoint with a transport of the user's own nothing is known: `None`.
+    """
+    if isinstance(endpoint.transport, ImportSpec):
+        return None
     try:
         access = resolve(endpoint, keys)
     except SpecError as error:

@@ -4,8 +4,10 @@ from typing import assert_never
 
 from batch.clock import WallClock
 from batch.dispatch.transports.base import Transport
+from batch.dispatch.transports.imported import ImportedTransport
 from batch.environment import Keys
 from schemas.endpoints import EndpointSpec
+from schemas.imported import ImportSpec
 
 
 def build_transport(endpoint: EndpointSpec, *, timeout_seconds: float, keys: Keys, wall: WallClock) -> Transport:
@@ -14,7 +16,10 @@ def build_transport(endpoint: EndpointSpec, *, timeout_seconds: float, keys: Key
     Raises:
         SpecError: its key, or anything else that it names, is not there.
     """
-    match endpoint.transport:
+    transport = endpoint.transport
+    if isinstance(transport, ImportSpec):
+        return ImportedTransport(transport, endpoint, timeout_seconds=timeout_seconds, keys=keys, wall=wall)
+    match transport:
         case "openai":
             from batch.dispatch.transports.openai import OpenAITransport
 
@@ -24,4 +29,4 @@ def build_transport(endpoint: EndpointSpec, *, timeout_seconds: float, keys: Key
 
             return LiteLLMTransport(endpoint, timeout_seconds=timeout_seconds, keys=keys, wall=wall)
         case _:
-            assert_never(endpoint.transport)
+            assert_never(transport)

@@ -1,0 +1,43 @@
+"""A balancer of the user's own, named by its import path."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from batch.dispatch.endpoint import Endpoint
+from batch.dispatch.request import Request
+from batch.errors import BatchRouterError, SpecError
+from batch.user_code import described, make_own
+from schemas.imported import ImportSpec
+
+
+class ImportedBalancer:
+    """Asks the user's class. What the class raises, or picks wrongly, ends the run in one line."""
+
+    def __init__(self, spec: ImportSpec) -> None:
+        """
+        Raises:
+            SpecError: the class is missing, is no balancer, or its constructor fails.
+        """
+        self._balancer: Any = make_own(
+            spec.path, spec.options, "dispatch.balancer", call="pick(request, ready)", is_no="balancer"
+        )
+        self._path = spec.path
+
+    def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
+        """As the user's class picks.
+
+        Raises:
+            SpecError: the class failed, or picked something else than one of `ready`.
+        """
+        try:
+            picked: object = self._balancer.pick(request, ready)
+        except BatchRouterError:
+            raise
+        except Exception as error:  # the user's own code may raise anything
+            raise SpecError(f"dispatch.balancer.path: {self._path}: `pick` failed: {described(error)}") from error
+        for endpoint in ready:
+            if picked is endpoint:
+                return endpoint
+        raise SpecError(
+            f"dispatch.balancer.path: {self._path}: `pick` returned a {type(picked).__name__} that is none of `ready`"
+        )
