@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped, unused-ignore]
 
+from batch.arrays import Float32s, Floats
 from batch.routers.arena.arena import Arena, build_arena
 from batch.routers.arena.battles import Battles
 from batch.routers.sw_ranking import SwRankingRouter
@@ -26,11 +26,8 @@ from batch.routers.sw_ranking import SwRankingRouter
 MODELS = [f"model-{i:02}" for i in range(64)]
 TIERS = 10
 
-Floats = NDArray[np.float64]
-Vectors = NDArray[np.float32]
 
-
-def draw(battles: int, dimension: int) -> tuple[Battles, Vectors]:
+def draw(battles: int, dimension: int) -> tuple[Battles, Float32s]:
     """Battles whose ends depend on levels and on the prompt's vector; a fifth are ties."""
     chance = np.random.default_rng(0)
     first, second = chance.integers(0, len(MODELS), (2, battles))
@@ -47,7 +44,7 @@ def draw(battles: int, dimension: int) -> tuple[Battles, Vectors]:
 class OneFitAPrompt:
     """The reference."""
 
-    def __init__(self, battles: Battles, vectors: Vectors, arena: Arena) -> None:
+    def __init__(self, battles: Battles, vectors: Float32s, arena: Arena) -> None:
         self._vectors = vectors.astype(np.float64)
         first = pd.Series([arena.tier[name] for name in battles.first])
         second = pd.Series([arena.tier[name] for name in battles.second])
@@ -79,9 +76,9 @@ class OneFitAPrompt:
 
 
 class NoTexts:
-    """Vectors are given here, so that nothing is embedded."""
+    """Float32s are given here, so that nothing is embedded."""
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
+    def embed(self, texts: Sequence[str]) -> Float32s:
         raise NotImplementedError
 
 

@@ -26,8 +26,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("batch/routers/", "batch/runs/"),
     ("batch/reading/", "batch/dispatch/"),
     ("batch/costs/", "batch/storage/", "batch/user_code.py", "batch/loop_thread.py"),
-    ("batch/errors.py", "batch/environment.py", "batch/outcomes.py", "batch/planning/"),
-    ("batch/limits.py", "batch/clock.py", "batch/measures/", "schemas/"),
+    ("batch/errors.py", "batch/environment.py", "batch/outcomes.py", "batch/planning/", "batch/measures/"),
+    ("batch/arrays.py", "batch/limits.py", "batch/clock.py", "schemas/"),
 )
 # Imports that go down and are forbidden all the same, with the reason.
 KEPT_APART = {

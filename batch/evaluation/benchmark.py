@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Floats
 from batch.errors import InputError
-
-Floats = NDArray[np.float64]
 
 # Below this, intervals are so wide that most routers cannot be told from lots.
 FEW_PROMPTS = 100

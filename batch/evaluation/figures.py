@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Floats
 from batch.evaluation.benchmark import Benchmark
 from batch.measures.bootstrap import groups_of, interval, resampled
 from batch.measures.cost_quality import Sweep, aiq, sweep, sweep_of_pair
@@ -21,7 +21,6 @@ from schemas.evaluation_spec import BEST_SINGLE, LENGTH, MIX, ORACLE, RANDOM
 # One random router on a small benchmark is anywhere; the mean of ten is near the middle.
 RANDOM_ROUTERS = 10
 
-Floats = NDArray[np.float64]
 
 # The protocol counts right answers in percent, and takes grades as they are.
 _UNIT, _UNIT_OF_GRADES = 100.0, 1.0

@@ -6,8 +6,9 @@ from typing import assert_never
 
 import numpy as np
 
+from batch.arrays import Floats
 from batch.errors import InputError
-from batch.evaluation.benchmark import FEW_PROMPTS, Benchmark, Floats, judged_only, priced
+from batch.evaluation.benchmark import FEW_PROMPTS, Benchmark, judged_only, priced
 from batch.evaluation.routellm_files import is_routellm, read_csv_benchmark, read_judgements
 from batch.reading.labelled import PromptReader, default_name, plain_number
 from batch.reading.rows import Row, read_files, read_rows

@@ -7,8 +7,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Floats
 from batch.environment import Environment
 from batch.errors import SpecError
 from batch.routers.base import Router
@@ -23,7 +23,6 @@ from schemas.routers import RouterSpec, RulesRouterSpec
 
 CACHE_FILE = "scores.sqlite"
 
-Floats = NDArray[np.float64]
 Told = Callable[[int, int], None]
 """Told how many prompts are scored, of how many."""
 
@@ -69,7 +68,7 @@ def score_prompts(
     _check_rules(spec, models)
     different = list(dict.fromkeys(prompts))
     identity = _identity(spec, models, scoring.version)
-    known: dict[str, NDArray[np.float32]] = {}
+    known: dict[str, Float32s] = {}
     cache = None
     if identity is not None:
         cache = VectorCache(scoring.cache, CACHE_FILE)
@@ -123,7 +122,7 @@ def _identity(spec: RouterSpec, models: tuple[str, ...], version: str) -> str | 
     return blake2b(whole.encode(), digest_size=16).hexdigest()
 
 
-def _by_model(router: Router, kind: str, models: tuple[str, ...], prompts: Sequence[str]) -> NDArray[np.float32]:
+def _by_model(router: Router, kind: str, models: tuple[str, ...], prompts: Sequence[str]) -> Float32s:
     """Scores with the columns in the order of `models`; a pair router's one column as it is."""
     scores = scores_of(router, kind, prompts)
     if len(router.models) == 1:

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.random import default_rng
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from batch.arrays import Floats, Indices
 
 # Weights held at a time. A thousand resamples of a million prompts would be 8 GB.
 _BLOCK = 1 << 20
@@ -15,13 +14,13 @@ _BLOCK = 1 << 20
 _TAILS = (2.5, 97.5)
 
 
-def groups_of(prompts: Sequence[str]) -> NDArray[np.intp]:
+def groups_of(prompts: Sequence[str]) -> Indices:
     """Number prompts from 0, equal ones alike, shape (prompts,)."""
     places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
     return np.array([places[prompt] for prompt in prompts], dtype=np.intp)
 
 
-def resampled(groups: NDArray[np.intp], count: int, seed: int) -> Iterator[Floats]:
+def resampled(groups: Indices, count: int, seed: int) -> Iterator[Floats]:
     """Yield weights of shape (resamples, prompts) in blocks, `count` resamples together.
 
     `groups` numbers the prompts as `groups_of` does: equal ones are drawn together, for two copies of a prompt are

@@ -8,10 +8,8 @@ of its predictions; the sweep over all prompts is exact, with no grid of `lambda
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Places = NDArray[np.intp]
+from batch.arrays import Floats, Indices
 
 # RouterBench has a few dozen; between so many the hull no longer changes in the third digit.
 POINTS = 100
@@ -21,15 +19,15 @@ POINTS = 100
 class Sweep:
     """The order in which prompts climb from model to model."""
 
-    start: Places
+    start: Indices
     """Each prompt's first model, shape (n,)."""
-    prompt: Places
+    prompt: Indices
     """The prompt of each step, shape (steps,)."""
-    source: Places
+    source: Indices
     """Model before it."""
-    target: Places
+    target: Indices
     """Model after it."""
-    cuts: Places
+    cuts: Indices
     """First step of each stretch between two operating points, at most POINTS; equal slopes are never parted."""
 
     def points(self, quality: Floats, cost: Floats, weights: Floats) -> tuple[Floats, Floats]:
@@ -64,7 +62,7 @@ def sweep(predicted: Floats, prices: Floats) -> Sweep:
     cheapest = np.where(asked == asked.min(axis=1, keepdims=True), predicted, -np.inf)
     at = cheapest.argmax(axis=1)
     start, everyone = at.copy(), np.arange(len(predicted))
-    steps: list[tuple[Floats, Places, Places, Places]] = []
+    steps: list[tuple[Floats, Indices, Indices, Indices]] = []
     while True:
         dearer = prices[None, :] - prices[at][:, None]
         rise = predicted - predicted[everyone, at][:, None]
@@ -132,7 +130,7 @@ def _below(left: tuple[float, float], middle: tuple[float, float], right: tuple[
     return (middle[1] - left[1]) * across <= up * (middle[0] - left[0])
 
 
-def _cuts(slopes: Floats) -> Places:
+def _cuts(slopes: Floats) -> Indices:
     """Where to cut steps sorted by falling slope into at most POINTS stretches of about one length."""
     starts = np.concatenate([[0], np.flatnonzero(np.diff(slopes)) + 1])
     wanted = np.linspace(0, len(slopes), POINTS + 1)[:-1]

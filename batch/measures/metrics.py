@@ -5,7 +5,9 @@ Prompts with equal scores are taken in random order, and what is returned is the
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from batch.arrays import Floats
 
 # Of the largest quality. Sums of as many prompts as are ever measured are rounded by less, and no labels differ by it.
 _ROUNDING = 1e-9
@@ -16,9 +18,7 @@ def least_gap(weak: ArrayLike, strong: ArrayLike) -> float:
     return _ROUNDING * float(max(np.abs(np.asarray(one, dtype=np.float64)).max() for one in (weak, strong)))
 
 
-def recovery_curve(
-    scores: ArrayLike, weak: ArrayLike, strong: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def recovery_curve(scores: ArrayLike, weak: ArrayLike, strong: ArrayLike) -> tuple[Floats, Floats]:
     """Return (share of strong calls, share of the quality gap recovered), both from 0 to 1, as corners.
 
     The curve is straight between its corners: one corner per distinct score, highest first, after (0, 0).

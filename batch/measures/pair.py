@@ -7,11 +7,10 @@ the numbers of `batch.measures.metrics`; weights make them cheap to find a thous
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from batch.arrays import Floats, Indices
 from batch.measures.metrics import least_gap
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class PairOrder:
         return _corners(ordered, self._starts, total), _corners(ordered * self._gains, self._starts, total), before
 
 
-def _corners(values: Floats, starts: NDArray[np.intp], total: Floats) -> Floats:
+def _corners(values: Floats, starts: Indices, total: Floats) -> Floats:
     sums = np.cumsum(np.add.reduceat(values, starts, axis=1), axis=1) / total
     return np.concatenate([np.zeros((len(values), 1)), sums], axis=1)
 

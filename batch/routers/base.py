@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from batch.arrays import Float32s
 
 
 class Router(Protocol):
@@ -16,7 +15,7 @@ class Router(Protocol):
 
     models: tuple[str, ...]
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         """Return scores of shape `(len(prompts), len(models))`, rows in the order of `prompts`.
 
         A prompt's scores depend on that prompt alone: not on its neighbours, the clock or earlier calls. One thread
@@ -28,6 +27,6 @@ class Router(Protocol):
 class Embedder(Protocol):
     """Turns texts into vectors."""
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str]) -> Float32s:
         """Return vectors of shape `(len(texts), dimension)`, in the order of `texts`."""
         ...

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.errors import SpecError
 from batch.routers.base import Router
 from batch.routers.checkpoints.format import refuse_trained
@@ -65,7 +65,7 @@ class BertRouter:
             attend_to_own_tokens(self._classifier)
             end_at_first_token(self._classifier)
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         return win_rates(self._forward(prompts))
 
     def _logits(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
@@ -73,11 +73,11 @@ class BertRouter:
         return logits
 
 
-def win_rates(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def win_rates(logits: Float32s) -> Float32s:
     """Return the strong model's win rates, shape (len(logits), 1), of logits of shape (prompts, labels)."""
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares = odds / odds.sum(axis=1, keepdims=True)
-    rates: NDArray[np.float32] = 1 - shares[:, [TIE, WEAK_WINS]].sum(axis=1, keepdims=True)
+    rates: Float32s = 1 - shares[:, [TIE, WEAK_WINS]].sum(axis=1, keepdims=True)
     return rates
 
 

@@ -17,8 +17,8 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.errors import SpecError
 from batch.routers.base import Router
 from batch.routers.checkpoints.lookup import network_fingerprint, network_folder
@@ -181,7 +181,7 @@ class CausalLlmRouter:
         self._ends = torch.tensor(_end_tokens(self._llama), device=self._forward.device, dtype=torch.int64)
         self._keep(frame.beginning())
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         return self._forward(prompts)
 
     def _keep(self, beginning: list[int]) -> None:

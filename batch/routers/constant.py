@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.routers.base import Router
 from batch.routers.kind import BuildContext, RouterKind
 from schemas.routers import ConstantRouterSpec
@@ -17,7 +17,7 @@ class ConstantRouter:
         self.models: tuple[str, ...] = (strongest,)
         self._value = value
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         return np.full((len(prompts), 1), self._value, dtype=np.float32)
 
 

@@ -6,9 +6,7 @@ and its scores mean something by themselves: quality floors and budgets can be p
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from batch.arrays import Float32s
 from batch.routers.base import Embedder, Router
 from batch.routers.checkpoints.format import Checkpoint, model_mixture
 from batch.routers.checkpoints.lookup import own_fingerprint
@@ -33,7 +31,7 @@ class CorrectnessRouter:
         self._embedder = embedder
         self._words = word_logits(checkpoint, self._mixture)
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         logits = self._heads.logits(self._embedder.embed(prompts)) @ self._mixture
         return probabilities(logits if self._words is None else logits + self._words.embed(prompts))
 

@@ -6,9 +6,7 @@ is kept, and compared with every prompt: for hundreds of thousands of them, `clu
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from batch.arrays import Float32s
 from batch.routers.base import Embedder, Router
 from batch.routers.checkpoints.format import Checkpoint, model_mixture
 from batch.routers.checkpoints.lookup import own_fingerprint
@@ -33,7 +31,7 @@ class KnnRouter:
         self._mixture = model_mixture(models, checkpoint.config)
         self._embedder = embedder
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         return self._neighbours.expected(self._embedder.embed(prompts), self._options) @ self._mixture
 
 

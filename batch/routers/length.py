@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.routers.base import Router
 from batch.routers.kind import BuildContext, RouterKind
 from schemas.routers import LengthRouterSpec
@@ -20,7 +20,7 @@ class LengthRouter:
         self.models: tuple[str, ...] = (strongest,)
         self._midpoint = midpoint
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         words = np.fromiter((len(prompt.split()) for prompt in prompts), dtype=np.float64, count=len(prompts))
         return (words / (words + self._midpoint)).astype(np.float32).reshape(-1, 1)
 

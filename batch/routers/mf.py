@@ -12,8 +12,8 @@ from hashlib import file_digest
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Floats
 from batch.errors import SpecError
 from batch.routers.base import Embedder, Router
 from batch.routers.checkpoints.format import (
@@ -42,8 +42,6 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # A length is taken for no less, as torch does, so that zeros stay zeros.
 UNIT_FLOOR = 1e-12
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Factors:
@@ -51,13 +49,13 @@ class Factors:
 
     models: tuple[str, ...]
     """Whose vectors `vectors` holds."""
-    vectors: NDArray[np.float32]
+    vectors: Float32s
     """Shape (models, rank)."""
-    projection: NDArray[np.float32]
+    projection: Float32s
     """Shape (rank, dimension): what brings a prompt's vector to a model's length."""
-    bias: NDArray[np.float32]
+    bias: Float32s
     """Shape (rank,), added to what is projected; zero in RouteLLM's."""
-    classifier: NDArray[np.float32]
+    classifier: Float32s
     """Shape (rank,)."""
     encoder: EncoderConfig
     """What the prompts' vectors must come from."""
@@ -105,7 +103,7 @@ class MfRouter:
         self._unit = factors.unit
         self._embedder = embedder
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         vectors = self._embedder.embed(prompts)
         logits = vectors @ self._direction
         if self._unit:
@@ -224,7 +222,7 @@ def _published(folder: Path, spec: MfRouterSpec) -> Factors:
     )
 
 
-def _matrix(path: Path, tensors: Tensors, *names: str) -> NDArray[np.float32]:
+def _matrix(path: Path, tensors: Tensors, *names: str) -> Float32s:
     found = next((tensors[name] for name in names if name in tensors), None)
     if found is None or found.ndim != 2:
         raise SpecError(f"{_KEY}: {path} holds no matrix `{names[0]}`, as RouteLLM's layout has it")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.routers.base import Router
 from batch.routers.kind import BuildContext, RouterKind
 from schemas.routers import RandomRouterSpec
@@ -24,7 +24,7 @@ class RandomRouter:
         self.models: tuple[str, ...] = (strongest,)
         self._key = blake2b(str(seed).encode()).digest()
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         drawn = (blake2b(prompt.encode(), digest_size=_BITS // 8, key=self._key).digest() for prompt in prompts)
         scores = np.fromiter((int.from_bytes(d) for d in drawn), dtype=np.float32, count=len(prompts))
         return (scores / np.float32(2**_BITS)).reshape(-1, 1)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.errors import SpecError
 from batch.routers.base import Router
 from batch.routers.kind import BuildContext, RouterKind
@@ -43,7 +43,7 @@ class RulesRouter:
         """Return one decision per prompt, in order; `columns` holds each row's input columns by name."""
         return [self._first(prompt, row) for prompt, row in zip(prompts, columns, strict=True)]
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         """Score prompts that have no columns.
 
         A rule that names a model counts as that model's place between the cheapest, 0, and the strongest, 1.

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.errors import SpecError
 from batch.routers.base import Router
 
@@ -15,7 +16,7 @@ _AT_ONCE = 16_384
 _Number = TypeVar("_Number", bound=np.floating[Any])
 
 
-def scores_of(router: Router, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+def scores_of(router: Router, kind: str, texts: Sequence[str]) -> Float32s:
     """Return the router's scores of shape (texts, columns); it is given so many at a time that its memory is bounded.
 
     `kind` is what messages call the router. Raises SpecError where it returns anything but one finite number per
@@ -41,7 +42,7 @@ def gaps(scores: NDArray[_Number], columns: tuple[str, ...], models: tuple[str, 
     return scores[:, strongest] - scores[:, cheapest]
 
 
-def _checked(router: Router, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+def _checked(router: Router, kind: str, texts: Sequence[str]) -> Float32s:
     expected = (len(texts), len(router.models))
     returned = router.score(texts)
     try:

@@ -7,9 +7,7 @@ a few numbers a token: what the heads make of it, and what it adds as a word.
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from batch.arrays import Float32s
 from batch.errors import SpecError
 from batch.routers.base import Router
 from batch.routers.checkpoints.encoder_files import encoder_sha256, packaged_encoder
@@ -47,7 +45,7 @@ class StaticRouter:
         once = None if weights is None else weights.table(words.vocabulary, mixture)
         self._logits = TokenMeans(words, table, once)
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         return probabilities(self._logits.embed(prompts) + self._bias)
 
 

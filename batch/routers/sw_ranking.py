@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Floats
 from batch.routers.base import Embedder, Router
 from batch.routers.checkpoints.format import EncoderConfig
 from batch.routers.embedders.registry import build_embedder
-from batch.routers.estimators.bradley_terry import Floats, fit_strengths
+from batch.routers.estimators.bradley_terry import fit_strengths
 from batch.routers.kind import BuildContext, RouterKind
 from schemas.routers import SwRankingRouterSpec
 
@@ -43,7 +43,7 @@ class SwRankingRouter:
         # Where the battles weigh the same; no prompt is far from it.
         self._start = fit_strengths(arena.even())[0]
 
-    def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[str]) -> Float32s:
         vectors = self._embedder.embed(prompts)
         at_once = max(1, min(_MOST_PROMPTS, _AT_ONCE // len(self._arena.vectors)))
         scores = np.empty((len(prompts), 1), dtype=np.float32)
@@ -52,7 +52,7 @@ class SwRankingRouter:
             scores[some, 0] = self.win_rates(vectors[some])
         return scores
 
-    def win_rates(self, vectors: NDArray[np.float32]) -> Floats:
+    def win_rates(self, vectors: Float32s) -> Floats:
         """Return how likely the strong model wins, shape (prompts,); `vectors` is (prompts, dimension)."""
         strengths = fit_strengths(self._arena.wins(self._arena.weights(vectors)), self._start)
         difference = strengths[:, self._strong] - strengths[:, self._weak]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Indices
 from batch.errors import InputError, SpecError
 from batch.routers.bert import LABELS, STRONG_WINS, TIE, WEAK_WINS, load_classifier, token_limit
 from batch.routers.network.forward import Tokenize, device, first_tokens
@@ -103,7 +103,7 @@ def _labels(part: Contests) -> list[int]:
     return [STRONG_WINS if by > 0 else WEAK_WINS if by < 0 else TIE for by in part.ahead]
 
 
-def _counted(labels: Sequence[int]) -> NDArray[np.intp]:
+def _counted(labels: Sequence[int]) -> Indices:
     counts = np.bincount(labels, minlength=len(LABELS))
     if counts.max() == len(labels):
         raise InputError(
@@ -112,7 +112,7 @@ def _counted(labels: Sequence[int]) -> NDArray[np.intp]:
     return counts
 
 
-def _loss_of_shares(counts: NDArray[np.intp], labels: Sequence[int]) -> float:
+def _loss_of_shares(counts: Indices, labels: Sequence[int]) -> float:
     """The loss of saying how often each label was seen, whatever the prompt: what a router must be below."""
     shares = (counts + 1) / (counts + 1).sum()
     return float(-np.log(shares)[list(labels)].mean())

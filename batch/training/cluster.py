@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Floats
 from batch.routers.base import Embedder
-from batch.routers.estimators.cosine_search import Vectors, directions, nearest
+from batch.routers.estimators.cosine_search import directions, nearest
 from batch.routers.estimators.neighbours import NeighbourOptions, Neighbours
-from batch.training.data import Floats, Judged, Trained
+from batch.training.data import Judged, Trained
 from batch.training.kind import FitRequest, VectorTrainer
 from batch.training.knn import at_places, choose, split, together
 from batch.training.labels.alignment import as_judged
@@ -45,7 +45,7 @@ def fit_cluster(data: Sequence[Judged], embedder: Embedder, seed: int, validatio
     return Trained(stored.tensors(), options.model_dump(), chosen)
 
 
-def of_clusters(vectors: Vectors, quality: Floats, count: int, seed: int) -> Neighbours:
+def of_clusters(vectors: Float32s, quality: Floats, count: int, seed: int) -> Neighbours:
     """Clusters, at most `count` of them: none is empty."""
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     placed = directions(vectors, mean)
@@ -55,7 +55,7 @@ def of_clusters(vectors: Vectors, quality: Floats, count: int, seed: int) -> Nei
     return at_places(mean, centres[used], place, quality)
 
 
-def _centres(placed: Vectors, count: int, seed: int) -> NDArray[np.float32]:
+def _centres(placed: Float32s, count: int, seed: int) -> Float32s:
     """Those that k-means finds."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
@@ -65,7 +65,7 @@ def _centres(placed: Vectors, count: int, seed: int) -> NDArray[np.float32]:
     # How many threads there are decides how sums are rounded, and so where centres end.
     with threadpool_limits(1):
         found = KMeans(min(count, distinct), n_init=1, max_iter=_STEPS, random_state=seed).fit(some)
-    centres: NDArray[np.float32] = found.cluster_centers_.astype(np.float32)
+    centres: Float32s = found.cluster_centers_.astype(np.float32)
     return centres
 
 

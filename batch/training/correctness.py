@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Floats
 from batch.errors import InputError
 from batch.measures.metrics import apgr
 from batch.routers.base import Embedder
-from batch.routers.estimators.logistic_regression import Floats
 from batch.routers.length import LengthRouter
 from batch.training.data import Judged, Trained, deal, quality_together
 from batch.training.fit_heads import Form
@@ -90,7 +90,7 @@ def fit_best(
     chosen["validation_loss"] = round(float(losses.min()) / labels, 4)
     best = fit_setting(sets, setting)
 
-    def by_others() -> NDArray[np.float32]:
+    def by_others() -> Float32s:
         return np.concatenate(unseen_probabilities(sets, folds, setting))
 
     return Trained(best.tensors(), best.options(), chosen, by_others)

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Floats, Indices
 from batch.errors import InputError
 from batch.routers.checkpoints.format import Tensors
-
-Floats = NDArray[np.float64]
 
 # So many parts tell any share that a training file asks for.
 _PARTS = 10_000
@@ -54,12 +53,12 @@ class Trained:
     """As `CheckpointConfig.options`."""
     chosen: Mapping[str, Any]
     """What training settled on, for the reader: penalty, epochs and the like."""
-    unseen: Callable[[], NDArray[np.float32]] | None = None
+    unseen: Callable[[], Float32s] | None = None
     """Trains routers without a part of the prompts each, and returns what they score those, for all prompts of all sets
     in turn, shape (prompts, models); a router's own scores of what it was trained on are further apart."""
 
 
-def deal(prompts: Sequence[str], parts: int, seed: int) -> NDArray[np.intp]:
+def deal(prompts: Sequence[str], parts: int, seed: int) -> Indices:
     """Deal prompts to `parts` parts, from 0; equal prompts go to the same one, whatever else is dealt."""
     dealt = (blake2b(f"{seed}:{prompt}".encode(), digest_size=8).digest() for prompt in prompts)
     return np.fromiter((int.from_bytes(d) % parts for d in dealt), dtype=np.intp, count=len(prompts))

@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Floats, Int64s
 from batch.routers.estimators.logistic_heads import Heads, Landmarks
-from batch.routers.estimators.logistic_regression import Floats, fit_logistic
+from batch.routers.estimators.logistic_regression import fit_logistic
 
 # By `components` prompts like those trained on are ranked better than by `landmarks`, others worse. APGR: with 1,531
 # labels of MMLU .663, not .644, of the rest of it; trained on MMLU and GSM8K .46, not .67, of MT-Bench's 42 prompts.
@@ -54,7 +55,7 @@ class Training:
     """Shape (prompts, dimension)."""
     quality: Floats
     """Shape (prompts, models); NaN is no label."""
-    rank: NDArray[np.int64]
+    rank: Int64s
     """Shape (prompts,): the lowest of all sets become landmarks; equal prompts have equal ones."""
 
     def rows(self, kept: NDArray[np.bool_]) -> "Training":
@@ -131,7 +132,7 @@ def _slopes(near: Landmarks, vectors: Floats, weight: Floats) -> Floats:
     return np.sqrt(squares) if squares.any() else np.ones_like(squares)
 
 
-def _landmarks(vectors: Floats, mean: Floats, scale: Floats, rank: NDArray[np.int64]) -> Landmarks:
+def _landmarks(vectors: Floats, mean: Floats, scale: Floats, rank: Int64s) -> Landmarks:
     """Those of a scale of which only the proportions count."""
     centre, none = mean.astype(np.float32), np.empty((0, scale.shape[-1]), np.float32)
     length = (Landmarks(centre, scale.astype(np.float32), none).placed(vectors.astype(np.float32)) ** 2).sum(1).mean()

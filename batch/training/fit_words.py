@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from batch.routers.estimators.logistic_regression import Floats
+from batch.arrays import Floats, Int64s
 from batch.routers.estimators.word_weights import WordWeights
 from batch.routers.network.wordpiece import WordTokens, distinct
 
@@ -43,7 +42,7 @@ def words_of(prompts: Sequence[str], words: WordTokens) -> Sparse:
 
 
 def fit_words(
-    sets: Sequence[Sparse], rank: NDArray[np.int64], quality: Floats, logits: Floats, penalties: Sequence[float]
+    sets: Sequence[Sparse], rank: Int64s, quality: Floats, logits: Floats, penalties: Sequence[float]
 ) -> Iterator[WordWeights]:
     """Fit the weights of all words that are in several different prompts, for each penalty in turn.
 

@@ -10,11 +10,12 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Floats, Indices
 from batch.errors import InputError
 from batch.routers.base import Embedder
-from batch.routers.estimators.cosine_search import Vectors, directions, nearest, tapered
+from batch.routers.estimators.cosine_search import directions, nearest, tapered
 from batch.routers.estimators.neighbours import NeighbourOptions, Neighbours
-from batch.training.data import Floats, Judged, Trained, quality_together, set_aside
+from batch.training.data import Judged, Trained, quality_together, set_aside
 from batch.training.kind import FitRequest, VectorTrainer
 from batch.training.labels.alignment import as_judged
 
@@ -58,9 +59,7 @@ def together(data: Sequence[Judged]) -> tuple[list[str], Floats]:
     return [prompt for one in data for prompt in one.prompts], quality
 
 
-def split(
-    prompts: Sequence[str], quality: Floats, seed: int, validation: float
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split(prompts: Sequence[str], quality: Floats, seed: int, validation: float) -> tuple[Indices, Indices]:
     """Which prompts are kept to learn from and which are held out; equal prompts stay together.
 
     Raises:
@@ -77,7 +76,7 @@ def split(
     return kept, out
 
 
-def of_prompts(vectors: Vectors, quality: Floats) -> Neighbours:
+def of_prompts(vectors: Float32s, quality: Floats) -> Neighbours:
     """Each prompt a place of its own; prompts with the same vector share one, or they would crowd out all others."""
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     stored = directions(vectors, mean).astype(np.float16)
@@ -85,7 +84,7 @@ def of_prompts(vectors: Vectors, quality: Floats) -> Neighbours:
     return at_places(mean, stored[first], place.ravel(), quality)
 
 
-def at_places(mean: Vectors, vectors: NDArray[np.floating], place: NDArray[np.intp], quality: Floats) -> Neighbours:
+def at_places(mean: Float32s, vectors: NDArray[np.floating], place: Indices, quality: Floats) -> Neighbours:
     """Sum up what was judged at each of the places, of which each prompt has one."""
     count = len(vectors)
     there = ~np.isnan(quality)
@@ -102,7 +101,7 @@ def at_places(mean: Vectors, vectors: NDArray[np.floating], place: NDArray[np.in
 
 
 def choose(
-    trial: Neighbours, neighbours: Sequence[int], vectors: Vectors, quality: Floats
+    trial: Neighbours, neighbours: Sequence[int], vectors: Float32s, quality: Floats
 ) -> tuple[NeighbourOptions, float]:
     """Return the options with the least log loss on prompts that `trial` does not hold, and that loss.
 
@@ -126,14 +125,14 @@ def choose(
     return options, float(losses[row, column] / np.count_nonzero(~np.isnan(quality)))
 
 
-def _shrunk(trial: Neighbours, weights: Vectors, places: NDArray[np.intp]) -> Iterator[NDArray[np.float32]]:
+def _shrunk(trial: Neighbours, weights: Float32s, places: Indices) -> Iterator[Float32s]:
     """The expected quality for each of SHRINKAGES."""
     total, judged = trial.totals(weights, places)
     for shrinkage in SHRINKAGES:
         yield trial.shrunk(total, judged, shrinkage)
 
 
-def _log_loss(expected: NDArray[np.float32], quality: Floats) -> float:
+def _log_loss(expected: Float32s, quality: Floats) -> float:
     """Summed over the judged answers."""
     likely = np.clip(expected.astype(np.float64), _LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY)
     return -float(np.nansum(quality * np.log(likely) + (1.0 - quality) * np.log1p(-likely)))

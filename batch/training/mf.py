@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Floats, Indices
 from batch.errors import InputError
 from batch.routers.base import Embedder
 from batch.routers.mf import UNIT_FLOOR
-from batch.training.data import Floats, Judged, Preferences, Trained, set_aside
+from batch.training.data import Judged, Preferences, Trained, set_aside
 from batch.training.kind import FitRequest, VectorTrainer
 
 if TYPE_CHECKING:
@@ -37,16 +38,14 @@ MOST_EPOCHS = 400
 # Epochs without a better prediction of what is held out, after which training ends.
 PATIENCE = 15
 
-Numbers = NDArray[np.intp]
-
 
 @dataclass(frozen=True)
 class _Pairs:
     """Who was preferred, for which prompt; prompts and models by number."""
 
-    prompt: Numbers
-    first: Numbers
-    second: Numbers
+    prompt: Indices
+    first: Indices
+    second: Indices
     outcome: Floats
     """1 where the first was preferred, 0 where the second was, one half for a tie."""
 
@@ -151,9 +150,7 @@ def _judged(one: Judged) -> Iterator[tuple[str, str, str, float]]:
             yield one.prompts[row], one.models[first], one.models[second], (1.0 + float(np.sign(gain[row]))) / 2.0
 
 
-def _fit(
-    vectors: NDArray[np.float32], models: int, train: _Pairs, held: _Pairs, seed: int, epochs: int, patience: int
-) -> _Fitted:
+def _fit(vectors: Float32s, models: int, train: _Pairs, held: _Pairs, seed: int, epochs: int, patience: int) -> _Fitted:
     """Train for `epochs`, or until what is held out has not been predicted better for `patience`; the best of it.
 
     With as much patience as epochs, the last of it.

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Floats, Indices
 from batch.routers.base import Embedder
 from batch.routers.checkpoints.format import Tensors
 from batch.routers.estimators.logistic_heads import probabilities
-from batch.routers.estimators.logistic_regression import Floats
 from batch.routers.estimators.word_weights import WordWeights, word_tokens
 from batch.training.data import Judged, deal
 from batch.training.fit_heads import PENALTIES, Form, SetHeads, Training, fit_heads
@@ -90,9 +90,7 @@ def examples(data: Sequence[Judged], embedder: Embedder, seed: int) -> list[Exam
     ]
 
 
-def unseen_probabilities(
-    sets: Sequence[Examples], folds: Sequence[NDArray[np.intp]], setting: Setting
-) -> list[NDArray[np.float32]]:
+def unseen_probabilities(sets: Sequence[Examples], folds: Sequence[Indices], setting: Setting) -> list[Float32s]:
     """What heads fitted without a prompt's fold predict for it, for each set of shape (prompts, models).
 
     Args:

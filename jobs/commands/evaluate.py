@@ -6,10 +6,11 @@ from importlib.metadata import version
 from pathlib import Path
 from re import sub
 
+from batch.arrays import Floats
 from batch.dispatch.snapshot import ProgressSnapshot
 from batch.environment import Environment, SpendingRecord
 from batch.errors import SpecError
-from batch.evaluation.benchmark import Benchmark, Floats
+from batch.evaluation.benchmark import Benchmark
 from batch.evaluation.figures import measure
 from batch.evaluation.reading import read_benchmarks
 from batch.evaluation.scores import Scoring, score_prompts, trained_on

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Floats
 from batch.environment import Environment, SpendingRecord
 from batch.errors import SpecError
 from batch.routers.checkpoints.format import CARD, CONFIG, TRAINING, save_checkpoint
@@ -19,7 +20,7 @@ from batch.routers.scores import gaps
 from batch.storage.atomic import storage_error
 from batch.storage.atomic_folder import check_writable, clear_killed, replacing_folder
 from batch.training.card import card
-from batch.training.data import Floats, Judged
+from batch.training.data import Judged
 from batch.training.encoders import PACKAGED, Encoder, endpoint_encoder, import_encoder, local_encoder
 from batch.training.kind import FineTuner, FineTuningRequest, FitRequest, VectorTrainer
 from batch.training.labels.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of

@@ -4,14 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from batch.evaluation.benchmark import Benchmark
 from batch.evaluation.figures import measure
 from batch.measures.metrics import apgr, cpt
 from schemas.evaluation_report import BenchmarkFigures, RouterFigures
-
-Floats = NDArray[np.float64]
 
 
 def benchmark(prompts: int = 300, models: int = 2, *, costs: bool = False, seed: int = 0) -> Benchmark:

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from batch.arrays import Floats
 from batch.measures.cost_quality import POINTS, aiq, hull, sweep, sweep_of_pair
-
-Floats = NDArray[np.float64]
 
 
 def by_grid(predicted: Floats, prices: Floats, quality: Floats, steps: Floats) -> tuple[Floats, Floats]:

@@ -5,13 +5,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from batch.arrays import Floats
 from batch.measures.metrics import apgr
 from batch.measures.routellm import LEVELS, protocol_curve, protocol_figures, protocol_mean
 from batch.routers.random import RandomRouter
-
-Floats = NDArray[np.float64]
 
 
 def reference(scores: Floats, weak: Floats, strong: Floats) -> dict[str, float]:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-Floats = NDArray[np.float64]
+from batch.arrays import Floats
 
 
 def elo(first: Sequence[str], second: Sequence[str], outcome: Floats, weight: Floats | None = None) -> dict[str, float]:

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from batch.arrays import Floats
 from batch.errors import InputError
 from batch.measures.metrics import apgr
 from batch.routers.checkpoints.format import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.correctness import CorrectnessRouter
 from batch.routers.estimators.logistic_heads import Heads
 from batch.training.correctness import fit_correctness, train
-from batch.training.data import Floats, Judged, Trained
+from batch.training.data import Judged, Trained
 from batch.training.fit_heads import PENALTIES, Form, Training, fit_heads
 from batch.training.worded_heads import Setting
 from tests.routers.vectors import NumbersInText, hills, texts

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from batch.arrays import Floats
 from batch.errors import InputError
 from batch.routers.checkpoints.format import EncoderConfig, save_checkpoint
 from batch.routers.mf import MfRouter, open_factors
-from batch.training.data import Floats, Judged, Preferences, Trained
+from batch.training.data import Judged, Preferences, Trained
 from batch.training.mf import fit_mf
 from schemas.routers import MfRouterSpec
 from tests.routers.vectors import NumbersInText, texts

@@ -6,15 +6,15 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Floats, Indices
 from batch.errors import SpecError
 from batch.routers.arena.battle_vectors import VECTOR_FILES, count_vectors, vector_blocks
 from batch.routers.arena.battles import BATTLE_FILES, MIN_CHARACTERS, Battles, data_files, opening, read_battles
 from batch.routers.checkpoints.format import EncoderConfig
 from batch.routers.checkpoints.hub import find_folder
 from batch.routers.embedders.undeclared import assumed_encoder, assumed_fingerprint
-from batch.routers.estimators.bradley_terry import Floats, fit_strengths, group_by_strength, met
+from batch.routers.estimators.bradley_terry import fit_strengths, group_by_strength, met
 from schemas.routers import SwRankingRouterSpec
 
 _BATTLES, _EMBEDDINGS = "router.battles", "router.embeddings"
@@ -23,27 +23,25 @@ _LOG_10 = np.float32(np.log(10.0))
 _NO_LIKENESS = 1e-6
 _WINS, _LOSES, _TIES = 0, 1, 2
 
-Numbers = NDArray[np.intp]
-
 
 @dataclass(frozen=True)
 class Arena:
     """Battles of tiers, those between the same two with the same end together in a run, and their vectors."""
 
-    vectors: NDArray[np.float32]
+    vectors: Float32s
     """Shape (battles, dimension), each of length 1."""
-    starts: Numbers
+    starts: Indices
     """Where each run of like battles begins."""
-    first: Numbers
+    first: Indices
     """For each run, the first model's tier."""
-    second: Numbers
+    second: Indices
     """For each run, the second model's tier."""
-    end: Numbers
+    end: Indices
     """For each run: 0 the first won, 1 the second won, 2 a tie."""
     tier: dict[str, int]
     """Of each model; 0 is the strongest."""
 
-    def wins(self, weights: NDArray[np.float32]) -> Floats:
+    def wins(self, weights: Float32s) -> Floats:
         """Sum weights of battles by who beat whom.
 
         `weights` is (prompts, battles), the result (prompts, tiers + 1, tiers + 1). In RouteLLM's regression, a battle
@@ -65,7 +63,7 @@ class Arena:
             wins[:, winner[runs], loser[runs]] += share * sums[:, runs]
         return wins
 
-    def weights(self, prompts: NDArray[np.float32]) -> NDArray[np.float32]:
+    def weights(self, prompts: Float32s) -> Float32s:
         """Weights of the battles for prompts' vectors, shape (prompts, battles): 1 for a prompt's largest.
 
         Where no battle is like the prompt, to the noise of float32, all weigh the same.
@@ -75,7 +73,7 @@ class Arena:
         exponents /= np.where(np.abs(most) < _NO_LIKENESS, np.inf, most)
         exponents -= exponents.max(axis=1, keepdims=True)
         exponents *= _LOG_10
-        weights: NDArray[np.float32] = np.exp(exponents, out=exponents)
+        weights: Float32s = np.exp(exponents, out=exponents)
         return weights
 
     def even(self) -> Floats:
@@ -99,7 +97,7 @@ class Arena:
         return self.tier[strong], self.tier[weak]
 
 
-def build_arena(battles: Battles, vectors: Iterable[NDArray[np.float32]], count: int, tiers: int) -> Arena:
+def build_arena(battles: Battles, vectors: Iterable[Float32s], count: int, tiers: int) -> Arena:
     """Group the models of `battles` into tiers, and sort the battles with their vectors.
 
     Args:
@@ -184,13 +182,13 @@ def _files(places: Sequence[str], kinds: Sequence[str], key: str) -> list[Path]:
     return found
 
 
-def _blocks(files: Sequence[Path]) -> Iterator[NDArray[np.float32]]:
+def _blocks(files: Sequence[Path]) -> Iterator[Float32s]:
     for path in files:
         with opening(path, _EMBEDDINGS):
             yield from vector_blocks(path)
 
 
-def _tiers(first: Numbers, second: Numbers, outcome: Floats, models: int, tiers: int) -> Numbers:
+def _tiers(first: Indices, second: Indices, outcome: Floats, models: int, tiers: int) -> Indices:
     """Each model's tier, from its strength where all battles weigh the same."""
     # A model against itself is one against a stranger, as for tiers.
     one = np.where(first == second, models, first)
@@ -204,7 +202,7 @@ def _tiers(first: Numbers, second: Numbers, outcome: Floats, models: int, tiers:
     return tier_of
 
 
-def _sorted_vectors(blocks: Iterable[NDArray[np.float32]], place: Numbers, count: int) -> NDArray[np.float32]:
+def _sorted_vectors(blocks: Iterable[Float32s], place: Indices, count: int) -> Float32s:
     """Bring vectors to length 1, each to its place; those whose place is negative are left out."""
     vectors, done = None, 0
     for block in blocks:
@@ -221,7 +219,7 @@ def _sorted_vectors(blocks: Iterable[NDArray[np.float32]], place: Numbers, count
     return vectors
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths: NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
-    unit: NDArray[np.float32] = np.divide(vectors, np.where(lengths > 0.0, lengths, 1.0), dtype=np.float32)
+def _unit(vectors: Float32s) -> Float32s:
+    lengths: Float32s = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
+    unit: Float32s = np.divide(vectors, np.where(lengths > 0.0, lengths, 1.0), dtype=np.float32)
     return unit

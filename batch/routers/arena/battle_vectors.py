@@ -10,6 +10,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.routers.arena.battles import Row, json_rows
 
 VECTOR_FILES = (".parquet", ".jsonl", ".json", ".npy", ".safetensors")
@@ -18,8 +19,6 @@ VECTOR_FILES = (".parquet", ".jsonl", ".json", ".npy", ".safetensors")
 COLUMN = "embeddings"
 _BLOCK = 1024
 _NO_SUCH_TYPE = "its numbers are of a type that numpy lacks; save float32"
-
-Vectors = NDArray[np.float32]
 
 
 def count_vectors(path: Path) -> int:
@@ -36,8 +35,8 @@ def count_vectors(path: Path) -> int:
             return sum(1 for _ in json_rows(path))
 
 
-def vector_blocks(path: Path) -> Iterator[Vectors]:
-    """Vectors of a file in order, in blocks of shape (up to 1,024, dimension), all of one dimension.
+def vector_blocks(path: Path) -> Iterator[Float32s]:
+    """Float32s of a file in order, in blocks of shape (up to 1,024, dimension), all of one dimension.
 
     Parquet and JSON rows have them in the column `embeddings`, a safetensors file in the tensor of that name or in
     its only one. Raises ValueError, OSError or an Arrow error where they are not there or not all finite.
@@ -52,7 +51,7 @@ def vector_blocks(path: Path) -> Iterator[Vectors]:
         yield block
 
 
-def _blocks(path: Path) -> Iterator[Vectors]:
+def _blocks(path: Path) -> Iterator[Float32s]:
     match path.suffix.lower():
         case ".parquet":
             yield from _parquet(path)
@@ -66,7 +65,7 @@ def _blocks(path: Path) -> Iterator[Vectors]:
                 yield np.array([_vector(row) for row in some], dtype=np.float32)
 
 
-def _parquet(path: Path) -> Iterator[Vectors]:
+def _parquet(path: Path) -> Iterator[Float32s]:
     with pq.ParquetFile(path) as file:
         if COLUMN not in file.schema_arrow.names:
             raise ValueError(f"it has no column `{COLUMN}`")

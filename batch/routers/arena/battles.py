@@ -14,6 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from batch.arrays import Floats
 from batch.errors import SpecError
 
 BATTLE_FILES = (".parquet", ".csv", ".jsonl", ".json")
@@ -44,7 +45,7 @@ class Battles:
     """A model's name for each battle."""
     second: list[str]
     """The other model's."""
-    outcome: NDArray[np.float64]
+    outcome: Floats
     """Shape (battles,): 1 where the first was preferred, 0 where the second was, one half for a tie."""
     long_enough: NDArray[np.bool_]
     """Shape (battles,): has the prompt's first turn at least 16 characters?"""

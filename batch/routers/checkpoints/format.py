@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
+from batch.arrays import Float32s
 from batch.errors import SpecError
 from schemas.base import Spec
 
@@ -84,7 +85,7 @@ class Checkpoint:
     config: CheckpointConfig
     tensors: Tensors
 
-    def tensor(self, name: str, *shape: int | None) -> NDArray[np.float32]:
+    def tensor(self, name: str, *shape: int | None) -> Float32s:
         """As `stored`, in float32. Raises SpecError too where a number is beyond its range."""
         found = in_float32(self.stored(name, *shape))
         self._refuse_infinite(name, found)
@@ -114,7 +115,7 @@ class Checkpoint:
             raise SpecError(f"router.checkpoint: {WEIGHTS} holds numbers in `{name}` that are not finite")
 
 
-def in_float32(tensor: NDArray[Any]) -> NDArray[np.float32]:
+def in_float32(tensor: NDArray[Any]) -> Float32s:
     """The same numbers; those beyond float32's range become infinite, without a warning."""
     with np.errstate(over="ignore"):
         return tensor.astype(np.float32, copy=False)
@@ -199,7 +200,7 @@ def checkpoint_fingerprint(folder: Path = DEFAULT_CHECKPOINT) -> str:
         raise SpecError(f"router.checkpoint: cannot read {error.filename}: {error.strerror}") from error
 
 
-def model_mixture(models: tuple[str, ...], config: CheckpointConfig) -> NDArray[np.float32]:
+def model_mixture(models: tuple[str, ...], config: CheckpointConfig) -> Float32s:
     """Return the share each of the checkpoint's models has in each of a job's, shape (checkpoint's, job's).
 
     A checkpoint matched by name gives every model its own. One matched by position gives the cheapest model the

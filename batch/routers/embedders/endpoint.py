@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.costs.prices import prices_for
 from batch.costs.tokens import counter
 from batch.dispatch.dispatcher import Dispatcher
@@ -77,7 +77,7 @@ class EndpointEmbedder:
         self._cache: VectorCache | None = None
         self._line: _Line | None = None
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str]) -> Float32s:
         """Return vectors of shape `(len(texts), dimension)`, in the order of `texts`; all of them, or it raises.
 
         Raises:

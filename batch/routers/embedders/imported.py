@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.errors import BatchRouterError, SpecError
 from batch.user_code import described, make_own
 from schemas.embedders import ImportEmbedderSpec
@@ -29,7 +29,7 @@ class ImportedEmbedder:
         self._key = key
         self._embedder: Any = make_own(spec.path, spec.options, key, call="embed(texts)", is_no="embedder")
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str]) -> Float32s:
         """Return vectors of shape (len(texts), dimension). Raises SpecError where the user's class gives no such ones.
 
         The class is not called without texts.

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Indices, Int64s
 from batch.errors import SpecError
 from batch.routers.checkpoints.encoder_files import KEY
 from batch.routers.embedders.int8_graph import Int8Encoder, Ranges, Shape, bert_weights
@@ -52,7 +52,7 @@ class Int8Embedder:
         self._batch_tokens = min(batch_tokens, _BATCH_TOKENS)
         self._threads = threads or len(os.sched_getaffinity(0))
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str]) -> Float32s:
         """Return vectors of shape `(len(texts), dimension)`, in the order of `texts`."""
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         # By characters, since tokens are not known yet: of prompts that are nearly as long, more are of equal length.
@@ -75,7 +75,7 @@ class Int8Embedder:
         """What it computes in."""
         return "int8"
 
-    def _run(self, ids: NDArray[np.int64], vectors: NDArray[np.float32], rows: NDArray[np.intp]) -> None:
+    def _run(self, ids: Int64s, vectors: Float32s, rows: Indices) -> None:
         vectors[rows] = self._encoder(ids)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Int64s
 from batch.routers.network.forward import device
 
 if TYPE_CHECKING:
@@ -43,9 +44,8 @@ _MEASURED: dict[str, Sequence[tuple[float, float]]] = {
     ),
 }
 
-Floats = NDArray[np.float32]
 Ranges = Sequence[tuple[float, float]]
-Weights = Mapping[str, Floats]
+Weights = Mapping[str, Float32s]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, inputs, names, domain=_FUSED if fused else "", **attributes))
         return names
 
-    def product(self, inputs: str, weight: Floats, bias: Floats) -> str:
+    def product(self, inputs: str, weight: Float32s, bias: Float32s) -> str:
         """`inputs @ weight.T + bias`."""
         place = len(self.products)
         self.products.append(inputs)
@@ -97,7 +97,7 @@ class _Graph:
         others = (self.constant(columns), zero, self.constant(np.zeros(len(columns), np.int8)), self.constant(bias))
         return self.node("MatMulIntegerToFloat", rounded, self.constant(whole), scale, *others, fused=True)[0]
 
-    def norm(self, summed: str, weight: Floats, bias: Floats, epsilon: float) -> str:
+    def norm(self, summed: str, weight: Float32s, bias: Float32s, epsilon: float) -> str:
         constants = self.constant(weight), self.constant(bias)
         return self.node("LayerNormalization", summed, *constants, axis=-1, epsilon=epsilon)[0]
 
@@ -124,7 +124,7 @@ def encoder_graph(weights: Weights, shape: Shape, ranges: Ranges | None) -> tupl
 
 
 def _layer(graph: _Graph, weights: Weights, prefix: str, hidden: str, shape: Shape) -> str:
-    def named(name: str) -> tuple[Floats, Floats]:
+    def named(name: str) -> tuple[Float32s, Float32s]:
         return weights[f"{prefix}.{name}.weight"], weights[f"{prefix}.{name}.bias"]
 
     parts = [named(f"attention.self.{part}") for part in ("query", "key", "value")]
@@ -181,9 +181,9 @@ class Int8Encoder:
             disabled_optimizers=[_SLOW],
         ).run
 
-    def __call__(self, ids: NDArray[np.int64]) -> Floats:
+    def __call__(self, ids: Int64s) -> Float32s:
         """Return means of shape (prompts, dimension); `ids` is (prompts, tokens), all of it tokens of prompts."""
-        means: Floats = self._run(["means"], {"ids": ids, "places": np.arange(ids.shape[1], dtype=np.int64)})[0]
+        means: Float32s = self._run(["means"], {"ids": ids, "places": np.arange(ids.shape[1], dtype=np.int64)})[0]
         return means
 
 

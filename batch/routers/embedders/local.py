@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from batch.arrays import Float32s
 from batch.errors import SpecError
 from batch.routers.checkpoints.encoder_files import KEY
 from batch.routers.network.forward import Forward, device, first_tokens, most_tokens
@@ -60,7 +58,7 @@ class LocalEmbedder:
         self.dimension = int(config.hidden_size)
         self._forward = Forward(tokenize, self._pooled, width=self.dimension, batch_tokens=batch_tokens)
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str]) -> Float32s:
         """Return vectors of shape `(len(texts), dimension)`, in the order of `texts`.
 
         Where the GPU's memory runs out, the token budget is halved for this and all later calls.

@@ -8,8 +8,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.errors import StorageError
 from batch.storage.atomic import make_folder, storage_error
 
@@ -18,7 +18,7 @@ FILE = "embeddings.sqlite"
 # Others may be writing a shard's vectors meanwhile.
 _PATIENCE_SECONDS = 60.0
 
-Vector = NDArray[np.float32]
+Vector = Float32s
 
 
 class VectorCache:

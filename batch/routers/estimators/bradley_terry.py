@@ -6,9 +6,8 @@ it has, and a fit is a few Newton steps on systems as small as there are players
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from batch.arrays import Floats, Indices
 
 _STEPS = 200
 # Of all weight. What it costs is below 1e-9 in a win rate; without it, who never lost would be infinitely strong.
@@ -67,7 +66,7 @@ def met(wins: Floats, one: int, other: int) -> bool:
     return other in reached
 
 
-def group_by_strength(strengths: Floats, groups: int) -> NDArray[np.intp]:
+def group_by_strength(strengths: Floats, groups: int) -> Indices:
     """Group players, given strongest first, so that the sum of the groups' variances is least, as RouteLLM has it.
 
     Returns each player's group, from 0 at the strongest; numbers may be left out. Variances are summed as they are,

@@ -6,15 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Indices
+
 # 256 x 8,192 cosines and the order of them take 40 MB, whatever is stored and however much is asked.
 _QUERIES = 256
 _STORED = 8192
 
-Vectors = NDArray[np.float32]
-Places = NDArray[np.intp]
 
-
-def directions(vectors: Vectors, mean: Vectors) -> Vectors:
+def directions(vectors: Float32s, mean: Float32s) -> Float32s:
     """Return where vectors lie from `mean`, at length one, so that products are cosines; `mean` itself stays zero.
 
     An encoder's early layers give vectors that have most of their length in common. Without it taken away, cosines
@@ -23,11 +22,11 @@ def directions(vectors: Vectors, mean: Vectors) -> Vectors:
     placed = vectors - mean
     lengths = np.linalg.norm(placed, axis=1, keepdims=True)
     lengths[lengths == 0.0] = 1.0
-    at_length_one: Vectors = placed / lengths
+    at_length_one: Float32s = placed / lengths
     return at_length_one
 
 
-def nearest(queries: Vectors, stored: NDArray[Any], count: int) -> Iterator[tuple[slice, Vectors, Places]]:
+def nearest(queries: Float32s, stored: NDArray[Any], count: int) -> Iterator[tuple[slice, Float32s, Indices]]:
     """Find the `count` stored vectors with the largest products, exactly, for a block of queries at a time.
 
     `stored` may be of any precision; products are float32. Yields which queries, and for each of them, shape
@@ -45,18 +44,18 @@ def nearest(queries: Vectors, stored: NDArray[Any], count: int) -> Iterator[tupl
         yield found, np.take_along_axis(best, order, axis=1), np.take_along_axis(places, order, axis=1)
 
 
-def tapered(similarity: Vectors, count: int, temperature: float) -> Vectors:
+def tapered(similarity: Float32s, count: int, temperature: float) -> Float32s:
     """Return weights of the first `count` columns, shape (rows, count or all there are).
 
     `similarity` falls along each row. Weights fall as a softmax at this temperature, from at most one, and reach
     nothing where the first column that is left out begins. So a score is continuous where two candidates change
     places, and neither rounding nor the company a prompt is scored in decides which of them counts.
     """
-    heights: Vectors = np.exp((similarity - similarity[:, :1]) / np.float32(temperature))
+    heights: Float32s = np.exp((similarity - similarity[:, :1]) / np.float32(temperature))
     return heights[:, :count] - heights[:, count : count + 1] if heights.shape[1] > count else heights
 
 
-def _largest(values: Vectors, places: Places, count: int) -> tuple[Vectors, Places]:
+def _largest(values: Float32s, places: Indices, count: int) -> tuple[Float32s, Indices]:
     if values.shape[1] <= count:
         return values, places
     chosen = np.argpartition(values, values.shape[1] - count, axis=1)[:, -count:]

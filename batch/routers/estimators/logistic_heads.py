@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.routers.checkpoints.format import Checkpoint, Tensors
-
-Vectors = NDArray[np.float32]
 
 # 1,024 prompts' likeness to 512 landmarks takes 2 MB.
 _ROWS = 1024
@@ -16,19 +15,19 @@ _ROWS = 1024
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Vectors of some training prompts; others are described by how like them they are (Nystrom's approximation).
+    """Float32s of some training prompts; others are described by how like them they are (Nystrom's approximation).
 
     Likeness is `exp(-|x - landmark|^2)`, where `x` is `(vector - centre) * scale`, or `(vector - centre) @ projection`.
     """
 
-    centre: Vectors
+    centre: Float32s
     """Shape (dimension,)."""
-    scale: Vectors
+    scale: Float32s
     """Shape (dimension,), or that of a projection: (dimension, components)."""
-    points: Vectors
+    points: Float32s
     """Shape (landmarks, dimension or components), after centre and scale."""
 
-    def likeness(self, vectors: Vectors) -> Vectors:
+    def likeness(self, vectors: Float32s) -> Float32s:
         """Return likeness to each landmark, from 0 to 1, shape (len(vectors), landmarks)."""
         found = np.empty((len(vectors), len(self.points)), dtype=np.float32)
         lengths = (self.points**2).sum(axis=1)
@@ -38,12 +37,12 @@ class Landmarks:
             np.exp(-np.maximum(apart, 0.0), out=found[start : start + _ROWS])
         return found
 
-    def placed(self, vectors: Vectors) -> Vectors:
+    def placed(self, vectors: Float32s) -> Float32s:
         """Return where vectors lie among the landmarks, shape (len(vectors), dimension or components)."""
-        centred: Vectors = vectors - self.centre
+        centred: Float32s = vectors - self.centre
         if self.scale.ndim == 2:
             return centred @ self.scale
-        scaled: Vectors = centred * self.scale
+        scaled: Float32s = centred * self.scale
         return scaled
 
 
@@ -54,9 +53,9 @@ class Heads:
     The features of a prompt are its vector or, with landmarks, its likeness to them.
     """
 
-    weight: Vectors
+    weight: Float32s
     """Shape (models, features)."""
-    bias: Vectors
+    bias: Float32s
     """Shape (models,)."""
     landmarks: Landmarks | None = None
 
@@ -85,13 +84,13 @@ class Heads:
         placing = "scale" if near.scale.ndim == 1 else "projection"
         return linear | {"landmarks": points, "centre": near.centre, placing: near.scale}
 
-    def logits(self, vectors: Vectors) -> Vectors:
+    def logits(self, vectors: Float32s) -> Float32s:
         """Return log odds of a good answer, shape (len(vectors), models)."""
         features = vectors if self.landmarks is None else self.landmarks.likeness(vectors)
         return features @ self.weight.T + self.bias
 
 
-def probabilities(logits: NDArray[np.floating[Any]]) -> Vectors:
+def probabilities(logits: NDArray[np.floating[Any]]) -> Float32s:
     """Return the probabilities that have these log odds."""
     # float64: exp of a float32 overflows at 89 already, and the sum of both steps is what is rounded.
     return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)

@@ -1,12 +1,11 @@
 """Logistic regression by Newton's method: a few hundred coefficients need nothing bigger, and it is deterministic."""
 
 import numpy as np
-from numpy.typing import NDArray
+
+from batch.arrays import Floats
 
 _STEPS = 50
 _SMALL_ENOUGH = 1e-6
-
-Floats = NDArray[np.float64]
 
 
 def fit_logistic(features: Floats, labels: Floats, penalty: Floats, start: Floats | None = None) -> Floats:

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from batch.arrays import Float32s, Indices
 from batch.errors import SpecError
 from batch.routers.checkpoints.format import CONFIG, Checkpoint, Tensors
-from batch.routers.estimators.cosine_search import Places, Vectors, directions, nearest, tapered
+from batch.routers.estimators.cosine_search import directions, nearest, tapered
 from schemas.base import Spec
 
 
@@ -27,15 +28,15 @@ class NeighbourOptions(Spec):
 class Neighbours:
     """What was judged, by place: single prompts, or clusters of them."""
 
-    mean: Vectors
+    mean: Float32s
     """Shape (dimension,): the middle of the prompts' vectors."""
     vectors: NDArray[np.floating]
     """Shape (places, dimension), of length one; float16 in a checkpoint."""
-    quality: Vectors
+    quality: Float32s
     """Shape (places, models): the mean quality of the answers judged there; 0 where there is none."""
-    judged: Vectors
+    judged: Float32s
     """Shape (places, models): how many there are."""
-    usual: Vectors
+    usual: Float32s
     """Shape (models,): each model's mean quality over all."""
 
     @classmethod
@@ -63,7 +64,7 @@ class Neighbours:
             "usual": self.usual,
         }
 
-    def expected(self, vectors: Vectors, options: NeighbourOptions) -> NDArray[np.float32]:
+    def expected(self, vectors: Float32s, options: NeighbourOptions) -> Float32s:
         """Return the quality to expect of each model, shape (len(vectors), models).
 
         It is the mean over the judged answers of the neighbours, weighed by `tapered`, and of the usual quality with
@@ -76,7 +77,7 @@ class Neighbours:
             found[rows] = self.shrunk(total, judged, options.shrinkage)
         return found
 
-    def totals(self, weights: Vectors, places: Places) -> tuple[Vectors, Vectors]:
+    def totals(self, weights: Float32s, places: Indices) -> tuple[Float32s, Float32s]:
         """Weighed sums of quality and of judged answers, shape (prompts, models) both.
 
         `weights` and `places` have the shape (prompts, neighbours).
@@ -84,10 +85,10 @@ class Neighbours:
         counted = weights[:, :, None] * self.judged[places]
         return (counted * self.quality[places]).sum(axis=1), counted.sum(axis=1)
 
-    def shrunk(self, total: Vectors, judged: Vectors, shrinkage: float) -> Vectors:
+    def shrunk(self, total: Float32s, judged: Float32s, shrinkage: float) -> Float32s:
         """The mean of these sums and the usual quality."""
         weight = np.float32(shrinkage)
-        expected: Vectors = (total + weight * self.usual) / (judged + weight)
+        expected: Float32s = (total + weight * self.usual) / (judged + weight)
         return expected
 
 

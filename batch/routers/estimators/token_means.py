@@ -7,21 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s, Int64s
 from batch.errors import SpecError
 from batch.routers.checkpoints.encoder_files import WEIGHTS
-from batch.routers.network.wordpiece import Whole, WordTokens, distinct
+from batch.routers.network.wordpiece import WordTokens, distinct
 
 # Prompts looked up at once, and numbers: 64 MB in training, where rows are whole vectors.
 _CHUNK = 1024
 _MOST_NUMBERS = 1 << 24
 
-Rows = NDArray[np.float32]
-
 
 class TokenMeans:
     """An embedder: the mean of a table's rows over the tokens of a prompt, marks included."""
 
-    def __init__(self, words: WordTokens, table: Rows | None, once: Rows | None = None) -> None:
+    def __init__(self, words: WordTokens, table: Float32s | None, once: Float32s | None = None) -> None:
         """One of both tables is given.
 
         Args:
@@ -34,7 +33,7 @@ class TokenMeans:
         self.dimension = next(int(one.shape[1]) for one in (table, once) if one is not None)
         self._chunk = max(min(_CHUNK, _MOST_NUMBERS // (words.max_tokens * self.dimension)), 1)
 
-    def embed(self, texts: Sequence[str]) -> Rows:
+    def embed(self, texts: Sequence[str]) -> Float32s:
         """Return means of shape `(len(texts), dimension)`, in the order of `texts`."""
         means = np.empty((len(texts), self.dimension), dtype=np.float32)
         for start in range(0, len(texts), self._chunk):
@@ -42,24 +41,24 @@ class TokenMeans:
             means[start : start + len(chunk)] = self._means(chunk)
         return means
 
-    def _means(self, texts: Sequence[str]) -> Rows:
+    def _means(self, texts: Sequence[str]) -> Float32s:
         tokens, lengths = self._tokens(texts)
         sums = np.zeros((len(texts), self.dimension), dtype=np.float32)
         if self._table is not None:
             sums += _sums(self._table, tokens, lengths)
         if self._once is not None:
             sums += _sums(self._once, *distinct(tokens, lengths))
-        means: Rows = (sums / lengths[:, None]).astype(np.float32)
+        means: Float32s = (sums / lengths[:, None]).astype(np.float32)
         return means
 
 
-def _sums(table: Rows, tokens: Whole, lengths: Whole) -> Rows:
+def _sums(table: Float32s, tokens: Int64s, lengths: Int64s) -> Float32s:
     """The sum of the rows of each text's tokens, of which every text has some."""
-    sums: Rows = np.add.reduceat(table[tokens], np.cumsum(lengths) - lengths, axis=0)
+    sums: Float32s = np.add.reduceat(table[tokens], np.cumsum(lengths) - lengths, axis=0)
     return sums
 
 
-def token_vectors(folder: Path) -> Rows:
+def token_vectors(folder: Path) -> Float32s:
     """The encoder's vector for each of its tokens, shape (tokens, dimension). Raises SpecError where there are none."""
     from safetensors import SafetensorError, safe_open
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Float32s
 from batch.errors import SpecError
 from batch.routers.checkpoints.encoder_files import packaged_encoder
 from batch.routers.checkpoints.format import WEIGHTS, Checkpoint, Tensors
@@ -30,7 +31,7 @@ class WordWeights:
 
     tokens: NDArray[Any]
     """Shape (words,): whole numbers, as the tokenizer has them."""
-    weight: NDArray[np.float32]
+    weight: Float32s
     """Shape (models, words)."""
 
     @classmethod
@@ -62,7 +63,7 @@ class WordWeights:
         """What a checkpoint says of them."""
         return {_OPTION: tokenizer_sha256(packaged_encoder())}
 
-    def table(self, vocabulary: int, mixture: NDArray[np.float32]) -> NDArray[np.float32]:
+    def table(self, vocabulary: int, mixture: Float32s) -> Float32s:
         """What each token adds, to be divided by a prompt's tokens, in a row each: shape (vocabulary, job's models).
 
         Args:
@@ -84,7 +85,7 @@ def word_tokens() -> WordTokens:
     return WordTokens(packaged_encoder(), LOOKED_AT, KEY)
 
 
-def word_logits(checkpoint: Checkpoint, mixture: NDArray[np.float32]) -> TokenMeans | None:
+def word_logits(checkpoint: Checkpoint, mixture: Float32s) -> TokenMeans | None:
     """What turns prompts into what their words add to the log odds, shape (prompts, job's models), if anything does.
 
     Raises SpecError as `WordWeights.of` and `table`.

@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from batch.routers.network.batching import Indices, run_in_batches, token_batches
+from batch.arrays import Float32s, Indices, Int64s
+from batch.routers.network.batching import run_in_batches, token_batches
 from batch.routers.network.core_pool import on_cores
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Forward:
         self._batch_tokens = batch_tokens if self._on_gpu else min(batch_tokens, _CPU_BATCH_TOKENS)
         self._padding = padding
 
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def __call__(self, texts: Sequence[str]) -> Float32s:
         """Return shape `(len(texts), width)`, in the order of `texts`.
 
         Where the GPU's memory runs out, the token budget is halved for this and all later calls. Raises
@@ -104,7 +104,7 @@ class Forward:
             self._run_ahead(texts, chunks, results)
         return results
 
-    def _run_on_cores(self, texts: Sequence[str], chunks: Sequence[Indices], results: NDArray[np.float32]) -> None:
+    def _run_on_cores(self, texts: Sequence[str], chunks: Sequence[Indices], results: Float32s) -> None:
         threads = self._torch.set_num_threads
         try:
             with on_cores(self._cores, partial(threads, 1)) as run:
@@ -121,11 +121,11 @@ class Forward:
             # torch keeps it for each thread; those yet to come begin with the last that any thread set.
             threads(self._cores)
 
-    def _run_batch(self, tokens: Sequence[Sequence[int]], rows: Indices, results: NDArray[np.float32]) -> None:
+    def _run_batch(self, tokens: Sequence[Sequence[int]], rows: Indices, results: Float32s) -> None:
         with self._torch.inference_mode():
             results[rows] = self._network(*self._padded(tokens)).float().numpy()
 
-    def _run_ahead(self, texts: Sequence[str], chunks: Sequence[Indices], results: NDArray[np.float32]) -> None:
+    def _run_ahead(self, texts: Sequence[str], chunks: Sequence[Indices], results: Float32s) -> None:
         with ExitStack() as stack:
             for context in self._contexts():
                 stack.enter_context(context)
@@ -145,7 +145,7 @@ class Forward:
     def _tokens(self, texts: Sequence[str], chunk: Indices) -> Sequence[Sequence[int]]:
         return self._tokenize([texts[i] for i in chunk])
 
-    def _run(self, tokens: Sequence[Sequence[int]], chunk: Indices, results: NDArray[np.float32]) -> None:
+    def _run(self, tokens: Sequence[Sequence[int]], chunk: Indices, results: Float32s) -> None:
         """Run one chunk. Results are fetched at its end: fetching each would make the host wait for the device."""
 
         def run(batch: Indices) -> "torch.Tensor":
@@ -166,7 +166,7 @@ class Forward:
             mask[row, : max(len(text), 1)] = 1
         return self._on_device(ids), self._on_device(mask)
 
-    def _on_device(self, array: NDArray[np.int64]) -> "torch.Tensor":
+    def _on_device(self, array: Int64s) -> "torch.Tensor":
         tensor = self._torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self._on_gpu else tensor
 

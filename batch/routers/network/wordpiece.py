@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from batch.arrays import Int64s
 from batch.errors import SpecError
 from batch.routers.network.forward import CHARACTERS_PER_TOKEN
 
@@ -31,7 +31,6 @@ _WORDS = re.compile(rb"[a-z0-9]+|[^a-z0-9 ]")
 _SPECIAL = re.compile(r"\[(?:CLS|SEP|PAD|UNK|MASK)\]")
 
 Word = bytes | str
-Whole = NDArray[np.int64]
 
 
 class WordTokens:
@@ -68,12 +67,12 @@ class WordTokens:
         self._whole = tuple(whole)
         self._known: dict[Word, int] = {}
         # Of all words one after the other, first those that stay whole; where each word's begin, and how many they are.
-        self._tokens: Whole = np.fromiter(whole.values(), dtype=np.int64, count=len(whole))
-        self._starts: Whole = np.arange(len(whole), dtype=np.int64)
-        self._counts: Whole = np.ones(len(whole), dtype=np.int64)
+        self._tokens: Int64s = np.fromiter(whole.values(), dtype=np.int64, count=len(whole))
+        self._starts: Int64s = np.arange(len(whole), dtype=np.int64)
+        self._counts: Int64s = np.ones(len(whole), dtype=np.int64)
         self._forget()
 
-    def __call__(self, texts: Sequence[str]) -> tuple[Whole, Whole]:
+    def __call__(self, texts: Sequence[str]) -> tuple[Int64s, Int64s]:
         """Return the tokens of all texts, one after the other, and how many each text has, two or more."""
         words = [_words(text[: self._max_characters]) for text in texts]
         places = self._places(list(chain.from_iterable(words)))
@@ -83,14 +82,14 @@ class WordTokens:
         place = np.arange(len(tokens)) - np.repeat(ends - counts, counts)
         return self._marked(tokens[place < self._max_words_tokens], np.minimum(counts, self._max_words_tokens))
 
-    def _looked_up(self, places: Whole) -> tuple[Whole, Whole]:
+    def _looked_up(self, places: Int64s) -> tuple[Int64s, Int64s]:
         """The tokens of these words, and where those of each word end, after a 0."""
         counts = self._counts[places]
         ends = np.cumsum(counts)
         found = np.repeat(self._starts[places] - ends + counts, counts) + np.arange(counts.sum())
         return self._tokens[found], np.concatenate([[0], ends])
 
-    def _marked(self, tokens: Whole, counts: Whole) -> tuple[Whole, Whole]:
+    def _marked(self, tokens: Int64s, counts: Int64s) -> tuple[Int64s, Int64s]:
         """With a mark before and one after those of each text."""
         lengths = counts + 2
         ends = np.cumsum(lengths)
@@ -101,7 +100,7 @@ class WordTokens:
         marked[between] = tokens
         return marked, lengths
 
-    def _places(self, words: list[Word]) -> Whole:
+    def _places(self, words: list[Word]) -> Int64s:
         """Where each word is remembered, after those not known yet have been tokenized."""
         if len(self._known) - len(self._whole) > _MOST_WORDS or self._characters > _MOST_CHARACTERS:
             self._forget()
@@ -134,7 +133,7 @@ def tokenizer_sha256(folder: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def distinct(tokens: Whole, lengths: Whole) -> tuple[Whole, Whole]:
+def distinct(tokens: Int64s, lengths: Int64s) -> tuple[Int64s, Int64s]:
     """Return the different tokens of each text, one text after the other, and how many each text has.
 
     Args:

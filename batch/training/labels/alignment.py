@@ -7,9 +7,10 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from batch.arrays import Floats
 from batch.errors import InputError
 from batch.measures.metrics import least_gap
-from batch.training.data import Floats, Judged, Preferences
+from batch.training.data import Judged, Preferences
 from batch.training.labels.files import Labels
 
 Data = Judged | Preferences

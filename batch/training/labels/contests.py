@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from batch.arrays import Floats
 from batch.errors import InputError
-from batch.training.data import Floats, Judged, Preferences, set_aside
+from batch.training.data import Judged, Preferences, set_aside
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from batch.routers.network.batching import Indices, equal_batches, run_in_batches, token_batches
+from batch.arrays import Indices
+from batch.routers.network.batching import equal_batches, run_in_batches, token_batches
 
 LENGTHS = st.lists(st.integers(0, 300), max_size=60)
 
