@@ -12,8 +12,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from batch.errors import DispatchError
-from batch.runs.directory import Manifest
 from batch.runs.layout import Layout
+from batch.runs.manifest import Manifest
 from batch.runs.output.rows import FIELDS
 from jobs.cli import app
 from jobs.exit_status import Exit

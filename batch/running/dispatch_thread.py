@@ -1,6 +1,7 @@
 """A dispatcher on an event loop in a thread of its own, fed and watched from outside."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -29,9 +30,11 @@ from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.journal.spent import spent
 from batch.runs.layout import Layout
 from batch.runs.waits import StoredWait, write_waits
-from batch.storage.lock import Lock
+from batch.storage.lock import FileLock
 from schemas.endpoints import ModelSpec
 from schemas.job import DispatchSpec
+
+_log = logging.getLogger("batchrouter.running")
 
 # Measured: Ray ends an orphan within 2.2 seconds.
 _ORPHAN_SECONDS = 15.0
@@ -209,7 +212,7 @@ def _spent(layout: Layout, prices: Mapping[str, Price | None]) -> Decimal:
     return spent(layout, prices) + read_spending(layout.embeddings).usd
 
 
-async def _lock_of(layout: Layout, patience_seconds: float) -> Lock:
+async def _lock_of(layout: Layout, patience_seconds: float) -> FileLock:
     """The lock on the journals.
 
     Where only the driver of an earlier sitting was killed, its dispatcher goes on until Ray ends it, seconds later.
@@ -220,12 +223,17 @@ async def _lock_of(layout: Layout, patience_seconds: float) -> Lock:
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience_seconds
+    lock = FileLock(layout.journal_lock, f"run directory {layout.path}")
+    waiting = False
     while True:
         try:
-            return Lock(layout.journal_lock, f"run directory {layout.path}")
-        except RunLockedError:
+            return lock.acquire()
+        except RunLockedError as error:
             if loop.time() >= deadline:
                 raise
+            if not waiting:
+                _log.info("waiting for the lock on the journals: %s", error)
+            waiting = True
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 

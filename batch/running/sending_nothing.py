@@ -7,14 +7,15 @@ from batch.dispatch.dispatcher import DispatchEnd
 from batch.running.dispatch_thread import DispatchPlan, DispatchState
 from batch.running.engine import DispatchHandle, InlineEngine
 from batch.runs.layout import Layout
-from batch.storage.lock import Lock
+from batch.storage.lock import FileLock
 
 
 class SendsNothing:
     """Stands in for the dispatcher. Shards are complete as they are, so rows without an outcome are `unsent`."""
 
     def __init__(self, plan: DispatchPlan) -> None:
-        self._layout = Layout(Path(plan.run_path))
+        layout = Layout(Path(plan.run_path))
+        self._lock = FileLock(layout.journal_lock, f"run directory {layout.path}")
         self._completed: list[int] = []
         self._ended = False
 
@@ -24,7 +25,7 @@ class SendsNothing:
         Raises:
             RunLockedError: a dispatcher is at work on this run.
         """
-        self._lock = Lock(self._layout.journal_lock, f"run directory {self._layout.path}")
+        self._lock.acquire()
 
     def feed(self, shards: Sequence[int]) -> None:
         self._completed += shards

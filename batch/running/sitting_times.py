@@ -2,7 +2,7 @@
 
 from batch.clock import Clock
 from batch.running.dispatch_thread import DispatchState
-from batch.runs.directory import Sitting
+from batch.runs.manifest import Sitting
 
 
 class SittingTimes:

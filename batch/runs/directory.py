@@ -1,5 +1,6 @@
 """The run directory: opened by one process at a time, and only for the job it was made for."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,60 +14,20 @@ from pydantic import ValidationError
 from batch.errors import DamagedError, FingerprintError, SpecError
 from batch.runs.fingerprint import INPUT_FILES, Fingerprint, changed, changed_files
 from batch.runs.layout import Layout
+from batch.runs.manifest import Manifest, Sitting, is_damaged, is_run_directory, read_manifest, write_manifest
 from batch.runs.nothing_paid import nothing_paid
 from batch.storage.atomic import is_temporary, make_folder, storage_error, sync, write_bytes
 from batch.storage.checksums import Checksum
-from batch.storage.lock import Lock
+from batch.storage.lock import FileLock
 from batch.storage.sealed import read_sealed, write_sealed
-from schemas.base import Spec
 from schemas.plans import Plan
 
-LAYOUT_VERSION = 1
+_log = logging.getLogger("batchrouter.runs")
 
 _MADE_AGAIN = "%s of the run directory was damaged or gone, and was made again"
 
-# More keys than this on one line tell nobody anything.
+# A message that names more keys than this on one line helps no reader.
 _KEYS_SHOWN = 8
-
-
-class Sitting(Spec):
-    """Seconds that one process worked on the run."""
-
-    wall: float
-    """From start to end."""
-    scoring: float = 0.0
-    """Reading and scoring."""
-    dispatch: float = 0.0
-    """From the first request to the last answer."""
-
-
-class Manifest(Spec):
-    """`run.json`: what the run is."""
-
-    layout: int = LAYOUT_VERSION
-    """Version of the folder's layout."""
-    job: str
-    """The job's name."""
-    created: str
-    """When the run began, ISO 8601."""
-    batchrouter: str
-    """Version that began it."""
-    fingerprint: str
-    """Hash of `parts`."""
-    parts: dict[str, Any]
-    """What affects answers, by dotted key."""
-    plan: dict[str, Any]
-    """The plan as the job asks for it, by dotted key."""
-    shards: tuple[dict[str, Any], ...] | None = None
-    """The shards in input order, once they are known."""
-    sittings: tuple[Sitting, ...] = ()
-    """One for each process that ended in order."""
-    solved: Plan | None = None
-    """What `plan.json` holds, for when that is damaged."""
-    report: tuple[int, int] | None = None
-    """Size and CRC-32 of the last `report.json`."""
-    damage: tuple[str, ...] = ()
-    """One line for each damaged file of the run that was made again."""
 
 
 class RunDirectory:
@@ -75,11 +36,12 @@ class RunDirectory:
     Attributes:
         layout: where its files are.
         manifest: what the run is; kept in step with `run.json`.
-        input_changed: is the input another one than the run began with? Only where `open` was to let that pass.
-        plan_changed: does the job ask for another plan than the one `plan.json` and the routed parts came from?
+        input_changed: does the input differ from the one that the run began with? Set only if `open` was told
+            `keep_input`, since it refuses such a job otherwise.
+        plan_changed: does the job ask for another plan than the one that `plan.json` and the routed parts came from?
     """
 
-    def __init__(self, layout: Layout, manifest: Manifest, asked: Fingerprint, lock: Lock) -> None:
+    def __init__(self, layout: Layout, manifest: Manifest, asked: Fingerprint, lock: FileLock) -> None:
         self.layout = layout
         self.manifest = manifest
         self._asked = asked
@@ -99,21 +61,22 @@ class RunDirectory:
         fresh: bool = False,
         keep_input: bool = False,
     ) -> "RunDirectory":
-        """Create the run directory, or reopen it to go on.
+        """Create the run directory, or open the one that is there in order to resume its run. Takes its lock.
 
         Args:
-            path: the folder; made with its parents where missing.
+            path: the folder; it is made, with its parents, if it is missing.
             asked: fingerprint of the job as it is now.
             job: the job's name.
-            created: now, ISO 8601; kept only where the run is new.
-            version: of batchrouter; kept only where the run is new.
-            keep_input: let the input differ from the one that the run began with, since none of it is to be read.
-            fresh: move an older run to `<path>.<n>`, where it is kept, and begin anew.
+            created: now, ISO 8601; stored only if the run is new.
+            version: of batchrouter; stored only if the run is new.
+            keep_input: accept an input that differs from the one that the run began with. For `--finish`, which reads
+                none of it.
+            fresh: rename an older run to `<path>.<n>`, where it is kept, and begin a new one.
 
         Raises:
-            SpecError: `path` is something else than a run directory; it is left alone.
+            SpecError: `path` is something other than a run directory; it is left alone.
             RunLockedError: another process works on it.
-            FingerprintError: it belongs to a job that answers differently.
+            FingerprintError: it belongs to a job whose answers would differ.
             StorageError: it cannot be written.
         """
         path = path.absolute()
@@ -127,20 +90,14 @@ class RunDirectory:
             manifest = read_manifest(layout) if is_run_directory(path) else None
             began = _with_the_input_of(manifest, asked) if keep_input else asked
             input_changed, asked = began != asked, began
-            if manifest is not None and changed(manifest.parts, asked.parts) and nothing_paid(layout):
-                # Nothing was sent yet, so nothing is lost: whoever mends a refused job need not ask for a new run.
-                _clear(layout)
-                manifest = None
-            if manifest is not None:
-                _refuse_other_job(path, manifest, asked)
-                _sweep(layout)
-                manifest = _made_again_if_damaged(layout, manifest)
-            else:
+            manifest = None if manifest is None else _to_resume(layout, manifest, asked)
+            if manifest is None:
                 parts, plan = dict(asked.parts), dict(asked.plan)
                 manifest = Manifest(
                     job=job, created=created, batchrouter=version, fingerprint=asked.hash, parts=parts, plan=plan
                 )
-                _write(layout, manifest)
+                write_manifest(layout, manifest)
+                _log.info("%s: began a new run", path)
         except BaseException:
             lock.release()
             raise
@@ -153,17 +110,17 @@ class RunDirectory:
         return bool(changed(self.manifest.plan, self._asked.plan))
 
     def set_shards(self, shards: Sequence[Mapping[str, Any]]) -> None:
-        """Store the shards. They are set once: everything after is kept by a shard's index."""
+        """Store the shards. They are set once, because the run's other files are named by the index of a shard."""
         if self.manifest.shards is not None:
             raise ValueError("the shards of a run are set once")
         self._store(shards=tuple(dict(shard) for shard in shards))
 
     def add_sitting(self, sitting: Sitting) -> None:
-        """Add the time this process worked."""
+        """Store how long this process worked on the run."""
         self._store(sittings=(*self.manifest.sittings, sitting))
 
     def read_plan(self) -> Plan | None:
-        """The solved plan, if there is one that can be read. A damaged `plan.json` is made again from the manifest.
+        """The solved plan; `None` if the run has none yet. A damaged `plan.json` is restored from the manifest.
 
         Raises StorageError.
         """
@@ -175,7 +132,7 @@ class RunDirectory:
             plan = None
         if plan is None and self.manifest.solved is not None:
             plan = self.manifest.solved
-            self._store(damage=(*self.manifest.damage, _MADE_AGAIN % path.name))
+            self._note_damage(path.name)
             self._write_plan(plan)
         return plan
 
@@ -195,17 +152,19 @@ class RunDirectory:
         self._store(report=Checksum(len(report), crc32(report)))
 
     def mend(self, damage: DamagedError) -> None:
-        """Remove a damaged file, so that it is missing and is made again, and keep a note for the report.
+        """Remove a damaged file, so that the run makes it again, and store a note for the report.
 
         Raises:
-            DamagedError: the same file was mended before, so the disk cannot be trusted, or it is none of this run's.
+            DamagedError: the file is not in this run directory, or this process has removed it once before: then the
+                disk cannot be trusted.
             StorageError: it cannot be removed.
         """
         path = Path(damage.path)
         if not path.is_relative_to(self.layout.path) or damage.path in self._mended:
             raise damage
         self._mended.add(damage.path)
-        self._store(damage=(*self.manifest.damage, _MADE_AGAIN % self.layout.place(path)))
+        _log.warning("%s", damage)
+        self._note_damage(self.layout.place(path))
         try:
             path.unlink(missing_ok=True)
             sync(path.parent)
@@ -213,16 +172,18 @@ class RunDirectory:
             raise storage_error(path, error, "remove") from error
 
     def discard_report(self) -> None:
-        """Forget the report of an earlier end: there is more to do. Raises StorageError."""
+        """Remove the report of an earlier sitting, because the run goes on. Raises StorageError."""
         try:
             self.layout.report.unlink(missing_ok=True)
         except OSError as error:
             raise storage_error(self.layout.report, error, "remove") from error
 
     def discard_plan(self) -> None:
-        """Forget what an older plan decided; scores and journals stay.
+        """Remove everything that follows from an older plan: the plan, routed parts, results. Scores and journals stay.
 
-        The manifest changes last, so that a kill in the middle only means that this is done again.
+        The manifest changes last, so that a run that is killed in the middle does this again when it is resumed.
+
+        Raises StorageError.
         """
         layout = self.layout
         files = (layout.commit(0), layout.part(0, "any"), layout.routing_record(0), layout.routed("any", 0).parent)
@@ -237,7 +198,7 @@ class RunDirectory:
         self._store(plan=dict(self._asked.plan), solved=None)
 
     def close(self) -> None:
-        """Let another process in."""
+        """Release the lock, so that another process may work on the run."""
         self._lock.release()
 
     def __enter__(self) -> "RunDirectory":
@@ -248,69 +209,55 @@ class RunDirectory:
     ) -> None:
         self.close()
 
+    def _note_damage(self, place: str) -> None:
+        note = _MADE_AGAIN % place
+        _log.warning("%s: %s", self.layout.path, note)
+        self._store(damage=(*self.manifest.damage, note))
+
     def _store(self, **changes: Any) -> None:
         self.manifest = self.manifest.model_copy(update=changes)
-        _write(self.layout, self.manifest)
+        write_manifest(self.layout, self.manifest)
 
 
-def read_manifest(layout: Layout) -> Manifest:
-    """Read `run.json`; takes no lock.
+def _to_resume(layout: Layout, manifest: Manifest, asked: Fingerprint) -> Manifest | None:
+    """The manifest of the run that is resumed; `None` if a new run may take its place.
 
     Raises:
-        SpecError: the folder is no run directory, or one that this version cannot read.
-        StorageError: the disk fails.
+        FingerprintError: the run belongs to a job whose answers would differ.
+        StorageError: a file cannot be read, written or removed.
     """
-    if not is_run_directory(layout.path):
-        raise SpecError(f"{layout.path} is not a run directory: it has no run.json")
-    manifest = _read(layout.manifest)
-    if manifest is None:
-        manifest = _read(layout.manifest_copy)
-    if manifest is None:
-        raise SpecError(
-            f"{layout.manifest} cannot be read, nor can its copy; put back one of them, "
-            "or --fresh starts a new run and keeps this one"
-        )
-    if manifest.layout != LAYOUT_VERSION:
-        raise SpecError(
-            f"{layout.path} has layout {manifest.layout}, this version reads {LAYOUT_VERSION}; "
-            "--fresh starts a new run and keeps this one"
-        )
+    if changed(manifest.parts, asked.parts) and nothing_paid(layout):
+        # No answer was paid for, so none is lost: a user who mends a refused job need not ask for --fresh.
+        _log.info("%s: replaced the run, since the job has changed and no answer was paid for", layout.path)
+        _clear(layout)
+        return None
+    _refuse_other_job(layout.path, manifest, asked)
+    _sweep(layout)
+    manifest = _restored_if_damaged(layout, manifest)
+    _log.info("%s: resumed the run of %s", layout.path, manifest.created)
     return manifest
 
 
-def is_run_directory(path: Path) -> bool:
-    """Does this folder hold a run?"""
-    layout = Layout(path)
-    return layout.manifest.is_file() or layout.manifest_copy.is_file()
-
-
-def _read(path: Path) -> Manifest | None:
-    """The manifest in this file; `None`: it is not there or damaged."""
-    try:
-        raw = read_sealed(path, Layout(path.parent).manifest.name)
-        return None if raw is None else Manifest.model_validate_json(raw)
-    except (DamagedError, ValidationError):
-        return None
-
-
-def _made_again_if_damaged(layout: Layout, manifest: Manifest) -> Manifest:
-    """The manifest, which was read from its copy if `run.json` is damaged; both are sound afterwards."""
-    if _read(layout.manifest) is not None:
+def _restored_if_damaged(layout: Layout, manifest: Manifest) -> Manifest:
+    """The manifest, with a note if `run.json` is damaged and was read from its copy; both are sound afterwards."""
+    if not is_damaged(layout):
         return manifest
-    noted = manifest.model_copy(update={"damage": (*manifest.damage, _MADE_AGAIN % layout.manifest.name)})
-    _write(layout, noted)
+    note = _MADE_AGAIN % layout.manifest.name
+    _log.warning("%s: %s", layout.path, note)
+    noted = manifest.model_copy(update={"damage": (*manifest.damage, note)})
+    write_manifest(layout, noted)
     return noted
 
 
 def _with_the_input_of(manifest: Manifest | None, asked: Fingerprint) -> Fingerprint:
-    """The fingerprint with the input files that the run began with, if nothing but these has changed."""
+    """The job's fingerprint, but with the run's input files if these are all that differs between job and run."""
     if manifest is None or changed(manifest.parts, asked.parts) != [INPUT_FILES]:
         return asked
     return replace(asked, parts={**asked.parts, INPUT_FILES: manifest.parts[INPUT_FILES]})
 
 
-def _lock_own(layout: Layout) -> Lock:
-    """Lock the folder if it is ours or can become ours."""
+def _lock_own(layout: Layout) -> FileLock:
+    """Lock the folder if it is a run directory, or is empty or missing and can become one."""
     path = layout.path
     try:
         make_folder(path)
@@ -330,13 +277,14 @@ def _lock_own(layout: Layout) -> Lock:
             f"run directory {path}: the folder holds other things ({foreign[0].name}) and no run; "
             "choose another output.run_dir"
         )
-    return Lock(layout.run_lock, f"run directory {path}")
+    return FileLock(layout.run_lock, f"run directory {path}").acquire()
 
 
 def _move_aside(path: Path) -> None:
     number = 1
     while (aside := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
+    _log.info("%s: moved the older run to %s", path, aside)
     try:
         path.rename(aside)
         sync(path.parent)
@@ -345,9 +293,9 @@ def _move_aside(path: Path) -> None:
 
 
 def _clear(layout: Layout) -> None:
-    """Remove everything but the locks and vectors that were paid for.
+    """Remove everything but the locks and the embedding vectors, which were paid for.
 
-    The manifest stays until another replaces it: a kill in the middle only means that this is done again.
+    The manifest stays until the new one replaces it, so that a run that is killed in the middle does this again.
     """
     kept = (layout.manifest, layout.manifest_copy, layout.run_lock, layout.journal_lock, layout.cache)
     try:
@@ -380,15 +328,9 @@ def _refuse_other_job(path: Path, manifest: Manifest, asked: Fingerprint) -> Non
 
 
 def _sweep(layout: Layout) -> None:
-    """Remove what writers that were killed left half done."""
+    """Remove the half-written files of processes that were killed."""
     try:
         for entry in layout.path.rglob(".*.tmp"):
             entry.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(layout.path, error, "sweep") from error
-
-
-def _write(layout: Layout, manifest: Manifest) -> None:
-    body = manifest.model_dump_json(indent=2).encode()
-    for path in (layout.manifest, layout.manifest_copy):
-        write_sealed(path, layout.manifest.name, body)

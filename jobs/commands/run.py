@@ -18,9 +18,10 @@ from batch.running.pipeline import Pipeline
 from batch.running.run_end import RunEnd
 from batch.running.sending_nothing import FinishingEngine
 from batch.running.work_shards import note_on_changed_input
-from batch.runs.directory import RunDirectory, is_run_directory
+from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.layout import Layout, run_path
+from batch.runs.manifest import is_run_directory
 from batch.runs.output.local import check_writable, write_output
 from jobs.commands.output_overlap import check_output_not_input
 from jobs.commands.reachability import unreachable

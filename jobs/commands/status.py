@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from batch.errors import SpecError
 from batch.runs.committed import read_commit
-from batch.runs.directory import read_manifest
 from batch.runs.journal.replay import replay
 from batch.runs.layout import Layout
+from batch.runs.manifest import read_manifest
 from batch.runs.routing_record import read_routing_record
 from batch.runs.waits import read_waits
 from jobs.environment import wall_clock

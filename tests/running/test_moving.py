@@ -11,8 +11,8 @@ import pytest
 from batch.errors import FingerprintError
 from batch.running.engine import InlineEngine
 from batch.running.stages import ReadTask, ScoredShard, ScoreTask
-from batch.runs.directory import read_manifest
 from batch.runs.layout import Layout
+from batch.runs.manifest import read_manifest
 from jobs.commands.run import run_job
 from jobs.environment import pause
 from jobs.files.yaml_specs import load_job

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from batch.errors import DamagedError, FingerprintError, RunLockedError, SpecError
-from batch.runs.directory import RunDirectory, Sitting, is_run_directory, read_manifest
+from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
 from batch.runs.layout import Layout
-from batch.storage.lock import Lock
+from batch.runs.manifest import Sitting, is_run_directory, read_manifest
+from batch.storage.lock import FileLock
 from batch.storage.sealed import read_sealed
 from schemas.plans import Plan
 
@@ -229,13 +230,13 @@ def test_a_file_is_mended_once(tmp_path: Path) -> None:
 def test_a_lock_whose_file_was_moved_away_is_not_held(tmp_path: Path) -> None:
     """Who waited with an open file of a folder that was moved aside gets a lock on the new one."""
     (tmp_path / "a").mkdir()
-    with Lock(tmp_path / "a" / "lock", "a"):
+    with FileLock(tmp_path / "a" / "lock", "a"):
         (tmp_path / "a").rename(tmp_path / "b")
         (tmp_path / "a").mkdir()
-        with Lock(tmp_path / "a" / "lock", "a") as second:
+        with FileLock(tmp_path / "a" / "lock", "a") as second:
             second.release()
         with pytest.raises(RunLockedError):
-            Lock(tmp_path / "b" / "lock", "b")
+            FileLock(tmp_path / "b" / "lock", "b").acquire()
 
 
 def plan() -> Plan:

@@ -8,7 +8,7 @@ from batch.errors import RunLockedError
 from batch.runs.journal.writer import CRC_MARK, sound, stated_place
 from batch.runs.layout import Layout
 from batch.storage.atomic import make_folder, storage_error, sync
-from batch.storage.lock import Lock
+from batch.storage.lock import FileLock
 
 # Of a journal on the way to its place, and of a file that is in its way or has no place.
 _MOVING, _ASIDE = ".moving", ".misplaced"
@@ -22,7 +22,7 @@ def put_back_if_idle(layout: Layout) -> None:
     Raises StorageError.
     """
     if layout.anything_sent():
-        with suppress(RunLockedError), Lock(layout.journal_lock, "journals"):
+        with suppress(RunLockedError), FileLock(layout.journal_lock, "journals"):
             put_back_journals(layout)
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Lock, Thread
 from types import TracebackType
+from typing import Self
 
 from batch.errors import StorageError
 from batch.storage.atomic import storage_error, sync
@@ -57,11 +58,17 @@ class GroupSync:
         self._files: list[SyncedFile] = []
         self._lock = Lock()
         self._stop = Event()
-        # Its threads start when first needed, so a GroupSync that syncs nothing has none.
+        self._enabled = enabled
+        # The pool starts its threads when first needed, so a GroupSync that syncs nothing has none.
         self._pool = ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="group-sync")
-        self._thread = Thread(target=self._run, name="group-sync", daemon=True) if enabled else None
-        if self._thread is not None:
+        self._thread: Thread | None = None
+
+    def start(self) -> Self:
+        """Start the thread, unless syncing is disabled. Until then files are only synced when they are released."""
+        if self._enabled and self._thread is None:
+            self._thread = Thread(target=self._run, name="group-sync", daemon=True)
             self._thread.start()
+        return self
 
     def add(self, file: SyncedFile) -> None:
         """Look after `file` from now on; the descriptor is ours to close after `release`."""
@@ -89,8 +96,8 @@ class GroupSync:
         if self.failure is not None:
             raise StorageError(str(self.failure)) from self.failure
 
-    def __enter__(self) -> "GroupSync":
-        return self
+    def __enter__(self) -> Self:
+        return self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -123,7 +130,7 @@ class GroupSync:
         if file.dirty:
             # Cleared before syncing: a write that comes in between is synced again rather than missed.
             file.dirty = False
-            if self._thread is not None and self.failure is None:
+            if self._enabled and self.failure is None:
                 self._put_on_disk(file)
         if closing and self._forget(file):
             try:

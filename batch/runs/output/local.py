@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from batch.errors import SpecError
-from batch.runs.directory import is_run_directory
 from batch.runs.layout import Layout, is_folder, local_path, run_path
+from batch.runs.manifest import is_run_directory
 from batch.runs.output.parts import Join, beside, joiner, suffixes
 from batch.storage.atomic import leftovers, replacing, storage_error
 from schemas.job import OutputSpec

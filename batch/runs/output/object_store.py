@@ -20,8 +20,8 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from batch.errors import BatchRouterError, SpecError, StorageError
-from batch.runs.directory import read_manifest
 from batch.runs.layout import Layout, is_folder
+from batch.runs.manifest import read_manifest
 from batch.runs.output.parts import Join, beside, joiner, suffixes
 from schemas.base import Spec
 from schemas.job import OutputSpec

@@ -16,7 +16,7 @@ from batch.reading.read import read_shard
 from batch.reading.records import shard_records
 from batch.reading.rows import read_files, read_rows
 from batch.reading.shards import find_shards
-from batch.runs.directory import is_run_directory
+from batch.runs.manifest import is_run_directory
 from batch.training.data import Judged
 from batch.training.labels.files import Labels
 from batch.training.labels.judging import Answer, Judge

@@ -16,7 +16,7 @@ from pathlib import Path
 from batch.outcomes import RowOutcome
 from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.journal.writer import Journal
-journal = Journal.open(Path(sys.argv[1]), ["http://a"], GroupSync())
+journal = Journal.open(Path(sys.argv[1]), ["http://a"], GroupSync().start())
 journal.intent(0, 1, 0)
 for row in range(10_000_000):
     journal.outcome(RowOutcome(row, status="ok", endpoint=0, attempts=1, latency=0.1, response=b'{"n":%d}' % row))

@@ -216,7 +216,7 @@ def test_many_lines_share_a_sync(tmp_path: Path) -> None:
     """Closing syncs what the window had not yet reached, once for all lines, before the file is closed."""
     disk = CountingDisk()
     path = tmp_path / "j"
-    group = GroupSync(window_seconds=3600, sync_file=disk)
+    group = GroupSync(window_seconds=3600, sync_file=disk).start()
     journal = Journal.open(path, URLS, group)
     for row in range(1000):
         journal.intent(row, 1, 0)
@@ -229,7 +229,7 @@ def test_many_lines_share_a_sync(tmp_path: Path) -> None:
 def test_a_failed_sync_ends_every_journal(tmp_path: Path) -> None:
     """No journal takes a line after a sync failed, the sync is not tried again, and closing says so as well."""
     disk = CountingDisk(fail_on=1)
-    group = GroupSync(window_seconds=0.001, sync_file=disk)
+    group = GroupSync(window_seconds=0.001, sync_file=disk).start()
     one, other = (Journal.open(tmp_path / name, URLS, group) for name in "ab")
     assert disk.synced.wait(5)
     with pytest.raises(StorageError, match=r"cannot sync .*a: Input/output error"):
@@ -251,7 +251,7 @@ def wait_for_failure(group: GroupSync, journal: Journal) -> None:
 
 def test_a_failed_close_ends_every_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system may tell of lost data only then: it is a failure, and no descriptor is closed a second time."""
-    group = GroupSync(window_seconds=0.001)
+    group = GroupSync(window_seconds=0.001).start()
     one, other = (Journal.open(tmp_path / name, URLS, group) for name in "ab")
     close, closed, failed = os.close, list[int](), Event()
 
@@ -304,7 +304,7 @@ def test_a_round_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch:
         close(descriptor)
 
     before = len(list(Path("/proc/self/fd").iterdir()))
-    group = GroupSync(window_seconds=0.001, sync_file=slow)
+    group = GroupSync(window_seconds=0.001, sync_file=slow).start()
     with monkeypatch.context() as patch:
         # A folder that is synced is closed as well.
         patch.setattr("batch.runs.journal.group_fsync.sync", lambda folder: None)

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch.errors import SpecError, StorageError
-from batch.runs.directory import Manifest
 from batch.runs.layout import Layout
+from batch.runs.manifest import Manifest
 from batch.runs.output.local import check_writable, finish, write_output
 from batch.runs.output.object_store import MANIFEST, RemoteManifest, Store, _Paced, open_store
 from schemas.job import OutputSpec
