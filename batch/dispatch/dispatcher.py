@@ -298,7 +298,7 @@ class Dispatcher:
         error = ErrorInfo(kind="ambiguous", message="in flight when a run was killed; it may have been billed")
         outcome = RowOutcome(request.row, "failed", endpoint, request.sent, None, error=error)
         self.journal(request.shard, request.model).outcome(outcome)
-        self.lanes[request.model].count(outcome)
+        self.lanes[request.model].counts.add(outcome)
         self.ended(request)
 
     async def _lane(self, lane: Lane) -> None:

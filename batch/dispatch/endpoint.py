@@ -1,5 +1,6 @@
 """One endpoint's live state."""
 
+import logging
 import math
 from random import Random
 
@@ -11,12 +12,14 @@ from batch.dispatch.limits.adaptive_concurrency import AdaptiveConcurrency
 from batch.dispatch.limits.adaptive_rate import AdaptiveRate
 from batch.dispatch.limits.providers import build_limiters, limiter_from_header
 from batch.dispatch.limits.requests import Concurrency, Limiter
-from batch.dispatch.pack_size import PackSize
+from batch.dispatch.packing.pack_size import PackSize
 from batch.dispatch.request import NOTHING, Completion, Cost, Request
 from batch.dispatch.transports.base import Transport
 from batch.errors import DispatchError
 from batch.limits import Allowance, LearnedLimits
 from schemas.endpoints import EndpointSpec
+
+_log = logging.getLogger("batchrouter.dispatch.endpoint")
 
 
 def address(spec: EndpointSpec, model: str) -> str:
@@ -66,18 +69,18 @@ class Endpoint:
         self.transport = transport
         self.pack_size = PackSize(spec.limits.max_inputs)
         self.weight = spec.weight
-        self.health = Health(clock, random)
+        self.health = Health(clock, random, self.url)
         self.speed = Speed(clock)
         self._measured = measured
         self.limiters: list[Limiter] = build_limiters(spec.limits, spec.provider, clock)
         # A server may refuse though its limits are held: others use them too, or they were not all configured.
         patient = bool(self.limiters)
-        self.pace = AdaptiveRate(clock, known=known.rpm, patient=patient, configured=spec.limits.rpm)
+        self.pace = AdaptiveRate(clock, known=known.rpm, patient=patient, configured=spec.limits.rpm, name=self.url)
         most = spec.limits.max_in_flight
         able = MOST_IN_FLIGHT if most is None else most
         ceiling = able if connections is None else min(able, connections)
         self.concurrency: Concurrency | AdaptiveConcurrency = (
-            AdaptiveConcurrency(ceiling, known.in_flight) if most is None else Concurrency(ceiling)
+            AdaptiveConcurrency(ceiling, known.in_flight, self.url) if most is None else Concurrency(ceiling)
         )
         self._short_of_connections = ceiling < able
         self.sent = self.throttled = self.errors = self.answers = 0
@@ -210,6 +213,15 @@ class Endpoint:
     def give_up(self, error: DispatchError) -> None:
         """Send it nothing more in this run, because it refused different rows like this."""
         count = self.refusals.count(error)
+        # Not the server's words: only what cannot repeat a prompt.
+        _log.warning(
+            "%s is out for the rest of the run, because it refused %d rows: %s, HTTP %s, code %s",
+            self.url,
+            count,
+            error.kind,
+            error.status,
+            error.code,
+        )
         rows = f"{count} different rows" if count > 1 else "the row that it was sent"
         if is_unreadable(error):
             self.health.out(f"its first answers, to {rows}, were all unreadable: {error}")
@@ -231,6 +243,13 @@ class Endpoint:
             case "doubt" if not self.health.doubted:
                 self._doubted_from = self._last_started + 1
                 self.health.doubt(str(error))
+                _log.info(
+                    "%s is sent one row at a time, because it refused many: %s, HTTP %s, code %s",
+                    self.url,
+                    error.kind,
+                    error.status,
+                    error.code,
+                )
 
     def abandoned(self, request: Request) -> None:
         """The attempt was cancelled before its end."""
@@ -259,6 +278,7 @@ class Endpoint:
             if not known and said.limit is not None and said.limit > 0:
                 self.limiters.append(limiter_from_header(said.measure, said.limit, self.spec.provider, self._clock))
                 self.counts_tokens = self._counts_tokens()
+                _log.info("%s states a limit of %.0f per minute on %s", self.url, said.limit, said.measure)
 
     def _counts_tokens(self) -> bool:
         return any(limiter.measure != "requests" for limiter in self.limiters)

@@ -1,11 +1,14 @@
 """Whether an endpoint should be asked at all."""
 
+import logging
 import math
 from enum import Enum
 from random import Random
 
 from batch.clock import Clock
 from batch.errors import DispatchError, NotConnected
+
+_log = logging.getLogger("batchrouter.dispatch.health")
 
 # Envoy's outlier detection ejects after five failures in a row.
 FAILURES_IN_A_ROW = 5
@@ -23,9 +26,8 @@ COOLDOWN_SECONDS = 10.0
 LONGEST_COOLDOWN_SECONDS = 60.0
 _SHARE_OF_ABSENCE = 0.1
 
-# After a cooldown an endpoint gets back what it may have in flight, evenly over this time (Envoy: from a tenth on).
+# After a cooldown an endpoint gets back what it may have in flight, evenly over this time.
 SLOW_START_SECONDS = 3.0
-_SLOWEST_START = 0.1
 
 # A 429 that does not say how long. Where others are answered the pace is lowered for it, and a moment is enough; where
 # a refusal follows another, the wait doubles from here.
@@ -51,8 +53,13 @@ class Health:
     refusals of many rows: requests go out one at a time, at once. *Out* is for the whole run.
     """
 
-    def __init__(self, clock: Clock, random: Random) -> None:
+    def __init__(self, clock: Clock, random: Random, name: str = "") -> None:
+        """
+        Args:
+            name: of the endpoint, for the log.
+        """
         self.state = State.UP
+        self._name = name
         self._why: object = ""
         self._clock = clock
         self._random = random
@@ -95,12 +102,6 @@ class Health:
     def starting(self) -> bool:
         """Is it in its slow start?"""
         return self._clock() - self._returned_at < self._start_seconds
-
-    def share(self) -> float:
-        """Share of its requests in flight that it may have: below 1 after a return."""
-        if not self.starting:
-            return 1.0
-        return max(_SLOWEST_START, (self._clock() - self._returned_at) / self._start_seconds)
 
     def share_delay(self, share: float) -> float:
         """Seconds until it may have this share of its requests in flight."""
@@ -176,6 +177,7 @@ class Health:
         away = self._returned_at - (self.down_since if self.down_since is not None else self._returned_at)
         self._start_seconds = min(SLOW_START_SECONDS, away)
         self._bad = self._ends = 0.0
+        _log.info("%s answers again after %.1f s", self._name, away)
 
     def _throttle(self, error: DispatchError, started: float) -> None:
         now = self._clock()
@@ -194,6 +196,7 @@ class Health:
             self._throttles = min(self._throttles + 1, 10)
         self._paused_at = now
         self._why = error
+        _log.debug("%s pauses for %.2f s: %s, HTTP %s", self._name, wait, error.kind, error.status)
         # A later, shorter pause never shortens an earlier one.
         self._until = max(self._until, now + wait)
 
@@ -219,6 +222,9 @@ class Health:
         unreachable = isinstance(error, NotConnected)
         if failed_probe or (self.state is State.UP and (unreachable or self._too_many())):
             self._cool(now)
+            _log.info(
+                "%s is cooling down for %.1f s: %s, HTTP %s", self._name, self._until - now, error.kind, error.status
+            )
 
     def _too_many(self) -> bool:
         often = self._ends >= _SHARE_ENDS and self._bad >= FAILURE_SHARE * self._ends

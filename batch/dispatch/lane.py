@@ -1,6 +1,7 @@
 """One model's rows, streamed through `lease -> send -> retry`. Lanes never wait for each other."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
@@ -15,8 +16,9 @@ from batch.dispatch.judging.patience import PoolUnreachable
 from batch.dispatch.judging.refusals import is_refusal
 from batch.dispatch.judging.refused_rows import RefusedRows
 from batch.dispatch.judging.throttled_rows import ThrottledRows
+from batch.dispatch.lane_counts import LaneCounts
 from batch.dispatch.memory_gate import ByteSemaphore
-from batch.dispatch.packing import fill_pack, halves, split
+from batch.dispatch.packing.packs import fill_pack, halves, split
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolStopped, RowRefused
 from batch.dispatch.ports import Journal
 from batch.dispatch.queue import RowQueue
@@ -25,6 +27,8 @@ from batch.dispatch.retry import RetryBudget, RetryRule
 from batch.errors import DispatchError, PackMixedUp
 from batch.outcomes import FailedAttempt, RowOutcome
 from schemas.results import ErrorInfo
+
+_log = logging.getLogger("batchrouter.dispatch.lane")
 
 # Rows to look ahead for long ones, for each that may be under way: what a slot answers while the longest runs.
 _AHEAD_PER_SLOT = 64
@@ -88,10 +92,7 @@ class Lane:
         self.stalled: str | None = None
         self.open = 0
         """Rows fed that have no outcome yet; kept by the dispatcher, since rows move between lanes."""
-        self.ok = self.failed = self.unsent = 0
-        self.prompt_tokens = self.completion_tokens = 0
-        self.lost_prompt_tokens = self.lost_completion_tokens = 0
-        """Of attempts that may have been billed and brought no answer."""
+        self.counts = LaneCounts()
         self._rule = rule
         self._timeout_seconds = timeout_seconds
         self._host = host
@@ -187,6 +188,7 @@ class Lane:
                 self._refused.only_refusing_ready(row)
         except PoolUnreachable as error:
             self.stalled = str(error)
+            _log.warning("%s: no endpoint can be reached; its rows wait for the next sitting", self.model)
             self.stop()
         except PoolStopped:
             # The row stays as it is on disk.
@@ -309,8 +311,7 @@ class Lane:
         for row, billed in zip(rows, bills(rows, error), strict=True):
             row.billed = billed
             if billed is not None:
-                self.lost_prompt_tokens += billed.prompt_tokens or 0
-                self.lost_completion_tokens += billed.completion_tokens or 0
+                self.counts.add_lost(billed)
 
     def _may_load(self, endpoint: Endpoint) -> bool:
         """Has an endpoint that has answered nobody yet been failing for less than one waits for it?"""
@@ -334,6 +335,15 @@ class Lane:
 
     def _give_up(self, request: Request, endpoint: int, error: DispatchError, latency: float) -> None:
         info = ErrorInfo(kind=error.kind, status=error.status, message=str(error))
+        _log.debug(
+            "%s: row %d of shard %d is given up after %d requests: %s, HTTP %s",
+            self.model,
+            request.row,
+            request.shard,
+            request.sent,
+            error.kind,
+            error.status,
+        )
         self._end(
             request,
             RowOutcome(
@@ -377,20 +387,8 @@ class Lane:
         self._host.journal(request.shard, self.model).outcome(outcome)
         if request.answers_seen >= 0:
             self._throttled.ended(request)
-        self.count(outcome)
+        self.counts.add(outcome)
         self._host.ended(request)
 
-    def count(self, outcome: RowOutcome) -> None:
-        """Add an outcome to the lane's figures."""
-        match outcome.status:
-            case "ok":
-                self.ok += 1
-                self.prompt_tokens += outcome.prompt_tokens or 0
-                self.completion_tokens += outcome.completion_tokens or 0
-            case "unsent":
-                self.unsent += 1
-            case _:
-                self.failed += 1
-
     def __repr__(self) -> str:
-        return f"Lane({self.model}, {self.ok} ok, {self.open} open, {self.pool!r})"
+        return f"Lane({self.model}, {self.counts.ok} ok, {self.open} open, {self.pool!r})"

@@ -1,6 +1,7 @@
 """The endpoints of one model. The only place that waits for capacity."""
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from batch.dispatch.judging.failures import failed_again
 from batch.dispatch.judging.patience import Patience, Wait
 from batch.dispatch.request import Completion, Request
 from batch.errors import BatchRouterError, DispatchError
+
+_log = logging.getLogger("batchrouter.dispatch.pool")
 
 # A wait of this length is told with the time of its end.
 _LONG_WAIT_SECONDS = 60.0
@@ -98,6 +101,7 @@ class EndpointPool:
         self._waiters: deque[_Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        self._over_budget = False
         self._order = 0
         self._troubled_since: float | None = None
         self.budget = budget
@@ -318,6 +322,9 @@ class EndpointPool:
             return True
         if self.budget.never_fits(bound) or self.budget.reserved == 0:
             left = self.budget.cap - self.budget.spent
+            if not self._over_budget:
+                self._over_budget = True
+                _log.warning("%s: rows no longer fit into the $%.6f that the budget has left", self.model, left)
             raise OverBudget(f"up to ${bound:.6f} does not fit into the ${left:.6f} left")
         return False
 

@@ -262,15 +262,15 @@ def _keep(dispatcher: Dispatcher, layout: Layout, wall: WallClock) -> None:
 
 
 def _snapshot(lane: Lane, price: Price | None) -> LaneSnapshot:
-    done = lane.ok + lane.failed + lane.unsent
-    prompt_tokens = lane.prompt_tokens + lane.lost_prompt_tokens
-    completion_tokens = lane.completion_tokens + lane.lost_completion_tokens
+    done = lane.counts.ok + lane.counts.failed + lane.counts.unsent
+    prompt_tokens = lane.counts.prompt_tokens + lane.counts.lost_prompt_tokens
+    completion_tokens = lane.counts.completion_tokens + lane.counts.lost_completion_tokens
     return LaneSnapshot(
         model=lane.model,
         total=done + lane.open,
         done=done,
-        ok=lane.ok,
-        failed=lane.failed + lane.unsent,
+        ok=lane.counts.ok,
+        failed=lane.counts.failed + lane.counts.unsent,
         in_flight=lane.pool.in_flight,
         throttled=sum(e.throttled for e in lane.pool.endpoints),
         cost=None if price is None else price.total(prompt_tokens, completion_tokens),

@@ -137,20 +137,20 @@ def test_an_endpoint_that_fails_most_of_the_time_cools_down_without_five_in_a_ro
 
 
 def test_a_return_is_a_slow_start() -> None:
-    """After a long absence it may have a tenth of its requests in flight at first, and all of them three seconds on."""
+    """After a long absence an endpoint's requests in flight come back evenly over three seconds."""
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW)
     patient.pass_time(30)
     patient.health.started()
-    assert patient.health.share() == 1.0
     patient.health.answered()
-    assert (patient.health.starting, patient.health.share()) == (True, 0.1)
+    assert patient.health.starting
     assert patient.health.share_delay(0.5) == pytest.approx(SLOW_START_SECONDS / 2)
+    assert patient.health.share_delay(1.0) == pytest.approx(SLOW_START_SECONDS)
     patient.pass_time(SLOW_START_SECONDS / 2)
-    assert patient.health.share() == pytest.approx(0.5)
     assert patient.health.share_delay(0.5) == pytest.approx(0.0)
     patient.pass_time(SLOW_START_SECONDS / 2)
-    assert (patient.health.starting, patient.health.share()) == (False, 1.0)
+    assert [patient.health.starting] == [False]
+    assert patient.health.share_delay(1.0) == pytest.approx(0.0)
 
 
 def test_late_failures_do_not_lengthen_a_cooldown() -> None:
@@ -303,7 +303,7 @@ def test_a_doubted_endpoint_is_asked_one_row_at_a_time_until_it_answers() -> Non
     patient.pass_time(3)
     patient.health.started()
     patient.health.answered(patient.clock.now)
-    assert (patient.health.state, patient.health.doubted, patient.health.share()) == (State.UP, False, 1.0)
+    assert (patient.health.state, patient.health.doubted, patient.health.starting) == (State.UP, False, False)
 
 
 def test_a_probe_with_a_row_that_fails_everywhere_is_no_evidence() -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from batch.dispatch.limits.adaptive_concurrency import START, AdaptiveConcurrency
 from batch.dispatch.limits.adaptive_rate import AdaptiveRate
 from batch.dispatch.request import Cost
-from batch.limits import Allowance
 from tests.simulation.best_static import (
     CASES,
     CEILING,
@@ -294,11 +293,9 @@ def test_one_lowering_per_round_trip() -> None:
     assert pace.rate == rate
 
 
-def test_pace_never_above_a_ceiling() -> None:
-    """Neither a configured ceiling nor a limit that the server states is ever exceeded, by more than late timers."""
+def test_a_pace_begins_at_what_an_earlier_run_found() -> None:
+    """What is known of the server holds requests back from the first one on."""
     clock = HandClock()
-    pace = AdaptiveRate(clock, ceiling=600)
-    assert paced(clock, pace, 10) <= 101
-    pace.correct(Allowance("requests", 300.0, None, None), Cost(0, 0, 0, 0), 0.0)
-    assert paced(clock, pace, 10) <= 51
-    assert AdaptiveRate(clock, known=120).rate == pytest.approx(2.0)
+    pace = AdaptiveRate(clock, known=120)
+    assert pace.rate == pytest.approx(2.0)
+    assert paced(clock, pace, 10) <= 21

@@ -1,10 +1,13 @@
 """How many requests a server bears at once, found while it works."""
 
+import logging
 import math
 from enum import Enum
 
 from batch.dispatch.limits.requests import InFlight
 from batch.dispatch.limits.throughput_windows import DECREASE, CapacityHistory, ThroughputWindow
+
+_log = logging.getLogger("batchrouter.dispatch.limits")
 
 # What any server bears; from here the number doubles per round trip.
 START = 8
@@ -70,14 +73,16 @@ class AdaptiveConcurrency(InFlight):
     flight, `answered` after `give_back`.
     """
 
-    def __init__(self, ceiling: int, known: int | None = None) -> None:
+    def __init__(self, ceiling: int, known: int | None = None, name: str = "") -> None:
         """
         Args:
             ceiling: never more than this.
             known: what an earlier run found: the search starts there.
+            name: of the endpoint, for the log.
         """
         self._base = float(max(1, min(ceiling, START if known is None else known)))
         super().__init__(ceiling, self._base)
+        self._name = name
         self._phase = _Phase.DOUBLING if known is None else _Phase.HOLDING
         self._epoch = ThroughputWindow()
         self._speed: float | None = None
@@ -90,6 +95,7 @@ class AdaptiveConcurrency(InFlight):
         self._wait = {_UP: 1, _DOWN: 1}
         self._waited = {_UP: 0, _DOWN: 0}
         self._refusals = CapacityHistory()
+        self._logged = 0
 
     @property
     def found(self) -> int | None:
@@ -197,6 +203,9 @@ class AdaptiveConcurrency(InFlight):
             self._hold(self._base)
 
     def _hold(self, base: float) -> None:
+        if int(base) != self._logged:
+            self._logged = int(base)
+            _log.debug("%s bears %d requests at once", self._name, self._logged)
         self._base = base
         self._aim(base, _Phase.HOLDING)
 

@@ -1,5 +1,6 @@
 """How many requests a second a server lets through, found from its refusals."""
 
+import logging
 import math
 from collections import deque
 
@@ -7,7 +8,8 @@ from batch.clock import Clock
 from batch.dispatch.limits.refusal_share import RefusalShare
 from batch.dispatch.limits.requests import ROUNDING_SECONDS
 from batch.dispatch.request import Cost
-from batch.limits import Allowance
+
+_log = logging.getLogger("batchrouter.dispatch.limits")
 
 # A refusal takes a twentieth of what was accepted.
 _DECREASE = 0.95
@@ -54,24 +56,24 @@ class AdaptiveRate:
         self,
         clock: Clock,
         *,
-        ceiling: float = math.inf,
         known: float | None = None,
         patient: bool = False,
         configured: float | None = None,
+        name: str = "",
     ) -> None:
         """
         Args:
-            ceiling: requests per minute never to be exceeded.
             known: requests per minute that an earlier run found.
             patient: other limits hold what the server is known to allow, so that a refusal now and then is chance:
                 only several within a minute say that it allows less.
             configured: requests per minute that it should allow: one refusal takes no more than its share of them.
+            name: of the endpoint, for the log.
         """
+        self._name = name
         self._chances = _CHANCES if patient else 0
         self._by_chance: deque[float] = deque()
         self._least = _LEAST_KEPT * (configured or 0.0) / 60
         self._clock = clock
-        self._ceiling = ceiling / 60
         self._accepted = math.inf if known is None else known / 60
         self._lowered_at = -math.inf if known is None else clock() - _LONGEST_RETURN_SECONDS
         self._return_seconds = _FIRST_RETURN_SECONDS if known is None else _LONGEST_RETURN_SECONDS
@@ -89,11 +91,11 @@ class AdaptiveRate:
     def rate(self) -> float:
         """Requests per second that may go out now; infinity: any number."""
         if self._accepted == math.inf:
-            return self._ceiling
+            return math.inf
         if self._share.pace is not None:
-            return min(self._ceiling, self._share.pace)
+            return self._share.pace
         ahead = (self._clock() - self._lowered_at) / self._return_seconds - 1
-        return min(self._ceiling, self._accepted * (1 + (1 - _DECREASE) * ahead**3))
+        return self._accepted * (1 + (1 - _DECREASE) * ahead**3)
 
     @property
     def overlooks(self) -> bool:
@@ -103,7 +105,7 @@ class AdaptiveRate:
     @property
     def holds(self) -> bool:
         """Does it hold anything back?"""
-        return self._accepted < math.inf or self._ceiling < math.inf
+        return self._accepted < math.inf
 
     def delay(self, cost: Cost) -> float:
         rate = self.rate
@@ -117,19 +119,13 @@ class AdaptiveRate:
         if self.holds:
             rate = self.rate
             self._next = max(now, self._next) + cost.requests / rate
-            if self._accepted < math.inf:
-                held = self._share.sent(now)
-                if held is not None:
-                    self._accepted, self._lowered_at = held, now - self._return_seconds
+            held = self._share.sent(now)
+            if held is not None:
+                self._accepted, self._lowered_at = held, now - self._return_seconds
         started = self._started
         started.append(now)
         while started[0] < now - _COUNTED_SECONDS and len(started) > _COUNTED_REQUESTS:
             started.popleft()
-
-    def correct(self, said: Allowance, since: Cost, age: float) -> None:
-        """A limit that the server states is held from now on."""
-        if said.limit is not None and said.limit > 0:
-            self._ceiling = min(self._ceiling, said.limit / 60)
 
     def refused(self, started: float, *, explained: bool = False) -> None:
         """The server refused an attempt that started then: it does not count as accepted, and the rate is lowered.
@@ -169,6 +165,7 @@ class AdaptiveRate:
             self._return_seconds = min(longest, self._return_seconds * _RETURN_GROWTH)
         self._lowered_at = now
         self._next = max(self._next, now + 1 / self.rate)
+        _log.debug("%s lets %.0f requests per minute through", self._name, self._accepted * 60)
 
     def _is_chance(self, started: float) -> bool:
         """May this refusal be overlooked? Those of one round trip are one."""

@@ -1,10 +1,13 @@
 """The key of an endpoint, which may change while a run goes on."""
 
 import asyncio
+import logging
 from pathlib import Path
 
 from batch.environment import Keys
 from batch.errors import Refused, SpecError
+
+_log = logging.getLogger("batchrouter.dispatch.keys")
 
 KEY_REFUSED = 401
 """The status by which servers refuse a key that has run out."""
@@ -118,6 +121,9 @@ async def renewed(key: EndpointKey, refused: str | None) -> bool:
         Refused: there is none, because the file cannot be read or the command failed.
     """
     try:
-        return await key.renew(refused)
+        another = await key.renew(refused)
     except SpecError as error:
+        _log.warning("a server refused the key, and reading it again failed")
         raise Refused(f"HTTP {KEY_REFUSED}, and there is no new key: {error}", status=KEY_REFUSED) from error
+    _log.info("a server refused the key; %s", "it was replaced" if another else "there is no other one")
+    return another

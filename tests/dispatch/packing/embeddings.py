@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from batch.dispatch.packing import pack, piece_of
+from batch.dispatch.packing.packs import pack, piece_of
 from batch.dispatch.request import Completion, Request
 from schemas.openai_batch import EMBEDDINGS_URL
 

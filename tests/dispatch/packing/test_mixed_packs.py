@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from batch.dispatch.pack_size import PackSize
-from batch.dispatch.packing import split
+from batch.dispatch.packing.pack_size import PackSize
+from batch.dispatch.packing.packs import split
 from batch.dispatch.request import Completion, Request
 from batch.errors import PackMixedUp
 from schemas.openai_batch import EMBEDDINGS_URL

@@ -122,7 +122,7 @@ def sent_to(
         await dispatcher.run()
         lanes = dispatcher.lanes.values()
         assert all(lane.pool.in_flight == lane.pool.waiting == 0 for lane in lanes)
-        assert sum(lane.prompt_tokens for lane in lanes) == 10 * sum(lane.ok for lane in lanes)
+        assert sum(lane.counts.prompt_tokens for lane in lanes) == 10 * sum(lane.counts.ok for lane in lanes)
         assert sum(lane.open for lane in lanes) == rows - len(work.outcomes)
 
     run(main())

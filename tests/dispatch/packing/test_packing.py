@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.pack_size import PackSize
-from batch.dispatch.packing import fill_pack, halves, piece_of, split
+from batch.dispatch.packing.pack_size import PackSize
+from batch.dispatch.packing.packs import fill_pack, halves, piece_of, split
 from batch.dispatch.request import Completion, Request
 from batch.errors import BadAnswer, PackMixedUp, RateLimited, ServerError
 from schemas.endpoints import EndpointSpec, LimitsSpec

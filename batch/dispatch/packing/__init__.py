@@ -1,0 +1,1 @@
+"""Several embedding rows in one HTTP request."""
