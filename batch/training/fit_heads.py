@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from batch.arrays import Floats, Int64s
 from batch.routers.estimators.logistic_heads import Heads, Landmarks
-from batch.routers.estimators.logistic_regression import fit_logistic
+from batch.training.logistic_regression import fit_logistic
 
 # By `components` prompts like those trained on are ranked better than by `landmarks`, others worse. APGR: with 1,531
 # labels of MMLU .663, not .644, of the rest of it; trained on MMLU and GSM8K .46, not .67, of MT-Bench's 42 prompts.

@@ -4,13 +4,13 @@ Fitted together with the heads they predict no better (cross-validated APGR with
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from batch.arrays import Floats, Int64s
 from batch.routers.estimators.word_weights import WordWeights
 from batch.routers.network.wordpiece import WordTokens, distinct
+from batch.training.logistic_regression import Sparse, fit_sparse_logistic
 
 # Squared weights of a word against the summed log loss, where the mean prompt's words have length 1.
 WORD_PENALTIES = (3.0, 10.0)
@@ -20,8 +20,6 @@ FEWEST_PROMPTS = 5
 
 # Prompts tokenized at once.
 _CHUNK = 4096
-
-Sparse = Any
 
 
 def words_of(prompts: Sequence[str], words: WordTokens) -> Sparse:
@@ -71,22 +69,5 @@ def fit_words(
             there = ~np.isnan(column)
             known = features if there.all() else features[there]
             # From the weights of the penalty before, which are near.
-            weight[model] = _fit(known, column[there], logits[there, model], penalty, weight[model])
+            weight[model] = fit_sparse_logistic(known, column[there], logits[there, model], penalty, weight[model])
         yield WordWeights(tokens.astype(np.int32), (weight * (rarity / length)).astype(np.float32))
-
-
-def _fit(features: Sparse, labels: Floats, offsets: Floats, penalty: float, start: Floats) -> Floats:
-    """The weights that minimise the summed log loss plus `penalty / 2` times their squares."""
-    from scipy.optimize import minimize
-
-    if not features.shape[1]:
-        return start
-
-    def loss(weight: Floats) -> tuple[float, Floats]:
-        logits = features @ weight + offsets
-        wrong = 1.0 / (1.0 + np.exp(-np.clip(logits, -500.0, 500.0))) - labels
-        value = np.logaddexp(0.0, logits).sum() - labels @ logits + 0.5 * penalty * weight @ weight
-        return float(value), features.T @ wrong + penalty * weight
-
-    found: Floats = minimize(loss, start, jac=True, method="L-BFGS-B").x
-    return found

@@ -13,7 +13,8 @@ from batch.routers.estimators.logistic_heads import probabilities
 from batch.routers.estimators.word_weights import WordWeights, word_tokens
 from batch.training.data import Judged, deal
 from batch.training.fit_heads import PENALTIES, Form, SetHeads, Training, fit_heads
-from batch.training.fit_words import WORD_PENALTIES, Sparse, fit_words, words_of
+from batch.training.fit_words import WORD_PENALTIES, fit_words, words_of
+from batch.training.logistic_regression import Sparse
 
 _RANKS = 1 << 62
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from batch.routers.estimators.logistic_regression import fit_logistic
 from batch.training.correctness import train
 from batch.training.data import Judged
 from batch.training.fit_heads import PENALTIES, Form, Training, fit_heads
+from batch.training.logistic_regression import fit_logistic
 from batch.training.worded_heads import Setting
 from tests.routers.conftest import PAIR
 

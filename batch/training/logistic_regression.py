@@ -1,8 +1,21 @@
-"""Logistic regression by Newton's method: a few hundred coefficients need nothing bigger, and it is deterministic."""
+"""Logistic regression in two ways: the least summed log loss plus `penalty / 2` times the squared coefficients.
+
+Both functions minimise that same loss, and neither can take the other's place:
+
+- `fit_logistic` is Newton's method. It solves with a matrix of shape (coefficients, coefficients), which suits the few
+  hundred dense features of a head: they need nothing bigger, and it is deterministic. The weights of the checkpoints
+  that ship come from it, and would change in their last digits by another solver.
+- `fit_sparse_logistic` is L-BFGS. It holds vectors only, which suits thousands of words, of which each prompt has few.
+"""
+
+from typing import Any
 
 import numpy as np
 
 from batch.arrays import Floats
+
+Sparse = Any
+"""A SciPy CSR array."""
 
 _STEPS = 50
 _SMALL_ENOUGH = 1e-6
@@ -32,6 +45,27 @@ def fit_logistic(features: Floats, labels: Floats, penalty: Floats, start: Float
                 raise ArithmeticError("logistic regression found no way down; are the features finite?")
         coefficients, value = coefficients - scale * step, nearer
     raise ArithmeticError(f"logistic regression did not converge in {_STEPS} steps")
+
+
+def fit_sparse_logistic(features: Sparse, labels: Floats, offsets: Floats, penalty: float, start: Floats) -> Floats:
+    """Return the coefficients that minimise the same for sparse features, one penalty and given offsets, by L-BFGS.
+
+    `features` is (n, k), `labels` (n,) in [0, 1], `offsets` (n,), log odds that are added to those of the features;
+    `start` (k,) is where the search begins, and what is returned where there are no features.
+    """
+    from scipy.optimize import minimize
+
+    if not features.shape[1]:
+        return start
+
+    def loss(weight: Floats) -> tuple[float, Floats]:
+        logits = features @ weight + offsets
+        wrong = 1.0 / (1.0 + np.exp(-np.clip(logits, -500.0, 500.0))) - labels
+        value = np.logaddexp(0.0, logits).sum() - labels @ logits + 0.5 * penalty * weight @ weight
+        return float(value), features.T @ wrong + penalty * weight
+
+    found: Floats = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    return found
 
 
 def _objective(features: Floats, labels: Floats, penalty: Floats, coefficients: Floats) -> float:
