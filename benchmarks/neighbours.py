@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from batch.measures.metrics import apgr
+from batch.measures.pair import apgr
 from batch.routers.checkpoints.encoder_files import packaged_encoder
 from batch.routers.checkpoints.format import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.cluster import ClusterRouter

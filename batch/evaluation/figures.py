@@ -10,8 +10,7 @@ from batch.arrays import Floats
 from batch.evaluation.benchmark import Benchmark
 from batch.measures.bootstrap import groups_of, interval, resampled
 from batch.measures.cost_quality import Sweep, aiq, sweep, sweep_of_pair
-from batch.measures.metrics import least_gap
-from batch.measures.pair import PairMeasures, PairOrder
+from batch.measures.pair import PairMeasures, PairOrder, least_gap
 from batch.measures.routellm import LEVELS, ProtocolCurve, protocol_curve, protocol_figures, protocol_mean
 from batch.routers.length import LengthRouter
 from batch.routers.random import RandomRouter

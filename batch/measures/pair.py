@@ -1,7 +1,7 @@
 """RouteLLM's measures (arXiv 2406.18665) of a router between two models, exact, over many resamples at once.
 
-Equal scores are taken in random order, and what is returned is the expected value over it. On all prompts these are
-the numbers of `batch.measures.metrics`; weights make them cheap to find a thousand times.
+Equal scores are taken in random order, and what is returned is the expected value over it. A resample is given by how
+often it has each prompt, so a thousand resamples are measured by a few array operations.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,27 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from batch.arrays import Floats, Indices
-from batch.measures.metrics import least_gap
+
+# Of the largest quality. Sums of as many prompts as are ever measured are rounded by less, and no labels differ by it.
+_ROUNDING = 1e-9
+
+
+def least_gap(weak: ArrayLike, strong: ArrayLike) -> float:
+    """What the difference of two means of these must be above to be a gap, and not equal means that were rounded."""
+    return _ROUNDING * float(max(np.abs(np.asarray(one, dtype=np.float64)).max() for one in (weak, strong)))
+
+
+def apgr(scores: ArrayLike, weak: ArrayLike, strong: ArrayLike) -> float:
+    """APGR of all prompts: one half for a random router, more for a better one.
+
+    Arguments are those of `PairOrder`. Raises ValueError where the strong model is no better over these prompts, for
+    then there is no gap to recover.
+    """
+    order = PairOrder(scores, weak, strong)
+    found = float(order.measures(np.ones((1, len(order))), ()).apgr[0])
+    if np.isnan(found):
+        raise ValueError(f"the strong model is not better on these {len(order)} prompts, so no gap can be recovered")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +67,9 @@ class PairOrder:
         ordered = scored[self._order]
         self._gains = (np.asarray(strong, dtype=np.float64) - self._weak)[self._order]
         self._starts = np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1])
+
+    def __len__(self) -> int:
+        return len(self._gains)
 
     def measures(self, weights: Floats, levels: tuple[float, ...]) -> PairMeasures:
         """Measure on resamples: `weights` of shape (resamples, n) say how often each prompt is in each."""

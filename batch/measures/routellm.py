@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from batch.arrays import Floats
-from batch.measures.metrics import least_gap
+from batch.measures.pair import least_gap
 
 LEVELS = (0.2, 0.5, 0.8)
 BINS = 10

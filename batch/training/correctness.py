@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from batch.arrays import Float32s, Floats
 from batch.errors import InputError
-from batch.measures.metrics import apgr
+from batch.measures.pair import apgr
 from batch.routers.base import Embedder
 from batch.routers.length import LengthRouter
 from batch.training.data import Judged, Trained, deal, quality_together

@@ -7,8 +7,7 @@ import numpy as np
 
 from batch.arrays import Floats
 from batch.measures.bootstrap import groups_of, interval, resampled
-from batch.measures.metrics import least_gap
-from batch.measures.pair import PairOrder
+from batch.measures.pair import PairOrder, least_gap
 from batch.routers.length import LengthRouter
 from batch.training.data import Judged
 from schemas.training import HeldOut, TrainingReport

@@ -7,8 +7,8 @@ import pytest
 
 from batch.evaluation.benchmark import Benchmark
 from batch.evaluation.figures import measure
-from batch.measures.metrics import apgr, cpt
 from schemas.evaluation_report import BenchmarkFigures, RouterFigures
+from tests.measures.reference import apgr, cpt
 
 
 def benchmark(prompts: int = 300, models: int = 2, *, costs: bool = False, seed: int = 0) -> Benchmark:

@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.measures import metrics
 from batch.measures.bootstrap import interval, resampled
-from batch.measures.pair import PairOrder
+from batch.measures.pair import PairOrder, apgr
+from tests.measures import reference
 
 LEVELS = (0.2, 0.5, 0.8)
 
 
 @given(st.integers(0, 10_000), st.integers(2, 60), st.integers(1, 60))
 def test_over_all_prompts_they_are_the_exact_measures(seed: int, prompts: int, distinct: int) -> None:
-    """With weights of one, APGR and CPT are those of `batch.measures.metrics`, however many scores are equal."""
+    """With weights of one, APGR and CPT are those of the reference, however many scores are equal."""
     chance = np.random.default_rng(seed)
     scores, weak = chance.integers(0, distinct, prompts) / 3.0, chance.random(prompts)
     strong = weak + chance.random(prompts) - 0.2
@@ -24,8 +24,8 @@ def test_over_all_prompts_they_are_the_exact_measures(seed: int, prompts: int, d
     assert found.auc[0] == pytest.approx(np.trapezoid(curve.quality, curve.share))
     assert (curve.quality[0], curve.quality[-1]) == pytest.approx((weak.mean(), strong.mean()))
     if strong.sum() > weak.sum():
-        assert found.apgr[0] == pytest.approx(metrics.apgr(scores, weak, strong))
-        expected = [metrics.cpt(scores, weak, strong, level) for level in LEVELS]
+        assert found.apgr[0] == pytest.approx(reference.apgr(scores, weak, strong))
+        expected = [reference.cpt(scores, weak, strong, level) for level in LEVELS]
         assert found.cpt[0] == pytest.approx(expected)
     else:
         assert np.isnan(found.apgr[0])
@@ -41,8 +41,8 @@ def test_rounding_is_no_gap() -> None:
         assert np.isnan(found.apgr[0])
         assert np.isnan(found.cpt[0]).all()
         with pytest.raises(ValueError, match="strong model is not better"):
-            metrics.apgr([1, 0], scale * weak, scale * strong)
-    assert metrics.apgr([1, 0], weak, strong + np.array([1e-6, 0.0])) > 1e4
+            apgr([1, 0], scale * weak, scale * strong)
+    assert apgr([1, 0], weak, strong + np.array([1e-6, 0.0])) > 1e4
 
 
 @given(st.integers(0, 10_000))
@@ -54,9 +54,9 @@ def test_a_weight_is_so_many_copies(seed: int) -> None:
     found = PairOrder(scores, weak, strong).measures(weights.astype(float), LEVELS)
     for row, times in enumerate(weights):
         copied, low, high = (np.repeat(values, times) for values in (scores, weak, strong))
-        assert found.apgr[row] == pytest.approx(metrics.apgr(copied, low, high))
+        assert found.apgr[row] == pytest.approx(reference.apgr(copied, low, high))
         assert PairOrder(scores, weak, strong).measures(weights.astype(float), ()).apgr[row] == found.apgr[row]
-        assert found.cpt[row] == pytest.approx([metrics.cpt(copied, low, high, level) for level in LEVELS])
+        assert found.cpt[row] == pytest.approx([reference.cpt(copied, low, high, level) for level in LEVELS])
 
 
 def test_equal_prompts_are_drawn_together() -> None:
@@ -114,4 +114,4 @@ def _drawn(chance: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarr
 
 def _population_apgr() -> float:
     chance = np.random.default_rng(5)
-    return metrics.apgr(*_drawn(chance, 200_000))
+    return reference.apgr(*_drawn(chance, 200_000))

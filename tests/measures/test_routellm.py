@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.arrays import Floats
-from batch.measures.metrics import apgr
+from batch.measures.pair import apgr
 from batch.measures.routellm import LEVELS, protocol_curve, protocol_figures, protocol_mean
 from batch.routers.random import RandomRouter
 

@@ -5,7 +5,7 @@ import pytest
 
 from batch.arrays import Floats
 from batch.errors import InputError
-from batch.measures.metrics import apgr
+from batch.measures.pair import apgr
 from batch.routers.checkpoints.format import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.correctness import CorrectnessRouter
 from batch.routers.estimators.logistic_heads import Heads

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from batch.errors import InputError
-from batch.measures.metrics import apgr
+from batch.measures.pair import apgr
 from batch.routers.base import Embedder
 from batch.routers.cluster import ClusterRouter
 from batch.routers.knn import KnnRouter

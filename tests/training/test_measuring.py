@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from batch.measures.metrics import apgr, cpt
 from batch.training.data import Judged
 from batch.training.measuring import cautions, cutoffs, measure, tuning_cautions
 from schemas.training import HeldOut
+from tests.measures.reference import apgr, cpt
 
 
 def held(count: int, seed: int = 0) -> tuple[Judged, np.ndarray[tuple[int], np.dtype[np.float64]]]:

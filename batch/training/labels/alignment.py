@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from batch.arrays import Floats
 from batch.errors import InputError
-from batch.measures.metrics import least_gap
+from batch.measures.pair import least_gap
 from batch.training.data import Judged, Preferences
 from batch.training.labels.files import Labels
 

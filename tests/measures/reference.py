@@ -1,4 +1,4 @@
-"""How good a router is for a pair of models, by RouteLLM's measures (arXiv 2406.18665), computed exactly.
+"""RouteLLM's measures (arXiv 2406.18665), written as they are defined: what `batch.measures.pair` is compared with.
 
 `weak` and `strong` are the quality of each model's answer to each prompt: 0 and 1, or any number.
 Prompts with equal scores are taken in random order, and what is returned is the expected value over it.
@@ -8,14 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from batch.arrays import Floats
-
-# Of the largest quality. Sums of as many prompts as are ever measured are rounded by less, and no labels differ by it.
-_ROUNDING = 1e-9
-
-
-def least_gap(weak: ArrayLike, strong: ArrayLike) -> float:
-    """What the difference of two means of these must be above to be a gap, and not equal means that were rounded."""
-    return _ROUNDING * float(max(np.abs(np.asarray(one, dtype=np.float64)).max() for one in (weak, strong)))
+from batch.measures.pair import least_gap
 
 
 def recovery_curve(scores: ArrayLike, weak: ArrayLike, strong: ArrayLike) -> tuple[Floats, Floats]:

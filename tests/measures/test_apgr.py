@@ -1,4 +1,4 @@
-"""Measures of routing quality."""
+"""APGR, and the reference that it is compared with."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from batch.measures.metrics import apgr, cpt, recovery_curve
+from batch.measures.pair import apgr
+from tests.measures.reference import cpt, recovery_curve
 
 Verdicts = tuple[NDArray[np.float64], NDArray[np.float64]]
 
