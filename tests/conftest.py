@@ -1,10 +1,18 @@
 """Settings of the whole suite."""
 
 import atexit
+import os
 import warnings
 
 import pytest
 from hypothesis import settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Test processes that run beside each other have a core each. Where each has a thread on every core, those that have
+    # nothing to do spin while they wait for the others, and arithmetic takes several times as long. Read when NumPy and
+    # PyTorch are imported, so it is set before.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Two busy cores make timings of single examples meaningless.
 settings.register_profile("default", deadline=None)
