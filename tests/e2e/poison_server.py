@@ -7,6 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import orjson
 
@@ -41,6 +42,16 @@ def body(raw: bytes, status: bytes = b"200 OK", *headers: bytes) -> Answer:
     """A whole answer with this body."""
     head = [b"HTTP/1.1 " + status, b"content-length: %d" % len(raw), *(headers or (b"content-type: application/json",))]
     return wire(b"\r\n".join(head) + b"\r\n\r\n" + raw)
+
+
+def large(make: Callable[[], bytes], *headers: bytes) -> Answer:
+    """A whole answer whose body is made when it is first asked for, not wherever tests are only listed."""
+    made = cache(lambda: body(make(), b"200 OK", *headers))
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        await made()(writer)
+
+    return answer
 
 
 def wire(raw: bytes, *, then_close: bool = False) -> Answer:
@@ -92,12 +103,12 @@ BAD: dict[str, tuple[str, Answer]] = {
     "html": ("bad_answer", body(b"<html>welcome</html>", b"200 OK", b"content-type: text/html")),
     "utf16": ("bad_answer", body(GOOD.decode().encode("utf-16"))),
     "gzip": ("bad_answer", body(gzip.compress(GOOD), b"200 OK", b"content-type: application/json")),
-    "gzip_bomb": ("bad_answer", body(gzip.compress(bytes(200 << 20)), b"200 OK", b"content-encoding: gzip")),
+    "gzip_bomb": ("bad_answer", large(lambda: gzip.compress(bytes(200 << 20)), b"content-encoding: gzip")),
     "no_choices": ("bad_answer", body(chat(choices=...))),
     "null_choices": ("no_choices", body(chat(choices=None))),
     "empty": ("bad_answer", body(b"")),
     "deep": ("bad_answer", body(_nested(100_000))),
-    "too_long": ("bad_answer", body(chat("x" * 100_000_000))),
+    "too_long": ("bad_answer", large(lambda: chat("x" * 100_000_000))),
     "endless": ("bad_answer", chunks(ONE_LONG_CHUNK, 0.0)),
     "dripping": ("timeout", chunks(b"1\r\n \r\n", 0.05)),
     "truncated": (

@@ -184,11 +184,14 @@ def test_answered_texts_are_kept_while_a_call_goes_on(tmp_path: Path) -> None:
 
     async def kept_meanwhile() -> int:
         answered = 0
+        looked = asyncio.Event()
 
         async def three_answers(request: bytes, writer: asyncio.StreamWriter) -> None:
             nonlocal answered
             if answered == 3:
-                await asyncio.sleep(5)
+                await looked.wait()
+                writer.write(http(401, b"{}", "connection: close"))
+                await writer.drain()
                 return
             answered += 1
             vector = [0.5] * DIMENSION
@@ -200,7 +203,7 @@ def test_answered_texts_are_kept_while_a_call_goes_on(tmp_path: Path) -> None:
             spec = EndpointEmbedderSpec.model_validate(
                 {"kind": "endpoint", "model": MODEL, "url": server.url, "cache": str(tmp_path), "limits": limits}
             )
-            asking = embedder(spec, dispatch=DispatchSpec(timeout_seconds=3, max_attempts=1))
+            asking = embedder(spec, dispatch=DispatchSpec(max_attempts=1))
             call = asyncio.ensure_future(asyncio.to_thread(asking.embed, TEXTS[:20]))
             cache = VectorCache(tmp_path)
             kept = 0
@@ -208,7 +211,8 @@ def test_answered_texts_are_kept_while_a_call_goes_on(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
                 kept = sum(bool(cache.get([key_of(MODEL, None, text)])) for text in TEXTS[:20])
             assert not call.done(), "the call has ended, so nothing was kept before its end"
-            with pytest.raises(EmbedderError):
+            looked.set()
+            with pytest.raises(SpecError, match="HTTP 401"):
                 await call
             return kept
 
