@@ -7,12 +7,11 @@ import warnings
 import pytest
 from hypothesis import settings
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Test processes that run beside each other have a core each. Where each has a thread on every core, those that have
-    # nothing to do spin while they wait for the others, and arithmetic takes several times as long. Read when NumPy and
-    # PyTorch are imported, so it is set before.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# One thread of arithmetic in each test process, and in each command that a test starts. Several test processes share
+# the cores, and threads that spin while they wait for others keep those from working: training the smallest Llama took
+# 185 s on two loaded cores with two threads, and 27 s with one. NumPy and PyTorch read these when they are imported.
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
 
 # Two busy cores make timings of single examples meaningless.
 settings.register_profile("default", deadline=None)
