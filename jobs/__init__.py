@@ -96,11 +96,11 @@ def train(spec: "str | Path | TrainSpec", *, settings: Sequence[str] = (), overw
         SpecError: the file or its data is wrong; nothing was written.
         StoppedError: a judge was not done; calling again goes on.
     """
-    from jobs.commands.train import PATHS, train_router
-    from jobs.files.yaml_specs import load_spec
+    from jobs.commands.train import train_router
+    from jobs.files.training import load_training
     from schemas.training import TrainSpec
 
-    loaded = spec if isinstance(spec, TrainSpec) else load_spec(Path(spec), TrainSpec, settings, PATHS)
+    loaded = spec if isinstance(spec, TrainSpec) else load_training(Path(spec), settings)
     return train_router(loaded, overwrite=overwrite)
 
 

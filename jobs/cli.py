@@ -70,9 +70,9 @@ def run(
     with errors_as_lines(RESUMES), _logs(verbose, log_file):
         spec = _load(job, settings, limit)
         from jobs.commands.run import run_job
-        from jobs.terminal.progress import Progress
+        from jobs.terminal.progress import ProgressDisplay
 
-        with Progress() as progress:
+        with ProgressDisplay() as progress:
             if rehearse:
                 from jobs.rehearsal.stand_ins import rehearsed
 
@@ -100,10 +100,10 @@ def estimate(
     with errors_as_lines(), _logs(verbose, log_file):
         spec = _load(job, settings, limit)
         from jobs.commands.estimate import estimate_job
-        from jobs.terminal.progress import Progress
+        from jobs.terminal.progress import ProgressDisplay
         from jobs.terminal.report import render_estimate
 
-        with Progress() as progress:
+        with ProgressDisplay() as progress:
             found = estimate_job(spec, sample=sample, progress=progress)
         _show(found, render_estimate, json=json)
         raise typer.Exit(Exit.SOME_NOT_OK if found.rows.invalid else Exit.OK)
@@ -128,9 +128,9 @@ def calibrate(
         spec = _load(job, settings, limit)
         from jobs.commands.calibrate import calibrate_job
         from jobs.terminal.calibration_table import render_calibration
-        from jobs.terminal.progress import Progress
+        from jobs.terminal.progress import ProgressDisplay
 
-        with Progress() as progress:
+        with ProgressDisplay() as progress:
             found = calibrate_job(spec, strong, sample=sample, progress=progress)
         _show(found, render_calibration, json=json)
 
@@ -149,9 +149,9 @@ def check(
         spec = _load(job, settings, limit)
         from jobs.commands.check import check_job
         from jobs.terminal.check_and_status import render_check
-        from jobs.terminal.progress import Progress
+        from jobs.terminal.progress import ProgressDisplay
 
-        with Progress() as progress:
+        with ProgressDisplay() as progress:
             progress.stage("looking at rows and endpoints")
             found = check_job(spec)
         _show(found, lambda check, console: render_check(check, spec.name, console), json=json)
@@ -203,14 +203,14 @@ def train(
 ) -> None:
     """Train a router on labelled answers, measure it on prompts that it has not seen, and write its checkpoint."""
     with errors_as_lines("begins anew, but for what judges and embedders have answered"), _logs(verbose, log_file):
-        from jobs.commands.train import PATHS, train_router
-        from jobs.files.yaml_specs import load_spec
-        from jobs.terminal.progress import Progress
-        from jobs.terminal.training_table import render_training
-        from schemas.training import TrainSpec
+        from jobs.files.training import load_training
 
-        spec = load_spec(train_file, TrainSpec, settings or (), PATHS)
-        with Progress() as progress:
+        spec = load_training(train_file, settings or ())
+        from jobs.commands.train import train_router
+        from jobs.terminal.progress import ProgressDisplay
+        from jobs.terminal.training_table import render_training
+
+        with ProgressDisplay() as progress:
             found = train_router(spec, overwrite=overwrite, progress=progress)
         _show(found, render_training, json=json)
 
@@ -232,9 +232,9 @@ def evaluate(
         spec = load_evaluation(eval_file, settings or ())
         from jobs.commands.evaluate import evaluate_routers
         from jobs.terminal.evaluation_table import render_evaluation
-        from jobs.terminal.progress import Progress
+        from jobs.terminal.progress import ProgressDisplay
 
-        with Progress() as progress:
+        with ProgressDisplay() as progress:
             found = evaluate_routers(spec, progress=progress)
         _show(found, render_evaluation, json=json)
         raise typer.Exit(Exit.SOME_NOT_OK if found.not_evaluated else Exit.OK)

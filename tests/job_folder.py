@@ -10,7 +10,7 @@ from typing import Any
 
 from batch.dispatch.snapshot import ProgressSnapshot
 from jobs.commands.run import run_job
-from jobs.terminal.progress import Progress
+from jobs.terminal.progress import ProgressDisplay
 from schemas.job import JobSpec
 from schemas.reports import Report
 from tests.rehearsed import Served
@@ -20,7 +20,7 @@ PRICES = {"small": {"input": "0.07", "output": "0.13"}, "large": {"input": "2.51
 ENDPOINTS = ({"model": "small", "answers": "echo"}, {"model": "large", "answers": "echo"})
 
 
-class ActAfter(Progress):
+class ActAfter(ProgressDisplay):
     """Does something, once, when so many rows have ended."""
 
     def __init__(self, rows: int, act: Callable[[], None]) -> None:

@@ -10,14 +10,14 @@ from batch.planning.cutoffs import cutoff_for
 from batch.planning.routing import Ids, deciding_scores
 from batch.running.stages import load_planned
 from jobs.commands.dry_run import DryScoring, dry_scoring
-from jobs.terminal.progress import Progress
+from jobs.terminal.progress import ProgressDisplay
 from schemas.calibration import CalibratedCutoff, Calibration
 from schemas.job import JobSpec
 from schemas.plans import SharePlanSpec
 
 
 def calibrate_job(
-    job: JobSpec, strong: Sequence[float], *, sample: int | None = None, progress: Progress | None = None
+    job: JobSpec, strong: Sequence[float], *, sample: int | None = None, progress: ProgressDisplay | None = None
 ) -> Calibration:
     """Find the cutoff for each of these shares of `job`'s input; whatever its plan is, it is not looked at.
 

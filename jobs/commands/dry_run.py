@@ -19,7 +19,7 @@ from batch.runs.fingerprint import Fingerprint
 from jobs.commands.run import engine_of
 from jobs.commands.spending import embeddings_spent
 from jobs.environment import now, set_library_defaults, with_embedder
-from jobs.terminal.progress import Progress
+from jobs.terminal.progress import ProgressDisplay
 from schemas.job import JobSpec
 
 _RUN_EMBEDS_AGAIN = "; `run` pays for them again, unless `router.embedder.cache` keeps them"
@@ -36,7 +36,7 @@ class DryScoring:
     total: int
     """Rows in the input."""
     _engine: Engine
-    _progress: Progress | None
+    _progress: ProgressDisplay | None
 
     @property
     def seen(self) -> int:
@@ -79,7 +79,9 @@ class DryScoring:
 
 
 @contextmanager
-def dry_scoring(job: JobSpec, *, sample: int | None = None, progress: Progress | None = None) -> Iterator[DryScoring]:
+def dry_scoring(
+    job: JobSpec, *, sample: int | None = None, progress: ProgressDisplay | None = None
+) -> Iterator[DryScoring]:
     """Make ready to score `job`; on the way out everything is gone. No key is needed but those of a router's embedder.
 
     Args:

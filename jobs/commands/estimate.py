@@ -16,7 +16,7 @@ from batch.runs.parts import read_part
 from batch.runs.schemas import ESTIMATED_COLUMNS, PINNED
 from jobs.commands.dry_run import dry_scoring
 from jobs.commands.output_overlap import check_output_not_input
-from jobs.terminal.progress import Progress
+from jobs.terminal.progress import ProgressDisplay
 from schemas.job import JobSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 from schemas.reports import Estimate, RowCounts
@@ -42,7 +42,7 @@ class _Totals:
         )
 
 
-def estimate_job(job: JobSpec, *, sample: int | None = None, progress: Progress | None = None) -> Estimate:
+def estimate_job(job: JobSpec, *, sample: int | None = None, progress: ProgressDisplay | None = None) -> Estimate:
     """Estimate `job`; no key is needed and no endpoint is looked at, but for those of a router's embedder.
 
     Args:

@@ -19,7 +19,7 @@ from batch.storage.atomic_folder import check_writable
 from jobs.commands.spending import embeddings_spent
 from jobs.environment import embedder_with_surroundings, key, set_library_defaults, wall_clock
 from jobs.terminal.plots import plot_benchmark
-from jobs.terminal.progress import Progress
+from jobs.terminal.progress import ProgressDisplay
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.evaluation_report import BenchmarkFigures, Evaluation
 from schemas.evaluation_spec import EvalSpec
@@ -31,7 +31,7 @@ _IN_SAMPLE = "it was trained on this very file, so its figures are better than t
 _BLIND_RULES = "rules see the prompt only: those about other columns never hold here"
 
 
-def evaluate_routers(spec: EvalSpec, *, progress: Progress | None = None) -> Evaluation:
+def evaluate_routers(spec: EvalSpec, *, progress: ProgressDisplay | None = None) -> Evaluation:
     """Measure every router on every benchmark; write `evaluation.json` and a plot per benchmark into `spec.output`.
 
     A router that cannot be built here is named with its reason, and the others are measured.
@@ -85,7 +85,7 @@ class _Work:
     benchmarks: Sequence[Benchmark]
     cache: Path
     seed: int
-    progress: Progress | None
+    progress: ProgressDisplay | None
     predicted: dict[tuple[int, str], Floats] = field(default_factory=dict)
     """By the benchmark's place and the router's name."""
     notes: dict[tuple[int, str], tuple[str, ...]] = field(default_factory=dict)

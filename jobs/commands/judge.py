@@ -15,7 +15,7 @@ from batch.reading.template import PromptTemplate
 from batch.storage.atomic import read_bytes, write_bytes
 from batch.training.labels.judging import Answer, Extract, Judge, exact_judge, extractor, function_judge
 from jobs.commands.run import run_job
-from jobs.terminal.progress import Progress
+from jobs.terminal.progress import ProgressDisplay
 from schemas.job import InputSpec, JobSpec, OutputSpec
 from schemas.plans import PinPlanSpec
 from schemas.routers import ConstantRouterSpec
@@ -38,7 +38,7 @@ Replies = Mapping[str, str]
 """What the judge said, by the key of what it was asked."""
 
 
-def build_judge(spec: JudgeSpec, key: str, folder: Path, progress: Progress | None = None) -> Judge:
+def build_judge(spec: JudgeSpec, key: str, folder: Path, progress: ProgressDisplay | None = None) -> Judge:
     """From the spec of a judge, which the user calls `key`; nothing is asked yet.
 
     Args:
@@ -56,7 +56,7 @@ def build_judge(spec: JudgeSpec, key: str, folder: Path, progress: Progress | No
             return model_judge(spec, key, folder, progress)
 
 
-def model_judge(spec: ModelJudgeSpec, key: str, folder: Path, progress: Progress | None = None) -> Judge:
+def model_judge(spec: ModelJudgeSpec, key: str, folder: Path, progress: ProgressDisplay | None = None) -> Judge:
     """Ask a model for a grade of each answer, each different one once.
 
     Each call of the judge is a run in `folder`, which goes on where it stopped; what was graded in earlier ones is not
@@ -97,7 +97,7 @@ def _identity(spec: ModelJudgeSpec) -> str:
 
 
 def _replies(
-    spec: ModelJudgeSpec, key: str, asked: Mapping[str, str], folder: Path, progress: Progress | None
+    spec: ModelJudgeSpec, key: str, asked: Mapping[str, str], folder: Path, progress: ProgressDisplay | None
 ) -> Replies:
     known = dict(_said(folder))
     missing = sorted(own for own in asked if own not in known)

@@ -45,7 +45,7 @@ from jobs.environment import (
 )
 from jobs.stopped import StoppedError
 from jobs.terminal.html.report import render_html
-from jobs.terminal.progress import Progress
+from jobs.terminal.progress import ProgressDisplay
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 from schemas.reports import Report, Timing
@@ -59,7 +59,7 @@ def run_job(
     fresh: bool = False,
     retry_failed: bool = False,
     finish: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressDisplay | None = None,
 ) -> Report:
     """Run `job` to its report, which is stored in the run directory too.
 
@@ -119,7 +119,7 @@ def _work_and_write(
     models: tuple[ModelSpec, ...],
     sources: Sequence[Source],
     directory: RunDirectory,
-    progress: Progress | None,
+    progress: ProgressDisplay | None,
     *,
     retry_failed: bool,
     finish: bool,
@@ -186,7 +186,7 @@ def _check_begun(path: Path, *, other_options: bool) -> None:
 
 
 def _engine(
-    job: JobSpec, progress: Progress | None, directory: RunDirectory, *, finish: bool
+    job: JobSpec, progress: ProgressDisplay | None, directory: RunDirectory, *, finish: bool
 ) -> AbstractContextManager[Engine]:
     if finish:
         return closing(FinishingEngine(ENVIRONMENT, pause))
@@ -194,7 +194,7 @@ def _engine(
 
 
 @contextmanager
-def engine_of(job: JobSpec, progress: Progress | None = None, *, warm: bool = True) -> Iterator[Engine]:
+def engine_of(job: JobSpec, progress: ProgressDisplay | None = None, *, warm: bool = True) -> Iterator[Engine]:
     """Where the job's work runs; ended on the way out. Left cold, Ray starts workers when there is work for them."""
     # Before Ray's processes are started, which inherit it.
     raise_limit()

@@ -32,8 +32,7 @@ from batch.training.registry import TRAINERS, pair_keys, router_of
 from jobs.commands.judge import build_judge
 from jobs.commands.spending import embeddings_spent, judging_spent
 from jobs.environment import embedder_with_surroundings, key, model_with_surroundings, set_library_defaults, wall_clock
-from jobs.files.yaml_specs import PathKeys
-from jobs.terminal.progress import Progress
+from jobs.terminal.progress import ProgressDisplay
 from schemas.embedders import ImportEmbedderSpec
 from schemas.routers import RouterSpec
 from schemas.training import (
@@ -45,22 +44,6 @@ from schemas.training import (
     TrainingReport,
     TrainLocalEmbedderSpec,
     TrainSpec,
-)
-
-PATHS = PathKeys(
-    paths=(
-        ("data", "*", "path"),
-        ("data", "*", "input", "path"),
-        ("data", "*", "runs"),
-        ("embedder", "cache"),
-        ("output",),
-    ),
-    paths_or_ids=(("embedder", "model"), ("fine_tuning", "base")),
-    endpoints=(
-        ("data", "*", "judge", "model", "endpoints", "*"),
-        ("embedder",),
-        ("embedder", "endpoints", "*"),
-    ),
 )
 
 Save = Callable[[Mapping[str, Any], str], object]
@@ -92,7 +75,9 @@ class _Made:
     """As `Trained.unseen`."""
 
 
-def train_router(spec: TrainSpec, *, overwrite: bool = False, progress: Progress | None = None) -> TrainingReport:
+def train_router(
+    spec: TrainSpec, *, overwrite: bool = False, progress: ProgressDisplay | None = None
+) -> TrainingReport:
     """Train a router, measure it on prompts that it has not seen, and write its checkpoint.
 
     The checkpoint is there whole or not at all. The same data, encoder and seed give the same one. After whatever ends
@@ -166,7 +151,7 @@ def _embeddings_log(cache: Path) -> Path:
     return cache / "embeddings.jsonl"
 
 
-def _labels(spec: TrainSpec, folder: Path, progress: Progress | None) -> list[Labels]:
+def _labels(spec: TrainSpec, folder: Path, progress: ProgressDisplay | None) -> list[Labels]:
     """Read all items of `data`, each with a name of its own."""
     judges: dict[int, Judge] = {}
     for place, judge in spec.judges():
@@ -197,7 +182,9 @@ def _split(spec: TrainSpec, labels: Sequence[Labels]) -> _Split:
     return _Split(models, data, [one for one in trained if one.prompts], held)
 
 
-def _train(spec: TrainSpec, split: _Split, encoder: Encoder | None, folder: Path, progress: Progress | None) -> _Made:
+def _train(
+    spec: TrainSpec, split: _Split, encoder: Encoder | None, folder: Path, progress: ProgressDisplay | None
+) -> _Made:
     trainer = TRAINERS[spec.kind]
     if isinstance(trainer, FineTuner):
         return _fine_tuned(spec, trainer, split, folder, progress)
@@ -226,7 +213,9 @@ def _fitted(spec: TrainSpec, trainer: VectorTrainer, split: _Split, encoder: Enc
     return _Made(router_of(spec.kind, folder, split.models, job), trained.chosen, save, trained.unseen)
 
 
-def _fine_tuned(spec: TrainSpec, tuner: FineTuner, split: _Split, folder: Path, progress: Progress | None) -> _Made:
+def _fine_tuned(
+    spec: TrainSpec, tuner: FineTuner, split: _Split, folder: Path, progress: ProgressDisplay | None
+) -> _Made:
     assert spec.fine_tuning is not None, "the spec has seen to it"
     request = FineTuningRequest(
         split.trained,
@@ -323,6 +312,6 @@ def _placed(out: Path) -> Iterator[Path]:
         raise storage_error(out, error, then="begins anew") from error
 
 
-def _tell(progress: Progress | None, what: str) -> None:
+def _tell(progress: ProgressDisplay | None, what: str) -> None:
     if progress is not None:
         progress.stage(what)

@@ -1,1 +1,1 @@
-"""Files that a person writes, read with the line of every fault."""
+"""Loading of spec files: YAML, checked, with paths relative to the file."""

@@ -1,4 +1,4 @@
-"""The file that says which routers are measured on what. Nothing heavy is imported to refuse a wrong one."""
+"""Loads evaluation files, without importing anything heavy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from jobs.files.yaml_specs import PathKeys, load_spec
 from schemas.evaluation_spec import EvalSpec
 
-_KEYS = PathKeys(
+_PATHS = PathKeys(
     paths=(("benchmarks", "*", "path"), ("output",), ("cache",), ("routers", "*", "embedder", "cache")),
     paths_or_ids=(
         ("routers", "*", "checkpoint"),
@@ -19,5 +19,5 @@ _KEYS = PathKeys(
 
 
 def load_evaluation(path: Path, settings: Sequence[str] = ()) -> EvalSpec:
-    """Read an evaluation file, with `--set` settings over it. Raises SpecError, one line per fault."""
-    return load_spec(path, EvalSpec, settings, _KEYS)
+    """Load an evaluation file, and apply `--set` settings to it. Raises SpecError, one line per fault."""
+    return load_spec(path, EvalSpec, settings, _PATHS)

@@ -1,4 +1,7 @@
-"""Safe YAML whose faults name their line: keys written twice, recursion, expansion without bound, unprintable text."""
+"""Reads YAML safely.
+
+It refuses keys written twice, recursion, unbounded expansion and unusable characters, and names the line.
+"""
 
 import re
 from collections.abc import Hashable
@@ -8,17 +11,17 @@ import yaml
 
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
-# Far above what a person writes. PyYAML and pydantic recurse for each level, so depth is bounded before they do.
+# Far more than a person writes. PyYAML and pydantic recurse once per level, so the depth is bounded first.
 MOST_LEVELS = 64
-# Values of the file with every alias written out. Nine aliases of nine aliases, nine deep, would be 387 million.
+# Values in the file, every alias written out. Nine aliases of nine aliases, nine levels deep, would be 387 million.
 MOST_VALUES = 200_000
 
-# No path, name or header can hold a NUL, and half of a surrogate pair cannot be written as UTF-8.
+# No path, name or header may contain a NUL, and half of a surrogate pair cannot be encoded as UTF-8.
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Fault(yaml.constructor.ConstructorError):
-    """Something that YAML allows and a spec file may not hold, with its line."""
+    """Something that YAML allows and spec files do not, with its line."""
 
     def __init__(self, sentence: str, node: yaml.Node) -> None:
         super().__init__(None, None, sentence, node.start_mark)
@@ -32,7 +35,7 @@ class Loader(yaml.SafeLoader):
         self._level = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """The next node. Raises Fault where nesting goes deeper than MOST_LEVELS."""
+        """The next node. Raises Fault if it is nested deeper than MOST_LEVELS."""
         self._level += 1
         try:
             if self._level > MOST_LEVELS:
@@ -44,10 +47,10 @@ class Loader(yaml.SafeLoader):
             self._level -= 1
 
     def document(self) -> tuple[Any, yaml.Node | None]:
-        """The one document of the text and its node tree; `(None, None)` if the text holds none.
+        """The document's value and its node tree; `(None, None)` if the text has no document.
 
         Raises:
-            yaml.YAMLError: it is not valid YAML, or `Fault`.
+            yaml.YAMLError: the text is not valid YAML; a Fault where it is valid and we refuse it.
         """
         root = self.get_single_node()
         if root is None:
@@ -56,14 +59,14 @@ class Loader(yaml.SafeLoader):
         return self.construct_document(root), root
 
     def construct_yaml_timestamp(self, node: yaml.ScalarNode) -> Any:
-        """A date; PyYAML lets the ValueError of one that is in no calendar through."""
+        """A date. PyYAML raises ValueError, without a line, for one that is in no calendar."""
         try:
             return super().construct_yaml_timestamp(node)
         except ValueError as error:
             raise Fault(f"{node.value} is no date ({error}); put a text in quotes", node) from error
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
-        """A whole number; Python refuses to read one of thousands of digits."""
+        """A whole number. Python raises ValueError for one of more than 4,300 digits."""
         try:
             return super().construct_yaml_int(node)
         except ValueError as error:
@@ -72,13 +75,13 @@ class Loader(yaml.SafeLoader):
     def _check(self, root: yaml.Node) -> None:
         """Raise Fault for the document's first fault.
 
-        Every node is looked at once, so a document whose aliases would expand to gigabytes is refused in milliseconds.
+        It visits each node once, so it refuses a document whose aliases would expand to gigabytes in milliseconds.
         """
         sizes: dict[int, int] = {}
         self._count(root, sizes, set())
 
     def _count(self, node: yaml.Node, sizes: dict[int, int], open_nodes: set[int]) -> int:
-        """How many values the node stands for with its aliases written out."""
+        """How many values the node has with its aliases written out. Raises Fault."""
         known = sizes.get(id(node))
         if known is not None:
             return known
@@ -118,7 +121,7 @@ Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
 
 
 def load(text: str) -> tuple[Any, yaml.Node | None]:
-    """The text's value and its node tree. Raises yaml.YAMLError."""
+    """Parse a text into its value and its node tree. Raises yaml.YAMLError."""
     loader = Loader(text)
     try:
         return loader.document()
@@ -127,6 +130,6 @@ def load(text: str) -> tuple[Any, yaml.Node | None]:
 
 
 def reason(error: yaml.YAMLError) -> str:
-    """What is wrong, without the places that PyYAML adds on lines of their own."""
-    told = (error.problem or error.context) if isinstance(error, yaml.MarkedYAMLError) else None
-    return " ".join((told or str(error)).split())
+    """What is wrong, on one line: without the positions that PyYAML adds on lines of their own."""
+    problem = (error.problem or error.context) if isinstance(error, yaml.MarkedYAMLError) else None
+    return " ".join((problem or str(error)).split())

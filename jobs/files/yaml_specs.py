@@ -1,4 +1,4 @@
-"""From a YAML file to a frozen spec, with every fault said in one line: file, line, key, what to do."""
+"""Loads YAML files into frozen specs. Each fault is one line: file, line, key, what is wrong and what to do."""
 
 import os
 import shlex
@@ -19,26 +19,29 @@ from schemas.job import JobSpec
 
 M = TypeVar("M", bound=BaseModel)
 
-# What a YAML file may hold that is no mapping, by the names its author knows.
+# What a YAML file may hold instead of a mapping, in words for its author.
 _KINDS = {type(None): "empty", list: "a list", str: "text"}
 
 ANCHOR_PREFIX = "x-"
-"""How keys at the top of a file begin that only hold anchors, as Docker Compose spells them."""
+"""Keys at the top of a file that begin so only hold anchors, as in Docker Compose; they are ignored."""
 
-Keys = tuple[str, ...]
-"""A key by its way from the top; `*` stands for every item of a list or mapping."""
+KeyPattern = tuple[str, ...]
+"""Where a key is in a file, from the top down; `*` stands for every item of a list or mapping."""
 
 
 @dataclass(frozen=True)
 class PathKeys:
-    """Keys that hold paths. In a file they are relative to the file, so that it means the same from any folder."""
+    """Keys of a spec whose values are paths.
 
-    paths: tuple[Keys, ...] = ()
-    """Paths."""
-    paths_or_ids: tuple[Keys, ...] = ()
-    """Paths or hub ids: a path is what is there, or begins with a dot."""
-    endpoints: tuple[Keys, ...] = ()
-    """Endpoints, whose files, sockets and commands have paths."""
+    A relative path in a file is relative to the file, so the file means the same from any working directory.
+    """
+
+    paths: tuple[KeyPattern, ...] = ()
+    """Keys of paths."""
+    paths_or_ids: tuple[KeyPattern, ...] = ()
+    """Keys of paths or hub ids: a value that begins with a dot or `~`, or that exists as a file, is a path."""
+    endpoints: tuple[KeyPattern, ...] = ()
+    """Keys of endpoints, whose key files, certificates, sockets and commands have paths."""
 
 
 _ENDPOINT_PATHS = ("api_key_file", "ca_file", "client_cert", "client_key", "uds")
@@ -57,7 +60,7 @@ _JOB_KEYS = PathKeys(
 
 
 def load_job(path: Path, settings: Sequence[str] = ()) -> JobSpec:
-    """Read a job file, with `--set a.b.c=value` settings over it.
+    """Load a job file, and apply `--set a.b.c=value` settings to it.
 
     Raises:
         SpecError: one line per fault.
@@ -67,13 +70,13 @@ def load_job(path: Path, settings: Sequence[str] = ()) -> JobSpec:
     run_dir = run_path(job.output)
     if run_dir.is_absolute():
         return job
-    # Of an output on an object store. Beside the job file it is the same one from any folder.
+    # The output is on an object store. Beside the job file, the run directory is the same from any working directory.
     output = job.output.model_copy(update={"run_dir": str(path.absolute().parent / run_dir)})
     return job.model_copy(update={"output": output})
 
 
 def load_spec(path: Path, model: type[M], settings: Sequence[str] = (), keys: PathKeys = _NO_PATHS) -> M:
-    """Read any other spec file, with settings over it; `keys` hold paths. Raises SpecError as `load_job` does."""
+    """Load any other spec file, and apply settings to it; `keys` are its keys of paths. Raises SpecError."""
     known = ", ".join(model.model_fields)
     data, root = _read(path, f"this file is a mapping of keys ({known})")
     return _specified(model, data, root, path, settings, keys)
@@ -82,16 +85,19 @@ def load_spec(path: Path, model: type[M], settings: Sequence[str] = (), keys: Pa
 def _specified(
     model: type[M], data: Any, root: yaml.Node | None, path: Path, settings: Sequence[str], keys: PathKeys
 ) -> M:
-    # Places for anchors, which other keys then refer to.
     data = {key: value for key, value in data.items() if not str(key).startswith(ANCHOR_PREFIX)}
-    _anchor(data, path.absolute().parent, keys)
+    _make_paths_absolute(data, path.absolute().parent, keys)
     for setting in settings:
         _apply(data, setting, keys)
     return validated(model, data, root, path)
 
 
 def validated(model: type[M], data: Any, root: yaml.Node | None, path: Path) -> M:
-    """`data` as a model, or SpecError with one line per fault."""
+    """Build a model from `data`, which was read from `path` and has the node tree `root`.
+
+    Raises:
+        SpecError: one line per fault.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -128,7 +134,7 @@ def _read(path: Path, expected: str) -> tuple[Any, yaml.Node | None]:
 
 
 def _line(node: yaml.Node | None, location: Location) -> int:
-    """Line of the deepest part of `location` that is in the file."""
+    """The line of the deepest part of `location` that the file contains."""
     line = 1
     for part in location:
         if isinstance(node, yaml.MappingNode):
@@ -145,9 +151,9 @@ def _line(node: yaml.Node | None, location: Location) -> int:
     return line
 
 
-def _anchor(data: dict[str, Any], folder: Path, keys: PathKeys) -> None:
-    """Make relative paths absolute, from the file's folder. URIs and absolute paths stay."""
-    for wanted, absolute in ((keys.paths, _absolute), (keys.paths_or_ids, _absolute_if_there)):
+def _make_paths_absolute(data: dict[str, Any], folder: Path, keys: PathKeys) -> None:
+    """Make relative paths absolute, from the file's folder. URIs and absolute paths stay as they are."""
+    for wanted, absolute in ((keys.paths, _absolute), (keys.paths_or_ids, _absolute_if_path)):
         for *sections, key in wanted:
             for block in _blocks(data, sections):
                 value = block.get(key)
@@ -157,11 +163,11 @@ def _anchor(data: dict[str, Any], folder: Path, keys: PathKeys) -> None:
                     block[key] = [absolute(v, folder) if isinstance(v, str) else v for v in value]
     for way in keys.endpoints:
         for endpoint in _blocks(data, way):
-            _anchor_endpoint(endpoint, folder)
+            _make_endpoint_paths_absolute(endpoint, folder)
 
 
 def _blocks(data: Any, sections: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The mappings that `sections` lead to."""
+    """The mappings at the place that `sections` name; `*` stands for every item."""
     if not sections:
         if isinstance(data, dict):
             yield data
@@ -176,12 +182,12 @@ def _blocks(data: Any, sections: Sequence[str]) -> Iterator[dict[str, Any]]:
         yield from _blocks(one, rest)
 
 
-def _anchor_endpoint(endpoint: dict[str, Any], folder: Path) -> None:
+def _make_endpoint_paths_absolute(endpoint: dict[str, Any], folder: Path) -> None:
     for key in _ENDPOINT_PATHS:
         if isinstance(endpoint.get(key), str):
             endpoint[key] = _absolute(endpoint[key], folder)
     command = endpoint.get("api_key_command")
-    # A program without a slash is looked for on the PATH.
+    # A program without a slash is searched for on the PATH.
     if isinstance(command, str) and "/" in command.partition(" ")[0]:
         program, space, rest = command.partition(" ")
         endpoint["api_key_command"] = f"{shlex.quote(_absolute(program, folder))}{space}{rest}"
@@ -198,12 +204,12 @@ def _absolute(value: str, folder: Path) -> str:
     return f"{folder / value}{slash}"
 
 
-def _absolute_if_there(value: str, folder: Path) -> str:
+def _absolute_if_path(value: str, folder: Path) -> str:
     return _absolute(value, folder) if value.startswith((".", "~")) or (folder / value).exists() else value
 
 
 def _apply(data: dict[str, Any], setting: str, keys: PathKeys) -> None:
-    """Set one dotted key; numbers step into lists."""
+    """Apply one setting, `key.key=value`, to `data`; numbers in the key step into lists. Raises SpecError."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise SpecError(f"--set {setting!r}: write it as key.key=value")
@@ -213,10 +219,11 @@ def _apply(data: dict[str, Any], setting: str, keys: PathKeys) -> None:
         raise SpecError(f"--set {key}: the value {text!r} is not valid YAML: {reason(error)}") from error
     parts = key.split(".")
     if isinstance(value, str):
-        if _is_one_of(parts, keys.paths) or (parts[-1] in _ENDPOINT_PATHS and _is_one_of(parts[:-1], keys.endpoints)):
+        of_endpoint = parts[-1] in _ENDPOINT_PATHS and _matches_any(parts[:-1], keys.endpoints)
+        if of_endpoint or _matches_any(parts, keys.paths):
             value = _absolute(value, Path.cwd())
-        elif _is_one_of(parts, keys.paths_or_ids):
-            value = _absolute_if_there(value, Path.cwd())
+        elif _matches_any(parts, keys.paths_or_ids):
+            value = _absolute_if_path(value, Path.cwd())
     at: Any = data
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
@@ -236,5 +243,8 @@ def _apply(data: dict[str, Any], setting: str, keys: PathKeys) -> None:
             at = at[index]
 
 
-def _is_one_of(parts: Sequence[str], keys: Sequence[Keys]) -> bool:
-    return any(len(key) == len(parts) and all(k in ("*", p) for k, p in zip(key, parts, strict=True)) for key in keys)
+def _matches_any(parts: Sequence[str], patterns: Sequence[KeyPattern]) -> bool:
+    return any(
+        len(pattern) == len(parts) and all(key in ("*", part) for key, part in zip(pattern, parts, strict=True))
+        for pattern in patterns
+    )

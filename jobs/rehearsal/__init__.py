@@ -1,1 +1,1 @@
-"""The parts of a dress rehearsal: HTTP server, token buckets, answers, and the endpoint that joins them."""
+"""Dress rehearsals: local endpoints with limits, latency and faults, and the HTTP server that serves them."""

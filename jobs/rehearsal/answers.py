@@ -1,4 +1,4 @@
-"""Where answers come from. Each depends on the seed, the model and the prompt, never on who came first."""
+"""Answers of rehearsed endpoints. Each depends on seed, model and prompt, and never on the order of requests."""
 
 import hashlib
 import math
@@ -11,7 +11,7 @@ from typing import Protocol, assert_never
 import orjson
 
 from batch.errors import SpecError
-from jobs.rehearsal.requests import BYTES_PER_TOKEN, Answer, count_tokens
+from jobs.rehearsal.requests import BYTES_PER_TOKEN, Choice, count_tokens
 from schemas.rehearse import AnswerTokensSpec, RehearsalEndpointSpec, RepliesSpec
 
 _SENTENCES = (
@@ -30,17 +30,17 @@ _NORMAL = NormalDist()
 
 
 class NoReplyError(Exception):
-    """No reply was recorded for this prompt."""
+    """The file of recorded replies has none for this prompt."""
 
 
-class Answers(Protocol):
-    """Gives the `choice`-th answer to a prompt; the same one whenever it is asked. May raise NoReplyError."""
+class AnswerSource(Protocol):
+    """Gives the answer with this index to a prompt: the same one every time. May raise NoReplyError."""
 
-    def answer(self, prompt: str, choice: int, max_tokens: int | None) -> Answer: ...
+    def choice(self, prompt: str, index: int, max_tokens: int | None) -> Choice: ...
 
 
-def build_answers(endpoint: RehearsalEndpointSpec, seed: int, folder: Path) -> Answers:
-    """The source of answers that `endpoint` names. Replies are read from below `folder`; raises SpecError."""
+def answer_source(endpoint: RehearsalEndpointSpec, seed: int, folder: Path) -> AnswerSource:
+    """Build the source of answers that `endpoint` names, with files relative to `folder`. Raises SpecError."""
     match endpoint.answers:
         case "canned":
             return CannedAnswers(f"{seed}:{endpoint.model}", endpoint.answer_tokens)
@@ -53,15 +53,15 @@ def build_answers(endpoint: RehearsalEndpointSpec, seed: int, folder: Path) -> A
 
 
 def prompt_hash(prompt: str) -> str:
-    """The key of a recorded reply: blake2b of the prompt, 16 bytes in hex.
+    """The key under which a reply is recorded: blake2b of the prompt, 16 bytes in hex.
 
-    A chat's prompt is the text of its user messages, joined by newlines.
+    The prompt of a chat is the text of its user messages, joined by newlines.
     """
     return hashlib.blake2b(prompt.encode(), digest_size=16).hexdigest()
 
 
 class CannedAnswers:
-    """Plausible prose of a drawn length; a word counts as a token."""
+    """Plausible prose whose length is drawn from a lognormal distribution; a word counts as a token."""
 
     def __init__(self, salt: str, tokens: AnswerTokensSpec) -> None:
         self._salt = salt
@@ -72,31 +72,31 @@ class CannedAnswers:
             [w for s in (*_SENTENCES[i:], *_SENTENCES[:i]) for w in s.split()] for i in range(len(_SENTENCES))
         ]
 
-    def answer(self, prompt: str, choice: int, max_tokens: int | None) -> Answer:
-        drawn = hashlib.blake2b(f"{self._salt}:{choice}:{prompt}".encode(), digest_size=16).digest()
+    def choice(self, prompt: str, index: int, max_tokens: int | None) -> Choice:
+        drawn = hashlib.blake2b(f"{self._salt}:{index}:{prompt}".encode(), digest_size=16).digest()
         uniform = (int.from_bytes(drawn[:7]) + 0.5) / 2**56
         wanted = max(1, round(math.exp(self._log_median + self._sigma * _NORMAL.inv_cdf(uniform))))
         tokens = wanted if max_tokens is None else min(wanted, max_tokens)
         words = self._openings[drawn[15] % len(self._openings)]
         repeats = -(-tokens // len(words))
         content = " ".join(islice((w for _ in range(repeats) for w in words), tokens))
-        return Answer(content, tokens, "stop" if tokens == wanted else "length")
+        return Choice(content, tokens, "stop" if tokens == wanted else "length")
 
 
 class EchoAnswers:
-    """The prompt itself."""
+    """Answers with the prompt itself."""
 
-    def answer(self, prompt: str, choice: int, max_tokens: int | None) -> Answer:
+    def choice(self, prompt: str, index: int, max_tokens: int | None) -> Choice:
         return _cut(prompt, max_tokens)
 
 
 class RecordedAnswers:
-    """Replies recorded earlier, by the prompt's hash; a prompt without one raises NoReplyError."""
+    """Answers with replies that were recorded earlier, found by the prompt's hash; raises NoReplyError if none was."""
 
     def __init__(self, replies: Mapping[str, str]) -> None:
         self._replies = replies
 
-    def answer(self, prompt: str, choice: int, max_tokens: int | None) -> Answer:
+    def choice(self, prompt: str, index: int, max_tokens: int | None) -> Choice:
         key = prompt_hash(prompt)
         if key not in self._replies:
             raise NoReplyError(f"no reply is recorded for the prompt with hash {key}")
@@ -104,7 +104,7 @@ class RecordedAnswers:
 
 
 def read_replies(path: Path) -> dict[str, str]:
-    """Replies by prompt hash. Raises SpecError with file and line."""
+    """Read a file of recorded replies into a mapping from prompt hash to reply. Raises SpecError with file and line."""
     replies: dict[str, str] = {}
     try:
         lines = path.read_bytes().splitlines()
@@ -130,16 +130,16 @@ def read_replies(path: Path) -> dict[str, str]:
 
 
 def embed(prompt: str, dimensions: int) -> list[float]:
-    """A unit vector that depends on the prompt alone."""
+    """A vector of length 1 that depends on the prompt alone."""
     raw = hashlib.shake_128(prompt.encode()).digest(2 * dimensions)
     values = [int.from_bytes(raw[i : i + 2]) - 32767.5 for i in range(0, 2 * dimensions, 2)]
     norm = math.hypot(*values)
     return [v / norm for v in values]
 
 
-def _cut(text: str, max_tokens: int | None) -> Answer:
+def _cut(text: str, max_tokens: int | None) -> Choice:
     tokens = count_tokens(text)
     if max_tokens is None or tokens <= max_tokens:
-        return Answer(text, tokens, "stop")
+        return Choice(text, tokens, "stop")
     kept = text.encode()[: max_tokens * BYTES_PER_TOKEN].decode(errors="ignore")
-    return Answer(kept, max_tokens, "length")
+    return Choice(kept, max_tokens, "length")

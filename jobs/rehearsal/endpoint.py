@@ -1,4 +1,4 @@
-"""One rehearsed endpoint: its limits, its latency, its faults and what it counts."""
+"""One rehearsed endpoint: its limits, latency, faults and counters."""
 
 import asyncio
 import math
@@ -10,13 +10,13 @@ from typing import Any, Literal
 import orjson
 
 from batch.clock import Clock
-from jobs.rehearsal.answers import Answers, NoReplyError, embed, prompt_hash
+from jobs.rehearsal.answers import AnswerSource, NoReplyError, embed, prompt_hash
 from jobs.rehearsal.buckets import TokenBucket
 from jobs.rehearsal.http import HttpRequest, HttpResponse, error_response
 from jobs.rehearsal.requests import (
-    Answer,
-    Asked,
     BadBodyError,
+    Choice,
+    ModelRequest,
     completion_body,
     embeddings_body,
     read_body,
@@ -26,15 +26,15 @@ from schemas.openai_batch import BATCH_URLS, EMBEDDINGS_URL, RESPONSES_URL
 from schemas.rehearse import RehearsalEndpointSpec
 
 Fault = Literal["error_500", "drop", "timeout", "bad_json"]
-# Asking again sooner than this, when the endpoint is merely busy, helps nobody.
+# The shortest pause that a refusal for too many requests in flight asks for; a shorter one only adds requests.
 BUSY_RETRY_SECONDS = 0.05
 
 
 @dataclass(slots=True)
 class Counters:
-    """What an endpoint has seen. Every POST to a served path is in exactly one of the first four.
+    """What an endpoint has counted. Every POST to a served path is in exactly one of the first four counters.
 
-    `errors` counts the faults among the accepted, by kind.
+    `errors` counts, by kind, the faults among the accepted requests.
     """
 
     accepted: int = 0
@@ -52,14 +52,14 @@ class Counters:
 class RehearsedEndpoint:
     """Answers requests for one model as its spec says.
 
-    `random` decides latencies and faults, in order of arrival; answers depend on the prompt alone. `key` is
-    the bearer token requests must carry, if any.
+    Latencies and faults are drawn from `random`, in the order in which requests arrive; answers depend on the prompt
+    alone. If `key` is given, requests must carry it as their bearer token.
     """
 
     def __init__(
         self,
         spec: RehearsalEndpointSpec,
-        answers: Answers,
+        answers: AnswerSource,
         *,
         clock: Clock,
         random: Random,
@@ -75,11 +75,11 @@ class RehearsedEndpoint:
         self._tokens = _bucket(limits.tpm, limits.burst_tokens or limits.tpm or 0, clock)
 
     def stats(self) -> dict[str, Any]:
-        """The counters, ready for JSON."""
+        """The model and its counters, ready for JSON."""
         return {"model": self.spec.model, **asdict(self.counters)}
 
     async def respond(self, request: HttpRequest) -> HttpResponse:
-        """The answer to any request, after the latency that is due. A rehearsed timeout never returns."""
+        """The response to any request, after the latency that the spec asks for. A rehearsed timeout never returns."""
         match request.method, request.path:
             case "GET", "/health":
                 return HttpResponse(200, b'{"status":"ok"}')
@@ -92,38 +92,38 @@ class RehearsedEndpoint:
                 return error_response(405, f"{request.method} is not for {url}", code="method_not_allowed")
         return error_response(404, f"no such path: {request.path}", code="unknown_path")
 
-    async def _admit(self, url: str, request: HttpRequest) -> HttpResponse:
-        if self._key is not None and request.headers.get("authorization") != f"Bearer {self._key}":
+    async def _admit(self, url: str, post: HttpRequest) -> HttpResponse:
+        if self._key is not None and post.headers.get("authorization") != f"Bearer {self._key}":
             self.counters.unauthorized += 1
             return error_response(401, "the key is missing or wrong", code="invalid_api_key")
         try:
-            asked = read_body(url, request.body)
-            if asked.model != self.spec.model:
+            request = read_body(url, post.body)
+            if request.model != self.spec.model:
                 self.counters.refused += 1
                 message = f"this endpoint serves {self.spec.model!r} only"
                 return error_response(404, message, code="model_not_found")
-            answers = self._prepare(asked)
+            choices = self._choices(request)
         except BadBodyError as error:
             self.counters.refused += 1
             return error_response(400, str(error), code="invalid_body")
         except NoReplyError as error:
             self.counters.refused += 1
             return error_response(422, str(error), code="no_reply")
-        used = asked.prompt_tokens + sum(a.tokens for a in answers)
-        reserved = max(used, asked.tokens_reserved or 0)
-        return self._too_much(reserved) or await self._serve(asked, answers, reserved, used)
+        used = request.prompt_tokens + sum(choice.tokens for choice in choices)
+        reserved = max(used, request.tokens_reserved or 0)
+        return self._refusal(reserved) or await self._serve(request, choices, reserved, used)
 
-    def _prepare(self, asked: Asked) -> list[Answer]:
-        if asked.url == EMBEDDINGS_URL:
+    def _choices(self, request: ModelRequest) -> list[Choice]:
+        if request.url == EMBEDDINGS_URL:
             return []
         return [
-            self._answers.answer(prompt, choice, asked.max_tokens)
-            for prompt in asked.prompts
-            for choice in range(asked.choices)
+            self._answers.choice(prompt, index, request.max_tokens)
+            for prompt in request.prompts
+            for index in range(request.choices)
         ]
 
-    def _too_much(self, tokens: int) -> HttpResponse | None:
-        """The refusal of a request beyond a limit; `None` when it may start now."""
+    def _refusal(self, tokens: int) -> HttpResponse | None:
+        """The refusal of a request of so many tokens that exceeds a limit; `None` if it may start now."""
         by_requests = self._requests.wait(1) if self._requests else 0.0
         by_tokens = self._tokens.wait(tokens) if self._tokens else 0.0
         if math.isinf(by_tokens):
@@ -141,12 +141,12 @@ class RehearsedEndpoint:
             return None
         self.counters.throttled += 1
         self.counters.throttled_by[which] += 1
-        # Rounded up: whoever comes back exactly then must find it free.
+        # Rounded up, so that a client which comes back exactly then is let in.
         headers = {"retry-after": f"{math.ceil(wait * 1000) / 1000:.3f}", **self._limit_headers()}
         message = f"rate limit reached for {self.spec.model} on {which}; try again in {wait:.3f}s"
         return error_response(429, message, code="rate_limit_exceeded", kind=kind, headers=headers)
 
-    async def _serve(self, asked: Asked, answers: list[Answer], reserved: int, used: int) -> HttpResponse:
+    async def _serve(self, request: ModelRequest, choices: list[Choice], reserved: int, used: int) -> HttpResponse:
         counters = self.counters
         counters.accepted += 1
         counters.in_flight += 1
@@ -157,7 +157,7 @@ class RehearsedEndpoint:
             self._tokens.take(reserved)
         try:
             fault = self._draw_fault()
-            seconds = self._draw_latency(used - asked.prompt_tokens)
+            seconds = self._draw_latency(used - request.prompt_tokens)
             if fault == "timeout":
                 await asyncio.get_running_loop().create_future()
             if seconds > 0:
@@ -165,9 +165,9 @@ class RehearsedEndpoint:
             if fault == "error_500":
                 used = 0
                 return error_response(500, "rehearsed failure", code="internal_error", kind="server_error")
-            counters.prompt_tokens += asked.prompt_tokens
-            counters.completion_tokens += used - asked.prompt_tokens
-            body = self._body(asked, answers)
+            counters.prompt_tokens += request.prompt_tokens
+            counters.completion_tokens += used - request.prompt_tokens
+            body = self._body(request, choices)
             cut_body = body[: len(body) // 2] if fault == "bad_json" else body
             return HttpResponse(200, cut_body, self._limit_headers(), cut=fault == "drop")
         finally:
@@ -196,12 +196,12 @@ class RehearsedEndpoint:
         median = latency.median_seconds + latency.per_output_token_seconds * tokens
         return median * self._random.lognormvariate(0, latency.sigma) if latency.sigma else median
 
-    def _body(self, asked: Asked, answers: list[Answer]) -> bytes:
-        if asked.url == EMBEDDINGS_URL:
-            return embeddings_body(asked, [embed(p, asked.dimensions) for p in asked.prompts])
-        if asked.url == RESPONSES_URL:
-            return response_body(asked, prompt_hash(asked.prompts[0]), answers[0])
-        return completion_body(asked, prompt_hash("\n".join(asked.prompts)), answers)
+    def _body(self, request: ModelRequest, choices: list[Choice]) -> bytes:
+        if request.url == EMBEDDINGS_URL:
+            return embeddings_body(request, [embed(p, request.dimensions) for p in request.prompts])
+        if request.url == RESPONSES_URL:
+            return response_body(request, prompt_hash(request.prompts[0]), choices[0])
+        return completion_body(request, prompt_hash("\n".join(request.prompts)), choices)
 
     def _limit_headers(self) -> dict[str, str]:
         headers = {}

@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server: keep-alive, bodies with Content-Length, one request at a time per connection.
 
-It serves rehearsals on the loopback interface and nothing else: no TLS, no chunked requests, no pipelining
-beyond answering in order.
+It serves rehearsals on the loopback interface and nothing else: no TLS and no chunked requests; pipelined requests are
+answered one after the other.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import cast
 
 MAX_HEAD_BYTES = 64 * 1024
-# Far above any prompt, far below what would hurt a laptop.
+# Far above the size of any prompt, and far below the memory of a laptop.
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("latin-1") for s in HTTPStatus}
@@ -30,7 +30,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A response with a JSON body; `cut` sends half of the body and then breaks the connection."""
+    """A response with a JSON body. If `cut` is set, half of the body is sent and the connection is then closed."""
 
     status: int
     body: bytes
@@ -55,7 +55,7 @@ def error_response(
     kind: str = "invalid_request_error",
     headers: Mapping[str, str] | None = None,
 ) -> HttpResponse:
-    """An error in the shape of OpenAI's."""
+    """An error response in OpenAI's shape."""
     error = {"message": message, "type": kind, "param": None, "code": code}
     return HttpResponse(status, json.dumps({"error": error}).encode(), headers or {})
 
@@ -64,7 +64,7 @@ Respond = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 class _MalformedError(Exception):
-    """The bytes are not a request that this server takes; carries the answer."""
+    """The bytes are no request that this server accepts; holds the response that says so."""
 
     def __init__(self, response: HttpResponse) -> None:
         super().__init__(response.status)
@@ -72,10 +72,10 @@ class _MalformedError(Exception):
 
 
 class HttpConnection(asyncio.Protocol):
-    """One client connection. Requests are answered in the order they came, by `respond`.
+    """One client connection; `respond` answers its requests, in the order in which they came.
 
-    `connections` is the server's set of open ones, which it closes when it stops. A client that leaves
-    cancels the request under way, as does `aclose`.
+    `connections` is the server's set of open connections, which the server closes when it stops. A client that
+    disconnects cancels the request that is being answered, and so does `aclose`.
     """
 
     def __init__(self, respond: Respond, connections: set["HttpConnection"]) -> None:
@@ -87,7 +87,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast, because uvloop's transports are no subclass of asyncio's.
+        # uvloop's transports are no subclass of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         self._connections.add(self)
 
@@ -103,7 +103,7 @@ class HttpConnection(asyncio.Protocol):
             self._start_next()
 
     async def aclose(self) -> None:
-        """Break the connection off; returns once the request under way, if any, has let go of everything."""
+        """Close the connection at once; returns when a request that was being answered has been cancelled."""
         self._abort()
         if self._answering is not None:
             self._answering.cancel()
@@ -139,7 +139,7 @@ class HttpConnection(asyncio.Protocol):
         wire = response.encode(keep_alive=keep_alive)
         if response.cut:
             self._transport.write(wire[: len(wire) - len(response.body) // 2 - 1])
-            # close() flushes first: the client sees a head and half a body, then the end.
+            # close() flushes first, so the client receives the head and half of the body, and then the end.
             self._transport.close()
             return
         self._transport.write(wire)
@@ -147,7 +147,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     def _take_request(self) -> HttpRequest | None:
-        """Cut a whole request off the buffer; `None` while some of it is still to come."""
+        """Take a whole request off the buffer; `None` if some of it has not arrived yet."""
         if self._head is None:
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:

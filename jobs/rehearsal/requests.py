@@ -1,4 +1,4 @@
-"""What a request asks for, as far as a rehearsal needs to know, and the bodies it is answered with."""
+"""Reads the bodies of requests, as far as a rehearsal needs them, and writes the bodies of responses."""
 
 import base64
 import struct
@@ -11,17 +11,17 @@ import orjson
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL
 
 DEFAULT_DIMENSIONS = 64
-# Bytes of UTF-8 per token, near what tokenizers reach over many languages; no vocabulary to load.
+# Bytes of UTF-8 per token: close to the average of tokenizers over many languages, without a vocabulary to load.
 BYTES_PER_TOKEN = 4
 
 
 class BadBodyError(Exception):
-    """The request's body is not what its path takes; the message says why."""
+    """The body is not one that its path accepts; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request: its prompts, how many answers to each, and how long they may be."""
+class ModelRequest:
+    """One request to a model: its prompts, the number of answers to each (`choices`), and how long they may be."""
 
     url: str
     model: str
@@ -34,7 +34,7 @@ class Asked:
 
     @property
     def tokens_reserved(self) -> int | None:
-        """Prompt plus the longest answers allowed; `None` where the request sets no bound."""
+        """Tokens of the prompts and of the longest answers allowed; `None` if the request sets no bound."""
         if self.url == EMBEDDINGS_URL:
             return self.prompt_tokens
         if self.max_tokens is None:
@@ -43,8 +43,8 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One choice of a completion."""
+class Choice:
+    """One answer to a prompt: an item of `choices` in a completion."""
 
     content: str
     tokens: int
@@ -52,12 +52,12 @@ class Answer:
 
 
 def count_tokens(text: str) -> int:
-    """Tokens of `text` by a rule of thumb: four bytes each, at least one."""
+    """About how many tokens `text` has: one for every four bytes, and at least one."""
     return max(1, -(-len(text.encode()) // BYTES_PER_TOKEN))
 
 
-def read_body(url: str, raw: bytes) -> Asked:
-    """What a request body asks of `url`. Raises BadBodyError."""
+def read_body(url: str, raw: bytes) -> ModelRequest:
+    """Parse the body of a request to `url`. Raises BadBodyError."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -71,30 +71,30 @@ def read_body(url: str, raw: bytes) -> Asked:
         texts, tokens = _texts(body, "input")
         dimensions = _positive(body, "dimensions") or DEFAULT_DIMENSIONS
         encoded = body.get("encoding_format") == "base64"
-        return Asked(url, model, texts, tokens, None, 1, dimensions, encoded)
+        return ModelRequest(url, model, texts, tokens, None, 1, dimensions, encoded)
     if url == RESPONSES_URL:
-        return _response_asked(body, model)
+        return _responses_request(body, model)
     max_tokens = _positive(body, "max_completion_tokens") or _positive(body, "max_tokens")
     choices = _positive(body, "n") or 1
     if url == COMPLETIONS_URL:
         texts, tokens = _texts(body, "prompt")
-        return Asked(url, model, texts, tokens, max_tokens, choices)
+        return ModelRequest(url, model, texts, tokens, max_tokens, choices)
     prompt, tokens = _conversation(body.get("messages"), "messages")
-    return Asked(url, model, (prompt,), tokens, max_tokens, choices)
+    return ModelRequest(url, model, (prompt,), tokens, max_tokens, choices)
 
 
-def _response_asked(body: Mapping[str, Any], model: str) -> Asked:
-    """A request of the Responses API: `input` is a text or a list of messages."""
+def _responses_request(body: Mapping[str, Any], model: str) -> ModelRequest:
+    """Parse a request of the Responses API: its `input` is a text or a list of messages."""
     given = body.get("input")
     prompt, tokens = (given, count_tokens(given)) if isinstance(given, str) else _conversation(given, "input")
     instructions = body.get("instructions")
     if isinstance(instructions, str):
         tokens += count_tokens(instructions)
-    return Asked(RESPONSES_URL, model, (prompt,), tokens, _positive(body, "max_output_tokens"), 1)
+    return ModelRequest(RESPONSES_URL, model, (prompt,), tokens, _positive(body, "max_output_tokens"), 1)
 
 
 def _conversation(messages: object, key: str) -> tuple[str, int]:
-    """What users say, and the tokens of all that is said. Raises BadBodyError."""
+    """The text of the user messages, and the tokens of all messages. Raises BadBodyError."""
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         raise BadBodyError(f"{key!r} must be a list of one or more messages")
     contents = [(message.get("role"), _content(message.get("content"))) for message in messages]
@@ -102,80 +102,80 @@ def _conversation(messages: object, key: str) -> tuple[str, int]:
     return prompt, sum(count_tokens(text) for _, text in contents)
 
 
-def completion_body(asked: Asked, name: str, answers: Sequence[Answer]) -> bytes:
+def completion_body(request: ModelRequest, name: str, choices: Sequence[Choice]) -> bytes:
     """A chat or text completion. Nothing in it depends on the time, so equal requests get equal bytes."""
-    chat = asked.url == CHAT_URL
-    choices: list[dict[str, Any]] = [
+    chat = request.url == CHAT_URL
+    items: list[dict[str, Any]] = [
         {
             "index": index,
-            **({"message": {"role": "assistant", "content": a.content}} if chat else {"text": a.content}),
+            **({"message": {"role": "assistant", "content": choice.content}} if chat else {"text": choice.content}),
             "logprobs": None,
-            "finish_reason": a.finish_reason,
+            "finish_reason": choice.finish_reason,
         }
-        for index, a in enumerate(answers)
+        for index, choice in enumerate(choices)
     ]
-    spent = sum(a.tokens for a in answers)
+    spent = sum(choice.tokens for choice in choices)
     return orjson.dumps(
         {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{name}",
             "object": "chat.completion" if chat else "text_completion",
             "created": 0,
-            "model": asked.model,
-            "choices": choices,
+            "model": request.model,
+            "choices": items,
             "usage": {
-                "prompt_tokens": asked.prompt_tokens,
+                "prompt_tokens": request.prompt_tokens,
                 "completion_tokens": spent,
-                "total_tokens": asked.prompt_tokens + spent,
+                "total_tokens": request.prompt_tokens + spent,
             },
         }
     )
 
 
-def response_body(asked: Asked, name: str, answer: Answer) -> bytes:
-    """An answer of the Responses API, as stable as `completion_body`."""
-    cut = answer.finish_reason == "length"
+def response_body(request: ModelRequest, name: str, choice: Choice) -> bytes:
+    """A response of the Responses API; equal requests get equal bytes, as with `completion_body`."""
+    cut = choice.finish_reason == "length"
     message = {
         "id": f"msg-{name}",
         "type": "message",
         "role": "assistant",
         "status": "incomplete" if cut else "completed",
-        "content": [{"type": "output_text", "text": answer.content, "annotations": []}],
+        "content": [{"type": "output_text", "text": choice.content, "annotations": []}],
     }
     return orjson.dumps(
         {
             "id": f"resp-{name}",
             "object": "response",
             "created_at": 0,
-            "model": asked.model,
+            "model": request.model,
             "status": message["status"],
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "error": None,
             "output": [message],
             "usage": {
-                "input_tokens": asked.prompt_tokens,
-                "output_tokens": answer.tokens,
-                "total_tokens": asked.prompt_tokens + answer.tokens,
+                "input_tokens": request.prompt_tokens,
+                "output_tokens": choice.tokens,
+                "total_tokens": request.prompt_tokens + choice.tokens,
             },
         }
     )
 
 
-def embeddings_body(asked: Asked, vectors: Sequence[Sequence[float]]) -> bytes:
-    """One vector per input, as floats or in base64 of little-endian float32, whichever was asked for."""
+def embeddings_body(request: ModelRequest, vectors: Sequence[Sequence[float]]) -> bytes:
+    """One vector per input, as a list of floats or, if the request says so, as base64 of little-endian float32."""
     data = [
         {
             "object": "embedding",
             "index": index,
-            "embedding": base64.b64encode(struct.pack(f"<{len(v)}f", *v)).decode() if asked.base64 else v,
+            "embedding": base64.b64encode(struct.pack(f"<{len(v)}f", *v)).decode() if request.base64 else v,
         }
         for index, v in enumerate(vectors)
     ]
-    usage = {"prompt_tokens": asked.prompt_tokens, "total_tokens": asked.prompt_tokens}
-    return orjson.dumps({"object": "list", "model": asked.model, "data": data, "usage": usage})
+    usage = {"prompt_tokens": request.prompt_tokens, "total_tokens": request.prompt_tokens}
+    return orjson.dumps({"object": "list", "model": request.model, "data": data, "usage": usage})
 
 
 def _texts(body: Mapping[str, Any], key: str) -> tuple[tuple[str, ...], int]:
-    """The texts under `key` and their tokens. Token ids count one each; as a text they are their numbers."""
+    """The texts under `key`, and how many tokens they have. A list of token ids becomes the text of its numbers."""
     value = body.get(key)
     values = [value] if isinstance(value, str) or _is_ids(value) else value
     if not isinstance(values, list) or not values or not all(v and (isinstance(v, str) or _is_ids(v)) for v in values):

@@ -17,39 +17,43 @@ import orjson
 from batch.clock import Clock
 from batch.errors import SpecError
 from jobs.files.yaml_specs import load_spec
-from jobs.rehearsal.answers import build_answers
+from jobs.rehearsal.answers import answer_source
 from jobs.rehearsal.endpoint import RehearsedEndpoint
 from jobs.rehearsal.http import HttpConnection, HttpRequest, HttpResponse, Respond
 from schemas.rehearse import RehearsalSpec
 
 HOST = "127.0.0.1"
-# A dispatcher opens all its connections at once; beyond the usual 100, each would wait a second for a retry.
+# A dispatcher opens all its connections at once. With asyncio's default of 100, each further one would wait a second.
 LISTEN_BACKLOG = 2048
 
 
 def run_rehearsal(path: Path) -> None:
     """Serve the endpoints of the file at `path` until SIGINT or SIGTERM.
 
-    Prints one line per endpoint, `<model> <url>`, once all of them answer. Raises SpecError, before anything
-    is served, for a wrong file, a missing key or a port that is taken.
+    Prints one line per endpoint, `<model> <url>`, once all of them answer.
+
+    Raises:
+        SpecError: the file is wrong, a key is missing or a port is taken; nothing is served.
     """
     import uvloop
 
     spec = load_spec(path, RehearsalSpec)
-    uvloop.run(_serve_until_told(spec, path.parent))
+    uvloop.run(_serve_until_signal(spec, path.parent))
 
 
 class Rehearsal:
-    """The endpoints of a spec, served while inside `async with`.
+    """The endpoints of a spec, served inside `async with`.
 
-    `urls` are their base URLs, up to and including `/v1`, in the spec's order. Files are looked up below
-    `folder`, keys in `environ`.
+    Attributes:
+        endpoints: in the spec's order.
+        urls: base URLs of the endpoints, up to and including `/v1`.
     """
 
-    def __init__(self, spec: RehearsalSpec, *, folder: Path = Path(), environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, spec: RehearsalSpec, *, folder: Path = Path(), environ: Mapping[str, str] | None = None) -> None:
+        """The spec's files are relative to `folder`; `environ` holds the keys that it names."""
         self._spec = spec
         self._folder = folder
-        self._environ = environ
+        self._environ = environ or {}
         self._stack = AsyncExitStack()
         self.endpoints: tuple[RehearsedEndpoint, ...] = ()
         self.urls: tuple[str, ...] = ()
@@ -66,7 +70,7 @@ class Rehearsal:
         await self._stack.aclose()
 
     def stats(self) -> dict[str, Any]:
-        """What every endpoint has counted so far, as `GET /stats` on any of them answers."""
+        """The counters of all endpoints: the body of `GET /stats`, which every endpoint answers."""
         counted = zip(self.urls, self.endpoints, strict=True)
         return {"endpoints": [{"url": url, **endpoint.stats()} for url, endpoint in counted]}
 
@@ -78,13 +82,13 @@ class Rehearsal:
                 key = self._environ.get(spec.api_key_env)
                 if not key:
                     raise SpecError(f"endpoints.{index}.api_key_env: {spec.api_key_env} is not set in the environment")
-            answers = build_answers(spec, self._spec.seed, self._folder)
-            random = Random(f"{self._spec.seed}:{index}")  # noqa: S311 - a rehearsal wants repeatable chance
+            answers = answer_source(spec, self._spec.seed, self._folder)
+            random = Random(f"{self._spec.seed}:{index}")  # noqa: S311  a rehearsal must be repeatable
             built.append(RehearsedEndpoint(spec, answers, clock=clock, random=random, key=key))
         return built
 
     async def _listen(self, index: int, stack: AsyncExitStack) -> str:
-        """Serve one endpoint until `stack` closes; its URL."""
+        """Serve one endpoint until `stack` closes, and return its URL."""
         respond = self._with_stats(self.endpoints[index])
         connections: set[HttpConnection] = set()
         port = self._spec.endpoints[index].port
@@ -110,7 +114,10 @@ class Rehearsal:
 
 @contextmanager
 def served(rehearsal: Rehearsal) -> Iterator[tuple[str, ...]]:
-    """Serve from a thread of this process meanwhile; the urls, in the spec's order. Raises what starting raises."""
+    """Serve a rehearsal from a thread of this process inside the block; yields the urls, in the spec's order.
+
+    Raises what starting the rehearsal raises.
+    """
     urls: Future[tuple[str, ...]] = Future()
     stop: Future[None] = Future()
 
@@ -121,7 +128,7 @@ def served(rehearsal: Rehearsal) -> Iterator[tuple[str, ...]]:
 
     with ThreadPoolExecutor(1, thread_name_prefix="rehearsal") as thread:
         serving = thread.submit(asyncio.run, serve())
-        # Whichever comes first: the urls, or the reason why there are none.
+        # Either the urls come, or serving ends with the reason why there are none.
         either: list[Future[Any]] = [urls, serving]
         wait(either, return_when=FIRST_COMPLETED)
         if serving.done():
@@ -140,14 +147,14 @@ async def _stop(server: asyncio.Server, connections: set[HttpConnection]) -> Non
     await server.wait_closed()
 
 
-async def _serve_until_told(spec: RehearsalSpec, folder: Path) -> None:
-    told = asyncio.Event()
+async def _serve_until_signal(spec: RehearsalSpec, folder: Path) -> None:
+    stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told.set)
-    async with Rehearsal(spec, folder=folder) as rehearsal:
+        loop.add_signal_handler(number, stopped.set)
+    async with Rehearsal(spec, folder=folder, environ=os.environ) as rehearsal:
         models: Sequence[str] = [endpoint.spec.model for endpoint in rehearsal.endpoints]
         for model, url in zip(models, rehearsal.urls, strict=True):
             sys.stdout.write(f"{model} {url}\n")
         sys.stdout.flush()
-        await told.wait()
+        await stopped.wait()

@@ -1,4 +1,4 @@
-"""`run --rehearse`: the job as it is, sent to local stand-ins with the same limits."""
+"""`run --rehearse`: sends a job to local stand-ins that have the limits of its endpoints."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +12,19 @@ from schemas.job import JobSpec
 from schemas.rehearse import LatencySpec, RehearsalEndpointSpec, RehearsalLimitsSpec, RehearsalSpec
 from schemas.routers import EmbeddingRouterSpec
 
-# A hosted model of middling speed: a third of a second to the first token, then 200 tokens a second.
+# A hosted model of average speed: a third of a second to the first token, then 200 tokens a second.
 _LATENCY = LatencySpec(median_seconds=0.3, per_output_token_seconds=0.005, sigma=0.3)
 
-# Requests that left in time may arrive a little closer together than they left.
+# Requests that are sent within the limits may arrive a little closer together than they were sent.
 _JITTER_REQUESTS = 2
 
 
 @contextmanager
 def rehearsed(job: JobSpec) -> Iterator[JobSpec]:
-    """The same job against stand-ins that are served meanwhile, with an output and a run directory of its own."""
+    """Serve stand-ins inside the block; yields the job with their urls, an output and a run directory of its own.
+
+    Each endpoint of the job's models, and of its router's embedder, gets a stand-in.
+    """
     embedder = embedder_of(job)
     pools = job.models if embedder is None else (*job.models, embedder)
     endpoints = [endpoint for model in pools for endpoint in model.endpoints]
@@ -49,7 +52,7 @@ def _redirected(job: JobSpec, urls: Iterator[str]) -> JobSpec:
         model.model_copy(update={"endpoints": tuple(_stand_in(e, next(urls)) for e in model.endpoints)})
         for model in job.models
     )
-    # A rehearsal leaves object stores alone: what it writes is beside the run directory.
+    # A rehearsal writes nothing to an object store: its output is a local file beside the run directory.
     path = local_path(job.output.path) or run_path(job.output).with_suffix("")
     slash = "/" if is_folder(job.output) else ""
     own = f"{path.with_name(f'{path.stem}.rehearsal{path.suffix}')}{slash}"
@@ -58,7 +61,7 @@ def _redirected(job: JobSpec, urls: Iterator[str]) -> JobSpec:
 
 
 def _embedded(job: JobSpec, pool: ModelSpec, urls: Iterator[str]) -> JobSpec:
-    """Vectors from stand-ins too: as long as the checkpoint takes them, and never in the cache of the real ones."""
+    """Have stand-ins embed too, with vectors as long as the checkpoint needs, and without the real cache."""
     from batch.routers.registry import trained_encoder
 
     router = job.router
@@ -75,5 +78,5 @@ def _embedded(job: JobSpec, pool: ModelSpec, urls: Iterator[str]) -> JobSpec:
 
 
 def _stand_in(endpoint: EndpointSpec, url: str) -> EndpointSpec:
-    """An endpoint with the same limits, and nothing of how the real one is reached."""
+    """An endpoint at `url` with the same limits and weight; keys, headers and certificates are left out."""
     return EndpointSpec(url=url, model=endpoint.model, weight=endpoint.weight, limits=endpoint.limits)

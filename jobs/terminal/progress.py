@@ -108,7 +108,7 @@ class View:
         return sum((view.lane.cost or Decimal(0) for view in self.lanes), Decimal(0))
 
 
-class Progress:
+class ProgressDisplay:
     """Shows snapshots as they come; a context manager.
 
     On a terminal the display is redrawn four times a second and gone at the end, where the report follows; after an

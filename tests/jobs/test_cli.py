@@ -159,6 +159,7 @@ finally:
         (("run", "none.yaml"), 2),
         (("evaluate", "--help"), 0),
         (("evaluate", "wrong.yaml"), 2),
+        (("train", "wrong.yaml"), 2),
     ],
     ids=str,
 )

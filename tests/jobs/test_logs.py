@@ -17,7 +17,7 @@ from batch.dispatch.snapshot import ProgressSnapshot
 from batch.errors import SpecError
 from jobs.exit_status import Exit
 from jobs.logs import log_records
-from jobs.terminal.progress import Progress
+from jobs.terminal.progress import ProgressDisplay
 from tests.jobs.console_script import Command, Job, written
 from tests.rehearsed import Served
 
@@ -175,7 +175,7 @@ def test_records_are_printed_above_the_live_display() -> None:
     """On a terminal each record is a line of its own; the display is redrawn below it."""
     terminal = StringIO()
     console = Console(file=terminal, force_terminal=True, width=120)
-    with Progress(console) as progress, log_records("0.1.0", verbose=True, log_file=None):
+    with ProgressDisplay(console) as progress, log_records("0.1.0", verbose=True, log_file=None):
         progress.update(ProgressSnapshot("reading", 2, 5, (), totals_final=False))
         logger.info("the endpoint is cooling down")
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).replace("\r", "\n").splitlines()

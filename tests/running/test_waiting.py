@@ -15,7 +15,7 @@ from batch.runs.layout import Layout
 from batch.runs.waits import StoredWait, read_waits, write_waits
 from jobs.commands.status import read_status
 from jobs.terminal.check_and_status import render_status
-from jobs.terminal.progress import Progress
+from jobs.terminal.progress import ProgressDisplay
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from tests.dispatch.built import built
 from tests.dispatch.memory_work import MemoryWork
@@ -65,7 +65,7 @@ def test_a_lane_says_how_long_it_waits_and_what_the_server_said() -> None:
 
 def test_the_time_that_is_left_includes_the_wait() -> None:
     """100 rows are left and endpoints may be asked again in an hour: that hour is in the estimate of what is left."""
-    with Progress() as progress:
+    with ProgressDisplay() as progress:
         for wait in (0.0, 3600.0):
             lane = LaneSnapshot("m", 200, 100, 100, 0, 0, 3, None, "http://a/v1", wait)
             progress.update(ProgressSnapshot("dispatch", 200, 200, (lane,), totals_final=True))

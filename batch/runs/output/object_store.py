@@ -25,6 +25,7 @@ from batch.runs.manifest import read_manifest
 from batch.runs.output.parts import Join, beside, joiner, suffixes
 from schemas.base import Spec
 from schemas.job import OutputSpec
+from schemas.reaching import names_secret
 
 MANIFEST = "_manifest.json"
 
@@ -34,7 +35,6 @@ _PROBE = ".batchrouter-probe"
 # Elsewhere a file is seen while it grows, so it is written under another name first.
 _WHOLE_ONCE_CLOSED = frozenset({"s3", "gs", "gcs"})
 
-_SECRET = re.compile(r"key|secret|token|sig|password", re.IGNORECASE)
 _OURS = re.compile(r"\.?part-\d{5,}-[0-9a-f]{16}\.(errors\.jsonl|jsonl|parquet)(\.tmp)?")
 
 _COPY_BYTES = 1 << 20
@@ -131,7 +131,7 @@ def open_store(path: str) -> tuple[Store, str]:
         SpecError: it holds a secret, which would be stored with the run; or it names nothing to write to.
     """
     parts = urlsplit(path)
-    if parts.password is not None or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query)):
+    if parts.password is not None or any(names_secret(name) for name, _ in parse_qsl(parts.query)):
         raise SpecError("output.path: holds a password or a key, which a run directory must not; use the environment")
     filesystem, inner = pa.fs.FileSystem.from_uri(path)
     renames = parts.scheme not in _WHOLE_ONCE_CLOSED

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.rehearsal.answers import CannedAnswers, build_answers, prompt_hash
+from jobs.rehearsal.answers import CannedAnswers, answer_source, prompt_hash
 from jobs.rehearsal.buckets import TokenBucket
 from jobs.rehearsal.endpoint import RehearsedEndpoint
 from jobs.rehearsal.http import HttpRequest, HttpResponse
@@ -33,7 +33,7 @@ def endpoint(key: str | None = None, seed: int = 0, **fields: object) -> Rehears
     """An endpoint on the running loop's clock."""
     spec = RehearsalEndpointSpec.model_validate({"model": "m", **fields})
     clock = asyncio.get_running_loop().time
-    answers = build_answers(spec, seed, Path())
+    answers = answer_source(spec, seed, Path())
     return RehearsedEndpoint(spec, answers, clock=clock, random=Random(seed), key=key)
 
 
@@ -81,16 +81,16 @@ def test_another_seed_gives_other_answers() -> None:
     """The seed enters every canned answer."""
     tokens = AnswerTokensSpec(mean=80)
     prompts = [f"Explain rule {n}." for n in range(10)]
-    answers = [[CannedAnswers(f"{seed}:m", tokens).answer(p, 0, None) for p in prompts] for seed in (0, 1)]
+    answers = [[CannedAnswers(f"{seed}:m", tokens).choice(p, 0, None) for p in prompts] for seed in (0, 1)]
     assert answers[0] != answers[1]
 
 
 def test_answer_lengths_have_the_mean_asked_for() -> None:
     """Ten thousand canned answers are 60 tokens long on average, and no longer than max_tokens allows."""
     canned = CannedAnswers("0:m", AnswerTokensSpec(mean=60, sigma=0.5))
-    lengths = [canned.answer(f"prompt {n}", 0, None).tokens for n in range(10_000)]
+    lengths = [canned.choice(f"prompt {n}", 0, None).tokens for n in range(10_000)]
     assert math.isclose(sum(lengths) / len(lengths), 60, rel_tol=0.03)
-    short = [canned.answer(f"prompt {n}", 0, 30) for n in range(200)]
+    short = [canned.choice(f"prompt {n}", 0, 30) for n in range(200)]
     assert all(a.tokens == len(a.content.split()) <= 30 for a in short)
     assert {a.finish_reason for a in short} == {"stop", "length"}
 
@@ -144,7 +144,7 @@ def test_recorded_replies_are_found_by_prompt_or_hash(tmp_path: Path) -> None:
 
     async def main() -> None:
         clock = asyncio.get_running_loop().time
-        served = RehearsedEndpoint(spec, build_answers(spec, 0, tmp_path), clock=clock, random=Random(0))
+        served = RehearsedEndpoint(spec, answer_source(spec, 0, tmp_path), clock=clock, random=Random(0))
         assert content(await served.respond(post(chat("What is 2 + 2?")))) == "4, as ever."
         assert content(await served.respond(post(chat("hola")))) == "¡Hola!"
         unknown = await served.respond(post(chat("adiós")))

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from batch.errors import SpecError
-from jobs.rehearsal.answers import build_answers
+from jobs.rehearsal.answers import answer_source
 from jobs.rehearsal.http import MAX_BODY_BYTES
 from jobs.rehearsal.server import Rehearsal, run_rehearsal
 from schemas.rehearse import RehearsalEndpointSpec, RehearsalSpec
@@ -177,7 +177,7 @@ def test_a_bad_line_of_a_reply_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "replies.jsonl").write_text('{"prompt": "a", "reply": "b"}\n{"reply": "c"}\n')
     spec = RehearsalEndpointSpec.model_validate({"model": "m", "answers": {"file": "replies.jsonl"}})
     with pytest.raises(SpecError, match=r"replies\.jsonl:2: "):
-        build_answers(spec, 0, tmp_path)
+        answer_source(spec, 0, tmp_path)
 
 
 @pytest.mark.real

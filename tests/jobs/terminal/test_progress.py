@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from batch.dispatch.snapshot import LaneSnapshot, ProgressSnapshot
-from jobs.terminal.progress import LINE_EVERY_SECONDS, RATE_WINDOW_SECONDS, Pace, Progress, View, frame, line
+from jobs.terminal.progress import LINE_EVERY_SECONDS, RATE_WINDOW_SECONDS, Pace, ProgressDisplay, View, frame, line
 
 
 class Hand:
@@ -35,9 +35,9 @@ def dispatching(done: int, *, final: bool = True, total: int = 100) -> ProgressS
     return ProgressSnapshot("dispatch", 100, 100, (lane(done=done, total=total),), totals_final=final)
 
 
-def plain(now: Hand) -> tuple[Progress, StringIO]:
+def plain(now: Hand) -> tuple[ProgressDisplay, StringIO]:
     file = StringIO()
-    return Progress(Console(file=file, width=80), now), file
+    return ProgressDisplay(Console(file=file, width=80), now), file
 
 
 def drawn(view: View, width: int = 80) -> str:
@@ -140,7 +140,7 @@ def test_the_live_block_fits(width: int, final: bool) -> None:
     now = Hand()
     file = StringIO()
     console = Console(file=file, width=width, force_terminal=True, color_system=None)
-    with Progress(console, now) as progress:
+    with ProgressDisplay(console, now) as progress:
         for second in (0, 5):
             now.at = float(second)
             progress.update(
@@ -187,7 +187,7 @@ def test_an_error_leaves_the_last_state_on_the_terminal() -> None:
     console = Console(file=file, width=80, force_terminal=True, color_system=None)
 
     def interrupted() -> None:
-        with Progress(console, Hand()) as progress:
+        with ProgressDisplay(console, Hand()) as progress:
             progress.update(dispatching(40))
             raise KeyboardInterrupt
 
