@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from batch.errors import BatchRouterError
 from batch.runs.integrity.answered import read_answered
-from batch.runs.journal.writer import sound, stated_place
+from batch.runs.journal.lines import checked_content, place_in_header
 from batch.runs.layout import Layout
 from jobs.stopped import StoppedError
 from schemas.job import JobSpec
@@ -152,10 +152,10 @@ def held(run_dir: Path) -> set[tuple[str, int]]:
     for path in run_dir.glob("journal/*/*.jsonl"):
         place = f"{path.parent.name}/{path.name}"
         for line in path.read_bytes().split(b"\n"):
-            rest = sound(line)
+            rest = checked_content(line)
             if rest is None:
                 continue
-            place = stated_place(rest) or place
+            place = place_in_header(rest) or place
             if rest.startswith(b'"outcome"'):
                 row = orjson.loads(b"{" + rest)["outcome"]["row"]
                 found.add((place.removesuffix(".jsonl"), row))

@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from batch.errors import DamagedError
-from batch.runs.journal.replay import LOST, Replay, Sent, replay
+from batch.runs.journal.replay import LOST, LostRequest, Replay, replay
 from batch.runs.layout import Layout
 from batch.storage.atomic import storage_error
 from batch.storage.sealed import read_sealed, write_sealed
@@ -131,7 +131,7 @@ def _count_lost(journal: Replay, lost: frozenset[int]) -> None:
     known = {sent.row for sent in journal.lost}
     for row in sorted(lost):
         journal.attempts[row] = max(journal.attempts.get(row, 0), 1)
-        sent = Sent(row, journal.attempts[row], None)
+        sent = LostRequest(row, journal.attempts[row], None)
         if row not in known:
             journal.lost.append(sent)
             journal.ended[None, LOST] += 1

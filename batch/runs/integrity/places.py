@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from batch.errors import RunLockedError
-from batch.runs.journal.writer import CRC_MARK, sound, stated_place
+from batch.runs.journal.lines import CRC_MARK, checked_content, place_in_header
 from batch.runs.layout import Layout
 from batch.storage.atomic import make_folder, storage_error, sync
 from batch.storage.lock import FileLock
@@ -69,8 +69,8 @@ def _named_in(path: Path) -> str | None:
         if file.read(len(CRC_MARK)) != CRC_MARK:
             return None
         file.seek(0)
-        rest = sound(file.readline(_LOOKED_AT_BYTES).removesuffix(b"\n"))
-        return None if rest is None else stated_place(rest)
+        rest = checked_content(file.readline(_LOOKED_AT_BYTES).removesuffix(b"\n"))
+        return None if rest is None else place_in_header(rest)
 
 
 def _belongs_in(target: Path, place: str) -> bool:
@@ -81,4 +81,4 @@ def _belongs_in(target: Path, place: str) -> bool:
     if named is not None:
         return named == place
     with target.open("rb") as file:
-        return any(sound(line) is not None for line in file.read(_LOOKED_AT_BYTES).split(b"\n"))
+        return any(checked_content(line) is not None for line in file.read(_LOOKED_AT_BYTES).split(b"\n"))

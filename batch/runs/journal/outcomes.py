@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from batch.outcomes import Billed
 from batch.runs.integrity.answered import replay_all
-from batch.runs.journal.replay import JournaledOutcome, OutcomeReader, Replay
+from batch.runs.journal.outcome_reader import JournaledOutcome, OutcomeReader
+from batch.runs.journal.replay import Replay
 from batch.runs.layout import Layout
 from batch.runs.parts import routed_rows
 

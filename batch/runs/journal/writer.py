@@ -1,60 +1,32 @@
-"""What was sent and what came of it, one line each, written before anything trusts it.
-
-A journal is a JSON Lines file per shard and model. Each line starts with a checksum of fixed width over the
-rest of the line, so that any damaged byte is noticed:
-
-    {"crc":"1c291ca3","journal":{"version":1,"place":"00012/m.jsonl","endpoints":["http://a/v1","http://b/v1"]}}
-    {"crc":"...","intent":[row, attempt, endpoint]}
-    {"crc":"...","attempt":[row, attempt, endpoint, kind, status, seconds, counts]}
-    {"crc":"...","attempt":[row, attempt, endpoint, kind, status, seconds, counts, prompt tokens, answer tokens, exact]}
-    {"crc":"...","outcome":{"row":7,"status":"ok","endpoint":0,...},"response":<the provider's JSON as it came>}
-
-`endpoint` is an index into the endpoints of the header above it. A header opens each sitting: a process that
-found the file, cut a torn last line off, and went on. An attempt ends by its `attempt` line or by the row's
-outcome; a row may have several outcomes, and the last one stands. `counts` is 1 where the attempt is one of the row's
-`max_attempts`, which all sittings share; journals of older versions do not say. An attempt that may have been billed
-without an answer has the tokens it was billed for, or, where `exact` is 0, those that it can be billed for at most
-(null: nothing bounds them). An outcome that is such an attempt's end has them as `"billed":[prompt, answer, exact]`.
-"""
+"""Appends to journals; `batch.runs.journal.lines` describes their format."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from zlib import crc32
 
 import orjson
 
 from batch.errors import StorageError
 from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.journal.group_fsync import GroupSync, SyncedFile
+from batch.runs.journal.lines import checked_content, header, salvaged_content, to_line
 from batch.storage.atomic import make_folder, storage_error
 
-VERSION = 1
-
-CRC_MARK = b'{"crc":"'
-_PREFIX = CRC_MARK + b'%08x",'
-_LINE = _PREFIX + b"%b\n"
-REST = len(_PREFIX % 0)
-RESPONSE_MARK = b'},"response":'
-
-_PLACE = re.compile(r"\d{5,}/[^/]+\.jsonl")
-
 _BLOCK_BYTES = 1 << 16
-# More than this does not wait for `flush`: a kill loses what waits.
+# When more than this waits to be written, it is written at once, because a kill loses what waits.
 _MOST_WAITING_BYTES = 16 << 10
 
 
 class Journal:
-    """Appends to one journal. Calls collect lines, and `flush` gives them to the kernel with one write(2).
+    """Appends to one journal. Its methods collect lines, and `flush` gives them to the kernel with one write(2).
 
-    A kill loses no line that was flushed, and only the last lines of a write that it broke off. So what a line is about
-    is trusted, and a request sent, only after `flush` has returned.
+    A killed process loses no line that was flushed; a kill in the middle of a write loses the last lines of that write.
+    So a caller sends a request, or relies on an outcome, only after `flush` has returned.
 
-    `flush` raises StorageError where lines could not be written whole, or where an earlier write or sync failed, and
-    again each time it is called; nothing more is written then. So may every call, since many lines are flushed
-    unasked. Calls belong in one thread.
+    `flush` raises StorageError if lines could not be written whole, or if an earlier write or sync failed, and again
+    each time it is called; nothing more is written then. Every other method may raise it too, because a journal flushes
+    by itself when many lines wait. All calls must come from one thread.
     """
 
     def __init__(self, file: SyncedFile, group: GroupSync) -> None:
@@ -68,13 +40,18 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, endpoints: Sequence[str], group: GroupSync) -> "Journal":
-        """Open `path` for appending, made with its folders where missing, and start a sitting.
+        """Open the journal at `path` for appending, and write the header of a new sitting.
 
-        A torn last line is cut off; whoever wants to know of it calls `replay` first.
+        The file and its folders are made if they are missing. A torn last line is cut off: call `replay` first to learn
+        of it.
 
         Args:
-            endpoints: urls that this sitting's endpoint indexes stand for.
+            path: the journal.
+            endpoints: the URLs that endpoint indexes in this sitting's lines stand for.
             group: syncs the file from now on, and closes it after `close`.
+
+        Raises:
+            StorageError: the file cannot be opened, repaired or written.
         """
         try:
             make_folder(path.parent)
@@ -91,9 +68,8 @@ class Journal:
         file = SyncedFile(path, descriptor, new=new)
         group.add(file)
         journal = cls(file, group)
-        header = {"journal": {"version": VERSION, "place": place_of(path), "endpoints": list(endpoints)}}
         try:
-            journal._add(orjson.dumps(header)[1:])
+            journal._add(header(path, list(endpoints)))
             journal.flush()
         except StorageError:
             journal.close()
@@ -101,11 +77,14 @@ class Journal:
         return journal
 
     def intent(self, row: int, attempt: int, endpoint: int) -> None:
-        """This attempt is about to be sent. A row whose last line this is was in flight when a run died."""
+        """Record that this attempt is about to be sent.
+
+        If no later line of the journal ends the attempt, it was in flight when the process died.
+        """
         self._add(b'"intent":[%d,%d,%d]}' % (row, attempt, endpoint))
 
     def attempt(self, attempt: FailedAttempt) -> None:
-        """This attempt ended without an answer; the row is no longer in flight."""
+        """Record that this attempt ended without an answer: the row is no longer in flight."""
         row, number, endpoint, kind, status, latency, counts, billed = attempt
         cost = b""
         if billed is not None:
@@ -116,7 +95,7 @@ class Journal:
         )
 
     def outcome(self, outcome: RowOutcome) -> None:
-        """The row is done.
+        """Record how the row ended.
 
         Its response is stored as it is; only line breaks, which JSON has between its tokens and nowhere else, become
         spaces.
@@ -152,7 +131,7 @@ class Journal:
         )
 
     def flush(self) -> None:
-        """Give the kernel all lines collected so far; it has them when this returns."""
+        """Give the kernel all lines collected so far. It has them when this returns. Raises StorageError."""
         if not self._lines:
             return
         failure = self._failure or self._group.failure
@@ -166,19 +145,19 @@ class Journal:
             raise self._failure from error
         self._file.dirty = True
         if written != len(lines):
-            # The next sitting cuts a torn line off; to append after it would bury it in the middle. The lines before it
-            # are true: answers that came, and requests of which nobody can say any more that they were not sent.
+            # The next sitting cuts a torn last line off; appending now would bury it in the middle of the file. The
+            # lines before it stay, since they are true: answers that came, and requests that may have been sent.
             self._failure = StorageError(
                 f"cannot append to {self._file.path}: only {written} of {len(lines)} bytes were taken; "
                 "make room, then the same command goes on"
             )
             raise self._failure
-        # Not before: whoever asks again for lines that could not be written must hear of it again.
+        # Only now: if writing fails, a caller that flushes again must get the error again.
         self._lines.clear()
         self._size = 0
 
     def close(self) -> None:
-        """Flush; no more lines. The file is synced once more and closed by its GroupSync; closing twice is harmless."""
+        """Flush, and take no more lines. The GroupSync then syncs and closes the file. Closing twice is harmless."""
         if self._closed:
             return
         self._closed = True
@@ -196,36 +175,12 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _add(self, rest: bytes) -> None:
-        line = _LINE % (crc32(rest), rest)
+    def _add(self, content: bytes) -> None:
+        line = to_line(content)
         self._lines.append(line)
         self._size += len(line)
         if self._size > _MOST_WAITING_BYTES:
             self.flush()
-
-
-def sound(line: bytes) -> bytes | None:
-    """The rest of a line, given without its newline, if its checksum holds."""
-    rest = line[REST:]
-    return rest if rest and line.startswith(_PREFIX % crc32(rest)) else None
-
-
-def salvage(line: bytes) -> bytes | None:
-    """The rest of a line whose checksum holds once its last byte, where the newline should be, is left out."""
-    return sound(line[:-1])
-
-
-def place_of(path: Path) -> str:
-    """What the header of a journal says of where it belongs: its shard's folder and its file name."""
-    return f"{path.parent.name}/{path.name}"
-
-
-def stated_place(rest: bytes) -> str | None:
-    """The place in a header, given as the rest of a sound line; `None`: it is no header, or an older version's."""
-    if not rest.startswith(b'"journal":'):
-        return None
-    place = orjson.loads(b"{" + rest)["journal"].get("place")
-    return place if isinstance(place, str) and _PLACE.fullmatch(place) else None
 
 
 def _number(value: int | None) -> bytes:
@@ -233,7 +188,7 @@ def _number(value: int | None) -> bytes:
 
 
 def _mend(descriptor: int) -> None:
-    """Leave the file empty or ending in a newline: cut a torn last line, finish one that lacks only its newline."""
+    """Leave the file empty or ending in a newline: cut off a torn last line, or add the newline if only it is gone."""
     size = os.fstat(descriptor).st_size
     tail = b""
     start = size
@@ -244,10 +199,10 @@ def _mend(descriptor: int) -> None:
     last = tail[tail.rfind(b"\n") + 1 :]
     if not last:
         return
-    if sound(last) is not None:
+    if checked_content(last) is not None:
         os.write(descriptor, b"\n")
-    elif salvage(last) is not None:
-        # The line is whole, and what was its newline is another byte now.
+    elif salvaged_content(last) is not None:
+        # The line is whole; only its newline has become another byte.
         os.ftruncate(descriptor, size - 1)
         os.write(descriptor, b"\n")
     else:

@@ -10,7 +10,7 @@ from batch.errors import NotConnected, RateLimited, StorageError
 from batch.runs.committed import Committed, write_commit
 from batch.runs.integrity.answered import write_answered
 from batch.runs.journal.outcomes import ModelOutcome, ShardOutcomes
-from batch.runs.journal.replay import OK, Sent
+from batch.runs.journal.replay import OK, LostRequest
 from batch.runs.layout import Layout
 from batch.runs.output.parts import part_writer
 from batch.runs.output.row_results import UNKNOWN_ENDPOINT, RowResults
@@ -118,9 +118,9 @@ def _count_attempts(ledger: Ledger, outcomes: ShardOutcomes) -> None:
                 ledger.add_attempts(model, endpoint or UNKNOWN_ENDPOINT, outcome, count)
 
 
-def _lost_requests(outcomes: ShardOutcomes) -> dict[int, list[tuple[str, Sent]]]:
+def _lost_requests(outcomes: ShardOutcomes) -> dict[int, list[tuple[str, LostRequest]]]:
     """By row, the requests whose end is in no journal, each with its model."""
-    lost: dict[int, list[tuple[str, Sent]]] = {}
+    lost: dict[int, list[tuple[str, LostRequest]]] = {}
     for model, journal in outcomes.replays.items():
         for sent in journal.lost:
             lost.setdefault(sent.row, []).append((model, sent))

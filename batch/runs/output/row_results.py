@@ -11,7 +11,7 @@ from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
 from batch.errors import BadAnswer
 from batch.runs.journal.outcomes import ModelOutcome, ShardOutcomes
-from batch.runs.journal.replay import Sent
+from batch.runs.journal.replay import LostRequest
 from batch.runs.output.rows import Result, content_of
 from batch.runs.output.scored_rows import ScoredRow
 from batch.runs.routing_record import RoutingRecord
@@ -60,7 +60,7 @@ class RowResults:
             self.ledger.add_example(error.kind, result.row, result.id, error.status, error.message)
         return result
 
-    def ambiguous(self, given: ScoredRow, model: str, sent: Sent) -> Ambiguous:
+    def ambiguous(self, given: ScoredRow, model: str, sent: LostRequest) -> Ambiguous:
         """A request for the row whose end is in no journal, with the most that it can have cost."""
         most = None if given.max_tokens is None else self._cost(model, given.prompt_tokens, given.max_tokens)
         endpoint = sent.endpoint or UNKNOWN_ENDPOINT

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batch.errors import StorageError
 from batch.outcomes import FailedAttempt, RowOutcome
-from batch.runs.journal.replay import LOST, OK, Replay, Sent, replay
+from batch.runs.journal.replay import LOST, OK, LostRequest, Replay, replay
 from schemas.results import ErrorInfo
 from tests.runs.journals import ANSWER, FAILURE, URLS, Sitting, answered, given_up
 
@@ -85,7 +85,7 @@ def test_rows_in_flight_at_a_kill_are_ambiguous_until_they_end(tmp_path: Path) -
         for row in range(3):
             journal.intent(row, 1, 0)
         answered(journal, 0)
-    sent = [Sent(1, 1, URLS[0]), Sent(2, 1, URLS[0])]
+    sent = [LostRequest(1, 1, URLS[0]), LostRequest(2, 1, URLS[0])]
     first = replay(path)
     assert (first.ambiguous, first.lost) == ({1: sent[0], 2: sent[1]}, sent)
     with Sitting(path, URLS[::-1]) as journal:
@@ -108,7 +108,7 @@ def test_a_damaged_intent_makes_its_row_ambiguous(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data.replace(b"[12,1,0]", b"[12,2,0]"))
     read = replay(path)
-    assert read.ambiguous == {12: Sent(12, 0, None)}
+    assert read.ambiguous == {12: LostRequest(12, 0, None)}
     assert read.ok == {13}
     assert read.notes == [f"{path}:2: the checksum is wrong, the line is skipped"]
 

@@ -10,7 +10,8 @@ import pytest
 from batch.errors import StorageError
 from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.journal.group_fsync import GroupSync
-from batch.runs.journal.writer import Journal, place_of
+from batch.runs.journal.lines import place_of
+from batch.runs.journal.writer import Journal
 from tests.runs.journals import FAILURE, URLS, Sitting, answered, given_up, lines
 
 
@@ -100,9 +101,9 @@ def test_a_torn_last_line_is_cut_when_reopened(tmp_path: Path, kept: int) -> Non
     with Sitting(path) as journal:
         journal.intent(0, 1, 0)
         answered(journal, 1, response=b'{"long":"%b"}' % (b"x" * 300_000))
-    sound = path.read_bytes()
-    before_last = sound[: sound[:-1].rindex(b"\n") + 1]
-    path.write_bytes(sound[: len(before_last) + kept])
+    checked_content = path.read_bytes()
+    before_last = checked_content[: checked_content[:-1].rindex(b"\n") + 1]
+    path.write_bytes(checked_content[: len(before_last) + kept])
     with Sitting(path):
         pass
     assert path.read_bytes().startswith(before_last)

@@ -13,8 +13,8 @@ from batch.costs.ledger import Ledger
 from batch.errors import StorageError
 from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.committed import read_commit
+from batch.runs.journal.outcome_reader import JournaledOutcome
 from batch.runs.journal.outcomes import ModelOutcome, ShardOutcomes
-from batch.runs.journal.replay import JournaledOutcome
 from batch.runs.layout import Layout
 from schemas.job import OutputSpec
 from schemas.reports import RowCounts
