@@ -2,7 +2,7 @@
 
 import math
 
-from batch.dispatch.request import Completion, Cost, Kind, Request
+from batch.dispatch.request import Completion, Kind, LimitCost, Request
 
 # Prompts a factor of 1.41 apart: finer kinds hold too few rows to be counted.
 _STEPS_PER_DOUBLING = 2
@@ -35,14 +35,14 @@ class ExpectedTokens:
     def __init__(self) -> None:
         self._means: dict[Kind, list[float]] = {}
 
-    def cost(self, request: Request) -> Cost:
+    def cost(self, request: Request) -> LimitCost:
         """What the row's next attempt is to take from the limits."""
-        return Cost(1, request.prompt_tokens, request.max_tokens or 0, round(self._mean(kind_of(request))))
+        return LimitCost(1, request.prompt_tokens, request.max_tokens or 0, round(self._mean(kind_of(request))))
 
-    def cost_of(self, kind: Kind) -> Cost:
+    def cost_of(self, kind: Kind) -> LimitCost:
         """The same, of a typical row of this kind."""
         most, step = kind
-        return Cost(1, round(2 ** (step / _STEPS_PER_DOUBLING)), most, round(self._mean(kind)))
+        return LimitCost(1, round(2 ** (step / _STEPS_PER_DOUBLING)), most, round(self._mean(kind)))
 
     def work(self, request: Request) -> float:
         """How long the row is expected to take, compared with others of its lane: answer tokens, then the prompt's."""

@@ -10,10 +10,10 @@ from batch.dispatch.health import Health, State
 from batch.dispatch.judging.refusals import Refusals, is_refusal, is_unreadable, surely_of_row
 from batch.dispatch.limits.adaptive_concurrency import AdaptiveConcurrency
 from batch.dispatch.limits.adaptive_rate import AdaptiveRate
-from batch.dispatch.limits.providers import build_limiters, limiter_from_header
+from batch.dispatch.limits.build import build_limiters, limiter_from_header
 from batch.dispatch.limits.requests import Concurrency, Limiter
 from batch.dispatch.packing.pack_size import PackSize
-from batch.dispatch.request import NOTHING, Completion, Cost, Request
+from batch.dispatch.request import NOTHING, Completion, LimitCost, Request
 from batch.dispatch.transports.base import Transport
 from batch.errors import DispatchError
 from batch.limits import Allowance, LearnedLimits
@@ -91,7 +91,7 @@ class Endpoint:
         self._doubted_from = 0
         self._clock = clock
         self._taken = NOTHING
-        self._marks: dict[Request, Cost] = {}
+        self._marks: dict[Request, LimitCost] = {}
         self._tells = False
         self.counts_tokens = self._counts_tokens()
         """Does any of its limiters count tokens?"""
@@ -123,7 +123,7 @@ class Endpoint:
         in_flight = concurrency.found if isinstance(concurrency, AdaptiveConcurrency) else None
         return LearnedLimits(in_flight, self.pace.found)
 
-    def delay(self, cost: Cost) -> float:
+    def delay(self, cost: LimitCost) -> float:
         """Seconds until it may take a request of this cost; infinity if only an event can tell."""
         longest = self.concurrency.delay()
         if longest is math.inf:
@@ -142,7 +142,7 @@ class Endpoint:
             longest = max(longest, limiter.delay(cost))
         return longest
 
-    def can_take(self, cost: Cost) -> bool:
+    def can_take(self, cost: LimitCost) -> bool:
         """Now that it may take one request, may it as well be one of this cost?"""
         return all(limiter.may_owe or limiter.delay(cost) <= 0.0 for limiter in self.limiters)
 
@@ -168,7 +168,7 @@ class Endpoint:
         taken = request.cost
         prompt = taken.input if completion.prompt_tokens is None else completion.prompt_tokens
         answer = taken.expected if completion.completion_tokens is None else completion.completion_tokens
-        self._end(request, Cost(1, prompt, answer, answer), completion.allowances, now)
+        self._end(request, LimitCost(1, prompt, answer, answer), completion.allowances, now)
         self.answers += 1
         if request.order > self.last_answered:
             self.last_answered = request.order
@@ -256,7 +256,7 @@ class Endpoint:
         self._end(request, request.cost, (), self._clock())
         self.health.abandoned()
 
-    def _end(self, request: Request, used: Cost, allowances: tuple[Allowance, ...], now: float) -> None:
+    def _end(self, request: Request, used: LimitCost, allowances: tuple[Allowance, ...], now: float) -> None:
         self.concurrency.release()
         for limiter in self.limiters:
             limiter.settle(request.cost, used, now - request.started)
@@ -268,7 +268,7 @@ class Endpoint:
             self._tells = True
             self._correct(allowances, self._taken, now - request.started)
 
-    def _correct(self, allowances: tuple[Allowance, ...], mark: Cost, age: float) -> None:
+    def _correct(self, allowances: tuple[Allowance, ...], mark: LimitCost, age: float) -> None:
         """The server said where it stands: a limit of which nothing is configured is taken from what it says."""
         since = self._taken.less(mark)
         for said in allowances:
@@ -288,4 +288,4 @@ class Endpoint:
 
 
 # Of an attempt that the server refused, only the request itself counts.
-_SPARED = Cost(1, 0, 0, 0)
+_SPARED = LimitCost(1, 0, 0, 0)

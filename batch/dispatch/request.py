@@ -14,7 +14,7 @@ Kind = tuple[int, int]
 """Rows alike in what is known before they are sent: `max_tokens` (0: none), and the prompt's length by steps."""
 
 
-class Cost(NamedTuple):
+class LimitCost(NamedTuple):
     """What one attempt takes from an endpoint's limits."""
 
     requests: int
@@ -25,16 +25,16 @@ class Cost(NamedTuple):
     expected: int
     """Tokens the answer is expected to have. After the attempt: those it has."""
 
-    def plus(self, other: "Cost") -> "Cost":
+    def plus(self, other: "LimitCost") -> "LimitCost":
         """Both together."""
-        return Cost(*(own + more for own, more in zip(self, other, strict=True)))
+        return LimitCost(*(own + more for own, more in zip(self, other, strict=True)))
 
-    def less(self, other: "Cost") -> "Cost":
+    def less(self, other: "LimitCost") -> "LimitCost":
         """What is left of this without the other."""
-        return Cost(*(own - less for own, less in zip(self, other, strict=True)))
+        return LimitCost(*(own - less for own, less in zip(self, other, strict=True)))
 
 
-NOTHING = Cost(0, 0, 0, 0)
+NOTHING = LimitCost(0, 0, 0, 0)
 
 
 _NOTHING_RESERVED = Decimal(0)
@@ -92,7 +92,7 @@ class Request:
     """Dollars of the budget that the attempt under way holds."""
     rows: "tuple[Request, ...]" = ()
     """Rows that travel together in this request; empty: it is a row itself."""
-    cost: Cost = field(init=False)
+    cost: LimitCost = field(init=False)
     """Taken from the limits by the next attempt."""
 
     def take_billed(self) -> Billed | None:
@@ -111,7 +111,7 @@ class Request:
     def __post_init__(self) -> None:
         self.planned = self.planned or self.model
         output = self.max_tokens or 0
-        self.cost = Cost(1, self.prompt_tokens, output, output)
+        self.cost = LimitCost(1, self.prompt_tokens, output, output)
 
 
 class Refusal(NamedTuple):

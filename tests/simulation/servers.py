@@ -10,7 +10,7 @@ from typing import Protocol
 
 from batch.dispatch.health import Health
 from batch.dispatch.limits.adaptive_rate import AdaptiveRate
-from batch.dispatch.request import Cost
+from batch.dispatch.request import LimitCost
 from batch.errors import RateLimited
 
 Speed = Callable[[int], float]
@@ -140,7 +140,7 @@ class Run:
 
 
 NETWORK_SECONDS = 0.005
-_ONE = Cost(1, 0, 0, 0)
+_ONE = LimitCost(1, 0, 0, 0)
 
 
 class Client:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from batch.dispatch.limits.adaptive_concurrency import START, AdaptiveConcurrency
 from batch.dispatch.limits.adaptive_rate import AdaptiveRate
-from batch.dispatch.request import Cost
+from batch.dispatch.request import LimitCost
 from tests.simulation.best_static import (
     CASES,
     CEILING,
@@ -25,7 +25,7 @@ from tests.simulation.best_static import (
 )
 from tests.simulation.servers import Client, RatedServer, Run, Server
 
-ONE = Cost(1, 0, 0, 0)
+ONE = LimitCost(1, 0, 0, 0)
 BEST = read()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from batch.dispatch.answer_lengths import kind_of
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import State
-from batch.dispatch.request import Cost, Kind, Request
+from batch.dispatch.request import Kind, LimitCost, Request
 
 _SOLVE_SECONDS = 5.0
 # Answers until an endpoint's latency counts.
@@ -48,7 +48,7 @@ class Latency:
 class LinearProgramAssigner:
     """Shares of kinds for each endpoint of a pool, and whose turn it is."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], cost_of: Callable[[Kind], Cost]) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], cost_of: Callable[[Kind], LimitCost]) -> None:
         """
         Args:
             cost_of: what a typical row of a kind takes from the limits, as far as is known by now.
@@ -92,7 +92,7 @@ class LinearProgramAssigner:
 def best_shares(
     endpoints: Sequence[Endpoint],
     at_hand: Mapping[Kind, int],
-    cost_of: Mapping[Kind, Cost],
+    cost_of: Mapping[Kind, LimitCost],
     latency: Mapping[int, Latency],
 ) -> dict[int, dict[Kind, float]]:
     """Shares of kinds by endpoint index with which the rows at hand would be done first.

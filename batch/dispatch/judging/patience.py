@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from batch.clock import Clock, WallClock
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.request import Cost
+from batch.dispatch.request import LimitCost
 from batch.errors import BatchRouterError
 
 
@@ -38,7 +38,7 @@ class Patience:
         self._give_up_seconds = give_up_seconds
         self._longest_wait = longest_wait
 
-    def look(self, model: str, endpoints: Sequence[Endpoint], cost: Cost, troubled_since: float | None) -> None:
+    def look(self, model: str, endpoints: Sequence[Endpoint], cost: LimitCost, troubled_since: float | None) -> None:
         """Called where no endpoint can take a request of this cost now.
 
         Args:

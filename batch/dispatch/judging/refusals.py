@@ -3,7 +3,7 @@
 from typing import Literal
 
 from batch.dispatch.request import Request
-from batch.dispatch.transports.parsing.error_codes import ROW_CODES, SPENT_CODES, UNSERVED_CODES
+from batch.dispatch.transports.parsing.error_codes import ACCOUNT_CODES, ROW_CODES
 from batch.errors import AccountRefused, BadAnswer, DispatchError, NoChoices
 
 # Different rows that have to be refused alike, with no good answer in between, before an endpoint is doubted. A refusal
@@ -19,7 +19,6 @@ PROBES = 5
 # different rows, if the status or the code names the account.
 ACCOUNT_ROWS = 2
 
-_ACCOUNT_CODES = SPENT_CODES | UNSERVED_CODES
 _ACCOUNT_STATUSES = frozenset({301, 302, 303, 307, 308, 401, 402})
 _TOO_LARGE = 413
 
@@ -45,7 +44,7 @@ def of_account(error: DispatchError) -> bool:
     """Does it speak of key, credit, model or address, rather than of a permission that one row may lack?"""
     if error.blame != "gone":
         return False
-    return isinstance(error, AccountRefused) or error.code in _ACCOUNT_CODES or error.status in _ACCOUNT_STATUSES
+    return isinstance(error, AccountRefused) or error.code in ACCOUNT_CODES or error.status in _ACCOUNT_STATUSES
 
 
 class Refusals:

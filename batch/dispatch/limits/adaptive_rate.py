@@ -7,7 +7,7 @@ from collections import deque
 from batch.clock import Clock
 from batch.dispatch.limits.refusal_share import RefusalShare
 from batch.dispatch.limits.requests import ROUNDING_SECONDS
-from batch.dispatch.request import Cost
+from batch.dispatch.request import LimitCost
 
 _log = logging.getLogger("batchrouter.dispatch.limits")
 
@@ -107,14 +107,14 @@ class AdaptiveRate:
         """Does it hold anything back?"""
         return self._accepted < math.inf
 
-    def delay(self, cost: Cost) -> float:
+    def delay(self, cost: LimitCost) -> float:
         rate = self.rate
         if rate == math.inf:
             return 0.0
         wait = self._next - self._tolerance(rate) - self._clock()
         return wait if wait > ROUNDING_SECONDS else 0.0
 
-    def take(self, cost: Cost) -> None:
+    def take(self, cost: LimitCost) -> None:
         now = self._clock()
         if self.holds:
             rate = self.rate

@@ -5,7 +5,7 @@ from collections import deque
 from typing import Protocol
 
 from batch.clock import Clock
-from batch.dispatch.request import Cost
+from batch.dispatch.request import LimitCost
 from batch.limits import Allowance, Measure
 
 # Sums of intervals carry rounding errors: what is due within a microsecond is due now, and the pace is lowered by more.
@@ -37,23 +37,23 @@ class Limiter(Protocol):
     may_owe: bool
     """May an attempt that is larger than what there is go out, if those after it wait for longer?"""
 
-    def delay(self, cost: Cost) -> float:
+    def delay(self, cost: LimitCost) -> float:
         """Seconds until an attempt of this cost may start; 0.0 is now, infinity is when another one ends."""
         ...
 
-    def take(self, cost: Cost) -> None:
+    def take(self, cost: LimitCost) -> None:
         """Count an attempt that starts now. Only right after `delay` said 0.0."""
         ...
 
-    def settle(self, taken: Cost, used: Cost, age: float) -> None:
+    def settle(self, taken: LimitCost, used: LimitCost, age: float) -> None:
         """The attempt that started `age` seconds ago ended: what it really used may differ from what it took."""
         ...
 
-    def seconds(self, cost: Cost) -> float:
+    def seconds(self, cost: LimitCost) -> float:
         """Seconds of the limit's rate that an attempt of this cost takes."""
         ...
 
-    def correct(self, said: Allowance, since: Cost, age: float) -> None:
+    def correct(self, said: Allowance, since: LimitCost, age: float) -> None:
         """The server said where it stands.
 
         Args:
@@ -89,20 +89,20 @@ class RequestPace:
         self.interval = 60.0 / pace * _ROUNDING_MARGIN
         self.tolerance = self.interval * ((self._burst if self._burst is not None else 1 + catch_up) - 1)
 
-    def delay(self, cost: Cost) -> float:
+    def delay(self, cost: LimitCost) -> float:
         wait = self._next - self.tolerance - self._clock()
         return wait if wait > ROUNDING_SECONDS else 0.0
 
-    def take(self, cost: Cost) -> None:
+    def take(self, cost: LimitCost) -> None:
         self._next = max(self._clock(), self._next) + self.interval * cost.requests
 
-    def settle(self, taken: Cost, used: Cost, age: float) -> None:
+    def settle(self, taken: LimitCost, used: LimitCost, age: float) -> None:
         """A request counts from its start, whatever became of it."""
 
-    def seconds(self, cost: Cost) -> float:
+    def seconds(self, cost: LimitCost) -> float:
         return self.interval * cost.requests
 
-    def correct(self, said: Allowance, since: Cost, age: float) -> None:
+    def correct(self, said: Allowance, since: LimitCost, age: float) -> None:
         """Only ever slower than configured: what others take from the same limit is not ours to use."""
         if said.limit is not None and said.limit > 0:
             self._pace(min(self._rpm, said.limit))
@@ -130,7 +130,7 @@ class RequestWindow:
         self._ends: deque[float] = deque()
         self._closed_until = -math.inf
 
-    def delay(self, cost: Cost) -> float:
+    def delay(self, cost: LimitCost) -> float:
         now = self._clock()
         while self._ends and self._ends[0] <= now + ROUNDING_SECONDS:
             self._ends.popleft()
@@ -139,16 +139,16 @@ class RequestWindow:
             wait = max(wait, self._ends[len(self._ends) - self._limit] - now)
         return wait if wait > ROUNDING_SECONDS else 0.0
 
-    def take(self, cost: Cost) -> None:
+    def take(self, cost: LimitCost) -> None:
         self._ends.append(self._clock() + self._seconds)
 
-    def settle(self, taken: Cost, used: Cost, age: float) -> None:
+    def settle(self, taken: LimitCost, used: LimitCost, age: float) -> None:
         """A request counts from its start, whatever became of it."""
 
-    def seconds(self, cost: Cost) -> float:
+    def seconds(self, cost: LimitCost) -> float:
         return self._seconds / self._limit
 
-    def correct(self, said: Allowance, since: Cost, age: float) -> None:
+    def correct(self, said: Allowance, since: LimitCost, age: float) -> None:
         if said.limit is not None and said.limit > 0:
             # Headers speak of a minute, or of the window itself: a smaller share of the minute is a smaller limit.
             self._limit = max(1, min(self._most, math.floor(self._most * said.limit / self._rpm)))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from batch.clock import Clock
 from batch.dispatch.limits.requests import ROUNDING_SECONDS, jitter
-from batch.dispatch.request import Cost
+from batch.dispatch.request import LimitCost
 from batch.limits import Allowance, Measure
 
 # Tokens that may be taken at once: so many seconds of the limit, or rows of different lengths and a second limit on
@@ -17,7 +17,7 @@ _TOKEN_SHARE = 0.99
 # Windows of tokens are summed up in so many slots.
 _SLOTS = 240
 
-Count = Callable[[Cost], float]
+Count = Callable[[LimitCost], float]
 """How much of a limit a cost takes."""
 
 
@@ -62,29 +62,29 @@ class TokenPace:
         self._limit = held * self._minutes
         self._bucket.change(min(self._limit, held * _TOKEN_BURST_SECONDS / 60), held / 60, self._clock())
 
-    def delay(self, cost: Cost) -> float:
+    def delay(self, cost: LimitCost) -> float:
         now = self._clock()
         needed = self._count(cost)
         wait = max(self._bucket.delay(needed, now), self._window.delay(self._limit - needed, now))
         return wait if wait > ROUNDING_SECONDS else 0.0
 
-    def take(self, cost: Cost) -> None:
+    def take(self, cost: LimitCost) -> None:
         now = self._clock()
         tokens = self._count(cost)
         self._bucket.take(tokens, now)
         self._window.add(tokens, now, now)
 
-    def settle(self, taken: Cost, used: Cost, age: float) -> None:
+    def settle(self, taken: LimitCost, used: LimitCost, age: float) -> None:
         if self._refunds:
             now = self._clock()
             more = self._count(used) - self._count(taken)
             self._bucket.take(more, now)
             self._window.add(more, now - age, now)
 
-    def seconds(self, cost: Cost) -> float:
+    def seconds(self, cost: LimitCost) -> float:
         return self._count(cost) / self._bucket.rate
 
-    def correct(self, said: Allowance, since: Cost, age: float) -> None:
+    def correct(self, said: Allowance, since: LimitCost, age: float) -> None:
         if said.limit is not None and said.limit > 0:
             self._pace(min(self._tpm, said.limit))
         if said.remaining is not None:
@@ -106,20 +106,20 @@ class TokenReserve:
         self._clock = clock
         self._bucket = _Bucket(tpm, tpm / 60, clock())
 
-    def delay(self, cost: Cost) -> float:
+    def delay(self, cost: LimitCost) -> float:
         wait = self._bucket.delay(self._count(cost), self._clock())
         return wait if wait > ROUNDING_SECONDS else 0.0
 
-    def take(self, cost: Cost) -> None:
+    def take(self, cost: LimitCost) -> None:
         self._bucket.take(self._count(cost), self._clock())
 
-    def settle(self, taken: Cost, used: Cost, age: float) -> None:
+    def settle(self, taken: LimitCost, used: LimitCost, age: float) -> None:
         self._bucket.take(self._count(used) - self._count(taken), self._clock())
 
-    def seconds(self, cost: Cost) -> float:
+    def seconds(self, cost: LimitCost) -> float:
         return 0.0
 
-    def correct(self, said: Allowance, since: Cost, age: float) -> None:
+    def correct(self, said: Allowance, since: LimitCost, age: float) -> None:
         now = self._clock()
         if said.limit is not None and said.limit > 0:
             limit = min(self._tpm, said.limit)
@@ -233,23 +233,23 @@ class TokenWindow:
         self._window = _Slots(seconds)
         self._closed_until = -math.inf
 
-    def delay(self, cost: Cost) -> float:
+    def delay(self, cost: LimitCost) -> float:
         now = self._clock()
         wait = max(self._closed_until - now, self._window.delay(self._limit - self._count(cost), now))
         return wait if wait > ROUNDING_SECONDS else 0.0
 
-    def take(self, cost: Cost) -> None:
+    def take(self, cost: LimitCost) -> None:
         now = self._clock()
         self._window.add(self._count(cost), now, now)
 
-    def settle(self, taken: Cost, used: Cost, age: float) -> None:
+    def settle(self, taken: LimitCost, used: LimitCost, age: float) -> None:
         now = self._clock()
         self._window.add(self._count(used) - self._count(taken), now - age, now)
 
-    def seconds(self, cost: Cost) -> float:
+    def seconds(self, cost: LimitCost) -> float:
         return 0.0
 
-    def correct(self, said: Allowance, since: Cost, age: float) -> None:
+    def correct(self, said: Allowance, since: LimitCost, age: float) -> None:
         if said.limit is not None and said.limit > 0:
             self._limit = min(self._tpm, said.limit) * self._minutes
         if said.remaining is not None and said.remaining < 1 and said.reset_seconds is not None:

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from batch.dispatch.providers.azure import DEPLOYMENTS
+from batch.dispatch.providers.registry import PROVIDERS
 from batch.environment import Keys
 from batch.errors import SpecError
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import RESPONSES_URL
 from schemas.reaching import NAMED_VARIABLE
 
-_DEPLOYMENTS = "/openai/deployments"
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -46,9 +47,9 @@ class Access:
     def url(self, path: str) -> str:
         """The address of one call; `path` begins with /v1, as the rows' paths do, and `base` ends with it."""
         base = self.base
-        if path == RESPONSES_URL and f"{_DEPLOYMENTS}/" in base:
+        if path == RESPONSES_URL and f"{DEPLOYMENTS}/" in base:
             # Azure's deployments serve the older APIs only; this one takes the deployment from the body's `model`.
-            base = base.partition(_DEPLOYMENTS)[0] + "/openai"
+            base = base.partition(DEPLOYMENTS)[0] + "/openai"
         address = base + path.removeprefix("/v1")
         return f"{address}?{self.query}" if self.query else address
 
@@ -94,7 +95,7 @@ def resolve(endpoint: EndpointSpec, keys: Keys) -> Access:
         password = urlsplit(proxy).password
         secrets += [password] if password else []
     return Access(
-        base=_azure_base(endpoint, base),
+        base=PROVIDERS[endpoint.provider].base_url(endpoint, base),
         query=_query(endpoint, keys, secrets),
         headers=headers,
         proxy=proxy,
@@ -188,7 +189,7 @@ def key_reference(endpoint: EndpointSpec) -> str | None:
 
 def key_header(endpoint: EndpointSpec, key: str) -> tuple[str, str]:
     """The header that carries the key, as the provider wants it."""
-    return ("api-key", key) if endpoint.provider == "azure" else ("authorization", f"Bearer {key}")
+    return PROVIDERS[endpoint.provider].key_header(key)
 
 
 def _filled(what: str, text: str, keys: Keys, secrets: list[str]) -> str:
@@ -209,19 +210,10 @@ def _query(endpoint: EndpointSpec, keys: Keys, secrets: list[str]) -> str:
         name: _filled(f"the query parameter {name}", value, keys, secrets) for name, value in endpoint.query.items()
     }
     there = {name for name, _ in parse_qsl(own, keep_blank_values=True)}
-    if endpoint.api_version is not None and endpoint.provider == "azure" and "api-version" not in there:
-        added.setdefault("api-version", endpoint.api_version)
+    for name, value in PROVIDERS[endpoint.provider].query(endpoint).items():
+        if name not in there:
+            added.setdefault(name, value)
     return "&".join(part for part in (own, urlencode(added)) if part)
-
-
-def _azure_base(endpoint: EndpointSpec, base: str) -> str:
-    """Where the url is a whole Azure resource, as its SDKs take it, the deployment (the endpoint's model) is added."""
-    if endpoint.provider != "azure" or endpoint.api_version is None or endpoint.model is None:
-        return base
-    path = urlsplit(base).path
-    if path not in ("", "/openai", _DEPLOYMENTS):
-        return base
-    return f"{base.removesuffix(path)}{_DEPLOYMENTS}/{quote(endpoint.model, safe='')}"
 
 
 def _authorities(path: str) -> tuple[bytes, ...]:

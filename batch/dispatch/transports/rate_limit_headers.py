@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from math import isfinite
-from typing import NamedTuple
 
 from batch.clock import WallClock
+from batch.dispatch.providers.base import LimitHeaders
+from batch.dispatch.providers.registry import PROVIDERS
 from batch.limits import Allowance, Measure
-from schemas.endpoints import Provider
+from schemas.endpoints import Provider as ProviderName
 
 Header = Callable[[str], str | None]
 """Gives an answer's header by its lower-case name."""
@@ -32,81 +33,7 @@ _DURATION = re.compile(rf"(?:{_PART.pattern})+")
 _POLICY = re.compile(r"([0-9]{1,12}) *; *w(?:indow)?=([0-9]{1,9})")
 
 
-class _Names(NamedTuple):
-    """The headers of one limit."""
-
-    measure: Measure
-    limit: str
-    remaining: str
-    reset: str
-    policy: str | None = None
-    """Header that says of which time the limit is; without one it is a minute's."""
-
-
-def _openai(measure: Measure, what: str) -> _Names:
-    return _Names(measure, f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}")
-
-
-def _anthropic(measure: Measure, what: str) -> _Names:
-    stem = f"anthropic-ratelimit-{what}"
-    return _Names(measure, f"{stem}-limit", f"{stem}-remaining", f"{stem}-reset")
-
-
-_OPENAI = (
-    _openai("requests", "requests"),
-    _openai("requests", "project-requests"),
-    _openai("requests", "req-minute"),  # Mistral
-    _openai("tokens", "tokens"),
-    _openai("tokens", "project-tokens"),
-    _openai("tokens", "tokens_usage_based"),
-    _openai("tokens", "tokens-minute"),  # Mistral, Cerebras
-    _openai("input", "input-tokens"),
-    _openai("output", "output-tokens"),
-)
-_ANTHROPIC = (
-    _anthropic("requests", "requests"),
-    _anthropic("tokens", "tokens"),
-    _anthropic("input", "input-tokens"),
-    _anthropic("output", "output-tokens"),
-)
-# The IETF's drafts up to the sixth, and what came before them: GitHub, OpenRouter, most gateways and middlewares.
-_WINDOWS = (
-    _Names("requests", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "ratelimit-policy"),
-    _Names("requests", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit-policy"),
-)
-
-
-class _Dialect(NamedTuple):
-    """How a provider speaks of its limits."""
-
-    signs: tuple[str, ...]
-    """One of these is in every answer that speaks of limits; looking for one costs 0.1 us."""
-    even: tuple[_Names, ...]
-    """Limits that fill again evenly: their reset is when they are full, long after something is free again."""
-    windowed: tuple[_Names, ...]
-    """Limits that fill again all at once, at their reset."""
-
-
-_OPENAI_SIGNS = ("x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens")
-_ANTHROPIC_SIGNS = ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-tokens-remaining")
-_DIALECTS: dict[Provider, _Dialect] = {
-    "openai": _Dialect(_OPENAI_SIGNS, _OPENAI, ()),
-    "azure": _Dialect(_OPENAI_SIGNS, (), _OPENAI),
-    "anthropic": _Dialect(_ANTHROPIC_SIGNS, _ANTHROPIC, ()),
-    "generic": _Dialect(
-        (
-            *_OPENAI_SIGNS,
-            "x-ratelimit-remaining-tokens-minute",
-            _ANTHROPIC_SIGNS[0],
-            *(names.remaining for names in _WINDOWS),
-        ),
-        _OPENAI + _ANTHROPIC,
-        _WINDOWS,
-    ),
-}
-
-
-def parse_rate_limits(header: Header, provider: Provider, wall: WallClock) -> tuple[Allowance, ...]:
+def parse_rate_limits(header: Header, provider: ProviderName, wall: WallClock) -> tuple[Allowance, ...]:
     """What an answer says about the server's limits, at most once per measure.
 
     Where several limits of one measure are said (an organisation's and a project's tokens, those estimated and those
@@ -115,15 +42,15 @@ def parse_rate_limits(header: Header, provider: Provider, wall: WallClock) -> tu
     What is no count is left out: a negative one, as Azure's Responses API sends, 0 for a limit, a number that no
     server means. A limit of another time than a minute comes without its `limit`; what remains of it still holds.
     """
-    dialect = _DIALECTS[provider]
-    for sign in dialect.signs:
+    record = PROVIDERS[provider]
+    for sign in record.limit_signs:
         if header(sign) is not None:
             break
     else:
         return ()
     now = server_time(header, wall)
     found: dict[Measure, Allowance] = {}
-    for names in dialect.even + dialect.windowed:
+    for names in record.even_limits + record.windowed_limits:
         said = _allowance(header, names, now)
         if said is not None:
             other = found.get(said.measure)
@@ -131,7 +58,7 @@ def parse_rate_limits(header: Header, provider: Provider, wall: WallClock) -> tu
     return tuple(found.values())
 
 
-def window_reset_after(header: Header, provider: Provider, wall: WallClock) -> float | None:
+def window_reset_after(header: Header, provider: ProviderName, wall: WallClock) -> float | None:
     """Seconds until every limit that is used up has something left again; `None`: none is, or it cannot be told.
 
     Only a limit that is counted in windows says so by its reset: Azure's, and those of the IETF's drafts. One that
@@ -139,12 +66,12 @@ def window_reset_after(header: Header, provider: Provider, wall: WallClock) -> f
     after the last was used, when the reset is still a minute away.
     """
     now = server_time(header, wall)
-    said = [_allowance(header, names, now) for names in _DIALECTS[provider].windowed]
+    said = [_allowance(header, names, now) for names in PROVIDERS[provider].windowed_limits]
     waits = [a.reset_seconds for a in said if a is not None and a.remaining == 0 and a.reset_seconds]
     return max(waits, default=None)
 
 
-def _allowance(header: Header, names: _Names, now: float) -> Allowance | None:
+def _allowance(header: Header, names: LimitHeaders, now: float) -> Allowance | None:
     remaining_text = header(names.remaining)
     if remaining_text is None:
         return None

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from batch.dispatch.answer_lengths import ExpectedTokens, kind_of
 from batch.dispatch.balancing.row_assignment import Latency, LinearProgramAssigner, best_shares
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.request import Cost
+from batch.dispatch.request import LimitCost
 from batch.dispatch.row_buffer import RowBuffer
 from batch.errors import Refused
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from tests.fakes import answer, fake_endpoint, request
 
 SHORT, LONG = (0, 10), (0, 20)
-COSTS = {SHORT: Cost(1, 32, 0, 0), LONG: Cost(1, 1024, 0, 0)}
+COSTS = {SHORT: LimitCost(1, 32, 0, 0), LONG: LimitCost(1, 1024, 0, 0)}
 
 
 def endpoint(index: int, **limits: float) -> Endpoint:
@@ -129,6 +129,6 @@ def test_what_is_expected_follows_the_answers_of_rows_alike() -> None:
     for _ in range(8):
         assert expected.cost(alike).expected == 1000
         expected.learn(alike, answer(10, 200))
-    assert expected.cost(alike) == Cost(1, 10, 1000, 200)
+    assert expected.cost(alike) == LimitCost(1, 10, 1000, 200)
     assert expected.cost(other).expected == 100
     assert expected.work(alike) > expected.work(other)

@@ -4,18 +4,20 @@ import heapq
 import math
 from collections import Counter
 from random import Random
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dispatch.limits.providers import build_limiters
+from batch.dispatch.limits.build import build_limiters
 from batch.dispatch.limits.requests import Concurrency, RequestPace, RequestWindow
 from batch.dispatch.limits.tokens import TokenPace, TokenReserve
+from batch.dispatch.providers.registry import PROVIDERS
 from batch.dispatch.request import NOTHING as NO_COST
-from batch.dispatch.request import Cost
+from batch.dispatch.request import LimitCost
 from batch.limits import Allowance
-from schemas.endpoints import LimitsSpec
+from schemas.endpoints import LimitsSpec, Provider
 
 
 class HandClock:
@@ -28,7 +30,7 @@ class HandClock:
         return self.at
 
 
-ONE = Cost(1, 0, 0, 0)
+ONE = LimitCost(1, 0, 0, 0)
 
 
 def starts(pace: RequestPace, clock: HandClock, seconds: float, late: float) -> list[float]:
@@ -75,10 +77,10 @@ def test_tokens_are_reserved_before_and_corrected_after() -> None:
     pace = TokenPace(60_000, clock)
     used = 0
     while clock.at < 600:
-        reserved = Cost(1, 100, 800, 800)
+        reserved = LimitCost(1, 100, 800, 800)
         clock.at += pace.delay(reserved)
         pace.take(reserved)
-        pace.settle(reserved, Cost(1, 100, 200, 200), 0.0)
+        pace.settle(reserved, LimitCost(1, 100, 200, 200), 0.0)
         used += 300
     assert 0.97 * 600_000 <= used <= 600_000 + 1000
 
@@ -87,10 +89,10 @@ def test_a_request_larger_than_the_bucket_goes_out_and_the_next_one_pays() -> No
     """A request above the burst is not stuck for ever, and leaves a debt."""
     clock = HandClock()
     pace = TokenPace(6_000, clock)
-    large = Cost(1, 5_000, 0, 0)
+    large = LimitCost(1, 5_000, 0, 0)
     assert pace.delay(large) == 0.0
     pace.take(large)
-    assert 45 < pace.delay(Cost(1, 1, 0, 0)) < 60
+    assert 45 < pace.delay(LimitCost(1, 1, 0, 0)) < 60
 
 
 def test_concurrency_falls_once_per_round_trip_and_grows_back() -> None:
@@ -141,7 +143,7 @@ def test_azure_takes_what_may_be_used_and_gives_nothing_back() -> None:
     """Its estimate stands until the minute is over: answers that use less do not let more requests through."""
     clock = HandClock()
     limiters = build_limiters(LimitsSpec(tpm=60_000), "azure", clock)
-    cost, used = Cost(1, 100, 900, 200), Cost(1, 100, 50, 50)
+    cost, used = LimitCost(1, 100, 900, 200), LimitCost(1, 100, 50, 50)
     sent = 0
     while clock.at < 300:
         wait = max(limiter.delay(cost) for limiter in limiters)
@@ -158,7 +160,7 @@ def test_openai_counts_the_larger_of_prompt_and_answer() -> None:
     """A limit of 60,000 tokens lets 100 requests a minute through whose prompt and answer may have 600 each."""
     clock = HandClock()
     (pace,) = build_limiters(LimitsSpec(tpm=60_000), "openai", clock)
-    cost = Cost(1, 600, 600, 600)
+    cost = LimitCost(1, 600, 600, 600)
     sent = 0
     while clock.at < 300:
         clock.at += pace.delay(cost)
@@ -178,7 +180,7 @@ def test_a_server_that_reserves_and_refunds_is_never_asked_for_what_it_lacks() -
     starts: dict[float, float] = {}
     random = Random(1)
     used_sum = 0
-    reserved = Cost(1, 100, 1000, 300)
+    reserved = LimitCost(1, 100, 1000, 300)
     as_of = 0.0
     while clock.at < 900:
         wait = max(limiter.delay(reserved) for limiter in limiters)
@@ -189,7 +191,7 @@ def test_a_server_that_reserves_and_refunds_is_never_asked_for_what_it_lacks() -
         if under_way and under_way[0] <= clock.at:
             started = starts.pop(heapq.heappop(under_way))
             answer = random.randint(100, 500)
-            used = Cost(1, 100, answer, answer)
+            used = LimitCost(1, 100, answer, answer)
             for limiter in limiters:
                 limiter.settle(reserved, used, clock.at - started)
             server += 1000 - answer
@@ -224,9 +226,9 @@ def test_an_old_header_is_read_with_its_age() -> None:
     """A server that wrote `remaining: 0` when a ten-second answer began has refilled since, but for what was sent."""
     clock = HandClock()
     pace = TokenReserve(60_000, clock, measure="tokens", count=lambda cost: cost.input)
-    pace.correct(Allowance("tokens", 60_000, 0, None), Cost(4, 4000, 0, 0), age=10.0)
-    assert pace.delay(Cost(1, 6000, 0, 0)) == pytest.approx(0.0)
-    assert pace.delay(Cost(1, 7000, 0, 0)) == pytest.approx(1.0)
+    pace.correct(Allowance("tokens", 60_000, 0, None), LimitCost(4, 4000, 0, 0), age=10.0)
+    assert pace.delay(LimitCost(1, 6000, 0, 0)) == pytest.approx(0.0)
+    assert pace.delay(LimitCost(1, 7000, 0, 0)) == pytest.approx(1.0)
 
 
 def test_a_window_that_the_server_calls_empty_is_waited_out() -> None:
@@ -235,3 +237,8 @@ def test_a_window_that_the_server_calls_empty_is_waited_out() -> None:
     window = RequestWindow(100, 60, clock)
     window.correct(Allowance("requests", 100, 0, 42.0), NO_COST, age=2.0)
     assert window.delay(ONE) == pytest.approx(40.0)
+
+
+def test_every_provider_of_a_job_file_has_a_record() -> None:
+    """The names that the schema knows are those of the records."""
+    assert set(PROVIDERS) == set(get_args(Provider))

@@ -6,9 +6,9 @@ from random import Random
 import pytest
 
 from batch.dispatch.limits.adaptive_rate import AdaptiveRate
-from batch.dispatch.request import Cost
+from batch.dispatch.request import LimitCost
 
-ONE = Cost(1, 0, 0, 0)
+ONE = LimitCost(1, 0, 0, 0)
 
 
 class Clock:

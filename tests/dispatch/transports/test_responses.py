@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch.dispatch.transports.parsing.error_codes import ROW_CODES, SPENT_CODES, THROTTLE_CODES, UNSERVED_CODES
+from batch.dispatch.transports.parsing.error_codes import ACCOUNT_CODES, KINDS, ROW_CODES
 from batch.dispatch.transports.parsing.waits import retry_after
 from batch.dispatch.transports.refusals import one_line, refusal
 from batch.dispatch.transports.responses import completion
@@ -159,7 +159,7 @@ def test_dates_good_and_bad(text: str, wait: float | None) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 402, 403, 404, 429])
-@pytest.mark.parametrize("code", sorted(SPENT_CODES | UNSERVED_CODES))
+@pytest.mark.parametrize("code", sorted(ACCOUNT_CODES))
 def test_what_no_waiting_cures_takes_the_endpoint_out(code: str, status: int) -> None:
     """Spent credit, a bad key, an unknown model: by the code, whichever status it comes with."""
     error = refused(status, {"code": code, "type": "rate_limit_error"})
@@ -167,7 +167,7 @@ def test_what_no_waiting_cures_takes_the_endpoint_out(code: str, status: int) ->
     assert type(refused(429, {"code": f"not_{code}"})) is RateLimited
 
 
-@pytest.mark.parametrize("code", sorted(SPENT_CODES | UNSERVED_CODES))
+@pytest.mark.parametrize("code", sorted(ACCOUNT_CODES))
 def test_a_5xx_is_never_for_good(code: str) -> None:
     """Gateways say that a model is unknown while none of its servers is up."""
     assert type(refused(503, {"code": code})) is ServerError
@@ -189,7 +189,7 @@ def test_a_flagged_prompt_is_the_rows_fault() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 429, 500, 503, 529])
-@pytest.mark.parametrize("code", sorted(THROTTLE_CODES))
+@pytest.mark.parametrize("code", sorted(code for code, kind in KINDS.items() if kind is RateLimited))
 def test_an_overloaded_server_asks_for_a_slower_pace(code: str, status: int) -> None:
     """It is well: it is not ejected, its rows wait without using up their attempts, and a wait it asks for is kept."""
     error = refused(status, {"code": code}, retry_after="7")

@@ -1,16 +1,16 @@
 """Which codes and statuses stand for which of our errors."""
 
+from batch.dispatch.providers.registry import PROVIDERS
 from batch.errors import BadRequest, DispatchError, RateLimited, Refused, ServerError
 
 # What providers call what ails them, in `error.code` or near it. Such a word says more than the status it comes with,
-# which differs by provider: budgets end with 400, 402, 403 or 429, and overload comes as 429, 503 or 529.
+# which differs by provider: budgets end with 400, 402, 403 or 429, and overload comes as 429, 503 or 529. Here are the
+# codes of providers that have no record in `batch/dispatch/providers`, and those that several share.
 
 # No money left, or none to be spent: OpenAI, Anthropic, LiteLLM's proxy, Moonshot, DashScope, One API, Google.
-SPENT_CODES = frozenset(
+_SPENT_CODES = frozenset(
     {
-        "insufficient_quota",
         "credit_balance_exhausted",
-        "billing_hard_limit_reached",
         "billing_not_active",
         "organization_usage_limit_exceeded",
         "organization_spend_limit_exceeded",
@@ -26,18 +26,12 @@ SPENT_CODES = frozenset(
 )
 # A key or a model that the endpoint will not serve to any row: OpenAI, Azure, Groq, Mistral, GitHub,
 # Google (the reason in `details`), AWS.
-UNSERVED_CODES = frozenset(
+_UNSERVED_CODES = frozenset(
     {
-        "invalid_api_key",
-        "account_deactivated",
         "organization_restricted",
-        "unsupported_country_region_territory",
-        "model_not_found",
         "model_decommissioned",
         "invalid_model",
         "unknown_model",
-        "DeploymentNotFound",
-        "OperationNotSupported",
         "API_KEY_INVALID",
         "API_KEY_SERVICE_BLOCKED",
         "SERVICE_DISABLED",
@@ -48,33 +42,23 @@ UNSERVED_CODES = frozenset(
     }
 )
 # What this row says, or how long it is; some come with 403, others with 500.
-ROW_CODES = frozenset(
+_ROW_CODES = frozenset(
     {
         "content_filter",
-        "content_policy_violation",
-        "ResponsibleAIPolicyViolation",
         "moderation_blocked",
-        "invalid_prompt",
         "data_inspection_failed",
         "DataInspectionFailed",
         "sensitive_words_detected",
-        "context_length_exceeded",
-        "string_above_max_length",
-        "request_too_large",
     }
 )
 # Too fast for our share, or for all that the server has. The latter is no fault of the endpoint either: it works, at
 # its capacity, and asks for a slower pace. Taken for a failure, an overload of minutes would use up the attempts of
 # the rows and eject the endpoint; taken for throttling, the rows wait, and fewer are sent at once.
-THROTTLE_CODES = frozenset(
+_THROTTLE_CODES = frozenset(
     {
-        "rate_limit_exceeded",
-        "rate_limit_error",
         "too_many_requests",
         "throttling_error",
-        "slow_down",
         "server_is_overloaded",
-        "overloaded_error",
         "provider_overloaded",
         "engine_overloaded_error",
         "RESOURCE_EXHAUSTED",
@@ -103,10 +87,16 @@ SERVER_CODES = frozenset(
 )
 
 KINDS: dict[str, type[DispatchError]] = {
-    **dict.fromkeys(SPENT_CODES | UNSERVED_CODES, Refused),
-    **dict.fromkeys(ROW_CODES, BadRequest),
-    **dict.fromkeys(THROTTLE_CODES, RateLimited),
+    **dict.fromkeys(_SPENT_CODES | _UNSERVED_CODES, Refused),
+    **dict.fromkeys(_ROW_CODES, BadRequest),
+    **dict.fromkeys(_THROTTLE_CODES, RateLimited),
+    **{code: kind for provider in PROVIDERS.values() for code, kind in provider.error_codes.items()},
 }
+"""What each code stands for."""
+ACCOUNT_CODES = frozenset(code for code, kind in KINDS.items() if kind is Refused)
+"""They speak of the key, the money or the model, and so of every row."""
+ROW_CODES = frozenset(code for code, kind in KINDS.items() if kind is BadRequest)
+"""They speak of one row's text or length."""
 
 # MiniMax answers 200 with its own code beneath `base_resp`: the status that each of its documented codes stands for.
 # 1039 is its limit of tokens a minute, 1041 that of connections, 2045 that of growth, 2056 that of a plan's window.

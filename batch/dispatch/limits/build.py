@@ -1,0 +1,87 @@
+"""From what an endpoint's spec or its answers say about limits to the limiters that hold them."""
+
+from typing import assert_never
+
+from batch.clock import Clock
+from batch.dispatch.limits.requests import Limiter, RequestPace, RequestWindow
+from batch.dispatch.limits.tokens import TokenPace, TokenReserve, TokenWindow
+from batch.dispatch.providers.base import Provider
+from batch.dispatch.providers.registry import PROVIDERS
+from batch.limits import Measure
+from schemas.endpoints import LimitsSpec
+from schemas.endpoints import Provider as ProviderName
+
+
+def build_limiters(spec: LimitsSpec, provider: ProviderName, clock: Clock) -> list[Limiter]:
+    """The limiters of an endpoint but for its concurrency, all to be asked."""
+    record = PROVIDERS[provider]
+    request_window = spec.window_seconds or record.request_window
+    token_window = spec.window_seconds or record.token_window
+    limiters: list[Limiter] = []
+    if spec.rpm is not None:
+        limiters += _requests(spec.rpm, spec.burst, request_window, clock)
+    if spec.tpm is not None:
+        limiters += _tokens(spec.tpm, record, token_window, clock)
+    if spec.input_tpm is not None:
+        limiters.append(
+            TokenPace(spec.input_tpm, clock, measure="input", count=lambda c: c.input, refunds=record.refunds)
+        )
+    if spec.output_tpm is not None:
+        limiters += _output(spec.output_tpm, record, clock)
+    return limiters
+
+
+def limiter_from_header(measure: Measure, limit: float, provider: ProviderName, clock: Clock) -> Limiter:
+    """A limit that is not configured and that the server told us, per minute."""
+    record = PROVIDERS[provider]
+    match measure:
+        case "requests":
+            return RequestPace(limit, None, clock)
+        case "tokens" if record.token_window is not None:
+            window = record.token_window
+            return TokenPace(limit, clock, count=record.count_tokens, refunds=record.refunds, window=window)
+        case "tokens":
+            return TokenPace(limit, clock, count=record.count_tokens, refunds=record.refunds)
+        case "input":
+            return TokenPace(limit, clock, measure=measure, count=lambda c: c.input, refunds=record.refunds)
+        case "output":
+            return TokenPace(limit, clock, measure=measure, count=lambda c: c.output, refunds=record.refunds)
+        case _:
+            assert_never(measure)
+
+
+def _requests(rpm: float, burst: int | None, window: float | None, clock: Clock) -> list[Limiter]:
+    if window is None or burst is not None:
+        return [RequestPace(rpm, burst, clock)]
+    if rpm * window < 60:
+        return [RequestPace(rpm, None, clock)]
+    # Evenly within the window too, as servers ask for, a little ahead of the limit so that only the window binds.
+    at_once = max(2, int(rpm * window / 60 * _AT_ONCE))
+    return [RequestPace(rpm * _AHEAD, at_once, clock), RequestWindow(rpm, window, clock)]
+
+
+# A pace above the window's, and a second request at once, make up for late timers.
+_AHEAD = 1.05
+_AT_ONCE = 0.05
+
+
+def _tokens(tpm: float, provider: Provider, window: float | None, clock: Clock) -> list[Limiter]:
+    """Where what is not used comes back, two: an even pace of what answers really use, and the server's own limit,
+    which reserves the most. With the server's alone, twice the limit would go out in the first minute; with the pace
+    alone, long answers under way would use up the server's.
+    """
+    if not provider.refunds:
+        return [TokenPace(tpm, clock, count=provider.count_tokens, refunds=False, window=window or 60.0)]
+    pace = TokenPace(tpm, clock, window=window or 60.0)
+    if window is None:
+        return [pace, TokenReserve(tpm, clock, measure="tokens", count=provider.count_tokens)]
+    return [pace, TokenWindow(tpm, window, clock, count=provider.count_tokens)]
+
+
+def _output(tpm: float, provider: Provider, clock: Clock) -> list[Limiter]:
+    if not provider.refunds:
+        return [TokenPace(tpm, clock, measure="output", count=lambda c: c.output, refunds=False)]
+    return [
+        TokenPace(tpm, clock, measure="output", count=lambda c: c.expected),
+        TokenReserve(tpm, clock, measure="output", count=lambda c: c.output),
+    ]

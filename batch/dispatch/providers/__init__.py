@@ -1,0 +1,1 @@
+"""What sets providers apart: a record for each, in a file of its own."""
