@@ -40,7 +40,7 @@ from jobs.environment import (
     monotonic,
     pause,
     ray_folders,
-    resolve_endpoints,
+    resolve_job,
     set_library_defaults,
 )
 from jobs.files.yaml_specs import load_job
@@ -121,7 +121,7 @@ def score(path: Path) -> None:
     sources = find_sources(spec.input)
     asked = fingerprint(spec, fingerprint_sources(sources), router_fingerprint(spec.router))
     with RunDirectory.open(run_path(spec.output), asked, job=spec.name, created="", version="") as directory:
-        Pipeline(spec, resolve_endpoints(spec.models), sources, directory, engine, monotonic).run()
+        Pipeline(resolve_job(spec), sources, directory, engine, monotonic).run()
     engine.close()
 
 

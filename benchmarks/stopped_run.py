@@ -17,7 +17,7 @@ from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout, run_path
 from benchmarks.constant_server import ANSWER
 from benchmarks.dispatch import prompt
-from jobs.environment import ENVIRONMENT, monotonic, pause, resolve_endpoints
+from jobs.environment import ENVIRONMENT, monotonic, pause, resolve_job
 from jobs.files.yaml_specs import load_job
 
 URL = "http://127.0.0.1:9/v1"
@@ -49,7 +49,7 @@ def stopped_run(folder: Path, rows: int, was_answered: WasAnswered) -> Path:
     sources = find_sources(spec.input)
     asked = fingerprint(spec, fingerprint_sources(sources), None)
     with RunDirectory.open(run_path(spec.output), asked, job=spec.name, created="", version="") as directory:
-        Pipeline(spec, resolve_endpoints(spec.models), sources, directory, _Engine(was_answered), monotonic).run()
+        Pipeline(resolve_job(spec), sources, directory, _Engine(was_answered), monotonic).run()
     return path
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from batch.environment import Environment
 from batch.errors import SpecError
+from batch.running.resolved_job import ResolvedJob
 from schemas.base import problems
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.endpoints import EndpointSpec, ModelSpec, named
@@ -129,6 +130,13 @@ def resolve_endpoints(models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
     return tuple(_with_surroundings(model, f"models.{model.name}", "COMPLETION") for model in models)
 
 
+def resolve_job(job: JobSpec, cache: Path | None = None) -> ResolvedJob:
+    """Fill in what the job leaves to the environment: see `resolve_endpoints` and `with_embedder`."""
+    models = resolve_endpoints(job.models)
+    job = with_embedder(job, cache)
+    return ResolvedJob(job, models, embedder_of(job))
+
+
 def model_with_surroundings(model: ModelSpec, key: str) -> ModelSpec:
     """The same for one model, which the user calls `key`.
 
@@ -217,15 +225,11 @@ def _filled(endpoint: EndpointSpec, model: str, key: str, prefix: str) -> Endpoi
         raise SpecError(f"{key}: {url} in the environment: {said}") from error
 
 
-def missing_keys(job: JobSpec, models: tuple[ModelSpec, ...]) -> list[str]:
-    """One line for each key, variable or certificate that an endpoint names and that is not there, or cannot be sent.
-
-    Args:
-        job: after `with_embedder`.
-        models: after `resolve_endpoints`.
-    """
-    pool = embedder_of(job)
-    pools = [(f"models.{model.name}", model) for model in models] + ([(_EMBEDDER, pool)] if pool is not None else [])
+def missing_keys(job: ResolvedJob) -> list[str]:
+    """One line for each key, variable or certificate that an endpoint names and that is missing or cannot be sent."""
+    pools = [(f"models.{model.name}", model) for model in job.models]
+    if job.embedder is not None:
+        pools.append((_EMBEDDER, job.embedder))
     return [line for key, model in pools for line in _missing(key, model)]
 
 

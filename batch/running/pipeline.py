@@ -8,7 +8,6 @@ from typing import Any
 
 from batch.clock import Clock
 from batch.costs.ledger import Ledger
-from batch.costs.prices import prices_for
 from batch.dispatch.snapshot import ProgressSnapshot
 from batch.errors import DamagedError, RunLockedError, SpecError
 from batch.reading.notes import Note
@@ -20,6 +19,7 @@ from batch.running.dispatch_thread import DispatchPlan
 from batch.running.embedder_spending import spending_record
 from batch.running.engine import DispatchHandle, Engine, Handle
 from batch.running.planner import Planner
+from batch.running.resolved_job import ResolvedJob
 from batch.running.run_end import RunEnd
 from batch.running.run_shards import RunShards, find_run_shards
 from batch.running.shard_states import ShardState
@@ -39,8 +39,6 @@ from batch.running.supervisor import RestartingDispatcher
 from batch.runs.committed import Committed, read_commit
 from batch.runs.directory import RunDirectory
 from batch.runs.integrity.answered import Counting, count_answered
-from schemas.endpoints import ModelSpec
-from schemas.job import JobSpec
 
 _POLL_SECONDS = 0.1
 
@@ -54,8 +52,7 @@ class Pipeline:
 
     def __init__(
         self,
-        job: JobSpec,
-        models: Sequence[ModelSpec],
+        job: ResolvedJob,
         sources: Sequence[Source],
         directory: RunDirectory,
         engine: Engine,
@@ -66,22 +63,18 @@ class Pipeline:
     ) -> None:
         """
         Args:
-            models: the job's, with every endpoint's `url` and `model` filled in.
             sources: the job's input files, as they were when `directory` was opened for them.
             directory: opened for this job.
             retry_failed: send rows that failed again.
             observe: called many times a second with where the run stands.
         """
         self._job = job
-        self._models = tuple(models)
-        self._names = tuple(model.name for model in models)
         self._sources = sources
         self._directory = directory
         self._layout = directory.layout
         self._engine, self._clock = engine, clock
         self._retry_failed = retry_failed
         self._observe = observe
-        self._prices = prices_for(self._models)
         self._draining = False
         self._times = SittingTimes(clock)
         self._shards = RunShards()
@@ -110,7 +103,7 @@ class Pipeline:
         self._times = SittingTimes(self._clock)
         try:
             planner = self._prepare()
-            self._spending = spending_record(self._job, self._layout, self._prices)
+            self._spending = spending_record(self._job, self._layout)
             if self._spending is None or self._spending.cap is None:
                 # Before there is anything to send: its process starts while rows are scored.
                 self._start_dispatcher()
@@ -133,10 +126,10 @@ class Pipeline:
 
     def records(self) -> tuple[Ledger, list[Committed]]:
         """The counts of all committed shards together, and their records."""
-        total = Ledger(self._prices)
+        total = Ledger(self._job.prices)
         records = [r for s in self._shards.shards if (r := read_commit(self._layout, s.index)) is not None]
         for record in records:
-            total.merge(Ledger.from_json(record.ledger, self._prices))
+            total.merge(Ledger.from_json(record.ledger, self._job.prices))
         return total, records
 
     @property
@@ -156,10 +149,10 @@ class Pipeline:
 
         plan = DispatchPlan(
             run_path=str(self._layout.path),
-            models=self._models,
-            prices=self._prices,
-            spec=self._job.dispatch,
-            seed=self._job.seed,
+            models=self._job.models,
+            prices=self._job.prices,
+            spec=self._job.spec.dispatch,
+            seed=self._job.spec.seed,
             retry_failed=self._retry_failed,
         )
         return DispatchFeed(start, shards, self._layout, self._times)
@@ -174,14 +167,13 @@ class Pipeline:
         self._show("reading")
         self._shards = find_run_shards(
             self._job,
-            self._prices,
             self._sources,
             self._directory,
             self._engine.map,
             retry_failed=self._retry_failed,
         )
         self._feed = self._feed_of(self._shards)
-        planner = Planner(self._job, self._shards.shards, self._directory, frozenset(self._shards.routed))
+        planner = Planner(self._job.spec, self._shards.shards, self._directory, frozenset(self._shards.routed))
         for shard in self._shards.shards:
             if self._layout.scored(shard.index).exists():
                 self._was_scored(planner, stored_summary(self._layout, shard.index))
@@ -221,7 +213,7 @@ class Pipeline:
         if self._feed.end is None:
             # Another dispatcher may still be writing to them.
             return
-        counting = [Counting(self._layout, index, self._names) for index in self._shards.open_after_routing()]
+        counting = [Counting(self._layout, index, self._job.names) for index in self._shards.open_after_routing()]
         list(self._engine.map(count_answered, counting))
 
     def _over(self) -> bool:
@@ -262,12 +254,14 @@ class Pipeline:
             reading = ReadTask(
                 self._layout,
                 self._shards.shards[index],
-                self._job.input,
+                self._job.spec.input,
                 # Where nothing reserves prompt tokens, counting them would cost more than reading.
-                "exact" if any(model.limits_prompt_tokens for model in self._models) else "estimate",
-                self._names[-1],
+                "exact" if any(model.limits_prompt_tokens for model in self._job.models) else "estimate",
+                self._job.names[-1],
             )
-            scoring = ScoreTask(self._job, heavy=kind_of(self._job.router).loads_model, spending=self._spending)
+            scoring = ScoreTask(
+                self._job.spec, heavy=kind_of(self._job.spec.router).loads_model, spending=self._spending
+            )
             self._pending[self._engine.score(reading, scoring)] = lambda scored: self._was_scored(planner, scored)
 
     def _was_scored(self, planner: Planner, scored: ScoredShard) -> None:
@@ -298,9 +292,9 @@ class Pipeline:
         return CommitTask(
             self._layout,
             index,
-            self._prices,
-            self._job.dispatch.fallbacks,
-            self._job.output,
+            self._job.prices,
+            self._job.spec.dispatch.fallbacks,
+            self._job.spec.output,
             tuple(shard.first_row for shard in self._shards.shards),
             self._shards.shards[index].name if self._shards.ids_made_up else None,
         )

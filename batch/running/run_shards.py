@@ -2,23 +2,24 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
+from batch.errors import InputError
 from batch.reading.notes import Note
-from batch.reading.shard import Shard, to_stored
+from batch.reading.shard import Shard, from_stored, to_stored
 from batch.reading.shards import Mapper, refill_spool
 from batch.reading.sources import Source
 from batch.running.find_input import check_hash_key, find_input
+from batch.running.resolved_job import ResolvedJob
 from batch.running.row_verdicts import summed_notes
 from batch.running.shard_states import ShardState, ShardStates
 from batch.running.stages import RoutedShard, ScoredShard, stored_routing
-from batch.running.work_shards import work_shards
 from batch.runs.committed import Committed, has_parts, read_commit
 from batch.runs.directory import RunDirectory
 from batch.runs.integrity.places import put_back_if_idle
 from batch.runs.output.parts import suffixes
-from schemas.job import JobSpec
 
 _ANSWERED = frozenset({ShardState.ANSWERED, ShardState.COMMITTING, ShardState.COMMITTED})
 
@@ -125,8 +126,7 @@ class RunShards:
 
 
 def find_run_shards(
-    job: JobSpec,
-    prices: Mapping[str, Price | None],
+    job: ResolvedJob,
     sources: Sequence[Source],
     directory: RunDirectory,
     map: Mapper,  # noqa: A002 - it stands in for the builtin
@@ -138,7 +138,6 @@ def find_run_shards(
     Discards the plan, with all that followed from it, if the job asks for another one.
 
     Args:
-        prices: of each model.
         map: runs a function on many shards at once.
         retry_failed: shards with failed rows are not finished.
 
@@ -150,16 +149,16 @@ def find_run_shards(
     layout = directory.layout
     put_back_if_idle(layout)
     if directory.manifest.shards is None:
-        found = find_input(job, layout.spool, map=map, sources=sources)
+        found = find_input(job.spec, layout.spool, map=map, sources=sources)
         directory.set_shards([to_stored(shard) for shard in found])
-    shards = work_shards(directory, sources)
+    shards = _shards_to_work_on(directory, sources)
     # Without `plan.json`, what the lost plan decided cannot be compared with what the next one decides.
     if directory.plan_changed or directory.read_plan() is None:
         directory.discard_plan()
     stored = (stored_routing(layout, shard.index, shard.first_row) for shard in shards)
     routed = {one.index: one for one in stored if one is not None}
     ids_made_up = any(one.shared_ids is not None for one in routed.values())
-    endings = suffixes(job.output)
+    endings = suffixes(job.spec.output)
 
     def state_of(index: int) -> ShardState:
         record = read_commit(layout, index)
@@ -167,7 +166,7 @@ def find_run_shards(
             record is not None
             and record.ids_made_up == ids_made_up
             and has_parts(layout, index, record, endings)
-            and _sends_nothing(record, prices, retry_failed=retry_failed)
+            and _sends_nothing(record, job.prices, retry_failed=retry_failed)
         ):
             return ShardState.COMMITTED
         if index in routed:
@@ -176,9 +175,9 @@ def find_run_shards(
 
     states = [state_of(shard.index) for shard in shards]
     if len(routed) < len(shards):
-        check_hash_key(job, shards)
+        check_hash_key(job.spec, shards)
     if any(not layout.scored(shard.index).exists() for shard in shards):
-        refill_spool(job.input, layout.spool, shards, sources, map=map)
+        refill_spool(job.spec.input, layout.spool, shards, sources, map=map)
     return RunShards(shards, states, routed)
 
 
@@ -186,3 +185,29 @@ def _sends_nothing(record: Committed, prices: Mapping[str, Price | None], *, ret
     """Does a committed shard have no row left to send?"""
     statuses = Ledger.from_json(record.ledger, prices).statuses
     return not statuses["unsent"] and not (retry_failed and statuses["failed"])
+
+
+def _shards_to_work_on(directory: RunDirectory, sources: Sequence[Source]) -> list[Shard]:
+    """All shards of the run; where the input has changed, those at its beginning that were scored before that.
+
+    Shards are routed in input order, so nothing was ever sent of the others.
+
+    Raises:
+        InputError: a file is no longer among the sources, or none of a changed input was scored.
+    """
+    layout, stored = directory.layout, directory.manifest.shards or ()
+    if not directory.input_changed:
+        return from_stored(stored, sources, layout.spool)
+    scored = list(takewhile(lambda shard: layout.scored(shard["index"]).exists(), stored))
+    if not scored:
+        raise InputError("the input has changed, and nothing of it was read before that; --fresh starts a new run")
+    return from_stored(scored, sources, layout.spool, are_read=False)
+
+
+def note_on_changed_input(directory: RunDirectory, shards: Sequence[Shard]) -> str:
+    """What the report of a run says whose input has changed."""
+    rows, total = sum(shard.rows for shard in shards), sum(shard["rows"] for shard in directory.manifest.shards or ())
+    return (
+        f"the input has changed since the run began: the results have the {rows:,} rows that were read before that, "
+        f"of {total:,}; put the input back, and the same command without --finish goes on"
+    )

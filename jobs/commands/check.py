@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
 from batch.routers.registry import build_router
 from batch.running.find_input import find_input
+from batch.running.resolved_job import ResolvedJob
 from batch.running.row_verdicts import FAULTS_SHOWN, RowVerdicts, first_faults, summed_notes
 from batch.running.scorer import Scorer
 from batch.running.stages import planned_part
@@ -43,11 +44,12 @@ def check_job(job: JobSpec) -> CheckReport:
     set_library_defaults()
     problems: list[str] = []
     warnings: list[str] = []
-    models: tuple[ModelSpec, ...] = ()
+    resolved = ResolvedJob(job, (), embedder_of(job))
     with _noted(problems):
-        models = resolve_endpoints(job.models)
+        resolved = replace(resolved, models=resolve_endpoints(job.models))
         job = with_embedder(job)
-    problems += missing_keys(job, models)
+        resolved = replace(resolved, spec=job, embedder=embedder_of(job))
+    problems += missing_keys(resolved)
     with _noted(problems):
         build_router(job.router, tuple(model.name for model in job.models), job.seed)
     read = _RowsRead()
@@ -63,8 +65,7 @@ def check_job(job: JobSpec) -> CheckReport:
             warnings.append(f"the price of {name} is not known: costs leave it out; give models.{name}.price")
             if job.dispatch.budget_usd is not None:
                 problems.append(f"dispatch.budget_usd needs a price for {name}")
-    embedder = embedder_of(job)
-    endpoints = _check_endpoints(models if embedder is None else (*models, embedder), problems, warnings)
+    endpoints = _check_endpoints(resolved.called, problems, warnings)
     return CheckReport(
         rows=read.rows,
         invalid=read.invalid,

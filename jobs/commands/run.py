@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from batch.routers.embedders.spending_log import read_spending, with_embeddings
 from batch.routers.registry import router_fingerprint
 from batch.running.engine import Engine, InlineEngine
 from batch.running.pipeline import Pipeline
+from batch.running.resolved_job import ResolvedJob
 from batch.running.run_end import RunEnd
+from batch.running.run_shards import note_on_changed_input
 from batch.running.sending_nothing import FinishingEngine
-from batch.running.work_shards import note_on_changed_input
 from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.layout import Layout, run_path
@@ -29,7 +31,6 @@ from jobs.commands.status import stored_report
 from jobs.environment import (
     ENVIRONMENT,
     block_sighup,
-    embedder_of,
     end_process,
     interrupts,
     missing_keys,
@@ -37,16 +38,14 @@ from jobs.environment import (
     now,
     pause,
     ray_folders,
-    resolve_endpoints,
+    resolve_job,
     set_library_defaults,
     settle_ray_token,
     settled_environment,
-    with_embedder,
 )
 from jobs.stopped import StoppedError
 from jobs.terminal.html.report import render_html
 from jobs.terminal.progress import ProgressDisplay
-from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
 from schemas.reports import Report, Timing
 
@@ -73,16 +72,16 @@ def run_job(
         StoppedError: it was interrupted, or endpoints stayed unreachable; the same call goes on later.
     """
     set_library_defaults()
-    models = resolve_endpoints(job.models)
     path = run_path(job.output)
-    job = with_embedder(job, Layout(path).cache)
+    resolved = resolve_job(job, Layout(path).cache)
+    job = resolved.spec
     if finish:
         _check_begun(path, other_options=fresh or retry_failed)
         job = job.model_copy(update={"engine": "inline"})
     else:
-        _preflight(job, models)
+        _preflight(resolved)
     reported = Layout(path).report.exists() and not fresh
-    notes = () if reported or finish else _reached(job, models)
+    notes = () if reported or finish else _reached(resolved)
     # Looked at once: the files that are fingerprinted are the ones that are cut into shards.
     sources = _sources(job, finish=finish)
     with RunDirectory.open(
@@ -100,10 +99,10 @@ def run_job(
             # Only the output is written again: that takes no cluster, and no endpoint need be there.
             job = job.model_copy(update={"engine": "inline"})
         else:
-            notes = _reached(job, models) if reported and not finish else notes
+            notes = _reached(resolved) if reported and not finish else notes
             directory.discard_report()
         pipeline, end, written = _work_and_write(
-            job, models, sources, directory, progress, retry_failed=retry_failed, finish=finish
+            replace(resolved, spec=job), sources, directory, progress, retry_failed=retry_failed, finish=finish
         )
         if not end.finished:
             raise _stopped(end, fresh=fresh)
@@ -115,8 +114,7 @@ def run_job(
 
 
 def _work_and_write(
-    job: JobSpec,
-    models: tuple[ModelSpec, ...],
+    job: ResolvedJob,
     sources: Sequence[Source],
     directory: RunDirectory,
     progress: ProgressDisplay | None,
@@ -135,10 +133,9 @@ def _work_and_write(
     while True:
         try:
             # A run that goes on may have nothing left to read.
-            with _engine(job, progress, directory, finish=finish) as engine:
+            with _engine(job.spec, progress, directory, finish=finish) as engine:
                 pipeline = Pipeline(
                     job,
-                    models,
                     sources,
                     directory,
                     engine,
@@ -151,7 +148,7 @@ def _work_and_write(
             if not end.finished:
                 return pipeline, end, ""
             shards = [shard.index for shard in pipeline.shards]
-            return pipeline, end, write_output(directory.layout, shards, job.output)
+            return pipeline, end, write_output(directory.layout, shards, job.spec.output)
         except DamagedError as damage:
             directory.mend(damage)
 
@@ -228,29 +225,25 @@ def engine_of(job: JobSpec, progress: ProgressDisplay | None = None, *, warm: bo
         engine.close()
 
 
-def _preflight(job: JobSpec, models: tuple[ModelSpec, ...]) -> None:
+def _preflight(job: ResolvedJob) -> None:
     """Look at keys, output and prices before a cent is spent."""
-    missing = missing_keys(job, models)
+    missing = missing_keys(job)
     if missing:
         raise SpecError("\n".join(missing))
-    check_writable(job.output)
-    check_output_not_input(job)
-    if job.dispatch.budget_usd is not None:
-        embedder = embedder_of(job)
-        asked = models if embedder is None else (*models, embedder)
-        unpriced = [name for name, price in prices_for(asked).items() if price is None]
+    check_writable(job.spec.output)
+    check_output_not_input(job.spec)
+    if job.spec.dispatch.budget_usd is not None:
+        unpriced = [name for name, price in prices_for(job.called).items() if price is None]
         if unpriced:
             raise SpecError("\n".join(f"dispatch.budget_usd needs a price for {name}" for name in unpriced))
 
 
-def _reached(job: JobSpec, models: tuple[ModelSpec, ...]) -> tuple[str, ...]:
+def _reached(job: ResolvedJob) -> tuple[str, ...]:
     """Refuse a model none of whose endpoints can be reached; what a reader should know of the others."""
-    embedder = embedder_of(job)
-    asked = models if embedder is None else (*models, embedder)
-    silent = unreachable(asked)
+    silent = unreachable(job.called)
     dead = [
         line
-        for model in asked
+        for model in job.called
         for line in silent.get(model.name, ())
         if len(silent[model.name]) == len(model.endpoints)
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from batch.errors import SpecError
 from jobs import key_sources
-from jobs.environment import key, missing_keys, resolve_endpoints
+from jobs.environment import key, missing_keys, resolve_endpoints, resolve_job
 from jobs.files.yaml_specs import load_job
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import JobSpec
@@ -25,7 +25,7 @@ def faults(**endpoint: Any) -> list[str]:
         "output": {"path": "o.jsonl"},
     }
     job = JobSpec.model_validate(spec)
-    return missing_keys(job, resolve_endpoints(job.models))
+    return missing_keys(resolve_job(job))
 
 
 def python(code: str) -> list[str]:
