@@ -26,10 +26,10 @@ from typing import Any
 import uvloop
 
 from batch.dispatch.dispatcher import Dispatcher
-from batch.dispatch.ports import History, Journal
+from batch.dispatch.ports import History, JournalPort
 from batch.dispatch.request import Request
 from batch.runs.journal.group_fsync import GroupSync
-from batch.runs.journal.writer import Journal as RealJournal
+from batch.runs.journal.writer import Journal
 from benchmarks.constant_server import constant_server
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import DispatchSpec
@@ -92,7 +92,7 @@ def models(urls: Sequence[str], rpm: float | None = None) -> list[ModelSpec]:
 class GeneratedWork:
     """Rows made up beforehand, as the peer's are, half of them for either model."""
 
-    def __init__(self, rows: int, journal: Callable[[str], Journal]) -> None:
+    def __init__(self, rows: int, journal: Callable[[str], JournalPort]) -> None:
         """`journal` opens a model's."""
         self._rows = rows
         self._bodies = [body(row) for row in range(rows)]
@@ -110,7 +110,7 @@ class GeneratedWork:
                 for row in range(first, last)
             ]
 
-    def journal(self, shard: int, model: str) -> Journal:
+    def journal(self, shard: int, model: str) -> JournalPort:
         return self._journal(model)
 
 
@@ -124,7 +124,7 @@ def dispatcher_alone(urls: Sequence[str], rows: int) -> float:
             dispatcher = Dispatcher(
                 models(urls),
                 DispatchSpec(balancer="least_connections"),
-                GeneratedWork(rows, lambda model: RealJournal.open(folder / f"{model}.jsonl", ["a", "b"], group)),
+                GeneratedWork(rows, lambda model: Journal.open(folder / f"{model}.jsonl", ["a", "b"], group)),
                 seed=0,
                 keys=lambda name: None,
                 wall=time.time,

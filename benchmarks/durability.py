@@ -25,10 +25,10 @@ from typing import NamedTuple
 import uvloop
 
 from batch.dispatch.dispatcher import Dispatcher
-from batch.dispatch.ports import Journal
+from batch.dispatch.ports import JournalPort
 from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.journal.group_fsync import GroupSync
-from batch.runs.journal.writer import Journal as RealJournal
+from batch.runs.journal.writer import Journal
 from benchmarks.constant_server import constant_server
 from benchmarks.dispatch import GeneratedWork, models
 from benchmarks.start import server
@@ -78,8 +78,8 @@ def dispatch(urls: Sequence[str], rows: int, pace: float | None, *, keeps: bool)
     """
 
     async def main(folder: Path, group: GroupSync) -> Pass:
-        def journal(model: str) -> Journal:
-            return RealJournal.open(folder / f"{model}.jsonl", ["a", "b"], group) if keeps else NoJournal()
+        def journal(model: str) -> JournalPort:
+            return Journal.open(folder / f"{model}.jsonl", ["a", "b"], group) if keeps else NoJournal()
 
         dispatcher = Dispatcher(
             models(urls, None if pace is None else pace * 60 / len(urls)),

@@ -43,7 +43,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "sentence_transformers": ("batch/routers/",),
     "safetensors": ("batch/routers/",),
     "scipy": (
-        "batch/dispatch/balancing/row_assignment.py",
+        "batch/dispatch/balancing/linear_program.py",
         "batch/training/fit_words.py",
         "batch/training/logistic_regression.py",
     ),

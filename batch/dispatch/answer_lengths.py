@@ -2,7 +2,7 @@
 
 import math
 
-from batch.dispatch.request import Completion, Kind, LimitCost, Request
+from batch.dispatch.request import Completion, LimitCost, Request, RowKind
 
 # Prompts a factor of 1.41 apart: finer kinds hold too few rows to be counted.
 _STEPS_PER_DOUBLING = 2
@@ -17,14 +17,14 @@ _BYTES_PER_TOKEN = 4
 _PROMPT_TOKEN = 0.01
 
 
-def kind_of(request: Request) -> Kind:
+def kind_of(request: Request) -> RowKind:
     """The kind of a row; worked out once."""
     if request.kind is None:
         request.kind = _kind(request)
     return request.kind
 
 
-def _kind(request: Request) -> Kind:
+def _kind(request: Request) -> RowKind:
     size = request.prompt_tokens or len(request.body) // _BYTES_PER_TOKEN
     return request.max_tokens or 0, round(_STEPS_PER_DOUBLING * math.log2(max(1, size)))
 
@@ -33,13 +33,13 @@ class ExpectedTokens:
     """A mean per kind of row; what it says is an expectation, never a bound."""
 
     def __init__(self) -> None:
-        self._means: dict[Kind, list[float]] = {}
+        self._means: dict[RowKind, list[float]] = {}
 
     def cost(self, request: Request) -> LimitCost:
         """What the row's next attempt is to take from the limits."""
         return LimitCost(1, request.prompt_tokens, request.max_tokens or 0, round(self._mean(kind_of(request))))
 
-    def cost_of(self, kind: Kind) -> LimitCost:
+    def cost_of(self, kind: RowKind) -> LimitCost:
         """The same, of a typical row of this kind."""
         most, step = kind
         return LimitCost(1, round(2 ** (step / _STEPS_PER_DOUBLING)), most, round(self._mean(kind)))
@@ -60,6 +60,6 @@ class ExpectedTokens:
         known[0] = min(known[0] + 1, _MEMORY)
         known[1] += (tokens - known[1]) / known[0]
 
-    def _mean(self, kind: Kind) -> float:
+    def _mean(self, kind: RowKind) -> float:
         known = self._means.get(kind)
         return float(kind[0]) if known is None or known[0] < _ENOUGH else known[1]

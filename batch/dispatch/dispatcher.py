@@ -11,17 +11,17 @@ from random import Random
 from batch.clock import WallClock
 from batch.dispatch.answer_lengths import ExpectedTokens
 from batch.dispatch.balancing.balancers import Balancer, ConsistentHash, build_balancer, looks_at_speed
-from batch.dispatch.balancing.row_assignment import LinearProgramAssigner
-from batch.dispatch.balancing.row_choosers import AffinityAssigner, RowAssigner
+from batch.dispatch.balancing.linear_program import LinearProgramAssigner
+from batch.dispatch.balancing.row_assigners import AffinityAssigner, RowAssigner
 from batch.dispatch.budget import Budget
 from batch.dispatch.endpoint import Endpoint, address
 from batch.dispatch.health import State
-from batch.dispatch.journal_batcher import GroupWrite
+from batch.dispatch.journal_batcher import JournalBatcher
 from batch.dispatch.judging.patience import Patience
 from batch.dispatch.judging.throttled_rows import ThrottledRows
 from batch.dispatch.lane import Lane
 from batch.dispatch.pool import EndpointPool, Pricing
-from batch.dispatch.ports import History, Journal, Work
+from batch.dispatch.ports import History, JournalPort, Work
 from batch.dispatch.request import Request
 from batch.dispatch.retry import RetryRule
 from batch.dispatch.transports.base import Transport
@@ -52,7 +52,7 @@ class DispatchEnd:
 @dataclass(slots=True)
 class _Shard:
     remaining: int
-    journals: dict[str, Journal]
+    journals: dict[str, JournalPort]
 
 
 class Dispatcher:
@@ -105,7 +105,7 @@ class Dispatcher:
         self._feed_closed = False
         self._drained = False
         self._ended = loop.create_future()
-        self.writes = GroupWrite(self.fail)
+        self.writes = JournalBatcher(self.fail)
         budget = Budget(spec.budget_usd, spent) if spec.budget_usd is not None else None
         self.lanes: dict[str, Lane] = {}
         build = transports or partial(build_transport, timeout_seconds=spec.timeout_seconds, keys=keys, wall=wall)
@@ -230,7 +230,7 @@ class Dispatcher:
         }
         return {model: endpoints for model, endpoints in found.items() if endpoints}
 
-    def journal(self, shard: int, model: str) -> Journal:
+    def journal(self, shard: int, model: str) -> JournalPort:
         """The journal of a shard's rows sent to this model, opened when first needed.
 
         It is to be told something at once: what it was told is written at the end of this turn of the loop.

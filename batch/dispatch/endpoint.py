@@ -5,9 +5,9 @@ import math
 from random import Random
 
 from batch.clock import Clock
-from batch.dispatch.endpoint_speed import Speed
+from batch.dispatch.endpoint_speed import EndpointSpeed
 from batch.dispatch.health import Health, State
-from batch.dispatch.judging.refusals import Refusals, is_refusal, is_unreadable, surely_of_row
+from batch.dispatch.judging.refusals import Refusals, clearly_about_row, is_refusal, is_unreadable
 from batch.dispatch.limits.adaptive_concurrency import AdaptiveConcurrency
 from batch.dispatch.limits.adaptive_rate import AdaptiveRate
 from batch.dispatch.limits.build import build_limiters, limiter_from_header
@@ -70,7 +70,7 @@ class Endpoint:
         self.pack_size = PackSize(spec.limits.max_inputs)
         self.weight = spec.weight
         self.health = Health(clock, random, self.url)
-        self.speed = Speed(clock)
+        self.speed = EndpointSpeed(clock)
         self._measured = measured
         self.limiters: list[Limiter] = build_limiters(spec.limits, spec.provider, clock)
         # A server may refuse though its limits are held: others use them too, or they were not all configured.
@@ -92,7 +92,7 @@ class Endpoint:
         self._clock = clock
         self._taken = NOTHING
         self._marks: dict[Request, LimitCost] = {}
-        self._tells = False
+        self._states_limits = False
         self.counts_tokens = self._counts_tokens()
         """Does any of its limiters count tokens?"""
 
@@ -132,10 +132,10 @@ class Endpoint:
         if health.doubted and self.in_flight:
             # What is under way may tell that it is well, and each row that it refuses meanwhile is sent in vain.
             return math.inf
-        if not health.at_ease:
+        if not health.never_waited:
             longest = health.delay()
             if self.in_flight and health.starting:
-                longest = max(longest, health.share_delay((self.in_flight + 1) / self.concurrency.allowed))
+                longest = max(longest, health.slow_start_delay((self.in_flight + 1) / self.concurrency.allowed))
         if self.pace.holds:
             longest = max(longest, self.pace.delay(cost))
         for limiter in self.limiters:
@@ -157,7 +157,7 @@ class Endpoint:
         self.pace.take(cost)
         for limiter in self.limiters:
             limiter.take(cost)
-        if self._tells:
+        if self._states_limits:
             self._taken = self._taken.plus(cost)
             self._marks[request] = self._taken
         self.sent += 1
@@ -193,7 +193,7 @@ class Endpoint:
         now = self._clock()
         if error.blame == "throttle":
             self.throttled += 1
-            if self.pace.overlooks:
+            if self.pace.ignores_refusals:
                 # Requests in flight are no more to blame than the pace, and a longer pause would be of no use.
                 self.health.forget_throttles()
                 self.pace.refused(request.started)
@@ -234,7 +234,7 @@ class Endpoint:
         if request.rows and error.blame == "row":
             # Perhaps there were only too many of them: their halves tell.
             return
-        if surely_of_row(error) and self.answers:
+        if clearly_about_row(error) and self.answers:
             return
         probe = self.health.doubted and request.order >= self._doubted_from
         match self.refusals.add(request, error, in_flight=self.in_flight, probe=probe):
@@ -260,12 +260,12 @@ class Endpoint:
         self.concurrency.release()
         for limiter in self.limiters:
             limiter.settle(request.cost, used, now - request.started)
-        if self._tells:
+        if self._states_limits:
             mark = self._marks.pop(request, self._taken)
             if allowances:
                 self._correct(allowances, mark, now - request.started)
         elif allowances:
-            self._tells = True
+            self._states_limits = True
             self._correct(allowances, self._taken, now - request.started)
 
     def _correct(self, allowances: tuple[Allowance, ...], mark: LimitCost, age: float) -> None:

@@ -14,7 +14,7 @@ _ATTEMPTS_REMEMBERED = 2.0
 FIRST_TOKEN = 25
 
 
-class Speed:
+class EndpointSpeed:
     """Seconds per token, and the share of attempts that failed, by what happened lately.
 
     Per token, since an endpoint that happened to get short answers would look fast otherwise.

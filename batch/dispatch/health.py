@@ -94,7 +94,7 @@ class Health:
             self._probed_at = self._clock()
 
     @property
-    def at_ease(self) -> bool:
+    def never_waited(self) -> bool:
         """Has it never had to wait for anything? Then there is nothing to look at."""
         return self._until == -math.inf and self.state is State.UP
 
@@ -103,7 +103,7 @@ class Health:
         """Is it in its slow start?"""
         return self._clock() - self._returned_at < self._start_seconds
 
-    def share_delay(self, share: float) -> float:
+    def slow_start_delay(self, share: float) -> float:
         """Seconds until it may have this share of its requests in flight."""
         return max(0.0, self._returned_at + self._start_seconds * min(1.0, share) - self._clock())
 

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable
 
-from batch.dispatch.ports import Journal
+from batch.dispatch.ports import JournalPort
 from batch.errors import StorageError
 
 
-class GroupWrite:
+class JournalBatcher:
     """Flushes journals before a request is sent, and before the event loop waits.
 
     The outcome of one row and the intent of the next share a write(2), which takes a system call and the interpreter's
@@ -26,10 +26,10 @@ class GroupWrite:
         self._loop = asyncio.get_running_loop()
         self._on_error = on_error
         # In the order in which they were told something.
-        self._waiting: dict[Journal, None] = {}
+        self._waiting: dict[JournalPort, None] = {}
         self._turn_begun = False
 
-    def add(self, journal: Journal) -> None:
+    def add(self, journal: JournalPort) -> None:
         """This journal is being told something."""
         self._waiting[journal] = None
         if not self._turn_begun:

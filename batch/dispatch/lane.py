@@ -7,20 +7,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from batch.dispatch.answer_lengths import ExpectedTokens
-from batch.dispatch.balancing.row_choosers import RowAssigner
+from batch.dispatch.balancing.row_assigners import RowAssigner
 from batch.dispatch.balancing.row_picker import RowPicker
-from batch.dispatch.bills import bills
+from batch.dispatch.billed_tokens import billed_tokens
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.journal_batcher import GroupWrite
+from batch.dispatch.journal_batcher import JournalBatcher
 from batch.dispatch.judging.patience import PoolUnreachable
 from batch.dispatch.judging.refusals import is_refusal
 from batch.dispatch.judging.refused_rows import RefusedRows
 from batch.dispatch.judging.throttled_rows import ThrottledRows
 from batch.dispatch.lane_counts import LaneCounts
 from batch.dispatch.memory_gate import ByteSemaphore
-from batch.dispatch.packing.packs import fill_pack, halves, split
+from batch.dispatch.packing.packs import fill_pack, halves, split_answers
 from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, PoolStopped, RowRefused
-from batch.dispatch.ports import Journal
+from batch.dispatch.ports import JournalPort
 from batch.dispatch.queue import RowQueue
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.retry import RetryBudget, RetryRule
@@ -40,10 +40,10 @@ _UNAVAILABLE = 503
 class LaneHost(Protocol):
     """What a lane asks of the dispatcher it belongs to."""
 
-    writes: GroupWrite
+    writes: JournalBatcher
     """Of all its journals."""
 
-    def journal(self, shard: int, model: str) -> Journal:
+    def journal(self, shard: int, model: str) -> JournalPort:
         """The journal of a shard's rows sent to this model, to be told something at once."""
         ...
 
@@ -104,9 +104,9 @@ class Lane:
         self._pick_row = self._row_picker.pick
         self._throttled = throttled
         self._refused = RefusedRows(
-            pool.endpoints, attempted=self._note_refusal, give_up=self._give_up_refused, send_again=self._send_again
+            pool.endpoints, attempted=self._journal_refusal, give_up=self._give_up_refused, send_again=self._send_again
         )
-        self._scales = ByteSemaphore()
+        self._large_requests = ByteSemaphore()
         self._workers: asyncio.TaskGroup | None = None
         self._working = self._free = 0
 
@@ -118,7 +118,7 @@ class Lane:
     async def run(self) -> None:
         """Send until it is stopped. Raises StorageError as soon as an outcome cannot be kept."""
         async with asyncio.TaskGroup() as self._workers:
-            self._hire()
+            self._start_worker()
 
     def stop(self) -> None:
         """Send nothing more; `run` returns when what is under way has ended."""
@@ -136,18 +136,18 @@ class Lane:
                 return rows
         return ()
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         """One more worker."""
         assert self._workers is not None
         self._working += 1
         self._free += 1
         self._workers.create_task(self._work())
 
-    def _leased(self) -> None:
+    def _on_lease(self) -> None:
         """A worker has an endpoint: let another one look for the next, if there may be more under way at once."""
         self._free -= 1
         if self._free == 0 and self._working < self.pool.allowed:
-            self._hire()
+            self._start_worker()
 
     async def _work(self) -> None:
         task = asyncio.current_task()
@@ -156,22 +156,22 @@ class Lane:
         # Rows are at hand most of the time: no need to begin a coroutine.
         while not task.cancelling() and (row := self.queue.get_nowait() or await self.queue.get()) is not None:
             request = fill_pack(row, self.queue, self.pool.endpoints)
-            if self._scales.is_large(len(request.body)):
-                await self._deliver_large(request)
+            if self._large_requests.is_large(len(request.body)):
+                await self._send_large(request)
             else:
-                await self._deliver(request)
+                await self._send_request(request)
             if self._refused.count and self.open == self._refused.count:
                 self._refused.settle()
 
-    async def _deliver_large(self, request: Request) -> None:
+    async def _send_large(self, request: Request) -> None:
         size = len(request.body)
-        await self._scales.take(size)
+        await self._large_requests.take(size)
         try:
-            await self._deliver(request)
+            await self._send_request(request)
         finally:
-            self._scales.release(size)
+            self._large_requests.release(size)
 
-    async def _deliver(self, request: Request) -> bool:
+    async def _send_request(self, request: Request) -> bool:
         """One attempt at a row or at several packed ones; were they answered?"""
         try:
             return await self._attempt(request)
@@ -181,7 +181,7 @@ class Lane:
                     self._end_unsent(row, "refused", str(error))
         except OverBudget as error:
             if request.rows:
-                return await self._deliver_halves(request)
+                return await self._send_halves(request)
             self._end_unsent(request, "budget", str(error))
         except RowRefused:
             for row in request.rows or (request,):
@@ -195,11 +195,11 @@ class Lane:
             pass
         return False
 
-    async def _deliver_halves(self, request: Request) -> bool:
+    async def _send_halves(self, request: Request) -> bool:
         """Once the lane is stopped, or its worker cancelled, packed rows stay as they are on disk."""
         task = asyncio.current_task()
         assert task is not None
-        answered = [not task.cancelling() and await self._deliver(half) for half in halves(request)]
+        answered = [not task.cancelling() and await self._send_request(half) for half in halves(request)]
         return all(answered)
 
     async def _attempt(self, request: Request) -> bool:
@@ -212,7 +212,7 @@ class Lane:
             self._row_picker.update()
         try:
             async with self.pool.lease(request, self._pick_row) as lease:
-                self._leased()
+                self._on_lease()
                 request = lease.request
                 rows = request.rows or (request,)
                 try:
@@ -225,7 +225,7 @@ class Lane:
                     # Before the first byte: otherwise nobody would know that it may be billed.
                     self._host.writes.write()
                     completion = await endpoint.transport.send(request)
-                    answers = split(request, completion) if request.rows else (completion,)
+                    answers = split_answers(request, completion) if request.rows else (completion,)
                     latency = self._loop.time() - request.started
                     lease.completed(completion)
                 finally:
@@ -253,7 +253,7 @@ class Lane:
             # They can only travel alone here. It counts for none of them.
             for row in rows:
                 row.attempts -= 1
-                self._note(row, endpoint.index, error, latency, counts=False)
+                self._journal_attempt(row, endpoint.index, error, latency, counts=False)
                 self.queue.put_back(row)
             return False
         if is_refusal(error):
@@ -272,10 +272,10 @@ class Lane:
         count = len(request.rows)
         for row in request.rows:
             row.attempts -= 1
-            self._note(row, endpoint.index, error, latency, counts=False)
+            self._journal_attempt(row, endpoint.index, error, latency, counts=False)
         size = endpoint.pack_size
         size.refused(count)
-        answered = await self._deliver_halves(request)
+        answered = await self._send_halves(request)
         size.settled(count, too_large=answered)
         return answered
 
@@ -286,10 +286,10 @@ class Lane:
         answers = self.pool.answers
         if error.blame == "throttle":
             # A refusal by chance says nothing about the row.
-            counts = self._throttled.counts(request, answers) and error.reached and not endpoint.pace.overlooks
+            counts = self._throttled.counts(request, answers) and error.reached and not endpoint.pace.ignores_refusals
             others = self.open - self._refused.count
             hopeless = self._throttled.hopeless(request, error, answers=answers, others_open=others)
-        elif error.status == _UNAVAILABLE and not endpoint.answers and self._may_load(endpoint):
+        elif error.status == _UNAVAILABLE and not endpoint.answers and self._may_be_loading(endpoint):
             counts = False
         if not counts:
             request.attempts -= 1
@@ -303,22 +303,24 @@ class Lane:
             # The outcome ends the attempt too: between two lines a kill would have the row sent again.
             self._give_up(request, endpoint.index, error, latency)
         else:
-            self._note(request, endpoint.index, error, latency, counts=counts)
+            self._journal_attempt(request, endpoint.index, error, latency, counts=counts)
             self.queue.put_back(request, delay, retry=error.blame in ("endpoint", "row") and error.reached)
 
     def _bill(self, rows: Sequence[Request], error: DispatchError) -> None:
         """Note what the attempt may have cost, in its rows for the journal, and in the lane's figures."""
-        for row, billed in zip(rows, bills(rows, error), strict=True):
+        for row, billed in zip(rows, billed_tokens(rows, error), strict=True):
             row.billed = billed
             if billed is not None:
                 self.counts.add_lost(billed)
 
-    def _may_load(self, endpoint: Endpoint) -> bool:
+    def _may_be_loading(self, endpoint: Endpoint) -> bool:
         """Has an endpoint that has answered nobody yet been failing for less than one waits for it?"""
         since = endpoint.health.down_since
         return since is None or self._loop.time() - since < self._timeout_seconds
 
-    def _note(self, request: Request, endpoint: int, error: DispatchError, latency: float, *, counts: bool) -> None:
+    def _journal_attempt(
+        self, request: Request, endpoint: int, error: DispatchError, latency: float, *, counts: bool
+    ) -> None:
         """Journal that this attempt ended, and the row is no longer in flight."""
         self._host.journal(request.shard, self.model).attempt(
             FailedAttempt(
@@ -358,10 +360,10 @@ class Lane:
             ),
         )
 
-    def _note_refusal(self, request: Request) -> None:
+    def _journal_refusal(self, request: Request) -> None:
         refusal = request.refusal
         assert refusal is not None
-        self._note(request, refusal.endpoint, refusal.error, refusal.latency, counts=False)
+        self._journal_attempt(request, refusal.endpoint, refusal.error, refusal.latency, counts=False)
 
     def _give_up_refused(self, request: Request) -> None:
         refusal = request.refusal

@@ -190,10 +190,10 @@ class EndpointPool:
                 return taken
             # A single waiter is only re-checked when a timer fires, so without this check it would wait for ever for a
             # pool that is down.
-            self._look_for_life(request)
+            self._check_patience(request)
         waiter = _Waiter(request, pick_row, self._loop.create_future())
         self._waiters.append(waiter)
-        self._arm()
+        self._set_timer()
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -279,7 +279,7 @@ class EndpointPool:
                 taken = self.take(waiter.request, waiter.pick_row)
                 if taken is None:
                     self._waiters.appendleft(waiter)
-                    self._look_for_life(waiter.request)
+                    self._check_patience(waiter.request)
                     break
             except BatchRouterError as error:
                 if self._waiters and self._waiters[0] is waiter:
@@ -287,7 +287,7 @@ class EndpointPool:
                 waiter.future.set_exception(error)
             else:
                 waiter.future.set_result(taken)
-        self._arm()
+        self._set_timer()
 
     def _next_waiter(self) -> _Waiter:
         """The first one; for the probe of an endpoint that is down the first of those that failed least.
@@ -300,7 +300,7 @@ class EndpointPool:
             return best
         return self._waiters.popleft()
 
-    def _arm(self) -> None:
+    def _set_timer(self) -> None:
         """Have the first waiter looked at again when the earliest endpoint may take it."""
         if self._timer is not None:
             self._timer.cancel()
@@ -311,7 +311,7 @@ class EndpointPool:
             if soonest is not math.inf:
                 self._timer = self._loop.call_later(max(soonest, _SHORTEST_TIMER_SECONDS), self._serve)
 
-    def _look_for_life(self, request: Request) -> None:
+    def _check_patience(self, request: Request) -> None:
         """Raise PoolUnreachable if endpoints have failed, or want us to stay away, for longer than one waits."""
         self._patience.look(self.model, self.endpoints, request.cost, self._troubled_since)
 

@@ -8,7 +8,7 @@ from batch.dispatch.request import Request
 from batch.outcomes import FailedAttempt, RowOutcome
 
 
-class Journal(Protocol):
+class JournalPort(Protocol):
     """Rows of one shard sent to one model. What it was told has reached the kernel when `flush` returns.
 
     Every call may raise StorageError: something it was told could not be kept. `flush` then does so each time.
@@ -63,6 +63,6 @@ class Work(Protocol):
         """The shard's rows for this model in row order, a bounded batch at a time."""
         ...
 
-    def journal(self, shard: int, model: str) -> Journal:
+    def journal(self, shard: int, model: str) -> JournalPort:
         """Open for appending."""
         ...

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from batch.dispatch.request import Kind, Request
+from batch.dispatch.request import Request, RowKind
 from batch.dispatch.retry import RetryBudget
 from batch.dispatch.row_buffer import RowBuffer
 
@@ -33,7 +33,7 @@ class RowQueue:
         ahead: Callable[[], int],
         work: Callable[[Request], float],
         retries: RetryBudget,
-        kind: Callable[[Request], Kind] | None = None,
+        kind: Callable[[Request], RowKind] | None = None,
     ) -> None:
         """
         Args:
@@ -81,11 +81,11 @@ class RowQueue:
         return len(self._fresh)
 
     @property
-    def counts(self) -> Mapping[Kind, int]:
+    def counts(self) -> Mapping[RowKind, int]:
         """Fresh rows at hand, by kind."""
         return self._fresh.counts
 
-    def first_of(self, kind: Kind) -> Request | None:
+    def first_of(self, kind: RowKind) -> Request | None:
         """The first fresh row of this kind; it stays where it is."""
         return self._fresh.first_of(kind)
 
@@ -114,20 +114,20 @@ class RowQueue:
             heapq.heappush(self._delayed, (self._loop.time() + delay, self._order, request))
         if self._idle:
             # One row needs one worker; who finds nothing to do yet sets the timer anew.
-            self._rouse(1)
+            self._wake_workers(1)
 
     def wake(self) -> None:
         """There may be fresh rows now: let idle workers look."""
         self._more = True
         self._low = math.inf
-        self._rouse(len(self._idle))
+        self._wake_workers(len(self._idle))
 
     def stop(self) -> None:
         """Give out nothing more; rows still here stay as they are on disk."""
         self._stopped = True
-        self._rouse(len(self._idle))
+        self._wake_workers(len(self._idle))
 
-    def _rouse(self, workers: int) -> None:
+    def _wake_workers(self, workers: int) -> None:
         while self._idle and workers:
             future = self._idle.popleft()
             if not future.done():
@@ -165,12 +165,12 @@ class RowQueue:
             self._fresh.sort(self._work)
 
     async def _wait(self) -> None:
-        self._arm()
+        self._set_timer()
         future = self._loop.create_future()
         self._idle.append(future)
         await future
 
-    def _arm(self) -> None:
+    def _set_timer(self) -> None:
         """Have somebody look when the next row that waits for its time may go."""
         if self._again:
             due = self._loop.time() + self._retries.delay()
@@ -188,6 +188,6 @@ class RowQueue:
 
     def _due(self) -> None:
         self._timer = None
-        self._rouse(1)
+        self._wake_workers(1)
         if self._idle:
-            self._arm()
+            self._set_timer()

@@ -10,7 +10,7 @@ from batch.outcomes import Billed
 if TYPE_CHECKING:
     from batch.errors import DispatchError
 
-Kind = tuple[int, int]
+RowKind = tuple[int, int]
 """Rows alike in what is known before they are sent: `max_tokens` (0: none), and the prompt's length by steps."""
 
 
@@ -80,7 +80,7 @@ class Request:
     """What `consistent_hash` goes by: rows of one key go to one endpoint while it has room."""
     started: float = 0.0
     """When the attempt that is under way took its endpoint, on the loop's clock."""
-    kind: Kind | None = None
+    kind: RowKind | None = None
     """Its kind, once somebody asked for it."""
     answers_seen: int = -1
     """Answers its pool had given when the row was last throttled."""

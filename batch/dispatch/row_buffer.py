@@ -3,20 +3,20 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from batch.dispatch.request import Kind, Request
+from batch.dispatch.request import Request, RowKind
 
 
 class RowBuffer:
     """A queue that can also give the first row of a kind, where it is told how to find out kinds."""
 
-    def __init__(self, kind: Callable[[Request], Kind] | None = None) -> None:
-        self.counts: dict[Kind, int] = {}
+    def __init__(self, kind: Callable[[Request], RowKind] | None = None) -> None:
+        self.counts: dict[RowKind, int] = {}
         """Rows here, by kind; empty where kinds are of no interest."""
         self._kind = kind
         self._order: deque[Request] = deque()
-        self._by_kind: dict[Kind, deque[Request]] = {}
+        self._by_kind: dict[RowKind, deque[Request]] = {}
         # Rows leave by either queue and are found out in the other one later.
-        self._here: dict[int, Kind] = {}
+        self._here: dict[int, RowKind] = {}
 
     def __len__(self) -> int:
         return len(self._order) if self._kind is None else len(self._here)
@@ -52,7 +52,7 @@ class RowBuffer:
         self._order.rotate(steps)
         return found
 
-    def first_of(self, kind: Kind) -> Request | None:
+    def first_of(self, kind: RowKind) -> Request | None:
         """The first row of this kind; it stays here."""
         rows = self._by_kind.get(kind)
         while rows:
@@ -73,7 +73,7 @@ class RowBuffer:
         here = [row for row in self._order if self._kind is None or row.row in self._here]
         self._order = deque(sorted(here, key=work, reverse=True))
 
-    def _enter(self, row: Request) -> Kind:
+    def _enter(self, row: Request) -> RowKind:
         assert self._kind is not None
         kind = self._here[row.row] = self._kind(row)
         self.counts[kind] = self.counts.get(kind, 0) + 1

@@ -144,13 +144,13 @@ def test_a_return_is_a_slow_start() -> None:
     patient.health.started()
     patient.health.answered()
     assert patient.health.starting
-    assert patient.health.share_delay(0.5) == pytest.approx(SLOW_START_SECONDS / 2)
-    assert patient.health.share_delay(1.0) == pytest.approx(SLOW_START_SECONDS)
+    assert patient.health.slow_start_delay(0.5) == pytest.approx(SLOW_START_SECONDS / 2)
+    assert patient.health.slow_start_delay(1.0) == pytest.approx(SLOW_START_SECONDS)
     patient.pass_time(SLOW_START_SECONDS / 2)
-    assert patient.health.share_delay(0.5) == pytest.approx(0.0)
+    assert patient.health.slow_start_delay(0.5) == pytest.approx(0.0)
     patient.pass_time(SLOW_START_SECONDS / 2)
     assert [patient.health.starting] == [False]
-    assert patient.health.share_delay(1.0) == pytest.approx(0.0)
+    assert patient.health.slow_start_delay(1.0) == pytest.approx(0.0)
 
 
 def test_late_failures_do_not_lengthen_a_cooldown() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from batch.dispatch.dispatcher import Dispatcher
-from batch.dispatch.journal_batcher import GroupWrite
+from batch.dispatch.journal_batcher import JournalBatcher
 from batch.dispatch.request import Completion, Request
 from batch.errors import StorageError
 from batch.outcomes import RowOutcome
@@ -139,7 +139,7 @@ def test_what_is_told_is_written_before_the_loop_waits() -> None:
     """With no request to send, what was told is written at the end of the turn, once for all that was told."""
 
     async def test() -> None:
-        writes = GroupWrite(lambda error: None)
+        writes = JournalBatcher(lambda error: None)
         journal = WaitingJournal("a", [], {})
         for row in range(5):
             writes.add(journal)
@@ -157,7 +157,7 @@ def test_a_failure_at_the_end_of_a_turn_is_told_and_told_again_to_whoever_writes
 
     async def test() -> None:
         told: list[StorageError] = []
-        writes = GroupWrite(told.append)
+        writes = JournalBatcher(told.append)
         bad, good = WaitingJournal("a", [], {}, full=0), WaitingJournal("b", [], {})
         for journal in (bad, good):
             writes.add(journal)

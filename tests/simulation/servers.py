@@ -13,7 +13,7 @@ from batch.dispatch.limits.adaptive_rate import AdaptiveRate
 from batch.dispatch.request import LimitCost
 from batch.errors import RateLimited
 
-Speed = Callable[[int], float]
+EndpointSpeed = Callable[[int], float]
 """Tokens per second of each request, by how many are served at once."""
 
 
@@ -39,7 +39,7 @@ class SharedServer:
     The others wait in line, first come first served, or are refused where there is no line.
     """
 
-    def __init__(self, speed: Speed, *, slots: float = math.inf, queues: bool = True) -> None:
+    def __init__(self, speed: EndpointSpeed, *, slots: float = math.inf, queues: bool = True) -> None:
         self.speed = speed
         self.slots = slots
         self._queues = queues
@@ -206,7 +206,7 @@ class Client:
 
     def _turned_away(self, name: int) -> None:
         started = self._sent[name][0]
-        if self.pace is not None and self.pace.overlooks:
+        if self.pace is not None and self.pace.ignores_refusals:
             self._health.forget_throttles()
             self.pace.refused(started)
         else:

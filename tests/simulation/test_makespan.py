@@ -15,7 +15,7 @@ from batch.dispatch.budget import Budget
 from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.pool import Pricing
-from batch.dispatch.request import Completion, Kind, Request
+from batch.dispatch.request import Completion, Request, RowKind
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.job import DispatchSpec
 from tests.fakes import answer
@@ -168,16 +168,16 @@ class DearestFirst:
     def __init__(self, endpoints: Sequence[Endpoint], cost_of: object) -> None:
         pass
 
-    def kind(self, request: Request) -> Kind:
+    def kind(self, request: Request) -> RowKind:
         return request.max_tokens or 0, 0
 
     def update_due(self, now: float) -> bool:
         return False
 
-    def update(self, at_hand: Mapping[Kind, int], now: float) -> None:
+    def update(self, at_hand: Mapping[RowKind, int], now: float) -> None:
         pass
 
-    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int]) -> Kind | None:
+    def choose(self, endpoint: Endpoint, at_hand: Mapping[RowKind, int]) -> RowKind | None:
         return max((kind for kind, rows in at_hand.items() if rows), default=None)
 
     def learn(self, endpoint: Endpoint, tokens: int, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from batch.clock import Clock
 from batch.dispatch.answer_lengths import ExpectedTokens
-from batch.dispatch.balancing.row_choosers import RowAssigner
+from batch.dispatch.balancing.row_assigners import RowAssigner
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import State
 from batch.dispatch.pool import EndpointPool

@@ -35,12 +35,12 @@ def is_unreadable(error: DispatchError) -> bool:
     return isinstance(error, BadAnswer | NoChoices)
 
 
-def surely_of_row(error: DispatchError) -> bool:
+def clearly_about_row(error: DispatchError) -> bool:
     """Does a code or a status say that it is about this row's text or length?"""
     return error.blame == "row" and (error.code in ROW_CODES or error.status == _TOO_LARGE)
 
 
-def of_account(error: DispatchError) -> bool:
+def about_account(error: DispatchError) -> bool:
     """Does it speak of key, credit, model or address, rather than of a permission that one row may lack?"""
     if error.blame != "gone":
         return False

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Callable, Iterator
 
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.judging.refusals import ACCOUNT_ROWS, REFUSED_ROWS, of_account, surely_of_row
+from batch.dispatch.judging.refusals import ACCOUNT_ROWS, REFUSED_ROWS, about_account, clearly_about_row
 from batch.dispatch.request import Refusal, Request
 from batch.errors import DispatchError
 
@@ -124,7 +124,7 @@ class RefusedRows:
         """Is it known already that the row is at fault, and that no other endpoint need be asked?"""
         if self._elsewhere(request):
             return False
-        if endpoint.answers and surely_of_row(error):
+        if endpoint.answers and clearly_about_row(error):
             return True
         return endpoint.last_answered > request.order
 
@@ -162,7 +162,7 @@ def _error(request: Request) -> DispatchError:
 def _tried_enough(request: Request) -> bool:
     """Was a row, refused where others are answered, sent as often as its refusal deserves?"""
     error = _error(request)
-    return error.blame == "row" or request.tried_again >= (_ACCOUNT_TRIES if of_account(error) else 1)
+    return error.blame == "row" or request.tried_again >= (_ACCOUNT_TRIES if about_account(error) else 1)
 
 
 def _is_out(endpoint: Endpoint, alike: list[Request]) -> bool:
@@ -170,7 +170,7 @@ def _is_out(endpoint: Endpoint, alike: list[Request]) -> bool:
     error = _error(alike[0])
     if error.blame != "gone":
         return False
-    enough = ACCOUNT_ROWS if of_account(error) else REFUSED_ROWS
+    enough = ACCOUNT_ROWS if about_account(error) else REFUSED_ROWS
     # What was tried again had been found at fault before; and a good answer may have come since.
     refused = min(sum(not row.tried_again for row in alike), endpoint.refusals.count(error))
     return not endpoint.answers or refused >= enough

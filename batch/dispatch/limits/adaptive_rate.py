@@ -98,7 +98,7 @@ class AdaptiveRate:
         return self._accepted * (1 + (1 - _DECREASE) * ahead**3)
 
     @property
-    def overlooks(self) -> bool:
+    def ignores_refusals(self) -> bool:
         """Do refusals seem to come at every pace alike, so that they lower nothing?"""
         return self._share.pace is not None
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from batch.dispatch.bills import shares
+from batch.dispatch.billed_tokens import share_out
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Completion, Request
 from batch.errors import BadAnswer, PackMixedUp
@@ -26,7 +26,7 @@ _SECONDS_OF_TOKENS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PackableRow:
     """A row that may travel with others."""
 
     row: Request
@@ -36,7 +36,7 @@ class Piece:
     """Equal for rows that may share a request: a text or a list of tokens, and the JSON of all other parameters."""
 
 
-def piece_of(row: Request) -> Piece | None:
+def packable_row(row: Request) -> PackableRow | None:
     """The row as a piece of a larger request; `None` if it has to go alone."""
     if row.url != EMBEDDINGS_URL:
         return None
@@ -45,10 +45,10 @@ def piece_of(row: Request) -> Piece | None:
     is_tokens = isinstance(value, list) and bool(value) and all(type(token) is int for token in value)
     if not (isinstance(value, str) or is_tokens):
         return None
-    return Piece(row, orjson.dumps(value), (type(value), orjson.dumps(params, option=orjson.OPT_SORT_KEYS)))
+    return PackableRow(row, orjson.dumps(value), (type(value), orjson.dumps(params, option=orjson.OPT_SORT_KEYS)))
 
 
-def pack(pieces: Sequence[Piece]) -> Request:
+def pack(pieces: Sequence[PackableRow]) -> Request:
     """One request for pieces that are alike; of a single one, its row as it is."""
     first = pieces[0].row
     if len(pieces) == 1:
@@ -74,13 +74,13 @@ def pack(pieces: Sequence[Piece]) -> Request:
 
 def halves(request: Request) -> Iterator[Request]:
     """A packed request as two."""
-    pieces = [piece for row in request.rows if (piece := piece_of(row)) is not None]
+    pieces = [piece for row in request.rows if (piece := packable_row(row)) is not None]
     middle = len(pieces) // 2
     yield pack(pieces[:middle])
     yield pack(pieces[middle:])
 
 
-def split(request: Request, completion: Completion) -> Sequence[Completion]:
+def split_answers(request: Request, completion: Completion) -> Sequence[Completion]:
     """The answers of a packed request's rows, each as if it had been asked alone, in the order of the rows.
 
     Usage is shared out by the rows' own counts of tokens, and adds up to the whole exactly.
@@ -131,9 +131,9 @@ def _shared_out(
     answer: dict[str, Any], by_index: Mapping[int, Any], rows: Sequence[Request], completion: Completion
 ) -> list[Completion]:
     weights = [row.prompt_tokens for row in rows]
-    usage = shares(answer.get("usage"), weights)
-    prompt_tokens = shares(completion.prompt_tokens, weights)
-    completion_tokens = shares(completion.completion_tokens, weights)
+    usage = share_out(answer.get("usage"), weights)
+    prompt_tokens = share_out(completion.prompt_tokens, weights)
+    completion_tokens = share_out(completion.completion_tokens, weights)
     answers = []
     for i in range(len(rows)):
         own = {"data": [{**by_index[i], "index": 0}], "usage": usage[i]}
@@ -156,7 +156,7 @@ class RowSource(Protocol):
 
 def fill_pack(row: Request, queue: RowSource, endpoints: Sequence[Endpoint]) -> Request:
     """The row with as many others as any endpoint of the pool takes at once; nothing is waited for."""
-    first = piece_of(row)
+    first = packable_row(row)
     if first is None:
         return row
     usable = [endpoint for endpoint in endpoints if not endpoint.out]
@@ -165,7 +165,7 @@ def fill_pack(row: Request, queue: RowSource, endpoints: Sequence[Endpoint]) -> 
     size = _MOST_BYTES - len(row.body)
     pieces = [first]
     while len(pieces) < most and (other := queue.get_nowait()) is not None:
-        piece = piece_of(other)
+        piece = packable_row(other)
         tokens -= other.prompt_tokens
         size -= len(other.body)
         if piece is None or piece.alike != first.alike or tokens < 0 or size < 0:

@@ -9,7 +9,7 @@ from batch.dispatch.transports.access import Access
 from batch.dispatch.transports.words import cut, hiding
 from batch.errors import BadAnswer, NoFileLeft, NotConnected
 
-Answer = tuple[int, bytes, Callable[[str], str | None]]
+HttpAnswer = tuple[int, bytes, Callable[[str], str | None]]
 """Status, decompressed body, and the headers by name; ValueError where a header's value is not ASCII."""
 
 NO_FILE_LEFT = "no connection: this process can open no more"
@@ -23,7 +23,7 @@ KeyHeader = tuple[str, str] | None
 class HttpClient(Protocol):
     """Connections to one endpoint. Each call carries the endpoint's headers and query; no redirect is followed."""
 
-    async def ask(self, method: str, path: str, body: bytes | None = None, key: KeyHeader = None) -> Answer:
+    async def ask(self, method: str, path: str, body: bytes | None = None, key: KeyHeader = None) -> HttpAnswer:
         """Send one request to `path`, which begins with /v1 as rows' paths do.
 
         Args:

@@ -9,7 +9,7 @@ import orjson
 from batch.clock import WallClock
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports.access import key_header, key_reference, resolve
-from batch.dispatch.transports.client import Answer, KeyHeader
+from batch.dispatch.transports.client import HttpAnswer, KeyHeader
 from batch.dispatch.transports.client_choice import build_client
 from batch.dispatch.transports.keys import KEY_REFUSED, EndpointKey, renewed
 from batch.dispatch.transports.masking import mask
@@ -94,7 +94,7 @@ class OpenAITransport:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _with_renewed_key(self, path: str, body: bytes) -> Answer:
+    async def _with_renewed_key(self, path: str, body: bytes) -> HttpAnswer:
         """One attempt, and one more where the server refused a key that has been replaced since."""
         if await self._key.follow_file():
             self._hide_secrets()

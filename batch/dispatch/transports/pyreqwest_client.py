@@ -9,7 +9,7 @@ from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.response import Response
 
 from batch.dispatch.transports.access import Access
-from batch.dispatch.transports.client import Answer, KeyHeader, not_connected, too_long
+from batch.dispatch.transports.client import HttpAnswer, KeyHeader, not_connected, too_long
 from batch.dispatch.transports.words import hiding
 from batch.errors import BadRequest, ConnectionLost, DispatchError, SpecError, TimedOut
 
@@ -40,7 +40,7 @@ class PyreqwestClient:
         self._client = _client(access, key, timeout_seconds)
         self._urls: dict[str, Url] = {}
 
-    async def ask(self, method: str, path: str, body: bytes | None = None, key: KeyHeader = None) -> Answer:
+    async def ask(self, method: str, path: str, body: bytes | None = None, key: KeyHeader = None) -> HttpAnswer:
         """As `HttpClient.ask`."""
         url = self._urls.get(path) or self._url(path)
         try:

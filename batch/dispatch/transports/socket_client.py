@@ -7,7 +7,7 @@ from tempfile import NamedTemporaryFile
 import httpx
 
 from batch.dispatch.transports.access import Access
-from batch.dispatch.transports.client import Answer, KeyHeader, not_connected, too_long
+from batch.dispatch.transports.client import HttpAnswer, KeyHeader, not_connected, too_long
 from batch.errors import BadRequest, ConnectionLost, DispatchError, TimedOut
 
 # As many requests as may be in flight; httpx would let a hundred through and make the others wait unseen.
@@ -32,7 +32,7 @@ class SocketClient:
         # httpx's limit is one for each step; the one on the whole is ours.
         self._client = httpx.AsyncClient(transport=transport, headers=headers, timeout=timeout_seconds, trust_env=False)
 
-    async def ask(self, method: str, path: str, body: bytes | None = None, key: KeyHeader = None) -> Answer:
+    async def ask(self, method: str, path: str, body: bytes | None = None, key: KeyHeader = None) -> HttpAnswer:
         """As `HttpClient.ask`."""
         headers = {key[0]: key[1]} if key is not None else None
         try:

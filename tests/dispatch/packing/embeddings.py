@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from batch.dispatch.packing.packs import pack, piece_of
+from batch.dispatch.packing.packs import pack, packable_row
 from batch.dispatch.request import Completion, Request
 from schemas.openai_batch import EMBEDDINGS_URL
 
@@ -16,7 +16,7 @@ def embedding(
 
 
 def packed(*rows: Request) -> Request:
-    return pack([piece for row in rows if (piece := piece_of(row)) is not None])
+    return pack([piece for row in rows if (piece := packable_row(row)) is not None])
 
 
 def answer(*items: object, usage: object = None, **more: Any) -> Completion:

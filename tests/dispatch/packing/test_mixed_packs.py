@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from batch.dispatch.packing.pack_size import PackSize
-from batch.dispatch.packing.packs import split
+from batch.dispatch.packing.packs import split_answers
 from batch.dispatch.request import Completion, Request
 from batch.errors import PackMixedUp
 from schemas.openai_batch import EMBEDDINGS_URL
@@ -24,7 +24,7 @@ def packed(count: int) -> Request:
 def taken_apart(items: list[Any]) -> list[float]:
     """The first number of each row's vector, where the server sent these items for three rows."""
     raw = orjson.dumps({"data": items, "usage": {"prompt_tokens": 12}})
-    answers = split(packed(3), Completion(raw, 12, 0))
+    answers = split_answers(packed(3), Completion(raw, 12, 0))
     return [orjson.loads(answer.raw)["data"][0]["embedding"][0] for answer in answers]
 
 

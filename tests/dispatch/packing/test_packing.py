@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.packing.pack_size import PackSize
-from batch.dispatch.packing.packs import fill_pack, halves, piece_of, split
+from batch.dispatch.packing.packs import fill_pack, halves, packable_row, split_answers
 from batch.dispatch.request import Completion, Request
 from batch.errors import BadAnswer, PackMixedUp, RateLimited, ServerError
 from schemas.endpoints import EndpointSpec, LimitsSpec
@@ -70,7 +70,7 @@ def test_a_single_row_goes_as_it_is() -> None:
 )
 def test_what_is_not_one_input_goes_alone(row: Request) -> None:
     """Lists of inputs, odd inputs and other requests are left as they are."""
-    assert piece_of(row) is None
+    assert packable_row(row) is None
     assert fill_pack(row, Rows(embedding(1)), endpoints({})) is row
 
 
@@ -129,7 +129,7 @@ def test_halves_are_the_whole() -> None:
 
 def test_each_row_gets_its_own_answer() -> None:
     """By `index`, not by place; with index 0, and everything else as the server said it."""
-    one, two = split(
+    one, two = split_answers(
         packed(embedding(0), embedding(1)),
         answer({"index": 1, "embedding": "AAAA"}, {"index": 0, "embedding": [0.1, 1e-8]}, id="x"),
     )
@@ -146,7 +146,7 @@ def test_usage_adds_up(weights: list[int], total: int, cached: int | None) -> No
     """Every count is shared out exactly, within one of each row's proportion, and rows' tokens are what usage says."""
     usage = {"prompt_tokens": total, "total_tokens": total, "details": {"cached": cached}}
     rows = packed(*(embedding(i, tokens=tokens) for i, tokens in enumerate(weights)))
-    parts = split(rows, answer(*({"index": i, "embedding": []} for i in range(len(weights))), usage=usage))
+    parts = split_answers(rows, answer(*({"index": i, "embedding": []} for i in range(len(weights))), usage=usage))
     told = [orjson.loads(part.raw)["usage"] for part in parts]
     assert [each["prompt_tokens"] for each in told] == [part.prompt_tokens for part in parts]
     assert sum(each["prompt_tokens"] for each in told) == sum(each["total_tokens"] for each in told) == total
@@ -174,7 +174,7 @@ def test_usage_adds_up(weights: list[int], total: int, cached: int | None) -> No
 def test_an_answer_must_have_one_item_for_each_input(items: list[object]) -> None:
     """Too few, too many, the same twice or none that can be told apart are no answer to anybody."""
     with pytest.raises(PackMixedUp, match=r"not one for each of 2 inputs"):
-        split(packed(embedding(0), embedding(1)), answer(*items))
+        split_answers(packed(embedding(0), embedding(1)), answer(*items))
 
 
 @pytest.mark.parametrize("where", [b'"usage":', b'"more":'])
@@ -184,7 +184,7 @@ def test_an_answer_nested_too_deeply_is_a_bad_one(where: bytes, levels: int) -> 
     deep = where + b'{"a":' * levels + b"1" + b"}" * levels
     raw = b'{"data":[{"index":0},{"index":1}],' + deep + b"}"
     with pytest.raises(BadAnswer, match="nested too deeply"):
-        split(packed(embedding(0), embedding(1)), Completion(raw, None, None))
+        split_answers(packed(embedding(0), embedding(1)), Completion(raw, None, None))
 
 
 def test_a_refusal_halves_until_it_is_settled() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from batch.dispatch.judging.refusals import of_account
+from batch.dispatch.judging.refusals import about_account
 from batch.dispatch.transports.refusals import refusal
 from batch.dispatch.transports.responses import completion
 from batch.errors import BadAnswer, BadRequest, DispatchError, NoChoices, RateLimited, Refused, ServerError
@@ -169,7 +169,7 @@ def test_what_minimax_says_beneath_base_resp_is_its_error(
     """MiniMax answers 200 without choices; a limit is a throttle, key and balance are of the account."""
     found = inside({**choices, "base_resp": {"status_code": code, "status_msg": "told so"}})
     assert (type(found), found.status, found.code, found.words) == (kind, status, str(code), "told so")
-    assert of_account(found) is (kind is Refused)
+    assert about_account(found) is (kind is Refused)
 
 
 def test_a_base_resp_of_success_is_no_error() -> None:
@@ -248,7 +248,7 @@ def test_a_400_that_is_not_about_the_row_is_known_by_its_words(
     """AWS throttles with 400 and says so by type or header; keys and credit are refused with 400 as well."""
     error = refused(400, body, **headers)
     assert isinstance(error, kind)
-    assert of_account(error) is (kind is Refused)
+    assert about_account(error) is (kind is Refused)
 
 
 def test_a_wait_is_a_year_at_most() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.dispatch.answer_lengths import ExpectedTokens, kind_of
-from batch.dispatch.balancing.row_assignment import Latency, LinearProgramAssigner, best_shares
+from batch.dispatch.balancing.linear_program import Latency, LinearProgramAssigner, best_shares
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import LimitCost
 from batch.dispatch.row_buffer import RowBuffer

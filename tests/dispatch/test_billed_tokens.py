@@ -1,6 +1,6 @@
 """What attempts without an answer may have cost, row by row."""
 
-from batch.dispatch.bills import bills
+from batch.dispatch.billed_tokens import billed_tokens
 from batch.dispatch.request import Request
 from batch.errors import BadAnswer, ServerError, TimedOut
 from batch.outcomes import Billed
@@ -22,16 +22,16 @@ def asked(**changes: object) -> Request:
 def test_told_usage_counts_and_otherwise_the_bound() -> None:
     """Half a usage is none; what nobody can have billed costs nothing."""
     row = asked()
-    assert bills([row], BadAnswer("x", usage=(9, 4))) == [Billed(9, 4, exact=True)]
-    assert bills([row], BadAnswer("x", usage=(9, None))) == [Billed(len(BODY), 7, exact=False)]
-    assert bills([row], TimedOut("x")) == [Billed(len(BODY), 7, exact=False)]
-    assert bills([row], ServerError("x", status=500)) == [None]
-    assert bills([asked(max_tokens=None)], TimedOut("x")) == [Billed(None, None, exact=False)]
+    assert billed_tokens([row], BadAnswer("x", usage=(9, 4))) == [Billed(9, 4, exact=True)]
+    assert billed_tokens([row], BadAnswer("x", usage=(9, None))) == [Billed(len(BODY), 7, exact=False)]
+    assert billed_tokens([row], TimedOut("x")) == [Billed(len(BODY), 7, exact=False)]
+    assert billed_tokens([row], ServerError("x", status=500)) == [None]
+    assert billed_tokens([asked(max_tokens=None)], TimedOut("x")) == [Billed(None, None, exact=False)]
 
 
 def test_rows_that_travelled_together_share_what_was_billed_exactly() -> None:
     """By their tokens; the parts add up to the whole."""
     rows = [asked(url=EMBEDDINGS_URL, body=b'{"input":"a"}', prompt_tokens=n) for n in (1, 1, 5)]
-    told = bills(rows, BadAnswer("x", usage=(100, 0)))
+    told = billed_tokens(rows, BadAnswer("x", usage=(100, 0)))
     assert [billed.prompt_tokens for billed in told if billed] == [14, 14, 72]
-    assert bills(rows, TimedOut("x")) == [Billed(13, 0, exact=False)] * 3
+    assert billed_tokens(rows, TimedOut("x")) == [Billed(13, 0, exact=False)] * 3

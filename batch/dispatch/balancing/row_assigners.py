@@ -5,13 +5,13 @@ from typing import Protocol
 
 from batch.dispatch.balancing.balancers import ConsistentHash
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.request import Kind, Request
+from batch.dispatch.request import Request, RowKind
 
 
 class RowAssigner(Protocol):
     """Sorts rows into kinds, and says which kind an endpoint should take next."""
 
-    def kind(self, request: Request) -> Kind:
+    def kind(self, request: Request) -> RowKind:
         """The kind of a row, the same each time."""
         ...
 
@@ -19,11 +19,11 @@ class RowAssigner(Protocol):
         """Should `update` be called before the next choice? `now` is on the loop's clock."""
         ...
 
-    def update(self, at_hand: Mapping[Kind, int], now: float) -> None:
+    def update(self, at_hand: Mapping[RowKind, int], now: float) -> None:
         """Prepare choices for rows as those at hand, counted by kind. This may take milliseconds."""
         ...
 
-    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int]) -> Kind | None:
+    def choose(self, endpoint: Endpoint, at_hand: Mapping[RowKind, int]) -> RowKind | None:
         """A kind of which there is a row at hand; `None`: the next row, whatever its kind.
 
         `at_hand` counts the rows there are, by kind.
@@ -46,16 +46,16 @@ class AffinityAssigner:
         self._balancer = balancer
         self._endpoints = endpoints
 
-    def kind(self, request: Request) -> Kind:
+    def kind(self, request: Request) -> RowKind:
         return self._balancer.home(request, self._endpoints).index, 0
 
     def update_due(self, now: float) -> bool:
         return False
 
-    def update(self, at_hand: Mapping[Kind, int], now: float) -> None:
+    def update(self, at_hand: Mapping[RowKind, int], now: float) -> None:
         """A row's home is the same at any time."""
 
-    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int]) -> Kind | None:
+    def choose(self, endpoint: Endpoint, at_hand: Mapping[RowKind, int]) -> RowKind | None:
         own = (endpoint.index, 0)
         return own if at_hand.get(own) else None
 

@@ -10,7 +10,7 @@ from batch.errors import DispatchError
 from batch.outcomes import Billed
 
 
-def bills(rows: Sequence[Request], error: DispatchError) -> Sequence[Billed | None]:
+def billed_tokens(rows: Sequence[Request], error: DispatchError) -> Sequence[Billed | None]:
     """For each row of the request that ended in `error`: what it may be billed for; `None`: nothing.
 
     Usage that the server told is shared out by the rows' own counts of tokens, and adds up to the whole exactly. Where
@@ -26,14 +26,16 @@ def bills(rows: Sequence[Request], error: DispatchError) -> Sequence[Billed | No
     weights = [row.prompt_tokens for row in rows]
     return [
         Billed(prompt, completion, exact=True)
-        for prompt, completion in zip(shares(prompt_tokens, weights), shares(completion_tokens, weights), strict=True)
+        for prompt, completion in zip(
+            share_out(prompt_tokens, weights), share_out(completion_tokens, weights), strict=True
+        )
     ]
 
 
-def shares(value: Any, weights: Sequence[int]) -> Sequence[Any]:
+def share_out(value: Any, weights: Sequence[int]) -> Sequence[Any]:
     """What of `value` belongs to each weight: whole numbers are shared out exactly, also within objects."""
     if isinstance(value, dict):
-        columns = [shares(inner, weights) for inner in value.values()]
+        columns = [share_out(inner, weights) for inner in value.values()]
         return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * len(weights)
     if isinstance(value, int) and not isinstance(value, bool):
         parts = weights if sum(weights) > 0 else [1] * len(weights)

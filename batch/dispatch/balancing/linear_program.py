@@ -14,7 +14,7 @@ import numpy as np
 from batch.dispatch.answer_lengths import kind_of
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import State
-from batch.dispatch.request import Kind, LimitCost, Request
+from batch.dispatch.request import LimitCost, Request, RowKind
 
 _SOLVE_SECONDS = 5.0
 # Answers until an endpoint's latency counts.
@@ -48,7 +48,7 @@ class Latency:
 class LinearProgramAssigner:
     """Shares of kinds for each endpoint of a pool, and whose turn it is."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], cost_of: Callable[[Kind], LimitCost]) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], cost_of: Callable[[RowKind], LimitCost]) -> None:
         """
         Args:
             cost_of: what a typical row of a kind takes from the limits, as far as is known by now.
@@ -56,11 +56,11 @@ class LinearProgramAssigner:
         self._endpoints = endpoints
         self._cost_of = cost_of
         self._latency = {e.index: Latency() for e in endpoints}
-        self._shares: dict[int, dict[Kind, float]] = {}
-        self._credit: dict[int, dict[Kind, float]] = {e.index: {} for e in endpoints}
+        self._shares: dict[int, dict[RowKind, float]] = {}
+        self._credit: dict[int, dict[RowKind, float]] = {e.index: {} for e in endpoints}
         self._solved_at = -math.inf
 
-    def kind(self, request: Request) -> Kind:
+    def kind(self, request: Request) -> RowKind:
         return kind_of(request)
 
     def learn(self, endpoint: Endpoint, tokens: int, seconds: float) -> None:
@@ -69,12 +69,12 @@ class LinearProgramAssigner:
     def update_due(self, now: float) -> bool:
         return now - self._solved_at >= _SOLVE_SECONDS
 
-    def update(self, at_hand: Mapping[Kind, int], now: float) -> None:
+    def update(self, at_hand: Mapping[RowKind, int], now: float) -> None:
         self._solved_at = now
         costs = {kind: self._cost_of(kind) for kind, rows in at_hand.items() if rows}
         self._shares = best_shares(self._endpoints, at_hand, costs, self._latency)
 
-    def choose(self, endpoint: Endpoint, at_hand: Mapping[Kind, int]) -> Kind | None:
+    def choose(self, endpoint: Endpoint, at_hand: Mapping[RowKind, int]) -> RowKind | None:
         shares = self._shares.get(endpoint.index)
         if not shares:
             return None
@@ -91,10 +91,10 @@ class LinearProgramAssigner:
 
 def best_shares(
     endpoints: Sequence[Endpoint],
-    at_hand: Mapping[Kind, int],
-    cost_of: Mapping[Kind, LimitCost],
+    at_hand: Mapping[RowKind, int],
+    cost_of: Mapping[RowKind, LimitCost],
     latency: Mapping[int, Latency],
-) -> dict[int, dict[Kind, float]]:
+) -> dict[int, dict[RowKind, float]]:
     """Shares of kinds by endpoint index with which the rows at hand would be done first.
 
     The linear program: rows of kind `k` on endpoint `e` are `x[k, e] >= 0`, each kind's add up to those at hand, no
