@@ -28,11 +28,11 @@ from batch.routers.checkpoints.format import (
     load_checkpoint,
 )
 from batch.routers.checkpoints.hub import find_folder
+from batch.routers.checkpoints.mf_models import MODELS
 from batch.routers.embedders.registry import build_embedder
 from batch.routers.embedders.undeclared import assumed_encoder, assumed_fingerprint, ends_in_unit_vectors
 from batch.routers.estimators.logistic_heads import probabilities
 from batch.routers.kind import BuildContext, RouterKind
-from batch.routers.mf_models import MODELS
 from schemas.routers import MfRouterSpec
 
 _KEY = "router.checkpoint"

@@ -14,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 from batch.errors import SpecError
 from batch.routers.checkpoints.encoder_files import encoder_sha256, packaged_encoder
 from batch.routers.checkpoints.format import CONFIG, WEIGHTS, EncoderConfig, save_checkpoint
+from batch.routers.checkpoints.mf_models import MODELS
 from batch.routers.embedders.local import LocalEmbedder
 from batch.routers.mf import MfRouter, open_factors, pair_of
-from batch.routers.mf_models import MODELS
 from batch.routers.registry import build_router, router_fingerprint, trained_encoder
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.routers import MfRouterSpec

@@ -11,6 +11,7 @@ from batch.clock import WallClock
 from batch.dispatch.request import Completion
 from batch.dispatch.transports.parsing import lenient_json
 from batch.dispatch.transports.parsing.event_stream import Unfinished, assemble, is_event_stream
+from batch.dispatch.transports.parsing.responses_api import fault_of
 from batch.dispatch.transports.parsing.usage import tokens
 from batch.dispatch.transports.rate_limit_headers import Header
 from batch.dispatch.transports.refusals import (
@@ -21,7 +22,6 @@ from batch.dispatch.transports.refusals import (
     says_something,
     usage_of,
 )
-from batch.dispatch.transports.responses_api import fault_of
 from batch.dispatch.transports.words import Hide, server_words
 from batch.errors import BadAnswer, BadVector, DispatchError, NoChoices
 from batch.limits import Allowance
