@@ -36,6 +36,8 @@ from schemas.job import DispatchSpec
 
 _log = logging.getLogger("batchrouter.running")
 
+_log = logging.getLogger("batchrouter.running")
+
 # Measured: Ray ends an orphan within 2.2 seconds.
 _ORPHAN_SECONDS = 15.0
 _LOOK_AGAIN_SECONDS = 0.1
@@ -184,6 +186,8 @@ class DispatchThread:
                 on_first_request=self._on_first_request,
             )
             ready()
+            endpoints = sum(len(model.endpoints) for model in plan.models)
+            _log.info("the dispatcher has started with %d models and %d endpoints", len(plan.models), endpoints)
             remembering = asyncio.create_task(_remember(self._dispatcher, layout, self._environment.wall))
             try:
                 end = await self._dispatcher.run()
@@ -193,6 +197,7 @@ class DispatchThread:
         lanes = self._dispatcher.lanes.values()
         if each is not None and any(e.held_back for lane in lanes for e in lane.pool.endpoints):
             end = replace(end, notes=(*end.notes, note(each)))
+        _log.info("the dispatcher has ended%s", ", asked to stop before the end" if end.interrupted else "")
         self._end = end
 
     def _on_shard(self, shard: int) -> None:
@@ -259,6 +264,7 @@ def _keep(dispatcher: Dispatcher, layout: Layout, wall: WallClock) -> None:
         # Where the disk is full the journals say so; what endpoints bear is found again.
         with suppress(StorageError):
             write_found(layout.found_limits, found)
+            _log.debug("stored learned limits of %d endpoints", sum(map(len, found.values())))
 
 
 def _snapshot(lane: Lane, price: Price | None) -> LaneSnapshot:

@@ -1,5 +1,6 @@
 """The shards of a run: what earlier sittings did with each, and what this one knows of it by now."""
 
+import logging
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
@@ -20,6 +21,8 @@ from batch.runs.committed import Committed, has_parts, read_commit
 from batch.runs.directory import RunDirectory
 from batch.runs.integrity.places import put_back_if_idle
 from batch.runs.output.parts import suffixes
+
+_log = logging.getLogger("batchrouter.running")
 
 _ANSWERED = frozenset({ShardState.ANSWERED, ShardState.COMMITTING, ShardState.COMMITTED})
 
@@ -98,6 +101,10 @@ class RunShards:
         """A shard was committed. It is committed again if by now it is known that ids repeat."""
         same_ids = committed.ids_made_up == self.ids_made_up
         self.states.move(index, ShardState.COMMITTED if same_ids else ShardState.ANSWERED)
+        if same_ids:
+            _log.info(
+                "shard %d is committed: %d of %d", index, self.states.count(ShardState.COMMITTED), len(self.states)
+            )
 
     def committable(self) -> list[int]:
         """Answered shards that are scored, if those whose answers they share are answered too."""

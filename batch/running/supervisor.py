@@ -1,5 +1,6 @@
 """A dispatcher that is started again where its process dies."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -9,6 +10,8 @@ from batch.dispatch.snapshot import LaneSnapshot
 from batch.errors import DispatcherDied
 from batch.running.dispatch_thread import DispatchState
 from batch.running.engine import DispatchHandle
+
+_log = logging.getLogger("batchrouter.running")
 
 # One that dies this often does so for a reason that another start does not cure.
 MOST_RESTARTS = 3
@@ -92,11 +95,13 @@ class RestartingDispatcher:
         now = self._clock()
         self._deaths = [at for at in self._deaths if now - at < WITHIN_SECONDS] + [now]
         if len(self._deaths) > MOST_RESTARTS:
+            _log.error("%s %d times within %g minutes", death, len(self._deaths), WITHIN_SECONDS / 60)
             raise DispatcherDied(
                 f"{death} {len(self._deaths)} times within {WITHIN_SECONDS / 60:g} minutes; the same command goes on"
             ) from death
         self._dispatcher.close()
         self._restarts += 1
+        _log.warning("%s; starting it again with %d open shards", death, len(self._open))
         self._before = self._state.lanes if self._state is not None else ()
         self._dispatcher = self._start_dispatcher()
         self._dispatcher.feed(tuple(self._open))

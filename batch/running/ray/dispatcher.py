@@ -11,6 +11,7 @@ from batch.environment import Environment
 from batch.errors import DispatcherDied
 from batch.running.dispatch_thread import DispatchPlan, DispatchState, DispatchThread
 from batch.running.ray.cluster import here
+from batch.running.ray.log_relay import LogBuffer, LogLine, level_wanted, log_again
 from batch.running.ray.waiting import value
 from batch.running.ray.watch import NodeWatch
 
@@ -20,11 +21,16 @@ _CLOSE_SECONDS = 10.0
 class DispatcherActor:
     """Holds the dispatcher. A class with a coroutine would make Ray run its calls side by side, in any order."""
 
-    def start(self, plan: DispatchPlan, environment: Environment) -> int:
+    def start(self, plan: DispatchPlan, environment: Environment, log_level: int) -> int:
         """Start the dispatcher, and return the number of this process.
 
         The constructor does not do it: what a constructor raises, Ray reports as the death of the actor.
+
+        Args:
+            log_level: keep log records from this level on for `poll`.
         """
+        self._logs = LogBuffer()
+        self._logs.listen(log_level)
         self._dispatcher = DispatchThread(plan, environment)
         self._dispatcher.start()
         return os.getpid()
@@ -41,13 +47,14 @@ class DispatcherActor:
         """As DispatchHandle."""
         self._dispatcher.drain()
 
-    def poll(self) -> DispatchState:
-        """As DispatchHandle."""
-        return self._dispatcher.poll()
+    def poll(self) -> tuple[DispatchState, tuple[LogLine, ...]]:
+        """As DispatchHandle, with the log records since the last call."""
+        return self._dispatcher.poll(), self._logs.take()
 
-    def close(self) -> None:
-        """As DispatchHandle."""
+    def close(self) -> tuple[LogLine, ...]:
+        """As DispatchHandle; returns the last log records."""
         self._dispatcher.close()
+        return self._logs.take()
 
 
 class RayDispatcher:
@@ -63,7 +70,7 @@ class RayDispatcher:
         """Start the actor, without waiting for it. What its start raises is raised by `poll`."""
         actor = ray.remote(num_cpus=0, scheduling_strategy=here())(DispatcherActor)
         self._actor = actor.remote()
-        self._started = self._actor.start.remote(self._plan, self._environment)
+        self._started = self._actor.start.remote(self._plan, self._environment, level_wanted())
 
     def feed(self, shards: Sequence[int]) -> None:
         self._actor.feed.remote(shards)
@@ -78,9 +85,11 @@ class RayDispatcher:
         try:
             if self._process is None:
                 self._process = int(value(self._watch, self._started))
-            state: DispatchState = value(self._watch, self._actor.poll.remote(), self._process)
+            state: DispatchState
+            state, lines = value(self._watch, self._actor.poll.remote(), self._process)
         except RayActorError as error:
             raise DispatcherDied("the dispatcher's process died") from error
+        log_again(lines)
         return state
 
     def close(self) -> None:
@@ -95,5 +104,5 @@ class RayDispatcher:
                 # It could not start, which is what `poll` raises: there is nothing to close.
                 pass
             else:
-                ray.get(self._actor.close.remote(), timeout=_CLOSE_SECONDS)
+                log_again(ray.get(self._actor.close.remote(), timeout=_CLOSE_SECONDS))
         ray.kill(self._actor)

@@ -1,6 +1,7 @@
 """Notices that Ray's own processes have died. Ray tells its driver nothing of it, or ends the driver without a word."""
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from batch.errors import StorageError
+
+_log = logging.getLogger("batchrouter.running")
 
 # Without these two a node does nothing. Ray's agents need no look of their own: the raylet ends when one of them dies.
 _NEEDED = ("gcs_server", "raylet")
@@ -102,6 +105,7 @@ class NodeWatch:
                 missing = self._look.missing()
                 if missing is not None:
                     self.reason = f"{missing}; {GOES_ON}"
+                    _log.error("%s", missing)
 
 
 class OwnProcesses:

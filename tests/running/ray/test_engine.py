@@ -1,6 +1,7 @@
 """Ray as the engine sees it, on one real local cluster."""
 
 import json
+import logging
 import os
 import pickle
 import time
@@ -200,6 +201,26 @@ def test_the_dispatcher_is_fed_in_order_and_keeps_the_key_to_itself(
     assert ledger.rows(before) == list(range(shards * rows))
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in (*kept, *_logs()) if KEY.encode() in path.read_bytes()]
+
+
+def test_log_records_of_the_dispatcher_reach_this_process(
+    engine: RayEngine, ledger: Ledger, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It runs in another process, and `--log-file` is written by this one. No record has a prompt."""
+    layout = Layout(tmp_path / "run")
+    _route(layout, 0, range(3))
+    models = (ModelSpec(name="m", endpoints=(EndpointSpec(url=ledger.url, model="m"),)),)
+    plan = DispatchPlan(str(layout.path), models, {"m": None}, DispatchSpec(timeout_seconds=20), seed=0)
+    with caplog.at_level(logging.DEBUG, "batchrouter"):
+        dispatcher = engine.dispatcher(plan)
+        dispatcher.feed([0])
+        dispatcher.close_feed()
+        assert _until_the_end(dispatcher) == [0]
+        dispatcher.close()
+    assert "the dispatcher has started with 1 models and 1 endpoints" in caplog.messages
+    assert "the dispatcher has ended" in caplog.messages
+    assert {record.processName for record in caplog.records} == {"MainProcess"}
+    assert not [message for message in caplog.messages if "What is in row" in message]
 
 
 def test_a_key_that_is_not_set_is_said(engine: RayEngine, tmp_path: Path) -> None:
