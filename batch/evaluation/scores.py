@@ -17,7 +17,7 @@ from batch.routers.checkpoints.hub import find_folder
 from batch.routers.embedders.vector_cache import VectorCache, key_of
 from batch.routers.registry import build_router, router_fingerprint
 from batch.routers.scores import scores_of
-from batch.runs.fingerprint import PACE_OF_ROUTER
+from batch.runs.fingerprint import IGNORED_ROUTER_KEYS
 from schemas.embedders import ImportEmbedderSpec
 from schemas.routers import RouterSpec, RulesRouterSpec
 
@@ -115,7 +115,7 @@ def _identity(spec: RouterSpec, models: tuple[str, ...], version: str) -> str | 
     weights = router_fingerprint(spec)
     if weights is None or isinstance(getattr(spec, "embedder", None), ImportEmbedderSpec):
         return None
-    told = spec.model_dump(mode="json", exclude=PACE_OF_ROUTER)
+    told = spec.model_dump(mode="json", exclude=IGNORED_ROUTER_KEYS)
     # The folder may have moved; its content counts.
     told.pop("checkpoint", None)
     whole = json.dumps([version, weights, list(models), told], sort_keys=True)

@@ -18,7 +18,7 @@ from batch.reading.shard import Shard
 from batch.reading.shards import Mapper, find_shards
 from batch.reading.sources import Source, input_errors, open_file
 from batch.running.scorer import Scorer
-from batch.runs.affinity_keys import key_column
+from batch.runs.affinity_keys import hash_key_column
 from schemas.job import JobSpec
 
 # A good file is settled by its first rows, which are few enough to be read in a moment.
@@ -48,7 +48,7 @@ def find_input(
 
 def check_hash_key(job: JobSpec, shards: Sequence[Shard]) -> None:
     """Raise InputError where `dispatch.hash_key` names a column that no row has."""
-    column = key_column(job.dispatch)
+    column = hash_key_column(job.dispatch)
     if column is not None:
         check_column("dispatch.hash_key", column, shards)
 

@@ -38,7 +38,7 @@ from batch.running.stages import (
 from batch.running.supervisor import RestartingDispatcher
 from batch.runs.committed import Committed, read_commit
 from batch.runs.directory import RunDirectory
-from batch.runs.integrity.answered import Counting, count_answered
+from batch.runs.integrity.answered import UnfinishedShard, record_answered
 
 _POLL_SECONDS = 0.1
 
@@ -213,8 +213,10 @@ class Pipeline:
         if self._feed.end is None:
             # Another dispatcher may still be writing to them.
             return
-        counting = [Counting(self._layout, index, self._job.names) for index in self._shards.open_after_routing()]
-        list(self._engine.map(count_answered, counting))
+        unfinished = [
+            UnfinishedShard(self._layout, index, self._job.names) for index in self._shards.open_after_routing()
+        ]
+        list(self._engine.map(record_answered, unfinished))
 
     def _over(self) -> bool:
         """Can nothing more happen in this sitting?"""

@@ -15,7 +15,7 @@ from batch.reading.columns import ERROR_MESSAGE
 from batch.reading.shard import Shard
 from batch.running.row_verdicts import RowVerdicts, first_faults
 from batch.running.stages import RouteTask, ScoredShard, load_planned
-from batch.runs.affinity_keys import stored_key
+from batch.runs.affinity_keys import stored_hash_key
 from batch.runs.directory import RunDirectory
 from batch.runs.parts import read_part
 from batch.runs.schemas import PLACE_COLUMNS
@@ -127,7 +127,7 @@ class Planner:
             index=index,
             models=self._names,
             rows=rows,
-            key=stored_key(self._job.dispatch),
+            key=stored_hash_key(self._job.dispatch),
             duplicate_ids=self._verdicts.messages(index, repeats_id_of),
             shared_ids=self._shared.get(index),
         )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from batch.dispatch.endpoint import address
 from batch.dispatch.ports import History
 from batch.dispatch.request import Request
-from batch.runs.affinity_keys import keys_of
+from batch.runs.affinity_keys import affinity_keys
 from batch.runs.integrity.answered import replay_all, write_answered
 from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.journal.replay import Failures, Replay
@@ -95,7 +95,7 @@ class RunWork:
             if kept is not None and not kept.any():
                 continue
             columns = [batch.column(name).to_pylist() for name in REQUEST_COLUMNS]
-            columns.append(keys_of(batch, columns[2], self._hash_key))
+            columns.append(affinity_keys(batch, columns[2], self._hash_key))
             rows = zip(*columns, strict=True) if kept is None else compress(zip(*columns, strict=True), kept)
             yield [
                 Request(row, shard, url, body, prompt_tokens, max_tokens, model, key=key)

@@ -22,7 +22,7 @@ from batch.reading.notes import Note, notes_from_metadata
 from batch.reading.read import read_shard
 from batch.reading.shard import Shard
 from batch.running.scorer import Scorer
-from batch.runs.affinity_keys import columns_for, with_key
+from batch.runs.affinity_keys import columns_for_hash_key, with_affinity_keys
 from batch.runs.committed import Committed
 from batch.runs.layout import Layout
 from batch.runs.output.commit import commit_shard
@@ -194,9 +194,9 @@ class RoutedShard:
 def route(routing: RouteTask) -> RoutedShard:
     """Group a shard's rows by model on disk. Raises DamagedError where the scored part is not as it was written."""
     key = routing.key
-    part = read_scored(routing.layout, routing.index, {*REQUEST_COLUMNS, ID, *columns_for(key)})
+    part = read_scored(routing.layout, routing.index, {*REQUEST_COLUMNS, ID, *columns_for_hash_key(key)})
     if key is not None:
-        part = with_key(part, key)
+        part = with_affinity_keys(part, key)
     columns = routed_schema(key).names
     decided = routing.rows
     sent = decided.shares_answer_of < 0

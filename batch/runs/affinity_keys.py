@@ -1,4 +1,7 @@
-"""Keys of rows: what the balancer `consistent_hash` goes by. The same in every process and run."""
+"""Affinity keys: rows with the same key go to the same endpoint under the balancer `consistent_hash`.
+
+A key is a 64-bit hash, the same in every process and run; 0 stands for no key.
+"""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -11,30 +14,30 @@ from batch.reading.exact import carried_columns, json_of
 from batch.runs.schemas import affinity_field
 from schemas.job import DispatchSpec
 
-# About 256 tokens, by which OpenAI chooses the machine whose prompt cache may know a request: short enough for a
-# system prompt or the head of a document to fill it, long enough to tell those apart. Where the whole input shares
-# more than that all rows have one key, and the bound on each endpoint's load spreads them evenly.
+# About 256 tokens, the length by which OpenAI chooses the machine whose prompt cache may know a request: short enough
+# for a system prompt or the head of a document to fill it, long enough to tell those apart. If the whole input shares a
+# longer beginning, all rows have one key, and the bound on each endpoint's load spreads them evenly.
 PREFIX_BYTES = 1024
 
-# Parameters in front of the prompt are no part of it. A request of the Responses API has no messages; its instructions
-# are what its prompt begins with.
+# Where the prompt of a request begins: parameters in front of it are no part of it. A request of the Responses API has
+# no messages; its prompt begins with its instructions.
 _MESSAGES = b'"messages":'
 _RESPONSES_PROMPT = (b'"instructions":', b'"input":')
 
 
-def stored_key(spec: DispatchSpec) -> str | None:
-    """What routed parts hold besides the requests: `id` or a column's name; `None`: nothing."""
+def stored_hash_key(spec: DispatchSpec) -> str | None:
+    """The hash key whose values routed parts must hold: `id` or the name of an input column; `None`: they need none."""
     return spec.hash_key if spec.balancer == "consistent_hash" and spec.hash_key != "prefix" else None
 
 
-def key_column(spec: DispatchSpec) -> str | None:
-    """The input column that the job's keys are from; `None`: none."""
-    key = stored_key(spec)
+def hash_key_column(spec: DispatchSpec) -> str | None:
+    """The input column that the job's affinity keys come from; `None`: they come from no column."""
+    key = stored_hash_key(spec)
     return None if key == "id" else key
 
 
-def columns_for(key: str | None) -> tuple[str, ...]:
-    """Columns of a scored part that `with_key` looks at."""
+def columns_for_hash_key(key: str | None) -> tuple[str, ...]:
+    """The columns of a scored part that `with_affinity_keys` needs."""
     match key:
         case None:
             return ()
@@ -44,7 +47,7 @@ def columns_for(key: str | None) -> tuple[str, ...]:
             return (ID, CARRY)
 
 
-def with_key(part: pa.Table, key: str) -> pa.Table:
+def with_affinity_keys(part: pa.Table, key: str) -> pa.Table:
     """The part with the column `affinity_field(key)` added.
 
     A row that lacks the input column goes by its id: where ids are taken from that very column, the id is its value.
@@ -60,8 +63,11 @@ def with_key(part: pa.Table, key: str) -> pa.Table:
     return part.append_column(field, pa.array(hashes, field.type))
 
 
-def keys_of(batch: pa.RecordBatch, bodies: Sequence[bytes], key: str | None) -> list[int]:
-    """Keys of the requests of a routed part's batch; 0 where nobody asks, or the part was routed without them."""
+def affinity_keys(batch: pa.RecordBatch, bodies: Sequence[bytes], key: str | None) -> list[int]:
+    """The affinity key of each request in a batch of a routed part.
+
+    All are 0 if the job needs none, or if the part was routed for a job that needed none.
+    """
     if key == "prefix":
         return [_hash(_beginning(body)) for body in bodies]
     if key is None or affinity_field(key).name not in batch.schema.names:

@@ -1,4 +1,4 @@
-"""What is stored of a committed shard: its counts, and what its part of the output must be."""
+"""The commit record of a shard, `committed/00012.json`: its counts, and the checksums of its part of the output."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -14,26 +14,26 @@ from schemas.reports import Ambiguous
 
 @dataclass(frozen=True)
 class Committed:
-    """Stored for each committed shard, last of all: while it is not there, the shard is committed again."""
+    """The commit record. It is stored last: a shard without one is committed again."""
 
     rows: int
     """Results in the part."""
     ledger: bytes
-    """The counts, as a JSON object."""
+    """The counts, as `Ledger.to_json` writes them."""
     ambiguous: tuple[Ambiguous, ...] = ()
-    """Requests whose end nobody saw, of all sittings; their cost is an upper bound."""
+    """Requests of all sittings whose end is in no journal; their cost is an upper bound."""
     notes: tuple[str, ...] = ()
     """Damage found in the journals."""
     parts: Mapping[str, Checksum] = field(default_factory=dict)
-    """What the files of the part must be, by suffix; empty where an older version wrote them."""
+    """The checksum of each file of the part, by suffix; empty if an older version wrote them."""
     ids_made_up: bool = False
-    """Are ids that nobody asked for among the carried columns, since they repeat?"""
+    """Were ids made up and the rows' own ids carried as data, because ids that the job does not ask for repeat?"""
 
 
 def read_commit(layout: Layout, shard: int) -> Committed | None:
-    """What was stored when `shard` was committed; `None`: it was not. Raises StorageError.
+    """The commit record of `shard`; `None` if it has none or a damaged one: the shard is then committed again.
 
-    A damaged record is as good as none: it is made again from what it was made of.
+    Raises StorageError.
     """
     path = layout.commit(shard)
     try:
@@ -54,7 +54,7 @@ def read_commit(layout: Layout, shard: int) -> Committed | None:
 
 
 def write_commit(layout: Layout, shard: int, committed: Committed) -> None:
-    """Store it, atomically. Raises StorageError."""
+    """Store the commit record of `shard`, atomically. Raises StorageError."""
     record = {
         "rows": committed.rows,
         "ambiguous": [a.model_dump(mode="json") for a in committed.ambiguous],
@@ -68,7 +68,7 @@ def write_commit(layout: Layout, shard: int, committed: Committed) -> None:
 
 
 def has_parts(layout: Layout, shard: int, committed: Committed, suffixes: Collection[str]) -> bool:
-    """Are the files of the part there, and as long as they were? What is in them is looked at when they are used."""
+    """Do the files of the part exist, with the sizes they had? Their content is checked when they are used."""
     for suffix in suffixes:
         path, expected = layout.part(shard, suffix), committed.parts.get(suffix)
         if not path.exists() or (expected is not None and path.stat().st_size != expected.size):
@@ -77,10 +77,10 @@ def has_parts(layout: Layout, shard: int, committed: Committed, suffixes: Collec
 
 
 def check_committed(layout: Layout, shard: int, suffixes: Collection[str]) -> None:
-    """Compare the whole part of a committed shard with its record.
+    """Read the whole part of a committed shard and compare it with its commit record.
 
     Raises:
-        DamagedError: it is not as it was committed, or its record is gone; it can be made again from the journals.
+        DamagedError: the part differs, or there is no sound record; both can be made again from the journals.
         StorageError: the disk fails.
     """
     committed = read_commit(layout, shard)

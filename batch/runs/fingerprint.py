@@ -1,4 +1,4 @@
-"""What makes two runs the same run."""
+"""The fingerprint of a job: everything in it that affects answers, so that a run is only resumed by the same job."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,18 @@ _FILES_SHOWN = 8
 
 _ROUTER_FILES = frozenset({"router.checkpoint", "router.embedder.model", "router.battles", "router.embeddings"})
 
-# How a job reads, scores or sends faster does not change what it answers.
+# Settings of a router that change how fast it scores, not what it scores: they are left out.
 _VECTORS_DEPEND_ON = frozenset({"kind", "model", "dimensions", "max_tokens"})
 _PACE_OF_ENDPOINTS = tuple(key for key in EndpointEmbedderSpec.model_fields if key not in _VECTORS_DEPEND_ON)
-PACE_OF_ROUTER: Mapping[str, Any] = {
+IGNORED_ROUTER_KEYS: Mapping[str, Any] = {
     "batch_tokens": True,
     "actors": True,
     "embedder": dict.fromkeys(_PACE_OF_ENDPOINTS, True),
 }
 
 
-# Keys of `input` that are younger than some runs, with the value that means what was done before there were such keys.
+# Keys of `input` that were added after some runs began, with the value that means what those runs did: at that value a
+# key is left out.
 _AS_BEFORE: Mapping[str, Any] = {
     "shape": "auto",
     "row_params": "auto",
@@ -41,7 +42,7 @@ _UNSET = object()
 class Fingerprint:
     """Everything in a job that affects its answers, by dotted key, as plain JSON values.
 
-    `plan` stands apart: a changed plan decides anew from stored scores, it does not make another run.
+    The plan is kept apart from the other parts: a changed plan decides anew from stored scores, within the same run.
     """
 
     parts: Parts = field(default_factory=dict)
@@ -57,11 +58,12 @@ def fingerprint(job: JobSpec, inputs: Sequence[Mapping[str, Any]], router_hash: 
     """The fingerprint of `job`.
 
     Args:
-        job: the job file. Limits, weights, balancer, timeouts, keys, urls, prices, engine and budget are pace or money.
-        inputs: `path`, `size` and `mtime_ns` of each input file in order, and `partition` where its folders' names
-            give its rows columns. Only the last part of the path counts, so that a moved folder, or another spelling
-            of it, is the same input.
-        router_hash: hash of the router's checkpoint; `None` where it has none.
+        job: the job file. Its limits, weights, balancer, timeouts, keys, URLs, prices, engine and budget are left out:
+            they decide how fast a run is and what it costs, not what it answers.
+        inputs: `path`, `size` and `mtime_ns` of each input file in order, and `partition` if the names of its folders
+            are columns of its rows. Only the last part of the path counts, so that a folder may be moved or spelled
+            differently.
+        router_hash: hash of the router's checkpoint; `None` if it has none.
     """
     parts: dict[str, Any] = {
         "seed": job.seed,
@@ -77,7 +79,7 @@ def fingerprint(job: JobSpec, inputs: Sequence[Mapping[str, Any]], router_hash: 
     }
     input_keys = job.input.model_dump(mode="json", exclude={"path"})
     parts |= _flat("input", {key: value for key, value in input_keys.items() if _AS_BEFORE.get(key, _UNSET) != value})
-    router = _flat("router", job.router.model_dump(mode="json", exclude=PACE_OF_ROUTER))
+    router = _flat("router", job.router.model_dump(mode="json", exclude=IGNORED_ROUTER_KEYS))
     parts |= {key: _without_folder(key, value) for key, value in router.items()}
     for model in job.models:
         parts[f"models.{model.name}.aliases"] = sorted(model.aliases)
@@ -86,9 +88,9 @@ def fingerprint(job: JobSpec, inputs: Sequence[Mapping[str, Any]], router_hash: 
 
 
 def changed(old: Parts, new: Parts) -> list[str]:
-    """The dotted keys whose values differ, or that only one of the two has, in order of the alphabet."""
+    """The dotted keys whose values differ, or that only one of the two has, sorted."""
     missing = object()
-    # Older versions stored a router's paths whole.
+    # Older versions stored the whole path of a router's file.
     return sorted(
         k
         for k in old.keys() | new.keys()
@@ -97,7 +99,7 @@ def changed(old: Parts, new: Parts) -> list[str]:
 
 
 def changed_files(old: Parts, new: Parts) -> str:
-    """Names of the input files that only one of the two has as they are, in words."""
+    """For messages: the names of the input files that differ between the two, or `their order`."""
     before, after = ([list(file) for file in parts.get(INPUT_FILES, ())] for parts in (old, new))
     names = [file[0] for file in (*before, *after) if file not in before or file not in after]
     different = list(dict.fromkeys(names)) or ["their order"]
@@ -106,7 +108,7 @@ def changed_files(old: Parts, new: Parts) -> str:
 
 
 def _without_folder(key: str, value: Any) -> Any:
-    """Of a router's file its name alone, so that a job may move with its files; they are known by their hash."""
+    """A router's file without its folder, so that a job may move with its files; a hash stands for their content."""
     return PurePath(value).name if key in _ROUTER_FILES and isinstance(value, str) and value.startswith("/") else value
 
 

@@ -1,14 +1,14 @@
-"""Whether a run holds anything that would be lost with it."""
+"""Whether a run has paid for anything, which would be lost with it."""
 
 from batch.runs.journal.replay import Replay, replay
 from batch.runs.layout import Layout
 
 
 def nothing_paid(layout: Layout) -> bool:
-    """Was no row of this run ever answered, and nothing possibly billed?
+    """Has no row of this run been answered, and no attempt possibly been billed?
 
-    Such a run, whose every row was refused, is no loss: whoever mends the job (an unsupported parameter) need not ask
-    for a new run. Where a journal is damaged or gone, nobody can say, so it is kept.
+    A run whose every row was refused (for an unsupported parameter, say) is no loss. So a user who has mended the job
+    need not ask for a new run. If a journal is damaged or gone, that cannot be known, and the answer is no.
 
     Raises:
         StorageError: a journal cannot be read.

@@ -1,8 +1,9 @@
-"""Scored and routed parts: Parquet files, one a shard, written whole or not at all, and checked before they are used.
+"""Scored and routed parts: Parquet files, one per shard, written whole or not at all, and checked before they are used.
 
-A part's checksums are stored apart from it: those of a scored part in `scored/00012.json`, those of routed parts in the
-shard's verdicts. Its pages have checksums too, which are verified whenever a page is read; so the few columns that a
-sitting looks at when it starts are checked without reading the rest.
+The checksums of a part are stored in another file: those of a scored part in `scored/00012.json`, those of routed parts
+in the shard's routing record. The pages of a part have checksums too, which are verified whenever a page is read. So
+the few columns that a sitting needs when it starts can be checked without reading the others.
+`batch.runs.schemas` has the columns.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -21,10 +22,10 @@ from batch.storage.atomic import replacing, storage_error
 from batch.storage.checksums import CheckedWriter, Checksum, matches
 from batch.storage.sealed import read_sealed, write_sealed
 
-# Measured on prose: lz4 writes 1.2 times and reads 1.5 times as fast as zstd, for 1.5 times the bytes.
+# Measured on prose: lz4 writes 1.2 times and reads 1.5 times as fast as zstd, and takes 1.5 times the bytes.
 COMPRESSION = "lz4"
 
-# A reader holds one row group: few enough bytes for any number of lanes, enough rows to compress.
+# A reader holds one row group in memory: few enough bytes for any number of lanes, enough rows to compress well.
 _GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 8192
 
@@ -44,15 +45,18 @@ def write_scored(layout: Layout, shard: int, table: pa.Table) -> None:
     with replacing(path) as temp:
         checksum = _write(temp, table)
         sums = {"size": checksum.size, "content": checksum.crc, "footer": _footer_crc(temp)}
-        # Before the part has its name: a part that is there always has its record.
+        # Before the part gets its name, so that a part that exists always has its record.
         write_sealed(record, layout.place(record), orjson.dumps(sums))
 
 
 def check_scored(layout: Layout, shard: int, *, whole: bool = True) -> None:
-    """Compare the scored part of `shard` with its record, if it has one: older versions wrote none.
+    """Compare the scored part of `shard` with its checksums, if there are any: older versions wrote none.
 
     Args:
-        whole: read all of it; else the footer alone, for those who will read a few columns.
+        layout: of the run.
+        shard: its index.
+        whole: read all of the part. Otherwise only its footer is checked, for callers that then read a few columns,
+            whose pages are checked as they are read.
 
     Raises:
         DamagedError: it is not as it was written; it can be made again from the input.
@@ -66,20 +70,20 @@ def check_scored(layout: Layout, shard: int, *, whole: bool = True) -> None:
             matches(path, Checksum(sums["size"], sums["content"])) if whole else _footer_crc(path) == sums["footer"]
         )
     except (DamagedError, ValueError, KeyError, TypeError, AttributeError):
-        # Without its checksum the part is not to be trusted either.
+        # A part whose checksums are damaged cannot be trusted either.
         same = False
     if not same:
         raise _damaged(path, "it is not as it was written")
 
 
 def read_scored(layout: Layout, shard: int, columns: Collection[str], *, whole: bool = True) -> pa.Table:
-    """These columns of the scored part of `shard`, checked first. Raises as `check_scored`."""
+    """Check the scored part of `shard` and return these columns of it. Raises what `check_scored` raises."""
     check_scored(layout, shard, whole=whole)
     return read_part(layout.scored(shard), columns)
 
 
 def check_part(path: Path, expected: Checksum) -> None:
-    """Compare all of a part with its checksum. Raises DamagedError, and StorageError where the disk fails."""
+    """Compare all of a part with its checksum. Raises DamagedError if they differ, StorageError if the disk fails."""
     if not matches(path, expected):
         raise _damaged(path, "it is not as it was written")
 
@@ -98,26 +102,27 @@ def read_part(path: Path, columns: Collection[str] | None = None) -> pa.Table:
 def iter_part(
     path: Path, batch_rows: int = _GROUP_ROWS, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The part in batches of at most `batch_rows`, in order; holds one row group of it in memory.
+    """The part in batches of at most `batch_rows` rows, in order; one row group is in memory at a time.
 
     Raises:
-        StorageError: it is not there or damaged.
+        DamagedError: it is not there or damaged.
+        StorageError: the disk fails.
     """
     with _reading(path) as file:
         present = _present(file, columns)
-        # One group at a time, since batches would reach over several: 512 prompts of 10 MB, when groups have one each.
+        # One group at a time: a batch over several could hold 512 prompts of 10 MB, whose groups have one row each.
         for group in range(file.num_row_groups):
             yield from file.iter_batches(batch_rows, row_groups=[group], columns=present, use_threads=False)
 
 
 def iter_routed(path: Path, batch_rows: int = 1024) -> Iterator[pa.RecordBatch]:
-    """The requests of a routed part, in row order; nothing where no row of the shard went to the model."""
+    """The requests of a routed part, in row order; none if the part does not exist: no row of the shard goes there."""
     if path.exists():
         yield from iter_part(path, batch_rows)
 
 
 def routed_rows(path: Path) -> list[int]:
-    """Row numbers of a routed part; none where there is no such part."""
+    """Row numbers of a routed part; none if the part does not exist."""
     if not path.exists():
         return []
     rows: list[int] = read_part(path, [ROW])[ROW].to_pylist()
@@ -133,7 +138,7 @@ def _write(path: Path, table: pa.Table) -> Checksum:
 
 
 def _footer_crc(path: Path) -> int | None:
-    """CRC-32 of the footer, which says where all columns are; `None`: there is no such file, or nothing of Parquet."""
+    """CRC-32 of the footer, which says where all columns are; `None` if the file is missing or is not Parquet."""
     try:
         with path.open("rb") as file:
             end = file.seek(0, 2)

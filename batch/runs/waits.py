@@ -1,4 +1,4 @@
-"""How long the endpoints of each model ask to be left alone, for whoever looks at a run."""
+"""For `status`: until when each model's endpoints have asked batchrouter to wait. File `waits.json`."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,19 +9,19 @@ from batch.storage.atomic import write_bytes
 
 
 class StoredWait(NamedTuple):
-    """No endpoint of a model may be asked before a moment."""
+    """A pause that all endpoints of a model have asked for."""
 
     until: float
-    """Seconds since 1970."""
+    """When the first of them may be sent requests again, in seconds since 1970."""
     words: str
-    """Which endpoint may be asked first then, and what it said."""
+    """Which endpoint that is, and what its server said."""
 
 
 _FILE = TypeAdapter(dict[str, StoredWait])
 
 
 def read_waits(path: Path) -> dict[str, StoredWait]:
-    """By model; nothing where there is no such file, or one that cannot be read: it is only told, never acted on."""
+    """The pauses, by model; empty if the file is missing or cannot be read, since they are only shown to the user."""
     try:
         return _FILE.validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -29,5 +29,5 @@ def read_waits(path: Path) -> dict[str, StoredWait]:
 
 
 def write_waits(path: Path, waits: dict[str, StoredWait]) -> None:
-    """Keep them. Raises StorageError."""
+    """Store the pauses, by model. Raises StorageError."""
     write_bytes(path, _FILE.dump_json(waits, indent=2))

@@ -11,7 +11,7 @@ import pytest
 from batch.dispatch.request import Request
 from batch.errors import InputError
 from batch.running.run_work import RunWork
-from batch.runs.affinity_keys import PREFIX_BYTES, keys_of
+from batch.runs.affinity_keys import PREFIX_BYTES, affinity_keys
 from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout
 from batch.runs.parts import read_part
@@ -22,7 +22,7 @@ from tests.rehearsed import Served, serve
 
 def prefix_keys(*bodies: object) -> list[int]:
     encoded = [orjson.dumps(body) for body in bodies]
-    return keys_of(pa.record_batch({"body": encoded}), encoded, "prefix")
+    return affinity_keys(pa.record_batch({"body": encoded}), encoded, "prefix")
 
 
 def chat(*said: str, **more: object) -> dict[str, object]:

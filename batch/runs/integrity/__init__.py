@@ -1,1 +1,1 @@
-"""What a run's journals must hold, and journals that are not in their places."""
+"""Checks on journals: have they lost answers, and are they where they belong?"""

@@ -1,12 +1,14 @@
-"""Which rows the journals of a shard held an end for when they were last read: `answered/00012.json`.
+"""The record of answered rows, `answered/00012.json`: which rows the journals of a shard held an end for.
 
     {"crc":"1c291ca3","journals":{"small":{"size":18230,"rows":[0,7,9,20]}},"lost":{"small":[7,8]},"notes":["..."]}
 
-`rows` are ranges: from 0 up to but not including 7, and so on. A journal is a list of lines of which each has a
-checksum, so it cannot tell that its last lines are gone. This record can: it is written when a shard is committed, when
-a sitting ends with the shard half done, and when the next one takes it up.
+`rows` are ranges: from 0 up to but not including 7, and so on. Each line of a journal has a checksum, but a journal
+cannot show that its last lines are gone. This record can: it has the rows of the last time the journals were read. It
+is written when the shard is committed, when a sitting ends with the shard half done, and when the next sitting takes
+the shard up.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,55 +21,58 @@ from batch.runs.layout import Layout
 from batch.storage.atomic import storage_error
 from batch.storage.sealed import read_sealed, write_sealed
 
-# A message names so many ranges of rows; the report's `ambiguous` has each row.
+_log = logging.getLogger("batchrouter.runs")
+
+# A message names at most this many ranges of rows; the report's `ambiguous` has each row.
 _RANGES_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What one journal held."""
+class HeldRows:
+    """What one journal held when it was last read."""
 
     size: int
-    """Its bytes."""
+    """Its size in bytes."""
     rows: frozenset[int]
     """Rows that were `ok` or `failed`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What the journals of one shard held."""
+class AnsweredRecord:
+    """The record of one shard."""
 
-    held: Mapping[str, Held] = field(default_factory=dict)
+    held: Mapping[str, HeldRows] = field(default_factory=dict)
     """By model."""
     lost: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    """Rows whose end a journal held once and lost, by model; they may have been sent again since."""
+    """By model, rows whose end its journal held once and has lost; they may have been sent again since."""
     notes: tuple[str, ...] = ()
     """One line for each such loss."""
 
 
-def read_answered(layout: Layout, shard: int) -> Answered:
-    """The record of a shard; an empty one where there is none, or a damaged one. Raises StorageError."""
+def read_answered(layout: Layout, shard: int) -> AnsweredRecord:
+    """The record of a shard; an empty one if it is missing or damaged. Raises StorageError."""
     path = layout.answered(shard)
     try:
         raw = read_sealed(path, layout.place(path))
         stored = {"journals": {}, "lost": {}, "notes": []} if raw is None else orjson.loads(raw)
-        return Answered(
-            {model: Held(one["size"], _from_ranges(one["rows"])) for model, one in stored["journals"].items()},
+        return AnsweredRecord(
+            {model: HeldRows(one["size"], _from_ranges(one["rows"])) for model, one in stored["journals"].items()},
             {model: _from_ranges(rows) for model, rows in stored["lost"].items()},
             tuple(stored["notes"]),
         )
     except (DamagedError, ValueError, KeyError, TypeError, AttributeError):
-        # The journals themselves are whole, as far as anybody knows.
-        return Answered()
+        # A damaged record proves nothing against the journals.
+        return AnsweredRecord()
 
 
-def replay_all(layout: Layout, shard: int, models: Iterable[str]) -> tuple[dict[str, Replay], Answered]:
-    """Read the journals of a shard, and compare them with what they held before.
+def replay_all(layout: Layout, shard: int, models: Iterable[str]) -> tuple[dict[str, Replay], AnsweredRecord]:
+    """Read the journals of a shard and compare them with its record.
 
-    A row whose end is gone is ambiguous, and its request is lost, as if it had been in flight when a run was killed.
+    A row whose end is gone from its journal is treated as if it had been in flight when a run was killed: it is
+    ambiguous, and its request is lost.
 
     Returns:
-        The journals by model, and the shard's record as it is now.
+        The journals by model, and the record as it should now be stored.
 
     Raises:
         StorageError: a file cannot be read.
@@ -83,18 +88,21 @@ def replay_all(layout: Layout, shard: int, models: Iterable[str]) -> tuple[dict[
         if missing:
             lost[model] = lost.get(model, frozenset()) | missing
             place = layout.place(journal.path)
-            notes.append(
+            note = (
                 f"{place} held answers that are gone from it: {len(missing):,} rows ({_shown(missing)}); "
                 "they are treated as if they had been in flight when a run was killed"
             )
+            if note not in notes:
+                _log.warning("%s", note)
+            notes.append(note)
         if finished or model in held:
-            held[model] = Held(_size(journal.path), finished)
+            held[model] = HeldRows(_size(journal.path), finished)
         _count_lost(journal, lost.get(model, frozenset()))
-    return replays, Answered(held, lost, tuple(dict.fromkeys(notes)))
+    return replays, AnsweredRecord(held, lost, tuple(dict.fromkeys(notes)))
 
 
-def write_answered(layout: Layout, shard: int, answered: Answered) -> None:
-    """Store the record, if it says anything else than the stored one. Raises StorageError."""
+def write_answered(layout: Layout, shard: int, answered: AnsweredRecord) -> None:
+    """Store the record, unless the stored one is the same. Raises StorageError."""
     if answered == read_answered(layout, shard):
         return
     path = layout.answered(shard)
@@ -107,27 +115,30 @@ def write_answered(layout: Layout, shard: int, answered: Answered) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Counting:
-    """A shard whose journals are to be counted when a sitting ends."""
+class UnfinishedShard:
+    """A shard that is half done when a sitting ends."""
 
     layout: Layout
     index: int
     models: tuple[str, ...]
 
 
-def count_answered(counting: Counting) -> None:
-    """Store what the journals of a half done shard hold, unless they are as long as when they were counted before.
+def record_answered(shard: UnfinishedShard) -> None:
+    """Store which rows the journals of the shard hold an end for, unless they are as long as when that was last stored.
 
-    Nobody may be writing to them. Raises StorageError.
+    No process may be writing to the journals meanwhile.
+
+    Raises:
+        StorageError: a file cannot be read or written.
     """
-    layout, index = counting.layout, counting.index
+    layout, index = shard.layout, shard.index
     held = read_answered(layout, index).held
-    if any(_size(layout.journal(index, m)) != (held[m].size if m in held else 0) for m in counting.models):
-        write_answered(layout, index, replay_all(layout, index, counting.models)[1])
+    if any(_size(layout.journal(index, m)) != (held[m].size if m in held else 0) for m in shard.models):
+        write_answered(layout, index, replay_all(layout, index, shard.models)[1])
 
 
 def _count_lost(journal: Replay, lost: frozenset[int]) -> None:
-    """Have the journal say of these rows what it would if they had been in flight when a run was killed."""
+    """Change the replay to what it would be if the requests of these rows had been in flight when a run was killed."""
     known = {sent.row for sent in journal.lost}
     for row in sorted(lost):
         journal.attempts[row] = max(journal.attempts.get(row, 0), 1)
@@ -149,7 +160,7 @@ def _size(path: Path) -> int:
 
 
 def _ranges(rows: Iterable[int]) -> list[int]:
-    """Where each stretch of consecutive rows starts and stops."""
+    """For each range of consecutive rows, its first row and the row after its last."""
     ranges: list[int] = []
     for row in sorted(rows):
         if ranges and ranges[-1] == row:

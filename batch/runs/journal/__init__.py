@@ -1,1 +1,1 @@
-"""The journal: what was sent for each row and what came of it, appended before anything trusts it."""
+"""The journal: what was sent for each row and how it ended, written before any later step relies on it."""

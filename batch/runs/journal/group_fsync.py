@@ -1,4 +1,4 @@
-"""Puts journals on disk in groups, off the event loop."""
+"""Syncs journals to disk in groups, in threads of its own, so that the event loop does not wait for the disk."""
 
 import os
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from typing import Self
 from batch.errors import StorageError
 from batch.storage.atomic import storage_error, sync
 
-# A power cut costs at most what was appended in this window and the sync after it. Not less: each sync makes the
-# file system commit its own journal, and appends wait meanwhile. At 10 ms, and one file after the other, that took a
-# third of the dispatcher's time; files synced side by side share one commit.
+# A power cut loses at most the lines of one window and of the sync after it. The window is not shorter, because each
+# sync makes the file system commit its own journal, and appends wait meanwhile: at 10 ms, and one file after the other,
+# that took a third of the dispatcher's time. Files that are synced side by side share one commit.
 WINDOW_SECONDS = 0.02
 _SIDE_BY_SIDE = 8
 
@@ -22,7 +22,7 @@ SYNC_FILE: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
 class SyncedFile:
-    """An open file under a GroupSync. The writer sets `dirty` after each write and does nothing else."""
+    """An open file that a GroupSync looks after. Its writer sets `dirty` after each write and does nothing else."""
 
     __slots__ = ("closing", "descriptor", "dirty", "new", "path")
 
@@ -35,13 +35,13 @@ class SyncedFile:
 
 
 class GroupSync:
-    """A thread that syncs every dirty file once a window.
+    """A thread that syncs every dirty file once per window. A context manager that starts and closes it.
 
-    A sync that failed is never tried again, because the kernel may have dropped the data and would say yes
-    the second time. Nor is any other file synced then. The failure stays in `failure` and is raised by the next use of
-    any journal.
+    This protects against the death of the machine. A killed process loses nothing that was written even without it.
 
-    A killed process loses nothing of what was written, with or without this; it is for the machine's own death.
+    A sync that failed is never tried again: the kernel may have dropped the data, and would report success the second
+    time. No other file is synced after it either. The error stays in `failure`, and the next flush of any journal
+    raises it.
     """
 
     def __init__(
@@ -51,7 +51,12 @@ class GroupSync:
         window_seconds: float = WINDOW_SECONDS,
         sync_file: Callable[[int], None] = SYNC_FILE,
     ) -> None:
-        """`enabled=False` syncs nothing: for benchmarks, and for who can do without after a power cut."""
+        """
+        Args:
+            enabled: `False` syncs nothing: for benchmarks, and for users who accept losing answers to a power cut.
+            window_seconds: pause between two rounds of syncs.
+            sync_file: syncs the file of a descriptor; raises OSError.
+        """
         self.failure: StorageError | None = None
         self._window_seconds = window_seconds
         self._sync_file = sync_file
@@ -71,21 +76,21 @@ class GroupSync:
         return self
 
     def add(self, file: SyncedFile) -> None:
-        """Look after `file` from now on; the descriptor is ours to close after `release`."""
+        """Sync `file` from now on. The GroupSync owns its descriptor, and closes it after `release`."""
         with self._lock:
             self._files.append(file)
 
     def release(self, file: SyncedFile) -> None:
-        """No more writes will come: sync once more, then close. Returns at once."""
+        """Sync `file` once more and close it: no more writes will come. Returns before that is done."""
         file.closing = True
         if self._thread is None or self._stop.is_set():
             self._round()
 
     def close(self) -> None:
-        """Sync what is dirty, close what was released, end the thread.
+        """Sync dirty files, close released ones and end the thread.
 
         Raises:
-            StorageError: some sync or close failed, now or before.
+            StorageError: a sync or a close has failed, now or earlier.
         """
         if not self._stop.is_set():
             self._stop.set()
@@ -109,26 +114,26 @@ class GroupSync:
             self._round()
 
     def _round(self) -> None:
-        """Visit every file that needs it. Whatever goes wrong is `failure` afterwards, and nothing is raised."""
+        """Sync and close every file that needs it. Raises nothing: an error becomes `failure`."""
         with self._lock:
             files = [file for file in self._files if file.dirty or file.closing]
-        # One file needs no other thread, nor do files that are not synced any more.
+        # A single file needs no other thread, and neither do files that are only closed, after a failure.
         alone = len(files) == 1 or self.failure is not None
         try:
             for _ in map(self._visit, files) if alone else self._pool.map(self._visit, files):
                 pass
         except Exception as error:  # noqa: BLE001  it becomes the failure
-            # Raised in the thread, this would end all syncing and nobody would hear of it.
+            # If the thread raised it, syncing would end without any journal noticing.
             self.failure = self.failure or StorageError(
                 f"journals cannot be synced: {error!r}; the same command goes on"
             )
 
     def _visit(self, file: SyncedFile) -> None:
         """Sync `file` if it is dirty, and close it if it was released."""
-        # Read before syncing: a release that comes later gets its own sync.
+        # Read before syncing: a release that comes during the sync is handled by the next round.
         closing = file.closing
         if file.dirty:
-            # Cleared before syncing: a write that comes in between is synced again rather than missed.
+            # Cleared before syncing: a write that comes during the sync is synced by the next round.
             file.dirty = False
             if self._enabled and self.failure is None:
                 self._put_on_disk(file)
@@ -136,13 +141,16 @@ class GroupSync:
             try:
                 os.close(file.descriptor)
             except OSError as error:
-                # A network file system may tell only now that data is lost. The descriptor is free all the same.
+                # A network file system may report only now that data is lost. The descriptor is closed all the same.
                 self.failure = self.failure or storage_error(file.path, error, "close")
 
     def _forget(self, file: SyncedFile) -> bool:
-        """Whether `file` is the caller's to close: its number may be somebody else's as soon as it is closed."""
+        """Remove `file` from the list; returns whether this call did so, which makes the caller the one to close it.
+
+        A descriptor must not be closed twice: once it is closed, its number may already stand for another file.
+        """
         with self._lock:
-            # A round that broke off may have left visits behind, which are made beside those of the next.
+            # A round that broke off may have left visits in the pool, which run beside those of the next round.
             if file not in self._files:
                 return False
             self._files.remove(file)

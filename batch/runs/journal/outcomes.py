@@ -1,4 +1,4 @@
-"""Which outcome stands for a row, over all the journals of its shard."""
+"""Which outcome counts for a row, over all the journals of its shard."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ from batch.runs.parts import routed_rows
 
 
 class ModelOutcome(NamedTuple):
-    """An outcome and the model it came from."""
+    """An outcome, and the model that the row was sent to."""
 
     model: str
     outcome: JournaledOutcome
@@ -24,9 +24,9 @@ class ShardOutcomes:
     """What the routed parts and journals of one shard say about its rows.
 
     Attributes:
-        planned: the model each routed row was planned for.
+        planned: by row, the model that the plan chose; rows that are not sent are left out.
         replays: the journals, by model.
-        answered: what the journals hold, as it is to be stored.
+        answered: which rows the journals hold an end for, to be stored.
         any_billed: was any attempt at any row billed without an answer, as far as is known?
     """
 
@@ -36,8 +36,13 @@ class ShardOutcomes:
         """Read the shard's journals; outcomes stay on disk.
 
         Args:
+            layout: of the run.
+            shard: its index.
             models: all of the job's.
-            fallbacks: models to which a model's rows may have gone instead, in order.
+            fallbacks: by model, the models that its rows may have gone to instead, in order.
+
+        Raises:
+            StorageError: a file cannot be read.
         """
         self.planned: dict[int, str] = {}
         self._fallbacks = fallbacks
@@ -53,9 +58,10 @@ class ShardOutcomes:
             self._open = stack.pop_all()
 
     def find(self, row: int) -> ModelOutcome | None:
-        """The outcome that stands: of the planned model and its fallbacks the one that answered, else the last tried.
+        """The outcome that counts for `row`; `None` if it has none.
 
-        An outcome under any other model is what an older plan paid for; it does not count.
+        Of the planned model and its fallbacks, it is that of the first that answered, or else of the last that was
+        tried. An outcome of any other model was paid for under an older plan and does not count.
         """
         last: str | None = None
         for model in self._chain(row):
@@ -66,20 +72,20 @@ class ShardOutcomes:
         return ModelOutcome(last, self._readers[last].read(row)) if last is not None else None
 
     def superseded(self) -> Iterator[ModelOutcome]:
-        """Answers under models that the plan no longer has for their rows; they were paid for, and do not count."""
+        """Answers of models that the plan no longer has for their rows. They were paid for and do not count."""
         for model, journal in self.replays.items():
             others = [row for row in journal.ok if self.planned.get(row) != model and model not in self._chain(row)]
             for row in others:
                 yield ModelOutcome(model, self._readers[model].read(row))
 
     def billed(self, row: int) -> Iterator[tuple[str, str | None, Billed]]:
-        """The model, endpoint and tokens of each attempt at the row that may have been billed without an answer."""
+        """Of each attempt at `row` that may have been billed without an answer: model, endpoint and tokens."""
         for model, journal in self.replays.items():
             for endpoint, billed in journal.billed.get(row, ()):
                 yield model, endpoint, billed
 
     def sent(self, row: int) -> int:
-        """Requests sent for a row so far. An attempt's number goes on counting where a row falls back."""
+        """How many requests were sent for `row`. Attempts are numbered on when a row falls back to another model."""
         return max((self.replays[model].attempts.get(row, 0) for model in self._chain(row)), default=0)
 
     def _chain(self, row: int) -> tuple[str, ...]:
@@ -87,7 +93,7 @@ class ShardOutcomes:
         return () if planned is None else (planned, *self._fallbacks.get(planned, ()))
 
     def close(self) -> None:
-        """Let go of the journals."""
+        """Close the journals."""
         self._open.close()
 
     def __enter__(self) -> "ShardOutcomes":

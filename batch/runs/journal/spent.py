@@ -1,4 +1,4 @@
-"""What a run has cost so far, as its journals tell it."""
+"""What a run has cost so far, according to its journals."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -11,14 +11,21 @@ from batch.runs.schemas import COST_BOUND_COLUMNS
 
 
 def spent(layout: Layout, prices: Mapping[str, Price | None]) -> Decimal:
-    """Dollars over all journals; where it is unknown, an upper bound. Nobody may be writing to them.
+    """Dollars over all journals. What an attempt of unknown cost adds is an upper bound.
+
+    No process may be writing to the journals meanwhile.
 
     Args:
-        prices: of every model; `None`: unknown, it counts as nothing.
+        layout: of the run.
+        prices: of every model; a model whose price is unknown (`None`) counts as free.
+
+    Raises:
+        DamagedError: a scored part, which says how much an unknown request can have cost, is damaged.
+        StorageError: a file cannot be read.
     """
     journals = layout.journals.iterdir() if layout.journals.is_dir() else ()
     counted = layout.answered(0).parent.glob("*.json")
-    # A shard whose journals are gone has cost something too.
+    # A shard whose journals are gone has cost something too; the record of its answered rows says that it was sent.
     shards = {entry.stem for entry in (*journals, *counted) if entry.stem.isdigit()}
     return sum((_spent_in(layout, int(shard), prices) for shard in sorted(shards)), Decimal(0))
 
@@ -37,7 +44,7 @@ def _spent_in(layout: Layout, shard: int, prices: Mapping[str, Price | None]) ->
         ]
         for attempts in journal.billed.values():
             costs += [price.cost(billed.prompt_tokens, billed.completion_tokens) for _, billed in attempts]
-        # What nothing is known of cost as much as the dearest request at most.
+        # An attempt of which nothing is known cost at most as much as the dearest request of the shard.
         unknown = costs.count(None) + journal.unpriced + len(journal.lost)
         total += sum((cost for cost in costs if cost is not None), Decimal(0))
         if unknown:
@@ -48,7 +55,8 @@ def _spent_in(layout: Layout, shard: int, prices: Mapping[str, Price | None]) ->
 def _dearest(layout: Layout, shard: int, price: Price) -> Decimal:
     """The most that one request of this shard can cost.
 
-    A row that nothing bounds was sent while the run had no budget; its text and `max_tokens` tell what is known of it.
+    A row whose cost has no bound was sent while the run had no budget. It counts at the tokens that are known of it: at
+    most one for each byte of its body, and `max_tokens`.
     """
     part = read_scored(layout, shard, COST_BOUND_COLUMNS, whole=False)
     bounds = (
