@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a power cut."""
+"""Writes files so that they exist whole or not at all, even after a power cut."""
 
 import errno
 import os
@@ -13,14 +13,18 @@ PRIVATE_FOLDER = 0o700
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
-# File names end at 255 bytes, and the temporary one adds some of its own.
+# File systems allow 255 bytes for a name, and that of a temporary file is longer than that of its target.
 _LONGEST_STEM = 120
 
 
 def storage_error(path: Path, error: OSError, doing: str = "write", then: str = "goes on") -> StorageError:
-    """What to raise for `error`: one line with the path, the system's own words and what to do.
+    """The StorageError to raise for `error`: one line with the path, the system's own words and what to do.
 
-    `then` is what the same command does afterwards.
+    Args:
+        path: of the file or folder.
+        error: what the system raised.
+        doing: a verb for what failed, which `path` completes.
+        then: what the same command does once the cause is removed.
     """
     cure = "make room, then" if error.errno in _FULL else "once that is mended,"
     return StorageError(f"cannot {doing} {path}: {error.strerror or error}; {cure} the same command {then}")
@@ -28,13 +32,13 @@ def storage_error(path: Path, error: OSError, doing: str = "write", then: str = 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; what the block wrote there becomes `path` when the block ends.
+    """Yield a temporary path in the same folder; what the block writes there becomes `path` when the block ends.
 
-    The content is on disk before it gets the name, and the name is on disk before this returns. When the
-    block raises, or is killed, an older `path` stays as it was. Missing folders are made. Mode 0600.
+    The content is on disk before it gets the name, and the name is on disk before this returns. If the block raises
+    or the process is killed, an older `path` stays as it was. Missing folders are made. The file has mode 0600.
 
     Raises:
-        StorageError: for every OSError, also one from the block itself.
+        StorageError: in place of every OSError, also one from the block itself.
     """
     try:
         make_folder(path.parent)
@@ -51,7 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
-        # What cannot be removed now is swept when the run is opened again.
+        # What cannot be removed now is removed when the run is opened again.
         with suppress(OSError):
             temp.unlink()
 
@@ -63,7 +67,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """What `path` holds; `None`: it does not exist. Raises StorageError."""
+    """The content of `path`; `None` if it does not exist. Raises StorageError."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -82,9 +86,9 @@ def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold the file's content, or the folder's list of names. Raises OSError.
+    """Put a file's content, or a folder's list of names, on disk. Raises OSError.
 
-    A failed fsync must not be tried again: the kernel may have dropped the pages and the next call would succeed.
+    A failed fsync must not be tried again: the kernel may have dropped the pages, and the next call would succeed.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -101,10 +105,10 @@ def leftovers(path: Path) -> Iterator[Path]:
 
 
 def is_temporary(path: Path) -> bool:
-    """Was this left by a writer that was killed?"""
+    """Does the name say that a writer which was killed left this file behind?"""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def temp_prefix(path: Path) -> str:
-    """How names of temporary files for `path` begin; they end in `.tmp`."""
+    """What the names of temporary files for `path` begin with; they end in `.tmp`."""
     return f".{path.name[:_LONGEST_STEM]}."

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all."""
+"""Writes folders so that they exist whole or not at all."""
 
 import fcntl
 import os
@@ -16,13 +16,13 @@ _ANEW = "begins anew"
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder; what the block wrote there becomes the folder `path` when the block ends.
+    """Yield a new folder; what the block writes there becomes the folder `path` when the block ends.
 
-    Where the block raises, an older `path` stays as it was. Missing folders above are made. A writer that is killed
-    leaves a hidden folder beside `path`, which `clear_killed` sees to.
+    If the block raises, an older `path` stays as it was. Missing folders above are made. A writer that is killed
+    leaves a hidden folder beside `path`, which `clear_killed` removes.
 
     Raises:
-        OSError: of making and renaming, or from the block.
+        OSError: from making and renaming folders, or from the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -40,15 +40,15 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             finally:
                 _put_back(old, path)
     except BaseException:
-        # An interrupt may come when the folder is made and its name not known here yet.
+        # An interrupt may come after the temporary folder was made and before its name is known here.
         clear_killed(path)
         raise
 
 
 def clear_killed(path: Path) -> None:
-    """Remove what killed writers of the folder `path` left beside it; that of a writer who lives stays.
+    """Remove what killed writers of the folder `path` left beside it. What a living writer is working on stays.
 
-    An older `path` that was moved away, and not replaced before the end, is put back.
+    If a killed writer had moved an older `path` away and not yet replaced it, the older one is put back.
 
     Raises:
         StorageError: the folder above cannot be read, or something cannot be removed.
@@ -58,8 +58,8 @@ def clear_killed(path: Path) -> None:
     except OSError as error:
         raise storage_error(path.parent, error, "read", _ANEW) from error
     for left in found:
-        with _locked(left) as ours:
-            if not ours:
+        with _locked(left) as locked:
+            if not locked:
                 continue
             try:
                 _put_back(left / _OLD, path)
@@ -68,15 +68,15 @@ def clear_killed(path: Path) -> None:
                 raise storage_error(left, error, "remove", _ANEW) from error
 
 
-def check_writable(folder: Path) -> None:
-    """Try to write in `folder`, or where it is to be made, before work is done for it; nothing is left there.
+def check_folder_writable(folder: Path) -> None:
+    """Try to write in `folder`, or where it will be made, before any work is done for it. Leaves nothing behind.
 
     Raises StorageError.
     """
     try:
         there = next(one for one in (folder, *folder.parents) if one.exists())
         with tempfile.TemporaryFile(dir=there) as file:
-            # A full disk takes a name, but no byte.
+            # A full disk accepts a new name, but no byte.
             file.write(b"\n")
             file.flush()
     except OSError as error:
@@ -85,9 +85,10 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Show for as long as the block runs, and the process lives, that somebody works on `folder`.
+    """Lock `folder` while the block runs, so that other processes see that it is in use.
 
-    Yields whether that is so: not where another does, where it is gone or another user's, or where there are no locks.
+    Yields whether it is locked. It is not if another process has the lock, if the folder is gone or belongs to another
+    user, or if the file system has no locks.
     """
     with ExitStack() as stack:
         try:

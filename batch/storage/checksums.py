@@ -1,6 +1,7 @@
-"""Size and CRC-32 of files, taken while they are written and compared before they are trusted.
+"""Size and CRC-32 of files, computed while they are written and compared before they are used.
 
-CRC-32 because it is free: 3.9 GB/s on one core, where BLAKE2b does 0.9. It is against disks, not against forgers.
+CRC-32 because it costs next to nothing: 3.9 GB/s on one core, where BLAKE2b does 0.9. It guards against bad disks, not
+against forgery.
 """
 
 import io
@@ -14,32 +15,32 @@ _BUFFER_BYTES = 1 << 20
 
 
 class Checksum(NamedTuple):
-    """What a file must be; as JSON a list of both."""
+    """What a file must be. Stored as a JSON list of both numbers."""
 
     size: int
     """Bytes."""
     crc: int
-    """CRC-32 of all of them."""
+    """CRC-32 of all its bytes."""
 
 
 class CheckedWriter(io.BufferedWriter):
-    """A new file that knows the checksum of what was written to it. It is only appended to: do not seek."""
+    """A new file that computes the checksum of what is written to it. Do not seek in it."""
 
     def __init__(self, path: Path) -> None:
-        """Open `path` for writing; raises OSError, as every write may."""
+        """Open `path` for writing. Raises OSError, as every write may."""
         self._counted = _CountedFile(path, "wb")
         super().__init__(self._counted, _BUFFER_BYTES)
 
     @property
     def checksum(self) -> Checksum:
-        """Of all that was written so far; also after closing."""
+        """The checksum of what was written so far; also available after closing."""
         if not self.closed:
             self.flush()
         return Checksum(self._counted.size, self._counted.crc)
 
 
 class _CountedFile(io.FileIO):
-    """The raw file beneath: it sees the bytes in large pieces."""
+    """The raw file beneath the buffer, which gets the bytes in large pieces."""
 
     size = 0
     crc = 0
@@ -52,7 +53,7 @@ class _CountedFile(io.FileIO):
 
 
 def checksum_of(file: IO[bytes]) -> Checksum:
-    """The checksum of what is left to read of `file`, in constant memory. Raises OSError."""
+    """The checksum of the rest of `file`, which is read in constant memory. Raises OSError."""
     size = crc = 0
     while chunk := file.read(_BUFFER_BYTES):
         size += len(chunk)
@@ -61,7 +62,7 @@ def checksum_of(file: IO[bytes]) -> Checksum:
 
 
 def matches(path: Path, expected: Checksum) -> bool:
-    """Is this file there and as it was written? Reads all of it, unless its size says no already.
+    """Does this file exist, and does it have this checksum? Reads all of it, unless its size differs already.
 
     Raises:
         StorageError: the disk fails.

@@ -1,9 +1,9 @@
-"""Small JSON files that begin with a checksum, so that a damaged one is never taken for a good one.
+"""Sealed files: small JSON objects that begin with a checksum, so that a damaged file is never taken for a sound one.
 
     {"crc":"1c291ca3","rows":7,...}
 
-The checksum is over the file's place in the run directory and everything behind the checksum's comma: a file that
-changed places with another one is damaged too. Files of older versions have no checksum and are read as they are.
+The checksum is over the file's place in the run directory and everything after the checksum's comma. So a file that
+was swapped with another one counts as damaged too. Files of older versions have no checksum and are read as they are.
 """
 
 from pathlib import Path
@@ -18,11 +18,11 @@ _START = len(_PREFIX % 0)
 
 
 def write_sealed(path: Path, place: str, body: bytes) -> None:
-    """Store a JSON object, which has at least one key, atomically.
+    """Store a JSON object with its checksum, atomically. The object must have at least one key.
 
     Args:
         path: the file.
-        place: where it is in its run directory, which may move.
+        place: its path within the run directory, which may be moved.
 
     Raises:
         StorageError: it cannot be written.
@@ -31,10 +31,10 @@ def write_sealed(path: Path, place: str, body: bytes) -> None:
 
 
 def read_sealed(path: Path, place: str) -> bytes | None:
-    """The JSON object that was stored; `None`: there is no such file.
+    """The JSON object that was stored; `None` if there is no such file.
 
     Raises:
-        DamagedError: it is not what was written.
+        DamagedError: the file is not what was written.
         StorageError: the disk fails.
     """
     data = read_bytes(path)
@@ -42,13 +42,13 @@ def read_sealed(path: Path, place: str) -> bytes | None:
 
 
 def sealed(place: str, body: bytes) -> bytes:
-    """A JSON object with its checksum."""
+    """The JSON object `body` with the checksum in front. Inverse of `unsealed`."""
     rest = body.removeprefix(b"{")
     return _PREFIX % _crc(place, rest) + rest
 
 
 def unsealed(path: Path, place: str, data: bytes) -> bytes:
-    """What `sealed` was given. Raises DamagedError."""
+    """The JSON object that `sealed` was given. Raises DamagedError if the checksum is wrong."""
     if not data.startswith(_MARK):
         return data
     rest = data[_START:]

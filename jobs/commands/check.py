@@ -19,7 +19,7 @@ from batch.running.resolved_job import ResolvedJob
 from batch.running.row_verdicts import FAULTS_SHOWN, RowVerdicts, first_faults, summed_notes
 from batch.running.scorer import Scorer
 from batch.running.stages import planned_part
-from batch.runs.output.local import check_writable
+from batch.runs.output.local import check_output_writable
 from batch.runs.schemas import PLACE_COLUMNS
 from jobs.commands.output_overlap import check_output_not_input
 from jobs.commands.reachability import models_listed
@@ -58,7 +58,7 @@ def check_job(job: JobSpec) -> CheckReport:
     if read.invalid and job.input.on_invalid == "fail":
         problems.append(f"{read.invalid} rows are invalid, and input.on_invalid is `fail`")
     with _noted(problems):
-        check_writable(job.output)
+        check_output_writable(job.output)
         check_output_not_input(job)
     for name, price in prices_for(job.models).items():
         if price is None:

@@ -15,7 +15,7 @@ from batch.evaluation.figures import measure
 from batch.evaluation.reading import read_benchmarks
 from batch.evaluation.scores import Scoring, score_prompts, trained_on
 from batch.storage.atomic import write_bytes
-from batch.storage.atomic_folder import check_writable
+from batch.storage.atomic_folder import check_folder_writable
 from jobs.commands.spending import embeddings_spent
 from jobs.environment import embedder_with_surroundings, key, set_library_defaults, wall_clock
 from jobs.terminal.plots import plot_benchmark
@@ -45,7 +45,7 @@ def evaluate_routers(spec: EvalSpec, *, progress: ProgressDisplay | None = None)
         StorageError: something cannot be written.
     """
     set_library_defaults()
-    check_writable(Path(spec.output))
+    check_folder_writable(Path(spec.output))
     benchmarks = [
         found
         for place, one in enumerate(spec.benchmarks)

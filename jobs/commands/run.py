@@ -24,7 +24,7 @@ from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import fingerprint
 from batch.runs.layout import Layout, run_path
 from batch.runs.manifest import is_run_directory
-from batch.runs.output.local import check_writable, write_output
+from batch.runs.output.local import check_output_writable, write_output
 from jobs.commands.output_overlap import check_output_not_input
 from jobs.commands.reachability import unreachable
 from jobs.commands.status import stored_report
@@ -230,7 +230,7 @@ def _preflight(job: ResolvedJob) -> None:
     missing = missing_keys(job)
     if missing:
         raise SpecError("\n".join(missing))
-    check_writable(job.spec.output)
+    check_output_writable(job.spec.output)
     check_output_not_input(job.spec)
     if job.spec.dispatch.budget_usd is not None:
         unpriced = [name for name, price in prices_for(job.called).items() if price is None]

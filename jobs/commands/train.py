@@ -18,7 +18,7 @@ from batch.routers.checkpoints.hub import find_folder
 from batch.routers.registry import build_router
 from batch.routers.scores import gaps
 from batch.storage.atomic import storage_error
-from batch.storage.atomic_folder import check_writable, clear_killed, replacing_folder
+from batch.storage.atomic_folder import check_folder_writable, clear_killed, replacing_folder
 from batch.training.card import card
 from batch.training.data import Judged
 from batch.training.encoders import PACKAGED, Encoder, endpoint_encoder, import_encoder, local_encoder
@@ -96,7 +96,7 @@ def train_router(
     out = Path(spec.output)
     clear_killed(out)
     _check_free(out, overwrite=overwrite)
-    check_writable(out.parent)
+    check_folder_writable(out.parent)
     encoder = _encoder(spec, beside(out, "cache"))
     _tell(progress, "reading labels")
     labels = _labels(spec, beside(out, "judging"), progress)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch.errors import StorageError
-from batch.storage.atomic_folder import check_writable, clear_killed, replacing_folder
+from batch.storage.atomic_folder import check_folder_writable, clear_killed, replacing_folder
 
 
 def written(path: Path, text: str) -> None:
@@ -101,9 +101,9 @@ def test_a_folder_that_was_moved_away_is_put_back(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:
     """A folder that is there or can be made is fine, and stays as it was; one below a file is not."""
-    check_writable(tmp_path)
-    check_writable(tmp_path / "deep" / "er")
+    check_folder_writable(tmp_path)
+    check_folder_writable(tmp_path / "deep" / "er")
     assert names(tmp_path) == []
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"^cannot write .*file/below: Not a directory; .* begins anew$"):
-        check_writable(tmp_path / "file" / "below")
+        check_folder_writable(tmp_path / "file" / "below")

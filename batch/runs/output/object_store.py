@@ -1,4 +1,4 @@
-"""Outputs on object stores, which know no rename: a file is there, whole, once it is closed, and never before."""
+"""Writes outputs to object stores, which have no rename: a file appears, whole, when it is closed, and not before."""
 
 import ctypes
 import re
@@ -29,25 +29,27 @@ from schemas.reaching import names_secret
 
 MANIFEST = "_manifest.json"
 
-# Hidden from readers of folders. Always the same name, so that no more than one is ever left behind.
+# Readers of folders ignore names that begin with a dot. The name is always the same, so that at most one such file can
+# be left behind.
 _PROBE = ".batchrouter-probe"
 
-# Elsewhere a file is seen while it grows, so it is written under another name first.
+# On other filesystems a file can be seen while it grows, so it is written under another name first.
 _WHOLE_ONCE_CLOSED = frozenset({"s3", "gs", "gcs"})
 
 _OURS = re.compile(r"\.?part-\d{5,}-[0-9a-f]{16}\.(errors\.jsonl|jsonl|parquet)(\.tmp)?")
 
 _COPY_BYTES = 1 << 20
 
-# Arrow sends in the background and would take a whole file into memory where the network is slower than the disk.
+# Arrow sends in the background, and would hold a whole file in memory if the network is slower than the disk.
 _UNSENT_BYTES = 16 << 20
 
-# Parts on their way at once: enough to hide three round trips for each small one.
+# Parts that are uploaded at once: enough to hide the three round trips of each small one.
 _AT_ONCE = 4
 
-# A pyarrow stream that is closed or forgotten becomes a file with what was written so far, and there is no way to
-# break it off. So a broken one is kept for ever, beyond what ends with the interpreter, where Arrow would wait for a
-# store that may be gone: the store never shows it, and drops it like that of a killed process.
+# A pyarrow stream that is closed or garbage-collected becomes a file with what was written so far, and pyarrow cannot
+# abort it. So the stream of a failed upload gets a reference that is never given back, not even when the interpreter
+# ends, since Arrow would then wait for a store that may be gone. The store never shows that file, and drops it as it
+# drops that of a killed process.
 _keep_for_ever = ctypes.pythonapi.Py_IncRef
 
 
@@ -55,56 +57,56 @@ class RemotePart(Spec):
     """One file of an output that is a folder."""
 
     name: str
-    """Its file name, which holds the beginning of its hash: other content has another name."""
+    """Its file name. It contains the beginning of the hash, so that other content has another name."""
     rows: int
-    """Results in it."""
+    """How many results are in it."""
     bytes: int
     """Its size."""
     sha256: str
-    """Of its bytes, in hex digits."""
+    """The hash of its bytes, in hex digits."""
 
 
 class RemoteManifest(Spec):
-    """`_manifest.json` in an output that is a folder: whoever sees it finds every part of it there, whole."""
+    """`_manifest.json` in an output that is a folder. Written last: once it exists, every part is there, whole."""
 
     job: str
     """The job's name."""
     fingerprint: str
-    """Of what affects answers, as in the report."""
+    """The run's fingerprint, as in the report."""
     format: str
-    """Of the parts."""
+    """The format of the parts, as in the job file."""
     rows: int
-    """Results in all parts."""
+    """How many results are in all parts."""
     bytes: int
     """Size of all parts."""
     parts: tuple[RemotePart, ...]
     """In the order of the input."""
     errors: tuple[RemotePart, ...] = ()
-    """Failures in the same order, where the format keeps them apart."""
+    """Parts with failures, in the same order, if the format keeps these apart."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder on a pyarrow filesystem. Every method raises what pyarrow raises."""
+    """A folder on a pyarrow filesystem. Its methods raise what pyarrow raises."""
 
     filesystem: Any
     folder: str
     renames: bool
-    """Does a file appear by being renamed? Else by being closed."""
+    """Does a file get its name by a rename? Otherwise it appears when it is closed."""
     stop: Event = field(default_factory=Event)
-    """Once set, whatever is being written is broken off."""
+    """Once set, every write that is under way fails."""
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        """Yield a file to write to; `name` is there, whole, when the block ends without error.
+        """Yield a file to write to. When the block ends without error, it is in the folder as `name`, whole.
 
-        When the block raises, or is killed, an older `name` stays as it was.
+        If the block raises or the process is killed, an older file of that name stays as it was.
         """
         path = f"{self.folder}/{name}"
         temp = f"{self.folder}/.{name}.tmp" if self.renames else path
         stream = self.filesystem.open_output_stream(temp, compression=None)
         try:
-            yield cast(BinaryIO, _Paced(stream, self.stop))
+            yield cast(BinaryIO, _BoundedStream(stream, self.stop))
         except BaseException:
             _keep_for_ever(ctypes.py_object(stream))
             raise
@@ -113,22 +115,22 @@ class Store:
             self.filesystem.move(temp, path)
 
     def sizes(self) -> dict[str, int]:
-        """Size of each file in the folder; none where there is no folder."""
+        """The size of each file in the folder, by name; empty if the folder does not exist."""
         selector = pa.fs.FileSelector(self.folder, allow_not_found=True)
         found = self.filesystem.get_file_info(selector)
         return {info.base_name: info.size for info in found if info.type == pa.fs.FileType.File}
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         with suppress(FileNotFoundError):
             self.filesystem.delete_file(f"{self.folder}/{name}")
 
 
 def open_store(path: str) -> tuple[Store, str]:
-    """The folder that a URI names or is in, and the name of the file, which is empty for a folder.
+    """The folder that an output URI names, or that its file is in; and the file's name, empty if it names a folder.
 
     Raises:
-        SpecError: it holds a secret, which would be stored with the run; or it names nothing to write to.
+        SpecError: the URI contains a secret, which would be stored with the run, or it names no file.
     """
     parts = urlsplit(path)
     if parts.password is not None or any(names_secret(name) for name, _ in parse_qsl(parts.query)):
@@ -143,11 +145,11 @@ def open_store(path: str) -> tuple[Store, str]:
     return Store(filesystem, folder, renames), name
 
 
-def check_store(output: OutputSpec) -> None:
-    """Find out whether the output can be written, by all that writing it takes: a small file comes and goes.
+def check_store_writable(output: OutputSpec) -> None:
+    """Check that the output can be written, by writing, listing and removing a small file.
 
     Raises:
-        SpecError: it cannot be, and why.
+        SpecError: it cannot be written; the message says why.
     """
     with _explained(output.path, SpecError, "see that it exists and may be written and listed"):
         store, name = open_store(output.path)
@@ -160,17 +162,19 @@ def check_store(output: OutputSpec) -> None:
 
 
 def upload(layout: Layout, shards: Sequence[int], output: OutputSpec) -> None:
-    """Write the output from the committed parts of `shards`; broken off and done again, it ends byte for byte the same.
+    """Write the output from the committed parts of `shards`. Interrupted and called again, it writes the same bytes.
 
-    A single file is streamed, and visible once it is whole. A folder gets parts named by their content, then the
-    manifest, and then loses parts that the manifest does not name: what an earlier run or a killed one left.
+    A single file is streamed, and appears once it is whole. A folder gets parts that are named by their content, and
+    then the manifest. Then parts that the manifest does not name are removed: an earlier run or a killed process left
+    them.
 
     Raises:
-        StorageError: something cannot be read or written. Answers are safe in the run directory.
+        StorageError: something cannot be read or written. The answers are safe in the run directory.
     """
     with _explained(output.path, StorageError, "see to it, then the same command goes on"):
         store, name = open_store(output.path)
-        # In a thread, which Ctrl-C does not reach: it would lose a stream that was just opened, and so close it.
+        # In a thread, because Ctrl-C interrupts only the main one: between opening a stream and keeping it, an
+        # interrupt would drop the stream, and dropping it closes it.
         with ThreadPoolExecutor(1) as thread:
             try:
                 if is_folder(output):
@@ -183,7 +187,7 @@ def upload(layout: Layout, shards: Sequence[int], output: OutputSpec) -> None:
 
 def _upload_whole(store: Store, name: str, layout: Layout, shards: Sequence[int], output: OutputSpec) -> None:
     join = joiner(layout, shards, output)
-    # Results last: whoever sees them finds their failures too.
+    # Results last, so that a reader who finds them also finds the failures.
     for suffix in reversed(suffixes(output)):
         parts = [layout.part(shard, suffix) for shard in shards]
         target = beside(name, suffix, output)
@@ -229,12 +233,12 @@ def _upload_parts(store: Store, layout: Layout, shards: Sequence[int], output: O
 def _upload_part(
     store: Store, there: dict[str, int], layout: Layout, shard: int, suffix: str, join: Join
 ) -> RemotePart | None:
-    """Have one part there; what an earlier sitting uploaded is not sent again. `None`: nothing failed in this shard."""
+    """Upload one part, unless an earlier sitting has. Returns `None` for the failures of a shard that has none."""
     source = layout.part(shard, suffix)
     if suffix == "errors.jsonl" and not source.stat().st_size:
         return None
     with _as_uploaded(source, join) as file:
-        part = _described(file, shard, suffix)
+        part = _describe(file, shard, suffix)
         if there.get(part.name) != part.bytes:
             file.seek(0)
             with store.writing(part.name) as target:
@@ -244,18 +248,18 @@ def _upload_part(
 
 @contextmanager
 def _as_uploaded(source: Path, join: Join) -> Iterator[BinaryIO]:
-    """A part as the output has it; Parquet gets its typed columns on the way."""
+    """Yield the content of a part as it is uploaded. A Parquet part gets its typed columns here."""
     if source.suffix != ".parquet":
         with source.open("rb") as file:
             yield file
         return
-    # A temporary file without a name: its hash must be known before the first byte is sent.
+    # In a temporary file, because the hash must be known before the first byte is sent.
     with tempfile.TemporaryFile(dir=source.parent) as typed:
         join([source], cast(BinaryIO, typed))
         yield cast(BinaryIO, typed)
 
 
-def _described(file: BinaryIO, shard: int, suffix: str) -> RemotePart:
+def _describe(file: BinaryIO, shard: int, suffix: str) -> RemotePart:
     file.seek(0)
     digest, size, lines = sha256(), 0, 0
     while chunk := file.read(_COPY_BYTES):
@@ -267,8 +271,8 @@ def _described(file: BinaryIO, shard: int, suffix: str) -> RemotePart:
     return RemotePart(name=name, rows=rows, bytes=size, sha256=digest.hexdigest())
 
 
-class _Paced(RawIOBase):
-    """A pyarrow stream that waits for what it sends in the background, so that memory stays small. Closes nothing."""
+class _BoundedStream(RawIOBase):
+    """A pyarrow stream that waits now and then until all is sent, so that memory stays small. Does not close it."""
 
     def __init__(self, stream: Any, stop: Event) -> None:
         self._stream = stream
@@ -280,7 +284,7 @@ class _Paced(RawIOBase):
 
     def write(self, data: Any) -> int:
         if self._stop.is_set():
-            raise InterruptedError("broken off")
+            raise InterruptedError("the upload was stopped")
         self._stream.write(data)
         size = memoryview(data).nbytes
         self._unsent += size
@@ -292,10 +296,10 @@ class _Paced(RawIOBase):
 
 @contextmanager
 def _explained(path: str, kind: type[BatchRouterError], cure: str) -> Iterator[None]:
-    """Turn what pyarrow and the system raise into one line."""
+    """Turn errors of pyarrow and the system into one of `kind`, in one line that ends in `cure`."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        # The first line is the store's own words; some filesystems add every place in which they looked.
+        # The first line is the store's own message; some filesystems add every place in which they looked.
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise kind(f"output.path {path} cannot be written: {said}; {cure}") from error

@@ -1,9 +1,9 @@
 """Results as Parquet: typed columns, one schema for all parts.
 
-The columns that were carried along are known in full only when the last row is: JSON Lines rows need not have the
-same keys. So a part in the run directory keeps them as one JSON column, and the typed columns come when the parts
-become the output. A column's type is what all its values in the whole run allow: bool, int64, double or string; a
-column with lists, objects or a mixture holds each value's JSON.
+Rows of JSON Lines need not have the same keys, so the carried columns are known only once the last row has been read.
+A part in the run directory therefore keeps them as one JSON column, and they become typed columns when the parts are
+joined to the output. A column gets the narrowest type that holds all its values in the whole run: bool, int64, uint64,
+double or string. A column with lists, objects or values of several types holds the JSON of each value.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ from batch.runs.parts import iter_part
 CARRY = "carry"
 COMPRESSION = "zstd"
 
-# Prices read from a JSON float have up to 22 decimals a token; 14 digits are left for whole dollars.
+# A price per token that was read from a JSON float has up to 22 decimals; 14 digits are left for whole dollars.
 _MONEY = pa.decimal128(38, 24)
 _LAST_DECIMAL = Decimal(1).scaleb(-24)
 _EXACT = Context(prec=60)
@@ -48,11 +48,12 @@ RESULT_SCHEMA = pa.schema(
 )
 PART_SCHEMA = RESULT_SCHEMA.append(pa.field(CARRY, pa.string()))
 
-# Rows and bytes of answers that are held before they become a row group.
+# A row group is written once this many rows, or bytes of answers, are held.
 _GROUP_ROWS = 8192
 _GROUP_BYTES = 16 << 20
 
-# Input whose keys are data would make a table that nothing can open; its columns stay one JSON column.
+# Input whose keys are data would make a table that no program can open: with more columns than this, the carried
+# columns stay one JSON column.
 MOST_COLUMNS = 1000
 
 _LARGEST_IN_DOUBLE = 2**53
@@ -60,7 +61,7 @@ _NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
 
 
 class ParquetPart:
-    """A part being written; a context manager that closes the file."""
+    """A Parquet part that is being written. A context manager that writes the last row group and closes the file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = pq.ParquetWriter(file, PART_SCHEMA, compression=COMPRESSION, write_page_checksum=True)
@@ -100,28 +101,28 @@ class Carried:
     """The carried columns of a whole run, with their types.
 
     Attributes:
-        schema: of the output.
+        schema: the schema of the output.
     """
 
     def __init__(self, parts: Iterable[Path]) -> None:
-        """Look at the carried columns of every part, once."""
+        """Read the carried columns of every part, once, and choose their types."""
         kinds: dict[str, set[str]] = {}
         for carried, odd in _carried(parts):
             kind = _odd_kind if odd else _kind
             for column, value in carried.items():
                 kinds.setdefault(column, set()).add(kind(value))
-        self._apart = len(kinds) <= MOST_COLUMNS
-        self._types = {column: _type(found) for column, found in kinds.items()} if self._apart else {}
+        self._typed = len(kinds) <= MOST_COLUMNS
+        self._types = {column: _type(found) for column, found in kinds.items()} if self._typed else {}
         self._is_json = {
             c for c, found in kinds.items() if self._types.get(c) == pa.string() and found - {"null", "str", "nan"}
         }
         names = carried_names(kinds)
         fields = [pa.field(_field_name(names[column]), kind) for column, kind in self._types.items()]
-        self.schema = pa.schema([*RESULT_SCHEMA, *(fields if self._apart else [PART_SCHEMA.field(CARRY)])])
+        self.schema = pa.schema([*RESULT_SCHEMA, *(fields if self._typed else [PART_SCHEMA.field(CARRY)])])
 
     def convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch of a part as a batch of the output."""
-        if not self._apart:
+        """Turn a batch of a part into a batch of the output."""
+        if not self._typed:
             return batch
         rows = [carried_columns(text.encode()) if text else {} for text in batch.column(CARRY).to_pylist()]
         arrays = [batch.column(name) for name in FIELDS]
@@ -136,7 +137,7 @@ class Carried:
 
 
 def join(parts: Sequence[Path], carried: Carried, target: BinaryIO) -> None:
-    """Write these parts, in order, as one file with typed columns; one row group at a time in memory."""
+    """Write these parts, in order, as one file with typed columns, with one row group in memory at a time."""
     with pq.ParquetWriter(target, carried.schema, compression=COMPRESSION) as file:
         for part in parts:
             for batch in iter_part(part, _GROUP_ROWS):
@@ -144,7 +145,7 @@ def join(parts: Sequence[Path], carried: Carried, target: BinaryIO) -> None:
 
 
 def _carried(parts: Iterable[Path]) -> Iterator[tuple[dict[str, Any], bool]]:
-    """The carried columns of each row, and whether they hold what plain JSON does not."""
+    """The carried columns of each row, and whether they hold values that plain JSON cannot hold exactly."""
     for part in parts:
         for batch in iter_part(part, columns=[CARRY]):
             for text in batch.column(CARRY).to_pylist():
@@ -164,7 +165,7 @@ def _kind(value: Any) -> str:
         case float():
             return "float"
         case str():
-            # How JSON Lines have what is not finite; in a column of numbers it is one.
+            # JSON Lines spell numbers that are not finite as text; in a column of numbers they are numbers.
             return "nan" if value in _NOT_FINITE else "str"
         case _:
             return "json"
@@ -179,7 +180,7 @@ def _kind_of_int(value: int) -> str:
 
 
 def _odd_kind(value: Any) -> str:
-    """The same for columns that may hold numbers with more digits than a double has, or halves of characters."""
+    """As `_kind`, for columns that may hold numbers with more digits than a double has, or halves of characters."""
     if isinstance(value, Digits) or (isinstance(value, str) and _is_broken(value)):
         return "json"
     return _kind(value)
@@ -194,7 +195,7 @@ def _is_broken(text: str) -> bool:
 
 
 def _field_name(name: str) -> str:
-    """The name as Arrow can have it: half a character becomes its escape."""
+    """The name as Arrow accepts it: half a character is replaced by its escape."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -212,5 +213,5 @@ def _type(kinds: set[str]) -> pa.DataType:
 
 
 def _money(cost: Decimal | None) -> Decimal | None:
-    """The cost with the column's decimals; digits beyond the 24th are rounded."""
+    """The cost with the 24 decimals of its column; further ones are rounded."""
     return None if cost is None else cost.quantize(_LAST_DECIMAL, context=_EXACT)

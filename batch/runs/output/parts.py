@@ -1,4 +1,4 @@
-"""Output parts: one of each file a format has, in row order, whole or not at all; and how they are joined."""
+"""Output parts: the results of one shard in the output's format, written whole or not at all, and how to join them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,16 +16,16 @@ from schemas.job import OutputSpec
 WriteResult = Callable[[Result], None]
 
 Join = Callable[[Sequence[Path], BinaryIO], None]
-"""Writes parts, in order, as one file. Raises OSError."""
+"""Writes the content of parts, in order, to one file. Raises OSError."""
 
 _BUFFER_BYTES = 1 << 20
 
 
 class PartWriter:
-    """Takes a shard's results in order.
+    """Writes the results of a shard, in order, to the files of its part.
 
     Attributes:
-        write: takes the next one.
+        write: writes the next result.
     """
 
     def __init__(self, write: WriteResult, files: Mapping[str, CheckedWriter]) -> None:
@@ -33,12 +33,12 @@ class PartWriter:
         self._files = files
 
     def checksums(self) -> dict[str, Checksum]:
-        """Of the files of the part, by suffix, once they are closed."""
+        """The checksums of the part's files, by suffix. Call it once the files are closed."""
         return {suffix: file.checksum for suffix, file in self._files.items()}
 
 
 def suffixes(output: OutputSpec) -> tuple[str, ...]:
-    """File name endings of this format's parts; the results come first."""
+    """The file name endings of a part in this format; that of the results comes first."""
     match output.format:
         case "jsonl":
             return ("jsonl",)
@@ -51,15 +51,15 @@ def suffixes(output: OutputSpec) -> tuple[str, ...]:
 
 
 def beside(name: str, suffix: str, output: OutputSpec) -> str:
-    """What the output's file with this ending is called: `results.jsonl`, and with it `results.errors.jsonl`."""
+    """The name of the output's file with this ending: `results.jsonl`, or `results.errors.jsonl` beside it."""
     return name if suffix == suffixes(output)[0] else f"{name.removesuffix('.jsonl')}.{suffix}"
 
 
 def joiner(layout: Layout, shards: Sequence[int], output: OutputSpec) -> Join:
-    """How parts of a whole run become files of the output. Looks at all `shards`, once.
+    """The function that joins parts of a run to files of its output. Reads and checks the parts of all `shards` first.
 
     Raises:
-        DamagedError: a part is not as it was committed; it can be made again from its journals.
+        DamagedError: a part is not as it was committed; it can be made again from the journals.
         StorageError: the disk fails.
     """
     for shard in shards:
@@ -74,14 +74,14 @@ def joiner(layout: Layout, shards: Sequence[int], output: OutputSpec) -> Join:
 
 @contextmanager
 def part_writer(layout: Layout, shard: int, output: OutputSpec) -> Iterator[PartWriter]:
-    """Yield what takes the shard's results in order. The part appears when the block ends without error.
+    """Yield a writer for the results of `shard`. The part gets its name when the block ends without error.
 
     Raises:
         StorageError: the part cannot be written.
     """
     with ExitStack() as stack:
         temps = {s: stack.enter_context(replacing(layout.part(shard, s))) for s in suffixes(output)}
-        # Closed before the files beneath get their names.
+        # The stack closes these before it renames the temporary files.
         files = {suffix: stack.enter_context(CheckedWriter(temp)) for suffix, temp in temps.items()}
         with _writing(output, list(files.values())) as write:
             yield PartWriter(write, files)

@@ -1,4 +1,4 @@
-"""One row of the results, on its way to a file."""
+"""One row of the results, and its form as a line of JSON."""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -11,14 +11,14 @@ from schemas.results import ErrorInfo, ResultRow, Status
 
 FIELDS = tuple(ResultRow.model_fields)
 
-# Of an input column that is called like one of ours.
+# Put in front of the name of an input column that is called like a field of the results.
 INPUT_PREFIX = "input_"
 
 _TEXT_PARTS = ("text", "output_text")
 
 
 class Result(NamedTuple):
-    """A `schemas.results.ResultRow` before it is JSON: plain values, cheap to make a hundred thousand of."""
+    """A `schemas.results.ResultRow` as plain values: a hundred thousand of them are cheap to make."""
 
     id: str
     row: int
@@ -28,7 +28,7 @@ class Result(NamedTuple):
     score: float | None
     content: str | None
     response: bytes | None
-    """JSON, checked."""
+    """A JSON object, as the provider sent it."""
     prompt_tokens: int | None
     completion_tokens: int | None
     cost_usd: Decimal | None
@@ -40,13 +40,13 @@ class Result(NamedTuple):
 
 
 def plain(amount: Decimal) -> str:
-    """The amount as a JSON number, exact, without exponent and idle zeros."""
+    """The amount as a JSON number: exact, without an exponent or trailing zeros."""
     text = format(amount, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def carried_names(columns: Iterable[str]) -> dict[str, str]:
-    """What each carried column is called in the results: its name, with `input_` in front where that is taken."""
+    """The name of each carried column in the results: its own, with `input_` in front if a field has that name."""
     names: dict[str, str] = {}
     own = list(columns)
     taken = {*FIELDS, *own}
@@ -76,7 +76,7 @@ def content_of(answer: Any) -> str | None:
 
 
 def _text_of(parts: Any) -> str | None:
-    """The texts of a message whose content is a list of parts, as Mistral's; what it thought is not its answer."""
+    """The texts of a message whose content is a list of parts, as Mistral's is. Thoughts of the model are left out."""
     texts = []
     for part in parts if isinstance(parts, list) else [parts]:
         match part:
@@ -88,7 +88,7 @@ def _text_of(parts: Any) -> str | None:
 
 
 def _output_text(items: list[Any]) -> str | None:
-    """The texts of a response's messages, one after the other, as OpenAI's `output_text`; `None` where it has none."""
+    """The texts of a response's messages, one after the other, like OpenAI's `output_text`; `None` if it has none."""
     texts = []
     for item in items:
         match item:
@@ -102,7 +102,7 @@ def _is_output_text(part: Any) -> bool:
 
 
 def to_json(result: Result) -> bytes:
-    """One line of `jsonl`, without its newline: the fields in order, then the carried columns verbatim."""
+    """The result as a line of `jsonl`, without its newline: the fields in order, then the carried columns verbatim."""
     line = orjson.dumps(
         {
             "id": result.id,
@@ -131,7 +131,7 @@ def to_json(result: Result) -> bytes:
 
 
 def to_batch_line(result: Result) -> bytes:
-    """One line of an OpenAI batch output or error file, without its newline."""
+    """The result as a line of an OpenAI batch output or error file, without its newline."""
     ours = f"batch_req_{result.row:012}"
     response: dict[str, Any] | None = None
     error: dict[str, str] | None = None

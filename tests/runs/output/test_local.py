@@ -15,7 +15,7 @@ from batch.errors import SpecError, StorageError
 from batch.outcomes import RowOutcome
 from batch.runs.layout import Layout
 from batch.runs.output import parquet as parquet_results
-from batch.runs.output.local import check_writable, finish
+from batch.runs.output.local import check_output_writable, write_local_output
 from schemas.job import OutputSpec
 from schemas.openai_batch import BatchResultLine
 from schemas.results import ErrorInfo, ResultRow
@@ -46,11 +46,11 @@ def test_a_file_is_all_parts_in_one(tmp_path: Path) -> None:
     output = OutputSpec(path=str(tmp_path / "out" / "results.jsonl"))
     layout = run(tmp_path, output)
     path = Path(output.path)
-    assert finish(layout, [0, 1], output) == [path]
+    assert write_local_output(layout, [0, 1], output) == [path]
     first = path.read_bytes()
     assert [orjson.loads(line)["row"] for line in first.splitlines()] == list(range(6))
     (path.parent / ".results.jsonl.killed.tmp").write_bytes(b"half")
-    assert finish(layout, [0, 1], output) == [path]
+    assert write_local_output(layout, [0, 1], output) == [path]
     assert path.read_bytes() == first
     assert [p.name for p in path.parent.iterdir()] == ["results.jsonl"]
 
@@ -63,8 +63,8 @@ def test_results_go_where_a_link_leads(tmp_path: Path) -> None:
     output = OutputSpec(path=str(link))
     layout = run(tmp_path, output)
     for _ in range(2):
-        check_writable(output)
-        assert finish(layout, [0, 1], output) == [link]
+        check_output_writable(output)
+        assert write_local_output(layout, [0, 1], output) == [link]
         assert link.is_symlink()
         assert len((tmp_path / "large" / "disk.jsonl").read_bytes().splitlines()) == 6
     assert [p.name for p in (tmp_path / "large").iterdir()] == ["disk.jsonl"]
@@ -78,7 +78,7 @@ def test_a_folder_gets_the_parts(tmp_path: Path, format_: Format) -> None:
     (tmp_path / "out").mkdir()
     for name in (f"part-00007.{format_}", "notes.txt", "part-list.jsonl"):
         (tmp_path / "out" / name).touch()
-    written = finish(layout, [0, 1], output)
+    written = write_local_output(layout, [0, 1], output)
     assert [p.name for p in written] == [f"part-00000.{format_}", f"part-00001.{format_}"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
         ["notes.txt", "part-list.jsonl", *(p.name for p in written)]
@@ -90,7 +90,7 @@ def test_an_unfinished_shard_stops_the_output(tmp_path: Path) -> None:
     output = OutputSpec(path=str(tmp_path / "results.jsonl"))
     layout = run(tmp_path, output)
     with pytest.raises(StorageError, match=r"committed/00002.json: it is gone"):
-        finish(layout, [0, 1, 2], output)
+        write_local_output(layout, [0, 1, 2], output)
     assert not Path(output.path).exists()
 
 
@@ -99,8 +99,8 @@ def test_parquet_holds_what_json_lines_hold(tmp_path: Path) -> None:
     lines = OutputSpec(path=str(tmp_path / "a" / "results.jsonl"))
     table = OutputSpec(path=str(tmp_path / "b" / "results.parquet"), format="parquet")
     carried = [{"topic": f"t{n}", "level": n} for n in range(6)]
-    finish(run(tmp_path / "a", lines, carried), [0, 1], lines)
-    finish(run(tmp_path / "b", table, carried), [0, 1], table)
+    write_local_output(run(tmp_path / "a", lines, carried), [0, 1], lines)
+    write_local_output(run(tmp_path / "b", table, carried), [0, 1], table)
     expected = [orjson.loads(line) for line in Path(lines.path).read_bytes().splitlines()]
     found = pq.read_table(table.path)
     assert found.column_names == [*FIELDS, "topic", "level"]
@@ -128,7 +128,7 @@ def test_carried_columns_have_one_schema_for_all_parts(tmp_path: Path, folder: b
     """A column is bool, int64, double or string where all its values are; any other holds each value's JSON."""
     path = tmp_path / ("out/" if folder else "out.parquet")
     output = OutputSpec(path=str(path) + ("/" if folder else ""), format="parquet")
-    written = finish(run(tmp_path, output, CARRIED), [0, 1], output)
+    written = write_local_output(run(tmp_path, output, CARRIED), [0, 1], output)
     tables = [pq.read_table(p) for p in written]
     assert len({str(t.schema) for t in tables}) == 1
     found = pa.concat_tables(tables)
@@ -159,7 +159,7 @@ def test_keys_that_are_data_stay_one_column(tmp_path: Path, monkeypatch: pytest.
     """Rows with ever new keys do not make a table of ever more columns."""
     monkeypatch.setattr(parquet_results, "MOST_COLUMNS", 5)
     output = OutputSpec(path=str(tmp_path / "out.parquet"), format="parquet")
-    finish(run(tmp_path, output, [{f"key-{n}": n} for n in range(6)]), [0, 1], output)
+    write_local_output(run(tmp_path, output, [{f"key-{n}": n} for n in range(6)]), [0, 1], output)
     found = pq.read_table(output.path)
     assert found.column_names == [*FIELDS, "carry"]
     assert found["carry"].to_pylist() == [f'{{"key-{n}": {n}}}' for n in range(6)]
@@ -168,7 +168,7 @@ def test_keys_that_are_data_stay_one_column(tmp_path: Path, monkeypatch: pytest.
 def test_openai_batch_files_have_openais_shape(tmp_path: Path) -> None:
     """Answers go to the output file, failures to the error file, in input order, in exactly OpenAI's fields."""
     output = OutputSpec(path=str(tmp_path / "results.jsonl"), format="openai_batch")
-    written = finish(run(tmp_path, output), [0, 1], output)
+    written = write_local_output(run(tmp_path, output), [0, 1], output)
     assert [p.name for p in written] == ["results.jsonl", "results.errors.jsonl"]
     good, bad_ = ([orjson.loads(line) for line in p.read_bytes().splitlines()] for p in written)
     for line in good + bad_:
@@ -199,7 +199,7 @@ def test_a_failure_shows_the_providers_own_body(tmp_path: Path) -> None:
         journal.outcome(RowOutcome(0, status="failed", endpoint=0, attempts=1, latency=0.1, response=said, error=error))
         given_up(journal, 1, error=ErrorInfo(kind="bad_answer", status=200, message="not JSON"))
     commit(layout, output)
-    lines = [orjson.loads(line) for line in finish(layout, [0], output)[1].read_bytes().splitlines()]
+    lines = [orjson.loads(line) for line in write_local_output(layout, [0], output)[1].read_bytes().splitlines()]
     assert lines[0]["response"]["body"] == orjson.loads(said)
     assert lines[1]["response"] is None
     assert lines[1]["error"] == {"code": "bad_answer", "message": "not JSON"}
@@ -208,13 +208,13 @@ def test_a_failure_shows_the_providers_own_body(tmp_path: Path) -> None:
 def test_an_error_file_is_there_only_for_errors(tmp_path: Path) -> None:
     """A run without failures has no error file, and removes that of the run before."""
     output = OutputSpec(path=str(tmp_path / "results.jsonl"), format="openai_batch")
-    finish(run(tmp_path, output), [0, 1], output)
+    write_local_output(run(tmp_path, output), [0, 1], output)
     layout = Layout(tmp_path / "other")
     write_shard(layout, [row(0)], {"weak": [0]})
     with Sitting(layout.journal(0, "weak")) as journal:
         answered(journal, 0)
     commit(layout, output)
-    assert [p.name for p in finish(layout, [0], output)] == ["results.jsonl"]
+    assert [p.name for p in write_local_output(layout, [0], output)] == ["results.jsonl"]
     assert not (tmp_path / "results.errors.jsonl").exists()
 
 
@@ -222,7 +222,7 @@ def test_a_writable_output_is_left_untouched(tmp_path: Path) -> None:
     """Looking whether the output can be written makes no file and no folder."""
     (tmp_path / "there.jsonl").write_text("old")
     for path in ("there.jsonl", "new.jsonl", "a/b/new.jsonl", "a/b/"):
-        check_writable(OutputSpec(path=f"{tmp_path}/{path}"))
+        check_output_writable(OutputSpec(path=f"{tmp_path}/{path}"))
     assert [p.name for p in tmp_path.iterdir()] == ["there.jsonl"]
     assert (tmp_path / "there.jsonl").read_text() == "old"
 
@@ -245,6 +245,6 @@ def test_an_output_that_cannot_be_written_is_found_before_sending(tmp_path: Path
         f"{tmp_path}/{'x' * 254}": "run directory .* name too long",
     }.items():
         with pytest.raises(SpecError, match=message) as caught:
-            check_writable(OutputSpec(path=path))
+            check_output_writable(OutputSpec(path=path))
         assert "output." in str(caught.value)
         assert "\n" not in str(caught.value)

@@ -17,8 +17,8 @@ import pytest
 from batch.errors import SpecError, StorageError
 from batch.runs.layout import Layout
 from batch.runs.manifest import Manifest
-from batch.runs.output.local import check_writable, finish, write_output
-from batch.runs.output.object_store import MANIFEST, RemoteManifest, Store, _Paced, open_store
+from batch.runs.output.local import check_output_writable, write_local_output, write_output
+from batch.runs.output.object_store import MANIFEST, RemoteManifest, Store, _BoundedStream, open_store
 from schemas.job import OutputSpec
 from tests.e2e.object_store import BUCKET, ObjectStore, object_store
 from tests.runs.output.test_local import run
@@ -77,7 +77,7 @@ def test_a_folder_gets_parts_named_by_content_and_a_manifest(
     named = [part.name for part in (*manifest.parts, *manifest.errors)]
     assert sorted(objects) == sorted([MANIFEST, *named])
     local = OutputSpec(path=f"{tmp_path}/out/", format=format_)
-    files = {path.name: path for path in finish(Layout(tmp_path / "run"), [0, 1], local)}
+    files = {path.name: path for path in write_local_output(Layout(tmp_path / "run"), [0, 1], local)}
     if format_ == "parquet":
         contents = [pq.read_table(path).to_pylist() for path in files.values()]
         assert [pq.read_table(BytesIO(objects[name])).to_pylist() for name in named] == contents
@@ -102,7 +102,7 @@ def test_a_file_is_one_object(store: ObjectStore, tmp_path: Path, format_: Forma
     output = OutputSpec(path=f"s3://{BUCKET}/deep/in/results.{ending}", format=format_)
     write_output(committed(tmp_path, output), [0, 1], output)
     local = OutputSpec(path=f"{tmp_path}/out/results.{ending}", format=format_)
-    files = finish(Layout(tmp_path / "run"), [0, 1], local)
+    files = write_local_output(Layout(tmp_path / "run"), [0, 1], local)
     assert store.objects("deep/in") == {path.name: path.read_bytes() for path in files}
 
 
@@ -220,7 +220,7 @@ def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:
         def flush(self) -> None:
             waited_at.append(self.tell())
 
-    target = _Paced(Stream(), Event())
+    target = _BoundedStream(Stream(), Event())
     for _ in range(40):
         assert target.write(bytes(1 << 20)) == 1 << 20
     assert waited_at == [16 << 20, 32 << 20]
@@ -240,7 +240,7 @@ def test_where_files_are_seen_while_they_grow_they_are_renamed(tmp_path: Path) -
 def test_a_file_uri_is_a_local_path(tmp_path: Path) -> None:
     """`file://` is written as any local path is."""
     output = OutputSpec(path=f"file://{tmp_path}/out%20here/")
-    check_writable(output)
+    check_output_writable(output)
     write_output(run(tmp_path, output), [0, 1], output)
     assert sorted(path.name for path in (tmp_path / "out here").iterdir()) == ["part-00000.jsonl", "part-00001.jsonl"]
 
@@ -251,7 +251,7 @@ def test_a_store_that_can_be_written_is_left_as_it_was(store: ObjectStore) -> No
     with folder.writing("results.jsonl") as file:
         file.write(b"older")
     for path in ("out/results.jsonl", "out/", "new/", "new.jsonl", ""):
-        check_writable(OutputSpec(path=f"s3://{BUCKET}/{path}"))
+        check_output_writable(OutputSpec(path=f"s3://{BUCKET}/{path}"))
     assert store.objects() == {"out/results.jsonl": b"older"}
 
 
@@ -274,7 +274,7 @@ def test_an_output_that_cannot_be_is_refused_in_one_line(store: ObjectStore, pat
     with folder.writing("file") as file:
         file.write(b"theirs")
     with pytest.raises(SpecError) as caught:
-        check_writable(OutputSpec(path=path))
+        check_output_writable(OutputSpec(path=path))
     text = str(caught.value)
     assert text.startswith("output.path")
     assert said in text
@@ -287,7 +287,7 @@ def test_a_store_that_may_not_be_written_or_cleared_is_refused(store: ObjectStor
     """Without permission to create, send, complete or delete it is one line, before anything is sent."""
     store.refuse(at)
     with pytest.raises(SpecError, match="ACCESS_DENIED") as caught:
-        check_writable(OutputSpec(path=f"s3://{BUCKET}/out/"))
+        check_output_writable(OutputSpec(path=f"s3://{BUCKET}/out/"))
     assert "\n" not in str(caught.value)
 
 
