@@ -1,4 +1,4 @@
-"""The base of every model, and how a refused file is explained in one line."""
+"""The base of every model, and explanations of refused files, one line per fault."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 Location = tuple[str | int, ...]
 
-# Keys in which people put secrets by mistake; what is there instead of a name or a mapping is not shown.
+# People put secrets into these keys by mistake, so messages do not show their values.
 _NOT_REPEATED = frozenset({"headers", "query", "url", "api_key_env", "api_key_file", "api_key_command"})
 _UNSHOWN = object()
 
@@ -20,21 +20,20 @@ def _none_for_infinity(value: Any) -> Any:
 
 
 InfinityMeansNone = BeforeValidator(_none_for_infinity)
-"""For optional bounds: people write `.inf` where they mean that nothing is bounded, as leaving the key out does."""
+"""For optional bounds: `.inf` means that there is no bound, as does leaving the key out."""
 
 
 class Spec(BaseModel):
-    """A frozen model that refuses unknown keys; the text beneath a field is its description."""
+    """A frozen model that refuses unknown keys; the text below a field is its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 def problems(error: ValidationError, model: type[BaseModel], data: object) -> Iterator[tuple[Location, str]]:
-    """Yield (location, sentence) for each fault in `error`, in the file's own terms.
+    """Yield (location, sentence) for each fault in `error`, in terms of the file that `data` was read from.
 
-    The location holds keys and indexes only: the tags pydantic puts into it for a union are taken out,
-    so that it can be looked up in the file that `data` was read from. An unknown key is answered with
-    the nearest known one.
+    A location consists of the file's keys and indexes; the tags that pydantic adds for a union are removed. For an
+    unknown key the sentence suggests the nearest known one.
     """
     faults = error.errors(include_url=False)
     for fault in faults:
@@ -73,7 +72,7 @@ def _sentence(fault: Mapping[str, Any], location: Location, owner: type[BaseMode
 
 
 def _walk(raw: Sequence[str | int], model: type[BaseModel], data: object) -> tuple[Location, type[BaseModel] | None]:
-    """Follow pydantic's location through `data`, dropping union tags; also the model that owns its last key."""
+    """Follow a pydantic location through `data`; returns it without union tags, and the model that owns its end."""
     path: list[str | int] = []
     candidates: list[type[BaseModel]] = [model]
     owner: type[BaseModel] | None = model
@@ -97,7 +96,7 @@ def _walk(raw: Sequence[str | int], model: type[BaseModel], data: object) -> tup
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every model class named in a type annotation."""
+    """Every model class in a type annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif get_origin(annotation) in (Union, UnionType) or get_args(annotation):
@@ -106,6 +105,6 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    """The literal values that choose `model` in a discriminated union, and its own name."""
+    """The literal values that select `model` in a discriminated union, and its own name."""
     literals = [get_args(f.annotation) for name, f in model.model_fields.items() if name in ("kind", "strategy")]
     return (model.__name__, *(value for group in literals for value in group))

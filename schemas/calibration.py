@@ -1,25 +1,25 @@
-"""Cutoffs for an input: what `calibrate` prints."""
+"""What `calibrate` prints: cutoffs for an input."""
 
 from schemas.base import Spec
 
 
 class CalibratedCutoff(Spec):
-    """The cutoff that comes nearest to sending a share of the scored rows to the strongest model."""
+    """The cutoff that comes closest to sending a given share of the scored rows to the strongest model."""
 
     strong: float
-    """The share that was asked for, 0 to 1."""
+    """The requested share, from 0 to 1."""
 
     cutoff: float
-    """Scores from here on go to the strongest model."""
+    """Rows with this score or a higher one go to the strongest model."""
 
     sends: float
-    """The share that it sends there of the rows that were looked at."""
+    """The share of the scored rows that the cutoff sends to the strongest model."""
 
     rows: int
-    """So many rows."""
+    """The number of these rows."""
 
     tied: int
-    """Rows with one and the same score where the share would end, which no cutoff can part; 0: none."""
+    """Rows of equal score that the requested share would split, which no cutoff can do; 0: none."""
 
 
 class Calibration(Spec):
@@ -35,17 +35,17 @@ class Calibration(Spec):
     """Rows in the input."""
 
     sampled: int | None = None
-    """Rows looked at, when not all were."""
+    """Rows that were read, if a sample was taken."""
 
     scored: int
-    """Of the rows looked at, those that a cutoff decides: neither invalid nor repeated, nor with a model, or a cutoff,
-    of their own."""
+    """Of the rows that were read, those that a cutoff decides about: rows that are neither invalid nor repeated, and
+    that have no model and no cutoff of their own."""
 
     strongest: str
-    """The model that rows from the cutoff on go to."""
+    """The strongest model."""
 
     cutoffs: tuple[CalibratedCutoff, ...]
-    """In the order that was asked for."""
+    """One for each requested share, in the order of the command line."""
 
     notes: tuple[str, ...] = ()
-    """One line each: what scoring cost."""
+    """What scoring cost, one line each."""

@@ -1,4 +1,4 @@
-"""What turns prompts into vectors, for the routers that go by them."""
+"""Embedders: they turn prompts into vectors, for the routers that score vectors."""
 
 from typing import Annotated, Any, Literal
 
@@ -19,31 +19,35 @@ class LocalEmbedderSpec(Spec):
 
 
 class EndpointEmbedderSpec(EndpointSpec):
-    """Embeds prompts by calling `/v1/embeddings`, at one endpoint or, with `endpoints`, at a pool of them."""
+    """Embeds prompts by calling `/v1/embeddings` at one endpoint or, with `endpoints`, at a pool of them."""
 
     kind: Literal["endpoint"]
     """Always `endpoint`."""
 
     model: str = Field(min_length=1)
-    """The embedding model: the one the checkpoint was trained on."""
+    """The embedding model: the one that the checkpoint was trained on."""
 
     url: str | None = None
     """Base URL, up to and including `/v1`; left out: EMBEDDING_BASE_URL, else OPENAI_BASE_URL."""
 
     endpoints: tuple[EndpointSpec, ...] = ()
-    """A pool like a model's, in place of `url` and all else that one endpoint has."""
+    """A pool of endpoints, as a model has, in place of `url` and the other keys of a single endpoint."""
 
     price: PriceSpec | None = None
-    """Its `output` is 0; left out: LiteLLM's price table by the model's name; not there either: unknown."""
+    """Its price, with an `output` of 0; left out: LiteLLM's price table by the model's name. If that has none, the
+    price is unknown.
+    """
 
     dimensions: Annotated[int, Field(gt=0)] | None = None
-    """Length of vectors to ask for; left out: the model's own."""
+    """Length of the vectors to ask for; left out: the model's own."""
 
     max_tokens: Annotated[int, Field(gt=0)] | None = None
-    """Prompts are cut at two bytes for each of these, so they rarely have more; left out: as the checkpoint says."""
+    """Most tokens of a prompt. Prompts are cut at two bytes per token, so they rarely have more; left out: as the
+    checkpoint says.
+    """
 
     cache: str | None = None
-    """Folder in which vectors are kept, for any number of jobs; left out: `cache` in the run directory."""
+    """Folder that keeps vectors; several jobs may share one. Left out: `cache` in the run directory."""
 
     @model_validator(mode="after")
     def _one_or_several(self) -> "EndpointEmbedderSpec":
@@ -69,7 +73,7 @@ class EndpointEmbedderSpec(EndpointSpec):
         )
 
     def at(self, pool: ModelSpec, cache: str | None) -> "EndpointEmbedderSpec":
-        """The same embedder with these endpoints, and this folder where it has none of its own."""
+        """The same embedder with the endpoints of `pool`, and with this `cache` if it has none of its own."""
         return EndpointEmbedderSpec(
             kind=self.kind,
             model=self.model,
@@ -101,7 +105,7 @@ EmbedderSpec = Annotated[LocalEmbedderSpec | EndpointEmbedderSpec | ImportEmbedd
 
 
 def local_where_no_kind(data: Any) -> Any:
-    """The same keys, in which an `embedder` that does not say its kind is a local one."""
+    """The same keys, with `kind: local` added to an `embedder` without a kind."""
     if isinstance(data, dict) and isinstance(data.get("embedder"), dict) and "kind" not in data["embedder"]:
         return {**data, "embedder": {"kind": "local", **data["embedder"]}}
     return data

@@ -12,38 +12,38 @@ from schemas.reaching import Provider, ReachSpec
 
 __all__ = ["DEFAULT_MAX_INPUTS", "EndpointSpec", "LimitsSpec", "ModelSpec", "PriceSpec", "Provider"]
 
-# The least that common servers take by default (text-embeddings-inference; OpenAI takes 2,048, vLLM any number), and
-# what a request costs is spread so thin by then that more gains little.
+# The lowest default of common servers (text-embeddings-inference; OpenAI takes 2,048, vLLM any number). With so many
+# inputs the overhead of a request hardly counts any more.
 DEFAULT_MAX_INPUTS = 32
 
 
 class LimitsSpec(Spec):
-    """What an endpoint allows. Held on our side: the server sees at most this."""
+    """What an endpoint allows. batchrouter keeps within these limits, so the server sees at most this."""
 
     rpm: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, InfinityMeansNone] = None
-    """Requests per minute, paced evenly."""
+    """Requests per minute, spread evenly."""
 
     tpm: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, InfinityMeansNone] = None
-    """Tokens per minute, prompt and answer, reserved before sending as the provider counts them."""
+    """Tokens of prompts and answers per minute, reserved before sending in the way that the provider counts them."""
 
     input_tpm: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, InfinityMeansNone] = None
-    """Prompt tokens per minute, where they have a limit of their own."""
+    """Prompt tokens per minute, if they have a limit of their own."""
 
     output_tpm: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, InfinityMeansNone] = None
-    """Answer tokens per minute, where they have a limit of their own."""
+    """Answer tokens per minute, if they have a limit of their own."""
 
     max_in_flight: Annotated[Annotated[int, Field(gt=0)] | None, InfinityMeansNone] = None
-    """Requests under way at once; left out: found while running, by what the endpoint answers per second. Never more
-    than this process may have connections (`ulimit -n`)."""
+    """Most requests in flight; left out: the run finds it by measuring how much the endpoint answers per second. Never
+    more than the connections that the process may have (`ulimit -n`)."""
 
     burst: Annotated[Annotated[int, Field(gt=0)] | None, InfinityMeansNone] = None
-    """Requests the server lets through at once above the pace; left out: only what evens out late timers."""
+    """Requests that the server accepts at once above the even rate; left out: as many as make up for late timers."""
 
     window_seconds: Literal[1, 10, 60] | None = None
-    """The server counts in windows of this length, which no limit overfills; left out: as the provider does."""
+    """Length of the windows in which the server counts; no window exceeds a limit. Left out: the provider's."""
 
     max_inputs: Annotated[int, Field(gt=0)] = DEFAULT_MAX_INPUTS
-    """Embedding rows that may travel in one request; 1: each alone. What the server refuses is found out."""
+    """Most rows to embed in one request; 1: one each. If the server accepts fewer, the run learns it."""
 
     @model_validator(mode="after")
     def _bursts_are_for_buckets(self) -> "LimitsSpec":
@@ -58,16 +58,16 @@ class EndpointSpec(ReachSpec):
     """One URL serving one model."""
 
     model: str | None = None
-    """What this endpoint calls the model; left out: the model's name in this file."""
+    """Name of the model at this endpoint; left out: its name in this file."""
 
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """Share of the pool's requests relative to its other endpoints."""
+    """Share of the pool's requests, relative to the weights of its other endpoints."""
 
     limits: LimitsSpec = LimitsSpec()
     """What this endpoint allows."""
 
     def place(self, model: str) -> str:
-        """Where it is: its url or socket, else its transport's name for it; `model` is the model that it serves."""
+        """Its url or socket, else its transport's name for it; `model` is the model that it serves."""
         if self.url is None and self.uds is not None:
             return f"unix://{self.uds}"
         if self.url is None and isinstance(self.transport, ImportSpec):
@@ -86,23 +86,25 @@ class PriceSpec(Spec):
 
 
 class ModelSpec(Spec):
-    """A model rows can be routed to, and the pool of endpoints that serves it."""
+    """A model that rows can be routed to, and the pool of endpoints that serve it."""
 
     name: str = Field(min_length=1)
-    """The name used in results, reports and rows."""
+    """Its name in results, in reports and in the rows that ask for it."""
 
     aliases: tuple[str, ...] = ()
-    """Other names by which a row's own `model` may ask for it."""
+    """Other names by which a row's `model` may ask for it."""
 
     price: PriceSpec | None = None
-    """Left out: LiteLLM's price table by this name; not there either: unknown, which is not zero."""
+    """Its price; left out: LiteLLM's price table by this name. If that has none, the price is unknown, which is not
+    zero.
+    """
 
     endpoints: tuple[EndpointSpec, ...] = Field(default=(EndpointSpec(),), min_length=1)
-    """The pool."""
+    """Its pool of endpoints."""
 
     @property
     def limits_prompt_tokens(self) -> bool:
-        """Does any endpoint limit tokens of prompts?"""
+        """Whether any endpoint limits the tokens of prompts."""
         limits = (endpoint.limits for endpoint in self.endpoints)
         return any(limit.tpm is not None or limit.input_tpm is not None for limit in limits)
 
@@ -123,7 +125,7 @@ class ModelSpec(Spec):
 
 
 def _identity(endpoint: EndpointSpec) -> tuple[object, ...]:
-    """What makes an endpoint another one than its neighbour: where it is, and who asks it for what."""
+    """What distinguishes an endpoint from the others of its pool: its address, model, key, headers and certificate."""
     return (
         endpoint.url,
         endpoint.uds,
@@ -140,10 +142,10 @@ def _identity(endpoint: EndpointSpec) -> tuple[object, ...]:
 
 
 def named(endpoints: tuple[EndpointSpec, ...], model: str) -> tuple[EndpointSpec, ...]:
-    """The same endpoints of `model`, with names where urls do not tell them apart.
+    """The same endpoints of `model`, with a name each where their urls do not distinguish them.
 
-    A name that is given stays. An endpoint whose url no other one has is called by it, so that journals and limits that
-    were found earlier go on under it; the others are told apart by their keys (`url#KEY_A`), else by number.
+    A given name stays. An endpoint whose url is unique is called by its url, so that its journals and the limits that
+    earlier sittings learned stay valid. The others are distinguished by their keys (`url#KEY_A`), else by numbers.
     """
     places = [endpoint.place(model) for endpoint in endpoints]
     taken = {endpoint.name for endpoint in endpoints if endpoint.name is not None}

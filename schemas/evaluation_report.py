@@ -1,4 +1,4 @@
-"""What an evaluation found: `evaluation.json`."""
+"""The report of an evaluation, as `evaluation.json` stores it."""
 
 from typing import Literal
 
@@ -8,119 +8,118 @@ Point = tuple[float, float]
 
 
 class Figure(Spec):
-    """A measure, and how far chance may move it."""
+    """A figure with its interval."""
 
     value: float
-    """Over all prompts."""
+    """The figure over all prompts."""
 
     low: float | None = None
-    """The middle 95 % of bootstrap resamples begin here; `None`: not told."""
+    """Lower end of the middle 95 % of the bootstrap resamples; `None`: there is no interval."""
 
     high: float | None = None
-    """And end here."""
+    """Upper end of the middle 95 % of the bootstrap resamples; `None`: there is no interval."""
 
 
 class RouteLLMFigures(Spec):
-    """The same by RouteLLM's protocol, for comparing with published figures."""
+    """Figures by RouteLLM's protocol, to compare with published ones."""
 
     apgr: float
     """APGR over eleven cutoffs."""
 
     cpt: dict[str, float]
-    """Share of strong calls that recovers 20, 50 and 80 % of the gap, by interpolation over a curve that need not
-    rise."""
+    """Share of strong calls that recovers 20, 50 and 80 % of the gap, interpolated on a curve that may also fall."""
 
     auc: float
     """Area under the eleven points."""
 
 
 class RouterFigures(Spec):
-    """One router on one benchmark. Between two models: the first and the last."""
+    """One router on one benchmark. Figures for two models are those of the first and the last."""
 
     role: Literal["router", "baseline"]
-    """Asked for, or always there?"""
+    """`router`: the evaluation file names it; `baseline`: every evaluation measures it."""
 
     apgr: Figure | None = None
-    """Area under the share of the quality gap recovered against the share of strong calls; one half for a random
-    router. `None`: there is no gap, or no choice."""
+    """Area under the curve of the share of the quality gap that is recovered, against the share of strong calls; one
+    half for a random router. `None`: there is no gap, or no choice."""
 
     cpt: dict[str, Figure] | None = None
     """Smallest share of strong calls that recovers 20, 50 and 80 % of the gap."""
 
     auc: Figure
-    """Area under quality against the share of strong calls."""
+    """Area under the curve of quality against the share of strong calls."""
 
     aiq: Figure | None = None
     """Mean quality along the non-decreasing hull of quality against cost (RouterBench); `None`: costs are not known, or
     there are only two models."""
 
     routellm: RouteLLMFigures | None = None
-    """`None`: it cannot be measured, as where too many scores are equal."""
+    """Figures by RouteLLM's protocol; `None`: it does not apply, for example because too many scores are equal."""
 
     curve: tuple[Point, ...] = ()
-    """Share of strong calls, quality: at every hundredth."""
+    """Points of (share of strong calls, quality), one for every hundredth of the share."""
 
     costs: tuple[Point, ...] = ()
-    """Mean cost, mean quality: operating points over all models."""
+    """Points of (mean cost, mean quality): operating points over all models."""
 
     notes: tuple[str, ...] = ()
-    """What to know of these figures."""
+    """What a reader should know about these figures, one line each."""
 
 
 class BenchmarkFigures(Spec):
-    """One benchmark."""
+    """The figures of one benchmark."""
 
     name: str
-    """Its name."""
+    """The benchmark's name."""
 
     prompts: int
-    """Prompts measured on."""
+    """Prompts that were measured."""
 
     duplicates: int
-    """Of these, repeats of another; they are drawn together in the bootstrap."""
+    """Of these, repeats of another prompt; the bootstrap draws equal prompts together."""
 
     models: dict[str, float]
     """Mean quality of each model, cheapest first."""
 
     costs: dict[str, float] | None
-    """Mean cost of each model's answer; `None`: not known."""
+    """Mean cost of each model's answers; `None`: unknown."""
 
     best_single: str
     """The model with the highest mean quality."""
 
     grades: bool
-    """Is quality a grade? Otherwise it is between 0 and 1."""
+    """Whether quality is a grade; otherwise it is from 0 to 1."""
 
     routers: dict[str, RouterFigures]
-    """Routers in the order asked for, then baselines."""
+    """The routers in the order of the file, then the baselines."""
 
     notes: tuple[str, ...]
-    """What to know of these figures."""
+    """What a reader should know about these figures, one line each."""
 
     plot: str
-    """Its picture, in the same folder."""
+    """File name of the plot, in the same folder."""
 
 
 class Evaluation(Spec):
-    """What `batchrouter evaluate` found."""
+    """The report of `batchrouter evaluate`."""
 
     benchmarks: tuple[BenchmarkFigures, ...]
-    """In the order asked for."""
+    """The benchmarks in the order of the file."""
 
     not_evaluated: dict[str, str]
-    """Routers that could not be built, and why, in a line."""
+    """Routers that could not be measured, each with the reason in one line."""
 
     scored: int
-    """Prompts that models had to score: those not in the cache."""
+    """Prompts that routers scored; scores in the cache are not counted."""
 
     spent: tuple[str, ...] = ()
-    """What embedding endpoints cost, in a line."""
+    """What embedding endpoints cost, one line each."""
 
     seed: int
     """The seed."""
 
     bootstrap: int
-    """Resamples."""
+    """Number of resamples."""
 
     output: str
-    """Folder of this."""
+    """Folder of the report and the plots."""

@@ -1,4 +1,4 @@
-"""The file that says which routers are measured on which benchmarks."""
+"""The evaluation file: which routers are measured on which benchmarks."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,20 +9,20 @@ from schemas.routers import RouterSpec
 
 Paths = str | tuple[str, ...]
 
-# What every evaluation shows beside the routers asked for.
+# Every evaluation shows these baselines beside the routers of its file.
 ORACLE, RANDOM, LENGTH, BEST_SINGLE, MIX = "oracle", "random", "length", "best single", "mix"
 BASELINES = (ORACLE, RANDOM, LENGTH, BEST_SINGLE, MIX)
 
-# What RouteLLM's response files call the pair that its figures were published for.
+# Names, in RouteLLM's response files, of the two models that its figures were published for.
 _STRONG, _WEAK = "gpt-4-1106-preview", "mistralai/Mixtral-8x7B-Instruct-v0.1"
 
 
 class _BenchmarkSpec(Spec):
     name: str | None = Field(default=None, min_length=1)
-    """What figures and plots call it; left out: the kind, or the first file's name."""
+    """Name of the benchmark in figures and plots; left out: the kind, or for `labelled` the first file's name."""
 
     path: Paths = Field(min_length=1)
-    """RouteLLM's files as they are, or a table of the same."""
+    """RouteLLM's files as they are, or a table with the same columns; for `labelled` files as in a job's input."""
 
 
 class _RouteLLMSpec(_BenchmarkSpec):
@@ -34,26 +34,26 @@ class _RouteLLMSpec(_BenchmarkSpec):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Weakest first."""
+        """The models, weakest first."""
         return self.weak, self.strong
 
 
 class Gsm8kSpec(_RouteLLMSpec):
-    """Grade-school maths."""
+    """GSM8K: grade-school maths."""
 
     kind: Literal["gsm8k"]
     """Always `gsm8k`."""
 
 
 class MmluSpec(_RouteLLMSpec):
-    """Multiple choice over 57 subjects."""
+    """MMLU: multiple-choice questions on 57 subjects."""
 
     kind: Literal["mmlu"]
     """Always `mmlu`."""
 
 
 class MtBenchSpec(_RouteLLMSpec):
-    """80 questions of two turns, graded from 1 to 10; routers see the first turn."""
+    """MT-Bench: 80 questions of two turns, graded from 1 to 10; routers see the first turn."""
 
     kind: Literal["mt-bench"]
     """Always `mt-bench`."""
@@ -66,27 +66,28 @@ class LabelledSpec(_BenchmarkSpec):
     """Always `labelled`."""
 
     prompt: str = Field(default="prompt", min_length=1)
-    """Column with the prompt, or a template over columns, as "{question}"."""
+    """Column with the prompt, or a template over columns, such as "{question}"."""
 
     quality: dict[str, str] = Field(min_length=2)
-    """Column with the quality of each model's answer, cheapest model first, strongest last; empty: nobody judged."""
+    """For each model the column with its quality; cheapest model first, strongest last. Empty: the answer was not
+    judged."""
 
     costs: dict[str, str] = {}
-    """Column with what each model's answer cost, in any unit; left out: `prices`."""
+    """For each model the column with what its answer cost, in any unit; left out: `prices` counts."""
 
     by: str | None = None
-    """Column that says which set a prompt is from; each set is measured by itself."""
+    """Column that names the set a prompt belongs to; each set is then measured by itself."""
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Cheapest first."""
+        """The models, cheapest first."""
         return tuple(self.quality)
 
     @model_validator(mode="after")
     def _costs_are_of_its_models(self) -> "LabelledSpec":
         if self.costs and set(self.costs) != set(self.quality):
             odd = min(set(self.costs) ^ set(self.quality))
-            raise ValueError(f"costs and quality name the same models; {odd!r} is in one of them only")
+            raise ValueError(f"costs and quality must name the same models; {odd!r} is in only one of them")
         return self
 
 
@@ -94,28 +95,28 @@ BenchmarkSpec = Annotated[Gsm8kSpec | MmluSpec | MtBenchSpec | LabelledSpec, Fie
 
 
 class EvalSpec(Spec):
-    """Routers to measure, and what to measure them on."""
+    """Which routers are measured, and on which benchmarks."""
 
     routers: dict[str, RouterSpec] = Field(min_length=1)
-    """Routers by a name of your own, each as in a job; a list is called after the kinds."""
+    """The routers, by names of your choice, each as in a job. In a list, each router is named after its kind."""
 
     benchmarks: tuple[BenchmarkSpec, ...] = Field(min_length=1)
-    """Each is measured by itself; nothing is averaged over them."""
+    """The judged prompts. Each benchmark is measured by itself; nothing is averaged over them."""
 
     prices: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
-    """What an answer of each model costs, in any unit: for quality against cost."""
+    """What an answer of each model costs, in any unit; needed for figures of quality against cost."""
 
     seed: int = 0
-    """Seed of random routers and of the bootstrap."""
+    """Seed of the random router and of the bootstrap."""
 
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Resamples that intervals are taken from; 0: no intervals."""
+    """Number of resamples for the intervals; 0: no intervals."""
 
     output: str = Field(min_length=1)
-    """Folder for `evaluation.json` and a plot per benchmark."""
+    """Folder for `evaluation.json` and the plots."""
 
     cache: str | None = None
-    """Folder in which scores are kept, for any number of evaluations; left out: `cache` in `output`."""
+    """Folder that keeps scores; several evaluations may share one. Left out: `cache` in `output`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -135,7 +136,7 @@ class EvalSpec(Spec):
     def _names_are_known_and_differ(self) -> "EvalSpec":
         reserved = next((name for name in self.routers if name in BASELINES), None)
         if reserved is not None:
-            raise ValueError(f"the router {reserved!r} has the name of a baseline, which is always there; rename it")
+            raise ValueError(f"the router {reserved!r} has the name of a baseline that is always measured; rename it")
         names = [one.name or one.kind for one in self.benchmarks]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

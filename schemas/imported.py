@@ -1,4 +1,4 @@
-"""A class of the user's own, in place of one of ours."""
+"""Names a class of the user's own, to use in place of one of ours."""
 
 from typing import Any, Literal
 

@@ -36,12 +36,12 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 
 
 def _seconds(value: Any) -> Any:
-    """`90 min`, `6 h`, `2d` and the like as seconds; anything else as it is."""
+    """Converts texts such as `90 min`, `6 h` or `2d` to seconds; returns any other value as it is."""
     if not isinstance(value, str):
         return value
     parts = _DURATION.fullmatch(value.lower())
     if parts is None or parts[2] not in _UNITS:
-        raise ValueError(f"{value!r} is no duration; write seconds, or a number and s, min, h or d, as '6 h'")
+        raise ValueError(f"{value!r} is no duration; write seconds, or a number and s, min, h or d, as in '6 h'")
     return float(parts[1]) * _UNITS[parts[2]]
 
 
@@ -53,28 +53,28 @@ class RaySpec(Spec):
     """Where Ray runs."""
 
     address: str | None = None
-    """Left out: a local cluster for this run; `auto` or `ray://...`: join one."""
+    """Address of a running cluster: `auto` or `ray://...`; left out: the run starts a local cluster for itself."""
 
 
 class CsvSpec(Spec):
-    """How CSV files are written, where they do not show it."""
+    """The dialect of CSV files, for what the files themselves do not show."""
 
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """What separates columns; left out: a tab in .tsv, else the comma, or what the header has instead of commas."""
+    """Character between columns; left out: a tab in .tsv, else a comma, or what the header has instead of commas."""
 
     quote: Annotated[str, Field(max_length=1)] | None = '"'
-    """What stands around values that hold delimiters or line ends; empty: quotes are ordinary characters."""
+    """Character around values that contain delimiters or line ends; empty: quotes are ordinary characters."""
 
     escape: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """What stands before a quote within a quoted value, as the backslash of Spark and MySQL; left out: quotes are
+    """Character before a quote within a quoted value, such as the backslash of Spark and MySQL; left out: a quote is
     doubled.
     """
 
     encoding: str | None = None
-    """Encoding of the text, as `cp1252`; left out: UTF-8, or UTF-16 and UTF-32 by their byte order marks."""
+    """Encoding of the text, such as `cp1252`; left out: UTF-8, or UTF-16 and UTF-32 by their byte order marks."""
 
     columns: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Names of the columns of files without a header; left out: the first line has them."""
+    """Names of the columns, for files without a header; left out: the first line is the header."""
 
     @field_validator("encoding")
     @classmethod
@@ -83,7 +83,7 @@ class CsvSpec(Spec):
             try:
                 "".encode(encoding)
             except (LookupError, UnicodeError, ValueError) as error:
-                raise ValueError(f"{encoding!r} is no encoding of text that Python knows, as cp1252") from error
+                raise ValueError(f"{encoding!r} is no encoding of text that Python knows, such as cp1252") from error
         return encoding
 
     @field_validator("columns")
@@ -104,7 +104,7 @@ class CsvSpec(Spec):
 
 
 class InputSpec(Spec):
-    """The rows."""
+    """Which files hold the rows, and how they become requests."""
 
     path: str | tuple[str, ...]
     """File, glob, folder or a list of them: .jsonl, .json, .csv, .tsv (also .gz, .zst, .bz2), .parquet, .arrow; any
@@ -112,54 +112,58 @@ class InputSpec(Spec):
     """
 
     id_column: str | None = None
-    """Column with each row's id, `none` for made-up ids; left out: `custom_id` or `id`, unless ids repeat there, else
-    `<file>:<row>`.
+    """Column with each row's id; `none`: every id is `<file>:<row>`. Left out: the column `custom_id` or `id`, unless
+    ids repeat in it, else `<file>:<row>`.
     """
 
     id_scope: Literal["input", "file"] = "input"
-    """`input`: ids differ over the whole input; `file`: within each file, and results have `<file>:<id>`."""
+    """`input`: ids are unique over the whole input; `file`: ids are unique in each file, and results show
+    `<file>:<id>`.
+    """
 
     prompt: str | None = None
-    """Template over the columns, as "{question}"; left out: the shape is found by itself."""
+    """Template over the columns, such as "{question}"; left out: the shape of the rows decides."""
 
     shape: Literal["auto", "embeddings"] = "auto"
-    """`auto`: the shape is found by itself; `embeddings`: `input`, or the prompt of the template, is to be embedded."""
+    """`auto`: the rows themselves show their shape; `embeddings`: the column `input`, or what the template yields, is
+    to be embedded.
+    """
 
     system: str | None = None
-    """System message of rows that have none of their own; a template over the columns, as "{system_prompt}"."""
+    """System message for rows without one of their own: a template over the columns, such as "{system_prompt}"."""
 
     params: dict[str, Any] = {}
-    """Request parameters, as `temperature` or `max_tokens`, under each row's own."""
+    """Request parameters, such as `temperature` or `max_tokens`; a row's own parameters take precedence."""
 
     row_params: Literal["auto", "honour", "ignore"] = "auto"
-    """Columns with the name of a request parameter: `auto` sends them, with a template only those that are hardly
-    ever data; `honour` sends all, `ignore` none.
+    """Columns that are named like a request parameter. `auto` sends them; if there is a template, only those that are
+    hardly ever data. `honour` sends all of them, `ignore` none.
     """
 
     row_models: Literal["honour", "ignore"] = "honour"
-    """A row's own `model`: a name or alias pins it, `router-<kind>-<cutoff>` routes it; or all are routed by the
-    plan.
+    """`honour`: a row's own `model` decides; a name or alias pins the row to that model, and `router-<kind>-<cutoff>`
+    routes it by that router and cutoff. `ignore`: the plan decides about every row.
     """
 
     on_invalid: Literal["record", "fail"] = "record"
-    """`record`: a bad row becomes an `invalid` result; `fail`: the run ends before anything is sent."""
+    """`record`: a row that cannot be sent gets the status `invalid`; `fail`: the run ends before it sends anything."""
 
     limit: Annotated[Annotated[int, Field(gt=0)] | None, InfinityMeansNone] = None
-    """Only the first so many rows."""
+    """Number of rows to take, from the first on; left out: all."""
 
     csv: CsvSpec = CsvSpec()
-    """How CSV files are written, where they do not show it."""
+    """The dialect of CSV files, for what the files themselves do not show."""
 
     @field_validator("prompt", "system", mode="before")
     @classmethod
     def _templates_are_quoted(cls, text: Any) -> Any:
         if isinstance(text, dict):
-            said = "YAML takes braces without quotes for a mapping; write the template as '\"{question}\"'"
-            raise ValueError(said)  # noqa: TRY004  pydantic reports ValueErrors only
+            message = "YAML takes braces without quotes for a mapping; write the template as '\"{question}\"'"
+            raise ValueError(message)  # noqa: TRY004  pydantic reports ValueErrors only
         return text
 
 
-# Timers and HTTP clients refuse some of what a float can hold, and no answer is waited for longer.
+# Timers and HTTP clients refuse some values that a float can hold, and no answer takes longer than a week.
 LONGEST_TIMEOUT_SECONDS = 7 * 86_400.0
 
 
@@ -167,31 +171,35 @@ class DispatchSpec(Spec):
     """How requests are sent."""
 
     balancer: BalancerSpec = "least_connections"
-    """Which endpoint of a model's pool takes the next request."""
+    """Chooses the endpoint of a model's pool that gets the next request."""
 
     hash_key: Annotated[str, Field(min_length=1)] = "prefix"
-    """What `consistent_hash` goes by: `prefix` (the messages' beginning), `id` (the row's id) or an input column."""
+    """What `consistent_hash` hashes: `prefix` (the start of the messages), `id` (the row's id) or an input column."""
 
     max_attempts: Annotated[int, Field(gt=0)] = 6
-    """Attempts a row may have over all sittings of a run, the first included."""
+    """Most attempts for a row, the first included, over all sittings of a run."""
 
     timeout_seconds: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_SECONDS)] = 600.0
-    """Longest one attempt may take, a week at most; `.inf` is a week."""
+    """Longest duration of one attempt, a week at most; `.inf` means a week."""
 
     longest_wait: Duration = 6 * 3600.0
-    """Longest time that endpoints may ask to stay away, as `90 min`, `6 h` or in seconds; beyond it the run stops."""
+    """Longest pause that endpoints may ask for, in seconds or such as `90 min` or `6 h`; if they ask for a longer one,
+    the run stops.
+    """
 
     on_ambiguous: Literal["retry", "fail"] = "retry"
-    """Rows that were in flight when a run was killed: send again, or record as failed."""
+    """Rows that were in flight when a run was killed: `retry` sends them again, `fail` records them as failed."""
 
     budget_usd: Annotated[Annotated[Decimal, Field(gt=0)] | None, InfinityMeansNone] = None
-    """Hard cap on this run's spending, reserved before each request; rows beyond it stay unsent."""
+    """Most that the run may spend, in US dollars. Each request reserves its highest cost before it is sent; rows for
+    which too little is left stay unsent.
+    """
 
     fallbacks: dict[str, tuple[str, ...]] = {}
-    """Models to try, in order, when every endpoint of a model refuses for good."""
+    """For each model, the models that answer its rows, in this order, once all of its endpoints refuse permanently."""
 
     dedup: Literal["auto", "on", "off"] = "auto"
-    """Equal requests are sent once: `auto` only at temperature 0."""
+    """Whether equal requests are sent only once: `auto` (at temperature 0), `on` or `off`."""
 
     @field_validator("timeout_seconds", mode="before")
     @classmethod
@@ -201,7 +209,7 @@ class DispatchSpec(Spec):
     @field_validator("dedup", mode="before")
     @classmethod
     def _words_of_yaml(cls, dedup: Any) -> Any:
-        """YAML 1.1 takes a bare `on` or `off` for a truth value."""
+        """YAML 1.1 reads `on` and `off` without quotes as truth values."""
         return {True: "on", False: "off"}[dedup] if isinstance(dedup, bool) else dedup
 
 
@@ -209,26 +217,26 @@ class OutputSpec(Spec):
     """Where results go."""
 
     path: str
-    """A file, or a folder of parts (ending in /, or one that exists here); any pyarrow filesystem URI."""
+    """A file, or a folder of parts (a path that ends in /, or a folder that exists); any pyarrow filesystem URI."""
 
     format: Literal["jsonl", "parquet", "openai_batch"] = "jsonl"
     """Format of the results."""
 
     run_dir: str | None = None
-    """Run directory, on this machine; left out: `<path>.run`, of a URI `<last name>.run` beside the job file."""
+    """Run directory, on this machine; left out: `<path>.run`, or for a URI `<last name>.run` beside the job file."""
 
     carry: bool = True
-    """Carry the input's other columns into the results."""
+    """`true`: results also have the other columns of the input."""
 
 
 def _as_files_are_read(schema: dict[str, Any]) -> None:
-    """With one model there is nothing to plan, and keys that begin with `x-` hold anchors: editors cannot know."""
+    """Tell editors what the fields do not show: a job with one model needs no plan, and `x-` keys hold anchors."""
     schema["required"].remove("plan")
     schema["patternProperties"] = {"^x-": {}}
 
 
 class JobSpec(Spec):
-    """A batch job: which prompts, which router, which models, which plan, where to."""
+    """A batch job: its input, router, models, plan and output."""
 
     model_config = ConfigDict(json_schema_extra=_as_files_are_read)
 
@@ -239,22 +247,22 @@ class JobSpec(Spec):
     """Seed of everything random."""
 
     engine: Literal["ray", "inline"] = "ray"
-    """`inline` runs the same pipeline in this process."""
+    """`ray`: the run uses Ray, on this machine or a cluster; `inline`: it uses only its own process."""
 
     ray: RaySpec = RaySpec()
     """Where Ray runs."""
 
     input: InputSpec
-    """The rows."""
+    """Which files hold the rows, and how they become requests."""
 
     router: RouterSpec = CorrectnessRouterSpec()
-    """What scores them."""
+    """Scores the prompts."""
 
     models: tuple[ModelSpec, ...] = Field(min_length=1)
-    """Cheapest first, strongest last."""
+    """The models, cheapest first and strongest last."""
 
     plan: PlanSpec
-    """How scores become a model per row."""
+    """Turns scores into a model for each row."""
 
     dispatch: DispatchSpec = DispatchSpec()
     """How requests are sent."""

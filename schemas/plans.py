@@ -1,4 +1,4 @@
-"""How scores become a model per row, and what came of it."""
+"""Plans: they turn scores into a model for each row. Also the solved plan that a run stores."""
 
 from typing import Annotated, Literal
 
@@ -14,17 +14,17 @@ class CutoffPlanSpec(Spec):
     """Always `cutoff`."""
 
     cutoff: Annotated[float, Field(allow_inf_nan=False)]
-    """Scores from here on go to the strongest model."""
+    """Rows with this score or a higher one go to the strongest model."""
 
 
 class SharePlanSpec(Spec):
-    """Exactly this share of this input, highest scores first, goes to the strongest model."""
+    """Exactly this share of the input goes to the strongest model: the rows with the highest scores."""
 
     strategy: Literal["share"]
     """Always `share`."""
 
     strong: Annotated[float, Field(ge=0, le=1)]
-    """The share, 0 to 1. Rows with equal scores are taken in input order."""
+    """The share, from 0 to 1. Of rows with equal scores, those that come first in the input are taken."""
 
 
 class PinPlanSpec(Spec):
@@ -34,17 +34,17 @@ class PinPlanSpec(Spec):
     """Always `pin`."""
 
     model: str
-    """That model."""
+    """Name of that model."""
 
 
 PlanSpec = Annotated[CutoffPlanSpec | SharePlanSpec | PinPlanSpec, Field(discriminator="strategy")]
 
 
 class Plan(Spec):
-    """A solved plan: small, written to `plan.json`, enough to assign any scored row again."""
+    """A solved plan, as `plan.json` stores it: small, and sufficient to assign every scored row again."""
 
     strategy: Literal["cutoff", "share", "pin"]
-    """Which kind of plan was solved."""
+    """The strategy of the plan that was solved."""
 
     weakest: str
     """Model for rows below the cutoff; with `pin`, the one model."""
@@ -53,12 +53,12 @@ class Plan(Spec):
     """Model for rows above the cutoff; with `pin`, the one model."""
 
     cutoff: float | None
-    """Rows scoring above it go to the strongest. `None` with `pin`, and with `share` where no row had a score."""
+    """Rows with a higher score go to the strongest model. `None` with `pin`, and with `share` if no row had a score."""
 
     last_tied_row: int | None = None
-    """Of the rows scoring exactly the cutoff, those up to this row number go to the strongest.
+    """Of the rows whose score equals the cutoff, those up to this row number go to the strongest model.
 
-    `None`: all of them do. -1: none of them does."""
+    `None`: all of them do; -1: none of them does."""
 
     expected_share: dict[str, float] | None = None
-    """Per model, its share of the rows that the plan decides; `None` where it has seen none of them."""
+    """Each model's share of the rows that the plan decides; `None` if it was solved without seeing them."""

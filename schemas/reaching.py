@@ -1,4 +1,4 @@
-"""How an endpoint is reached: address, keys, headers, certificates. Secrets are named here, never held."""
+"""How an endpoint is reached: address, keys, headers, certificates. Specs name secrets and never hold them."""
 
 import re
 import shlex
@@ -17,14 +17,14 @@ Provider = Literal["openai", "anthropic", "azure", "generic"]
 NAMED_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """`${NAME}` in a header or a query: the value of that environment variable."""
 
-# Words that end the names of headers and query parameters whose values are secrets: `x-api-key`, `accessToken`, `sig`.
+# Names of headers and query parameters whose values are secrets: `x-api-key`, `accessToken`, `sig`.
 _SECRET_NAME = re.compile(
     r"(key|secret|token|password|passwd|signature|authorization|cookie|credentials?|jwt)$|^(sig|auth|pwd)$",
     re.IGNORECASE,
 )
 _WORDS = re.compile(r"[^A-Za-z0-9]+")
 
-# What the keys of well-known providers look like, wherever they stand.
+# Texts that have the form of a well-known provider's key.
 _SECRET_VALUE = re.compile(
     r"\b(sk-[\w-]{16,}|gh[pousr]_\w{20,}|hf_\w{20,}|xox[abp]-[\w-]{10,}|AKIA\w{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,})"
     r"|\b(bearer|basic)\s+\S{8,}",
@@ -32,12 +32,12 @@ _SECRET_VALUE = re.compile(
 )
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-# They describe the body and the connection, which the transport decides about.
+# These headers describe the body and the connection, which are the transport's business.
 _OUR_HEADERS = frozenset(
     {"content-type", "content-length", "transfer-encoding", "connection", "accept-encoding", "upgrade", "te", "trailer"}
 )
 
-# What people copy from a provider's page is often the address of one call.
+# People often copy the address of a single call from a provider's page.
 _CALL_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses")
 
 _UNIX = "unix://"
@@ -45,7 +45,7 @@ _SHELL = ("|", "||", "&&", ";", "<", ">", ">>", "&")
 
 
 def _text(value: Any) -> Any:
-    """YAML reads `2024-06-01` as a date and `1` as a number; here both are text."""
+    """Converts values to text: YAML reads `2024-06-01` as a date and `1` as a number."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, date):
@@ -57,12 +57,12 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 
 def names_secret(name: str) -> bool:
-    """Is the value of a header or query parameter of this name a secret?"""
+    """Whether the value of a header or query parameter with this name is a secret."""
     return any(_SECRET_NAME.search(word) for word in _WORDS.split(name)) or name.lower() == "code"
 
 
 def looks_secret(text: str) -> bool:
-    """Does this text hold a key of a kind that is known by its looks? `${NAME}` is none."""
+    """Whether this text contains something in the form of a well-known provider's key; `${NAME}` is none."""
     return _SECRET_VALUE.search(NAMED_VARIABLE.sub("", text)) is not None
 
 
@@ -74,16 +74,16 @@ TransportSpec = Annotated[
 
 
 class ReachSpec(Spec):
-    """How an endpoint is reached."""
+    """Address, key, headers and certificates of an endpoint."""
 
     url: str | None = None
     """Base URL, up to and including `/v1`; left out: COMPLETION_BASE_URL, else OPENAI_BASE_URL."""
 
     name: str | None = None
-    """What results and reports call it; left out: its url, with the name of its key where urls repeat."""
+    """Its name in results and reports; left out: its url, with the name of its key if endpoints share the url."""
 
     provider: Provider = "generic"
-    """How limits are counted, headers are read, and the key is sent."""
+    """Decides how limits are counted, how headers are read and how the key is sent."""
 
     transport: TransportSpec = "openai"
     """`openai`: direct HTTP to an OpenAI-compatible server; `litellm`: everything LiteLLM knows."""
@@ -92,31 +92,31 @@ class ReachSpec(Spec):
     """Azure's `api-version`, sent in the query of every request."""
 
     api_key_env: str | None = None
-    """Name of the environment variable that holds the key; the key itself never enters this file."""
+    """Name of the environment variable that holds the key; the key itself is never written into this file."""
 
     api_key_file: str | None = None
-    """File that holds the key; it is read again when it changes, and when the server refuses the key with 401."""
+    """File that holds the key. The run reads it again when it changes and when the server refuses the key with 401."""
 
     api_key_command: tuple[str, ...] | None = None
-    """Command that prints the key, run without a shell; run again when the server refuses the key with 401."""
+    """Command that prints the key, run without a shell, and again when the server refuses the key with 401."""
 
     headers: Mapping[str, Text] = {}
-    """Headers of every request; `${NAME}` in a value is an environment variable."""
+    """Headers of every request; `${NAME}` in a value stands for an environment variable."""
 
     query: Mapping[str, Text] = {}
-    """Query parameters of every request; `${NAME}` in a value is an environment variable."""
+    """Query parameters of every request; `${NAME}` in a value stands for an environment variable."""
 
     ca_file: str | None = None
-    """PEM file of certificate authorities that are trusted beside the usual ones."""
+    """PEM file of certificate authorities to trust beside the usual ones."""
 
     client_cert: str | None = None
-    """PEM file of the certificate that is shown to the server; it may hold the private key too."""
+    """PEM file of the client's certificate; it may also hold the private key."""
 
     client_key: str | None = None
-    """PEM file of that certificate's private key, without a passphrase."""
+    """PEM file of the client certificate's private key, without a passphrase."""
 
     uds: str | None = None
-    """Unix domain socket that the server listens on; `url` then says only host and path, and may be left out."""
+    """Unix domain socket that the server listens on; `url` then gives only host and path, and may be left out."""
 
     @field_validator("url")
     @classmethod
@@ -126,7 +126,7 @@ class ReachSpec(Spec):
     @field_validator("api_key_env")
     @classmethod
     def _a_variable(cls, name: str | None) -> str | None:
-        # The value is not repeated: whoever pasted a key here must not find it in a log.
+        # The message does not repeat the value: if it is a key, pasted by mistake, it must not appear in a log.
         if name is not None and not name.replace("_", "a").isalnum():
             raise ValueError("api_key_env takes the name of an environment variable, not the key")
         return name
@@ -145,7 +145,9 @@ class ReachSpec(Spec):
             if not command or not command[0]:
                 raise ValueError("api_key_command is empty")
             if any(isinstance(word, str) and looks_secret(word) for word in command):
-                raise ValueError("api_key_command holds a key, which other users of the machine would see; name it")
+                raise ValueError(
+                    "api_key_command holds a key, which other users of the machine would see; name a variable"
+                )
         return command
 
     @field_validator("headers")
@@ -154,11 +156,11 @@ class ReachSpec(Spec):
         seen: set[str] = set()
         for name, value in headers.items():
             if not _HEADER_NAME.match(name):
-                raise ValueError(f"{name!r} is no name of a header")
+                raise ValueError(f"{name!r} is not a valid name of a header")
             if name.lower() in _OUR_HEADERS:
                 raise ValueError(f"the header {name} is set by batchrouter; leave it out")
             if name.lower() in seen:
-                raise ValueError(f"the header {name} is there twice")
+                raise ValueError(f"the header {name} is given twice")
             if not (value.isascii() and value.isprintable()):
                 raise ValueError(f"the value of the header {name} holds characters that no header takes")
             seen.add(name.lower())
@@ -192,7 +194,7 @@ class ReachSpec(Spec):
         if len(sources) > 1:
             raise ValueError(f"give one of {' and '.join(sources)}")
         if sources and any(name.lower() in ("authorization", "api-key") for name in self.headers):
-            raise ValueError(f"the key is in `headers` and in {sources[0]}; give one of them")
+            raise ValueError(f"the key is given in `headers` and in {sources[0]}; give one of them")
         if self.client_key is not None and self.client_cert is None:
             raise ValueError("client_key needs a client_cert")
         if self.api_version is not None and self.provider != "azure" and self.transport != "litellm":
@@ -213,14 +215,17 @@ class ReachSpec(Spec):
 
     @property
     def socket_path(self) -> str | None:
-        """The Unix domain socket that it listens on; `None`: it is reached by TCP."""
+        """Path of the Unix domain socket that the endpoint listens on; `None`: it is reached by TCP."""
         if self.uds is not None or self.url is None or not self.url.startswith(_UNIX):
             return self.uds
         return unquote(self.url.removeprefix(_UNIX).split(":", 1)[0])
 
     @property
     def base_url(self) -> str | None:
-        """The http address that requests are built from: without query, and with a host even for a socket."""
+        """The http address that requests are built from: it has no query, and a host even for a socket.
+
+        `None`: only the transport knows the address.
+        """
         if self.url is None:
             return None if self.uds is None else "http://localhost/v1"
         if self.url.startswith(_UNIX):
@@ -229,7 +234,7 @@ class ReachSpec(Spec):
 
     @property
     def lacks_api_version(self) -> bool:
-        """Is it one of Azure's deployments, asked without a version, which Azure answers with 404?"""
+        """Whether this is one of Azure's deployments without an `api_version`, to which Azure answers 404."""
         if self.provider != "azure" or self.api_version is not None or "api-version" in self.query:
             return False
         url = self.url or ""
@@ -237,7 +242,7 @@ class ReachSpec(Spec):
 
     @property
     def key_tag(self) -> str | None:
-        """A short name of where the key comes from, which is no secret; `None`: there is no key."""
+        """A short name of the source of the key, which is no secret; `None`: the endpoint has no key."""
         if self.api_key_env is not None:
             return self.api_key_env
         if self.api_key_file is not None:
@@ -246,7 +251,7 @@ class ReachSpec(Spec):
 
 
 def _base_url(url: str) -> str:
-    # The url is not repeated where it may hold a secret: urls are in every result, in journals and reports.
+    # A message does not repeat a url that may hold a secret.
     if any(char.isspace() or not char.isprintable() for char in url):
         raise ValueError("the url holds a space or a character that cannot be printed")
     if url.startswith(_UNIX):
@@ -266,7 +271,7 @@ def _base_url(url: str) -> str:
     if not parts.hostname:
         raise ValueError(f"the url {url!r} names no host")
     if parts.fragment:
-        raise ValueError(f"the url {url!r} has a fragment (#), which no server is sent; leave it out")
+        raise ValueError(f"the url {url!r} has a fragment (#), which is never sent to a server; leave it out")
     path = parts.path.rstrip("/")
     for call in _CALL_PATHS:
         path = path.removesuffix(call)
@@ -278,18 +283,18 @@ def _socket_url(url: str) -> str:
         raise ValueError("a unix url has no query; give it in `query`")
     path, colon, prefix = url.removeprefix(_UNIX).partition(":")
     if not path.startswith("/") or len(path) < 2:
-        raise ValueError(f"a unix url is unix:// and an absolute path, as unix:///run/server.sock, not {url!r}")
+        raise ValueError(f"a unix url is unix:// and an absolute path, such as unix:///run/server.sock, not {url!r}")
     if colon and not prefix.startswith("/"):
-        raise ValueError(f"what follows the colon of a unix url is a path, as unix:///run/server.sock:/v1, not {url!r}")
+        raise ValueError(f"a unix url has a path after its colon, such as unix:///run/server.sock:/v1, not {url!r}")
     return f"{_UNIX}{quote(unquote(path), safe='/')}{colon}{prefix.rstrip('/')}"
 
 
 def _refuse_secret(what: str, name: str, value: str) -> None:
-    """Raise ValueError, without the value, where it is, or looks like, a secret that stands in the file."""
+    """Raise ValueError if the value is, or looks like, a secret written into the file; the message leaves it out."""
     if value.startswith("$") and NAMED_VARIABLE.search(value) is None:
         raise ValueError(f"the {what} {name}: an environment variable is written as ${{NAME}}")
     if "${" in NAMED_VARIABLE.sub("", value):
-        raise ValueError(f"the {what} {name}: what stands between ${{ and }} is the name of an environment variable")
+        raise ValueError(f"the {what} {name}: only the name of an environment variable may stand between ${{ and }}")
     if (names_secret(name) and NAMED_VARIABLE.search(value) is None) or looks_secret(value):
         raise ValueError(
             f"the {what} {name} holds a secret; put it into an environment variable, and write ${{ITS_NAME}}"

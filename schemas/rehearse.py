@@ -1,4 +1,4 @@
-"""Local endpoints for dress rehearsals: what they allow, how slow they are, what goes wrong."""
+"""Local endpoints for dress rehearsals: their limits, latency and faults."""
 
 from typing import Annotated, Literal
 
@@ -10,35 +10,35 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class LatencySpec(Spec):
-    """How long an answer takes: `(median + per token * answer tokens) * lognormal(0, sigma)`."""
+    """How long an answer takes: `(median + per token * tokens of the answer) * lognormal(0, sigma)`."""
 
     median_seconds: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds an answer without tokens takes, half the time."""
+    """Median time of an answer without tokens."""
 
     per_output_token_seconds: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds that each token of the answer adds."""
+    """Time that each token of the answer adds."""
 
     sigma: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Spread: 0 = none, 0.3 = mild, 1 = a long tail."""
 
 
 class RehearsalLimitsSpec(Spec):
-    """What the endpoint allows; beyond it the answer is 429 with Retry-After."""
+    """What the endpoint allows. It answers requests beyond a limit with status 429 and Retry-After."""
 
     rpm: Annotated[float, Field(gt=0)] | None = None
-    """Requests per minute: a token bucket refilled continuously; refused requests do not count."""
+    """Requests per minute, counted in a token bucket that is refilled continuously; refused requests do not count."""
 
     tpm: Annotated[float, Field(gt=0)] | None = None
-    """Tokens per minute: prompt plus `max_tokens` is taken on arrival, what is left over goes back."""
+    """Tokens per minute. A request takes its prompt and `max_tokens` on arrival, and gives back what it did not use."""
 
     burst: Annotated[int, Field(gt=0)] | None = None
-    """Requests the bucket holds; left out: one second's worth, at least one."""
+    """Requests that the bucket holds; left out: those of one second, at least one."""
 
     burst_tokens: Annotated[int, Field(gt=0)] | None = None
-    """Tokens the bucket holds; left out: one minute's worth."""
+    """Tokens that the bucket holds; left out: those of one minute."""
 
     max_in_flight: Annotated[int, Field(gt=0)] | None = None
-    """Requests under way at once."""
+    """Most requests in flight."""
 
     @model_validator(mode="after")
     def _bursts_have_a_rate(self) -> "RehearsalLimitsSpec":
@@ -50,83 +50,83 @@ class RehearsalLimitsSpec(Spec):
 
 
 class FaultsSpec(Spec):
-    """Share of accepted requests that go wrong, by how they do."""
+    """Shares of the accepted requests that go wrong, by kind of fault."""
 
     error_500: Probability = 0.0
-    """Answered with status 500."""
+    """The answer has status 500."""
 
     drop: Probability = 0.0
-    """Connection broken in the middle of the answer."""
+    """The connection breaks in the middle of the answer."""
 
     timeout: Probability = 0.0
-    """Never answered; the connection stays open until the client gives up."""
+    """No answer comes; the connection stays open until the client gives up."""
 
     bad_json: Probability = 0.0
-    """Status 200 with half a JSON document."""
+    """The answer has status 200 and half a JSON document."""
 
     @model_validator(mode="after")
     def _leave_room(self) -> "FaultsSpec":
         together = self.error_500 + self.drop + self.timeout + self.bad_json
         if together > 1:
-            raise ValueError(f"the faults add up to {together:g}; they share at most 1")
+            raise ValueError(f"the faults add up to {together:g}; together they may be at most 1")
         return self
 
 
 class AnswerTokensSpec(Spec):
-    """Length of canned answers: lognormal."""
+    """Length of canned answers; it is distributed lognormally."""
 
     mean: Annotated[float, Field(ge=1)] = 60.0
     """Mean number of tokens."""
 
     sigma: Annotated[float, Field(ge=0, le=3)] = 0.5
-    """Spread of the logarithm."""
+    """Standard deviation of the logarithm."""
 
 
 class RepliesSpec(Spec):
     """Recorded answers."""
 
     file: str
-    """JSON Lines of `{"prompt", "reply"}` or `{"prompt_hash", "reply"}`; relative to this file."""
+    """JSON Lines with the keys `prompt` (or `prompt_hash`) and `reply`; the path is relative to this file."""
 
 
 class RehearsalEndpointSpec(Spec):
-    """One endpoint, serving one model."""
+    """One endpoint that serves one model."""
 
     port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Port on 127.0.0.1; 0 = any free one."""
+    """Port on 127.0.0.1; 0: any free one."""
 
     model: str = Field(min_length=1)
-    """The model it answers for; a request for another is refused."""
+    """The model that it serves; it refuses a request for another one."""
 
     latency: LatencySpec = LatencySpec()
     """How long an answer takes."""
 
     limits: RehearsalLimitsSpec = RehearsalLimitsSpec()
-    """What it allows."""
+    """What the endpoint allows."""
 
     faults: FaultsSpec = FaultsSpec()
-    """What goes wrong."""
+    """Shares of the accepted requests that go wrong."""
 
     answers: Literal["canned", "echo"] | RepliesSpec = "canned"
-    """`canned`: prose of the length drawn; `echo`: the prompt; or recorded replies."""
+    """`canned`: made-up prose of a random length; `echo`: the prompt itself; or a file of recorded replies."""
 
     answer_tokens: AnswerTokensSpec = AnswerTokensSpec()
     """Length of canned answers."""
 
     api_key_env: str | None = None
-    """Environment variable with the key that requests must carry; left out: none is needed."""
+    """Environment variable with the key that requests must carry; left out: they need no key."""
 
     @field_validator("api_key_env")
     @classmethod
     def _a_name(cls, name: str | None) -> str | None:
-        # The value is not repeated: whoever pasted a key here must not find it in a log.
+        # The message does not repeat the value: if it is a key, pasted by mistake, it must not appear in a log.
         if name is not None and not name.replace("_", "a").isalnum():
             raise ValueError("api_key_env takes the name of an environment variable, not the key")
         return name
 
 
 class RehearsalSpec(Spec):
-    """A file of endpoints, all served by one process."""
+    """The endpoints of a rehearsal; one process serves all of them."""
 
     seed: int = 0
     """Seed of answers, latencies and faults."""

@@ -1,4 +1,4 @@
-"""What a row comes out as."""
+"""The rows of the results."""
 
 from decimal import Decimal
 from typing import Any, Literal
@@ -12,57 +12,57 @@ class ErrorInfo(Spec):
     """Why a row is not `ok`."""
 
     kind: str
-    """What went wrong, as `rate_limited`, `timeout`, `bad_request`, `budget`; the list is in `docs/job-file.md`."""
+    """What went wrong, such as `rate_limited`, `timeout` or `budget`; `docs/job-file.md` has the list."""
 
     status: int | None = None
-    """HTTP status, where there was one."""
+    """HTTP status; `None` if there was no HTTP answer."""
 
     message: str
-    """One line; never a prompt, never a key."""
+    """One line, which never holds a prompt or a key."""
 
 
 class ResultRow(Spec):
-    """One row of the output; the input's other columns follow these fields."""
+    """One row of the results; the other columns of the input follow these fields."""
 
     id: str
     """The row's id."""
 
     row: int
-    """Position in the input, from 0."""
+    """Its position in the input, from 0."""
 
     status: Status
-    """How it ended."""
+    """How the row ended."""
 
     model: str | None
-    """Model that answered, or was to answer."""
+    """The model that answered, or that should have answered."""
 
     endpoint: str | None
-    """The endpoint that answered last, by its name: its url, where the job gives it none."""
+    """Name of the endpoint that answered last; its url, if the job gives it no name."""
 
     score: float | None
-    """The router's score; `None` where none was needed."""
+    """The router's score; `None` if none was needed."""
 
     content: str | None
     """The answer's text."""
 
     response: dict[str, Any] | None
-    """The provider's whole JSON."""
+    """The provider's whole answer."""
 
     prompt_tokens: int | None
-    """As the provider counted them; `None` where it did not say."""
+    """As the provider counted them; `None` if it did not say."""
 
     completion_tokens: int | None
-    """As the provider counted them; `None` where it did not say."""
+    """As the provider counted them; `None` if it did not say."""
 
     cost_usd: Decimal | None
-    """Of all the row's attempts; those that may have been billed without an answer count at the most they can have
-    cost. `None`: the price or the usage is unknown."""
+    """Cost of all attempts for the row. An attempt that may have been billed without an answer counts at the most that
+    it can have cost. `None`: the price or the usage is unknown."""
 
     latency_seconds: float | None
-    """Duration of the last attempt."""
+    """Duration of the last attempt, in seconds."""
 
     attempts: int
-    """Requests sent for this row."""
+    """Requests that were sent for this row."""
 
     error: ErrorInfo | None
-    """`None` when `ok`."""
+    """Why the row is not ok; `None` if it is."""

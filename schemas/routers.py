@@ -1,4 +1,4 @@
-"""Which router scores the prompts."""
+"""Routers: they score prompts."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from schemas.base import Spec
 from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, LocalEmbedderSpec, local_where_no_kind
 
-# A GPU takes this in one pass; on a CPU, where smaller batches are faster, it is only an upper bound.
+# A GPU computes so many in one pass. On a CPU smaller batches are faster, so there it is only an upper bound.
 DEFAULT_BATCH_TOKENS = 16_384
 
 
@@ -16,18 +16,18 @@ class _RouterSpec(Spec):
     """Most tokens in one batch, padding included."""
 
     actors: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
-    """Ray actors that score; `auto`: one per GPU, else one per spare core."""
+    """Number of Ray actors that score; `auto`: one per GPU, or without GPUs one per spare core."""
 
 
 class RandomRouterSpec(_RouterSpec):
-    """A score drawn from the prompt's hash and the job's seed: the baseline of every comparison."""
+    """Draws the score from the prompt's hash and the job's seed; the baseline of every comparison."""
 
     kind: Literal["random"]
     """Always `random`."""
 
 
 class ConstantRouterSpec(_RouterSpec):
-    """The same score for every prompt."""
+    """Gives every prompt the same score."""
 
     kind: Literal["constant"]
     """Always `constant`."""
@@ -37,47 +37,47 @@ class ConstantRouterSpec(_RouterSpec):
 
 
 class LengthRouterSpec(_RouterSpec):
-    """The longer the prompt, the higher the score: the baseline that embarrasses fancy routers."""
+    """Gives longer prompts higher scores; a baseline that trained routers do not always beat."""
 
     kind: Literal["length"]
     """Always `length`."""
 
     midpoint: Annotated[float, Field(gt=0)] = 60.0
-    """Words at which the score is one half; the order of prompts does not depend on it."""
+    """Number of words at which the score is one half; the order of the prompts does not depend on it."""
 
 
 class RuleSpec(Spec):
-    """One rule: every condition given must hold."""
+    """One rule; it applies to a row if all of its conditions hold."""
 
     column: str | None = None
-    """Input column that `equals`, `one_of` or `matches` looks at; left out: the prompt."""
+    """Column of the input that `equals`, `one_of` or `matches` refers to; left out: the prompt."""
 
     equals: Any = None
-    """Holds where the column has exactly this value."""
+    """Holds if the column has exactly this value."""
 
     one_of: tuple[Any, ...] | None = None
-    """Holds where the column's value is one of these."""
+    """Holds if the column's value is one of these."""
 
     matches: str | None = None
-    """Holds where this regular expression is found."""
+    """Holds if this regular expression matches anywhere in the value."""
 
     min_words: Annotated[int, Field(ge=0)] | None = None
-    """Holds from this many words on."""
+    """Holds if the prompt has at least so many words."""
 
     max_words: Annotated[int, Field(ge=0)] | None = None
-    """Holds up to this many words."""
+    """Holds if the prompt has at most so many words."""
 
     language: str | None = None
-    """Holds where the row's `language` (or `lang`) column is this, upper or lower case."""
+    """Holds if the row's column `language` (or `lang`) has this value, in upper or lower case."""
 
     topic: str | None = None
-    """Holds where the row's `topic` column is this, upper or lower case."""
+    """Holds if the row's column `topic` has this value, in upper or lower case."""
 
     score: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The score when it holds: 1 asks for the strongest model, 0 for the cheapest."""
+    """The score of rows that the rule applies to: 1 asks for the strongest model, 0 for the cheapest."""
 
     model: str | None = None
-    """The model when it holds, whatever the plan's cutoff."""
+    """The model of rows that the rule applies to, whatever the plan."""
 
     @model_validator(mode="after")
     def _says_something(self) -> "RuleSpec":
@@ -104,23 +104,23 @@ class RuleSpec(Spec):
 
 
 class RulesRouterSpec(_RouterSpec):
-    """Contextual routing: the first rule that holds decides."""
+    """Routes by rules; the first rule that applies decides."""
 
     kind: Literal["rules"]
     """Always `rules`."""
 
     rules: tuple[RuleSpec, ...] = Field(min_length=1)
-    """Tried from the top."""
+    """The rules, tried in this order."""
 
     otherwise: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The score where no rule holds."""
+    """The score of rows that no rule applies to."""
 
 
 class EmbeddingRouterSpec(_RouterSpec):
-    """What routers that go by a prompt's vector have in common."""
+    """Keys that all routers which score the prompt's vector have."""
 
     embedder: EmbedderSpec = LocalEmbedderSpec()
-    """Must be the encoder the checkpoint was trained on."""
+    """The encoder; it must be the one that the checkpoint was trained on."""
 
     @model_validator(mode="before")
     @classmethod
@@ -130,12 +130,12 @@ class EmbeddingRouterSpec(_RouterSpec):
     @model_validator(mode="after")
     def _one_actor_holds_limits(self) -> "EmbeddingRouterSpec":
         if isinstance(self.embedder, EndpointEmbedderSpec) and self.actors not in ("auto", 1):
-            raise ValueError(f"actors {self.actors}: the limits of an embedder's endpoints are held by one actor")
+            raise ValueError(f"actors {self.actors}: only one actor can keep the limits of an embedder's endpoints")
         return self
 
 
 class CorrectnessRouterSpec(EmbeddingRouterSpec):
-    """For each model, the probability that it answers well; the score is strongest less weakest."""
+    """Predicts for each model the probability that it answers well; the score is the strongest's less the weakest's."""
 
     kind: Literal["correctness"] = "correctness"
     """Always `correctness`."""
@@ -145,7 +145,7 @@ class CorrectnessRouterSpec(EmbeddingRouterSpec):
 
 
 class StaticRouterSpec(_RouterSpec):
-    """As `correctness`, over the mean of token embeddings: no transformer, for a million prompts on a laptop."""
+    """Like `correctness`, from the mean of token embeddings: no transformer, for a million prompts on a laptop."""
 
     kind: Literal["static"]
     """Always `static`."""
@@ -155,7 +155,7 @@ class StaticRouterSpec(_RouterSpec):
 
 
 class KnnRouterSpec(EmbeddingRouterSpec):
-    """For each model, how well it answered the most similar prompts whose answers were judged."""
+    """Scores by how well each model answered the most similar prompts whose answers were judged."""
 
     kind: Literal["knn"]
     """Always `knn`."""
@@ -165,7 +165,7 @@ class KnnRouterSpec(EmbeddingRouterSpec):
 
 
 class ClusterRouterSpec(EmbeddingRouterSpec):
-    """For each model, how well it answers prompts of the same cluster."""
+    """Scores by how well each model answered the prompts of the same cluster."""
 
     kind: Literal["cluster"]
     """Always `cluster`."""
@@ -174,12 +174,12 @@ class ClusterRouterSpec(EmbeddingRouterSpec):
     """Folder or hub id of a checkpoint made by `batchrouter train`."""
 
 
-# The pair whose win rate RouteLLM's published checkpoints are asked for.
+# The two models whose win rate RouteLLM's published checkpoints predict.
 _STRONG, _WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"
 
 
 class MfRouterSpec(EmbeddingRouterSpec):
-    """RouteLLM's matrix factorisation: models and prompts as vectors, and how likely the strong model wins."""
+    """RouteLLM's matrix factorisation: predicts from vectors of models and prompt how likely the strong model wins."""
 
     kind: Literal["mf"]
     """Always `mf`."""
@@ -195,7 +195,7 @@ class MfRouterSpec(EmbeddingRouterSpec):
 
 
 class SwRankingRouterSpec(EmbeddingRouterSpec):
-    """RouteLLM's similarity-weighted ranking: Elo of the two models, from battles weighed by likeness to the prompt."""
+    """RouteLLM's similarity-weighted ranking: Elo ratings from battles, weighted by their similarity to the prompt."""
 
     kind: Literal["sw_ranking"]
     """Always `sw_ranking`."""
@@ -203,7 +203,7 @@ class SwRankingRouterSpec(EmbeddingRouterSpec):
     battles: tuple[str, ...] = Field(
         default=("lmsys/lmsys-arena-human-preference-55k", "routellm/gpt4_judge_battles"), min_length=1
     )
-    """Folders, files or hub ids of battles: which of two models' answers was preferred."""
+    """Folders, files or hub ids of battles; each says which of two models' answers was preferred."""
 
     embeddings: tuple[str, ...] = Field(
         default=("routellm/arena_battles_embeddings", "routellm/gpt4_judge_battles_embeddings"), min_length=1
@@ -217,14 +217,14 @@ class SwRankingRouterSpec(EmbeddingRouterSpec):
     """Model of the battles that stands for the job's cheapest."""
 
     tiers: Annotated[int, Field(gt=1)] = 10
-    """Models are grouped into so many tiers of like strength, which are rated in place of models."""
+    """Number of tiers of similar strength into which the models are grouped; the tiers are rated, not the models."""
 
     embedder: EmbedderSpec = LocalEmbedderSpec()
-    """Must be the encoder that the battles' vectors came from."""
+    """The encoder; it must be the one that made the battles' vectors."""
 
 
 class BertRouterSpec(_RouterSpec):
-    """RouteLLM's BERT: a sequence classifier of weak wins, tie and strong wins."""
+    """RouteLLM's BERT: classifies a prompt as a win of the weak model, a tie or a win of the strong model."""
 
     kind: Literal["bert"]
     """Always `bert`."""
@@ -234,7 +234,7 @@ class BertRouterSpec(_RouterSpec):
 
 
 class CausalLlmRouterSpec(_RouterSpec):
-    """RouteLLM's causal model: a language model that grades how well the weak model would answer, from 1 to 5."""
+    """RouteLLM's causal model: a language model grades, from 1 to 5, how well the weak model would answer."""
 
     kind: Literal["causal_llm"]
     """Always `causal_llm`."""
@@ -243,7 +243,7 @@ class CausalLlmRouterSpec(_RouterSpec):
     """Folder or hub id of a causal language model in safetensors, with its prompt files."""
 
     threshold: Annotated[int, Field(ge=1, le=5)] = 4
-    """A grade from here on means that the weak model suffices."""
+    """The weak model suffices if the grade is this or higher."""
 
 
 class ImportRouterSpec(_RouterSpec):

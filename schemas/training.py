@@ -1,4 +1,4 @@
-"""The file that says how a router is trained, and what came of it."""
+"""The training file, and the report of a training."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -19,17 +19,17 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class TrainLocalEmbedderSpec(LocalEmbedderSpec):
-    """The local encoder whose vectors the router will go by."""
+    """The local encoder whose vectors the router will score."""
 
     layer: Annotated[int, Field(ge=0)] = 2
-    """Hidden states after this layer are averaged; the second tells more than the last, and costs a third."""
+    """The hidden states after this layer are averaged. The second predicts more than the last, and costs a third."""
 
     max_tokens: Annotated[int, Field(gt=0)] = 256
-    """Tokens of a prompt that are looked at, from its beginning."""
+    """The router reads so many tokens of a prompt, from its beginning."""
 
 
 class TrainEndpointEmbedderSpec(EndpointEmbedderSpec):
-    """The encoder behind `/v1/embeddings` whose vectors the router will go by."""
+    """The encoder behind `/v1/embeddings` whose vectors the router will score."""
 
 
 TrainEmbedderSpec = Annotated[
@@ -38,35 +38,35 @@ TrainEmbedderSpec = Annotated[
 
 
 class ExactJudgeSpec(Spec):
-    """An answer is good where it is the reference."""
+    """Judges an answer as good if it equals a reference."""
 
     kind: Literal["exact"]
     """Always `exact`."""
 
     column: str = "reference"
-    """Column of the input that holds the right answer."""
+    """Column of the input with the right answer."""
 
     extract: str | None = None
-    """`last_number`, or a regular expression whose last match (its first group, where it has one) is compared, of the
-    answer and of the reference; left out: the whole text."""
+    """Which part of the answer and of the reference is compared: `last_number`, or a regular expression, of which the
+    last match counts (its first group, if it has one); left out: the whole text."""
 
     ignore_case: bool = False
-    """Are upper and lower case the same?"""
+    """`true`: upper and lower case are the same."""
 
 
 class FunctionJudgeSpec(Spec):
-    """An answer is as good as a function of your own says."""
+    """Judges answers with a function of your own."""
 
     kind: Literal["function"]
     """Always `function`."""
 
     path: str = Field(pattern=r"^[\w.]+:\w+$")
-    """`package.module:function`, called with the prompt, the answer and the input's row (a dict); it returns true,
-    false, a number from 0 to 1, or `None` where it cannot say."""
+    """`package.module:function`. It receives the prompt, the answer and the input's row (a dict), and returns true,
+    false, a number from 0 to 1, or `None` if it cannot tell."""
 
 
 class ModelJudgeSpec(Spec):
-    """An answer is as good as a model says that is asked for a grade."""
+    """Judges answers by asking a model for a grade."""
 
     kind: Literal["model"]
     """Always `model`."""
@@ -75,13 +75,13 @@ class ModelJudgeSpec(Spec):
     """The judge, as in a job's `models`."""
 
     prompt: str | None = None
-    """What it is asked: a template over `{prompt}`, `{response}` and the input's columns; left out: a plain one."""
+    """The judge's request: a template over `{prompt}`, `{response}` and the input's columns; left out: a plain one."""
 
     extract: str = "last_number"
-    """Where the grade is in what it says: `last_number`, or a regular expression as in `exact`."""
+    """Where the grade is in the judge's reply: `last_number`, or a regular expression as in `exact`."""
 
     lowest: Number = 1.0
-    """Grade of a useless answer; what is outside the grades counts as no grade."""
+    """Grade of a useless answer. A number outside the scale counts as no grade."""
 
     highest: Number = 10.0
     """Grade of a perfect answer."""
@@ -104,7 +104,7 @@ JudgeSpec = Annotated[ExactJudgeSpec | FunctionJudgeSpec | ModelJudgeSpec, Field
 
 class _DataSpec(Spec):
     name: str | None = None
-    """What figures and the model card call it; left out: the first file's name."""
+    """Name in figures and in the model card; left out: the first file's name."""
 
 
 class _LabelledDataSpec(_DataSpec):
@@ -112,27 +112,27 @@ class _LabelledDataSpec(_DataSpec):
     """File, glob, folder or a list of them, as in a job's input."""
 
     prompt: str = Field(default="prompt", min_length=1)
-    """Column with the prompt (text or chat messages), or a template over columns, as "{question}"."""
+    """Column with the prompt (text or chat messages), or a template over columns, such as "{question}"."""
 
 
 class JudgedDataSpec(_LabelledDataSpec):
-    """For each prompt, whether each model answered it well."""
+    """Tells for each prompt whether each model answered it well."""
 
     kind: Literal["judged"]
     """Always `judged`."""
 
     models: dict[str, str] = Field(min_length=1)
-    """Column of each model: true, false or a number from 0 to 1; empty where nobody judged."""
+    """For each model its column: true, false or a number from 0 to 1; empty if the answer was not judged."""
 
 
 class ScoresDataSpec(_LabelledDataSpec):
-    """For each prompt, each model's score on a scale of your own."""
+    """Gives for each prompt each model's score, on a scale of your own."""
 
     kind: Literal["scores"]
     """Always `scores`."""
 
     models: dict[str, str] = Field(min_length=1)
-    """Column of each model's score; empty where there is none."""
+    """For each model the column with its score; empty if there is none."""
 
     lowest: Number
     """The score that counts as 0."""
@@ -148,7 +148,7 @@ class ScoresDataSpec(_LabelledDataSpec):
 
 
 class PreferencesDataSpec(_LabelledDataSpec):
-    """For each prompt, which of two models' answers was preferred, as Chatbot Arena publishes it."""
+    """Tells for each prompt which of two models' answers was preferred, as Chatbot Arena publishes it."""
 
     kind: Literal["preferences"]
     """Always `preferences`."""
@@ -160,23 +160,23 @@ class PreferencesDataSpec(_LabelledDataSpec):
     """Column with the second model's name."""
 
     winner: str | None = None
-    """Column with `model_a`, `model_b`, a name or a tie; left out: `winner`, else `winner_model_a` and its like."""
+    """Column with `model_a`, `model_b`, a name or a tie; left out: `winner`, else `winner_model_a` and the like."""
 
 
 class ResultsDataSpec(_DataSpec):
-    """Results of earlier runs, of several models over the same prompts, judged now."""
+    """Results of earlier runs, in which several models answered the same prompts; a judge grades them now."""
 
     kind: Literal["results"]
     """Always `results`."""
 
     input: InputSpec
-    """The prompts, as in the job that was run: its `input` block."""
+    """The prompts: the `input` section of the job that was run."""
 
     runs: Paths
-    """Result files (jsonl or parquet, not openai_batch) or run directories of that input."""
+    """Result files (`jsonl` or `parquet`, not `openai_batch`) or run directories of that input."""
 
     judge: JudgeSpec
-    """How good an answer is."""
+    """Decides how good an answer is."""
 
 
 DataSpec = Annotated[
@@ -191,44 +191,46 @@ class FineTuningSpec(Spec):
     """Folder or hub id of the model to begin with, in safetensors."""
 
     epochs: Annotated[int, Field(gt=0)] = 3
-    """Times the data is gone through at most; the best by the validation part is kept."""
+    """Most passes over the data; the best pass by the validation part is kept."""
 
     layers: Annotated[int, Field(gt=0)] | None = None
-    """`bert`: only the last so many layers are trained, and the head; left out: all."""
+    """`bert` only: trains only the last so many layers and the head; left out: all layers."""
 
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Highest step size; left out: what suits the kind."""
+    """Highest step size; left out: 5e-5 for `bert`, 2e-4 for `causal_llm`."""
 
     batch_tokens: Annotated[int, Field(gt=0)] = 4096
     """Most tokens in one batch, padding included."""
 
 
 class TrainSpec(Spec):
-    """A router to train: which kind, on what, where to."""
+    """A router to train: its kind, its data and its output."""
 
     name: str | None = None
     """Title of the model card; left out: kind and models."""
 
     kind: TrainKind
-    """Which router."""
+    """Kind of router."""
 
     data: tuple[DataSpec, ...] = Field(min_length=1)
-    """Labels, from one or more places."""
+    """Labels, from one or more sources."""
 
     models: tuple[str, ...] | None = Field(default=None, min_length=2)
-    """Weakest first; others are left out of the data. Left out: all, by mean quality."""
+    """The models, weakest first; labels of other models are ignored. Left out: all, by mean quality."""
 
     matched_by: Literal["name", "position"] = "name"
-    """`name`: a job's models must be these; `position`: the first and the last stand for any cheap and strong one."""
+    """`name`: a job that uses the router must have models with these names; `position`: the first and the last model
+    stand for any cheap and any strong one."""
 
     embedder: TrainEmbedderSpec | None = None
-    """What turns prompts into vectors (mf, correctness, knn, cluster); left out: two layers of the packaged MiniLM."""
+    """Turns prompts into vectors, for mf, correctness, knn and cluster; left out: two layers of the packaged MiniLM."""
 
     fine_tuning: FineTuningSpec | None = None
-    """How it is fine-tuned (bert, causal_llm)."""
+    """How bert and causal_llm are fine-tuned; required for these."""
 
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    """Share of the prompts kept out of training to measure it; of the rest, the share that settings are chosen by."""
+    """Share of the prompts that is kept out of training to measure the router. Of the rest, the same share is used to
+    choose settings."""
 
     seed: int = 0
     """Seed of everything random."""
@@ -246,7 +248,7 @@ class TrainSpec(Spec):
     def _models_differ(cls, models: tuple[str, ...] | None) -> tuple[str, ...] | None:
         twice = next((name for name in models or () if (models or ()).count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"{twice!r} is there twice")
+            raise ValueError(f"{twice!r} is given twice")
         return models
 
     @model_validator(mode="after")
@@ -262,27 +264,27 @@ class TrainSpec(Spec):
         return self
 
     def judges(self) -> Iterator[tuple[int, JudgeSpec]]:
-        """The judges of earlier runs, each with its place in `data`."""
+        """The judges of earlier runs' results, each with the position of its item in `data`."""
         for place, one in enumerate(self.data):
             if isinstance(one, ResultsDataSpec):
                 yield place, one.judge
 
 
 class FileRead(Spec):
-    """A file that labels came from."""
+    """A file that labels were read from."""
 
     name: str
-    """Its name, without the folders of the machine it was on."""
+    """Its name, without its folder."""
 
     sha256: str
-    """Of its bytes."""
+    """SHA-256 of its bytes."""
 
     size: int
-    """Bytes."""
+    """Its size in bytes."""
 
 
 class DataReport(Spec):
-    """What one item of `data` gave."""
+    """What was read from one item of `data`."""
 
     name: str
     """Its name."""
@@ -291,26 +293,26 @@ class DataReport(Spec):
     """Its kind."""
 
     files: tuple[FileRead, ...]
-    """What was read."""
+    """The files that were read."""
 
     rows: int
     """Rows with a prompt and a label."""
 
     skipped: int
-    """Rows without a label, or about models that are left out."""
+    """Rows without a label, or about models that are ignored."""
 
     duplicates: int
-    """Rows whose prompt was there before, in this item."""
+    """Rows whose prompt occurred before in this item."""
 
     judged: dict[str, int]
-    """Labels of each model."""
+    """Number of labels of each model."""
 
 
 class HeldOut(Spec):
-    """How well prompts are told apart that training has not seen; of the strongest model against the weakest."""
+    """How well the router chooses between the strongest and the weakest model, on prompts not seen in training."""
 
     prompts: int
-    """Prompts with a label of both."""
+    """Prompts with a label of both models."""
 
     weakest: float
     """Mean quality of the weakest model."""
@@ -319,44 +321,44 @@ class HeldOut(Spec):
     """Mean quality of the strongest."""
 
     apgr: float
-    """Area under the share of the gap that is recovered, against the share of strong calls."""
+    """Area under the curve of the share of the quality gap that is recovered, against the share of strong calls."""
 
     interval: tuple[float, float] | None
-    """95 % of bootstrap samples lie in it; `None` where too many of them have no gap."""
+    """Interval with 95 % of the bootstrap samples of `apgr`; `None` if too many samples have no gap."""
 
     cpt50: float
-    """Share of strong calls that recovers half the gap."""
+    """Share of strong calls that recovers half of the gap."""
 
     cpt80: float
-    """Share that recovers 80 % of it."""
+    """Share of strong calls that recovers 80 % of the gap."""
 
     apgr_length: float
-    """APGR of the word count, which needs no training."""
+    """APGR of routing by word count, which needs no training."""
 
     apgr_random: float = 0.5
-    """APGR of drawing lots, which is known."""
+    """APGR of routing at random, which is known without measuring."""
 
 
 class TrainingReport(Spec):
-    """What training gave; `config.json` holds it too."""
+    """The report of a training; `config.json` of the checkpoint holds it too."""
 
     kind: TrainKind
-    """Which router."""
+    """Kind of router."""
 
     name: str
     """Title of the model card."""
 
     models: tuple[str, ...]
-    """Weakest first."""
+    """The models, weakest first."""
 
     quality: dict[str, float]
-    """Mean quality of each model over everything that was labelled."""
+    """Mean quality of each model over all labels."""
 
     seed: int
     """The seed."""
 
     data: tuple[DataReport, ...]
-    """Where labels came from."""
+    """What was read, for each item of `data`."""
 
     prompts: int
     """Different prompts trained on."""
@@ -365,19 +367,19 @@ class TrainingReport(Spec):
     """Different prompts kept out of training."""
 
     chosen: dict[str, Any]
-    """What training settled on."""
+    """The settings that training chose."""
 
     held_out: dict[str, HeldOut]
-    """Figures by data set."""
+    """Figures for the prompts that were held out, by data set."""
 
     cutoffs: dict[str, float]
-    """Cutoff for each share of strong calls, from the prompts held out, else from those trained on."""
+    """Cutoff for each share of strong calls, from the prompts held out, or without any from those trained on."""
 
     warnings: tuple[str, ...]
-    """What to know before use."""
+    """What a user should know before using the router, one line each."""
 
     spent: tuple[str, ...] = ()
-    """What judges and embedding endpoints cost, in all calls for this output; not in `config.json`."""
+    """What judges and embedding endpoints cost in all calls for this output, one line each; not in `config.json`."""
 
     output: str
     """Folder of the checkpoint."""

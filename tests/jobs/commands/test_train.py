@@ -61,7 +61,7 @@ REFUSED: dict[str, tuple[Spec, str]] = {
         {"data": [{"kind": "judgd"}]},
         r"data\.0: unknown kind 'judgd' \(did you mean 'judged'",
     ),
-    "one model twice": ({"models": ["small", "small"]}, r"models: 'small' is there twice"),
+    "one model twice": ({"models": ["small", "small"]}, r"models: 'small' is given twice"),
     "an embedder for none": ({"kind": "static", "embedder": {"layer": 1}}, r"embedder is for mf, correctness, knn"),
     "no base": ({"kind": "bert"}, r"bert needs fine_tuning, with the base model"),
     "fine-tuning for none": (

@@ -332,7 +332,7 @@ def test_what_is_wrong_with_an_embedder_is_said(embedder: dict[str, Any], said: 
 
 def test_one_actor_holds_the_limits(spec: Spec) -> None:
     """More than one scoring actor is refused where the embedder is an endpoint, and only there."""
-    with pytest.raises(ValueError, match="actors 2: the limits of an embedder's endpoints are held by one actor"):
+    with pytest.raises(ValueError, match="actors 2: only one actor can keep the limits of an embedder's endpoints"):
         CorrectnessRouterSpec(embedder=spec(), actors=2)
     assert CorrectnessRouterSpec(actors=2).actors == 2
     assert CorrectnessRouterSpec(embedder=spec(), actors=1).actors == 1
