@@ -1,7 +1,11 @@
 """A cap on spending that holds under concurrency: reserved before sending, corrected after."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
+
+from batch.costs.prices import Price
+from batch.dispatch.request import Request
 
 
 class Budget:
@@ -40,3 +44,21 @@ class Budget:
     def on_release(self, listener: Callable[[], None]) -> None:
         """Have `listener` called whenever reserved money comes back."""
         self._listeners.append(listener)
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """What attempts at this pool's model cost, in dollars.
+
+    Attributes:
+        bound: the most that an attempt at the request can cost; `None`: nothing bounds it.
+        cost: what an answer of so many prompt and completion tokens cost; `None`: unknown.
+    """
+
+    bound: Callable[[Request], Decimal | None]
+    cost: Callable[[int | None, int | None], Decimal | None]
+
+    @classmethod
+    def at(cls, price: Price) -> "Pricing":
+        """The pricing by a list price."""
+        return cls(lambda request: price.bound(request.url, request.body, request.max_tokens), price.cost)

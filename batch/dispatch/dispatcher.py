@@ -1,4 +1,4 @@
-"""All lanes in one event loop, which holds all endpoint state, so limits are exact."""
+"""The dispatcher: all lanes in one event loop. All endpoint state lives in that loop, so limits are exact."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,14 +13,14 @@ from batch.dispatch.answer_lengths import ExpectedTokens
 from batch.dispatch.balancing.balancers import Balancer, ConsistentHash, build_balancer, looks_at_speed
 from batch.dispatch.balancing.linear_program import LinearProgramAssigner
 from batch.dispatch.balancing.row_assigners import AffinityAssigner, RowAssigner
-from batch.dispatch.budget import Budget
+from batch.dispatch.budget import Budget, Pricing
 from batch.dispatch.endpoint import Endpoint, address
 from batch.dispatch.health import State
 from batch.dispatch.journal_batcher import JournalBatcher
 from batch.dispatch.judging.patience import Patience
 from batch.dispatch.judging.throttled_rows import ThrottledRows
 from batch.dispatch.lane import Lane
-from batch.dispatch.pool import EndpointPool, Pricing
+from batch.dispatch.pool import EndpointPool
 from batch.dispatch.ports import History, JournalPort, Work
 from batch.dispatch.request import Request
 from batch.dispatch.retry import RetryRule
@@ -42,11 +42,11 @@ class DispatchEnd:
     """How a dispatch ended."""
 
     interrupted: bool
-    """It was asked to stop before the end."""
+    """Was the dispatcher asked to stop while rows were left?"""
     stalled: tuple[str, ...]
     """One line per model whose endpoints stayed unreachable; its rows wait for the next sitting."""
     notes: tuple[str, ...]
-    """One line per endpoint that went out for good, or whose limits were found."""
+    """One line per endpoint that is out or in a cooldown, or whose limits were learned."""
 
 
 @dataclass(slots=True)
@@ -56,10 +56,10 @@ class _Shard:
 
 
 class Dispatcher:
-    """Sends every row of the shards it is fed, each to exactly one outcome.
+    """Sends every row of the shards it is fed, until each row has exactly one outcome.
 
-    Feed it shards in any number and at any time; `run` returns when the feed is closed and every row has its
-    outcome, or when it was drained. It must be built inside the event loop it runs in.
+    Shards can be fed in any number and at any time. `run` returns when the feed is closed and every row has its
+    outcome, or when the dispatcher was drained. A Dispatcher must be built inside the event loop it runs in.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class Dispatcher:
     ) -> None:
         """
         Args:
-            models: with every endpoint's `url` and `model` filled in.
-            pricing: by model; needed where there is a budget.
-            spent: what earlier sittings of the run have used of the budget.
+            models: the job's, with every endpoint's `url` and `model` filled in.
+            pricing: what attempts cost, by model; needed if there is a budget.
+            spent: dollars of the budget that earlier sittings of the run have spent.
             transports: builds an endpoint's transport; left out: as its spec says.
-            known: what an earlier sitting found endpoints to bear, by model and endpoint.
-            connections: that this process can have to each endpoint, whatever its limits say; left out: any number.
+            known: limits that an earlier sitting learned, by model and endpoint.
+            connections: the most connections that this process can open to each endpoint; left out: any number.
             on_shard: called, in the loop, when a shard's last row has its outcome and its journals are closed.
             on_first_request: called, in the loop, before the first request of this sitting is sent.
 
@@ -143,10 +143,10 @@ class Dispatcher:
         )
 
     async def run(self) -> DispatchEnd:
-        """Send until everything fed has its outcome.
+        """Send until every row that was fed has its outcome.
 
         Raises:
-            StorageError: an outcome could not be kept; everything stopped at once.
+            StorageError: an outcome could not be stored; all lanes were stopped at once.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -184,7 +184,7 @@ class Dispatcher:
         self._begin(shard, self._work.history(shard))
 
     def feed_all(self, shards: Sequence[int]) -> None:
-        """Send what is left of several, one after the other; what is left of them is found out off the loop."""
+        """Send what is left of several shards, one after the other. A thread reads what is left of each."""
         self._not_begun += len(shards)
         for shard in shards:
             self._fed.put_nowait(shard)
@@ -208,22 +208,22 @@ class Dispatcher:
                 self.lanes[model].feed(self._pending(shard, model, history))
 
     def close_feed(self) -> None:
-        """Nothing more comes: end once every row has its outcome."""
+        """No more shards come: `run` ends once every row has its outcome."""
         self._feed_closed = True
         self._end_if_done()
 
     def drain(self) -> None:
-        """Start nothing new, let what is in flight end, then return from `run`."""
+        """Start no new request, let those in flight end, then return from `run`."""
         self._drained = True
         self._end()
 
     def fail(self, error: BatchRouterError) -> None:
-        """End `run` at once, with this error."""
+        """End `run` at once; it raises this error."""
         if not self._ended.done():
             self._ended.set_exception(error)
 
     def found(self) -> dict[str, dict[str, LearnedLimits]]:
-        """What endpoints were found to bear so far, by model and endpoint; only what is known."""
+        """The limits learned so far, by model and endpoint; endpoints of which nothing was learned are left out."""
         found = {
             model: {e.url: e.found for e in lane.pool.endpoints if e.found != LearnedLimits()}
             for model, lane in self.lanes.items()
@@ -231,9 +231,9 @@ class Dispatcher:
         return {model: endpoints for model, endpoints in found.items() if endpoints}
 
     def journal(self, shard: int, model: str) -> JournalPort:
-        """The journal of a shard's rows sent to this model, opened when first needed.
+        """The journal of a shard's rows that go to this model, opened when first needed.
 
-        It is to be told something at once: what it was told is written at the end of this turn of the loop.
+        The caller adds a line at once: it is written at the end of this turn of the loop.
         """
         if self._on_first_request is not None:
             self._on_first_request()
@@ -241,7 +241,7 @@ class Dispatcher:
         journals = self._shards[shard].journals
         journal = journals.get(model)
         if journal is None:
-            # Opening may take milliseconds, in which what was answered would be nowhere but in memory.
+            # Opening may take milliseconds. Write the journal lines first, or a kill meanwhile would lose answers.
             self.writes.write()
             journal = journals[model] = self._work.journal(shard, model)
         self.writes.add(journal)
@@ -259,7 +259,7 @@ class Dispatcher:
             self._end_if_done()
 
     def fall_back(self, request: Request) -> bool:
-        """Hand the row to the next of its planned model's fallbacks that still has an endpoint."""
+        """Hand the row to the next of its planned model's fallbacks that has an endpoint left; `False`: none has."""
         chain = (request.planned, *self._spec.fallbacks.get(request.planned, ()))
         for model in chain[chain.index(request.model) + 1 :]:
             if not all(e.out for e in self.lanes[model].pool.endpoints):
@@ -269,13 +269,13 @@ class Dispatcher:
                 request.moved_to(model)
                 self.lanes[model].queue.put_back(request)
                 if left.open == 0:
-                    # The other may have stalled, and nobody else would look any more.
+                    # If the other lanes have stalled or ended, no later event would end the run.
                     self._end_if_done()
                 return True
         return False
 
     def _pending(self, shard: int, model: str, history: History) -> Iterator[Sequence[Request]]:
-        """The shard's rows for this model that have no outcome yet, read as they are needed."""
+        """The shard's rows for this model that have no outcome yet. A batch is read when it is needed."""
         for batch in self._work.routed(shard, model):
             rows = []
             for request in batch:
@@ -303,7 +303,7 @@ class Dispatcher:
 
     async def _lane(self, lane: Lane) -> None:
         await lane.run()
-        # A stalled lane keeps its open rows for the next sitting; the others go on to their own end.
+        # A stalled lane leaves its open rows to the next sitting; the other lanes go on until theirs are done.
         self._end_if_done()
 
     def _finish_shard(self, shard: int) -> None:
@@ -319,7 +319,7 @@ class Dispatcher:
             self._end()
 
     def _failure(self) -> BaseException | None:
-        """What `fail` was told: what tasks raise while they are cancelled for it came later."""
+        """The error given to `fail`. What tasks raise while they are cancelled because of it comes later."""
         return self._ended.exception() if self._ended.done() and not self._ended.cancelled() else None
 
     def _end(self) -> None:
@@ -328,7 +328,7 @@ class Dispatcher:
 
 
 def _notes(model: str, endpoint: Endpoint) -> Iterator[str]:
-    """What the reader of the report should know of an endpoint."""
+    """What the report should say about an endpoint, line by line."""
     if endpoint.out:
         yield f"{model}: {endpoint.url} was out for the rest of the run: {endpoint.health.reason}"
     elif endpoint.health.state in (State.COOLING, State.PROBING) and not endpoint.health.doubted:

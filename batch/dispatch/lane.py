@@ -1,4 +1,4 @@
-"""One model's rows, streamed through `lease -> send -> retry`. Lanes never wait for each other."""
+"""A lane: one model's rows, each leased an endpoint, sent, and retried. Lanes never wait for each other."""
 
 import asyncio
 import logging
@@ -30,7 +30,8 @@ from schemas.results import ErrorInfo
 
 _log = logging.getLogger("batchrouter.dispatch.lane")
 
-# Rows to look ahead for long ones, for each that may be under way: what a slot answers while the longest runs.
+# Rows to read ahead for each request that may be in flight, so that long rows among the last are seen in time: about
+# as many as one slot answers while the longest row runs.
 _AHEAD_PER_SLOT = 64
 _LEAST_AHEAD, _MOST_AHEAD = 1024, 8192
 
@@ -38,28 +39,29 @@ _UNAVAILABLE = 503
 
 
 class LaneHost(Protocol):
-    """What a lane asks of the dispatcher it belongs to."""
+    """What a lane needs from its dispatcher."""
 
     writes: JournalBatcher
-    """Of all its journals."""
+    """Writes the lines of all journals."""
 
     def journal(self, shard: int, model: str) -> JournalPort:
-        """The journal of a shard's rows sent to this model, to be told something at once."""
+        """The journal of a shard's rows that go to this model. The caller adds a line to it at once."""
         ...
 
     def ended(self, request: Request) -> None:
-        """The row has its outcome, and the journal was told."""
+        """The row has its outcome, and the journal has the line."""
         ...
 
     def fall_back(self, request: Request) -> bool:
-        """Hand the row to the next model in line; `False` if there is none."""
+        """Hand the row to the next of its planned model's fallbacks; `False` if there is none."""
         ...
 
 
 class Lane:
     """Sends one model's rows with as many workers as its endpoints may have requests in flight.
 
-    Every row ends in exactly one journaled outcome, unless the lane is stopped first: then it stays as it is on disk.
+    Every row ends in exactly one journaled outcome. If the lane is stopped first, the row keeps the state it has on
+    disk, and the next sitting sends it.
     """
 
     def __init__(
@@ -77,8 +79,8 @@ class Lane:
         """
         Args:
             expected: how long answers will be, learned by this lane.
-            throttled: decides about rows that are only ever throttled.
-            assigner: has each endpoint take rows at hand that suit it; left out: first come, first served.
+            throttled: decides when to give up rows that are only ever throttled.
+            assigner: says which of the rows at hand suit an endpoint; left out: first come, first served.
         """
         self.model = model
         self.pool = pool
@@ -91,7 +93,7 @@ class Lane:
         )
         self.stalled: str | None = None
         self.open = 0
-        """Rows fed that have no outcome yet; kept by the dispatcher, since rows move between lanes."""
+        """Rows fed that have no outcome yet. The dispatcher keeps this count, since rows move between lanes."""
         self.counts = LaneCounts()
         self._rule = rule
         self._timeout_seconds = timeout_seconds
@@ -111,22 +113,22 @@ class Lane:
         self._working = self._free = 0
 
     def feed(self, batches: Iterable[Sequence[Request]]) -> None:
-        """More rows, after those already fed."""
+        """Add rows behind those already fed."""
         self._batches.append(iter(batches))
         self.queue.wake()
 
     async def run(self) -> None:
-        """Send until it is stopped. Raises StorageError as soon as an outcome cannot be kept."""
+        """Send until the lane is stopped. Raises StorageError as soon as an outcome cannot be stored."""
         async with asyncio.TaskGroup() as self._workers:
             self._start_worker()
 
     def stop(self) -> None:
-        """Send nothing more; `run` returns when what is under way has ended."""
+        """Send nothing more; `run` returns when the requests in flight have ended."""
         self.queue.stop()
         self.pool.stop()
 
     def _refill(self) -> Sequence[Request]:
-        # Reading takes milliseconds, in which what was answered would be nowhere but in memory.
+        # Reading takes milliseconds. Write the journal lines first, or a kill meanwhile would lose answers.
         self._host.writes.write()
         while self._batches:
             rows = next(self._batches[0], None)
@@ -137,14 +139,14 @@ class Lane:
         return ()
 
     def _start_worker(self) -> None:
-        """One more worker."""
+        """Start one more worker."""
         assert self._workers is not None
         self._working += 1
         self._free += 1
         self._workers.create_task(self._work())
 
     def _on_lease(self) -> None:
-        """A worker has an endpoint: let another one look for the next, if there may be more under way at once."""
+        """A worker has an endpoint. If no other worker is free and more requests may be in flight, start one."""
         self._free -= 1
         if self._free == 0 and self._working < self.pool.allowed:
             self._start_worker()
@@ -152,8 +154,8 @@ class Lane:
     async def _work(self) -> None:
         task = asyncio.current_task()
         assert task is not None
-        # A transport may hand over an answer in place of a cancellation that comes at the same instant: it is kept.
-        # Rows are at hand most of the time: no need to begin a coroutine.
+        # A transport may return an answer although the task was cancelled at the same instant; that answer is kept, and
+        # the loop ends here. Most of the time a row is at hand, and `get_nowait` saves the cost of a coroutine.
         while not task.cancelling() and (row := self.queue.get_nowait() or await self.queue.get()) is not None:
             request = fill_pack(row, self.queue, self.pool.endpoints)
             if self._large_requests.is_large(len(request.body)):
@@ -172,7 +174,7 @@ class Lane:
             self._large_requests.release(size)
 
     async def _send_request(self, request: Request) -> bool:
-        """One attempt at a row or at several packed ones; were they answered?"""
+        """Make one attempt at a row, or at several packed rows. Returns whether they were answered."""
         try:
             return await self._attempt(request)
         except PoolOut as error:
@@ -191,23 +193,23 @@ class Lane:
             _log.warning("%s: no endpoint can be reached; its rows wait for the next sitting", self.model)
             self.stop()
         except PoolStopped:
-            # The row stays as it is on disk.
+            # The row keeps the state it has on disk.
             pass
         return False
 
     async def _send_halves(self, request: Request) -> bool:
-        """Once the lane is stopped, or its worker cancelled, packed rows stay as they are on disk."""
+        """Send packed rows in two halves. Once the lane is stopped, or its worker cancelled, the rest is not sent."""
         task = asyncio.current_task()
         assert task is not None
         answered = [not task.cancelling() and await self._send_request(half) for half in halves(request)]
         return all(answered)
 
     async def _attempt(self, request: Request) -> bool:
-        """One attempt, and what follows from it; was it answered?"""
+        """Make one attempt and act on how it ends. Returns whether it was answered."""
         if self.pool.counts_tokens:
             request.cost = self._expected.cost(request)
         if self._assigner is not None and self._row_picker.update_due:
-            # It takes milliseconds, in which what was answered would be nowhere but in memory.
+            # It takes milliseconds. Write the journal lines first, or a kill meanwhile would lose answers.
             self._host.writes.write()
             self._row_picker.update()
         try:
@@ -222,7 +224,8 @@ class Lane:
                         row.attempts += 1
                         journal = self._host.journal(row.shard, self.model)
                         journal.intent(row.row, row.sent, endpoint.index)
-                    # Before the first byte: otherwise nobody would know that it may be billed.
+                    # The intent must be with the kernel before the first byte is sent: after a kill, it is the only
+                    # sign that the request may be billed.
                     self._host.writes.write()
                     completion = await endpoint.transport.send(request)
                     answers = split_answers(request, completion) if request.rows else (completion,)
@@ -243,14 +246,14 @@ class Lane:
         return True
 
     async def _not_answered(self, request: Request, endpoint: Endpoint, error: DispatchError, latency: float) -> bool:
-        """What follows from an attempt that ended in an error; were its rows answered after all?"""
+        """Act on an attempt that ended in an error. Returns whether its rows were answered in smaller packs."""
         rows = request.rows or (request,)
         if error.billed:
             self._bill(rows, error)
         if isinstance(error, PackMixedUp):
             if not endpoint.pack_size.mixed_up():
                 return await self._refused_pack(request, endpoint, error, latency)
-            # They can only travel alone here. It counts for none of them.
+            # At this endpoint the rows can only be sent one by one. The attempt counts for none of them.
             for row in rows:
                 row.attempts -= 1
                 self._journal_attempt(row, endpoint.index, error, latency, counts=False)
@@ -268,9 +271,10 @@ class Lane:
         return False
 
     async def _refused_pack(self, request: Request, endpoint: Endpoint, error: DispatchError, latency: float) -> bool:
-        """Packed rows that are refused, for one of them or for their number: their halves tell. It counts for none."""
+        """Send refused packed rows again in halves: these tell whether one row or their number was the reason."""
         count = len(request.rows)
         for row in request.rows:
+            # The attempt counts for none of them.
             row.attempts -= 1
             self._journal_attempt(row, endpoint.index, error, latency, counts=False)
         size = endpoint.pack_size
@@ -280,12 +284,12 @@ class Lane:
         return answered
 
     def _failed(self, request: Request, endpoint: Endpoint, error: DispatchError, latency: float) -> None:
-        """Put the row back, or give it up."""
+        """Put a failed row back into the queue, or give it up."""
         hopeless = False
         counts = error.reached
         answers = self.pool.answers
         if error.blame == "throttle":
-            # A refusal by chance says nothing about the row.
+            # Where the server refuses a share of all requests, a refusal says nothing about the row.
             counts = self._throttled.counts(request, answers) and error.reached and not endpoint.pace.ignores_refusals
             others = self.open - self._refused.count
             hopeless = self._throttled.hopeless(request, error, answers=answers, others_open=others)
@@ -300,28 +304,28 @@ class Lane:
         request.answers_at_failure = answers
         delay = None if hopeless else self._rule.delay(request, error)
         if delay is None:
-            # The outcome ends the attempt too: between two lines a kill would have the row sent again.
+            # The outcome line ends the attempt too. With two lines, a kill between them would have the row sent again.
             self._give_up(request, endpoint.index, error, latency)
         else:
             self._journal_attempt(request, endpoint.index, error, latency, counts=counts)
             self.queue.put_back(request, delay, retry=error.blame in ("endpoint", "row") and error.reached)
 
     def _bill(self, rows: Sequence[Request], error: DispatchError) -> None:
-        """Note what the attempt may have cost, in its rows for the journal, and in the lane's figures."""
+        """Record what the attempt may have cost: in its rows, for the journal, and in the lane's counts."""
         for row, billed in zip(rows, billed_tokens(rows, error), strict=True):
             row.billed = billed
             if billed is not None:
                 self.counts.add_lost(billed)
 
     def _may_be_loading(self, endpoint: Endpoint) -> bool:
-        """Has an endpoint that has answered nobody yet been failing for less than one waits for it?"""
+        """May the endpoint, which has answered nothing so far, still be loading its model?"""
         since = endpoint.health.down_since
         return since is None or self._loop.time() - since < self._timeout_seconds
 
     def _journal_attempt(
         self, request: Request, endpoint: int, error: DispatchError, latency: float, *, counts: bool
     ) -> None:
-        """Journal that this attempt ended, and the row is no longer in flight."""
+        """Journal that the attempt ended without an answer: the row is no longer in flight."""
         self._host.journal(request.shard, self.model).attempt(
             FailedAttempt(
                 request.row,

@@ -1,4 +1,4 @@
-"""The endpoints of one model. The only place that waits for capacity."""
+"""The pool of one model's endpoints: the only place in the dispatcher that waits for capacity."""
 
 import asyncio
 import logging
@@ -10,9 +10,8 @@ from decimal import Decimal
 from types import TracebackType
 
 from batch.costs.bounds import unbounded_by
-from batch.costs.prices import Price
 from batch.dispatch.balancing.balancers import Balancer
-from batch.dispatch.budget import Budget
+from batch.dispatch.budget import Budget, Pricing
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import State
 from batch.dispatch.judging.failures import failed_again
@@ -22,46 +21,30 @@ from batch.errors import BatchRouterError, DispatchError
 
 _log = logging.getLogger("batchrouter.dispatch.pool")
 
-# A wait of this length is told with the time of its end.
+# Progress shows a wait of at least this length with the time of its end.
 _LONG_WAIT_SECONDS = 60.0
-# Timers of an event loop may fire a little early; asking again sooner than this would spin.
+# Timers of an event loop may fire a little early; a shorter timer could fire again and again without waiting.
 _SHORTEST_TIMER_SECONDS = 0.001
 
 
 class PoolOut(BatchRouterError):
-    """Every endpoint refuses for good."""
+    """Every endpoint of the pool is out for the rest of the run."""
 
 
 class PoolStopped(BatchRouterError):
-    """Nothing more is to be sent."""
+    """The pool was stopped, so that it sends nothing more."""
 
 
 class RowRefused(BatchRouterError):
-    """Every endpoint that is ready has refused the row."""
+    """Every endpoint that could take the row now has refused it before."""
 
 
 class OverBudget(BatchRouterError):
-    """The request does not fit into what the budget has left."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pricing:
-    """What attempts on this pool's model cost.
-
-    `bound` is an upper bound before sending, `None` if there is none; `cost` is what an answer cost, `None` if unknown.
-    """
-
-    bound: Callable[[Request], Decimal | None]
-    cost: Callable[[int | None, int | None], Decimal | None]
-
-    @classmethod
-    def at(cls, price: Price) -> "Pricing":
-        """At a list price."""
-        return cls(lambda request: price.bound(request.url, request.body, request.max_tokens), price.cost)
+    """The most that the request can cost is more than the budget has left."""
 
 
 PickRow = Callable[[Request, Endpoint], Request]
-"""The row that goes to this endpoint: the one that was to be sent, or another one in its place."""
+"""Picks the row that goes to this endpoint: the one that was to be sent, or another one in its place."""
 
 
 def _keep_row(request: Request, endpoint: Endpoint) -> Request:
@@ -76,7 +59,7 @@ class _Waiter:
 
 
 class EndpointPool:
-    """Leases endpoints to requests, in the order they ask.
+    """Leases endpoints to requests, first come, first served.
 
     `lease` filters (healthy, within limits, affordable), lets the balancer pick an endpoint and the caller pick the
     row, and only then takes both. When the lease ends, on success, error or cancellation, it gives the slot back,
@@ -107,13 +90,13 @@ class EndpointPool:
         self.budget = budget
         self.pricing = pricing
         self._overrun = Decimal(1)
-        """How many times its bound an answer was seen to cost; bounds are raised by it."""
+        """By what factor the dearest answer exceeded its bound; later bounds are multiplied by it."""
         if budget is not None:
             budget.on_release(self._serve)
 
     @property
     def allowed(self) -> int:
-        """Requests that may be in flight at once, as things stand."""
+        """Requests that may be in flight at once now, over all endpoints that are not out."""
         allowed = 0
         for endpoint in self.endpoints:
             if not endpoint.out:
@@ -141,7 +124,7 @@ class EndpointPool:
         return len(self._waiters)
 
     def wait(self) -> Wait | None:
-        """How long every endpoint asks to be left alone, or is; `None`: one may be asked now, or is being probed."""
+        """How long no endpoint may be sent a request; `None`: one may be sent one now, or is being probed."""
         left = [(e.health.delay(), e.index) for e in self.endpoints if not e.out]
         seconds, index = min(left, default=(0.0, 0))
         if not 0.0 < seconds < math.inf:
@@ -150,7 +133,7 @@ class EndpointPool:
         return Wait(seconds, f"{first.url}: {first.health.reason}")
 
     def waits_for(self) -> str | None:
-        """What the first waiting request waits for, with the server's words; `None`: none waits."""
+        """What the first waiting request waits for, with the server's words; `None`: no request waits."""
         if not self._waiters:
             return None
         wait = self.wait()
@@ -165,14 +148,14 @@ class EndpointPool:
         return "limits"
 
     def affords(self, request: Request) -> bool:
-        """May what the row costs at most be reserved now?"""
+        """Has the budget room now for the most that the row can cost?"""
         if self.budget is None:
             return True
         bound = self._known_bound(request)
         return bound is not None and self.budget.fits(bound)
 
     def lease(self, request: Request, pick_row: PickRow = _keep_row) -> "Lease":
-        """An endpoint for one attempt: `async with pool.lease(request) as lease`.
+        """Lease an endpoint for one attempt: `async with pool.lease(request) as lease`.
 
         Raises on entry PoolOut, PoolUnreachable, PoolStopped, RowRefused or OverBudget; nothing is held then.
 
@@ -188,8 +171,8 @@ class EndpointPool:
             taken = self.take(request, pick_row)
             if taken is not None:
                 return taken
-            # A single waiter is only re-checked when a timer fires, so without this check it would wait for ever for a
-            # pool that is down.
+            # A single waiter is only re-checked when a timer fires. Without this check it would wait forever for a pool
+            # that is down.
             self._check_patience(request)
         waiter = _Waiter(request, pick_row, self._loop.create_future())
         self._waiters.append(waiter)
@@ -198,7 +181,7 @@ class EndpointPool:
             return await waiter.future
         except asyncio.CancelledError:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
-                # Served and cancelled within one turn of the loop: the endpoint was taken in vain.
+                # It was served and cancelled within one turn of the loop, so the endpoint is given back unused.
                 endpoint, request = waiter.future.result()
                 endpoint.abandoned(request)
                 self._unreserve(request)
@@ -208,7 +191,11 @@ class EndpointPool:
             raise
 
     def release(self, request: Request, endpoint: Endpoint, ended: Completion | DispatchError | None) -> None:
-        """Give back what `acquire` took. `None`: the attempt was cancelled, and may have been billed."""
+        """Give back what `acquire` took, and record how the attempt ended.
+
+        Args:
+            ended: the answer or the error; `None`: the attempt was cancelled, and may have been billed.
+        """
         if isinstance(ended, Completion):
             self._troubled_since = None
             endpoint.answered(request, ended)
@@ -230,7 +217,7 @@ class EndpointPool:
             self._serve()
 
     def stop(self) -> None:
-        """Lease nothing more, to those who wait neither: a limit may have them wait for hours."""
+        """Lease nothing more, and end all waits with PoolStopped: a limit could make them last for hours."""
         self._stopped = True
         self._serve()
 
@@ -261,8 +248,8 @@ class EndpointPool:
         if request.refused:
             ready = [e for e in ready if not request.refused >> e.index & 1]
             if not ready:
-                # To wait in front of others would keep them from endpoints that are ready for them.
-                raise RowRefused(f"model {self.model!r}: those that are ready have refused the row")
+                # If this row waited at the head of the line, it would block rows that these endpoints can take.
+                raise RowRefused(f"model {self.model!r}: the endpoints that are ready have refused the row")
         if self.budget is not None and not self._affordable(request):
             return None
         if request.avoid and len(ready) > 1:
@@ -270,7 +257,7 @@ class EndpointPool:
         return self._balancer.pick(request, ready) if len(ready) > 1 else ready[0]
 
     def _serve(self) -> None:
-        """Give endpoints to waiters, first come first served, as far as they go."""
+        """Give endpoints to waiters, first come, first served, until no endpoint is ready."""
         while self._waiters:
             waiter = self._next_waiter()
             if waiter.future.done():
@@ -290,9 +277,10 @@ class EndpointPool:
         self._set_timer()
 
     def _next_waiter(self) -> _Waiter:
-        """The first one; for the probe of an endpoint that is down the first of those that failed least.
+        """Take the next waiter off the line: the first, or, if every endpoint is down, the one whose row failed least.
 
-        A row that fails everywhere would keep an endpoint down that answers all others.
+        A row that fails everywhere would otherwise be the probe again and again, and keep endpoints down that answer
+        all other rows.
         """
         if len(self._waiters) > 1 and all(e.out or e.health.state is not State.UP for e in self.endpoints):
             best = min(self._waiters, key=lambda waiter: waiter.request.attempts)
@@ -301,7 +289,7 @@ class EndpointPool:
         return self._waiters.popleft()
 
     def _set_timer(self) -> None:
-        """Have the first waiter looked at again when the earliest endpoint may take it."""
+        """Set a timer that serves the waiters again when the first endpoint can take the first of them."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -312,7 +300,7 @@ class EndpointPool:
                 self._timer = self._loop.call_later(max(soonest, _SHORTEST_TIMER_SECONDS), self._serve)
 
     def _check_patience(self, request: Request) -> None:
-        """Raise PoolUnreachable if endpoints have failed, or want us to stay away, for longer than one waits."""
+        """Raise PoolUnreachable if the endpoints have failed, or ask for a pause, for longer than the job allows."""
         self._patience.look(self.model, self.endpoints, request.cost, self._troubled_since)
 
     def _affordable(self, request: Request) -> bool:
@@ -339,20 +327,23 @@ class EndpointPool:
         return bound
 
     def _known_bound(self, request: Request) -> Decimal | None:
-        """The most that an attempt at the row can cost here. It is worked out once for each model a row is sent to."""
+        """The most that an attempt at the row can cost at this model; `None`: nothing bounds it.
+
+        The bound is computed once for each model that a row is sent to, and kept in the row.
+        """
         if request.bound is None or request.bound[0] != self.model:
             request.bound = (self.model, self.pricing.bound(request) if self.pricing is not None else None)
         bound = request.bound[1]
         return None if bound is None else bound * self._overrun
 
     def _settle(self, request: Request, usage: tuple[int | None, int | None] | None) -> None:
-        """The attempt was, or may have been, billed: at its usage where that is known, else at its bound."""
+        """Charge the budget for an attempt that was or may have been billed: its usage if known, else its bound."""
         if self.budget is None:
             return
         used = self.pricing.cost(*usage) if usage is not None and self.pricing is not None else None
         self.budget.settle(request.reserved, request.reserved if used is None else used)
         if used is not None and used > request.reserved > 0:
-            # This server charges for more than `max_tokens` (reasoning, a prompt of its own), so that no bound held.
+            # This server bills more than `max_tokens` (reasoning, a prompt of its own), so its bounds do not hold.
             self._overrun = max(self._overrun, self._overrun * used / request.reserved)
 
     def _unreserve(self, request: Request) -> None:
@@ -364,13 +355,16 @@ class EndpointPool:
 
 
 class Lease:
-    """An endpoint held for one attempt. Say `completed` before leaving; a DispatchError is seen on the way out."""
+    """An endpoint held for one attempt.
+
+    Call `completed` after a good answer; a DispatchError that leaves the block is recorded as the end of the attempt.
+    """
 
     __slots__ = ("_ended", "_pick_row", "_pool", "endpoint", "request")
 
     endpoint: Endpoint
     request: Request
-    """The row to send: the one it was asked for, or one that suits the endpoint better."""
+    """The row to send: the one that the lease was asked for, or the one that `pick_row` put in its place."""
 
     def __init__(self, pool: EndpointPool, request: Request, pick_row: PickRow) -> None:
         self._pool = pool
@@ -384,7 +378,7 @@ class Lease:
 
     async def __aenter__(self) -> "Lease":
         pool = self._pool
-        # Nobody waits, most of the time: no need to begin a coroutine.
+        # Most of the time no request waits, and an endpoint can be taken without the cost of a coroutine.
         taken = None if pool.waiting else pool.take(self.request, self._pick_row)
         self.endpoint, self.request = taken or await pool.acquire(self.request, self._pick_row)
         return self

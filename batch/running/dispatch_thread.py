@@ -14,10 +14,10 @@ import uvloop
 
 from batch.clock import WallClock
 from batch.costs.prices import Price
+from batch.dispatch.budget import Pricing
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
 from batch.dispatch.lane import Lane
 from batch.dispatch.limits.open_files import connections, note, raise_limit
-from batch.dispatch.pool import Pricing
 from batch.dispatch.snapshot import LaneSnapshot
 from batch.environment import Environment
 from batch.errors import BatchRouterError, RunLockedError, StorageError

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from batch.dispatch.budget import Pricing
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
 from batch.dispatch.judging.refusals import PROBES, REFUSED_ROWS
-from batch.dispatch.pool import Pricing
 from batch.dispatch.ports import History
 from batch.dispatch.request import Completion, Request
 from batch.errors import (

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from batch.dispatch.pool import Pricing
+from batch.dispatch.budget import Pricing
 from batch.dispatch.request import Completion, Request
 from batch.errors import NotConnected, RateLimited, Refused, ServerError
 from batch.limits import Allowance

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from batch.dispatch.balancing.balancers import build_balancer
-from batch.dispatch.budget import Budget
+from batch.dispatch.budget import Budget, Pricing
 from batch.dispatch.health import FIRST_COOLDOWN_SECONDS, State
 from batch.dispatch.judging.patience import Patience
 from batch.dispatch.judging.refusals import PROBES, REFUSED_ROWS
-from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut, Pricing
+from batch.dispatch.pool import EndpointPool, OverBudget, PoolOut
 from batch.errors import BadAnswer, ConnectionLost, NotConnected, RateLimited, Refused, ServerError, TimedOut
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from tests.fakes import answer, fake_endpoint, request

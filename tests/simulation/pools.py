@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from batch.dispatch.budget import Pricing
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
-from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Completion, Request
 from batch.errors import DispatchError
 from schemas.endpoints import EndpointSpec, ModelSpec

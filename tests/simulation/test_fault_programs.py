@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import Phase as Steps
 from hypothesis import strategies as st
 
+from batch.dispatch.budget import Pricing
 from batch.dispatch.dispatcher import DispatchEnd, Dispatcher
 from batch.dispatch.judging.refusals import REFUSED_ROWS
-from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Completion, Request
 from batch.dispatch.transports.refusals import refusal
 from batch.dispatch.transports.responses import completion

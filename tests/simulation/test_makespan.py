@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from batch.dispatch.budget import Budget
+from batch.dispatch.budget import Budget, Pricing
 from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.endpoint import Endpoint
-from batch.dispatch.pool import Pricing
 from batch.dispatch.request import Completion, Request, RowKind
 from schemas.endpoints import EndpointSpec, LimitsSpec
 from schemas.job import DispatchSpec

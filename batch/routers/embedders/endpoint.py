@@ -22,9 +22,9 @@ import orjson
 from batch.arrays import Float32s
 from batch.costs.prices import prices_for
 from batch.costs.tokens import counter
+from batch.dispatch.budget import Pricing
 from batch.dispatch.dispatcher import Dispatcher
 from batch.dispatch.limits.open_files import connections
-from batch.dispatch.pool import Pricing
 from batch.dispatch.ports import History
 from batch.dispatch.request import Request
 from batch.environment import Environment

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from batch.dispatch.pool import Pricing
+from batch.dispatch.budget import Pricing
 from batch.dispatch.request import Completion, Request
 from batch.errors import (
     BadRequest,
