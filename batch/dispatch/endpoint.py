@@ -1,4 +1,4 @@
-"""One endpoint's live state."""
+"""An endpoint: its transport, and its live state."""
 
 import logging
 import math
@@ -27,17 +27,19 @@ def address(spec: EndpointSpec, model: str) -> str:
     return spec.name or spec.place(model)
 
 
-# A row that one endpoint refused waits for another one for so long.
+# A row that one endpoint refused waits for an endpoint that pauses for no longer than this.
 _SHORT_PAUSE_SECONDS = 60.0
 
-# Requests in flight at one endpoint where nobody said how many: each is a connection, and a row in memory.
+# The most requests in flight at an endpoint without a configured `max_in_flight`: each takes a connection, and memory
+# for a row.
 MOST_IN_FLIGHT = 1024
 
 
 class Endpoint:
-    """Limits, requests in flight, health, speed and counts of one endpoint.
+    """One endpoint's transport, limits, requests in flight, health, speed and counts.
 
-    Everything the pool and the balancers look at; changed only by `start` and the ends of an attempt.
+    The pool and the balancers read this state. It changes only when an attempt starts (`start`) or ends (`answered`,
+    `failed`, `abandoned`).
     """
 
     def __init__(
@@ -57,9 +59,9 @@ class Endpoint:
         Args:
             index: its place among the endpoints of its pool.
             transport: sends to it.
-            known: what an earlier sitting found.
-            measured: is `speed` of interest? Keeping it takes a twentieth of the dispatcher's time.
-            connections: that this process can have to it, whatever its limits say; `None`: any number.
+            known: limits that an earlier sitting learned.
+            measured: should `speed` be kept up to date? It takes a twentieth of the dispatcher's time.
+            connections: the most connections that this process can open to it; `None`: any number.
         """
         known = known or LearnedLimits()
         self.spec = spec
@@ -73,7 +75,8 @@ class Endpoint:
         self.speed = EndpointSpeed(clock)
         self._measured = measured
         self.limiters: list[Limiter] = build_limiters(spec.limits, spec.provider, clock)
-        # A server may refuse though its limits are held: others use them too, or they were not all configured.
+        # A server may refuse a request although its configured limits are kept: other clients share the limits, or not
+        # all of them are configured.
         patient = bool(self.limiters)
         self.pace = AdaptiveRate(clock, known=known.rpm, patient=patient, configured=spec.limits.rpm, name=self.url)
         most = spec.limits.max_in_flight
@@ -98,12 +101,12 @@ class Endpoint:
 
     @property
     def in_flight(self) -> int:
-        """Requests under way."""
+        """Requests in flight."""
         return self.concurrency.in_flight
 
     @property
     def held_back(self) -> bool:
-        """Is it this process that could not have more connections to it?"""
+        """Is the number of connections that this process can open what limits the requests in flight?"""
         return self._short_of_connections and self.concurrency.allowed >= self.concurrency.ceiling
 
     @property
@@ -113,24 +116,24 @@ class Endpoint:
 
     @property
     def well(self) -> bool:
-        """May it be asked now, or after a short pause?"""
+        """May it be sent a request now, or after a short pause?"""
         return self.health.state is State.UP and self.health.delay() <= _SHORT_PAUSE_SECONDS
 
     @property
     def found(self) -> LearnedLimits:
-        """What it was found to bear."""
+        """The limits learned so far."""
         concurrency = self.concurrency
         in_flight = concurrency.found if isinstance(concurrency, AdaptiveConcurrency) else None
         return LearnedLimits(in_flight, self.pace.found)
 
     def delay(self, cost: LimitCost) -> float:
-        """Seconds until it may take a request of this cost; infinity if only an event can tell."""
+        """Seconds until it may take a request of this cost; infinity: not before a request in flight has ended."""
         longest = self.concurrency.delay()
         if longest is math.inf:
             return longest
         health = self.health
         if health.doubted and self.in_flight:
-            # What is under way may tell that it is well, and each row that it refuses meanwhile is sent in vain.
+            # A request in flight may be answered, which ends the doubt. Each row sent meanwhile may be refused in vain.
             return math.inf
         if not health.never_waited:
             longest = health.delay()
@@ -143,12 +146,12 @@ class Endpoint:
         return longest
 
     def can_take(self, cost: LimitCost) -> bool:
-        """Now that it may take one request, may it as well be one of this cost?"""
+        """If the endpoint may take a request now, may it take one of this cost?"""
         return all(limiter.may_owe or limiter.delay(cost) <= 0.0 for limiter in self.limiters)
 
     def start(self, request: Request) -> None:
-        """An attempt starts."""
-        # A probe is known by having started no earlier than its endpoint began to wait for it.
+        """An attempt at `request` starts: take its cost from all limits."""
+        # `health.started` comes first: a probe is recognized by a start no earlier than the probing began.
         self.health.started()
         request.started = self._clock()
         self._last_started = request.order
@@ -175,26 +178,26 @@ class Endpoint:
         if not self.refusals.rows:
             self.health.answered(request.started)
         elif not self.health.doubted or request.order >= self._doubted_from:
-            # Sent before the doubt arose, an answer would only say that it was well then.
+            # An answer to a request from before the doubt would only say that the endpoint was well at that time.
             self.refusals.clear()
             self.health.answered(request.started)
-        # Embeddings are all prompt: their work is to read it.
+        # Embeddings have no answer tokens; the work is to read the prompt.
         work = answer or prompt
         if self._measured:
             self.speed.answered(now - request.started, work)
         self.concurrency.answered(work, request.started, now)
 
     def failed(self, request: Request, error: DispatchError, *, of_row: bool = False) -> None:
-        """The attempt ended in an error. Tokens stay charged where the server may have used them.
+        """The attempt ended in an error. Its tokens stay charged to the limits if the server may have used them.
 
         Args:
-            of_row: it speaks of the row alone: no evidence about the endpoint's health.
+            of_row: the row is to blame, so the error says nothing about the endpoint's health.
         """
         now = self._clock()
         if error.blame == "throttle":
             self.throttled += 1
             if self.pace.ignores_refusals:
-                # Requests in flight are no more to blame than the pace, and a longer pause would be of no use.
+                # The server refuses a share of requests at any pace, so neither fewer in flight nor a pause would help.
                 self.health.forget_throttles()
                 self.pace.refused(request.started)
             else:
@@ -211,7 +214,7 @@ class Endpoint:
         self.health.failed(error, request.started, of_row=of_row)
 
     def give_up(self, error: DispatchError) -> None:
-        """Send it nothing more in this run, because it refused different rows like this."""
+        """Put the endpoint out for the rest of the run, because it refused different rows with errors like this one."""
         count = self.refusals.count(error)
         # Not the server's words: only what cannot repeat a prompt.
         _log.warning(
@@ -232,7 +235,7 @@ class Endpoint:
 
     def _refused(self, request: Request, error: DispatchError) -> None:
         if request.rows and error.blame == "row":
-            # Perhaps there were only too many of them: their halves tell.
+            # Perhaps the pack was only too large: the lane sends its halves, and they tell.
             return
         if clearly_about_row(error) and self.answers:
             return
@@ -269,7 +272,7 @@ class Endpoint:
             self._correct(allowances, self._taken, now - request.started)
 
     def _correct(self, allowances: tuple[Allowance, ...], mark: LimitCost, age: float) -> None:
-        """The server said where it stands: a limit of which nothing is configured is taken from what it says."""
+        """Correct the limiters by what the server states; a stated limit that is not configured gets a limiter."""
         since = self._taken.less(mark)
         for said in allowances:
             known = [limiter for limiter in self.limiters if limiter.measure == said.measure]
@@ -287,5 +290,5 @@ class Endpoint:
         return f"Endpoint({self.url}, {self.health.state.value}, {self.in_flight} in flight, {self.sent} sent)"
 
 
-# Of an attempt that the server refused, only the request itself counts.
+# An attempt that the server refused uses no tokens, only the request itself.
 _SPARED = LimitCost(1, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Whether an endpoint should be asked at all."""
+"""An endpoint's health: whether, and when, requests may be sent to it."""
 
 import logging
 import math
@@ -12,32 +12,37 @@ _log = logging.getLogger("batchrouter.dispatch.health")
 
 # Envoy's outlier detection ejects after five failures in a row.
 FAILURES_IN_A_ROW = 5
-# Where failures and answers alternate: this share of the ends within about `_SHARE_SECONDS`, of so many at least.
+# If failures and answers alternate, an endpoint is ejected when this share of at least `_SHARE_ENDS` attempts, weighted
+# towards the last `_SHARE_SECONDS`, has failed.
 FAILURE_SHARE = 0.6
 _SHARE_ENDS = 20
 _SHARE_SECONDS = 15.0
 _FORGOTTEN = 0.01
 
-# Five failures in a row happen by chance, once in 3,000 requests where one in five fails: the first cooldown is
-# short. When its probe fails too, the next is a tenth of the time the endpoint has been away: its return is noticed
-# soon, and whatever stays away for hours is knocked at once a minute.
+# If one request in five fails, five in a row fail by chance once in 3,000 requests, so the first cooldown is short. If
+# its probe fails too, the next cooldown is a tenth of the time that the endpoint has been away, at most a minute: a
+# return is noticed soon, and an endpoint that stays away for hours is probed once a minute.
 FIRST_COOLDOWN_SECONDS = 1.0
 COOLDOWN_SECONDS = 10.0
 LONGEST_COOLDOWN_SECONDS = 60.0
 _SHARE_OF_ABSENCE = 0.1
 
-# After a cooldown an endpoint gets back what it may have in flight, evenly over this time.
+# After a cooldown, the number of requests that an endpoint may have in flight grows evenly back over this time.
 SLOW_START_SECONDS = 3.0
 
-# A 429 that does not say how long. Where others are answered the pace is lowered for it, and a moment is enough; where
-# a refusal follows another, the wait doubles from here.
+# Pauses after a 429 that does not say for how long. If requests are answered in between, the lowered pace does the work
+# and a moment is enough; if one 429 follows another, the pause doubles, starting from `FIRST_PAUSE_SECONDS`.
 MOMENT_SECONDS = 0.05
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
 
 
 class State(Enum):
-    """Where an endpoint stands."""
+    """The state of an endpoint.
+
+    UP: requests may be sent. COOLING: a cooldown runs, or has run and its probe is not sent yet. PROBING: the one
+    request that ends a cooldown or a doubt is in flight. OUT: nothing is sent for the rest of the run.
+    """
 
     UP = "up"
     COOLING = "cooling"
@@ -48,9 +53,10 @@ class State(Enum):
 class Health:
     """Pauses, cooldowns and the end of one endpoint.
 
-    A *pause* is what the server asked for (429): the endpoint is well. A *cooldown* follows failures, grows with
-    repetition, and ends with a single probe whose outcome decides; after it the endpoint starts slowly. *Doubt* follows
-    refusals of many rows: requests go out one at a time, at once. *Out* is for the whole run.
+    A *pause* follows a 429: the endpoint is healthy and asked for time. A *cooldown* follows failures and grows with
+    repetition. It ends with a single request, the probe: if that is answered, the endpoint is up again and starts
+    slowly, else the next cooldown begins. *Doubt* follows refusals of many different rows: from then on one request is
+    sent at a time, without a cooldown. *Out* lasts for the rest of the run.
     """
 
     def __init__(self, clock: Clock, random: Random, name: str = "") -> None:
@@ -74,43 +80,43 @@ class Health:
         self._cooled_at = -math.inf
         self.down_since: float | None = None
         self.doubted = False
-        """Did it refuse so many different rows alike that it is asked one at a time?"""
+        """Has it refused so many different rows alike that it is sent only one request at a time?"""
 
     @property
     def reason(self) -> str:
-        """Why it is out, in a cooldown or paused: what it last said of that, with the server's own words."""
+        """Why it is out, in a cooldown or paused: its last error, with the server's own words."""
         return str(self._why)
 
     def delay(self) -> float:
-        """Seconds until a request may be sent; infinity while a probe is out, or for good."""
+        """Seconds until a request may be sent; infinity while a probe is in flight, and once the endpoint is out."""
         if self.state is State.UP or self.state is State.COOLING:
             return max(0.0, self._until - self._clock())
         return math.inf
 
     def started(self) -> None:
-        """A request was sent: the first one after a cooldown is its probe."""
+        """A request was sent. The first one after a cooldown is its probe."""
         if self.state is State.COOLING:
             self.state = State.PROBING
             self._probed_at = self._clock()
 
     @property
     def never_waited(self) -> bool:
-        """Has it never had to wait for anything? Then there is nothing to look at."""
+        """Is it up, and has it never paused or cooled down? Then `delay` is 0.0 and need not be computed."""
         return self._until == -math.inf and self.state is State.UP
 
     @property
     def starting(self) -> bool:
-        """Is it in its slow start?"""
+        """Is it in the slow start that follows a cooldown?"""
         return self._clock() - self._returned_at < self._start_seconds
 
     def slow_start_delay(self, share: float) -> float:
-        """Seconds until it may have this share of its requests in flight."""
+        """Seconds until the slow start allows this share of the requests that it may have in flight."""
         return max(0.0, self._returned_at + self._start_seconds * min(1.0, share) - self._clock())
 
     def answered(self, started: float = math.inf) -> None:
-        """A good answer to an attempt that started then, or one that shows the endpoint is there.
+        """An attempt that started at `started` was answered well, or refused, which shows the endpoint is reachable.
 
-        An answer to a request that was sent before a cooldown began says nothing about the endpoint as it is now.
+        Ignored during a cooldown if the attempt started before it: such an answer says nothing about the present.
         """
         if self.state is State.OUT:
             return
@@ -124,10 +130,10 @@ class Health:
             self._count(0.0)
 
     def failed(self, error: DispatchError, started: float, *, of_row: bool = False) -> None:
-        """An attempt that started then ended in an error.
+        """An attempt that started at `started` ended in an error.
 
         Args:
-            of_row: the failure speaks of the row alone (see `judging.failures`).
+            of_row: the row is to blame, so the failure says nothing about the endpoint (see `judging.failures`).
         """
         if self.state is State.OUT:
             return
@@ -142,11 +148,11 @@ class Health:
                 self._fail(error, started)
 
     def forget_throttles(self) -> None:
-        """A refusal that comes now is no more than usual: if it does not say how long to wait, a moment is enough."""
+        """Reset the doubling of pauses: the next 429 that does not say for how long causes only a momentary pause."""
         self._throttles = 0
 
     def doubt(self, reason: str) -> None:
-        """From now on send one request at a time, until one is answered or `out` is called."""
+        """Allow only one request at a time from now on, until one is answered or `out` is called."""
         self.doubted = True
         self._why = reason
         if self.state is State.UP:
@@ -154,17 +160,20 @@ class Health:
             self._cooled_at = self._clock()
 
     def out(self, reason: str) -> None:
-        """Send nothing more for the rest of the run."""
+        """Allow no request for the rest of the run."""
         self.state = State.OUT
         self._why = reason
 
     def abandoned(self) -> None:
-        """An attempt was cancelled and says nothing; a probe must be sent again."""
+        """An attempt was cancelled, which says nothing; if it was the probe, another one must be sent."""
         if self.state is State.PROBING:
             self.state = State.COOLING
 
     def _refused(self, started: float) -> None:
-        """It is there and says something, so it is not down; whether it is of use is for others to say."""
+        """The endpoint refused a request, so it is reachable and not down.
+
+        `Refusals` decides whether it is of any use.
+        """
         if not self.doubted:
             self.answered(started)
         elif self.state is State.PROBING and started >= self._probed_at:
@@ -186,10 +195,10 @@ class Health:
         self._failures = 0
         self.down_since = None
         wait = error.retry_after
-        # Zero is what servers say that round down, and no leave to knock at once.
+        # Servers that round down send a zero, which does not mean that a request may follow at once.
         if not wait:
             if started < self._paused_at:
-                # It was on its way when the pause began, and says what is known.
+                # It was already in flight when the pause began, so its refusal says nothing new.
                 return
             full = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (self._throttles - 1))
             wait = (full if self._throttles else MOMENT_SECONDS) * self._random.uniform(0.5, 1.0)
@@ -197,11 +206,11 @@ class Health:
         self._paused_at = now
         self._why = error
         _log.debug("%s pauses for %.2f s: %s, HTTP %s", self._name, wait, error.kind, error.status)
-        # A later, shorter pause never shortens an earlier one.
+        # A later, shorter pause never shortens the present one.
         self._until = max(self._until, now + wait)
 
     def _fail_of_row(self, error: DispatchError, started: float) -> None:
-        """A probe with a row that fails everywhere has told nothing: ask with another one soon."""
+        """The row fails at every endpoint. If it was the probe, that says nothing: probe with another row soon."""
         now = self._clock()
         if error.retry_after is not None:
             self._until = max(self._until, now + error.retry_after)
@@ -242,7 +251,10 @@ class Health:
         self.state = State.COOLING
 
     def _count(self, bad: float) -> None:
-        """Weigh an end of an attempt; from a failure on, until it is all but forgotten."""
+        """Add the end of an attempt to the decayed counts.
+
+        Counting begins with a failure and stops once that has decayed.
+        """
         now = self._clock()
         kept = math.exp((self._ended_at - now) / _SHARE_SECONDS)
         self._ended_at = now

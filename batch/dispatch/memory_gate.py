@@ -1,30 +1,30 @@
-"""Bodies of requests under way, weighed: hundreds of very long prompts at once would fill the memory."""
+"""A limit on the memory of large requests in flight: hundreds of very long prompts at once would fill it."""
 
 import asyncio
 from collections import deque
 
-# So much of one lane's requests may be under way at once; a single one may be larger.
+# The most bytes of one lane's large requests in flight at once; a single request may be larger.
 MOST_BYTES = 256 << 20
-# Below this, their number bounds them.
+# Requests up to this size are not counted: the number in flight bounds their memory.
 _WEIGHED_BYTES = 64 << 10
 
 
 class ByteSemaphore:
-    """Bytes of large requests under way; who would be too much waits, first come first served."""
+    """Counts the bytes of large requests in flight; requests that would be too much wait, first come, first served."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         self.held = 0
-        """Bytes of large requests under way."""
+        """Bytes of large requests in flight."""
         self._most = most
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @staticmethod
     def is_large(size: int) -> bool:
-        """Is a request of so many bytes large?"""
+        """Is a request of this many bytes large enough to be counted?"""
         return size > _WEIGHED_BYTES
 
     async def take(self, size: int) -> None:
-        """Wait until a large request fits. Cancelled while waiting, nothing is held."""
+        """Wait until a large request fits, and take its bytes. If cancelled while waiting, nothing is held."""
         if not self._waiting and self._fits(size):
             self.held += size
             return
@@ -34,15 +34,15 @@ class ByteSemaphore:
             await future
         except asyncio.CancelledError:
             if not future.cancelled():
-                # Served and cancelled within one turn of the loop.
+                # It was served and cancelled within one turn of the loop.
                 self.release(size)
             else:
-                # Who was behind may be smaller.
+                # A smaller request may have waited behind this one.
                 self._serve()
             raise
 
     def release(self, size: int) -> None:
-        """A large request has ended."""
+        """A large request has ended: give its bytes back."""
         self.held -= size
         self._serve()
 

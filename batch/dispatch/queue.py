@@ -1,4 +1,4 @@
-"""Rows of one lane that wait to be sent: fresh ones from disk, and those that come back."""
+"""The queue of one lane: fresh rows from disk, and rows that come back to be sent again."""
 
 import asyncio
 import heapq
@@ -10,20 +10,20 @@ from batch.dispatch.request import Request, RowKind
 from batch.dispatch.retry import RetryBudget
 from batch.dispatch.row_buffer import RowBuffer
 
-# More rows are read once this part of those that are to be at hand is gone: it is not looked at for every row.
+# More rows are read once a sixteenth of the wanted number has gone, so that the check costs little per row.
 _GONE = 16
-# Steps of this share visit a circle evenly, however many there will be.
+# Steps of this share of the queue visit all its parts evenly, whatever their number.
 _GOLDEN_RATIO = 0.618
-# Rows at hand take about so much memory at most, and a batch.
+# Rows at hand take at most about this much memory, plus one batch.
 _MOST_BYTES = 32 << 20
 
 
 class RowQueue:
-    """Gives rows to the lane's workers: first those whose back-off has passed, then fresh ones.
+    """Gives rows to the lane's workers: first rows whose back-off has passed, then fresh ones.
 
-    Fresh rows are asked of `refill` a batch at a time, so memory does not grow with the input. When there is nothing
-    more to ask for, those at hand go out longest expected work first, so that the last ones do not wait for one long
-    answer. A retry goes out only as far as the retry budget allows.
+    Fresh rows are read by `refill`, a batch at a time, so memory does not grow with the input. Once `refill` has no
+    more, the rows at hand go out in order of expected work, longest first, so that the lane does not end with one long
+    answer. Retries go out only as far as the retry budget allows.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class RowQueue:
     ) -> None:
         """
         Args:
-            refill: the next fresh rows; empty: there are none now.
-            ahead: fresh rows to have at hand, so that long ones among the last are seen in time.
-            work: how long a row is expected to take.
-            retries: who may go out again.
+            refill: reads the next fresh rows; empty: there are none now.
+            ahead: how many fresh rows to keep at hand, so that long ones among the last are seen in time.
+            work: how long a row is expected to take, compared with others.
+            retries: limits how many rows are sent again.
             kind: the kind of a row; needed for `counts` and `first_of`.
         """
         self._refill = refill
@@ -63,7 +63,7 @@ class RowQueue:
         self._stopped = False
 
     async def get(self) -> Request | None:
-        """The next row, waiting for one if need be; `None` once stopped."""
+        """The next row, after waiting for one if necessary; `None` once the queue is stopped."""
         while not self._stopped:
             row = self._pop()
             if row is not None:
@@ -72,7 +72,7 @@ class RowQueue:
         return None
 
     def get_nowait(self) -> Request | None:
-        """The next row, if there is one now."""
+        """The next row; `None` if there is none now."""
         return None if self._stopped else self._pop()
 
     @property
@@ -104,7 +104,11 @@ class RowQueue:
         self._fresh.put_first(request)
 
     def put_back(self, request: Request, delay: float = 0.0, *, retry: bool = False) -> None:
-        """Give `request` out again, not before `delay` seconds from now; `retry`: it counts against the budget."""
+        """Give `request` out again after `delay` seconds.
+
+        Args:
+            retry: does this count against the retry budget?
+        """
         if not retry:
             self._returned.append(request)
         elif delay <= 0.0:
@@ -113,17 +117,17 @@ class RowQueue:
             self._order += 1
             heapq.heappush(self._delayed, (self._loop.time() + delay, self._order, request))
         if self._idle:
-            # One row needs one worker; who finds nothing to do yet sets the timer anew.
+            # One row needs one worker. A worker that finds the row not yet due sets the timer again.
             self._wake_workers(1)
 
     def wake(self) -> None:
-        """There may be fresh rows now: let idle workers look."""
+        """There may be fresh rows now: wake all idle workers."""
         self._more = True
         self._low = math.inf
         self._wake_workers(len(self._idle))
 
     def stop(self) -> None:
-        """Give out nothing more; rows still here stay as they are on disk."""
+        """Give out no more rows. Those still here keep the state they have on disk."""
         self._stopped = True
         self._wake_workers(len(self._idle))
 
@@ -171,7 +175,7 @@ class RowQueue:
         await future
 
     def _set_timer(self) -> None:
-        """Have somebody look when the next row that waits for its time may go."""
+        """Set a timer that wakes a worker when the next delayed row may go out."""
         if self._again:
             due = self._loop.time() + self._retries.delay()
         elif self._delayed:
@@ -179,7 +183,7 @@ class RowQueue:
         else:
             return
         if self._timer is not None:
-            # Not asked of the handle: uvloop gives one without a time where it is due at once.
+            # `_due_at` is kept here because uvloop's handles have no time if they are due at once.
             if self._due_at <= due:
                 return
             self._timer.cancel()

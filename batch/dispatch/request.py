@@ -1,4 +1,4 @@
-"""A row on its way to an endpoint, and what comes back."""
+"""A row on its way to an endpoint, and the answer that comes back."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from batch.errors import DispatchError
 
 RowKind = tuple[int, int]
-"""Rows alike in what is known before they are sent: `max_tokens` (0: none), and the prompt's length by steps."""
+"""What rows of one kind share before they are sent: `max_tokens` (0: none) and the prompt's length, in steps."""
 
 
 class LimitCost(NamedTuple):
@@ -21,16 +21,16 @@ class LimitCost(NamedTuple):
     input: int
     """Tokens of the prompt."""
     output: int
-    """Most tokens the answer may have; 0 where nothing bounds it. After the attempt: those it has."""
+    """The most tokens that the answer may have; 0: nothing bounds it. After the attempt: the tokens it has."""
     expected: int
-    """Tokens the answer is expected to have. After the attempt: those it has."""
+    """The tokens that the answer is expected to have. After the attempt: the tokens it has."""
 
     def plus(self, other: "LimitCost") -> "LimitCost":
-        """Both together."""
+        """The sum of both."""
         return LimitCost(*(own + more for own, more in zip(self, other, strict=True)))
 
     def less(self, other: "LimitCost") -> "LimitCost":
-        """What is left of this without the other."""
+        """This less the other."""
         return LimitCost(*(own - less for own, less in zip(self, other, strict=True)))
 
 
@@ -42,7 +42,7 @@ _NOTHING_RESERVED = Decimal(0)
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One row. Only `attempts` and what follows it change while it is under way."""
+    """One row, or several packed ones. Only `model`, `attempts` and the fields below it change once it is sent."""
 
     row: int
     shard: int
@@ -53,55 +53,57 @@ class Request:
     prompt_tokens: int
     max_tokens: int | None
     model: str
-    """Model it is to be sent to; changes when it falls back."""
+    """The model that it is sent to; changes when the row falls back."""
     planned: str = ""
-    """Model the plan chose."""
+    """The model that the plan chose."""
     attempts: int = 0
     """Requests sent that count against `max_attempts`, those of earlier sittings included."""
     sent: int = 0
-    """Requests sent in all."""
+    """Requests sent for it in all, over all sittings."""
     failed_as: tuple[str, int | None] | None = None
-    """Kind and HTTP status of the error that its last attempt ended in, of an earlier sitting too."""
+    """Kind and HTTP status of the error that ended its last attempt, also one of an earlier sitting."""
     answers_at_failure: int = 0
-    """Good answers that its pool had given when the row last failed."""
+    """How many good answers its pool had given when the row last failed."""
     order: int = 0
-    """Number of its last attempt among all that its pool began."""
+    """Number of its last attempt among all attempts of its pool."""
     refused: int = 0
-    """Bits of the endpoints that refused it; they are not asked again."""
+    """Bit mask of the endpoints that refused it; it is not sent to them again."""
     refusal: "Refusal | None" = None
-    """The last refusal, until it is clear whose fault it is."""
+    """The last refusal, until it is clear whether the row or the endpoint is at fault."""
     tried_again: int = 0
-    """How often it was sent once more after an account's refusal, where others were answered."""
+    """How often it was sent again after a refusal of the account, because other rows were answered."""
     waits: int = 0
-    """How often only endpoints were ready that have refused it."""
+    """How often it was to be sent while only endpoints that have refused it were ready."""
     avoid: int = 0
-    """Bits of the endpoints that failed it; others are preferred."""
+    """Bit mask of the endpoints where it failed; others are preferred."""
     key: int = 0
-    """What `consistent_hash` goes by: rows of one key go to one endpoint while it has room."""
+    """Rows with equal keys go to one endpoint under `consistent_hash`, while that has room."""
     started: float = 0.0
-    """When the attempt that is under way took its endpoint, on the loop's clock."""
+    """When the attempt in flight took its endpoint, by the loop's clock."""
     kind: RowKind | None = None
-    """Its kind, once somebody asked for it."""
+    """Its kind; `None` until it is first computed."""
     answers_seen: int = -1
-    """Answers its pool had given when the row was last throttled."""
+    """How many good answers its pool had given when the row was last throttled; -1: it never was."""
     bound: tuple[str, Decimal | None] | None = None
-    """The model, and the most dollars that one attempt there can cost, once somebody asked for it."""
+    """The model, and the most dollars that one attempt there can cost (`None`: unbounded); `None` until first
+    computed.
+    """
     billed: Billed | None = None
-    """What the attempt that ended last may have cost, until the journal is told."""
+    """What the attempt that ended last may have cost, until it is journaled."""
     reserved: Decimal = _NOTHING_RESERVED
-    """Dollars of the budget that the attempt under way holds."""
+    """Dollars of the budget that are reserved for the attempt in flight."""
     rows: "tuple[Request, ...]" = ()
-    """Rows that travel together in this request; empty: it is a row itself."""
+    """The rows packed into this request; empty: it is a single row."""
     cost: LimitCost = field(init=False)
-    """Taken from the limits by the next attempt."""
+    """What the next attempt takes from the limits."""
 
     def take_billed(self) -> Billed | None:
-        """What the journal has to be told of the last attempt's cost: once."""
+        """What the last attempt may have cost, for its line in the journal; later calls return `None`."""
         billed, self.billed = self.billed, None
         return billed
 
     def moved_to(self, model: str) -> None:
-        """It is sent to another model now: what endpoints of the old one said of it does not count there."""
+        """Move the row to another model, and forget what the endpoints of the old one said about it."""
         self.model = model
         self.avoid = self.refused = self.waits = self.answers_at_failure = 0
         self.answers_seen = -1
@@ -129,8 +131,8 @@ class Completion:
     """A good answer."""
 
     raw: bytes
-    """The provider's whole JSON on one line."""
+    """The provider's whole JSON, on one line."""
     prompt_tokens: int | None
     completion_tokens: int | None
     allowances: tuple[Allowance, ...] = ()
-    """What the server said about its limits."""
+    """What the server stated about its limits."""

@@ -1,4 +1,4 @@
-"""Fresh rows of one lane, in memory: in order, or by kind."""
+"""Fresh rows of one lane, in memory, in order and by kind."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -7,22 +7,23 @@ from batch.dispatch.request import Request, RowKind
 
 
 class RowBuffer:
-    """A queue that can also give the first row of a kind, where it is told how to find out kinds."""
+    """A queue that also finds the first row of a kind, if it is given a function that tells a row's kind."""
 
     def __init__(self, kind: Callable[[Request], RowKind] | None = None) -> None:
         self.counts: dict[RowKind, int] = {}
-        """Rows here, by kind; empty where kinds are of no interest."""
+        """How many rows are here, by kind; stays empty without a `kind` function."""
         self._kind = kind
         self._order: deque[Request] = deque()
         self._by_kind: dict[RowKind, deque[Request]] = {}
-        # Rows leave by either queue and are found out in the other one later.
+        # A row that leaves one of the two queues stays in the other one until it is skipped there: it is no longer
+        # here.
         self._here: dict[int, RowKind] = {}
 
     def __len__(self) -> int:
         return len(self._order) if self._kind is None else len(self._here)
 
     def extend(self, rows: Iterable[Request]) -> None:
-        """More rows, behind."""
+        """Add rows at the end."""
         if self._kind is None:
             self._order.extend(rows)
             return
@@ -31,13 +32,13 @@ class RowBuffer:
             self._by_kind.setdefault(self._enter(row), deque()).append(row)
 
     def put_first(self, row: Request) -> None:
-        """A row that was taken comes back, and is the next."""
+        """Put a row that was taken back at the head."""
         self._order.appendleft(row)
         if self._kind is not None:
             self._by_kind.setdefault(self._enter(row), deque()).appendleft(row)
 
     def pop(self) -> Request | None:
-        """The next row."""
+        """Take the row at the head; `None` if there is none."""
         while self._order:
             row = self._order.popleft()
             if self._kind is None or self._leave(row):
@@ -69,7 +70,7 @@ class RowBuffer:
             self._leave(row)
 
     def sort(self, work: Callable[[Request], float]) -> None:
-        """Put those with the most work first."""
+        """Sort by work, the most first."""
         here = [row for row in self._order if self._kind is None or row.row in self._here]
         self._order = deque(sorted(here, key=work, reverse=True))
 
