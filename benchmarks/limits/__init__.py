@@ -1,1 +1,1 @@
-"""How well limits are used and kept, counted by servers that are not ours: `python -m benchmarks.limits [case ...]`."""
+"""How well clients use and keep rate limits, counted by servers that are not ours: `python -m benchmarks.limits`."""

@@ -1,101 +1,120 @@
-"""What a server's log says. Shares are of 1; times are seconds since the epoch, by the server's clock."""
+"""Figures computed from a server's log. Shares are between 0 and 1; times are in seconds since the epoch, by the
+server's clock.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 
-class Seen(NamedTuple):
-    """One request, as a line of a log: `arrived ended server status row charged`."""
+class LoggedRequest(NamedTuple):
+    """One request that reached a server, as a line of its log: `arrived ended server status row charged`."""
 
     arrived: float
     ended: float
     server: int
-    """Its place among those started together."""
+    """The server's place among those started together, from 0."""
     status: int
-    """0: the connection was broken off."""
+    """HTTP status; 0: the server broke the connection off."""
     row: int
-    """-1: the server does not look into what it is asked."""
+    """-1: the server does not read the row's number."""
     charged: int
-    """What it took from the limit."""
+    """What the request took from the server's limit: requests or tokens."""
 
     def line(self) -> str:
-        """As it stands in the log."""
+        """The request as a line of the log."""
         return f"{self.arrived:.6f} {self.ended:.6f} {self.server} {self.status} {self.row} {self.charged}\n"
 
 
-def read(text: str) -> list[Seen]:
+def parse_log(text: str) -> list[LoggedRequest]:
     """The requests of a log, in order of arrival."""
     return sorted(
-        Seen(float(arrived), float(ended), int(server), int(status), int(row), int(charged))
-        for arrived, ended, server, status, row, charged in whole_lines(text)
+        LoggedRequest(float(arrived), float(ended), int(server), int(status), int(row), int(charged))
+        for arrived, ended, server, status, row, charged in complete_lines(text)
     )
 
 
-def whole_lines(text: str) -> list[list[str]]:
-    """The words of each line. One that is being written is left out."""
+def complete_lines(text: str) -> list[list[str]]:
+    """The words of each line, without a last line that the server is still writing."""
     return [line.split() for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def accepted(seen: Iterable[Seen]) -> list[Seen]:
-    """Those that were answered."""
-    return [s for s in seen if s.status == 200]
+def accepted(log: Iterable[LoggedRequest]) -> list[LoggedRequest]:
+    """The requests that were answered with 200."""
+    return [request for request in log if request.status == 200]
 
 
-def refused_share(seen: Sequence[Seen]) -> float:
-    """Share of all calls that the limit refused."""
-    return sum(s.status == 429 for s in seen) / len(seen) if seen else math.nan
+def refused_share(log: Sequence[LoggedRequest]) -> float:
+    """The share of all requests that were refused with 429; NaN if there are none."""
+    return sum(request.status == 429 for request in log) / len(log) if log else math.nan
 
 
-def seconds(seen: Iterable[Seen]) -> float:
-    """From the first accepted to the last."""
-    times = [s.arrived for s in accepted(seen)]
+def duration_seconds(log: Iterable[LoggedRequest]) -> float:
+    """Seconds from the arrival of the first accepted request to that of the last; NaN if none was accepted."""
+    times = [request.arrived for request in accepted(log)]
     return max(times) - min(times) if times else math.nan
 
 
-def rows_lost(seen: Iterable[Seen], rows: int) -> int:
-    """Rows that the server never answered."""
-    return rows - len({s.row for s in accepted(seen)})
+def rows_lost(log: Iterable[LoggedRequest], rows: int) -> int:
+    """How many of `rows` rows were never answered."""
+    return rows - len({request.row for request in accepted(log)})
 
 
-def used_of_bucket(seen: Sequence[Seen], per_second: float, burst: int) -> float:
-    """Accepted, of what a bucket lets through from the first to the last accepted: one, the burst, and the pace."""
-    return len(accepted(seen)) / (1 + burst + per_second * seconds(seen))
+def bucket_share_used(log: Sequence[LoggedRequest], per_second: float, burst: int) -> float:
+    """Accepted requests as a share of what a token bucket lets through between the first and the last of them.
+
+    A bucket lets through one request, the burst, and `per_second` for each second.
+    """
+    return len(accepted(log)) / (1 + burst + per_second * duration_seconds(log))
 
 
-def used_of_rate(seen: Sequence[Seen], per_second: float) -> float:
-    """Charged, of what the pace alone allows from the first to the last accepted; more than 1 with a burst on top."""
-    return sum(s.charged for s in accepted(seen)) / (per_second * seconds(seen))
+def rate_share_used(log: Sequence[LoggedRequest], per_second: float) -> float:
+    """What was charged, as a share of what the rate alone allows between the first and the last accepted request.
+
+    With a burst on top of the rate it can exceed 1.
+    """
+    return sum(request.charged for request in accepted(log)) / (per_second * duration_seconds(log))
 
 
-def used_of_windows(
-    seen: Sequence[Seen], limit: float, window: float, *, at: Callable[[Seen], float] = lambda s: s.arrived
+def windows_share_used(
+    log: Sequence[LoggedRequest],
+    limit: float,
+    window: float,
+    *,
+    at: Callable[[LoggedRequest], float] = lambda request: request.arrived,
 ) -> float:
-    """Charged, of what the whole windows since the first accepted allow. The last window, cut short, is left out.
+    """What was charged, as a share of what the whole windows allow; NaN if no window is whole.
+
+    Windows are counted from the first accepted request. The last window is left out, because the end of the run cuts
+    it short.
 
     Args:
+        limit: what one window allows.
+        window: length of a window in seconds.
         at: when a request was charged.
     """
-    charges = sorted((at(s), s.charged) for s in accepted(seen))
+    charges = sorted((at(request), request.charged) for request in accepted(log))
     if not charges:
         return math.nan
     first = charges[0][0]
-    whole = math.floor((charges[-1][0] - first) / window)
-    if not whole:
+    whole_windows = math.floor((charges[-1][0] - first) / window)
+    if not whole_windows:
         return math.nan
-    return sum(charged for time, charged in charges if time < first + whole * window) / (whole * limit)
+    charged_in_whole = sum(charged for time, charged in charges if time < first + whole_windows * window)
+    return charged_in_whole / (whole_windows * limit)
 
 
-def rate(seen: Iterable[Seen], start: float, end: float) -> float:
-    """Answers per second given in [start, end)."""
-    return sum(start <= s.ended < end for s in accepted(seen)) / (end - start)
+def answers_per_second(log: Iterable[LoggedRequest], start: float, end: float) -> float:
+    """Answers per second that the servers finished in [start, end)."""
+    return sum(start <= request.ended < end for request in accepted(log)) / (end - start)
 
 
-def charged_rate(seen: Iterable[Seen], start: float, end: float) -> float:
-    """What was charged per second for answers given in [start, end)."""
-    return sum(s.charged for s in accepted(seen) if start <= s.ended < end) / (end - start)
+def charged_per_second(log: Iterable[LoggedRequest], start: float, end: float) -> float:
+    """What was charged per second for answers that the servers finished in [start, end)."""
+    return sum(request.charged for request in accepted(log) if start <= request.ended < end) / (end - start)
 
 
-def in_flight(seen: Iterable[Seen], start: float, end: float) -> float:
-    """Requests at the server, waiting or being answered, on average over [start, end)."""
-    return sum(max(0.0, min(s.ended, end) - max(s.arrived, start)) for s in seen) / (end - start)
+def mean_in_flight(log: Iterable[LoggedRequest], start: float, end: float) -> float:
+    """Requests at the server, queued or being answered, on average over [start, end)."""
+    seconds = sum(max(0.0, min(request.ended, end) - max(request.arrived, start)) for request in log)
+    return seconds / (end - start)

@@ -1,4 +1,4 @@
-"""What the command line says, for every case."""
+"""What the command line sets for every case."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from benchmarks.limits.clients.batch import Client
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is run, and with whom."""
+    """How much of a case is run, and with which clients."""
 
     scale: float = 1.0
-    """Fewer rows and shorter waits, to see whether a case runs; only 1 gives figures that count."""
+    """Multiplies rows and waits. Below 1 a case only shows that it runs; its figures mean nothing."""
     longest_window: Literal[1, 10, 60] = 60
-    """Seconds; longer windows are left out."""
+    """In seconds; longer windows are left out or made this short."""
     peers: bool = True
-    """Run the others too?"""
+    """Whether the other clients run too."""
     curator: str | None = None
-    """An interpreter that has Curator."""
+    """Path of a Python interpreter that has Curator."""
 
     def scaled(self, count: float) -> int:
-        """So many rows or seconds, less where less was asked."""
+        """`count` rows or seconds times the scale, rounded, at least 1."""
         return max(1, round(count * self.scale))
 
     def chosen(self, clients: Sequence[Client]) -> Sequence[Client]:
-        """Ours comes first."""
+        """The clients to run: all of them, or only the first, which is batchrouter."""
         return clients if self.peers else clients[:1]

@@ -1,1 +1,1 @@
-"""Clients to be measured, each in a process of its own, all given the same batch."""
+"""The clients that are compared. Each runs in a process of its own and sends the same batch."""

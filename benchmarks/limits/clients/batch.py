@@ -1,4 +1,4 @@
-"""What a client is told, and the process it runs in."""
+"""What a client has to send, and the process it runs in."""
 
 import importlib.util
 import os
@@ -15,46 +15,47 @@ from schemas.endpoints import EndpointSpec
 
 
 class Batch(Spec):
-    """Rows for one model."""
+    """Rows for one model, and how to send them."""
 
     endpoints: tuple[EndpointSpec, ...]
-    """With whatever of their limits the client is told."""
+    """The model's endpoints, with those of their limits that the client may know."""
 
     rows: int
-    """How many."""
+    """How many rows there are."""
 
     max_tokens: int = 400
-    """Of each row."""
+    """The most tokens that each answer may have."""
 
     in_flight: int = 64
-    """For clients that leave it to their caller how many requests are under way."""
+    """How many requests to have in flight; for clients that leave this to their caller."""
 
     attempts: int = 60
-    """Each row may have."""
+    """How many attempts each row may have."""
 
     timeout_seconds: float = 120.0
     """Longest one attempt may take."""
 
     folder: str = ""
-    """Where the client may leave files."""
+    """A folder for the client's files; filled in when the client is started."""
 
 
 class Client(NamedTuple):
-    """One of those compared."""
+    """A client that takes part in the comparison."""
 
     name: str
     module: str
-    """Run with the batch on its standard input."""
+    """Its program, which reads the batch as JSON from standard input."""
     in_flight: int | None = None
-    """Instead of the batch's."""
+    """How many requests to have in flight, in place of the batch's `in_flight`."""
     python: str = sys.executable
+    """The Python interpreter that runs it."""
 
 
-OURS = Client("batchrouter", "benchmarks.limits.clients.ours")
+BATCHROUTER = Client("batchrouter", "benchmarks.limits.clients.batchrouter")
 
 
 def litellm(in_flight: int | None = None) -> Client:
-    """LiteLLM's Router as it comes, under a semaphore of its caller."""
+    """LiteLLM's Router with its defaults; its caller bounds the requests in flight by a semaphore."""
     name = "LiteLLM Router" + (f", {in_flight} in flight" if in_flight else "")
     return Client(name, "benchmarks.limits.clients.litellm_router", in_flight)
 
@@ -66,19 +67,24 @@ def cookbook(in_flight: int | None = None) -> Client:
 
 
 def curator(python: str | None) -> tuple[Client, ...]:
-    """Curator, where an interpreter that has it is given: it does not go with our versions of its packages."""
+    """Curator, if the interpreter `python` or this one has it; else nothing.
+
+    Curator cannot be installed beside our versions of the packages it needs.
+    """
     if python is None and importlib.util.find_spec("bespokelabs") is None:
         return ()
     return (Client("Curator", "benchmarks.limits.clients.curator", None, python or sys.executable),)
 
 
 @contextmanager
-def running(client: Client, batch: Batch) -> Iterator["subprocess.Popen[bytes]"]:
-    """The client's process, ended at the end of the block; its files are removed."""
+def client_process(client: Client, batch: Batch) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start the client on the batch and yield its process; kill it at the end of the block and remove its files.
+
+    Raises:
+        SystemExit: the client ended with an error; the message holds the end of its output.
+    """
     with TemporaryDirectory() as folder:
-        told = batch.model_copy(
-            update={"folder": folder, "in_flight": client.in_flight or batch.in_flight}
-        ).model_dump_json()
+        batch = batch.model_copy(update={"folder": folder, "in_flight": client.in_flight or batch.in_flight})
         environ = {
             **os.environ,
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -97,7 +103,7 @@ def running(client: Client, batch: Batch) -> Iterator["subprocess.Popen[bytes]"]
         ):
             try:
                 assert process.stdin is not None
-                process.stdin.write(told.encode())
+                process.stdin.write(batch.model_dump_json().encode())
                 process.stdin.close()
                 yield process
                 if process.poll():

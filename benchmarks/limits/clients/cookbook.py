@@ -1,6 +1,6 @@
-"""What OpenAI's cookbook advises: random exponential waits of 1 to 60 seconds after a failure, under a semaphore.
+"""The retry loop that OpenAI's cookbook advises: random exponential waits of 1 to 60 seconds after a failure.
 
-Endpoints take turns. Nothing is known of limits.
+A semaphore bounds the requests in flight. The endpoints take turns. The loop knows no limits.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from benchmarks.limits.rows import prompt
 
 
 async def main(batch: Batch) -> None:
-    """Send the batch; rows that fail for good are left."""
+    """Send the batch. A row whose attempts are used up is skipped; any other error is raised at the end."""
     slots = asyncio.Semaphore(batch.in_flight)
     timeout = aiohttp.ClientTimeout(total=batch.timeout_seconds)
     async with aiohttp.ClientSession(
@@ -35,9 +35,9 @@ async def main(batch: Batch) -> None:
                 await ask(str(batch.endpoints[row % len(batch.endpoints)].url), body)
 
         ends = await asyncio.gather(*(send(row) for row in range(batch.rows)), return_exceptions=True)
-    unforeseen = next((end for end in ends if end is not None and not isinstance(end, RetryError)), None)
-    if unforeseen is not None:
-        raise unforeseen
+    unexpected = next((end for end in ends if end is not None and not isinstance(end, RetryError)), None)
+    if unexpected is not None:
+        raise unexpected
 
 
 if __name__ == "__main__":

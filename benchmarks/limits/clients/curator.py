@@ -1,4 +1,4 @@
-"""Curator, told the limits. It runs in an interpreter of its own, since its packages are older than ours."""
+"""Curator, given the endpoint's limits. It runs in an interpreter of its own: it needs older packages than ours."""
 
 import os
 import sys
@@ -6,14 +6,14 @@ import sys
 from benchmarks.limits.clients.batch import Batch
 from benchmarks.limits.rows import prompt
 
-# Curator wants a limit on tokens too; this one never binds.
+# Curator demands a limit on tokens too; this one is never reached.
 _NO_TOKEN_LIMIT = 1_000_000_000
 
 
 def main(batch: Batch) -> None:
-    """Send the batch."""
+    """Send the batch to its one endpoint."""
     os.environ["OPENAI_API_KEY"] = "unused"
-    # Brings the tokenizer's file along, which Curator would look for on the net, and says where it is.
+    # Importing this points tiktoken at the tokenizer file that LiteLLM ships; Curator would download it otherwise.
     import litellm.litellm_core_utils.default_encoding  # noqa: F401
     from bespokelabs import curator
 

@@ -1,4 +1,7 @@
-"""LiteLLM's Router with its defaults but for the number of retries, told the limits, under a semaphore."""
+"""LiteLLM's Router with its defaults but for retries and timeout, given the endpoints' limits.
+
+A semaphore bounds the requests in flight.
+"""
 
 import asyncio
 import sys
@@ -8,7 +11,7 @@ from benchmarks.limits.rows import prompt
 
 
 async def main(batch: Batch) -> None:
-    """Send the batch; rows that fail for good are left."""
+    """Send the batch. Rows that fail are skipped: the servers' logs show which rows were never answered."""
     import litellm
 
     litellm.suppress_debug_info = True

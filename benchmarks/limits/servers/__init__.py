@@ -1,1 +1,1 @@
-"""Servers that hold limits and count, each in a process of its own. Nothing of `batch` is used in them."""
+"""The servers that enforce limits and log each request, one process each. They import nothing of `batch`."""

@@ -1,4 +1,4 @@
-"""How one answering server behaves."""
+"""How one of our aiohttp servers behaves: its speed, its limit, its failures."""
 
 from typing import Annotated, Literal
 
@@ -8,28 +8,30 @@ from schemas.base import Spec
 
 
 class WindowLimit(Spec):
-    """The package `limits`: so much in a window, and a refusal takes nothing."""
+    """A limit of the package `limits`: an amount per window; a refused request takes nothing from it."""
 
     kind: Literal["window"] = "window"
 
     strategy: Literal["fixed", "moving"]
-    """`fixed`: a window begins with the first request after the last one ended; `moving`: in any such time."""
+    """`fixed`: a window begins with the first request after the previous window ended; `moving`: the limit holds in any
+    span of the window's length.
+    """
 
     amount: int
-    """Of what is charged, in a window."""
+    """Requests or tokens that one window allows."""
 
     seconds: int
     """Length of a window."""
 
     charge: Literal["request", "reserved", "used"] = "request"
-    """`request`: each counts one; `reserved`: prompt and `max_tokens` on arrival, for good; `used`: prompt and answer
-    when it ends, refusing while the window is full.
+    """`request`: each request counts one; `reserved`: prompt and `max_tokens` are charged on arrival and not refunded;
+    `used`: prompt and answer are charged when the answer ends, and requests are refused while the window is full.
     """
 
 
 class BucketLimit(Spec):
-    """Two buckets that refill evenly, a minute's worth each. The answer is reserved as `max_tokens` and what it did
-    not use is given back at its end.
+    """Two token buckets that refill evenly and hold a minute's worth each. On arrival `max_tokens` are reserved for the
+    answer; what it did not use is refunded when it ends.
     """
 
     kind: Literal["bucket"] = "bucket"
@@ -38,64 +40,64 @@ class BucketLimit(Spec):
     """Prompt tokens per minute."""
 
     output_tpm: int
-    """Answer tokens per minute: what is charged in the log."""
+    """Answer tokens per minute: these are what the log gives as charged."""
 
 
-class Death(Spec):
-    """A time during which it does not answer, in seconds since its first request."""
+class Outage(Spec):
+    """A span in which the server does not answer; its times are seconds since the server's first request."""
 
-    first: float
-    """From."""
+    start: float
+    """When the outage starts."""
 
-    last: float
-    """Until."""
+    end: float
+    """When it ends."""
 
-    how: Literal["reset", "503"]
-    """`reset`: connections are broken off; `503`: says so at once."""
+    mode: Literal["reset", "503"]
+    """`reset`: the server breaks connections off; `503`: it answers with status 503 at once."""
 
 
 class RefuseOnce(Spec):
-    """One 429 that asks to stay away."""
+    """A single 429 with a Retry-After header."""
 
     request: int
-    """The request that is refused, counted from 1."""
+    """The number of the request that is refused, counted from 1."""
 
     retry_after: float
-    """Seconds, in the answer's header."""
+    """Seconds in the header."""
 
 
 class Behaviour(Spec):
-    """A server on one port."""
+    """How a server on one port behaves."""
 
     port: int = 0
-    """It listens here; filled in when it is started,"""
+    """The port it listens on; filled in when the server is started."""
 
     log: str = ""
-    """as is the file in which it writes down what it saw, a line for each request at its end,"""
+    """The file in which it writes a line for each request when that ends; filled in when the server is started."""
 
     number: int = 0
-    """and its place among those started together."""
+    """Its place among the servers started together, from 0; filled in when the server is started."""
 
     seconds: float = 0.05
-    """An answer takes this long,"""
+    """How long an answer takes, besides `token_seconds`."""
 
     token_seconds: float = 0.0
-    """and this much more for each of its tokens."""
+    """How much longer an answer takes for each of its tokens."""
 
     slots: int | None = None
-    """Requests answered at once; the others queue without complaint."""
+    """Requests answered at once; the server queues all others. `None`: no bound."""
 
     limit: Annotated[WindowLimit | BucketLimit, Field(discriminator="kind")] | None = None
-    """Refused with 429 beyond it."""
+    """The server refuses requests beyond it with 429."""
 
     refuse_once: RefuseOnce | None = None
     """A single refusal."""
 
     fault_share: float = 0.0
-    """Of its requests, drawn at random, that end in a 500."""
+    """The share of requests, drawn at random, that end with status 500."""
 
-    death: Death | None = None
-    """A time during which it does not answer."""
+    outage: Outage | None = None
+    """A span in which the server does not answer."""
 
     seed: int = 0
-    """Of the faults."""
+    """Seed of the random faults."""

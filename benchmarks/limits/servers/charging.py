@@ -1,4 +1,4 @@
-"""What requests take from a server's limit."""
+"""What each request takes from a server's limit, and when."""
 
 import math
 import time
@@ -9,47 +9,47 @@ from benchmarks.limits.servers.behaviour import BucketLimit, WindowLimit
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Of one request."""
+class RequestTokens:
+    """How many tokens one request may use and does use."""
 
     prompt: int
-    most: int
-    """`max_tokens`."""
+    max_tokens: int
+    """The most tokens that the request allows for the answer."""
     answer: int
-    """Those that the answer has, which is not known on arrival."""
+    """Tokens that the answer has. A real server does not know them on arrival, so `admit` must not use them."""
 
 
 class Charging(Protocol):
-    """One limit."""
+    """A limit that requests are charged to."""
 
-    def admit(self, tokens: Tokens) -> bool:
-        """Take what is taken on arrival; `False`: there is no room, and nothing was taken."""
+    def admit(self, tokens: RequestTokens) -> bool:
+        """Charge what is due on arrival; return `False`, and charge nothing, if the limit has no room."""
         ...
 
-    def end(self, tokens: Tokens) -> int:
-        """The answer is given: what the request was charged in all."""
+    def settle(self, tokens: RequestTokens) -> int:
+        """Charge or refund what is due when the answer ends; return what the request was charged in all."""
         ...
 
     def reset_seconds(self) -> float:
-        """What a refused client is told to wait."""
+        """How long a refused client has to wait."""
         ...
 
 
-class Unlimited:
-    """Everything is let in, and its answer counted."""
+class NoLimit:
+    """Admits every request, and counts its answer tokens as charged."""
 
-    def admit(self, tokens: Tokens) -> bool:
+    def admit(self, tokens: RequestTokens) -> bool:
         return True
 
-    def end(self, tokens: Tokens) -> int:
+    def settle(self, tokens: RequestTokens) -> int:
         return tokens.answer
 
     def reset_seconds(self) -> float:
         return 0.0
 
 
-class Windowed:
-    """Windows of the package `limits`, kept in memory."""
+class WindowCharging:
+    """Charges requests to a window of the package `limits`, kept in memory."""
 
     def __init__(self, spec: WindowLimit) -> None:
         import limits
@@ -61,15 +61,15 @@ class Windowed:
         self._item = limits.RateLimitItemPerSecond(spec.amount, spec.seconds)
         self._charge = spec.charge
 
-    def admit(self, tokens: Tokens) -> bool:
-        cost = self._on_arrival(tokens)
-        # A refused hit would count in a fixed window.
+    def admit(self, tokens: RequestTokens) -> bool:
+        cost = self._charged_on_arrival(tokens)
+        # `hit` counts in a fixed window even if it refuses, so `test` comes first.
         free = self._limiter.test(self._item, cost=max(1, cost))
         return bool(free and (not cost or self._limiter.hit(self._item, cost=cost)))
 
-    def end(self, tokens: Tokens) -> int:
+    def settle(self, tokens: RequestTokens) -> int:
         if self._charge != "used":
-            return self._on_arrival(tokens)
+            return self._charged_on_arrival(tokens)
         used = tokens.prompt + tokens.answer
         self._limiter.hit(self._item, cost=used)
         return used
@@ -78,12 +78,12 @@ class Windowed:
         reset_at: float = self._limiter.get_window_stats(self._item).reset_time
         return max(0.0, reset_at - time.time())
 
-    def _on_arrival(self, tokens: Tokens) -> int:
+    def _charged_on_arrival(self, tokens: RequestTokens) -> int:
         match self._charge:
             case "request":
                 return 1
             case "reserved":
-                return tokens.prompt + tokens.most
+                return tokens.prompt + tokens.max_tokens
             case "used":
                 return 0
             case _:
@@ -91,6 +91,8 @@ class Windowed:
 
 
 class _Bucket:
+    """A full token bucket of a minute's worth."""
+
     def __init__(self, per_minute: float) -> None:
         self.capacity = self.level = per_minute
         self._rate = per_minute / 60
@@ -101,50 +103,52 @@ class _Bucket:
         self.level = min(self.capacity, self.level + (now - self._as_of) * self._rate)
         self._as_of = now
 
-    def wait(self, amount: float) -> float:
+    def seconds_until(self, amount: float) -> float:
         return max(0.0, (amount - self.level) / self._rate)
 
 
-class Buckets:
-    """Input and output apart, refilled evenly."""
+class BucketCharging:
+    """Charges prompt tokens to one bucket and answer tokens to another; both refill evenly."""
 
     def __init__(self, spec: BucketLimit) -> None:
         self._input = _Bucket(spec.input_tpm)
         self._output = _Bucket(spec.output_tpm)
-        self._refused: float = 0.0
+        self._retry_seconds: float = 0.0
 
-    def admit(self, tokens: Tokens) -> bool:
+    def admit(self, tokens: RequestTokens) -> bool:
         self._input.refill()
         self._output.refill()
-        self._refused = max(self._input.wait(tokens.prompt), self._output.wait(tokens.most))
-        if self._refused > 0:
+        self._retry_seconds = max(
+            self._input.seconds_until(tokens.prompt), self._output.seconds_until(tokens.max_tokens)
+        )
+        if self._retry_seconds > 0:
             return False
         self._input.level -= tokens.prompt
-        self._output.level -= tokens.most
+        self._output.level -= tokens.max_tokens
         return True
 
-    def end(self, tokens: Tokens) -> int:
+    def settle(self, tokens: RequestTokens) -> int:
         self._output.refill()
-        self._output.level = min(self._output.capacity, self._output.level + tokens.most - tokens.answer)
+        self._output.level = min(self._output.capacity, self._output.level + tokens.max_tokens - tokens.answer)
         return tokens.answer
 
     def reset_seconds(self) -> float:
-        return self._refused
+        return self._retry_seconds
 
 
 def build_charging(spec: WindowLimit | BucketLimit | None) -> Charging:
-    """The limit that a server was told to hold."""
+    """Build the limit that a server's behaviour asks for."""
     match spec:
         case None:
-            return Unlimited()
+            return NoLimit()
         case WindowLimit():
-            return Windowed(spec)
+            return WindowCharging(spec)
         case BucketLimit():
-            return Buckets(spec)
+            return BucketCharging(spec)
         case _:
             assert_never(spec)
 
 
-def retry_after(seconds: float) -> str:
-    """As servers tell it: in whole seconds, at least one."""
+def retry_after_header(seconds: float) -> str:
+    """The value of a Retry-After header: whole seconds, rounded up, at least one."""
     return str(max(1, math.ceil(seconds)))

@@ -1,4 +1,4 @@
-"""LiteLLM's proxy, holding the limits of a virtual key, before a server of ours that holds none."""
+"""LiteLLM's proxy, which enforces the limits of a virtual key, in front of a server of ours without limits."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.constant_server import free_port
 from benchmarks.limits import figures
-from benchmarks.limits.figures import Seen
+from benchmarks.limits.figures import LoggedRequest
 from benchmarks.limits.servers.behaviour import Behaviour
-from benchmarks.limits.servers.starting import Server, answering, running
+from benchmarks.limits.servers.processes import Server, aiohttp_servers, server_process
 
-# Keys are kept in a database; a function that knows the key is taken in its place.
+# The proxy looks virtual keys up in a database; this function returns the key's limits instead.
 _AUTH = """
 from litellm.proxy._types import UserAPIKeyAuth
 
@@ -26,12 +26,17 @@ _LOG_FORMAT = "%(created).6f %(status_code)s"
 
 @contextmanager
 def litellm_proxy(behaviour: Behaviour, seconds: int, *, rpm: int | None, tpm: int | None) -> Iterator[list[Server]]:
-    """The proxy, of which only its refusals are told, and the server behind it, which sees what it lets through.
+    """Yield the proxy and the server behind it.
+
+    Clients send to the proxy. Its log counts only the requests that it refused; those that it forwarded are in the log
+    of the server behind it.
 
     Args:
-        seconds: length of the proxy's window, which begins with the first request after the last one ended.
+        seconds: length of the proxy's window, which begins with the first request after the previous window ended.
+        rpm: requests that a window allows, under LiteLLM's name for it.
+        tpm: tokens that a window allows, under LiteLLM's name for it.
     """
-    with answering(behaviour) as (behind,), TemporaryDirectory() as name:
+    with aiohttp_servers(behaviour) as (behind,), TemporaryDirectory() as name:
         folder, port = Path(name), free_port()
         log, config, logging = folder / "access.log", folder / "config.yaml", folder / "logging.json"
         config.write_text(json.dumps(_config(behind.url)))
@@ -48,7 +53,7 @@ def litellm_proxy(behaviour: Behaviour, seconds: int, *, rpm: int | None, tpm: i
             "LITELLM_RATE_LIMIT_WINDOW_SIZE": str(seconds),
             "NO_DOCS": "True",
         }
-        with running(command, port, environ, folder / "output") as process:
+        with server_process(command, port, environ, folder / "output") as process:
             yield [Server(f"http://127.0.0.1:{port}/v1", log, process, _refusals), behind]
 
 
@@ -71,9 +76,9 @@ def _logging(log: Path) -> dict[str, object]:
     }
 
 
-def _refusals(text: str) -> list[Seen]:
+def _refusals(text: str) -> list[LoggedRequest]:
     return [
-        Seen(float(words[0]), float(words[0]), 0, int(words[1]), -1, 0)
-        for words in figures.whole_lines(text)
+        LoggedRequest(float(words[0]), float(words[0]), 0, int(words[1]), -1, 0)
+        for words in figures.complete_lines(text)
         if words[1] != "200"
     ]

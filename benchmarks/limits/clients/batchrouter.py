@@ -1,4 +1,4 @@
-"""The real dispatcher: its limits, retries, balancing and synced journals."""
+"""batchrouter's dispatcher, with its limits, retries, balancing and journals written with fsync."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 512
 
 
 class _Work:
-    """One shard of rows made up as they are asked for, and its real journal."""
+    """Gives the dispatcher one shard of generated rows, and a journal on disk."""
 
     def __init__(self, batch: Batch, group: GroupSync) -> None:
         self._batch = batch
@@ -42,9 +42,9 @@ class _Work:
 
     def _request(self, row: int) -> Request:
         text = prompt(row)
-        most = self._batch.max_tokens
-        body = json.dumps({"messages": [{"role": "user", "content": text}], "max_tokens": most}).encode()
-        return Request(row, 0, "/v1/chat/completions", body, prompt_tokens(text), most, MODEL)
+        max_tokens = self._batch.max_tokens
+        body = json.dumps({"messages": [{"role": "user", "content": text}], "max_tokens": max_tokens}).encode()
+        return Request(row, 0, "/v1/chat/completions", body, prompt_tokens(text), max_tokens, MODEL)
 
 
 async def main(batch: Batch) -> None:

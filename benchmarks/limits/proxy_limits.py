@@ -3,60 +3,63 @@
 from collections.abc import Callable, Sequence
 
 from benchmarks.limits import figures
-from benchmarks.limits.clients.batch import OURS, Batch, cookbook, litellm
-from benchmarks.limits.comparing import compare, observe
-from benchmarks.limits.figures import Seen
-from benchmarks.limits.rates import used
+from benchmarks.limits.clients.batch import BATCHROUTER, Batch, cookbook, litellm
+from benchmarks.limits.comparison import compare, observe
+from benchmarks.limits.figures import LoggedRequest
+from benchmarks.limits.request_limits import usage_columns
 from benchmarks.limits.rows import mean_answer_tokens, mean_prompt_tokens, prompt, prompt_tokens
 from benchmarks.limits.servers.behaviour import Behaviour
+from benchmarks.limits.servers.processes import endpoint_specs
 from benchmarks.limits.servers.proxy import litellm_proxy
-from benchmarks.limits.servers.starting import pool
 from benchmarks.limits.settings import Settings
-from benchmarks.limits.tokens import MAX_TOKENS, MINUTES, ROWS_PER_MINUTE
+from benchmarks.limits.token_limits import MAX_TOKENS, MINUTES, ROWS_PER_MINUTE
 from schemas.endpoints import LimitsSpec
 
 
 def case_proxy(settings: Settings) -> None:
-    """LiteLLM's proxy holding a key's requests, then its tokens, per minute."""
+    """LiteLLM's proxy limits a key's requests per minute, then its tokens per minute."""
     seconds = settings.longest_window
     requests = ROWS_PER_MINUTE * seconds // 60
     tpm = round(ROWS_PER_MINUTE * (mean_prompt_tokens() + mean_answer_tokens(MAX_TOKENS)))
-    amount = tpm * seconds // 60
-    _proxied(
+    tokens = tpm * seconds // 60
+    _compare_clients(
         settings,
         f"{requests} requests in {seconds} s",
         LimitsSpec(rpm=ROWS_PER_MINUTE, window_seconds=seconds),
-        lambda seen: figures.used_of_windows([s._replace(charged=1) for s in seen], requests, seconds),
+        lambda log: figures.windows_share_used([r._replace(charged=1) for r in log], requests, seconds),
     )
-    _proxied(
+    _compare_clients(
         settings,
-        f"{amount:,} tokens in {seconds} s",
+        f"{tokens:,} tokens in {seconds} s",
         LimitsSpec(tpm=tpm, max_in_flight=256),
-        lambda seen: figures.used_of_windows(
-            [s._replace(charged=s.charged + prompt_tokens(prompt(s.row))) for s in seen],
-            amount,
+        lambda log: figures.windows_share_used(
+            [r._replace(charged=r.charged + prompt_tokens(prompt(r.row))) for r in log],
+            tokens,
             seconds,
-            at=lambda s: s.ended,
+            at=lambda r: r.ended,
         ),
     )
 
 
-def _proxied(settings: Settings, title: str, limits: LimitsSpec, share: Callable[[Sequence[Seen]], float]) -> None:
+def _compare_clients(
+    settings: Settings, title: str, limits: LimitsSpec, share_used: Callable[[Sequence[LoggedRequest]], float]
+) -> None:
     seconds = settings.longest_window
     rows = round(ROWS_PER_MINUTE * MINUTES * seconds / 60)
+    # The proxy's window may be shorter than a minute; its limits are those of one window.
     rpm = None if limits.rpm is None else round(limits.rpm * seconds / 60)
     tpm = None if limits.tpm is None else round(limits.tpm * seconds / 60)
     behind = Behaviour(seconds=0.2, token_seconds=0.02)
-    clients = settings.chosen([OURS, litellm(32), cookbook(32)])
+    clients = settings.chosen([BATCHROUTER, litellm(32), cookbook(32)])
     logs = observe(
         clients,
         lambda: litellm_proxy(behind, seconds, rpm=rpm, tpm=tpm),
-        lambda servers: Batch(endpoints=pool(servers[:1], limits), rows=rows, max_tokens=MAX_TOKENS),
+        lambda servers: Batch(endpoints=endpoint_specs(servers[:1], limits), rows=rows, max_tokens=MAX_TOKENS),
     )
     compare(
         f"LiteLLM's proxy, {title}, {rows:,} rows",
         "used >= 98 % (tokens 97 %), refused <= 0.5 %",
         clients,
         logs,
-        lambda seen: used(share(seen), seen),
+        lambda log: usage_columns(share_used(log), log),
     )

