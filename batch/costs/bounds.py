@@ -1,9 +1,9 @@
-"""What a request can cost at most, in tokens. Only what is known to be bounded is: everything else has no bound.
+"""The most tokens that a request can be charged for. A request with any part that is not known here has no bound.
 
 A token is at least one byte, so the body's length bounds the prompt's tokens, and `max_tokens` those of the answer.
-That holds where every part of the request is text and no parameter has the provider do, or charge for, anything
-besides: no images or sounds (which may be no more than an address here), no searches, no files or earlier conversations
-that the provider adds, no dearer tier.
+That holds if every part of the request is text and no parameter makes the provider do, or charge for, anything else:
+no images or sounds (of which the request may contain only an address), no searches, no files or earlier conversations
+that the provider adds, no tier with a surcharge.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ import orjson
 
 from schemas.openai_batch import EMBEDDINGS_URL
 
-# Parameters that neither add to the prompt what is not in the body, nor make answers longer or dearer than `max_tokens`
-# at the model's price. `max_tokens` itself is given apart.
+# Parameters that add nothing to the prompt that is not in the body, and make no answer longer or dearer than
+# `max_tokens` at the model's price. The value of `max_tokens` is an argument.
 _BOUNDED = frozenset(
     """
     model messages prompt input instructions suffix echo user metadata seed store stream stream_options
@@ -65,18 +65,18 @@ _TIERS = (None, "auto", "default", "flex", "standard_only", "on_demand")
 
 
 def most_tokens(url: str, body: bytes, max_tokens: int | None) -> tuple[int, int] | None:
-    """Most (prompt, answer) tokens of one request; `None` where nothing bounds it.
+    """The most prompt tokens and the most answer tokens of one request; `None` if it has no bound.
 
     Args:
         url: path of the API.
         body: the request, as compact JSON.
-        max_tokens: of all its answers together.
+        max_tokens: the most tokens of all its answers together; `None`: the request sets no limit.
     """
     return None if unbounded_by(url, body, max_tokens) is not None else (len(body), _most_answer(url, max_tokens) or 0)
 
 
 def unbounded_by(url: str, body: bytes, max_tokens: int | None) -> str | None:
-    """What in the request has no bound: the key, or what kind of content; `None`: all of it has one."""
+    """Why the request has no bound: the first unknown parameter or kind of content; `None` if it has a bound."""
     if _most_answer(url, max_tokens) is None:
         return "no max_tokens"
     try:
@@ -96,20 +96,20 @@ def _unbounded(request: dict[str, Any]) -> Iterator[str]:
             yield key
     limits = {request[key] for key in _ANSWER_LIMITS if isinstance(request.get(key), int)}
     if len(limits) > 1:
-        # Servers differ in which one they heed.
+        # Some servers obey the one, some the other.
         yield "max_tokens and max_completion_tokens that differ"
     if request.get("service_tier") not in _TIERS:
         yield f"service_tier {request['service_tier']}"
     if request.get("modalities") not in (None, ["text"]):
         yield "modalities"
-    # Completions that are made, and charged for, beside the `n` that come back.
+    # The provider makes, and charges for, more completions than the `n` that it returns.
     if request.get("best_of") not in (None, 1, request.get("n") or 1):
         yield "best_of"
     yield from _unbounded_messages(request.get("messages"))
     yield from _unbounded_input(request.get("input"))
     yield from _unbounded_input(request.get("prompt"))
     for tool in _listed(request.get("tools")):
-        # The functions are the user's own; whatever else there is runs at the provider, for a fee.
+        # Functions are run by the user; any other tool is run by the provider, for a fee.
         if not isinstance(tool, dict) or tool.get("type") != "function":
             yield "tools that are no functions"
 
@@ -143,7 +143,7 @@ def _unbounded_content(content: Any) -> Iterator[str]:
 
 
 def _unbounded_input(value: Any) -> Iterator[str]:
-    """A text or token ids, several of either, or items of the Responses API."""
+    """Check the value of `input` or `prompt`: a text, token ids, a list of either, or items of the Responses API."""
     for item in _listed(value):
         if isinstance(item, dict):
             yield from _unbounded_messages([item])

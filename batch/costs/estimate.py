@@ -1,4 +1,4 @@
-"""What a run would cost and how long its limits make it, before anything is sent."""
+"""Estimates what a run would cost, and how long its rate limits would make it take, before anything is sent."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.plans import Plan
 from schemas.reports import Estimate, ModelEstimate, PlanReport, Range, RowCounts
 
-# For rows that do not say how long their answer may be. Providers allow far more; few answers to one prompt use it.
+# The limit that is assumed for rows without max_tokens. Providers allow far more, which few answers to one prompt use.
 ASSUMED_MAX_TOKENS = 1024
 
 # gpt-4-1106-preview and Mixtral-8x7B-Instruct averaged 125 and 103 tokens over 639 questions of GSM8K (nine in
@@ -22,24 +22,25 @@ class ModelLoad:
 
     rows: int
     prompt_tokens: int
-    """Of all rows."""
+    """Sum over all rows."""
     max_tokens: int
-    """Summed over the rows that limit their answer."""
+    """Sum of `max_tokens` over the rows that set it."""
     unlimited: int = 0
-    """Rows that do not limit their answer."""
+    """How many rows set no `max_tokens`."""
     embeddings: int = 0
-    """Rows that have no answer to pay for."""
+    """How many rows ask for embeddings, which have no answer tokens."""
 
     def scaled(self, factor: float) -> "ModelLoad":
-        """The load of a whole input of which this is an even sample."""
+        """The load of a whole input that is `factor` times as large as the sample with this load."""
         counts = (self.rows, self.prompt_tokens, self.max_tokens, self.unlimited, self.embeddings)
         return ModelLoad(*(round(count * factor) for count in counts))
 
 
 def completion_range(load: ModelLoad) -> Range:
-    """Completion tokens: one per row; 120 per row, or the rows' own limit if that is less; the limit itself.
+    """Completion tokens of a load.
 
-    A row without a limit of its own is assumed to stop at 1,024.
+    Low is one token per row. Expected is 120 per row, or the sum of the rows' own limits if that is less. High is that
+    sum. A row without a limit is assumed to stop at 1,024.
     """
     limited = load.rows - load.unlimited - load.embeddings
     return Range(
@@ -50,7 +51,7 @@ def completion_range(load: ModelLoad) -> Range:
 
 
 def cost_range(price: Price, load: ModelLoad) -> Range:
-    """Dollars for a load."""
+    """Dollars for a load: at the low, the expected and the high number of completion tokens."""
     tokens = completion_range(load)
     low, expected, high = (
         float(price.total(load.prompt_tokens, round(count))) for count in (tokens.low, tokens.expected, tokens.high)
@@ -61,10 +62,16 @@ def cost_range(price: Price, load: ModelLoad) -> Range:
 def eta_seconds(
     endpoints: Sequence[EndpointSpec], rows: int, prompt_tokens: float, completion_tokens: float
 ) -> float | None:
-    """Seconds a pool needs at least, when its limits per minute alone hold it back; `None`: an endpoint has none.
+    """Seconds that a model's pool needs at least, given its endpoints' limits per minute.
 
-    The tokens are those of all rows. How many answers `max_in_flight` allows a minute depends on a latency that is
-    not known before the first of them.
+    `None` if an endpoint has no such limit. How many answers per minute `max_in_flight` allows is left out, since that
+    depends on a latency that is unknown before the first answer.
+
+    Args:
+        endpoints: of the pool.
+        rows: how many rows the pool gets.
+        prompt_tokens: sum over all rows.
+        completion_tokens: sum over all rows.
     """
     if not rows:
         return 0.0
@@ -97,9 +104,19 @@ def estimate(
     notes: Sequence[str] = (),
     faults: Sequence[str] = (),
 ) -> Estimate:
-    """The estimate; notes on what it assumes follow the given ones.
+    """Put the estimate together.
 
-    `models` are in the job's order, cheapest first; `loads` may lack models that get no rows.
+    Args:
+        name: of the job.
+        models: of the job, cheapest first.
+        prices: by model; `None`: unknown.
+        loads: by model; models that get no rows may be left out.
+        rows: how many rows there are, by what happens to them.
+        plan: as it was solved.
+        pinned: how many rows are pinned to a model.
+        sampled: how many rows were looked at; `None`: all.
+        notes: what the reader should know of the input. Notes on what the estimate assumes are added behind them.
+        faults: messages of invalid rows.
     """
     all_loads = {model.name: loads.get(model.name, ModelLoad(0, 0, 0)) for model in models}
     routed = sum(load.rows for load in all_loads.values())

@@ -1,4 +1,4 @@
-"""What a run did, row by row and attempt by attempt: small, mergeable, exact in dollars."""
+"""The ledger: counts the rows, attempts, tokens and dollars of a run, and makes its report."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,14 +26,15 @@ Prices = Mapping[str, Price | None]
 
 
 class Ledger:
-    """Counts of one shard or of a whole run; whole = the shards' ledgers merged, in any order.
+    """Counts of one shard or of a whole run. The ledger of a run is those of its shards merged, in any order.
 
-    Dollars are at list prices, exactly the sum of `Price.cost` over answers and over the attempts that may have been
-    billed without one: those at the usage that the server told, or else at the most that they can have cost.
+    Its size does not depend on the number of rows. Dollars are at list prices: exactly the sum of `Price.cost` over the
+    answers, and over the attempts that may have been billed without an answer. Such an attempt counts at the usage that
+    the server stated, or else at the most that it can have cost.
     """
 
     def __init__(self, prices: Prices) -> None:
-        """`prices` name every model, cheapest first and strongest last."""
+        """`prices` has every model of the job, cheapest first and strongest last; `None`: the price is unknown."""
         self._prices = prices
         priced = list(prices.values())
         self.statuses: Counter[str] = Counter()
@@ -66,10 +67,21 @@ class Ledger:
         *,
         pinned: bool = False,
     ) -> None:
-        """One row ended. `latency` is in seconds; `model` is the one that answered, or was to answer.
+        """Count one row.
 
-        A deduplicated row shares another's answer and costs nothing; the counterfactual, which is every row sent to
-        one model and nothing saved, charges it. What attempts without an answer cost is counted by `add_billed`.
+        What its attempts without an answer cost is counted by `add_billed`.
+
+        Args:
+            status: how the row ended.
+            model: the one that answered, or was to answer; `None`: none was chosen.
+            endpoint: the URL that the last attempt went to.
+            prompt_tokens: of its request, as the server counts them.
+            completion_tokens: of its answer.
+            latency: seconds of the last attempt.
+            error_kind: of its error; `None`: it has none.
+            deduplicated: does the row share another row's answer? Then it costs nothing. The counterfactuals charge
+                for it, since they are the cost of sending every row to one model.
+            pinned: was the row pinned to its model?
         """
         self.statuses[status] += 1
         if error_kind is not None:
@@ -100,7 +112,7 @@ class Ledger:
             self.unmetered += 1
 
     def add_example(self, kind: str, row: int, row_id: str, status: int | None, message: str) -> None:
-        """A row that ended in this kind of error; the first row of each kind is kept."""
+        """Note a row that ended in this kind of error. Only the first row of each kind is kept."""
         known = self.examples.get(kind)
         if known is None or row < known.row:
             self.examples[kind] = ErrorExample(id=row_id, row=row, status=status, message=message)
@@ -114,14 +126,14 @@ class Ledger:
         *,
         exact: bool,
     ) -> None:
-        """One attempt brought no answer and was billed for so many tokens, or, if not `exact`, for so many at most."""
+        """Count an attempt without an answer, billed for these tokens or, if not `exact`, for at most these."""
         tally = self._model(model)
         tally.lost.add(prompt_tokens, completion_tokens, exact=exact)
         if prompt_tokens is not None or completion_tokens is not None:
             tally.endpoint(endpoint).bill.add(prompt_tokens, completion_tokens)
 
     def add_superseded(self, model: str, prompt_tokens: int | None, completion_tokens: int | None) -> None:
-        """One answer was paid for that is not in the results: an earlier plan had another model for its row."""
+        """Count an answer that was paid for and is not in the results: the plan has another model for its row now."""
         bill = Bill(self._prices.get(model))
         bill.add(prompt_tokens, completion_tokens)
         self.superseded.merge(bill)
@@ -134,7 +146,7 @@ class Ledger:
         return tally
 
     def merge(self, other: "Ledger") -> None:
-        """Add all of another's rows and attempts."""
+        """Add all rows and attempts of another ledger."""
         self.statuses.update(other.statuses)
         self.errors.update(other.errors)
         for kind, example in other.examples.items():
@@ -150,7 +162,7 @@ class Ledger:
             self._model(name).merge(tally)
 
     def to_json(self) -> bytes:
-        """Everything but the prices: dollars are written out, so that a later change of price cannot touch them."""
+        """The ledger as JSON. Sums of dollars are stored, not prices, so a later change of prices cannot alter them."""
         state = {
             "statuses": self.statuses,
             "errors": self.errors,
@@ -167,7 +179,7 @@ class Ledger:
 
     @classmethod
     def from_json(cls, data: bytes, prices: Prices) -> "Ledger":
-        """What `to_json` wrote; `prices` are for rows added from now on."""
+        """Inverse of `to_json`. `prices` are for rows that are added from now on."""
         state = orjson.loads(data)
         ledger = cls(prices)
         ledger.statuses.update(state["statuses"])
@@ -199,8 +211,8 @@ class Ledger:
         ambiguous: Sequence[Ambiguous] = (),
         notes: Sequence[str] = (),
     ) -> Report:
-        """The run's report; notes on unknown costs follow the given ones."""
-        # In the job's order, whatever order they were met in.
+        """Make the run's report. Notes on unknown costs are added behind `notes`."""
+        # In the job's order, not in the order in which rows named them.
         tallies = {n: ModelTally(price) for n, price in self._prices.items()} | self.models
         routed = sum(tally.statuses.total() for tally in self.models.values())
         spent = Bill.sum(tally.bill for tally in self.models.values())
@@ -243,8 +255,8 @@ class Ledger:
 
     def _counterfactual(self, spent: Bill) -> Counterfactual:
         strongest = self.strongest.usd
-        # Answers without usage are on neither side of the comparison; an answer that has usage and no price
-        # would be on one side only.
+        # Answers without usage are missing on both sides of the comparison. An answer that has usage and no price
+        # would be missing on one side only, so there is no comparison then.
         comparable = not self.strongest.unknown and spent.unknown <= self.unmetered
         return Counterfactual(
             all_strongest_usd=None if self.strongest.unknown else strongest,

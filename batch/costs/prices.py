@@ -1,4 +1,4 @@
-"""What a token costs: the job file's prices, else LiteLLM's bundled table, else unknown."""
+"""Prices of tokens: from the job file, else from the table that LiteLLM brings along, else unknown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,56 +14,56 @@ from batch.costs.bounds import most_tokens
 from batch.errors import SpecError
 from schemas.endpoints import ModelSpec
 
-# Sums of dollars are exact or they are an error: Python's default of 28 digits would round the sum of a
-# long-digit price over billions of tokens without a word.
+# Sums of dollars are exact or raise an error. With Python's default of 28 digits, the product of a price with many
+# digits and billions of tokens would be rounded silently.
 EXACT = Context(prec=100, traps=[Inexact])
 
-# Other modes bill images, seconds or searches beside their tokens.
+# Models of other modes are billed for images, seconds or searches besides tokens.
 _MODES = frozenset({"chat", "completion", "responses", "embedding"})
 
-# Prices that differ above a prompt length are keyed `input_cost_per_token_above_<n>k_tokens`.
+# If a price changes above some length of the prompt, its key is `input_cost_per_token_above_<n>k_tokens`.
 _ABOVE = "input_cost_per_token_above_"
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """List price, in US dollars per token. Discounts for cached prompts are not known here and not subtracted."""
+    """A list price, in US dollars per token. Discounts for cached prompts are not known here, so none is subtracted."""
 
     input: Decimal
-    """Of one prompt token."""
+    """Dollars per prompt token."""
     output: Decimal
-    """Of one completion token; 0 for embeddings."""
+    """Dollars per completion token; 0 for embeddings."""
     up_to: int | None = None
-    """Prompt tokens up to which this price holds; `None`: however long the prompt."""
+    """The longest prompt, in tokens, that this price holds for; `None`: it holds for any length."""
 
     def cost(self, prompt_tokens: int | None, completion_tokens: int | None) -> Decimal | None:
-        """Dollars for one request, exact; `None` where it cannot be known (see `covers`)."""
+        """Dollars for one request, exact; `None` if they cannot be known (see `covers`)."""
         if not self.covers(prompt_tokens, completion_tokens):
             return None
         return self.total(prompt_tokens or 0, completion_tokens or 0)
 
     def covers(self, prompt_tokens: int | None, completion_tokens: int | None) -> bool:
-        """Can the cost be known? A count that is charged for must be there, and the prompt within `up_to`."""
+        """Can the cost be known? Every count that is charged for must be known, and the prompt at most `up_to` long."""
         if (completion_tokens is None and self.output) or (prompt_tokens is None and self.input):
             return False
         return self.up_to is None or (prompt_tokens is not None and prompt_tokens <= self.up_to)
 
     def bound(self, url: str, body: bytes, max_tokens: int | None) -> Decimal | None:
-        """Most dollars that one request can cost; `None` where nothing bounds it (see `bounds.most_tokens`)."""
+        """The most dollars that one request can cost; `None` if it has no bound (see `bounds.most_tokens`)."""
         most = most_tokens(url, body, max_tokens)
         return None if most is None else self.cost(*most)
 
     def total(self, prompt_tokens: int, completion_tokens: int) -> Decimal:
-        """Dollars for tokens summed over many requests that are all covered, exact."""
+        """Dollars for the sums of tokens over many requests, exact. The price must cover each of them."""
         prompt = EXACT.multiply(self.input, Decimal(prompt_tokens))
         return EXACT.add(prompt, EXACT.multiply(self.output, Decimal(completion_tokens)))
 
 
 def prices_for(models: Sequence[ModelSpec]) -> dict[str, Price | None]:
-    """Price of each model, in the given order; `None`: unknown, which is not zero.
+    """The price of each model, in the given order; `None`: unknown, which is not zero.
 
-    LiteLLM's table is only read when a model has no price in the job file. It is asked for the model's name,
-    then for the names its endpoints call it by, if those agree.
+    LiteLLM's table is read only if a model has no price in the job file. The model's name is looked up in it, and then
+    the names that its endpoints use for it, if these have the same price.
     """
     return {model.name: _own(model) or _listed(model) for model in models}
 
@@ -89,15 +89,15 @@ class Listing:
     """One entry of LiteLLM's table."""
 
     provider: str
-    """LiteLLM's name of the provider whose price it is."""
+    """LiteLLM's name for the provider that has this price."""
     price: Price
 
 
 def look_up(name: str, table: Mapping[str, Listing]) -> Price | None:
-    """The price of `name`, or `None` where the table does not say it or says it in several ways.
+    """The price of `name`; `None` if the table has none, or several that differ.
 
-    Tried in turn: the name itself; for `openai/gpt-4`, the entry `gpt-4` if it is that provider's; the name
-    behind any one provider, as `groq/<name>`, if all who list it agree.
+    Tried in turn: the name itself; for `openai/gpt-4`, the entry `gpt-4` if it is that provider's; the name behind any
+    provider, as `groq/<name>`, if all entries with it have the same price.
     """
     if name in table:
         return table[name].price
@@ -110,10 +110,11 @@ def look_up(name: str, table: Mapping[str, Listing]) -> Price | None:
 
 @cache
 def litellm_prices() -> Mapping[str, Listing]:
-    """LiteLLM's bundled table: entries that are priced per token alone.
+    """The entries of LiteLLM's table that are priced per token alone.
 
-    Read from its folder, because importing LiteLLM takes seconds. Entries with no price, or one of 0, are left
-    out: the table has 0 where a price is not known, and a model that is free can say so in the job file.
+    The table is read from LiteLLM's folder, because importing LiteLLM takes seconds. Entries without a price, or with
+    a price of 0, are left out: the table has 0 for prices that are not known. A model that is free can have a price of
+    0 in the job file.
 
     Raises:
         SpecError: LiteLLM is not installed or keeps its table elsewhere.
@@ -128,7 +129,7 @@ def litellm_prices() -> Mapping[str, Listing]:
 
 
 def litellm_folder() -> Path:
-    """Where LiteLLM is installed, found without importing it.
+    """The folder in which LiteLLM is installed, found without importing it.
 
     Raises:
         SpecError: it is not installed.
@@ -140,7 +141,7 @@ def litellm_folder() -> Path:
 
 
 def _price(entry: Mapping[str, Any]) -> Price | None:
-    """An entry's price, `None` where tokens alone do not decide what a request costs."""
+    """The price of an entry; `None` if a request's cost does not depend on tokens alone."""
     embeds = entry["mode"] == "embedding"
     prompt = entry.get("input_cost_per_token")
     completion = 0 if embeds else entry.get("output_cost_per_token")
@@ -149,7 +150,7 @@ def _price(entry: Mapping[str, Any]) -> Price | None:
         return None
     tiers = [int(key[len(_ABOVE) :].partition("k_")[0]) for key in entry if key.startswith(_ABOVE)]
     return Price(
-        # The shortest text that reads back as the same float is what the table's JSON says.
+        # `repr` gives the shortest text that reads back as the same float: the digits in the table's JSON.
         input=Decimal(repr(prompt)),
         output=Decimal(repr(completion)),
         up_to=min(tiers) * 1000 if tiers else None,

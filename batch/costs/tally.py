@@ -1,4 +1,4 @@
-"""Counts per endpoint and per model."""
+"""Counts of rows, attempts, tokens and dollars, per endpoint and per model."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from schemas.reports import EndpointReport, ModelReport
 
 
 class EndpointTally:
-    """One endpoint's rows, attempts and dollars."""
+    """The rows, attempts and dollars of one endpoint."""
 
     __slots__ = ("attempts", "bill", "errors", "rows", "throttled")
 
@@ -20,7 +20,7 @@ class EndpointTally:
         self.bill = Bill(price)
 
     def merge(self, other: "EndpointTally") -> None:
-        """Add all of another's."""
+        """Add all counts of another tally."""
         self.rows += other.rows
         self.attempts += other.attempts
         self.throttled += other.throttled
@@ -28,13 +28,13 @@ class EndpointTally:
         self.bill.merge(other.bill)
 
     def state(self) -> dict[str, Any]:
-        """As JSON."""
+        """The tally as JSON values, without prices."""
         counts = {"rows": self.rows, "attempts": self.attempts, "throttled": self.throttled, "errors": self.errors}
         return counts | {"bill": self.bill.state()}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "EndpointTally":
-        """From `state()`, to be merged into one that has a price."""
+        """Inverse of `state`. The tally has no price: merge it into one that has."""
         tally = cls(None)
         tally.rows = state["rows"]
         tally.attempts = state["attempts"]
@@ -44,7 +44,7 @@ class EndpointTally:
         return tally
 
     def report(self) -> EndpointReport:
-        """As reported."""
+        """The tally as the report has it."""
         return EndpointReport(
             rows=self.rows,
             attempts=self.attempts,
@@ -55,24 +55,24 @@ class EndpointTally:
 
 
 class LostTally:
-    """Attempts that may have been billed and brought no answer."""
+    """Attempts without an answer that were, or may have been, billed."""
 
     __slots__ = ("attempts_in_doubt", "attempts_told", "in_doubt", "told", "unbounded")
 
     def __init__(self, price: Price | None) -> None:
         self.attempts_told = self.attempts_in_doubt = self.unbounded = 0
         self.told = Bill(price)
-        """Of attempts whose usage the server told."""
+        """The cost of attempts whose usage the server stated."""
         self.in_doubt = Bill(price)
-        """The most that the others can have cost."""
+        """The most that the other attempts can have cost."""
 
     @property
     def unknown(self) -> int:
-        """Attempts whose tokens are known, and whose cost is not."""
+        """How many attempts have known tokens and an unknown cost."""
         return self.told.unknown + self.in_doubt.unknown
 
     def add(self, prompt_tokens: int | None, completion_tokens: int | None, *, exact: bool) -> None:
-        """One attempt."""
+        """Count one attempt: billed for these tokens, or, if not `exact`, for at most these."""
         if exact:
             self.attempts_told += 1
             self.told.add(prompt_tokens, completion_tokens)
@@ -83,7 +83,7 @@ class LostTally:
             self.in_doubt.add(prompt_tokens, completion_tokens)
 
     def merge(self, other: "LostTally") -> None:
-        """Add all of another's."""
+        """Add all counts of another tally."""
         self.attempts_told += other.attempts_told
         self.attempts_in_doubt += other.attempts_in_doubt
         self.unbounded += other.unbounded
@@ -92,14 +92,14 @@ class LostTally:
 
     @classmethod
     def sum(cls, tallies: Iterable["LostTally"]) -> "LostTally":
-        """All of them together."""
+        """All tallies merged into one."""
         together = cls(None)
         for tally in tallies:
             together.merge(tally)
         return together
 
     def state(self) -> dict[str, Any]:
-        """As JSON."""
+        """The tally as JSON values, without prices."""
         return {
             "attempts": [self.attempts_told, self.attempts_in_doubt, self.unbounded],
             "told": self.told.state(),
@@ -108,7 +108,7 @@ class LostTally:
 
     @classmethod
     def restored(cls, state: dict[str, Any] | None) -> "LostTally":
-        """From `state()`, to be merged into one that has a price; `None`: an older version's, which kept none."""
+        """As the other `restored`. `None` is the state in records of older versions, which have no such tally."""
         tally = cls(None)
         if state is not None:
             tally.attempts_told, tally.attempts_in_doubt, tally.unbounded = state["attempts"]
@@ -117,7 +117,7 @@ class LostTally:
         return tally
 
     def notes(self) -> list[str]:
-        """What the reader of a report should know of them, one line each."""
+        """Lines about these attempts for the reader of the report."""
         notes = []
         if self.attempts_told:
             attempts = _attempts(self.attempts_told)
@@ -145,7 +145,7 @@ def _dollars(bill: Bill) -> str:
 
 
 class ModelTally:
-    """One model's rows, tokens and latencies, and its endpoints."""
+    """The rows, tokens and latencies of one model, and the tallies of its endpoints."""
 
     __slots__ = ("completion_tokens", "endpoints", "latencies", "lost", "price", "prompt_tokens", "statuses")
 
@@ -158,7 +158,7 @@ class ModelTally:
         self.endpoints: dict[str, EndpointTally] = {}
 
     def endpoint(self, url: str) -> EndpointTally:
-        """The endpoint's tally, empty when it is new."""
+        """The tally of an endpoint; a new one if the endpoint has none yet."""
         tally = self.endpoints.get(url)
         if tally is None:
             tally = self.endpoints[url] = EndpointTally(self.price)
@@ -166,11 +166,11 @@ class ModelTally:
 
     @property
     def bill(self) -> Bill:
-        """Of all endpoints together."""
+        """The bills of all endpoints merged into one."""
         return Bill.sum(tally.bill for tally in self.endpoints.values())
 
     def merge(self, other: "ModelTally") -> None:
-        """Add all of another's."""
+        """Add all counts of another tally."""
         self.statuses.update(other.statuses)
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
@@ -180,7 +180,7 @@ class ModelTally:
             self.endpoint(url).merge(tally)
 
     def state(self) -> dict[str, Any]:
-        """As JSON."""
+        """The tally as JSON values, without prices."""
         return {
             "statuses": self.statuses,
             "prompt_tokens": self.prompt_tokens,
@@ -192,7 +192,7 @@ class ModelTally:
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "ModelTally":
-        """From `state()`, to be merged into one that has a price."""
+        """Inverse of `state`. The tally has no price: merge it into one that has."""
         tally = cls(None)
         tally.statuses = Counter(state["statuses"])
         tally.prompt_tokens = state["prompt_tokens"]
@@ -203,7 +203,7 @@ class ModelTally:
         return tally
 
     def report(self, routed: int) -> ModelReport:
-        """As reported; `routed` rows went to all models together."""
+        """The tally as the report has it; `routed` is how many rows all models got together."""
         rows = self.statuses.total()
         bill = self.bill
         return ModelReport(

@@ -1,4 +1,4 @@
-"""How many tokens a text has: exactly, for OpenAI's models, or estimated from its bytes."""
+"""Counts the tokens of texts: exactly for OpenAI's models, or estimated from the number of bytes."""
 
 from base64 import b64decode
 from collections.abc import Callable, Sequence
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 EncodingName = Literal["cl100k_base", "o200k_base"]
 
-# A million spaces overflow the stack of tiktoken's regular expression engine, which panics past every
-# `except Exception`; and a run of one letter takes 20 times as long when it is 10 times as long.
+# Longer texts are counted in pieces. A million spaces overflow the stack of tiktoken's regular expression engine, and
+# `except Exception` does not catch that panic. Also, a run of one letter takes 20 times as long if it is 10 times as
+# long.
 LONGEST_PIECE = 100_000
 
-# OpenAI's patterns, as published with tiktoken. tiktoken's own constructors hold them too, but those download
-# the vocabulary unless an environment variable points at it, and delete it there when its checksum differs.
+# OpenAI's patterns, as published with tiktoken. tiktoken's own constructors have them too, but they download the
+# vocabulary unless an environment variable points to it, and delete it there if its checksum differs.
 _PATTERNS: dict[EncodingName, str] = {
     "cl100k_base": (
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
@@ -40,22 +41,26 @@ _PATTERNS: dict[EncodingName, str] = {
 
 
 def counter(kind: Literal["exact", "estimate"], model: str) -> Callable[[Sequence[str]], list[int]]:
-    """A function that counts the tokens of texts, in their order. It pickles small and loads what it needs itself.
+    """Make a function that counts the tokens of each of several texts.
 
-    `exact` is what the provider counts for OpenAI's models, before the few tokens that chat formats add to a
-    message; for other makers' models it is a close guess. Text that spells a special token is counted as text.
-    Texts beyond 100,000 characters are counted in pieces, a token or two off at each seam.
-    `estimate` is a quarter of the UTF-8 bytes, rounded up: some hundred times faster, right within a third or so
-    for English.
+    The function can be pickled; it loads the vocabulary when it is first called.
+
+    Args:
+        kind: `exact` is what the provider counts for OpenAI's models, without the few tokens that chat formats add to a
+            message; for models of other makers it is a close guess. Text that spells a special token is counted as
+            text. Texts beyond 100,000 characters are counted in pieces, which is a token or two off at each seam.
+            `estimate` is a quarter of the UTF-8 bytes, rounded up: about a hundred times faster, and right within
+            about a third for English.
+        model: the name of the model whose tokens are counted.
 
     Raises:
-        SpecError: from the function, when the vocabulary that LiteLLM brings along cannot be read (`exact` only).
+        SpecError: raised by the function, if the vocabulary that LiteLLM brings along cannot be read (`exact` only).
     """
     return partial(_exact, encoding_name(model)) if kind == "exact" else _estimated
 
 
 def encoding_name(model: str) -> EncodingName:
-    """The vocabulary of a model, with or without its provider's prefix; the newest one where that is unknown."""
+    """The vocabulary of a model, whose name may have a provider's prefix; the newest one if the model is unknown."""
     from tiktoken.model import encoding_name_for_model
 
     try:
@@ -67,14 +72,14 @@ def encoding_name(model: str) -> EncodingName:
 
 @cache
 def load_encoding(name: EncodingName) -> "Encoding":
-    """The vocabulary, from the file LiteLLM brings along: no network, no environment.
+    """Load a vocabulary from the file that LiteLLM brings along. Uses neither network nor environment.
 
     Raises:
         SpecError: the file is not there.
     """
     from tiktoken import Encoding
 
-    # tiktoken's cache names a file by the hash of the address it comes from.
+    # The file is named as in tiktoken's cache: by the hash of the address that it is from.
     address = f"https://openaipublic.blob.core.windows.net/encodings/{name}.tiktoken"
     file = sha1(address.encode(), usedforsecurity=False).hexdigest()
     path = litellm_folder() / "litellm_core_utils" / "tokenizers" / file
