@@ -1,1 +1,1 @@
-"""From scores to a model per row: pure functions over numpy arrays."""
+"""Chooses a model for every row from scores: pure functions over numpy arrays."""

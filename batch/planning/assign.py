@@ -1,4 +1,4 @@
-"""Applies a solved plan to any rows of the input, a part at a time."""
+"""Applies a solved plan to rows of the input, one part at a time."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from schemas.plans import Plan
 
 UNDECIDED = -1
+"""Stands for the model of a row that no model was chosen for."""
 
 
 def assign(
@@ -18,11 +19,22 @@ def assign(
     plan: Plan,
     models: Sequence[str],
 ) -> NDArray[np.int16]:
-    """Return each row's model as an index into `models`, cheapest first. Pure: how rows are cut in parts is nothing.
+    """Choose a model for each row. The choice for a row does not depend on the other rows of the part.
 
-    A pin (`pinned_index` from 0) wins, then the row's own cutoff (where finite), then the plan. Scores are float32,
-    and so is what they are compared with: a cutoff of 0.3 takes in a score of 0.3. A row with neither pin nor a
-    finite score is UNDECIDED, unless the plan is `pin`, which asks for no score; drop invalid rows beforehand.
+    A row's pin comes first, then its own cutoff, then the plan. Scores are float32 and are compared with cutoffs that
+    are rounded to float32, so a cutoff of 0.3 includes a score of 0.3. A row with neither a pin nor a finite score is
+    UNDECIDED, unless the plan is `pin`, which needs no scores.
+
+    Args:
+        score: of each row; NaN if it has none.
+        row: each row's number in the whole input.
+        own_cutoff: the cutoff that the row asks for; NaN if it asks for none.
+        pinned_index: index of the model that the row is pinned to; -1 if it is pinned to none.
+        plan: as `solve` returned it.
+        models: of the job, cheapest first.
+
+    Returns:
+        Indexes into `models`. Invalid rows are not recognized here: leave them out, or ignore their models.
     """
     names = list(models)
     strongest, weakest = names.index(plan.strongest), names.index(plan.weakest)
@@ -41,7 +53,7 @@ def assign(
 
 def _above(score: NDArray[np.float32], row: NDArray[np.int64], plan: Plan) -> NDArray[np.bool_]:
     if plan.cutoff is None:
-        # Solved over no scores at all: nothing can be said to be above.
+        # The plan was solved over no scores at all, so there is no cutoff to be above.
         return np.zeros(len(score), dtype=bool)
     cutoff = as_score(plan.cutoff)
     above: NDArray[np.bool_] = score > cutoff
@@ -53,6 +65,6 @@ def _above(score: NDArray[np.float32], row: NDArray[np.int64], plan: Plan) -> ND
 
 
 def as_score(cutoff: float) -> np.float32:
-    """The cutoff as scores are stored; one too large for that becomes infinite, which nothing reaches."""
+    """The cutoff as a float32, the type of scores. One that is too large becomes infinite, which no score reaches."""
     with np.errstate(over="ignore"):
         return np.float32(cutoff)

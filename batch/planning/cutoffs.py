@@ -1,4 +1,4 @@
-"""The cutoff that divides given scores at a share."""
+"""Finds the cutoff that sends a given share of rows to the strongest model."""
 
 from dataclasses import dataclass
 
@@ -7,30 +7,30 @@ from numpy.typing import NDArray
 
 from batch.planning.assign import as_score
 
-# A float32 has nine digits at most.
+# Nine digits tell any two float32 numbers apart.
 _MOST_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A cutoff, and what it does to the scores that it was found on."""
+class CutoffChoice:
+    """A cutoff, and how it divides the scores that it was found for."""
 
     cutoff: float
     above: int
-    """Scores from the cutoff on."""
+    """How many scores are at or above the cutoff."""
     tied: int
-    """Scores that are equal where the share would end, so that no cutoff can part them; 0: it ends between two."""
+    """How many equal scores lie where the share would end, so that no cutoff divides them; 0 if it ends between two."""
 
 
-def cutoff_for(strong: float, scores: NDArray[np.float32]) -> Cut:
-    """Return the cutoff that comes nearest to having `strong` of these finite scores from it on.
+def cutoff_for(strong: float, scores: NDArray[np.float32]) -> CutoffChoice:
+    """Find the cutoff for which the share of scores at or above it is nearest to `strong`.
+
+    The cutoff has as few decimals as fit between the scores on either side of it: users paste it into job files, and
+    it should divide the rows in the same way on a machine that rounds scores differently.
 
     Args:
-        strong: from 0 to 1; the count is rounded as a share plan rounds it.
-        scores: shape (rows,), at least one, in any order.
-
-    The cutoff has as few decimals as lie between the scores on either side: it is to be pasted, and to stand when
-    another machine rounds scores otherwise.
+        strong: the share, from 0 to 1; the number of rows is rounded as a share plan rounds it.
+        scores: finite, shape (rows,), at least one, in any order.
     """
     wanted = round(strong * len(scores))
     above, tied = wanted, 0
@@ -42,11 +42,11 @@ def cutoff_for(strong: float, scores: NDArray[np.float32]) -> Cut:
     ordered = np.sort(scores)[::-1]
     taken = float(ordered[above - 1]) if above else np.inf
     left = float(ordered[above]) if above < len(ordered) else -np.inf
-    return Cut(_between(left, taken), above, tied)
+    return CutoffChoice(_between(left, taken), above, tied)
 
 
 def _between(left: float, taken: float) -> float:
-    """The shortest number above `left` and not above `taken`, as float32, of which one at least is finite."""
+    """The shortest number that, as a float32, is above `left` and at most `taken`. One of these must be finite."""
     if np.isfinite(left) and np.isfinite(taken):
         middle = left + (taken - left) / 2
     else:
@@ -56,5 +56,5 @@ def _between(left: float, taken: float) -> float:
         for nudge in (0.0, -step, step):
             cutoff = round(middle + nudge, digits)
             if left < as_score(cutoff) <= taken:
-                return cutoff + 0.0  # no minus before a zero
+                return cutoff + 0.0  # turns -0.0 into 0.0
     return taken if np.isfinite(taken) else float(np.nextafter(np.float32(left), np.float32(np.inf)))

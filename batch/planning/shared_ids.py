@@ -1,16 +1,19 @@
-"""Ids that nobody asked for and that repeat."""
+"""Duplicate ids in a column that the job does not ask for."""
 
 from typing import NamedTuple
 
 
 class SharedIds(NamedTuple):
-    """Rows of one shard whose id, which nobody asked for, an earlier row has: the column is data then, in all rows."""
+    """The rows of one shard whose id an earlier row has, in a column that the job does not ask for.
+
+    Such a column cannot hold ids: in all rows of the input it becomes data that is carried, and ids are made up.
+    """
 
     rows: int
-    """How many."""
+    """How many such rows there are."""
     column: str
-    """Where the first of them has it."""
+    """The column in which the first of them has its id."""
     place: str
     """`<file>:<line>` of the first of them."""
     earlier: str
-    """The same of the row that has its id."""
+    """`<file>:<line>` of the earlier row with the same id."""

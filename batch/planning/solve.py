@@ -1,4 +1,4 @@
-"""Solves a plan: once, over the scores of the whole input."""
+"""Solves a plan, once, from the scores of the whole input."""
 
 from collections.abc import Sequence
 from typing import assert_never
@@ -11,11 +11,15 @@ from schemas.plans import CutoffPlanSpec, PinPlanSpec, Plan, PlanSpec, SharePlan
 
 
 def solve(spec: PlanSpec, models: Sequence[str], scores: NDArray[np.float32], rows: NDArray[np.int64]) -> Plan:
-    """Return the plan for rows numbered `rows` that score `scores`, in any order.
+    """Solve the plan that the job asks for. Takes time linear in the number of rows, and copies only the scores.
 
-    `models` are the job's, cheapest first. A row that the plan does not decide (invalid, pinned, or with a cutoff
-    of its own) has a score that is not finite, or is left out. `cutoff` and `pin` need no scores; given them, they
-    say what share to expect. Takes time linear in the number of rows and no copy but of the scores.
+    Args:
+        spec: the plan in the job file. `cutoff` and `pin` need no scores; if they get some, the solved plan says what
+            share of the rows to expect at each model.
+        models: of the job, cheapest first.
+        scores: of the rows, in any order. A row that the plan does not decide (invalid, pinned, or with a cutoff of its
+            own) is left out or has a score that is not finite.
+        rows: the number of each row in the whole input.
     """
     decided = np.isfinite(scores)
     scores, rows = scores[decided], rows[decided]
@@ -35,11 +39,11 @@ def solve(spec: PlanSpec, models: Sequence[str], scores: NDArray[np.float32], ro
 
 
 def _top(count: int, scores: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[float | None, int | None]:
-    """The score and the row number that end the best `count` rows, earlier rows first among equal scores."""
+    """The score and number of the last of the best `count` rows. Of rows with equal scores, earlier ones come first."""
     if not len(scores):
         return None, None
     if count == 0:
-        # No row is numbered -1, so not even the best score is good enough.
+        # No row has a number up to -1, so not even rows with the best score are chosen.
         return float(scores.max()), -1
     place = len(scores) - count
     cutoff = np.partition(scores, place)[place]

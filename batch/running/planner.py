@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batch.errors import InputError
-from batch.planning.routing import Requests, deciding_scores
-from batch.planning.seen import NO_ROW
+from batch.planning.first_occurrences import NO_ROW
+from batch.planning.routing import DuplicateRequests, deciding_scores
 from batch.planning.shared_ids import SharedIds
 from batch.planning.solve import solve
 from batch.reading.columns import ERROR_MESSAGE
@@ -48,7 +48,7 @@ class Planner:
         self._decided = 0
         self._verdicts = RowVerdicts(job.input, shards, self._places)
         self._lines: dict[int, Any] = {}
-        self._requests = Requests(job.dispatch.dedup)
+        self._requests = DuplicateRequests(job.dispatch.dedup)
         self._repeats: dict[int, _Repeats] = {}
         self._shared: dict[int, SharedIds] = {}
         self._scores: list[NDArray[np.float32]] = []

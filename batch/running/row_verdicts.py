@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.planning.routing import Ids, PlannedPart
-from batch.planning.seen import NO_ROW
+from batch.planning.first_occurrences import NO_ROW
+from batch.planning.routing import DuplicateIds, PlannedPart
 from batch.planning.shared_ids import SharedIds
 from batch.reading.columns import ID_FOUND, LINE
 from batch.reading.ids import BATCH_COLUMN, column_of
@@ -45,7 +45,7 @@ class RowVerdicts:
         self._column = spec.id_column or BATCH_COLUMN
         self._shards = shards
         self._columns = columns
-        self._ids = Ids()
+        self._ids = DuplicateIds()
 
     def look(self, index: int, part: PlannedPart) -> ShardVerdicts:
         """Look at the next shard."""
@@ -72,7 +72,7 @@ class RowVerdicts:
 
     def forget(self) -> None:
         """Every shard has been looked at: what was held for that is not needed any more."""
-        self._ids = Ids()
+        self._ids = DuplicateIds()
 
     def _place(self, row: int) -> str:
         return f"{self._shards[self._shard_of(row)].name}:{self._cell(LINE, row)}"

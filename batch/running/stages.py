@@ -152,8 +152,8 @@ def planned_part(part: Any, models: Sequence[str]) -> PlannedPart:
         id_hash=part[ID_HASH].fill_null(0).to_numpy(),
         has_own_id=part[ID_HASH].is_valid().to_numpy(),
         # A part that an older version scored knows only ids that make a row invalid when they repeat.
-        asked_id=part[ID_FOUND].is_null().to_numpy() if ID_FOUND in part.schema.names else np.ones(count, bool),
-        content=np.frombuffer(hashes, np.uint64).reshape(count, 2),
+        id_asked_for=part[ID_FOUND].is_null().to_numpy() if ID_FOUND in part.schema.names else np.ones(count, bool),
+        content_hash=np.frombuffer(hashes, np.uint64).reshape(count, 2),
         deterministic=part[DETERMINISTIC].to_numpy(),
     )
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from batch.errors import InputError, SpecError
 from batch.planning.cutoffs import cutoff_for
-from batch.planning.routing import Ids, deciding_scores
+from batch.planning.routing import DuplicateIds, deciding_scores
 from batch.running.stages import load_planned
 from jobs.commands.dry_run import DryScoring, dry_scoring
 from jobs.terminal.progress import ProgressDisplay
@@ -59,7 +59,7 @@ def calibrate_job(
 
 def _deciding(dry: DryScoring) -> NDArray[np.float32]:
     """The scores that a plan would go by, of all shards."""
-    names, ids = [model.name for model in dry.job.models], Ids()
+    names, ids = [model.name for model in dry.job.models], DuplicateIds()
     found = []
     for shard in dry.shards:
         part = load_planned(dry.directory.layout, shard.index, names)

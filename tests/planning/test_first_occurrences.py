@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.planning.seen import NO_ROW, FirstOccurrences, with_model
+from batch.planning.first_occurrences import NO_ROW, FirstOccurrences, keys_with_model
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 1)), max_size=30), max_size=8))
@@ -26,5 +26,5 @@ def test_every_later_row_finds_the_first_with_its_key(parts: list[list[tuple[int
 def test_the_same_request_to_two_models_is_two_requests() -> None:
     """Keys differ by model, and only by model."""
     keys = np.array([7, 7, 7], np.uint64)
-    mixed = with_model(keys, np.array([0, 1, 0], np.int16))
+    mixed = keys_with_model(keys, np.array([0, 1, 0], np.int16))
     assert mixed[0] == mixed[2] != mixed[1]

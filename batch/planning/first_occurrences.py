@@ -1,29 +1,30 @@
-"""Which row had a key first, over an input that comes in parts."""
+"""Finds the first row that had a key, in an input that comes in parts."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# 2**64 over the golden ratio: spreads small numbers over all bits.
+# 2**64 divided by the golden ratio: multiplying by it spreads small numbers over all bits.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 NO_ROW = -1
+"""Stands for the earlier row where there is none."""
 
 
 class FirstOccurrences:
-    """Remembers the first row of every key. Parts come in row order; takes 24 bytes a key, and log n time each.
+    """Remembers the first row of every key. Parts come in row order. Takes 24 bytes and log(n) time per key.
 
     Keys are 64-bit hashes. Two rows count as equal only if their `check` is equal too: with 64 more bits of the same
-    hash no unequal pair will ever be met; where one is, the later row merely counts as new.
+    hash, two unequal rows will practically never look equal. If only their keys are equal, the later row counts as new.
     """
 
     def __init__(self) -> None:
-        # Sorted runs, each at least twice as long as the next: merging is paid for once per doubling.
+        # Sorted runs, each at least twice as long as the next, so that a key is merged once per doubling.
         self._runs: list[tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]] = []
 
     def first(self, keys: NDArray[np.uint64], checks: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each row, the earlier row with the same key and check, or NONE; the new keys are remembered."""
+        """For each row, the earlier row with the same key and check, or NO_ROW. Remembers the new keys."""
         if not len(keys):
             return np.empty(0, np.int64)
         unique, index, inverse = np.unique(keys, return_index=True, return_inverse=True)
@@ -39,7 +40,7 @@ class FirstOccurrences:
         return earlier
 
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """For each key its first row, or NONE; remembers nothing."""
+        """For each key its first row, or NO_ROW. Remembers nothing."""
         found = np.full(len(keys), NO_ROW, np.int64)
         for run_keys, _, run_rows in self._runs:
             at = np.minimum(np.searchsorted(run_keys, keys), len(run_keys) - 1)
@@ -57,12 +58,12 @@ class FirstOccurrences:
 
 
 def _merged(left: list[NDArray[Any]], right: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Both runs as one. Takes their columns away one by one, so that at most twice what they hold is held meanwhile."""
+    """Merge two sorted runs. Empties both lists column by column, so that at most twice their memory is in use."""
     order = np.argsort(np.concatenate((left[0], right[0])), kind="stable")
     return [np.concatenate((left.pop(0), right.pop(0)))[order] for _ in range(len(left))]
 
 
-def with_model(keys: NDArray[np.uint64], model: NDArray[np.int16]) -> NDArray[np.uint64]:
-    """Keys under which equal requests to different models differ."""
+def keys_with_model(keys: NDArray[np.uint64], model: NDArray[np.int16]) -> NDArray[np.uint64]:
+    """Mix the model into each key, so that equal requests to different models have different keys."""
     mixed: NDArray[np.uint64] = keys ^ ((model.astype(np.uint64) + np.uint64(1)) * _SPREAD)
     return mixed
