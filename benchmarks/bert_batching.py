@@ -29,7 +29,7 @@ from batch.routers.bert import BertRouter, token_limit, win_rates
 from batch.routers.checkpoints.encoder_files import packaged_encoder
 from batch.routers.network.batching import token_batches
 from batch.routers.network.forward import first_tokens
-from batch.routers.network.pretrained import quiet, save_pretrained
+from batch.routers.network.pretrained import save_pretrained, transformers_muted
 from benchmarks.scoring import synthetic
 from schemas.routers import DEFAULT_BATCH_TOKENS
 
@@ -39,7 +39,7 @@ def build_classifier(folder: Path) -> Path:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(0)
-    with quiet():
+    with transformers_muted():
         classifier = AutoModelForSequenceClassification.from_pretrained(packaged_encoder(), num_labels=3)
     # Usual random weights would give every prompt nearly the same score, and hide a difference.
     torch.nn.init.normal_(classifier.classifier.weight, std=0.5)
@@ -55,7 +55,7 @@ class OneAtATime:
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        with quiet():
+        with transformers_muted():
             self.model = AutoModelForSequenceClassification.from_pretrained(folder).eval().to(self.device)
         self._limit = token_limit(self.tokenizer, self.model)
 

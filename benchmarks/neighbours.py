@@ -24,8 +24,8 @@ from batch.routers.cluster import ClusterRouter
 from batch.routers.embedders.local import LocalEmbedder
 from batch.routers.knn import KnnRouter
 from batch.training.cluster import fit_cluster
-from batch.training.correctness import train
-from batch.training.data import Judged, deal
+from batch.training.correctness import fit_and_cross_validate
+from batch.training.data import Judged, assign_parts
 from batch.training.knn import fit_knn
 from benchmarks.ship_checkpoints import SETTINGS
 
@@ -66,7 +66,7 @@ def part(judged: Judged, rows: NDArray[np.bool_]) -> Judged:
 def cross_validated(kind: str, sets: Sequence[Judged], embedder: Remembered, seed: int) -> dict[str, float]:
     """APGR by verdict, every prompt scored by a router that was trained without its fold."""
     fit, build = FITS[kind]
-    folds = [deal(judged.prompts, FOLDS, seed) for judged in sets]
+    folds = [assign_parts(judged.prompts, FOLDS, seed) for judged in sets]
     gains = [np.empty(len(judged.prompts)) for judged in sets]
     encoder = EncoderConfig(name="MiniLM", layer=0, max_tokens=256, dimension=embedder.dimension)
     for fold in range(FOLDS):
@@ -114,7 +114,7 @@ def main() -> None:
             np.save(options.vectors, vectors)
     embedder = Remembered(texts, vectors)
     for seed in range(options.seeds):
-        heads = train(sets, embedder, seed, SETTINGS["correctness"]).apgr
+        heads = fit_and_cross_validate(sets, embedder, seed, SETTINGS["correctness"]).apgr
         print(f"heads, layer {options.layer}, seed {seed}: {_shown(heads)}")
         for kind in FITS:
             began = time.perf_counter()

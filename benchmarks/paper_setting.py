@@ -22,7 +22,7 @@ from batch.routers.correctness import CorrectnessRouter
 from batch.routers.embedders.local import LocalEmbedder
 from batch.routers.length import LengthRouter
 from batch.training.correctness import fit_correctness
-from batch.training.data import Judged, Trained, deal
+from batch.training.data import Judged, Trained, assign_parts
 from batch.training.encoders import token_encoder
 from batch.training.static import fit_static
 
@@ -88,7 +88,7 @@ def main() -> None:
     for kind, (fit, known) in vectors.items():
         found = []
         for seed in SEEDS:
-            order = np.argsort(deal(prompts, 1 << 62, 1000 + seed))
+            order = np.argsort(assign_parts(prompts, 1 << 62, 1000 + seed))
             seen, unseen = order[: options.labels], order[options.labels :]
             judged = Judged("mmlu", [prompts[i] for i in seen], MODELS, quality[seen])
             trained = fit([judged], known, seed, VALIDATION)

@@ -22,7 +22,7 @@ from batch.routers.correctness import CorrectnessRouter
 from batch.routers.embedders.int8 import Int8Embedder
 from batch.routers.embedders.local import LocalEmbedder
 from batch.routers.embedders.registry import build_embedder
-from batch.routers.network.pretrained import quiet
+from batch.routers.network.pretrained import transformers_muted
 from batch.routers.registry import build_router
 from schemas.embedders import LocalEmbedderSpec
 from schemas.routers import StaticRouterSpec
@@ -58,7 +58,7 @@ def routellm_way() -> Score:
     from transformers import AutoModel, AutoTokenizer
 
     folder = packaged_encoder()
-    with quiet():
+    with transformers_muted():
         tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
     def score(prompts: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from batch.errors import BatchRouterError, InputError
 from batch.routers.checkpoints.format import CHECKPOINTS, save_checkpoint
-from batch.training.correctness import FOLDS, TrainedHeads, train
+from batch.training.correctness import FOLDS, TrainedHeads, fit_and_cross_validate
 from batch.training.data import Judged
 from batch.training.encoders import local_encoder, token_encoder
 from batch.training.worded_heads import Setting
@@ -93,7 +93,7 @@ def _train(data: Path, out: Path, seed: int, threads: int | None) -> None:
     sets = [_read(files["mmlu"], "mmlu"), _read(files["gsm8k"], "gsm8k", relaxed=True)]
     for kind, setting in SETTINGS.items():
         encoder = token_encoder() if kind == "static" else local_encoder(TrainLocalEmbedderSpec(), threads)
-        trained = train(sets, encoder.embedder, seed, setting)
+        trained = fit_and_cross_validate(sets, encoder.embedder, seed, setting)
         table = _table(trained)
         what = fill(WHAT.format(vectors=VECTORS[kind]), 110)
         print(f"{kind}\n{table}")

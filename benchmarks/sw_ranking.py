@@ -76,7 +76,7 @@ class OneFitAPrompt:
 
 
 class NoTexts:
-    """Float32s are given here, so that nothing is embedded."""
+    """Vectors are given here, so that nothing is embedded."""
 
     def embed(self, texts: Sequence[str]) -> Float32s:
         raise NotImplementedError

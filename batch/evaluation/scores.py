@@ -23,7 +23,7 @@ from schemas.routers import RouterSpec, RulesRouterSpec
 
 CACHE_FILE = "scores.sqlite"
 
-Told = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Told how many prompts are scored, of how many."""
 
 # What is scored between two writes: an evaluation that was interrupted goes on from there.
@@ -31,7 +31,7 @@ _AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Scoring:
+class ScoringSettings:
     """How prompts are scored."""
 
     seed: int
@@ -56,7 +56,7 @@ class Scored:
 
 
 def score_prompts(
-    spec: RouterSpec, models: tuple[str, ...], prompts: Sequence[str], scoring: Scoring, told: Told
+    spec: RouterSpec, models: tuple[str, ...], prompts: Sequence[str], scoring: ScoringSettings, on_progress: OnProgress
 ) -> Scored:
     """Score prompts, each different one once, those in the cache not at all; without such no router is loaded.
 
@@ -78,13 +78,13 @@ def score_prompts(
     if missing:
         router = build_router(spec, models, scoring.seed, environment=scoring.environment)
         for start in range(0, len(missing), _AT_ONCE):
-            told(start, len(missing))
+            on_progress(start, len(missing))
             some = missing[start : start + _AT_ONCE]
             found = dict(zip(some, _by_model(router, spec.kind, models, some), strict=True))
             known |= found
             if cache is not None and identity is not None:
                 cache.put({key_of(identity, None, prompt): vector for prompt, vector in found.items()})
-        told(len(missing), len(missing))
+        on_progress(len(missing), len(missing))
     return Scored(np.stack([known[prompt] for prompt in prompts]).astype(np.float64), len(missing))
 
 
@@ -115,10 +115,10 @@ def _identity(spec: RouterSpec, models: tuple[str, ...], version: str) -> str | 
     weights = router_fingerprint(spec)
     if weights is None or isinstance(getattr(spec, "embedder", None), ImportEmbedderSpec):
         return None
-    told = spec.model_dump(mode="json", exclude=IGNORED_ROUTER_KEYS)
+    fields = spec.model_dump(mode="json", exclude=IGNORED_ROUTER_KEYS)
     # The folder may have moved; its content counts.
-    told.pop("checkpoint", None)
-    whole = json.dumps([version, weights, list(models), told], sort_keys=True)
+    fields.pop("checkpoint", None)
+    whole = json.dumps([version, weights, list(models), fields], sort_keys=True)
     return blake2b(whole.encode(), digest_size=16).hexdigest()
 
 

@@ -17,7 +17,13 @@ from batch.routers.checkpoints.format import refuse_trained
 from batch.routers.checkpoints.lookup import network_fingerprint, network_folder
 from batch.routers.kind import BuildContext, RouterKind
 from batch.routers.network.forward import Forward, first_tokens, most_tokens
-from batch.routers.network.pretrained import LOCAL, REPORT_MISSING_WEIGHTS, load_tokenizer, quiet, refuse_made_up
+from batch.routers.network.pretrained import (
+    LOCAL_ONLY,
+    REPORT_MISSING_WEIGHTS,
+    load_tokenizer,
+    refuse_missing_weights,
+    transformers_muted,
+)
 from batch.routers.network.unpadded_attention import attend_to_own_tokens, end_at_first_token
 from schemas.routers import BertRouterSpec
 
@@ -49,7 +55,7 @@ class BertRouter:
         refuse_trained(folder, "bert")
         try:
             tokenizer, classifier, loading = load_classifier(folder)
-            refuse_made_up(loading)
+            refuse_missing_weights(loading)
             tokenize = first_tokens(tokenizer, token_limit(tokenizer, classifier))
         except (OSError, ValueError) as error:
             raise SpecError(f"router.checkpoint: {folder} cannot be loaded: {error}".splitlines()[0]) from error
@@ -95,8 +101,8 @@ def load_classifier(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    _refuse_decoder(AutoConfig.from_pretrained(folder, **LOCAL))
-    with quiet():
+    _refuse_decoder(AutoConfig.from_pretrained(folder, **LOCAL_ONLY))
+    with transformers_muted():
         tokenizer = load_tokenizer(folder)
         classifier, loading = AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -105,7 +111,7 @@ def load_classifier(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
             return_dict=True,
             use_safetensors=True,
             **REPORT_MISSING_WEIGHTS,
-            **LOCAL,
+            **LOCAL_ONLY,
         )
     return tokenizer, classifier, loading
 

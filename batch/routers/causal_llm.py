@@ -24,7 +24,13 @@ from batch.routers.base import Router
 from batch.routers.checkpoints.lookup import network_fingerprint, network_folder
 from batch.routers.kind import BuildContext, RouterKind
 from batch.routers.network.forward import CHARACTERS_PER_TOKEN, Forward, device
-from batch.routers.network.pretrained import LOCAL, REPORT_MISSING_WEIGHTS, load_tokenizer, quiet, refuse_made_up
+from batch.routers.network.pretrained import (
+    LOCAL_ONLY,
+    REPORT_MISSING_WEIGHTS,
+    load_tokenizer,
+    refuse_missing_weights,
+    transformers_muted,
+)
 from schemas.routers import CausalLlmRouterSpec
 
 if TYPE_CHECKING:
@@ -274,15 +280,15 @@ def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder, **LOCAL)
+    config = AutoConfig.from_pretrained(folder, **LOCAL_ONLY)
     if config.model_type != "llama":
         raise ValueError(f"it is of architecture {config.model_type!r}, not 'llama'")
-    with quiet():
+    with transformers_muted():
         tokenizer = load_tokenizer(folder)
         llama, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, return_dict=True, use_safetensors=True, **REPORT_MISSING_WEIGHTS, **LOCAL
+            folder, dtype=dtype, return_dict=True, use_safetensors=True, **REPORT_MISSING_WEIGHTS, **LOCAL_ONLY
         )
-    refuse_made_up(loading)
+    refuse_missing_weights(loading)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ValueError(f"{type(tokenizer).__name__} is no fast tokenizer; it needs a tokenizer.json")
     # RouteLLM adds them to the base model's own tokenizer, which gives them the same places.

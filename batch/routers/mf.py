@@ -30,7 +30,7 @@ from batch.routers.checkpoints.format import (
 from batch.routers.checkpoints.hub import find_folder
 from batch.routers.checkpoints.mf_models import MODELS
 from batch.routers.embedders.registry import build_embedder
-from batch.routers.embedders.undeclared import assumed_encoder, assumed_fingerprint, ends_in_unit_vectors
+from batch.routers.embedders.undeclared import assumed_encoder, assumed_fingerprint, normalizes_vectors
 from batch.routers.estimators.logistic_heads import probabilities
 from batch.routers.kind import BuildContext, RouterKind
 from schemas.routers import MfRouterSpec
@@ -217,7 +217,7 @@ def _published(folder: Path, spec: MfRouterSpec) -> Factors:
         bias=np.zeros(rank, dtype=np.float32),
         classifier=classifier[0],
         encoder=assumed_encoder(spec.embedder, projection.shape[1]),
-        unit=ends_in_unit_vectors(spec.embedder),
+        unit=normalizes_vectors(spec.embedder),
         by_position=False,
     )
 

@@ -26,7 +26,7 @@ def scores_of(router: Router, kind: str, texts: Sequence[str]) -> Float32s:
     return np.concatenate([_checked(router, kind, texts[start : start + _AT_ONCE]) for start in starts])
 
 
-def gaps(scores: NDArray[_Number], columns: tuple[str, ...], models: tuple[str, ...]) -> NDArray[_Number]:
+def ranking_scores(scores: NDArray[_Number], columns: tuple[str, ...], models: tuple[str, ...]) -> NDArray[_Number]:
     """What plans rank by: a pair router's one column, else the strongest model's less the cheapest's.
 
     Args:

@@ -41,7 +41,7 @@ class SwRankingRouter:
         self._embedder = embedder
         self._strong, self._weak = arena.pair(strong, weak)
         # Where the battles weigh the same; no prompt is far from it.
-        self._start = fit_strengths(arena.even())[0]
+        self._start = fit_strengths(arena.unweighted_wins())[0]
 
     def score(self, prompts: Sequence[str]) -> Float32s:
         vectors = self._embedder.embed(prompts)

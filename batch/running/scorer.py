@@ -12,7 +12,7 @@ from batch.reading.columns import ASKED, BODY, CARRY, ERROR_KIND, ERROR_MESSAGE,
 from batch.routers.base import Router
 from batch.routers.registry import ROW_KINDS, build_router, row_spec
 from batch.routers.rules import RulesRouter
-from batch.routers.scores import gaps, scores_of
+from batch.routers.scores import ranking_scores, scores_of
 from batch.runs.schemas import SCORE_FIELDS, quality_field
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
@@ -164,7 +164,7 @@ class Scorer:
         return scores_of(self._router(kind), kind, texts)
 
     def _gap(self, kind: str, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
-        return gaps(predicted, self._router(kind).models, self._models)
+        return ranking_scores(predicted, self._router(kind).models, self._models)
 
     def _router(self, kind: str) -> Router:
         if kind not in self._loaded:

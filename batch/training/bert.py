@@ -10,11 +10,11 @@ from batch.arrays import Indices
 from batch.errors import InputError, SpecError
 from batch.routers.bert import LABELS, STRONG_WINS, TIE, WEAK_WINS, load_classifier, token_limit
 from batch.routers.network.forward import Tokenize, device, first_tokens
-from batch.routers.network.pretrained import refuse_made_up, save_pretrained
+from batch.routers.network.pretrained import refuse_missing_weights, save_pretrained
 from batch.training.data import Judged, Preferences
 from batch.training.kind import FineTuner, FineTuningRequest
-from batch.training.labels.contests import Contests, contests, split
-from batch.training.tuning import Examples, Loss, Progress, tune
+from batch.training.labels.contests import Contests, collect_contests, split_contests
+from batch.training.tuning import Loss, OnEpoch, TokenizedExamples, tune
 
 # What BERT's authors searched is 2e-5 to 5e-5; encoders of MiniLM's size take the upper end.
 LEARNING_RATE = 5e-5
@@ -33,7 +33,7 @@ def fine_tune_bert(
     epochs: int = 3,
     learning_rate: float = LEARNING_RATE,
     batch_tokens: int = BATCH_TOKENS,
-    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Mapping[str, Any]:
     """Fine-tune the encoder in `base` and write a checkpoint for `kind: bert` into `out`, in RouteLLM's layout.
 
@@ -55,11 +55,11 @@ def fine_tune_bert(
     """
     import torch
 
-    trained, held = split(contests(data, models), validation, seed)
+    trained, held = split_contests(collect_contests(data, models), validation, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # for the head, which is new, and dropout
         tokenizer, tokenize, classifier = _opened(base, layers)
-        examples = [Examples(tokenize(part.prompts), _labels(part)) for part in (trained, held)]
+        examples = [TokenizedExamples(tokenize(part.prompts), _labels(part)) for part in (trained, held)]
         counts = _counted(examples[0].labels)
         tuned = tune(
             classifier.to(device()),
@@ -70,7 +70,7 @@ def fine_tune_bert(
             learning_rate=learning_rate,
             batch_tokens=batch_tokens,
             padding=tokenizer.pad_token_id or 0,
-            progress=progress,
+            on_epoch=on_epoch,
         )
     _save(tokenizer, classifier, out)
     return {
@@ -122,19 +122,19 @@ def _opened(base: Path, layers: int | None) -> tuple[Any, Tokenize, Any]:
     """Return the tokenizer, what cuts texts to the classifier's length, and the classifier."""
     try:
         tokenizer, classifier, loading = load_classifier(base)
-        _refuse_made_up_encoder(classifier, loading)
+        _refuse_missing_encoder_weights(classifier, loading)
         _freeze(classifier, layers)
         return tokenizer, first_tokens(tokenizer, token_limit(tokenizer, classifier)), classifier
     except (OSError, ValueError) as error:
         raise SpecError(f"fine_tuning.base: {base}: {error}".splitlines()[0]) from error
 
 
-def _refuse_made_up_encoder(classifier: Any, loading: dict[str, Any]) -> None:
-    """As `refuse_made_up`, but for the head, which is new, and the pooler below it, which encoders may lack."""
+def _refuse_missing_encoder_weights(classifier: Any, loading: dict[str, Any]) -> None:
+    """As `refuse_missing_weights`, but for the head, which is new, and the pooler below it, which encoders may lack."""
     within = f"{classifier.base_model_prefix}."
     missing = {name for name in loading["missing_keys"] if name.startswith(within) and ".pooler." not in name}
     mismatched = {entry for entry in loading["mismatched_keys"] if entry[0].startswith(within)}
-    refuse_made_up({"missing_keys": missing, "mismatched_keys": mismatched})
+    refuse_missing_weights({"missing_keys": missing, "mismatched_keys": mismatched})
 
 
 def _freeze(classifier: Any, layers: int | None) -> None:
@@ -168,7 +168,7 @@ def _fine_tune(asked: FineTuningRequest) -> Mapping[str, Any]:
         epochs=spec.epochs,
         learning_rate=LEARNING_RATE if spec.learning_rate is None else spec.learning_rate,
         batch_tokens=spec.batch_tokens,
-        progress=asked.progress,
+        on_epoch=asked.on_epoch,
     )
 
 

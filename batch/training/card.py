@@ -22,7 +22,7 @@ _PLAIN = re.compile(r"[A-Za-z/][\w./-]*")
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
 
-def card(report: TrainingReport, router: Block, *, matched_by: str) -> str:
+def model_card(report: TrainingReport, router: Block, *, matched_by: str) -> str:
     """The card in Markdown; the same report gives the same text.
 
     Args:

@@ -18,8 +18,8 @@ from batch.routers.network.forward import device
 from batch.routers.network.pretrained import save_pretrained
 from batch.training.data import Judged, Preferences
 from batch.training.kind import FineTuner, FineTuningRequest
-from batch.training.labels.contests import Contests, contests, split
-from batch.training.tuning import Examples, Progress, tune
+from batch.training.labels.contests import Contests, collect_contests, split_contests
+from batch.training.tuning import OnEpoch, TokenizedExamples, tune
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ def fine_tune_causal_llm(
     epochs: int = 3,
     learning_rate: float = LEARNING_RATE,
     batch_tokens: int = BATCH_TOKENS,
-    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Mapping[str, Any]:
     """Fine-tune the Llama in `base` and write a checkpoint for `kind: causal_llm` into `out`, in RouteLLM's layout.
 
@@ -78,7 +78,7 @@ def fine_tune_causal_llm(
     import torch
 
     _refuse_without_peft()
-    trained, held = split(contests(data, models), validation, seed)
+    trained, held = split_contests(collect_contests(data, models), validation, seed)
     labels = [_grades(part) for part in (trained, held)]
     counts = _counted(labels[0])
     with torch.random.fork_rng():
@@ -88,12 +88,12 @@ def fine_tune_causal_llm(
         tuned = tune(
             graded.module.to(device()),
             graded.loss,
-            *(Examples(frame(part.prompts), own) for part, own in zip((trained, held), labels, strict=True)),
+            *(TokenizedExamples(frame(part.prompts), own) for part, own in zip((trained, held), labels, strict=True)),
             seed=seed,
             epochs=epochs,
             learning_rate=learning_rate,
             batch_tokens=batch_tokens,
-            progress=progress,
+            on_epoch=on_epoch,
         )
     _save(tokenizer, graded.folded(), base, out)
     return {
@@ -222,7 +222,7 @@ def _fine_tune(asked: FineTuningRequest) -> Mapping[str, Any]:
         epochs=spec.epochs,
         learning_rate=LEARNING_RATE if spec.learning_rate is None else spec.learning_rate,
         batch_tokens=spec.batch_tokens,
-        progress=asked.progress,
+        on_epoch=asked.on_epoch,
     )
 
 

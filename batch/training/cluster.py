@@ -10,7 +10,7 @@ from batch.routers.estimators.cosine_search import directions, nearest
 from batch.routers.estimators.neighbours import NeighbourOptions, Neighbours
 from batch.training.data import Judged, Trained
 from batch.training.kind import FitRequest, VectorTrainer
-from batch.training.knn import at_places, choose, split, together
+from batch.training.knn import choose_options, kept_and_held, pool_by_place, prompts_and_quality
 from batch.training.labels.alignment import as_judged
 
 CLUSTERS = (2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -28,31 +28,31 @@ def fit_cluster(data: Sequence[Judged], embedder: Embedder, seed: int, validatio
 
     Arguments, promises and errors are those of `fit_knn`. The seed is also that of k-means.
     """
-    prompts, quality = together(data)
+    prompts, quality = prompts_and_quality(data)
     vectors = embedder.embed(prompts)
-    kept, held = split(prompts, quality, seed, validation)
+    kept, held = kept_and_held(prompts, quality, seed, validation)
     counts = [count for count in CLUSTERS if count * _LEAST_PROMPTS <= len(kept)] or [1]
     best: tuple[float, int, NeighbourOptions] | None = None
     for count in counts:
-        trial = of_clusters(vectors[kept], quality[kept], count, seed)
-        options, loss = choose(trial, NEAREST, vectors[held], quality[held])
+        trial = neighbours_of_clusters(vectors[kept], quality[kept], count, seed)
+        options, loss = choose_options(trial, NEAREST, vectors[held], quality[held])
         if best is None or loss < best[0]:
             best = loss, count, options
     assert best is not None, "there is always one count to try"
     loss, count, options = best
-    stored = of_clusters(vectors, quality, count, seed)
+    stored = neighbours_of_clusters(vectors, quality, count, seed)
     chosen = {"clusters": count, **options.model_dump(), "validation_log_loss": round(loss, 4)}
     return Trained(stored.tensors(), options.model_dump(), chosen)
 
 
-def of_clusters(vectors: Float32s, quality: Floats, count: int, seed: int) -> Neighbours:
+def neighbours_of_clusters(vectors: Float32s, quality: Floats, count: int, seed: int) -> Neighbours:
     """Clusters, at most `count` of them: none is empty."""
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     placed = directions(vectors, mean)
     centres = directions(_centres(placed, count, seed), np.zeros_like(mean)).astype(np.float16)
     place = np.concatenate([places[:, 0] for _, _, places in nearest(placed, centres, 1)])
     used, place = np.unique(place, return_inverse=True)
-    return at_places(mean, centres[used], place, quality)
+    return pool_by_place(mean, centres[used], place, quality)
 
 
 def _centres(placed: Float32s, count: int, seed: int) -> Float32s:

@@ -12,18 +12,18 @@ from batch.errors import InputError
 from batch.measures.pair import apgr
 from batch.routers.base import Embedder
 from batch.routers.length import LengthRouter
-from batch.training.data import Judged, Trained, deal, quality_together
+from batch.training.data import Judged, Trained, assign_parts, quality_together
 from batch.training.fit_heads import Form
 from batch.training.kind import FitRequest, VectorTrainer
 from batch.training.labels.alignment import as_judged
 from batch.training.worded_heads import (
-    Examples,
     Setting,
     WordedHeads,
-    examples,
+    WordedSet,
     fit_setting,
     fit_settings,
     unseen_probabilities,
+    worded_sets,
 )
 
 FOLDS = 5
@@ -67,7 +67,7 @@ def fit_best(
     quality_together(data, "heads")  # refused before the slow part
     count = min(max(round(1.0 / validation), 2), _MOST_FOLDS)
     # Not the seed itself: whoever dealt before with the same one has taken those prompts away.
-    sets, folds = examples(data, embedder, seed), [deal(one.prompts, count, ~seed) for one in data]
+    sets, folds = worded_sets(data, embedder, seed), [assign_parts(one.prompts, count, ~seed) for one in data]
     tried = [setting for form in forms for setting in Setting.all_of(form)]
     losses = np.zeros(len(tried))
     for fold in range(count):
@@ -96,13 +96,13 @@ def fit_best(
     return Trained(best.tensors(), best.options(), chosen, by_others)
 
 
-def train(sets: Sequence[Judged], embedder: Embedder, seed: int, setting: Setting) -> TrainedHeads:
+def fit_and_cross_validate(sets: Sequence[Judged], embedder: Embedder, seed: int, setting: Setting) -> TrainedHeads:
     """Fit one head per model on all sets together, and measure this setting by cross-validation.
 
     Deterministic: the same sets, encoder and seed give the same heads. The seed deals prompts to folds; equal
     prompts share a fold. Raises ValueError for a set in which the strongest model is no better than the weakest.
     """
-    prepared = examples(sets, embedder, seed)
+    prepared = worded_sets(sets, embedder, seed)
     words = {
         name: apgr(LengthRouter("strongest", 60.0).score(prompts)[:, 0], good[:, 0], good[:, -1])
         for labelled in sets
@@ -112,10 +112,10 @@ def train(sets: Sequence[Judged], embedder: Embedder, seed: int, setting: Settin
 
 
 def _cross_validated(
-    sets: Sequence[Judged], prepared: Sequence[Examples], seed: int, setting: Setting
+    sets: Sequence[Judged], prepared: Sequence[WordedSet], seed: int, setting: Setting
 ) -> dict[str, float]:
     """APGR by verdict, every prompt scored by heads that were trained without its fold."""
-    folds = [deal(labelled.prompts, FOLDS, seed) for labelled in sets]
+    folds = [assign_parts(labelled.prompts, FOLDS, seed) for labelled in sets]
     unseen = unseen_probabilities(prepared, folds, setting)
     scores = [probability[:, -1].astype(np.float64) - probability[:, 0] for probability in unseen]
     return {

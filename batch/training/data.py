@@ -58,18 +58,18 @@ class Trained:
     in turn, shape (prompts, models); a router's own scores of what it was trained on are further apart."""
 
 
-def deal(prompts: Sequence[str], parts: int, seed: int) -> Indices:
+def assign_parts(prompts: Sequence[str], parts: int, seed: int) -> Indices:
     """Deal prompts to `parts` parts, from 0; equal prompts go to the same one, whatever else is dealt."""
     dealt = (blake2b(f"{seed}:{prompt}".encode(), digest_size=8).digest() for prompt in prompts)
     return np.fromiter((int.from_bytes(d) % parts for d in dealt), dtype=np.intp, count=len(prompts))
 
 
-def set_aside(prompts: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
+def choose_validation(prompts: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
     """Which prompts are kept out: about this share of them, and of equal prompts all or none; shape (prompts,).
 
     Where not all are equal, some are kept out and some are not, however few there are.
     """
-    dealt = deal(prompts, _PARTS, seed)
+    dealt = assign_parts(prompts, _PARTS, seed)
     if not len(dealt):
         return np.zeros(0, dtype=np.bool_)
     first, last = int(dealt.min()), int(dealt.max())

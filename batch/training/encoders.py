@@ -62,13 +62,13 @@ def token_encoder() -> Encoder:
     """The token embeddings of the packaged encoder, which the static router goes by; torch is not loaded."""
     from batch.routers.checkpoints.encoder_files import encoder_sha256, packaged_encoder
     from batch.routers.estimators.token_means import TokenMeans, token_vectors
-    from batch.routers.estimators.word_weights import LOOKED_AT
+    from batch.routers.estimators.word_weights import MOST_TOKENS
     from batch.routers.network.wordpiece import WordTokens
 
     folder = packaged_encoder()
-    embedder = TokenMeans(WordTokens(folder, LOOKED_AT, _KEY), token_vectors(folder))
+    embedder = TokenMeans(WordTokens(folder, MOST_TOKENS, _KEY), token_vectors(folder))
     config = EncoderConfig(
-        name=PACKAGED, sha256=encoder_sha256(folder), layer=0, max_tokens=LOOKED_AT, dimension=embedder.dimension
+        name=PACKAGED, sha256=encoder_sha256(folder), layer=0, max_tokens=MOST_TOKENS, dimension=embedder.dimension
     )
     return Encoder(embedder, lambda: config, LocalEmbedderSpec())
 

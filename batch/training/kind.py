@@ -43,7 +43,7 @@ class FineTuningRequest:
     """Of everything random."""
     validation: float
     """Share of `data` by which the epoch that is kept is chosen."""
-    progress: Callable[[str], None] | None = None
+    on_epoch: Callable[[str], None] | None = None
     """Called with a line of text after each epoch."""
 
 

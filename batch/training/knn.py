@@ -15,7 +15,7 @@ from batch.errors import InputError
 from batch.routers.base import Embedder
 from batch.routers.estimators.cosine_search import directions, nearest, tapered
 from batch.routers.estimators.neighbours import NeighbourOptions, Neighbours
-from batch.training.data import Judged, Trained, quality_together, set_aside
+from batch.training.data import Judged, Trained, choose_validation, quality_together
 from batch.training.kind import FitRequest, VectorTrainer
 from batch.training.labels.alignment import as_judged
 
@@ -42,31 +42,31 @@ def fit_knn(data: Sequence[Judged], embedder: Embedder, seed: int, validation: f
     Raises:
         InputError: the sets have different models, a model has no judged answer, or prompts are too few to hold out.
     """
-    prompts, quality = together(data)
+    prompts, quality = prompts_and_quality(data)
     vectors = embedder.embed(prompts)
-    kept, held = split(prompts, quality, seed, validation)
-    trial = of_prompts(vectors[kept], quality[kept])
-    options, loss = choose(trial, NEIGHBOURS, vectors[held], quality[held])
-    stored = of_prompts(vectors, quality)
+    kept, held = kept_and_held(prompts, quality, seed, validation)
+    trial = neighbours_of_prompts(vectors[kept], quality[kept])
+    options, loss = choose_options(trial, NEIGHBOURS, vectors[held], quality[held])
+    stored = neighbours_of_prompts(vectors, quality)
     return Trained(
         stored.tensors(), options.model_dump(), {**options.model_dump(), "validation_log_loss": round(loss, 4)}
     )
 
 
-def together(data: Sequence[Judged]) -> tuple[list[str], Floats]:
+def prompts_and_quality(data: Sequence[Judged]) -> tuple[list[str], Floats]:
     """All prompts and the quality of each model's answers, shape (prompts, models). Raises InputError as `fit_knn`."""
     quality = quality_together(data, "nearest neighbours and clusters")
     return [prompt for one in data for prompt in one.prompts], quality
 
 
-def split(prompts: Sequence[str], quality: Floats, seed: int, validation: float) -> tuple[Indices, Indices]:
+def kept_and_held(prompts: Sequence[str], quality: Floats, seed: int, validation: float) -> tuple[Indices, Indices]:
     """Which prompts are kept to learn from and which are held out; equal prompts stay together.
 
     Raises:
         InputError: too few have judged answers.
     """
     # Not the seed itself: whoever dealt before with the same one has taken those prompts away.
-    held = set_aside(prompts, validation, ~seed)
+    held = choose_validation(prompts, validation, ~seed)
     judged = ~np.isnan(quality).all(axis=1)
     kept, out = np.flatnonzero(~held & judged), np.flatnonzero(held & judged)[:_MOST_HELD_OUT]
     if not len(out) or not len(kept) or np.isnan(quality[kept]).all(axis=0).any():
@@ -76,15 +76,15 @@ def split(prompts: Sequence[str], quality: Floats, seed: int, validation: float)
     return kept, out
 
 
-def of_prompts(vectors: Float32s, quality: Floats) -> Neighbours:
+def neighbours_of_prompts(vectors: Float32s, quality: Floats) -> Neighbours:
     """Each prompt a place of its own; prompts with the same vector share one, or they would crowd out all others."""
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     stored = directions(vectors, mean).astype(np.float16)
     _, first, place = np.unique(stored.view(f"V{stored.shape[1] * 2}"), return_index=True, return_inverse=True)
-    return at_places(mean, stored[first], place.ravel(), quality)
+    return pool_by_place(mean, stored[first], place.ravel(), quality)
 
 
-def at_places(mean: Float32s, vectors: NDArray[np.floating], place: Indices, quality: Floats) -> Neighbours:
+def pool_by_place(mean: Float32s, vectors: NDArray[np.floating], place: Indices, quality: Floats) -> Neighbours:
     """Sum up what was judged at each of the places, of which each prompt has one."""
     count = len(vectors)
     there = ~np.isnan(quality)
@@ -100,7 +100,7 @@ def at_places(mean: Float32s, vectors: NDArray[np.floating], place: Indices, qua
     )
 
 
-def choose(
+def choose_options(
     trial: Neighbours, neighbours: Sequence[int], vectors: Float32s, quality: Floats
 ) -> tuple[NeighbourOptions, float]:
     """Return the options with the least log loss on prompts that `trial` does not hold, and that loss.

@@ -20,7 +20,7 @@ from batch.arrays import Float32s, Floats, Indices
 from batch.errors import InputError
 from batch.routers.base import Embedder
 from batch.routers.mf import UNIT_FLOOR
-from batch.training.data import Judged, Preferences, Trained, set_aside
+from batch.training.data import Judged, Preferences, Trained, choose_validation
 from batch.training.kind import FitRequest, VectorTrainer
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def fit_mf(data: Sequence[Judged | Preferences], embedder: Embedder, seed: int, 
     if not (pairs.outcome != 0.5).any():
         raise InputError("data: no model's answer is better than another's; mf is trained on preferences")
     # Not the seed itself: whoever dealt before with the same one has taken those prompts away.
-    held = set_aside(prompts, validation, ~seed)[pairs.prompt]
+    held = choose_validation(prompts, validation, ~seed)[pairs.prompt]
     if held.all() or not held.any():
         raise InputError(f"data: {len(prompts)} prompts are too few to hold out {validation:g} of them; add more")
     vectors = embedder.embed(prompts).astype(np.float64)

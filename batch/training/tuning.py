@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Loss = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
-Progress = Callable[[str], None]
+OnEpoch = Callable[[str], None]
 
 # Epochs without a better validation loss, after which training ends.
 PATIENCE = 2
@@ -26,7 +26,7 @@ _SORTED_TOGETHER = 16
 
 
 @dataclass(frozen=True)
-class Examples:
+class TokenizedExamples:
     """What a network is tuned on."""
 
     tokens: Sequence[Sequence[int]]
@@ -49,15 +49,15 @@ class Tuned:
 def tune(
     network: "torch.nn.Module",
     loss: Loss,
-    trained: Examples,
-    validation: Examples,
+    trained: TokenizedExamples,
+    validation: TokenizedExamples,
     *,
     seed: int,
     epochs: int,
     learning_rate: float,
     batch_tokens: int,
     padding: int = 0,
-    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Tuned:
     """Tune the parameters of `network` that ask for gradients; what is left in it is the best epoch's.
 
@@ -93,8 +93,8 @@ def tune(
             optimizer.step()
             schedule.step()
         losses.append(_mean_loss(network, loss, validation, batch_tokens, padding))
-        if progress is not None:
-            progress(f"epoch {epoch} of {epochs}: validation loss {losses[-1]:.4f}, {losses[best]:.4f} at best before")
+        if on_epoch is not None:
+            on_epoch(f"epoch {epoch} of {epochs}: validation loss {losses[-1]:.4f}, {losses[best]:.4f} at best before")
         if losses[-1] < losses[best]:
             best, kept = epoch, _copied(wanted)
         elif epoch - best >= PATIENCE:
@@ -106,7 +106,7 @@ def tune(
     return Tuned(best, tuple(losses))
 
 
-def _shuffled(examples: Examples, batch_tokens: int, chance: "torch.Generator") -> Iterator[list[int]]:
+def _shuffled(examples: TokenizedExamples, batch_tokens: int, chance: "torch.Generator") -> Iterator[list[int]]:
     """Batches of an epoch: prompts of like length together, batches in any order."""
     import torch
 
@@ -123,7 +123,9 @@ def _shuffled(examples: Examples, batch_tokens: int, chance: "torch.Generator") 
         yield batches[place]
 
 
-def _mean_loss(network: "torch.nn.Module", loss: Loss, examples: Examples, batch_tokens: int, padding: int) -> float:
+def _mean_loss(
+    network: "torch.nn.Module", loss: Loss, examples: TokenizedExamples, batch_tokens: int, padding: int
+) -> float:
     import torch
 
     network.eval()
@@ -135,7 +137,7 @@ def _mean_loss(network: "torch.nn.Module", loss: Loss, examples: Examples, batch
 
 
 def _tensors(
-    examples: Examples, batch: Sequence[int], padding: int
+    examples: TokenizedExamples, batch: Sequence[int], padding: int
 ) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
     import torch
 

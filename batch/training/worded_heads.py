@@ -11,7 +11,7 @@ from batch.routers.base import Embedder
 from batch.routers.checkpoints.format import Tensors
 from batch.routers.estimators.logistic_heads import probabilities
 from batch.routers.estimators.word_weights import WordWeights, word_tokens
-from batch.training.data import Judged, deal
+from batch.training.data import Judged, assign_parts
 from batch.training.fit_heads import PENALTIES, Form, SetHeads, Training, fit_heads
 from batch.training.fit_words import WORD_PENALTIES, fit_words, words_of
 from batch.training.logistic_regression import Sparse
@@ -35,16 +35,16 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Examples:
+class WordedSet:
     """One set of prompts, as heads and words are fitted on it."""
 
     training: Training
     words: Sparse
     """As `words_of` has them."""
 
-    def rows(self, kept: NDArray[np.bool_]) -> "Examples":
+    def rows(self, kept: NDArray[np.bool_]) -> "WordedSet":
         """Only these prompts."""
-        return Examples(self.training.rows(kept), self.words[kept])
+        return WordedSet(self.training.rows(kept), self.words[kept])
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class WordedHeads:
     heads: SetHeads
     words: WordWeights | None
 
-    def logits(self, one: Examples, number: int | None = None) -> Floats:
+    def logits(self, one: WordedSet, number: int | None = None) -> Floats:
         """Log odds of a good answer, shape (prompts, models).
 
         Args:
@@ -79,19 +79,21 @@ class WordedHeads:
         return {} if self.words is None else self.words.options()
 
 
-def examples(data: Sequence[Judged], embedder: Embedder, seed: int) -> list[Examples]:
+def worded_sets(data: Sequence[Judged], embedder: Embedder, seed: int) -> list[WordedSet]:
     """Embed the prompts of each set and look their words up; the seed draws landmarks."""
     words = word_tokens()
     return [
-        Examples(
-            Training(embedder.embed(one.prompts).astype(np.float64), one.quality, deal(one.prompts, _RANKS, seed)),
+        WordedSet(
+            Training(
+                embedder.embed(one.prompts).astype(np.float64), one.quality, assign_parts(one.prompts, _RANKS, seed)
+            ),
             words_of(one.prompts, words),
         )
         for one in data
     ]
 
 
-def unseen_probabilities(sets: Sequence[Examples], folds: Sequence[Indices], setting: Setting) -> list[Float32s]:
+def unseen_probabilities(sets: Sequence[WordedSet], folds: Sequence[Indices], setting: Setting) -> list[Float32s]:
     """What heads fitted without a prompt's fold predict for it, for each set of shape (prompts, models).
 
     Args:
@@ -106,14 +108,14 @@ def unseen_probabilities(sets: Sequence[Examples], folds: Sequence[Indices], set
     return found
 
 
-def fit_settings(sets: Sequence[Examples], form: Form) -> Iterator[WordedHeads]:
+def fit_settings(sets: Sequence[WordedSet], form: Form) -> Iterator[WordedHeads]:
     """Fit heads on all sets with each of `Setting.all_of`, in turn; each model needs a label."""
     for heads in fit_heads([one.training for one in sets], form, PENALTIES[form]):
         yield WordedHeads(heads, None)
         yield from (WordedHeads(heads, words) for words in _words(sets, heads, WORD_PENALTIES))
 
 
-def fit_setting(sets: Sequence[Examples], setting: Setting) -> WordedHeads:
+def fit_setting(sets: Sequence[WordedSet], setting: Setting) -> WordedHeads:
     """Fit heads on all sets with one setting; each model needs a label."""
     heads = next(fit_heads([one.training for one in sets], setting.form, [setting.penalty]))
     if setting.word_penalty is None:
@@ -121,7 +123,7 @@ def fit_setting(sets: Sequence[Examples], setting: Setting) -> WordedHeads:
     return WordedHeads(heads, next(_words(sets, heads, [setting.word_penalty])))
 
 
-def _words(sets: Sequence[Examples], heads: SetHeads, penalties: Sequence[float]) -> Iterator[WordWeights]:
+def _words(sets: Sequence[WordedSet], heads: SetHeads, penalties: Sequence[float]) -> Iterator[WordWeights]:
     quality = np.concatenate([one.training.quality for one in sets])
     logits = np.concatenate([heads.logits(one.training.vectors, number) for number, one in enumerate(sets)])
     rank = np.concatenate([one.training.rank for one in sets])

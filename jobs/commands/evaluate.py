@@ -13,7 +13,7 @@ from batch.errors import SpecError
 from batch.evaluation.benchmark import Benchmark
 from batch.evaluation.figures import measure
 from batch.evaluation.reading import read_benchmarks
-from batch.evaluation.scores import Scoring, score_prompts, trained_on
+from batch.evaluation.scores import ScoringSettings, score_prompts, trained_on
 from batch.storage.atomic import write_bytes
 from batch.storage.atomic_folder import check_folder_writable
 from jobs.commands.spending import embeddings_spent
@@ -109,7 +109,7 @@ class _Work:
     def _score(self, name: str, router: RouterSpec, models: tuple[str, ...], places: Sequence[int]) -> None:
         wanted = _with_embedder(router, f"routers.{name}.embedder", self.cache)
         prompts = [prompt for at in places for prompt in self.benchmarks[at].prompts]
-        scoring = Scoring(
+        scoring = ScoringSettings(
             self.seed,
             version("batchrouter"),
             self.cache,

@@ -13,7 +13,7 @@ from batch.errors import InputError, SpecError
 from batch.reading.invalid import InvalidRow
 from batch.reading.template import PromptTemplate
 from batch.storage.atomic import read_bytes, write_bytes
-from batch.training.labels.judging import Answer, Extract, Judge, exact_judge, extractor, function_judge
+from batch.training.labels.judging import AnswerToJudge, Extract, Judge, exact_judge, extractor, function_judge
 from jobs.commands.run import run_job
 from jobs.terminal.progress import ProgressDisplay
 from schemas.job import InputSpec, JobSpec, OutputSpec
@@ -70,7 +70,7 @@ def model_judge(spec: ModelJudgeSpec, key: str, folder: Path, progress: Progress
     if "response" not in template.columns:
         raise SpecError(f"{key}.prompt: it has no {{response}}, so the judge would not see what it grades")
 
-    def judge(answers: Sequence[Answer]) -> list[float]:
+    def judge(answers: Sequence[AnswerToJudge]) -> list[float]:
         keys, asked = [], {}
         for answer in answers:
             text = _rendered(template, answer, f"{key}.prompt")
@@ -82,7 +82,7 @@ def model_judge(spec: ModelJudgeSpec, key: str, folder: Path, progress: Progress
     return judge
 
 
-def _rendered(template: PromptTemplate, answer: Answer, key: str) -> str:
+def _rendered(template: PromptTemplate, answer: AnswerToJudge, key: str) -> str:
     try:
         return template.render({**answer.row, "prompt": answer.prompt, "response": answer.content})
     except InvalidRow as fault:

@@ -16,14 +16,14 @@ from batch.errors import SpecError
 from batch.routers.checkpoints.format import CARD, CONFIG, TRAINING, save_checkpoint
 from batch.routers.checkpoints.hub import find_folder
 from batch.routers.registry import build_router
-from batch.routers.scores import gaps
+from batch.routers.scores import ranking_scores
 from batch.storage.atomic import storage_error
 from batch.storage.atomic_folder import check_folder_writable, clear_killed, replacing_folder
-from batch.training.card import card
+from batch.training.card import model_card
 from batch.training.data import Judged
 from batch.training.encoders import PACKAGED, Encoder, endpoint_encoder, import_encoder, local_encoder
 from batch.training.kind import FineTuner, FineTuningRequest, FitRequest, VectorTrainer
-from batch.training.labels.alignment import Data, aligned, as_judged, held_out, labels_of, mean_quality, part_of
+from batch.training.labels.alignment import Data, aligned, as_judged, choose_held_out, labels_of, mean_quality, part_of
 from batch.training.labels.files import Labels, read_labels
 from batch.training.labels.judging import Judge
 from batch.training.labels.results import read_results
@@ -111,7 +111,7 @@ def train_router(
             shown |= {"embedder": _shown(encoder)}
         shown |= pair_keys(spec.kind, split.models)
         training = report.model_dump(mode="json", exclude={"output", "kind", "models", "spent"})
-        made.save(training, card(report, shown, matched_by=spec.matched_by))
+        made.save(training, model_card(report, shown, matched_by=spec.matched_by))
     spent = (*embeddings_spent(_embeddings_log(beside(out, "cache"))), *judging_spent(beside(out, "judging")))
     return report.model_copy(update={"spent": spent})
 
@@ -176,7 +176,7 @@ def _labels(spec: TrainSpec, folder: Path, progress: ProgressDisplay | None) -> 
 
 def _split(spec: TrainSpec, labels: Sequence[Labels]) -> _Split:
     models, data = aligned(labels, spec.models)
-    kept_out = [held_out(one.prompts, spec.validation, spec.seed) for one in data]
+    kept_out = [choose_held_out(one.prompts, spec.validation, spec.seed) for one in data]
     trained = [part_of(one, ~out) for one, out in zip(data, kept_out, strict=True)]
     held = [as_judged(part_of(one, out), models) for one, out in zip(data, kept_out, strict=True)]
     return _Split(models, data, [one for one in trained if one.prompts], held)
@@ -245,12 +245,12 @@ def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _M
     router = build_router(made.router, split.models, spec.seed, environment=_outside_of(spec))
 
     def gap(prompts: Sequence[str]) -> Floats:
-        return gaps(router.score(prompts).astype(np.float64), router.models, split.models)
+        return ranking_scores(router.score(prompts).astype(np.float64), router.models, split.models)
 
     def gap_of_trained() -> Floats:
         if made.unseen is None:
             return gap(seen)
-        return gaps(made.unseen().astype(np.float64), split.models, split.models)
+        return ranking_scores(made.unseen().astype(np.float64), split.models, split.models)
 
     scores = [gap(one.prompts) for one in split.held]
     figures = {one.name: measure(one, score, spec.seed) for one, score in zip(split.held, scores, strict=True)}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from batch.environment import NO_ENVIRONMENT
 from batch.errors import SpecError
-from batch.evaluation.scores import Scored, Scoring, score_prompts, trained_on
+from batch.evaluation.scores import Scored, ScoringSettings, score_prompts, trained_on
 from batch.routers.base import Router
 from batch.routers.checkpoints.format import CONFIG, DEFAULT_CHECKPOINT, TRAINING, WEIGHTS
 from batch.routers.registry import build_router
@@ -50,7 +50,7 @@ ASKED: list[str] = []
 def score(
     spec: RouterSpec, prompts: Sequence[str], cache: Path, models: tuple[str, ...] = PAIR, version: str = "1"
 ) -> Scored:
-    scoring = Scoring(seed=0, version=version, cache=cache, environment=NO_ENVIRONMENT)
+    scoring = ScoringSettings(seed=0, version=version, cache=cache, environment=NO_ENVIRONMENT)
     return score_prompts(spec, models, prompts, scoring, lambda done, total: None)
 
 

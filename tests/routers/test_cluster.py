@@ -6,7 +6,7 @@ import numpy as np
 
 from batch.routers.cluster import ClusterRouter
 from batch.routers.registry import build_router, router_fingerprint, trained_encoder
-from batch.training.cluster import of_clusters
+from batch.training.cluster import neighbours_of_clusters
 from schemas.routers import ClusterRouterSpec
 from tests.routers.conftest import PAIR
 from tests.routers.vectors import NumbersInText, checkpoint, hills, write_neighbours
@@ -15,7 +15,7 @@ from tests.routers.vectors import NumbersInText, checkpoint, hills, write_neighb
 def test_clusters_tell_which_prompts_need_the_strong_model() -> None:
     """Four groups become four clusters, and a prompt's scores are its group's shares of good answers."""
     judged = hills(400, seed=1)
-    stored = of_clusters(NumbersInText().embed(judged.prompts), judged.quality, 4, seed=0)
+    stored = neighbours_of_clusters(NumbersInText().embed(judged.prompts), judged.quality, 4, seed=0)
     assert stored.judged.sum(axis=0).tolist() == [400, 400]
     options = {"neighbours": 1, "temperature": 0.05, "shrinkage": 0.1}
     router = ClusterRouter(PAIR, checkpoint("cluster", stored.tensors(), options), NumbersInText())

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from batch.routers import scores as calling
-from batch.routers.scores import gaps, scores_of
+from batch.routers.scores import ranking_scores, scores_of
 
 
 class Remembers:
@@ -35,7 +35,7 @@ def test_many_texts_are_asked_for_in_turn(count: int, given: list[int], monkeypa
 def test_rows_are_ranked_by_one_number() -> None:
     """A pair router's column as it is; else the strongest model's less the cheapest's, wherever their columns are."""
     pair, several = np.array([[0.5], [0.25]]), np.array([[0.75, 0.0, 0.5], [0.25, 1.0, 0.5]], dtype=np.float32)
-    assert gaps(pair, ("large",), ("small", "large")).tolist() == [0.5, 0.25]
-    found = gaps(several, ("large", "middle", "small"), ("small", "middle", "large"))
+    assert ranking_scores(pair, ("large",), ("small", "large")).tolist() == [0.5, 0.25]
+    found = ranking_scores(several, ("large", "middle", "small"), ("small", "middle", "large"))
     assert found.tolist() == [0.25, -0.25]
     assert found.dtype == np.float32

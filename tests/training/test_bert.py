@@ -13,7 +13,7 @@ from batch.errors import InputError, SpecError
 from batch.routers.bert import BertRouter
 from batch.training.bert import fine_tune_bert
 from batch.training.data import Judged, Preferences
-from batch.training.labels.contests import contests, split
+from batch.training.labels.contests import collect_contests, split_contests
 from tests.routers.conftest import PAIR
 from tests.routers.tiny_bert import USUAL, WORDS, build_tiny_bert, build_tiny_xlmr, swap_classifier
 
@@ -45,27 +45,27 @@ def test_contests_of_both_kinds_of_data() -> None:
         Judged("x", ["p", "q", "r"], ("small", "middle", "large"), quality),
         preferences(),
     ]
-    found = contests(both, ("small", "large"))
+    found = collect_contests(both, ("small", "large"))
     assert dict(zip(found.prompts, found.ahead, strict=True)) == {"p": 1.0, "q": -0.5, "a": 1.0, "b": -1.0, "c": 0.0}
 
 
 def test_preferences_need_an_order() -> None:
     """Who is the stronger is not guessed, and data without a single contest is refused."""
     with pytest.raises(InputError, match="list them, weakest first"):
-        contests([preferences()])
+        collect_contests([preferences()])
     with pytest.raises(InputError, match="no prompt with judged answers"):
-        contests([preferences()], ("one", "two"))
+        collect_contests([preferences()], ("one", "two"))
 
 
 def test_equal_prompts_stay_together() -> None:
     """A prompt is either trained on or validated with, and too few prompts are refused."""
     many = judged(40)
-    whole = contests([many, many])
-    parts = split(whole, 0.25, seed=1)
+    whole = collect_contests([many, many])
+    parts = split_contests(whole, 0.25, seed=1)
     assert sum(map(len, parts)) == len(whole)
     assert not set(parts[0].prompts) & set(parts[1].prompts)
     with pytest.raises(InputError, match="too few to keep 10% for validation"):
-        split(whole.of([0]), 0.1, seed=1)
+        split_contests(whole.of([0]), 0.1, seed=1)
 
 
 @pytest.mark.parametrize("build", [build_tiny_bert, build_tiny_xlmr])
@@ -84,7 +84,7 @@ def test_what_is_learned_is_loaded(build: Callable[..., Path], tmp_path: Path) -
             epochs=12,
             learning_rate=5e-3,
             batch_tokens=256,
-            progress=told.append,
+            on_epoch=told.append,
         )
 
     figures = train("one")

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import yaml
 
-from batch.training.card import card
+from batch.training.card import model_card
 from schemas.training import DataReport, FileRead, HeldOut, TrainingReport
 
 FIGURES = HeldOut(
@@ -40,7 +40,7 @@ REPORT = TrainingReport(
 
 def test_running_text_has_lines_of_one_length() -> None:
     """No line of prose is longer than 100 columns, and none ends early where the next word would have fitted."""
-    text = card(REPORT, {"kind": "correctness"}, matched_by="name")
+    text = model_card(REPORT, {"kind": "correctness"}, matched_by="name")
     prose = [block for block in text.split("\n\n") if not block.startswith(("|", "#", "```", "- "))]
     assert len(prose) > 4
     for block in prose:
@@ -55,14 +55,14 @@ def test_names_of_any_kind_can_be_copied_into_a_job() -> None:
     embedder = {"kind": "endpoint", "model": "3"}
     router: dict[str, str | Mapping[str, str]] = {"kind": "mf", "strong": "a: b, {c} #d", "weak": "no"}
     router["embedder"] = embedder
-    block = card(REPORT, router, matched_by="name").split("```yaml\n")[1].split("```")[0]
+    block = model_card(REPORT, router, matched_by="name").split("```yaml\n")[1].split("```")[0]
     assert yaml.safe_load(block)["router"] == router | {"checkpoint": "path/to/this/folder"}
     assert "{kind: mf, strong: " in block
 
 
 def test_tables_stand_in_columns() -> None:
     """Every line of a table is as long as the others, whatever the names; a bar within a name is escaped."""
-    text = card(REPORT, {"kind": "correctness"}, matched_by="name")
+    text = model_card(REPORT, {"kind": "correctness"}, matched_by="name")
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 4
     for lines in tables:
@@ -73,7 +73,7 @@ def test_tables_stand_in_columns() -> None:
 
 def test_warnings_are_a_list() -> None:
     """One that takes several lines goes on below its own text."""
-    text = card(REPORT, {"kind": "correctness"}, matched_by="name")
+    text = model_card(REPORT, {"kind": "correctness"}, matched_by="name")
     block = text.split("## Know before use\n\n")[1].split("\n\n")[0].splitlines()
     assert [line[:2] for line in block] == ["- ", "  ", "  ", "  ", "- "]
     assert block[-1] == "- short."
@@ -82,7 +82,7 @@ def test_warnings_are_a_list() -> None:
 
 def test_what_is_copied_stays_on_its_line() -> None:
     """The block for a job is as a job file has it."""
-    text = card(REPORT, {"kind": "mf", "strong": "s" * 60, "weak": "w" * 60}, matched_by="name")
+    text = model_card(REPORT, {"kind": "mf", "strong": "s" * 60, "weak": "w" * 60}, matched_by="name")
     block = text.split("```yaml\n")[1].split("\n```")[0].splitlines()
     assert block[0] == f"router: {{kind: mf, strong: {'s' * 60}, weak: {'w' * 60}, checkpoint: path/to/this/folder}}"
     assert block[1] == "plan: {strategy: share, strong: 0.3}"

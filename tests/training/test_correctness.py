@@ -9,7 +9,7 @@ from batch.measures.pair import apgr
 from batch.routers.checkpoints.format import Checkpoint, CheckpointConfig, EncoderConfig
 from batch.routers.correctness import CorrectnessRouter
 from batch.routers.estimators.logistic_heads import Heads
-from batch.training.correctness import fit_correctness, train
+from batch.training.correctness import fit_and_cross_validate, fit_correctness
 from batch.training.data import Judged, Trained
 from batch.training.fit_heads import PENALTIES, Form, Training, fit_heads
 from batch.training.worded_heads import Setting
@@ -69,8 +69,9 @@ def test_landmarks_see_what_is_no_straight_line() -> None:
     vectors = chance.normal(size=(200, 2))
     inside = (vectors**2).sum(axis=1) < 1.2
     ring = Judged("ring", texts(vectors), ("a", "b"), np.stack([inside, np.ones(200)], axis=1).astype(float))
+    embedder = NumbersInText()
     found = {
-        form: train([ring], NumbersInText(), seed=0, setting=Setting(form, penalties[0], None)).apgr["ring"]
+        form: fit_and_cross_validate([ring], embedder, 0, Setting(form, penalties[0], None)).apgr["ring"]
         for form, penalties in PENALTIES.items()
     }
     assert found["linear"] < 0.6

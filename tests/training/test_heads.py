@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from batch.training.correctness import train
+from batch.training.correctness import fit_and_cross_validate
 from batch.training.data import Judged
 from batch.training.fit_heads import PENALTIES, Form, Training, fit_heads
 from batch.training.logistic_regression import fit_logistic
@@ -58,7 +58,7 @@ def test_labels_of_one_kind(form: Form) -> None:
 def test_training_finds_what_separates_prompts_and_repeats_itself() -> None:
     """Heads beat the word count on both sets in cross-validation, and training again gives the same heads."""
     sets = [judged("easy", 300, 0.5, seed=1), judged("hard", 200, -0.5, seed=2)]
-    trained, again = (train(sets, NumbersInText(), seed=5, setting=STRAIGHT) for _ in range(2))
+    trained, again = (fit_and_cross_validate(sets, NumbersInText(), seed=5, setting=STRAIGHT) for _ in range(2))
     assert set(trained.apgr) == {"easy", "hard"}
     for name in trained.apgr:
         assert trained.apgr[name] > 0.6
@@ -73,4 +73,5 @@ def test_equal_prompts_share_a_fold() -> None:
     prompts = [" ".join(f"{x:.3f}" for x in chance.normal(size=40)) for _ in range(60)] * 5
     good = np.stack([np.tile(chance.random(60) < 0.4, 5), np.tile(chance.random(60) < 0.9, 5)], axis=1).astype(float)
     # Seen in training four times out of five, each prompt would give itself away: an area near .8.
-    assert train([Judged("noise", prompts, PAIR, good)], NumbersInText(), seed=0, setting=STRAIGHT).apgr["noise"] < 0.65
+    noise = [Judged("noise", prompts, PAIR, good)]
+    assert fit_and_cross_validate(noise, NumbersInText(), seed=0, setting=STRAIGHT).apgr["noise"] < 0.65

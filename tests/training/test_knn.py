@@ -11,9 +11,9 @@ from batch.measures.pair import apgr
 from batch.routers.base import Embedder
 from batch.routers.cluster import ClusterRouter
 from batch.routers.knn import KnnRouter
-from batch.training.cluster import fit_cluster, of_clusters
+from batch.training.cluster import fit_cluster, neighbours_of_clusters
 from batch.training.data import Judged, Trained
-from batch.training.knn import fit_knn, of_prompts
+from batch.training.knn import fit_knn, neighbours_of_prompts
 from tests.routers.conftest import PAIR
 from tests.routers.vectors import NeighbourKind, NumbersInText, checkpoint, hills, texts
 
@@ -82,7 +82,7 @@ def test_equal_vectors_share_a_place() -> None:
     """A prompt that came five times is one neighbour with five judged answers, not five that crowd others out."""
     vectors = np.array([[1, 0]] * 5 + [[0, 1], [0, -1]], np.float32)
     quality = np.array([[1, 0], [0, 0], [np.nan, 0], [1, 1], [1, 0], [0.5, 1], [np.nan, 1]])
-    places = of_prompts(vectors, quality)
+    places = neighbours_of_prompts(vectors, quality)
     assert sorted(places.judged[:, 0].tolist()) == [0, 1, 4]
     crowded = int(places.judged[:, 0].argmax())
     assert places.quality[crowded].tolist() == [0.75, pytest.approx(0.2)]
@@ -93,7 +93,7 @@ def test_equal_vectors_share_a_place() -> None:
 def test_no_cluster_is_empty() -> None:
     """With fewer different prompts than clusters, there are as many clusters as prompts, and no warning."""
     vectors = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
-    stored = of_clusters(vectors, np.ones((15, 2)), 16, seed=0)
+    stored = neighbours_of_clusters(vectors, np.ones((15, 2)), 16, seed=0)
     assert stored.judged.tolist() == [[5, 5]] * 3
 
 

@@ -8,9 +8,9 @@ from batch.routers.correctness import CorrectnessRouter
 from batch.routers.estimators.logistic_heads import probabilities
 from batch.routers.estimators.word_weights import word_tokens
 from batch.training.correctness import fit_correctness
-from batch.training.data import Judged, deal
+from batch.training.data import Judged, assign_parts
 from batch.training.fit_words import FEWEST_PROMPTS, fit_words, words_of
-from batch.training.worded_heads import Setting, examples, fit_setting, fit_settings, unseen_probabilities
+from batch.training.worded_heads import Setting, fit_setting, fit_settings, unseen_probabilities, worded_sets
 from tests.routers.conftest import PAIR
 from tests.routers.estimators.test_word_weights import Nothing
 from tests.routers.vectors import NumbersInText, texts
@@ -101,7 +101,7 @@ def test_words_are_taken_where_they_tell_something() -> None:
     )
     scores = CorrectnessRouter(PAIR, Checkpoint(config, trained.tensors), Nothing()).score(judged.prompts)
     setting = Setting(trained.chosen["heads"], trained.chosen["penalty"], trained.chosen["word_penalty"])
-    prepared = examples([judged], Nothing(), 0)
+    prepared = worded_sets([judged], Nothing(), 0)
     tried = dict(zip(Setting.all_of(setting.form), fit_settings(prepared, setting.form), strict=True))
     for fitted in (fit_setting(prepared, setting), tried[setting]):
         np.testing.assert_allclose(scores, probabilities(fitted.logits(prepared[0])), rtol=0, atol=1e-3)
@@ -118,7 +118,7 @@ def test_words_explain_what_each_sets_own_heads_do_not() -> None:
         Judged("easy", [f"sing {name}" for name in names], PAIR, easy),
         Judged("hard", [f"prove {name}" for name in names], PAIR, hard),
     ]
-    words = fit_setting(examples(sets, Nothing(), 0), Setting("linear", 500.0, 1.0)).words
+    words = fit_setting(worded_sets(sets, Nothing(), 0), Setting("linear", 500.0, 1.0)).words
     assert words is not None
     level = [words.weight[0, words.tokens == word_tokens()([name])[0][1]] for name in ("sing", "prove")]
     assert np.abs(level).max() < 0.5
@@ -130,8 +130,8 @@ def test_what_was_held_out_is_scored_by_heads_that_have_not_seen_it() -> None:
     prompts = texts(chance.normal(size=(300, 60)))
     right = np.stack([chance.random(300) < 0.5, chance.random(300) < 0.9], axis=1).astype(float)
     sets = [Judged("lots", prompts[:200], PAIR, right[:200]), Judged("more", prompts[200:], PAIR, right[200:])]
-    prepared, setting = examples(sets, NumbersInText(), 0), Setting("linear", 1.0, None)
-    unseen = np.concatenate(unseen_probabilities(prepared, [deal(one.prompts, 5, 3) for one in sets], setting))
+    prepared, setting = worded_sets(sets, NumbersInText(), 0), Setting("linear", 1.0, None)
+    unseen = np.concatenate(unseen_probabilities(prepared, [assign_parts(one.prompts, 5, 3) for one in sets], setting))
     own = np.concatenate([probabilities(fit_setting(prepared, setting).logits(one)) for one in prepared])
     assert np.corrcoef(own[:, 0], right[:, 0])[0, 1] > 0.4
     assert abs(np.corrcoef(unseen[:, 0], right[:, 0])[0, 1]) < 0.2

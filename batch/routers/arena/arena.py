@@ -10,11 +10,18 @@ import numpy as np
 from batch.arrays import Float32s, Floats, Indices
 from batch.errors import SpecError
 from batch.routers.arena.battle_vectors import VECTOR_FILES, count_vectors, vector_blocks
-from batch.routers.arena.battles import BATTLE_FILES, MIN_CHARACTERS, Battles, data_files, opening, read_battles
+from batch.routers.arena.battles import (
+    BATTLE_FILES,
+    MIN_CHARACTERS,
+    Battles,
+    data_files,
+    read_battles,
+    reading_errors_named,
+)
 from batch.routers.checkpoints.format import EncoderConfig
 from batch.routers.checkpoints.hub import find_folder
 from batch.routers.embedders.undeclared import assumed_encoder, assumed_fingerprint
-from batch.routers.estimators.bradley_terry import fit_strengths, group_by_strength, met
+from batch.routers.estimators.bradley_terry import are_connected, fit_strengths, group_by_strength
 from schemas.routers import SwRankingRouterSpec
 
 _BATTLES, _EMBEDDINGS = "router.battles", "router.embeddings"
@@ -76,7 +83,7 @@ class Arena:
         weights: Float32s = np.exp(exponents, out=exponents)
         return weights
 
-    def even(self) -> Floats:
+    def unweighted_wins(self) -> Floats:
         """The same where every battle weighs 1, for one prompt."""
         return self.wins(np.ones((1, len(self.vectors)), dtype=np.float32))
 
@@ -92,7 +99,7 @@ class Arena:
             raise SpecError(
                 f"router.tiers: {strong} and {weak} are in one tier, and every score would be one half; ask for more"
             )
-        if not met(self.even()[0], self.tier[strong], self.tier[weak]):
+        if not are_connected(self.unweighted_wins()[0], self.tier[strong], self.tier[weak]):
             raise SpecError(f"router.strong: no battles connect {strong} and {weak}, not even through other models")
         return self.tier[strong], self.tier[weak]
 
@@ -145,7 +152,7 @@ def open_arena(spec: SwRankingRouterSpec) -> Arena:
     files = _files(spec.embeddings, VECTOR_FILES, _EMBEDDINGS)
     count = 0
     for path in files:
-        with opening(path, _EMBEDDINGS):
+        with reading_errors_named(path, _EMBEDDINGS):
             count += count_vectors(path)
     return build_arena(battles, _blocks(files), count, spec.tiers)
 
@@ -165,7 +172,7 @@ def arena_fingerprint(spec: SwRankingRouterSpec) -> str:
         *_files(spec.battles, BATTLE_FILES, _BATTLES),
         *_files(spec.embeddings, VECTOR_FILES, _EMBEDDINGS),
     ):
-        with opening(path, _EMBEDDINGS), path.open("rb") as file:
+        with reading_errors_named(path, _EMBEDDINGS), path.open("rb") as file:
             whole.update(file_digest(file, "sha256").digest())
     return whole.hexdigest()
 
@@ -184,7 +191,7 @@ def _files(places: Sequence[str], kinds: Sequence[str], key: str) -> list[Path]:
 
 def _blocks(files: Sequence[Path]) -> Iterator[Float32s]:
     for path in files:
-        with opening(path, _EMBEDDINGS):
+        with reading_errors_named(path, _EMBEDDINGS):
             yield from vector_blocks(path)
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batch.arrays import Float32s
-from batch.routers.arena.battles import Row, json_rows
+from batch.routers.arena.battles import BattleRow, json_rows
 
 VECTOR_FILES = (".parquet", ".jsonl", ".json", ".npy", ".safetensors")
 
@@ -36,7 +36,7 @@ def count_vectors(path: Path) -> int:
 
 
 def vector_blocks(path: Path) -> Iterator[Float32s]:
-    """Float32s of a file in order, in blocks of shape (up to 1,024, dimension), all of one dimension.
+    """Vectors of a file in order, in blocks of shape (up to 1,024, dimension), all of one dimension.
 
     Parquet and JSON rows have them in the column `embeddings`, a safetensors file in the tensor of that name or in
     its only one. Raises ValueError, OSError or an Arrow error where they are not there or not all finite.
@@ -109,7 +109,7 @@ def _tensor(path: Path) -> NDArray[np.floating]:
     return found
 
 
-def _vector(row: Row) -> list[float]:
+def _vector(row: BattleRow) -> list[float]:
     vector = row.get(COLUMN)
     if not isinstance(vector, list):
         raise ValueError(f"a row has no list `{COLUMN}`")  # noqa: TRY004 - as for all files

@@ -34,7 +34,7 @@ _TEXTS = ("model_a", "model_b", "winner", "prompt")
 _COLUMNS = (*_TEXTS, "winner_model_a", "winner_model_b")
 _OUTCOMES = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5}
 
-Row = dict[str, Any]
+BattleRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_battles(files: Sequence[Path], key: str) -> Battles:
     """
     first, second, outcome, long_enough = [], [], [], []
     for path in files:
-        with opening(path, key):
+        with reading_errors_named(path, key):
             for number, row in enumerate(_rows(path), 1):
                 where = f"{key}: {path}: row {number}"
                 first.append(_model(row, "model_a", where))
@@ -101,7 +101,7 @@ def read_battles(files: Sequence[Path], key: str) -> Battles:
 
 
 @contextmanager
-def opening(path: Path, key: str) -> Iterator[None]:
+def reading_errors_named(path: Path, key: str) -> Iterator[None]:
     """Turn what goes wrong while reading a file into a one-line SpecError."""
     try:
         yield
@@ -109,7 +109,7 @@ def opening(path: Path, key: str) -> Iterator[None]:
         raise SpecError(f"{key}: {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
-def json_rows(path: Path) -> Iterator[Row]:
+def json_rows(path: Path) -> Iterator[BattleRow]:
     """Rows of a JSON array or of JSON lines. Raises ValueError for what is neither."""
     with path.open(encoding="utf-8") as file:
         start = file.read(1)
@@ -122,7 +122,7 @@ def json_rows(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[BattleRow]:
     if path.suffix.lower() in (".jsonl", ".json"):
         yield from json_rows(path)
     elif path.suffix.lower() == ".parquet":
@@ -134,7 +134,7 @@ def _rows(path: Path) -> Iterator[Row]:
         yield from _csv_rows(path)
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _csv_rows(path: Path) -> Iterator[BattleRow]:
     reading = {
         "read_options": pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
         "parse_options": pa.csv.ParseOptions(newlines_in_values=True),
@@ -147,14 +147,14 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             yield from batch.to_pylist()
 
 
-def _model(row: Row, column: str, where: str) -> str:
+def _model(row: BattleRow, column: str, where: str) -> str:
     name = row.get(column)
     if not isinstance(name, str) or not name:
         raise SpecError(f"{where}: `{column}` must name a model, not {name!r}")
     return name
 
 
-def _outcome(row: Row, where: str) -> float:
+def _outcome(row: BattleRow, where: str) -> float:
     if "winner_model_a" in row and "winner_model_b" in row:
         if row["winner_model_a"] == 1:
             return 1.0
@@ -166,7 +166,7 @@ def _outcome(row: Row, where: str) -> float:
     return _OUTCOMES[winner]
 
 
-def _first_turn(row: Row, where: str) -> str:
+def _first_turn(row: BattleRow, where: str) -> str:
     prompt = row["prompt"]
     turns = prompt
     if isinstance(prompt, str):

@@ -12,7 +12,13 @@ from batch.arrays import Float32s
 from batch.errors import SpecError
 from batch.routers.checkpoints.encoder_files import KEY
 from batch.routers.network.forward import Forward, device, first_tokens, most_tokens
-from batch.routers.network.pretrained import LOCAL, REPORT_MISSING_WEIGHTS, load_tokenizer, quiet, refuse_made_up
+from batch.routers.network.pretrained import (
+    LOCAL_ONLY,
+    REPORT_MISSING_WEIGHTS,
+    load_tokenizer,
+    refuse_missing_weights,
+    transformers_muted,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -81,24 +87,31 @@ def _load(folder: Path, layers: int) -> tuple[Any, Any]:
     """Return the tokenizer, and the configuration of an encoder of only the first `layers` layers."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, **LOCAL)
+    config = AutoConfig.from_pretrained(folder, **LOCAL_ONLY)
     if layers > config.num_hidden_layers:
         raise ValueError(f"it has {config.num_hidden_layers} layers, not {layers}")
     config.num_hidden_layers = layers
     config.return_dict = True
-    with quiet():
+    with transformers_muted():
         return load_tokenizer(folder), config
 
 
 def _encoder(folder: Path, config: Any) -> Any:
     from transformers import AutoModel
 
-    with quiet():
+    with transformers_muted():
         model, loading = AutoModel.from_pretrained(
-            folder, config=config, attn_implementation="sdpa", use_safetensors=True, **REPORT_MISSING_WEIGHTS, **LOCAL
+            folder,
+            config=config,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            **REPORT_MISSING_WEIGHTS,
+            **LOCAL_ONLY,
         )
     # A pooler is not run, and many encoders have none.
-    refuse_made_up(loading | {"missing_keys": {name for name in loading["missing_keys"] if "pooler." not in name}})
+    refuse_missing_weights(
+        loading | {"missing_keys": {name for name in loading["missing_keys"] if "pooler." not in name}}
+    )
     return model.eval().to(device())
 
 

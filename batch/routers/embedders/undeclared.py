@@ -49,7 +49,7 @@ def assumed_encoder(spec: EmbedderSpec, dimension: int) -> EncoderConfig:
             assert_never(spec)
 
 
-def ends_in_unit_vectors(spec: EmbedderSpec) -> bool:
+def normalizes_vectors(spec: EmbedderSpec) -> bool:
     """Does the encoder, as its makers use it, end by bringing vectors to length 1, which a local one here does not?"""
     if not isinstance(spec, LocalEmbedderSpec):
         return False

@@ -57,7 +57,7 @@ def fit_strengths(wins: Floats, start: Floats | None = None) -> Floats:
     raise ArithmeticError(f"strengths were not found in {_STEPS} steps; are all weights finite and positive?")
 
 
-def met(wins: Floats, one: int, other: int) -> bool:
+def are_connected(wins: Floats, one: int, other: int) -> bool:
     """Did these two meet, directly or through others? `wins` is one tournament, shape (players, players)."""
     neighbours = (wins + wins.T) > 0
     reached, last = {one}, {one}

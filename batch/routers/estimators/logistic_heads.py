@@ -15,7 +15,7 @@ _ROWS = 1024
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Float32s of some training prompts; others are described by how like them they are (Nystrom's approximation).
+    """Vectors of some training prompts; others are described by how like them they are (Nystrom's approximation).
 
     Likeness is `exp(-|x - landmark|^2)`, where `x` is `(vector - centre) * scale`, or `(vector - centre) @ projection`.
     """

@@ -19,7 +19,7 @@ from batch.routers.estimators.token_means import TokenMeans
 from batch.routers.network.wordpiece import WordTokens, tokenizer_sha256
 
 # Tokens of a prompt that are looked at, from its beginning.
-LOOKED_AT = 256
+MOST_TOKENS = 256
 # What a job file calls the weights.
 KEY = "router.checkpoint"
 _OPTION, _TOKENS, _WEIGHT = "words", "word_tokens", "word_weight"
@@ -82,7 +82,7 @@ class WordWeights:
 
 def word_tokens() -> WordTokens:
     """The tokenizer of the words that have weights."""
-    return WordTokens(packaged_encoder(), LOOKED_AT, KEY)
+    return WordTokens(packaged_encoder(), MOST_TOKENS, KEY)
 
 
 def word_logits(checkpoint: Checkpoint, mixture: Float32s) -> TokenMeans | None:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-Piece = Callable[[], None]
+CoreTask = Callable[[], None]
 
 
 @contextmanager
-def on_cores(cores: int, begin: Piece | None = None) -> Iterator[Callable[[Iterable[Piece]], None]]:
+def on_cores(cores: int, begin: CoreTask | None = None) -> Iterator[Callable[[Iterable[CoreTask]], None]]:
     """What runs pieces on so many threads; all have ended when the block ends.
 
     It takes them a chunk at a time and returns when the chunk before has ended: while one runs the next is made, and no
@@ -21,12 +21,12 @@ def on_cores(cores: int, begin: Piece | None = None) -> Iterator[Callable[[Itera
     running: list[Future[None]] = []
 
     def finish() -> None:
-        for piece in running:
-            piece.result()
+        for task in running:
+            task.result()
 
-    def run(pieces: Iterable[Piece]) -> None:
+    def run(tasks: Iterable[CoreTask]) -> None:
         nonlocal running
-        ahead = [pool.submit(piece) for piece in pieces]
+        ahead = [pool.submit(task) for task in tasks]
         finish()
         running = ahead
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from batch.errors import SpecError
 
-LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-# For `refuse_made_up`; without the second, weights of another shape end in a table of many lines.
+LOCAL_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+# For `refuse_missing_weights`; without the second, weights of another shape end in a table of many lines.
 REPORT_MISSING_WEIGHTS: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 # What the hub's cache calls a large file: the sha256 of its bytes.
@@ -61,10 +61,10 @@ def load_tokenizer(folder: Path) -> Any:
 
     if not any(file for pattern in _VOCABULARIES for file in folder.glob(pattern)):
         raise ValueError(f"it holds no tokenizer: none of {', '.join(_VOCABULARIES)}")
-    return AutoTokenizer.from_pretrained(folder, **LOCAL)
+    return AutoTokenizer.from_pretrained(folder, **LOCAL_ONLY)
 
 
-def refuse_made_up(loading: dict[str, Any]) -> None:
+def refuse_missing_weights(loading: dict[str, Any]) -> None:
     """Raise ValueError where transformers made weights up, since the folder has none of that name and shape.
 
     `loading` is what `from_pretrained(..., **MADE_UP_IS_TOLD)` says.
@@ -80,13 +80,13 @@ def refuse_made_up(loading: dict[str, Any]) -> None:
 def save_pretrained(folder: Path, *parts: Any) -> None:
     """Have models and tokenizers write themselves into `folder`, which is made if need be, without a progress bar."""
     folder.mkdir(parents=True, exist_ok=True)
-    with quiet():
+    with transformers_muted():
         for part in parts:
             part.save_pretrained(folder)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def transformers_muted() -> Iterator[None]:
     """Keep transformers from drawing a progress bar and listing the layers that are left out on purpose.
 
     Raises ValueError for damaged weights, whose own error is neither that nor an OSError.

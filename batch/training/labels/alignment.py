@@ -96,7 +96,7 @@ def gap(data: Sequence[Judged]) -> tuple[float, float]:
     return float(weak), float(strong)
 
 
-def held_out(prompts: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
+def choose_held_out(prompts: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
     """Which prompts are kept out of training: about this share, and of equal prompts all or none.
 
     Independent of `deal`, by which training splits what is left.

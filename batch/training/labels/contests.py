@@ -7,7 +7,7 @@ import numpy as np
 
 from batch.arrays import Floats
 from batch.errors import InputError
-from batch.training.data import Judged, Preferences, set_aside
+from batch.training.data import Judged, Preferences, choose_validation
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Contests:
         return Contests([self.prompts[i] for i in chosen], self.ahead[list(chosen)])
 
 
-def contests(data: Sequence[Judged | Preferences], models: tuple[str, ...] | None = None) -> Contests:
+def collect_contests(data: Sequence[Judged | Preferences], models: tuple[str, ...] | None = None) -> Contests:
     """Gather all contests between a stronger and a weaker model.
 
     In `Judged` it is the strongest of its models against the weakest, where both answers were judged. In `Preferences`
@@ -44,12 +44,12 @@ def contests(data: Sequence[Judged | Preferences], models: tuple[str, ...] | Non
     return Contests([prompt for prompt, _ in found], np.array([ahead for _, ahead in found]))
 
 
-def split(whole: Contests, validation: float, seed: int) -> tuple[Contests, Contests]:
+def split_contests(whole: Contests, validation: float, seed: int) -> tuple[Contests, Contests]:
     """Return those to train on and about this share to validate with; equal prompts stay together.
 
     Raises InputError where one of the two would be empty.
     """
-    held = set_aside(whole.prompts, validation, seed)
+    held = choose_validation(whole.prompts, validation, seed)
     parts = whole.of(np.flatnonzero(~held).tolist()), whole.of(np.flatnonzero(held).tolist())
     if not all(map(len, parts)):
         raise InputError(f"data: {len(whole)} labelled prompts are too few to keep {validation:.0%} for validation")

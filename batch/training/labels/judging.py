@@ -18,7 +18,7 @@ _NOT_IN_A_NUMBER = str.maketrans("", "", "$€£,+")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnswerToJudge:
     """What a model said to a prompt."""
 
     where: str
@@ -35,7 +35,7 @@ class Answer:
     """`<file>:<line>` of the input's row."""
 
 
-Judge = Callable[[Sequence[Answer]], Sequence[float]]
+Judge = Callable[[Sequence[AnswerToJudge]], Sequence[float]]
 """Quality from 0 to 1 of each answer, in order; NaN where nobody can say."""
 
 Extract = Callable[[str], str | None]
@@ -54,13 +54,13 @@ def exact_judge(spec: ExactJudgeSpec, key: str) -> Judge:
         part = extract(text)
         return part.casefold() if part is not None and spec.ignore_case else part
 
-    def judge(answers: Sequence[Answer]) -> list[float]:
+    def judge(answers: Sequence[AnswerToJudge]) -> list[float]:
         return [_compared(answer, spec.column, said) for answer in answers]
 
     return judge
 
 
-def _compared(answer: Answer, column: str, said: Extract) -> float:
+def _compared(answer: AnswerToJudge, column: str, said: Extract) -> float:
     reference = answer.row.get(column)
     if reference is None or reference == "":
         return nan
@@ -79,13 +79,13 @@ def function_judge(spec: FunctionJudgeSpec, key: str) -> Judge:
     if not callable(function):
         raise SpecError(f"{key}.path: the module {module_name!r} has no function {name!r}")
 
-    def judge(answers: Sequence[Answer]) -> list[float]:
+    def judge(answers: Sequence[AnswerToJudge]) -> list[float]:
         return [_asked(function, answer, f"{key}.path: {spec.path}") for answer in answers]
 
     return judge
 
 
-def _asked(function: Callable[..., Any], answer: Answer, who: str) -> float:
+def _asked(function: Callable[..., Any], answer: AnswerToJudge, who: str) -> float:
     try:
         verdict = function(answer.prompt, answer.content, dict(answer.row))
     except Exception as error:  # the user's own code may raise anything, and the place is worth more than a trace

@@ -19,7 +19,7 @@ from batch.reading.shards import find_shards
 from batch.runs.manifest import is_run_directory
 from batch.training.data import Judged
 from batch.training.labels.files import Labels
-from batch.training.labels.judging import Answer, Judge
+from batch.training.labels.judging import AnswerToJudge, Judge
 from schemas.training import ExactJudgeSpec, ResultsDataSpec
 
 _NEEDED = ("id", "status", "model", "content")
@@ -80,7 +80,10 @@ def read_results(spec: ResultsDataSpec, key: str, judge: Judge) -> Labels:
 
 
 def _means(
-    ids: Sequence[str], models: Sequence[str], answers: Sequence[tuple[str, Answer]], quality: np.ndarray[Any, Any]
+    ids: Sequence[str],
+    models: Sequence[str],
+    answers: Sequence[tuple[str, AnswerToJudge]],
+    quality: np.ndarray[Any, Any],
 ) -> np.ndarray[Any, Any]:
     """Mean quality of shape (ids, models); NaN where nothing was judged."""
     row_of = {own: row for row, own in enumerate(ids)}
@@ -112,7 +115,7 @@ def _prompts(spec: ResultsDataSpec, key: str) -> dict[str, _Prompt]:
 
 def _answers(
     paths: Sequence[str], key: str, prompts: Mapping[str, _Prompt]
-) -> Iterator[tuple[str, Answer] | str | None]:
+) -> Iterator[tuple[str, AnswerToJudge] | str | None]:
     """Each result's id and answer; the id alone where it has none, and nothing for one that the input lacks."""
     for where, record in read_rows(paths, f"{key}.runs", [(f"{key}.runs", "status")]):
         if any(column not in record for column in _NEEDED):
@@ -125,7 +128,7 @@ def _answers(
         elif record["status"] != "ok" or not isinstance(content, str) or not isinstance(model, str):
             yield str(own)
         else:
-            yield str(own), Answer(where, model, prompt.text, content, prompt.row, prompt.where)
+            yield str(own), AnswerToJudge(where, model, prompt.text, content, prompt.row, prompt.where)
 
 
 def _listed(paths: str | Sequence[str]) -> Sequence[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from batch.errors import SpecError
-from batch.training.labels.judging import Answer, Judge
+from batch.training.labels.judging import AnswerToJudge, Judge
 from jobs.commands.judge import model_judge
 from schemas.training import ModelJudgeSpec
 from tests.rehearsed import Served, serve
@@ -45,9 +45,10 @@ def spec(served: Served, **keys: Any) -> ModelJudgeSpec:
     return ModelJudgeSpec.model_validate({"kind": "model", "model": model, "prompt": PROMPT, **keys})
 
 
-def answers(*contents: str) -> list[Answer]:
+def answers(*contents: str) -> list[AnswerToJudge]:
     return [
-        Answer(f"r.jsonl:{i}", "small", "q", content, {"hint": "h"}, "p.jsonl:1") for i, content in enumerate(contents)
+        AnswerToJudge(f"r.jsonl:{i}", "small", "q", content, {"hint": "h"}, "p.jsonl:1")
+        for i, content in enumerate(contents)
     ]
 
 

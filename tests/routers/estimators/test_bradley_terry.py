@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from batch.routers.estimators.bradley_terry import fit_strengths, group_by_strength, met
+from batch.routers.estimators.bradley_terry import are_connected, fit_strengths, group_by_strength
 from tests.routers import sw_reference
 
 
@@ -48,6 +48,6 @@ def test_who_met() -> None:
     """Through others counts, and a lost battle is a meeting too."""
     wins = np.zeros((5, 5))
     wins[0, 1] = wins[2, 1] = wins[4, 3] = 1.0
-    assert met(wins, 0, 2)
-    assert met(wins, 3, 4)
-    assert not met(wins, 0, 4)
+    assert are_connected(wins, 0, 2)
+    assert are_connected(wins, 3, 4)
+    assert not are_connected(wins, 0, 4)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batch.routers.checkpoints.encoder_files import packaged_encoder
 from batch.routers.network import forward
 from batch.routers.network.forward import Forward, first_tokens
-from batch.routers.network.pretrained import LOCAL
+from batch.routers.network.pretrained import LOCAL_ONLY
 
 
 def letters(texts: Sequence[str]) -> list[list[int]]:
@@ -205,7 +205,7 @@ def test_the_same_tokens_as_the_tokenizer_gives() -> None:
     from transformers import AutoTokenizer
 
     texts = ["", "Why?", "Añade 你好 🎉", "word " * 90, "a\x00b [SEP] c", " \n\t "]
-    tokenizer = AutoTokenizer.from_pretrained(packaged_encoder(), **LOCAL)
+    tokenizer = AutoTokenizer.from_pretrained(packaged_encoder(), **LOCAL_ONLY)
     assert list(first_tokens(tokenizer, 64)(texts)) == tokenizer(texts, truncation=True, max_length=64)["input_ids"]
 
 

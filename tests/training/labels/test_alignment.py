@@ -5,7 +5,7 @@ import pytest
 
 from batch.errors import InputError
 from batch.training.data import Judged, Preferences
-from batch.training.labels.alignment import aligned, as_judged, gap, held_out, labels_of, mean_quality, part_of
+from batch.training.labels.alignment import aligned, as_judged, choose_held_out, gap, labels_of, mean_quality, part_of
 from batch.training.labels.files import Labels
 
 PROMPTS = [f"prompt {i}" for i in range(40)]
@@ -69,11 +69,11 @@ def test_what_cannot_make_a_router_is_refused() -> None:
 def test_equal_prompts_are_all_held_out_or_none() -> None:
     """About the share that is asked for, whichever set a prompt is in; another seed holds out others."""
     prompts = [f"{i}" for i in range(5000)]
-    out = held_out(prompts, 0.3, seed=1)
+    out = choose_held_out(prompts, 0.3, seed=1)
     assert 0.27 < out.mean() < 0.33
-    assert (held_out(prompts[::-1], 0.3, seed=1)[::-1] == out).all()
-    assert (held_out(prompts, 0.3, seed=2) != out).any()
-    assert (held_out(prompts, 0.4, seed=1) >= out).all()
+    assert (choose_held_out(prompts[::-1], 0.3, seed=1)[::-1] == out).all()
+    assert (choose_held_out(prompts, 0.3, seed=2) != out).any()
+    assert (choose_held_out(prompts, 0.4, seed=1) >= out).all()
 
 
 def test_a_part_has_the_rows_that_were_chosen() -> None:

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.errors import InputError, SpecError
-from batch.training.labels.judging import Answer, exact_judge, extractor, function_judge, last_number
+from batch.training.labels.judging import AnswerToJudge, exact_judge, extractor, function_judge, last_number
 from schemas.training import ExactJudgeSpec, FunctionJudgeSpec
 
 
-def answer(content: str, **row: Any) -> Answer:
-    return Answer("results.jsonl:7", "small", "What is it?", content, row, "prompts.jsonl:3")
+def answer(content: str, **row: Any) -> AnswerToJudge:
+    return AnswerToJudge("results.jsonl:7", "small", "What is it?", content, row, "prompts.jsonl:3")
 
 
 def exact(content: str, reference: Any, **keys: Any) -> float:
@@ -93,7 +93,7 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "own_judges"
 
 
-def asked(path: str, *answers: Answer) -> list[float]:
+def asked(path: str, *answers: AnswerToJudge) -> list[float]:
     return list(function_judge(FunctionJudgeSpec(kind="function", path=path), "judge")(answers))
 
 

@@ -12,7 +12,7 @@ import pytest
 from batch.errors import InputError
 from batch.training.data import Judged
 from batch.training.labels.files import Labels
-from batch.training.labels.judging import Answer
+from batch.training.labels.judging import AnswerToJudge
 from batch.training.labels.results import read_results
 from schemas.training import ResultsDataSpec
 
@@ -28,7 +28,7 @@ def result(own: str, content: str | None, model: str = "small", status: str = "o
     return {"id": own, "status": status, "model": model, "content": content}
 
 
-def by_content(answers: Sequence[Answer]) -> list[float]:
+def by_content(answers: Sequence[AnswerToJudge]) -> list[float]:
     """A judge that takes an answer's word for it."""
     return [nan if answer.content == "?" else float(answer.content) for answer in answers]
 
