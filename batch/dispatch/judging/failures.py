@@ -1,4 +1,4 @@
-"""Whether an endpoint's failure (5xx, timeout, broken connection) is the row's: the same row failing again says so."""
+"""Decides whether a failure (5xx, timeout, broken connection) is the row's fault: it is if the row fails repeatedly."""
 
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.health import State
@@ -7,12 +7,12 @@ from batch.errors import DispatchError
 
 
 def failed_again(request: Request, error: DispatchError, endpoint: Endpoint, answers: int) -> bool:
-    """Does this failure speak of the row alone, so that it is no evidence about the endpoint's health?
+    """Is the row to blame for this failure, so that it says nothing about the endpoint's health?
 
-    It does where the row failed like this before, and its pool answered other rows since, or the endpoint is up: it
-    goes into a cooldown when five *different* rows fail in a row. A row that an endpoint can never answer would
-    otherwise put an endpoint out of use that answers all others. An endpoint that answered nobody yet is judged by
-    every failure.
+    Yes if the row failed in the same way before, and its pool has answered other rows since or the endpoint is up. An
+    endpoint therefore goes into a cooldown when five *different* rows fail one after the other. Otherwise one row that
+    no endpoint can answer would put an endpoint out of use that answers all other rows. For an endpoint that has not
+    answered any request yet, every failure counts.
 
     Args:
         answers: good answers that the pool has given in this sitting.

@@ -1,4 +1,4 @@
-"""How long a pool waits for its endpoints."""
+"""How long a pool waits for endpoints that do not answer."""
 
 import math
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from batch.errors import BatchRouterError
 
 
 class PoolUnreachable(BatchRouterError):
-    """No endpoint has answered for as long as one is waited for, or will be there for longer than that."""
+    """No endpoint has answered for too long, or all ask for a longer pause than the job allows."""
 
 
 class Wait(NamedTuple):
-    """No endpoint of a pool may be asked for a while."""
+    """No endpoint of a pool may be sent a request for a while."""
 
     seconds: float
     words: str
-    """Url of the one that may be asked first, and what it said."""
+    """Url of the endpoint that may be sent a request first, and its last error."""
 
 
 class Patience:
-    """Says when waiting for a pool's endpoints has no end that is worth waiting for."""
+    """Decides when to stop waiting for a pool's endpoints."""
 
     def __init__(self, clock: Clock, wall: WallClock, give_up_seconds: float, longest_wait: float = math.inf) -> None:
         """
         Args:
-            give_up_seconds: endpoints that only fail are waited for so long.
-            longest_wait: seconds; endpoints that only say "not now" are waited for so long, and so is a moment that
-                they name.
+            give_up_seconds: how long to wait for endpoints that only fail.
+            longest_wait: how long to wait, in seconds, for endpoints that only throttle, and for the time at which they
+                ask to be sent requests again.
         """
         self._clock = clock
         self._wall = wall
@@ -39,7 +39,7 @@ class Patience:
         self._longest_wait = longest_wait
 
     def look(self, model: str, endpoints: Sequence[Endpoint], cost: LimitCost, troubled_since: float | None) -> None:
-        """Called where no endpoint can take a request of this cost now.
+        """Check whether to go on waiting. Called when no endpoint can take a request of this cost now.
 
         Args:
             troubled_since: when an attempt first failed after the last good answer.
@@ -69,7 +69,7 @@ class Patience:
                 raise PoolUnreachable(f"model {model!r}: nothing was answered for {duration(silent)}{_because(left)}")
 
     def moment(self, seconds: float) -> str:
-        """When so many seconds will have passed, as `Thu 03 Dec 03:10 UTC (in 2 d 7 h)`."""
+        """The time in `seconds` from now, as `Thu 03 Dec 03:10 UTC (in 2 d 7 h)`."""
         now = self._wall()
         return f"{date(now + seconds, now)} (in {duration(seconds)})"
 
@@ -81,14 +81,14 @@ def date(moment: float, now: float) -> str:
     try:
         then, today = datetime.fromtimestamp(moment, UTC), datetime.fromtimestamp(now, UTC)
     except (ValueError, OverflowError, OSError):
-        # No computer knows such a date, which a server's limit headers may have asked for.
+        # A server's headers may ask for a date that cannot be represented.
         return "after the year 9999"
     year = "" if then.year == today.year else f" {then.year}"
     return f"{then:%a %d %b}{year} {then:%H:%M} UTC"
 
 
 def duration(seconds: float) -> str:
-    """As `2 d 7 h`, `1 h 20 min`, `45 s`: the two largest units."""
+    """A number of seconds in its two largest units, as `2 d 7 h`, `1 h 20 min`, `45 s`."""
     whole = round(seconds)
     parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
     first = next((i for i, (count, _) in enumerate(parts) if count), len(parts) - 1)
@@ -96,5 +96,5 @@ def duration(seconds: float) -> str:
 
 
 def _because(endpoints: Sequence[Endpoint]) -> str:
-    """What each of them said last."""
+    """The last error of each endpoint, to be appended to a message."""
     return "".join(f"; {e.url}: {e.health.reason}" for e in endpoints if e.health.reason)

@@ -1,4 +1,4 @@
-"""Rows that an endpoint refused, held until it is clear whose fault that is."""
+"""Rows that an endpoint refused, held until it is clear whether the row or the endpoint is at fault."""
 
 import heapq
 from collections.abc import Callable, Iterator
@@ -8,23 +8,24 @@ from batch.dispatch.judging.refusals import ACCOUNT_ROWS, REFUSED_ROWS, about_ac
 from batch.dispatch.request import Refusal, Request
 from batch.errors import DispatchError
 
-# A key or an account may be refused for a moment: the row is tried once more after this time before it fails.
+# A server may refuse a key or an account for a moment only, so the row is tried once more after this time.
 SECOND_TRY_SECONDS = 1.0
-# A key or spent credit is never about the row: one of several servers behind an address may not know the key yet. Such
-# a row is tried so often, each time after twice as long.
+# A refused key or spent credit is never the row's fault: one of several servers behind an address may not know the key
+# yet. Such a row is tried this often, each time after twice as long.
 _ACCOUNT_TRIES = 3
-# While the endpoints that have not refused a row are busy, it is offered this often, and so many times at most.
+# While all endpoints that have not refused a row are busy, the row is offered to them again after this time, at most
+# `_MOST_WAITS` times.
 _LOOK_AGAIN_SECONDS = 1.0
 _MOST_WAITS = 60
 
 
 class RefusedRows:
-    """Decides about refused rows of one lane by what the same endpoints said to others.
+    """Decides about the refused rows of one lane by how the same endpoints responded to other rows.
 
-    - A row is at fault once an endpoint that refused it answers a request that was sent *later*.
-    - An endpoint is at fault once it is out (see `Refusals`); the rows that it refused go back to the lane then, where
-      another endpoint answers them or they stay unsent.
-    - Until then a row is held. Its attempt is journaled as ended, so a kill costs nothing.
+    - A row is at fault once an endpoint that refused it answers a request that was sent *later*. - An endpoint is at
+    fault once it is out (see `Refusals`). The rows that it refused then go back to the lane: another
+      endpoint answers them, or they stay unsent.
+    - Until then a row is held. Its attempt is journaled as ended, so that a kill loses nothing.
 
     Attributes:
         count: rows that are held.
@@ -40,21 +41,21 @@ class RefusedRows:
     ) -> None:
         """
         Args:
-            attempted: journals that the attempt of `request.refusal` ended, and the row goes on.
-            give_up: ends the row as failed, for `request.refusal`.
-            send_again: gives the row out again after so many seconds.
+            attempted: journals that the attempt of `request.refusal` ended while the row goes on.
+            give_up: ends the row as failed, with the error of `request.refusal`.
+            send_again: gives the row out again after a number of seconds.
         """
         self._endpoints = endpoints
         self._attempted = attempted
         self._give_up = give_up
         self._send_again = send_again
-        # Of each endpoint, by the order in which they were sent.
+        # The held rows of each endpoint, as a heap in the order in which they were sent.
         self._held: dict[int, list[tuple[int, int, Request]]] = {e.index: [] for e in endpoints}
         self._number = 0
         self.count = 0
 
     def refused(self, request: Request, endpoint: Endpoint, error: DispatchError, latency: float) -> None:
-        """This row was refused: give it up, send it elsewhere, or hold it."""
+        """An endpoint refused this row: give it up, send it elsewhere, or hold it."""
         request.refusal = Refusal(error, endpoint.index, latency)
         request.refused |= 1 << endpoint.index
         request.avoid |= 1 << endpoint.index
@@ -69,9 +70,9 @@ class RefusedRows:
             self._place(request)
 
     def answered(self, endpoint: Endpoint, order: int) -> None:
-        """The endpoint answered a request that was sent as number `order`: rows that it refused earlier are at fault.
+        """The endpoint answered the request with number `order`, so rows sent before it and refused are at fault.
 
-        Those that only this endpoint refused may be answered by another one.
+        A row that only this endpoint has refused may still be sent to another one.
         """
         held = self._held[endpoint.index]
         while held and held[0][0] < order:
@@ -80,7 +81,7 @@ class RefusedRows:
             self._place(request)
 
     def settle(self) -> None:
-        """Nothing but held rows is left to do: decide by what is known."""
+        """The lane has only held rows left, so no further evidence will come: decide by what is known."""
         while self.count:
             before = self.count
             endpoint = next(e for e in self._endpoints if self._held[e.index])
@@ -99,7 +100,7 @@ class RefusedRows:
                 self._at_fault(row)
 
     def only_refusing_ready(self, request: Request) -> None:
-        """The row was to be sent, but only endpoints were ready that have refused it: wait, hold it, or give it up."""
+        """Only endpoints that have refused the row were ready for it: offer it again later, hold it, or give it up."""
         request.waits += 1
         if self._elsewhere(request):
             self._send_again(request, _LOOK_AGAIN_SECONDS)
@@ -121,7 +122,7 @@ class RefusedRows:
         heapq.heappush(self._held[refusing[-1].index], (request.order, self._number, request))
 
     def _proven(self, request: Request, endpoint: Endpoint, error: DispatchError) -> bool:
-        """Is it known already that the row is at fault, and that no other endpoint need be asked?"""
+        """Is it known that the row is at fault, and that no other endpoint may answer it?"""
         if self._elsewhere(request):
             return False
         if endpoint.answers and clearly_about_row(error):
@@ -129,13 +130,15 @@ class RefusedRows:
         return endpoint.last_answered > request.order
 
     def _elsewhere(self, request: Request) -> bool:
-        """May another endpoint take a row that one of them refused?"""
+        """May another endpoint answer the row, soon?"""
         if _error(request).blame != "gone" or request.waits > _MOST_WAITS:
             return False
         return any(e.well and not request.refused >> e.index & 1 for e in self._endpoints)
 
     def _at_fault(self, request: Request) -> None:
-        """The row is refused where others are answered. An account's refusal may have passed: it is tried once more."""
+        """The endpoint refuses the row and answers others: give it up, unless a refusal of the account may have
+        passed.
+        """
         if not _tried_enough(request):
             request.refused = request.waits = 0
             self._send_again(request, SECOND_TRY_SECONDS * 2**request.tried_again)
@@ -160,17 +163,17 @@ def _error(request: Request) -> DispatchError:
 
 
 def _tried_enough(request: Request) -> bool:
-    """Was a row, refused where others are answered, sent as often as its refusal deserves?"""
+    """Was the row sent often enough for its kind of refusal?"""
     error = _error(request)
     return error.blame == "row" or request.tried_again >= (_ACCOUNT_TRIES if about_account(error) else 1)
 
 
 def _is_out(endpoint: Endpoint, alike: list[Request]) -> bool:
-    """Is an endpoint out that refused these different rows alike, and answered nobody since?"""
+    """Is the endpoint to be put out, given that it refused these rows alike and answered none since?"""
     error = _error(alike[0])
     if error.blame != "gone":
         return False
     enough = ACCOUNT_ROWS if about_account(error) else REFUSED_ROWS
-    # What was tried again had been found at fault before; and a good answer may have come since.
+    # Rows that were tried again had been found at fault before, and a good answer may have come since.
     refused = min(sum(not row.tried_again for row in alike), endpoint.refusals.count(error))
     return not endpoint.answers or refused >= enough

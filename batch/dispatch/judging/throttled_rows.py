@@ -1,22 +1,23 @@
-"""When a row that is only ever throttled is given up."""
+"""Decides when to give up a row that is throttled again and again."""
 
 from batch.clock import Clock
 from batch.dispatch.request import Request
 from batch.errors import DispatchError
 
-# Limits are per minute, mostly: two of them pass before anybody concludes that a request can never be served.
+# Most limits are per minute, so a row is given up only after two minutes without an answer.
 _PATIENCE_SECONDS = 120.0
-# With many such rows left, each would wait for pauses that the others caused: so many throttles for all of them.
+# With many such rows left, each would wait for the pauses that the others caused. All together may be throttled this
+# often for each of `max_attempts`.
 _THROTTLES_PER_ATTEMPT = 10
 _UNAVAILABLE = 503
 
 
 class ThrottledRows:
-    """Follows which rows of a lane were throttled since somebody was last answered.
+    """Keeps track of the rows of a lane that were throttled since the last good answer.
 
-    A throttle says nothing about a row while rows that were not tried yet might be answered. Where every row that is
-    left has been throttled, and nobody was answered for two minutes, a row that was throttled `max_attempts` times is
-    given up: a request larger than a limit is throttled for ever.
+    A throttle says nothing about a row while rows that were not tried yet might be answered. Once every remaining row
+    was throttled and none was answered for two minutes, a row that was throttled `max_attempts` times is given up: a
+    request larger than a limit is throttled forever.
     """
 
     def __init__(self, clock: Clock, max_attempts: int, timeout_seconds: float) -> None:
@@ -29,12 +30,14 @@ class ThrottledRows:
         self._times: dict[Request, int] = {}
 
     def counts(self, request: Request, answers: int) -> bool:
-        """Was somebody else answered since the row was last throttled? Then the attempt counts."""
+        """Does the throttled attempt count against `max_attempts`? It does if other rows were answered since the last
+        one.
+        """
         seen, request.answers_seen = request.answers_seen, answers
         return answers > max(seen, 0)
 
     def hopeless(self, request: Request, error: DispatchError, *, answers: int, others_open: int) -> bool:
-        """Has the row been throttled for as long as one waits?
+        """Should the row be given up, because it was throttled for too long?
 
         Args:
             answers: good answers of the pool so far.
@@ -48,7 +51,7 @@ class ThrottledRows:
         self._times[request] = self._times.get(request, 0) + 1
         if len(self._times) < others_open:
             return False
-        # A server that has answered nobody and says 503 loads its model, whatever it says of when to come back.
+        # A server that has answered nothing yet and sends 503 loads its model, whatever its `retry-after` says.
         loading = error.status == _UNAVAILABLE and not answers
         patience = self._timeout_seconds if loading else _PATIENCE_SECONDS
         silent = now - self._since

@@ -1,4 +1,4 @@
-"""How many requests a server bears at once, found while it works."""
+"""Finds, while a run goes on, how many requests in flight a server handles best."""
 
 import logging
 import math
@@ -9,48 +9,52 @@ from batch.dispatch.limits.throughput_windows import DECREASE, CapacityHistory, 
 
 _log = logging.getLogger("batchrouter.dispatch.limits")
 
-# What any server bears; from here the number doubles per round trip.
+# Any server handles this many. From here the number doubles per round trip.
 START = 8
-# Doubling goes on while each request keeps this share of its speed. Beyond, every step is measured at rest.
+# Doubling goes on while each request keeps this share of its speed. After that, each step is measured once it has
+# settled.
 _KEPT_SPEED = 0.8
 _LEAST_TO_DOUBLE = 8
 
-# Rungs of the search, far from the best and near it. A rung is worth it if log throughput grows by more than this
-# share of log concurrency: a server that queues is held near the fewest that keep it busy, one whose throughput
-# follows c / (c + k) at 0.95 of all it can do.
+# Steps of the search ("rungs") by these factors, far from the best number and near it. A step up is worth it if the
+# logarithm of throughput grows by more than `_WORTH` of the logarithm of concurrency: a server that queues is held near
+# the fewest requests that keep it busy, and one whose throughput follows c / (c + k) at 0.95 of its maximum.
 _FAR_RUNG = 2.0
 _NEAR_RUNG = 1.25
 _WORTH = 0.05
-# Every request more in flight is one more begun and not yet answered. That must come back within so many seconds, or
-# slow answers would get much slower for a few per cent.
+# Each additional request in flight is work that was begun and is not finished. The gain in throughput must make up for
+# it within this many seconds, or slow answers would get much slower for a few per cent.
 _REPAID_SECONDS = 600.0
-# A trial that changed throughput so much was far from the best.
+# A trial that changed throughput by this factor was far from the best number.
 _FAR_GAIN = 1.12
 
-# An epoch ends when its throughput is known to this share (one standard error), or after so many round trips.
+# A measurement ends once the standard error of its throughput is below `_PRECISION`, or after `_MOST_ROUND_TRIPS`.
 _PRECISION = 0.02
 _LEAST_ANSWERS = 16
 _LEAST_ROUND_TRIPS = 0.25
 _MOST_ROUND_TRIPS = 2.0
-# A trial above its rung is given up early, after so many answers, if it yields surely less than this share.
+# A trial with more requests is given up early, after at least `_LEAST_TO_REJECT` answers, if its throughput is clearly
+# below `_CLEARLY_WORSE` of the present one.
 _LEAST_TO_REJECT = 8
 _CLEARLY_WORSE = 0.95
-# What was too many is forgotten at this pace per epoch; steps smaller than this share show too little.
+# The number that was clearly too many is raised by `_FORGETTING` per measurement. Steps below `_LEAST_STEP` change too
+# little to be measured.
 _FORGETTING = 1.02
 _LEAST_STEP = 0.08
-# Epochs between trials in one direction: doubles with each in vain. At a server's knee a trial downwards costs a fifth.
+# The most measurements between two trials in one direction. Their number doubles with each trial that failed: near a
+# server's best, a trial with fewer requests costs a fifth of the throughput.
 _MOST_EPOCHS_BETWEEN = 32
-# A throughput that moved by this share is another situation: what trials found no longer counts.
+# If throughput at an unchanged number moves by this share, the server has changed, and earlier trials no longer count.
 _DRIFT = 0.15
-# Another epoch of the same rung is weighed so much in its mean.
+# Weight of a new measurement in the mean of its number.
 _NEW_EPOCH = 0.5
 
-# Share of an epoch's answers that found all slots taken: from here on it is this limit that binds, and below the
-# other share it never does.
+# Share of a measurement's answers that came while all slots were taken. From `_BINDING` on, this limit is what holds
+# requests back; below `_NEVER_BINDING` it never does.
 _BINDING = 0.8
 _NEVER_BINDING = 0.05
 
-# Back towards the refused level: this share, at least one, per round trip.
+# After a refusal the number grows back by this share per round trip, at least by one.
 _RECOVERY = 0.01
 
 
@@ -62,22 +66,23 @@ class _Phase(Enum):
 
 
 class AdaptiveConcurrency(InFlight):
-    """Requests in flight where nobody said how many: a drop-in for `Concurrency` that looks for the number.
+    """Limits the requests in flight where no number is configured: a drop-in for `Concurrency` that searches for it.
 
-    It starts low and doubles per round trip while each request keeps its speed. Then it climbs rungs: it measures the
-    rung it is on, tries one above or below now and then, and moves where the trial was worth it, so it follows a
-    server that changes. A refusal lowers it gently, and the refused level is left alone for a while that grows with
-    repetition. While fewer are in flight than it allows, another limit binds and nothing is learned.
+    The search starts low and doubles per round trip while each request keeps its speed. After that it goes in steps: it
+    measures the throughput at the present number, tries a higher or lower one now and then, and moves there if the
+    trial was worth it, so that it follows a server that changes. A refusal lowers the number gently, and the refused
+    number is not tried again for a while that grows with repetition. While fewer requests are in flight than allowed,
+    another limit holds them back, and nothing is learned.
 
-    Holds no clock: times are monotonic seconds, given with each call. `refused` is told while the attempt is still in
-    flight, `answered` after `give_back`.
+    It has no clock: times are monotonic seconds, given with each call. Call `refused` while the attempt still counts as
+    in flight, `answered` after `release`.
     """
 
     def __init__(self, ceiling: int, known: int | None = None, name: str = "") -> None:
         """
         Args:
-            ceiling: never more than this.
-            known: what an earlier run found: the search starts there.
+            ceiling: the most requests that are ever allowed.
+            known: the number that an earlier run found; the search starts there.
             name: of the endpoint, for the log.
         """
         self._base = float(max(1, min(ceiling, START if known is None else known)))
@@ -99,11 +104,11 @@ class AdaptiveConcurrency(InFlight):
 
     @property
     def found(self) -> int | None:
-        """What to remember for the next run; `None` while still doubling."""
+        """The number to store for the next run; `None` while still doubling."""
         return None if self._phase is _Phase.DOUBLING else int(self._base)
 
     def answered(self, tokens: int, started: float, now: float) -> None:
-        """A good answer of so many tokens came, to an attempt that started then."""
+        """An attempt that started at `started` brought a good answer of `tokens` tokens."""
         level = self.in_flight + 1
         full = level >= int(self.allowed)
         refusals = self._refusals
@@ -129,10 +134,11 @@ class AdaptiveConcurrency(InFlight):
                     self._turn_down()
 
     def refused(self, started: float, now: float) -> bool:
-        """The server asked us to slow down: at most one decrease per round trip.
+        """The server refused an attempt, to slow us down. The number is lowered at most once per round trip.
 
         Returns:
-            Is it explained? So many were refused before, and were only tried again: no other limit is to blame.
+            Whether this limit explains the refusal: the same number was refused before and was only tried again, so
+            that no other limit need be lowered.
         """
         level = self.in_flight
         refusals = self._refusals
@@ -140,7 +146,7 @@ class AdaptiveConcurrency(InFlight):
             return False
         explained = level >= refusals.level
         if started < refusals.lowered_at:
-            # Sent before the last decrease: all it says is that it was one too many itself.
+            # The attempt was sent before the last decrease: its refusal only says that it was one too many itself.
             self.allowed = max(1.0, min(self.allowed, level - 1.0))
         else:
             self.allowed = max(1.0, min(self.allowed, float(level)) * DECREASE)
@@ -148,14 +154,14 @@ class AdaptiveConcurrency(InFlight):
         refusals.level = float(level)
         self._base = max(1.0, level - 1.0)
         self._mean = None
-        # Who refuses does not queue: there is no line to shorten.
+        # A server that refuses does not queue, so a trial with fewer requests would gain nothing.
         self._wait[_DOWN] = _MOST_EPOCHS_BETWEEN
         self._rung[_UP] = _NEAR_RUNG
         self._phase = _Phase.RECOVERING
         return explained
 
     def _reopen(self) -> None:
-        """The refusal was another limit's: go on as before it."""
+        """The refusal came from another limit: search on as before it."""
         self._refusals.forget()
         self._phase = _Phase.DOUBLING
         self._base = self.allowed
@@ -163,17 +169,17 @@ class AdaptiveConcurrency(InFlight):
         self._epoch = ThroughputWindow()
 
     def _probe(self) -> None:
-        """The refused level has been left alone for long enough: one more, until it is refused or borne."""
+        """The refused number was left alone for long enough: allow it again until it is refused or answered."""
         self._refusals.try_again()
         self.allowed = min(float(self.ceiling), self._refusals.level)
         self._hold(self.allowed)
 
     def _top(self, now: float) -> float:
-        """The most that may be tried now."""
+        """The highest number that may be tried now."""
         return min(float(self.ceiling), self._refusals.most(now))
 
     def _double(self, now: float, *, full: bool) -> None:
-        """One more per answer doubles them per round trip."""
+        """Allow one more per answer, which doubles the number per round trip."""
         if full:
             self.allowed = min(2 * self._base, self._top(now), self.allowed + 1)
         epoch = self._epoch
@@ -181,22 +187,22 @@ class AdaptiveConcurrency(InFlight):
             return
         self._epoch = ThroughputWindow()
         if epoch.full < _BINDING:
-            # Another limit binds, and this one should not do so even at times.
+            # Another limit holds requests back; raise this one until it never does.
             if epoch.full > _NEVER_BINDING:
                 self._base = self.allowed
             return
         before, self._speed = self._speed, epoch.speed
         if before is not None and epoch.speed < before * _KEPT_SPEED:
-            # These requests saw what was allowed a round trip ago: the last doubling was one too many.
+            # These requests were sent a round trip ago, before the last doubling, and were slower already.
             self._hold(self._base)
         elif self.allowed == self._base:
-            # As many as may be.
+            # The highest number is reached.
             self._hold(self._base)
         else:
             self._base = self.allowed
 
     def _recover(self, *, full: bool) -> None:
-        """Slowly back to just below the refused level."""
+        """Go slowly back to just below the refused number."""
         if full:
             self.allowed = min(self._base, self.allowed + max(1.0, self.allowed * _RECOVERY) / self.allowed)
         if self.allowed >= self._base:
@@ -218,7 +224,9 @@ class AdaptiveConcurrency(InFlight):
         self.allowed = min(self.allowed, target)
 
     def _settled(self, level: int, started: float, now: float) -> bool:
-        """Does this answer show the target? One more per answer goes there, then a round trip passes."""
+        """Was this answer's request sent at the target number? The number moves there by one per answer; then a round
+        trip must pass.
+        """
         if self.allowed < self._target:
             self.allowed = min(self._target, self.allowed + 1)
             self._reached_at = now
@@ -235,7 +243,7 @@ class AdaptiveConcurrency(InFlight):
 
     def _known_well(self) -> bool:
         answers = self._epoch.answers
-        # Nothing waits for an epoch that only repeats what is known: those between trials last a round trip.
+        # A measurement that only repeats a known one is not urgent: between trials it lasts a whole round trip.
         hurried = self._phase is _Phase.TRYING or self._mean is None
         if answers < max(_LEAST_ANSWERS, self._target * (_LEAST_ROUND_TRIPS if hurried else 1.0)):
             return False
@@ -243,21 +251,21 @@ class AdaptiveConcurrency(InFlight):
 
     @property
     def _rising(self) -> bool:
-        """Is it in a trial above its rung?"""
+        """Is a trial with more requests going on?"""
         return self._phase is _Phase.TRYING and self._target > self._base
 
     def _clearly_worse(self) -> bool:
-        """Has a trial above its rung lost already? Answers that began below make it look better than it is."""
+        """Is the trial clearly worse already? Answers to earlier requests only make it look better than it is."""
         epoch = self._epoch
         if self._mean is None or epoch.answers < _LEAST_TO_REJECT:
             return False
         return epoch.throughput * (1 + 2 * epoch.error) < self._mean * _CLEARLY_WORSE
 
     def _measured(self, now: float) -> None:
-        """An epoch is over: go on from what it shows."""
+        """A measurement is complete: decide what to do next."""
         epoch = self._epoch
         if epoch.full < _BINDING:
-            # Another limit binds. This one should not do so even at times.
+            # Another limit holds requests back; raise this one until it never does.
             if epoch.full > _NEVER_BINDING:
                 self._base = max(self._base, min(self._top(now), self._base + max(1.0, self._base * _RECOVERY)))
             self._hold(self._base)
@@ -268,7 +276,7 @@ class AdaptiveConcurrency(InFlight):
             self._choose(now)
 
     def _follow(self, throughput: float) -> None:
-        """Keep the mean of the rung we are on."""
+        """Update the mean throughput at the present number."""
         if self._mean is None:
             self._mean = throughput
         elif abs(throughput / self._mean - 1) > _DRIFT:
@@ -279,10 +287,10 @@ class AdaptiveConcurrency(InFlight):
             self._mean += (throughput - self._mean) * _NEW_EPOCH
 
     def _choose(self, now: float) -> None:
-        """Stay on the rung for another epoch, or try one beside it."""
+        """Measure the present number once more, or start a trial with a higher or lower one."""
         base = self._base
         self._too_many *= _FORGETTING
-        # Halfway to what was clearly too many: trials come closer to the best, and cost less.
+        # Trials go at most halfway to the number that was clearly too many, so that they cost less.
         halfway = math.sqrt(base * self._too_many)
         above = min(max(base * self._rung[_UP], base + 1), self._top(now), halfway)
         below = max(min(base / self._rung[_DOWN], base - 1), 1.0)
@@ -296,7 +304,7 @@ class AdaptiveConcurrency(InFlight):
         self._hold(base)
 
     def _weigh(self, epoch: ThroughputWindow, now: float) -> None:
-        """A trial is over: move there or go back."""
+        """A trial is complete: keep its number or go back."""
         assert self._mean is not None
         direction = _UP if self._target > self._base else _DOWN
         gain = epoch.throughput / self._mean
@@ -312,7 +320,7 @@ class AdaptiveConcurrency(InFlight):
         self._choose(now)
 
     def _turn_down(self) -> None:
-        """A trial was not worth it: back, and wait longer before the next."""
+        """A trial was not worth it: go back, and wait longer before the next one in that direction."""
         direction = _UP if self._target > self._base else _DOWN
         self._rung[direction] = _NEAR_RUNG
         self._wait[direction] = min(_MOST_EPOCHS_BETWEEN, self._wait[direction] * 2)

@@ -1,4 +1,4 @@
-"""How many requests a second a server lets through, found from its refusals."""
+"""Finds, from a server's refusals, how many requests per second it lets through."""
 
 import logging
 import math
@@ -11,45 +11,45 @@ from batch.dispatch.request import LimitCost
 
 _log = logging.getLogger("batchrouter.dispatch.limits")
 
-# A refusal takes a twentieth of what was accepted.
+# A refusal lowers the rate to this share of what the server accepted.
 _DECREASE = 0.95
-# CUBIC's curve comes back to what was accepted in the time of so many requests, stays about there, and is 5 % above it
-# after twice and 40 % after three times as long. Longer: fewer refusals; shorter: a wrong rate is found out sooner.
-# The first estimates are the worst, and are revised soonest.
+# CUBIC's curve comes back to the accepted rate in the time of `_RETURN_REQUESTS` requests, stays about there, and is 5
+# % above it after twice and 40 % after three times as long. With a longer time there are fewer refusals; with a shorter
+# one a wrong rate is noticed sooner. The first estimates are the worst, so they are revised soonest.
 _RETURN_REQUESTS = 60
 _FIRST_RETURN_SECONDS = 2.0
 _RETURN_GROWTH = 1.5
 _SHORTEST_RETURN_SECONDS = 6.0
 _LONGEST_RETURN_SECONDS = 30.0
-# One refusal takes no more than this from a rate that held requests back: after a pause little was accepted, and that
-# says nothing. It did hold them back where no more than so many times as much went out.
+# One refusal lowers a rate that held requests back to no less than `_LEAST_KEPT` of it: after a pause little was
+# accepted, which says nothing about the limit. A rate held requests back if it is at most `_HELD` times what was sent.
 _LEAST_KEPT = 0.7
 _HELD = 3.0
-# The first refusal lowers the pace to no less than so many a second: where only a few requests went out before it,
-# their number says little, and a pace too high is found out within a few refusals.
+# The first refusal lowers the rate to no less than this many requests per second: if only a few were sent before it,
+# their number says little, and a rate that is too high is noticed within a few refusals.
 _LEAST_FIRST = 4.0
 
-# Where limits are configured, so many refusals in so many seconds are overlooked, or this share of the requests.
+# If limits are configured, `_CHANCES` refusals within `_CHANCE_SECONDS` are ignored, or `_CHANCE_SHARE` of the
+# requests.
 _CHANCES = 3
 _CHANCE_SHARE = 0.02
 _CHANCE_SECONDS = 60.0
 
-# What was accepted is counted over so many seconds, longer where they hold fewer than so many requests.
+# Accepted requests are counted over `_COUNTED_SECONDS`, or longer if these hold fewer than `_COUNTED_REQUESTS`.
 _COUNTED_SECONDS = 2.0
 _COUNTED_REQUESTS = 10
 _LONGEST_COUNTED_SECONDS = 15.0
 
-# What late timers cost is caught up: this much of the pace. No more, since servers that allow no burst refuse it.
+# This much of the rate may be caught up after a late timer. No more, since servers that allow no burst would refuse it.
 _CATCH_UP_SECONDS = 0.01
 
 
 class AdaptiveRate:
-    """Requests per second where nobody said how many: holds nothing back until a refusal.
+    """Limits requests per second where no limit is configured: no request is held back until the server refuses one.
 
-    From then on it holds a rate that follows CUBIC (RFC 9438): a twentieth below what the server accepted, back there
-    within seconds, a while of rest, and then faster and faster beyond, so that a server which allows more, or an
-    estimate that was too low, is found out. Where refusals come at every pace alike, `RefusalShare` decides instead.
-    `refused` tells it of refusals; everything else it sees by `take`.
+    From then on the rate follows CUBIC (RFC 9438): it starts a twentieth below what the server accepted, comes back
+    there within seconds, rests for a while, and then grows faster and faster, so that a server that allows more, or an
+    estimate that was too low, is noticed. If the server refuses at every rate alike, `RefusalShare` decides instead.
     """
 
     def __init__(
@@ -64,9 +64,10 @@ class AdaptiveRate:
         """
         Args:
             known: requests per minute that an earlier run found.
-            patient: other limits hold what the server is known to allow, so that a refusal now and then is chance:
-                only several within a minute say that it allows less.
-            configured: requests per minute that it should allow: one refusal takes no more than its share of them.
+            patient: are there limits that keep requests within what the server is known to allow? Then a refusal now
+                and then is chance, and only several within a minute show that the server allows less.
+            configured: requests per minute that the job file states; the first refusal keeps at least `_LEAST_KEPT` of
+                them.
             name: of the endpoint, for the log.
         """
         self._name = name
@@ -84,12 +85,12 @@ class AdaptiveRate:
 
     @property
     def found(self) -> float | None:
-        """Requests per minute, to remember for the next run; `None` while nothing was refused."""
+        """Requests per minute, to store for the next run; `None` while nothing was refused."""
         return None if self._accepted == math.inf else self._accepted * 60
 
     @property
     def rate(self) -> float:
-        """Requests per second that may go out now; infinity: any number."""
+        """Requests per second that may be sent now; infinity: any number."""
         if self._accepted == math.inf:
             return math.inf
         if self._share.pace is not None:
@@ -99,12 +100,12 @@ class AdaptiveRate:
 
     @property
     def ignores_refusals(self) -> bool:
-        """Do refusals seem to come at every pace alike, so that they lower nothing?"""
+        """Does the server seem to refuse a share of the requests at any rate, so that refusals lower nothing?"""
         return self._share.pace is not None
 
     @property
     def holds(self) -> bool:
-        """Does it hold anything back?"""
+        """Does it hold any request back?"""
         return self._accepted < math.inf
 
     def delay(self, cost: LimitCost) -> float:
@@ -128,12 +129,13 @@ class AdaptiveRate:
             started.popleft()
 
     def refused(self, started: float, *, explained: bool = False) -> None:
-        """The server refused an attempt that started then: it does not count as accepted, and the rate is lowered.
+        """The server refused an attempt that started at `started`: it does not count as accepted, and lowers the rate.
 
-        Once per round trip: what was sent before the rate was last lowered says nothing about it.
+        The rate is lowered once per round trip: a request from before the last decrease says nothing about the new
+        rate.
 
         Args:
-            explained: another limit is to blame, so that the rate stays what it is.
+            explained: does another limit explain the refusal, so that the rate stays as it is?
         """
         if explained and self._share.pace is None:
             self._share.count_refused(started, self._clock())
@@ -168,7 +170,7 @@ class AdaptiveRate:
         _log.debug("%s lets %.0f requests per minute through", self._name, self._accepted * 60)
 
     def _is_chance(self, started: float) -> bool:
-        """May this refusal be overlooked? Those of one round trip are one."""
+        """May this refusal be ignored as chance? All refusals of one round trip count as one."""
         if self._accepted < math.inf or not self._chances:
             return False
         now = self._clock()
@@ -181,7 +183,7 @@ class AdaptiveRate:
         return len(chances) <= max(self._chances, _CHANCE_SHARE * self._measured() * _CHANCE_SECONDS)
 
     def _measured(self) -> float:
-        """Accepted per second of late; never quite nothing."""
+        """Requests accepted per second lately; never zero."""
         now = self._clock()
         first = self._started[0] if self._started else now
         seconds = min(_LONGEST_COUNTED_SECONDS, max(_COUNTED_SECONDS, now - first))
@@ -191,7 +193,7 @@ class AdaptiveRate:
         return max(0.5, started - len(self._refused)) / seconds
 
     def _went_out(self, now: float) -> float:
-        """Requests per second that were sent of late."""
+        """Requests sent per second lately."""
         started = self._started
         if not started:
             return 0.0

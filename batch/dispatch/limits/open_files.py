@@ -4,18 +4,19 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-# What is opened besides connections and journals: the input, parts, names being looked up, the event loop's own.
+# Files that are opened besides connections and journals: the input, parts, name look-ups, the event loop's own.
 _RESERVED = 48
-# Of what is left connections take this share. The others are journals: each shard that is under way has one per model.
+# The share of the remaining files that connections may take. Journals take the rest: each shard in progress has one per
+# model.
 _CONNECTIONS = 2 / 3
-# Some systems refuse "as many as you like" for a soft limit; no run needs more than this.
+# Some systems refuse an unlimited soft limit; no run needs more than this.
 _MOST = 1 << 20
 
 
 def raise_limit() -> None:
-    """Raise this process's soft limit of open files to its hard one; what it starts inherits that.
+    """Raise this process's soft limit of open files to its hard one; child processes inherit it.
 
-    Shells commonly give 1,024 of what may be many times more. Where that is refused, the limit stays as it is.
+    Shells commonly set 1,024, while the hard limit is many times more. If the system refuses, the limit stays as it is.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
@@ -25,7 +26,7 @@ def raise_limit() -> None:
 
 
 def connections(endpoints: int) -> int | None:
-    """How many connections each of so many endpoints may have, for the process never to run out of open files.
+    """How many connections each of this many endpoints may have, so that the process never runs out of open files.
 
     At least one; `None`: there is no limit.
     """
@@ -37,7 +38,7 @@ def connections(endpoints: int) -> int | None:
 
 
 def note(each: int) -> str:
-    """Says how many requests an endpoint was sent at once, for a run that this limit held back."""
+    """A line for the report of a run that this limit held back: how many requests each endpoint was sent at once."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
         f"this process may open {soft:,} files (`ulimit -n`), so each endpoint was sent at most {each:,} requests at "

@@ -1,4 +1,4 @@
-"""What an endpoint allows, held on our side. Limiters decide; they never wait."""
+"""Limits on requests, kept on our side. A limiter says how long to wait; it never waits itself."""
 
 import math
 from collections import deque
@@ -8,17 +8,19 @@ from batch.clock import Clock
 from batch.dispatch.request import LimitCost
 from batch.limits import Allowance, Measure
 
-# Sums of intervals carry rounding errors: what is due within a microsecond is due now, and the pace is lowered by more.
+# Sums of intervals carry rounding errors: a request that is due within a microsecond is due now, and the pace is
+# lowered by a little more than that.
 ROUNDING_SECONDS = 1e-6
 _ROUNDING_MARGIN = 1 + 1e-7
 
-# Without a stated burst a pace still catches up what late timers cost: this much of it, at least one request. Below
-# `_CATCH_UP_FROM_RPM` that one request would cost more of the pace than a timer a few milliseconds late does.
+# Without a configured burst, a pace still catches up after late timers: by this many seconds of requests, at least by
+# one. Below `_CATCH_UP_FROM_RPM`, that one request would cost more of the pace than a timer a few milliseconds late
+# does.
 _CATCH_UP_SECONDS = 0.05
 _CATCH_UP_FROM_RPM = 150
 
-# How much two requests may come closer together on their way, and this share of the window at most: beyond it, waiting
-# costs more than a refusal now and then. A window is kept longer by this.
+# On their way, two requests may come closer together by this much, so a window is kept longer by as much. It is at most
+# `_MOST_JITTER` of the window: beyond that, waiting costs more than a refusal now and then.
 _JITTER_SECONDS = 0.1
 _MOST_JITTER = 0.0115
 
@@ -32,21 +34,21 @@ class Limiter(Protocol):
     """One limit of one endpoint."""
 
     measure: Measure
-    """What it counts, so that the server's own word about it finds it."""
+    """What it counts; by this, a limit that the server states finds its limiter."""
 
     may_owe: bool
-    """May an attempt that is larger than what there is go out, if those after it wait for longer?"""
+    """May an attempt that is larger than the limit has left be sent, so that later ones wait for longer?"""
 
     def delay(self, cost: LimitCost) -> float:
-        """Seconds until an attempt of this cost may start; 0.0 is now, infinity is when another one ends."""
+        """Seconds until an attempt of this cost may start; 0.0: now; infinity: not before another attempt ends."""
         ...
 
     def take(self, cost: LimitCost) -> None:
-        """Count an attempt that starts now. Only right after `delay` said 0.0."""
+        """Count an attempt that starts now. Call it only right after `delay` returned 0.0."""
         ...
 
     def settle(self, taken: LimitCost, used: LimitCost, age: float) -> None:
-        """The attempt that started `age` seconds ago ended: what it really used may differ from what it took."""
+        """An attempt that started `age` seconds ago has ended: replace what it took by what it used."""
         ...
 
     def seconds(self, cost: LimitCost) -> float:
@@ -54,12 +56,12 @@ class Limiter(Protocol):
         ...
 
     def correct(self, said: Allowance, since: LimitCost, age: float) -> None:
-        """The server said where it stands.
+        """Correct the limiter by what the server states about the limit.
 
         Args:
-            since: taken by attempts that started after the one that was answered; whether the server counted them
-                already is not known.
-            age: seconds since that attempt started. The answer's headers may be as old.
+            since: what was taken by attempts that started after the answered one; the server may have counted them or
+                not.
+            age: seconds since the answered attempt started; the answer's headers may be as old.
         """
         ...
 
@@ -67,9 +69,9 @@ class Limiter(Protocol):
 class RequestPace:
     """Requests per minute by GCRA: one timestamp, equal to a token bucket of `burst` requests.
 
-    With a stated burst the server is taken to allow it, on top of the pace: any window of `w` seconds sees at most
-    `rpm * w / 60 + burst` requests. Without one, no minute holds more than `rpm` requests: the pace is lowered by
-    the few that may catch up a late timer.
+    A configured burst is allowed on top of the pace: any window of `w` seconds sees at most `rpm * w / 60 + burst`
+    requests. Without one, no minute holds more than `rpm` requests: the pace is lowered by the few requests that may
+    catch up after a late timer.
     """
 
     measure: Measure = "requests"
@@ -97,13 +99,13 @@ class RequestPace:
         self._next = max(self._clock(), self._next) + self.interval * cost.requests
 
     def settle(self, taken: LimitCost, used: LimitCost, age: float) -> None:
-        """A request counts from its start, whatever became of it."""
+        """A request counts from its start, however it ends."""
 
     def seconds(self, cost: LimitCost) -> float:
         return self.interval * cost.requests
 
     def correct(self, said: Allowance, since: LimitCost, age: float) -> None:
-        """Only ever slower than configured: what others take from the same limit is not ours to use."""
+        """Only lower the pace, never raise it above the configured one: other clients may share the server's limit."""
         if said.limit is not None and said.limit > 0:
             self._pace(min(self._rpm, said.limit))
         if said.remaining is not None:
@@ -114,8 +116,8 @@ class RequestPace:
 class RequestWindow:
     """At most `rpm`'s share of requests in any `seconds`, wherever the server's own windows begin.
 
-    What two requests may come closer together on their way is kept as a reserve, so that a server that counts from
-    their arrival agrees.
+    The window is kept a little longer, since two requests may come closer together on their way, and a server counts
+    from their arrival.
     """
 
     measure: Measure = "requests"
@@ -124,7 +126,7 @@ class RequestWindow:
     def __init__(self, rpm: float, seconds: float, clock: Clock) -> None:
         self._seconds = seconds + jitter(seconds)
         self._rpm = rpm
-        # Of a fraction nothing is ever allowed: 1.5 requests a window are one.
+        # Servers round down: a limit of 1.5 requests a window allows one.
         self._most = self._limit = max(1, math.floor(rpm * seconds / 60 + 1e-9))
         self._clock = clock
         self._ends: deque[float] = deque()
@@ -143,34 +145,34 @@ class RequestWindow:
         self._ends.append(self._clock() + self._seconds)
 
     def settle(self, taken: LimitCost, used: LimitCost, age: float) -> None:
-        """A request counts from its start, whatever became of it."""
+        """A request counts from its start, however it ends."""
 
     def seconds(self, cost: LimitCost) -> float:
         return self._seconds / self._limit
 
     def correct(self, said: Allowance, since: LimitCost, age: float) -> None:
         if said.limit is not None and said.limit > 0:
-            # Headers speak of a minute, or of the window itself: a smaller share of the minute is a smaller limit.
+            # Headers state the limit of a minute or of the window: if less than configured, the window shrinks as much.
             self._limit = max(1, min(self._most, math.floor(self._most * said.limit / self._rpm)))
         if said.remaining is not None and said.remaining < 1 and said.reset_seconds is not None:
             self._closed_until = max(self._closed_until, self._clock() + said.reset_seconds - age)
 
 
 class InFlight:
-    """Requests under way at one endpoint, and how many may be."""
+    """Requests in flight at one endpoint, and how many are allowed."""
 
     def __init__(self, ceiling: int, allowed: float) -> None:
         """
         Args:
-            ceiling: never more than this.
-            allowed: no more than this for now.
+            ceiling: the most requests that are ever allowed.
+            allowed: the most requests that are allowed for now.
         """
         self.ceiling = ceiling
         self.allowed = allowed
         self.in_flight = 0
 
     def delay(self) -> float:
-        """0.0: another one may start; infinity: when one ends."""
+        """0.0: another attempt may start; infinity: not before one ends."""
         return 0.0 if self.in_flight < int(self.allowed) else math.inf
 
     def take(self) -> None:
@@ -178,15 +180,15 @@ class InFlight:
         self.in_flight += 1
 
     def release(self) -> None:
-        """An attempt ended, however it did."""
+        """An attempt ended, in whatever way."""
         self.in_flight -= 1
 
 
 class Concurrency(InFlight):
-    """Requests in flight: the configured ceiling, and beneath it what the server was found to bear.
+    """Limits the requests in flight to the configured ceiling, and to fewer after refusals.
 
-    Additive increase, gentle decrease: a refusal takes a twentieth, once per round trip, and each full ceiling of good
-    answers gives one back.
+    Additive increase, gentle decrease: a refusal takes away a twentieth, at most once per round trip, and as many good
+    answers as are allowed in flight give one request back.
     """
 
     decrease = 0.95
@@ -201,10 +203,10 @@ class Concurrency(InFlight):
             self.allowed = min(float(self.ceiling), self.allowed + 1.0 / self.allowed)
 
     def refused(self, started: float, now: float) -> bool:
-        """The server asked us to slow down; what was sent before we last did says nothing new.
+        """The server refused an attempt, to slow us down. One from before the last decrease says nothing new.
 
         Returns:
-            Is the refusal explained, so that no other limit need be the reason? Never: this one is configured.
+            Whether this limit explains the refusal, so that no other limit need be lowered: never, as it is configured.
         """
         if started >= self._lowered_at:
             self.allowed = max(1.0, min(self.allowed, float(self.in_flight)) * self.decrease)

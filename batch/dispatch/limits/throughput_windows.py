@@ -1,25 +1,27 @@
-"""What answers and refusals say about how many requests a server bears at once."""
+"""Measurements for `AdaptiveConcurrency`: throughput at a number of requests in flight, and refused numbers."""
 
 import math
 
-# A refusal takes a twentieth of what was in flight. The refused level is not tried again for so long, doubling.
+# A refusal lowers the requests in flight to this share. The refused number is not tried again for
+# `_FIRST_CLOSED_SECONDS`, which doubles with repetition.
 DECREASE = 0.95
 _FIRST_CLOSED_SECONDS = 2.0
 _LONGEST_CLOSED_SECONDS = 60.0
 
-# A refusal at a level that was borne is another limit's, until so many of them have come; an answer takes away 1/20.
+# A refusal at a number of requests that the server has answered before is attributed to another limit, until there were
+# `_STRIKES` of them; each answer takes away 1/20 of the count.
 _STRIKES = 8.0
 _STRIKE_ANSWERS = 20
-# What was borne is forgotten over so many answers.
+# The number that the server has answered is forgotten over about this many answers.
 _BORNE_ANSWERS = 1000
 
 
 class ThroughputWindow:
-    """Answers at one number of requests in flight.
+    """Throughput measured over answers at one number of requests in flight.
 
     Throughput by Little's law: requests in flight, times the tokens per second of each. A server that shares itself
-    between requests gives all of them the same speed, so a few answers tell it whatever their lengths, where tokens
-    counted by the clock would vary with those that happen to end.
+    between requests gives all of them the same speed, so a few answers are enough, whatever their lengths. Tokens
+    counted per second of the clock would vary with the answers that happen to end.
     """
 
     def __init__(self) -> None:
@@ -28,8 +30,12 @@ class ThroughputWindow:
         self._seconds = self._tokens_squared = self._seconds_squared = self._product = 0.0
 
     def add(self, tokens: int, seconds: float, level: int, *, full: bool) -> None:
-        """An answer, and how many were in flight with it."""
-        # Answers that do not tell their tokens are counted instead.
+        """Add an answer, and how many requests were in flight with it.
+
+        Args:
+            full: were all slots taken?
+        """
+        # An answer without a token count counts as one token.
         tokens = max(1, tokens)
         self.answers += 1
         self._tokens += tokens
@@ -42,7 +48,7 @@ class ThroughputWindow:
 
     @property
     def full(self) -> float:
-        """Share of the answers that found every slot taken."""
+        """Share of the answers that came while every slot was taken."""
         return self._full / self.answers
 
     @property
@@ -57,29 +63,31 @@ class ThroughputWindow:
 
     @property
     def throughput(self) -> float:
-        """Tokens per second, of all in flight together."""
+        """Tokens per second of all requests in flight together."""
         return self.speed * self._levels / self.answers
 
     @property
     def error(self) -> float:
-        """Standard error of the throughput, relative to it: that of a ratio of two means."""
+        """Relative standard error of the throughput, as of a ratio of two means."""
         speed = self.speed
         squares = self._tokens_squared - 2 * speed * self._product + speed * speed * self._seconds_squared
         return math.sqrt(max(0.0, squares)) / self._tokens
 
 
 class CapacityHistory:
-    """What a server was seen to bear, and what it refused.
+    """The numbers of requests in flight that a server has answered ("borne") and refused.
 
-    A refusal may be this limit's or another's: a pace that was exceeded, say. It is this one's where more were in
-    flight than were ever borne.
+    A refusal may come from a limit on requests in flight or from another one, as a rate. It is attributed to the former
+    if more requests were in flight than the server has ever borne.
     """
 
     def __init__(self) -> None:
         self.level = math.inf
-        """In flight at the last refusal that counted; infinity: there was none, or it was borne since."""
+        """Requests in flight at the last refusal that counted; infinity: there was none, or that number was borne
+        since.
+        """
         self.lowered_at = -math.inf
-        """When the last of them came that counted."""
+        """When the last refusal came that counted."""
         self._closed_until = -math.inf
         self._closed_seconds = _FIRST_CLOSED_SECONDS
         self._borne = 0.0
@@ -88,7 +96,10 @@ class CapacityHistory:
         self._strikes = 0.0
 
     def answered(self, level: int, started: float, now: float) -> None:
-        """A number in flight is borne once an attempt is answered that started after it was seen."""
+        """An attempt was answered.
+
+        A number in flight is borne once an attempt that started after it was seen is answered.
+        """
         self._strikes -= self._strikes / _STRIKE_ANSWERS
         self._borne -= max(0.0, self._borne - level) / _BORNE_ANSWERS
         if level > self._seen:
@@ -99,11 +110,11 @@ class CapacityHistory:
 
     @property
     def disproved(self) -> bool:
-        """Was the refused level borne after all?"""
+        """Was the refused number borne after all?"""
         return self._borne >= self.level
 
     def counts(self, level: int) -> bool:
-        """Is a refusal at this level this limit's?"""
+        """Does a refusal at this number of requests in flight come from a limit on them?"""
         self._seen = min(self._seen, level - 1)
         if level <= self._borne:
             self._strikes += 1
@@ -113,26 +124,26 @@ class CapacityHistory:
         return True
 
     def close(self, level: int, now: float) -> None:
-        """Leave this level alone, for longer if it was refused before."""
+        """Keep below this number for a while, which is longer if it was refused before."""
         if level >= self.level * DECREASE:
             self._closed_seconds = min(_LONGEST_CLOSED_SECONDS, self._closed_seconds * 2)
         self.lowered_at = now
         self._closed_until = now + self._closed_seconds
 
     def may_try(self, now: float) -> bool:
-        """Has the refused level been left alone for long enough?"""
+        """May the refused number be tried again?"""
         return self.level < math.inf and now >= self._closed_until
 
     def try_again(self) -> None:
-        """The refused level is tried: nothing beyond, until it is refused or borne."""
+        """The refused number is tried again; it is not exceeded until it is refused or borne."""
         self._closed_until = math.inf
 
     def most(self, now: float) -> float:
-        """In flight, below the refused level while that is closed."""
+        """The most requests that may be in flight: fewer than the refused number while that is not to be tried."""
         return max(1.0, self.level - 1.0) if now < self._closed_until else math.inf
 
     def forget(self) -> None:
-        """The refused level was another limit's."""
+        """Forget the refused number: the refusal came from another limit."""
         self.level = math.inf
         self._closed_until = -math.inf
         self._closed_seconds = _FIRST_CLOSED_SECONDS

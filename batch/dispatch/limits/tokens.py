@@ -1,4 +1,4 @@
-"""Limits on tokens: reserved before sending, and corrected after where the server does so."""
+"""Limits on tokens: reserved before sending, and corrected after the answer if the server does so too."""
 
 import math
 from collections import deque
@@ -9,16 +9,17 @@ from batch.dispatch.limits.requests import ROUNDING_SECONDS, jitter
 from batch.dispatch.request import LimitCost
 from batch.limits import Allowance, Measure
 
-# Tokens that may be taken at once: so many seconds of the limit, or rows of different lengths and a second limit on
-# requests would leave some unused. No minute holds more than the limit all the same: what was taken is summed up.
+# Tokens that may be taken at once, in seconds of the limit. With fewer, rows of different lengths and a second limit on
+# requests would leave some unused. No minute holds more than the limit all the same, since a window sums up what was
+# taken.
 _TOKEN_BURST_SECONDS = 3.0
-# A hundredth below the limit: servers that charge an answer when it ends see answers bunch up a little.
+# The share of the limit that is used: servers that charge an answer when it ends see answers bunch up a little.
 _TOKEN_SHARE = 0.99
-# Windows of tokens are summed up in so many slots.
+# A window of tokens is summed up in this many slots of time.
 _SLOTS = 240
 
 Count = Callable[[LimitCost], float]
-"""How much of a limit a cost takes."""
+"""How much of a limit an attempt of this cost takes."""
 
 
 class TokenPace:
@@ -42,8 +43,8 @@ class TokenPace:
     ) -> None:
         """
         Args:
-            count: what a request takes.
-            refunds: is what it did not use given back?
+            count: the tokens that an attempt takes.
+            refunds: are the tokens that the answer did not use given back?
             window: seconds over which the server counts.
         """
         self.measure: Measure = measure
@@ -92,9 +93,9 @@ class TokenPace:
 
 
 class TokenReserve:
-    """The bucket of a server that holds a minute's tokens, reserves the most an answer may have, and refunds.
+    """Mirrors the bucket of a server that holds a minute's tokens, reserves the most an answer may have, and refunds.
 
-    It bounds what is under way rather than the rate: many long answers at once would empty it.
+    It bounds the requests in flight rather than the rate: many long answers at once would empty it.
     """
 
     may_owe = False
@@ -137,30 +138,31 @@ class _Bucket:
         self._as_of = now
 
     def delay(self, amount: float, now: float) -> float:
-        """Seconds until it holds the amount, or is full."""
+        """Seconds until the bucket holds the amount, or is full."""
         self._refill(now)
         return (min(amount, self.capacity) - self._level) / self.rate
 
     def take(self, amount: float, now: float) -> None:
-        """Take it, or give it back where it is negative."""
+        """Take the amount out; a negative amount is given back."""
         self._refill(now)
         self._level = min(self.capacity, self._level - amount)
 
     def fill(self) -> None:
-        """Be full."""
+        """Fill the bucket."""
         self._level = self.capacity
 
     def change(self, capacity: float, rate: float, now: float) -> None:
-        """Hold and refill something else from now on."""
+        """Change capacity and refill rate from now on."""
         self._refill(now)
         self.capacity, self.rate = capacity, rate
         self._level = min(self._level, capacity)
 
     def clamp(self, remaining: float, since: float, age: float, now: float) -> None:
-        """The server had so much left, in an answer whose request is so old; `since` was taken after that one.
+        """Lower the level to what the server states to have left.
 
-        Where the answer was written when it began, the server has refilled since, and has counted what was taken
-        since; where it was written at its end, neither. The kinder reading counts: it cannot be below the truth.
+        The request of that answer started `age` seconds ago, and `since` was taken after it. If the server wrote its
+        headers when the request began, its bucket has refilled since, and attempts since have been taken from it; if it
+        wrote them at the end, neither. The higher of the two levels counts, since it cannot be below the truth.
         """
         self._refill(now)
         self._level = min(self._level, max(remaining, remaining + age * self.rate - since))
@@ -171,7 +173,7 @@ class _Bucket:
 
 
 class _Slots:
-    """What was taken in the last so many seconds, summed up by slots of time."""
+    """What was taken within a sliding window, summed up by slots of time."""
 
     def __init__(self, seconds: float) -> None:
         self._slot_seconds = seconds / _SLOTS
@@ -181,7 +183,7 @@ class _Slots:
         self._sum = 0.0
 
     def delay(self, room: float, now: float) -> float:
-        """Seconds until no more than `room` was taken in the window before; at once where nothing was."""
+        """Seconds until the window holds no more than `room`; 0.0 if it is empty."""
         self._forget(now)
         excess = self._sum - max(0.0, room)
         until = now
@@ -193,7 +195,9 @@ class _Slots:
         return until - now
 
     def add(self, amount: float, at: float, now: float) -> None:
-        """Taken at some time, or given back by what was taken then; what has left the window already is no matter."""
+        """Add tokens (or, if negative, refund them) in the slot of time `at`; ignored if that slot has left the
+        window.
+        """
         self._forget(now)
         slot = math.floor(at / self._slot_seconds)
         if slot in self._amounts:
@@ -216,9 +220,10 @@ class _Slots:
 
 
 class TokenWindow:
-    """The window of a server that reserves the most an answer may have, and gives back what it did not use.
+    """Mirrors the window of a server that reserves the most an answer may have, and gives back what it did not use.
 
-    Like `TokenReserve` it bounds what is under way rather than the rate. A cost beyond the limit goes out alone.
+    Like `TokenReserve` it bounds the requests in flight rather than the rate. An attempt larger than the limit is sent
+    alone.
     """
 
     measure: Measure = "tokens"
