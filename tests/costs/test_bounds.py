@@ -1,4 +1,4 @@
-"""What has a bound, and what has none."""
+"""Which requests have a bound on their cost, and which have none."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ TEXT = [{"role": "user", "content": "Why?"}]
 
 
 def of(url: str = CHAT_URL, most: int | None = 10, **request: Any) -> str | None:
-    """What in a request with these keys has no bound."""
+    """Why a request with these keys has no bound."""
     return unbounded_by(url, orjson.dumps(request), most)
 
 
@@ -30,7 +30,7 @@ def of(url: str = CHAT_URL, most: int | None = 10, **request: Any) -> str | None
     ],
 )
 def test_texts_with_usual_parameters_are_bounded(extra: dict[str, Any]) -> None:
-    """By the bytes of the body and by `max_tokens`."""
+    """Text requests are bounded by the bytes of the body and by `max_tokens`."""
     body = orjson.dumps({"messages": TEXT, **extra})
     assert unbounded_by(CHAT_URL, body, 10) is None
     assert most_tokens(CHAT_URL, body, 10) == (len(body), 10)
@@ -55,7 +55,7 @@ def test_texts_with_usual_parameters_are_bounded(extra: dict[str, Any]) -> None:
 )
 @pytest.mark.parametrize("role", ["user", "tool"])
 def test_parts_that_are_no_text_have_no_bound(part: object, role: str) -> None:
-    """What they cost does not follow from the length of the body; what is not known is not bounded."""
+    """The cost of media, tools and unknown parameters does not follow from the body's length, so they have no bound."""
     messages = [*TEXT, {"role": role, "content": [{"type": "text", "text": "See:"}, part]}]
     assert of(messages=messages) is not None
     assert most_tokens(CHAT_URL, orjson.dumps({"messages": messages}), 10) is None
@@ -81,7 +81,7 @@ def test_parts_that_are_no_text_have_no_bound(part: object, role: str) -> None:
     ],
 )
 def test_whatever_is_not_known_to_be_bounded_is_named(extra: dict[str, Any], named: str) -> None:
-    """A budget can only hold for what is bounded, so that the row is not sent, and the message says why."""
+    """Under a budget a row without a bound is not sent, and the message says why."""
     assert of(messages=TEXT, **extra) == named
 
 
@@ -110,13 +110,13 @@ def test_prompts_are_texts_or_tokens(prompt: object) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"7"])
 def test_what_cannot_be_read_has_no_bound(body: bytes) -> None:
-    """Bodies are our own; a damaged one is not sent under a budget."""
+    """A body that is no JSON object has no bound, so it is not sent under a budget."""
     assert most_tokens(CHAT_URL, body, 5) is None
 
 
 @pytest.mark.parametrize("kind", [[], {}, ["text"], 7, True])
 def test_a_type_that_is_no_word_has_no_bound(kind: object) -> None:
-    """Rows may hold anything; what is null is as if it were left out."""
+    """A parameter that is null counts as left out."""
     assert of(messages=[{"role": "user", "content": [{"type": kind, "text": "x"}]}]) == "content that is no text"
     if kind:
         assert of(messages=[{"type": kind, "role": "user", "content": "x"}]) is not None

@@ -51,13 +51,13 @@ def test_answers_lie_between_a_token_and_their_limit(load: ModelLoad, tokens: Ra
     ],
 )
 def test_the_limits_set_the_time(endpoints: tuple[EndpointSpec, ...], seconds: float | None) -> None:
-    """A pool is as fast as its endpoints together, each held by the tighter of its limits; none, where one has none."""
+    """A pool is as fast as its endpoints together, each at its tightest limit; unknown if one has no limit."""
     expected = None if seconds is None else pytest.approx(seconds)
     assert eta_seconds(endpoints, 100, prompt_tokens=40_000, completion_tokens=10_000) == expected
 
 
 def test_a_model_without_rows_takes_no_time() -> None:
-    """No rows, no waiting."""
+    """A pool without rows takes no time."""
     assert eta_seconds((endpoint(),), 0, 0, 0) == 0
 
 
@@ -96,5 +96,5 @@ def test_a_price_that_nobody_needs_may_be_unknown() -> None:
 
 
 def test_a_sample_is_scaled() -> None:
-    """A sampled load stands for the whole input in proportion."""
+    """The load of a sample is scaled to the whole input."""
     assert ModelLoad(10, 155, 1000, 2, 1).scaled(2.5) == ModelLoad(25, 388, 2500, 5, 2)

@@ -17,7 +17,7 @@ def filled(latencies: list[float]) -> LatencyHistogram:
 
 @given(LATENCIES, st.sampled_from([0.01, 0.5, 0.95, 1.0]))
 def test_quantiles_are_right_within_half_a_percent(latencies: list[float], q: float) -> None:
-    """A quantile is the value of that rank, half a percent off at most."""
+    """A quantile is the latency of that rank, at most half a percent off."""
     exact = sorted(latencies)[ceil(q * len(latencies)) - 1]
     found = filled(latencies).quantile(q)
     assert found is not None

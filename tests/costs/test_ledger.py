@@ -119,7 +119,7 @@ def test_a_shared_answer_costs_nothing_and_would_have_cost() -> None:
 
 
 def test_an_unknown_price_is_not_zero() -> None:
-    """Without a price the cost is unknown, what is known is a part, and nothing is said to be saved."""
+    """Without a price the cost is unknown, the known cost is called incomplete, and no saving is claimed."""
     report = report_of(ledger_of([Row(), Row(model="dear")], {"cheap": None, "dear": DEAR}))
     assert report.cost_usd == DEAR.cost(10, 5)
     assert not report.cost_is_complete
@@ -140,7 +140,7 @@ def test_answers_without_usage_are_on_neither_side() -> None:
 
 
 def test_a_prompt_beyond_the_strongest_models_price_makes_the_comparison_unknown() -> None:
-    """A prompt longer than the price reaches would cost something else; the counterfactual does not guess."""
+    """A prompt longer than a price covers makes the counterfactual unknown."""
     report = report_of(ledger_of([Row(prompt_tokens=101)]))
     assert report.cost_is_complete
     assert report.counterfactual.all_strongest_usd is None
@@ -148,14 +148,14 @@ def test_a_prompt_beyond_the_strongest_models_price_makes_the_comparison_unknown
 
 
 def test_committed_dollars_outlive_a_change_of_price() -> None:
-    """What a stored ledger cost stays what its rows say, when the price differs in a later sitting."""
+    """The dollars of a stored ledger do not change if the price differs in a later sitting."""
     stored = ledger_of([Row()]).to_json()
     later = Ledger.from_json(stored, {"cheap": Price(Decimal(1), Decimal(1)), "dear": DEAR})
     assert report_of(later).cost_usd == CHEAP.cost(10, 5)
 
 
 def test_models_are_listed_cheapest_first_even_without_rows() -> None:
-    """A model that no row went to is in the report, in the job's order."""
+    """A model without rows is in the report too, in the job's order."""
     report = report_of(ledger_of([Row(model="dear", endpoint="http://b/v1")]))
     assert list(report.models) == ["cheap", "dear"]
     assert report.models["cheap"].rows == 0

@@ -42,7 +42,7 @@ def test_litellm_is_not_imported() -> None:
 
 
 def test_the_endpoints_names_are_asked_when_the_models_is_not_listed() -> None:
-    """A model named for reports has the price of what its endpoints call it, if all of them agree."""
+    """A model that LiteLLM does not list has the price of the name that all its endpoints use for it."""
 
     def model(*names: str) -> ModelSpec:
         urls = (f"http://{i}/v1" for i in range(len(names)))
@@ -56,7 +56,7 @@ def test_the_endpoints_names_are_asked_when_the_models_is_not_listed() -> None:
 
 
 def test_look_up_never_guesses() -> None:
-    """A name is found itself, without its provider, or behind providers that agree; else it is unknown."""
+    """A name is looked up itself, without its provider, and behind providers if these agree; else it is unknown."""
     prices = table(
         a=price("1", "2"),
         groq__b=price("1", "2"),
@@ -76,7 +76,7 @@ def test_look_up_never_guesses() -> None:
 
 
 def test_zero_and_missing_prices_are_left_out() -> None:
-    """The table says 0 where it does not know; such entries are unknown, not free, and only embeddings answer free."""
+    """An entry with a price of 0 is unknown, not free; only the answers of embeddings are free."""
     listed = litellm_prices()
     assert all(listing.price.input > 0 for listing in listed.values())
     assert "sample_spec" not in listed
@@ -97,7 +97,7 @@ def test_zero_and_missing_prices_are_left_out() -> None:
 def test_a_cost_is_exact_or_unknown(
     prompt_tokens: int | None, completion_tokens: int | None, cost: Decimal | None
 ) -> None:
-    """A count that is charged for and missing, or a prompt beyond the price's reach, makes the cost unknown."""
+    """A missing count that is charged for, or a prompt longer than the price covers, makes the cost unknown."""
     assert price("0.00003", "0.00002", up_to=200_000).cost(prompt_tokens, completion_tokens) == cost
 
 
@@ -108,13 +108,13 @@ def test_a_count_that_costs_nothing_may_be_missing() -> None:
 
 
 def test_longer_prompts_at_another_price_are_known_to_be_unknown() -> None:
-    """Where LiteLLM lists a second price for long prompts, the first one says how far it reaches."""
+    """If LiteLLM lists a second price for long prompts, the first one ends where the second begins."""
     assert litellm_prices()["gemini-2.5-pro"].price.up_to == 200_000
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_image", "input_audio", "file", "document"])
 def test_what_is_no_text_has_no_bound(kind: str) -> None:
-    """An image's address is shorter than what the image costs; a prompt that only speaks of it is text."""
+    """A request with an image has no bound, since its address says nothing of its cost; a text about images has one."""
     of = price("0.001", "0.01")
     part = {"type": kind, kind: {"url": "https://example.org/a.png"}}
     shown = orjson.dumps({"messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, part]}]})

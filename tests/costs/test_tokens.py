@@ -66,7 +66,7 @@ def test_each_model_has_its_vocabulary(model: str, name: str) -> None:
 
 @pytest.mark.parametrize("character", [" ", "a", "\n"])
 def test_long_runs_of_one_character_are_counted(character: str) -> None:
-    """A million equal characters, which tiktoken alone may not survive, are counted piece by piece."""
+    """A million equal characters, on which tiktoken alone may panic, are counted in pieces."""
     pieces = 10
     once, long = counter("exact", "gpt-4o")([character * LONGEST_PIECE, character * LONGEST_PIECE * pieces])
     assert long == once * pieces

@@ -1,4 +1,4 @@
-"""What can happen to a file at rest, drawn at random."""
+"""Damages that a stored file can suffer, drawn at random."""
 
 import os
 from dataclasses import dataclass

@@ -20,13 +20,13 @@ Harm = Callable[[Path], object]
 
 
 def cut_at_a_line(path: Path) -> None:
-    """Lose the last answers without leaving half a line."""
+    """Cut off the last lines of a journal, each of them whole."""
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[: len(lines) // 2]))
 
 
 def zero_the_tail(path: Path) -> None:
-    """As a disk does that loses its last blocks."""
+    """Overwrite the end of a file with zeros, as a disk does that loses its last blocks."""
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(size // 2)
@@ -73,7 +73,7 @@ def test_what_a_journal_lost_after_its_shard_was_committed_is_named(harm: Harm, 
 
 @pytest.mark.parametrize("on_ambiguous", ["retry", "fail"])
 def test_what_a_journal_lost_between_sittings_is_named(on_ambiguous: str, tmp_path: Path) -> None:
-    """A run that was interrupted knows what its journals held; `on_ambiguous` says whether rows are paid again."""
+    """An interrupted run notices lost answers; `on_ambiguous` decides whether their rows are sent and paid again."""
     with serve(*SLOW) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(60)
@@ -95,7 +95,7 @@ def test_what_a_journal_lost_between_sittings_is_named(on_ambiguous: str, tmp_pa
 
 @pytest.mark.parametrize("layouts", [("small", "large"), ("large", "small")])
 def test_swapped_journals_are_put_back(layouts: tuple[str, str], tmp_path: Path) -> None:
-    """Two journals that changed places hold all they held: nothing is sent again and the results are the same."""
+    """After two journals are swapped nothing is sent again, and the results are the same."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(20)
@@ -114,7 +114,7 @@ def test_swapped_journals_are_put_back(layouts: tuple[str, str], tmp_path: Path)
 
 
 def test_a_journal_that_was_copied_over_another_is_set_aside(tmp_path: Path) -> None:
-    """The copy is no answer to other rows; those of the journal beneath are named and sent again."""
+    """A journal that is copied over another answers none of that one's rows: these are named and sent again."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(20)
@@ -133,7 +133,7 @@ def test_a_journal_that_was_copied_over_another_is_set_aside(tmp_path: Path) -> 
 
 
 def test_lost_answers_are_not_forgotten_by_the_budget(tmp_path: Path) -> None:
-    """What a damaged journal does not say any more still counts, at its bound."""
+    """An attempt whose line is damaged still counts against the budget, at its bound."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(20)

@@ -1,4 +1,4 @@
-"""Files of a run directory that somebody removed or damaged: what can be made again is, and nothing is paid twice."""
+"""Removed and damaged files of a run directory are made again if they can be, and nothing is paid twice."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +91,7 @@ HARMS: dict[str, Harm] = {
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 def test_what_is_gone_is_made_again_and_nothing_is_sent(harm: Harm, tmp_path: Path) -> None:
-    """Whatever follows from the input and the journals may be lost: the same run makes the same results of them."""
+    """Every file that follows from the input and the journals may be lost: the next run makes the same results."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(20)
@@ -106,7 +106,7 @@ def test_what_is_gone_is_made_again_and_nothing_is_sent(harm: Harm, tmp_path: Pa
 
 
 def test_scores_that_are_gone_when_all_is_answered_are_waited_for(tmp_path: Path) -> None:
-    """The dispatcher has nothing to do and ends at once; the run goes on to score and commit every shard."""
+    """If all rows are answered, the dispatcher ends at once, and the run still scores and commits every shard."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         names = [f"{name}.jsonl" for name in "abcdef"]

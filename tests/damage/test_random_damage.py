@@ -73,7 +73,7 @@ class Base:
 
 @pytest.fixture(scope="module", autouse=True)
 def tell() -> Iterator[None]:
-    """Say how the damages ended, where many are tried."""
+    """Print how the damages ended, if many are tried."""
     yield
     if EXAMPLES >= MANY:
         print(f"\n{sum(SEEN[end] for end in ENDS)} damages: {dict(SEEN)}")
@@ -93,7 +93,7 @@ def write_input(folder: Path) -> None:
 
 
 def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without what differs where a row was sent once more."""
+    """The results without the fields that differ if a row is sent again."""
     return [{k: v for k, v in row.items() if k not in ("latency_seconds", "attempts", "endpoint")} for row in rows]
 
 
@@ -147,7 +147,7 @@ def _copy_with_times(source: str, target: str) -> str:
 
 
 def held(run_dir: Path) -> set[tuple[str, int]]:
-    """(model, row) of every answer that is still there, whole, in a journal: read without the code that is tried."""
+    """(model, row) of every answer that is still whole in a journal, read without the code under test."""
     found = set()
     for path in run_dir.glob("journal/*/*.jsonl"):
         place = f"{path.parent.name}/{path.name}"
@@ -163,7 +163,7 @@ def held(run_dir: Path) -> set[tuple[str, int]]:
 
 
 def attempt(base: Base) -> tuple[Report | None, str]:
-    """The same command once more: its report, or the one line that it ended with."""
+    """Give the same command again: its report, or the one line that it ended with."""
     try:
         return base.there.run(base.job()), ""
     except BatchRouterError as error:
@@ -171,7 +171,7 @@ def attempt(base: Base) -> tuple[Report | None, str]:
 
 
 def try_damage(base: Base, damages: list[Harm]) -> None:
-    """Damage a copy of the run, give the same command, and hold what it does against what it may do."""
+    """Damage a copy of the run, give the same command, and compare what it does with what it may do."""
     served = base.there.served
     with TemporaryDirectory() as place:
         folder = Path(place) / "run"
@@ -212,7 +212,7 @@ _SETTINGS = settings(
 @_SETTINGS
 @given(damages=st.lists(harms, min_size=1, max_size=1))
 def test_damage_at_rest(finished: Base, damages: list[Harm]) -> None:
-    """A finished run ends as before, or in one line; no prompt is invented, and no answer paid again unsaid."""
+    """A finished run ends as before or in one line; no prompt is invented, and no answer is paid again silently."""
     try_damage(finished, damages)
 
 
@@ -226,5 +226,5 @@ def test_damage_between_sittings(stopped: Base, damages: list[Harm]) -> None:
 @_SETTINGS
 @given(damages=st.lists(harms, min_size=2, max_size=4))
 def test_several_damages(finished: Base, stopped: Base, damages: list[Harm]) -> None:
-    """Several damages at once: what is made again of damaged files is made of sound ones."""
+    """With several damages at once, files are made again only from sound files."""
     try_damage(finished if len(damages) % 2 else stopped, damages)

@@ -1,4 +1,4 @@
-"""Cutoffs from scores."""
+"""Choosing a cutoff from scores."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def scores(*values: float) -> NDArray[np.float32]:
 
 @given(st.lists(numbers, min_size=1, max_size=40), st.floats(0, 1))
 def test_no_cutoff_comes_nearer(values: list[float], strong: float) -> None:
-    """It does what it says, and of all counts that a cutoff can reach, none is nearer to the share's."""
+    """The cutoff divides the scores as stated, and no other cutoff comes nearer to the share."""
     given_scores = scores(*values)
     cut = cutoff_for(strong, given_scores)
     assert np.count_nonzero(given_scores >= as_score(cut.cutoff)) == cut.above
@@ -32,7 +32,7 @@ def test_no_cutoff_comes_nearer(values: list[float], strong: float) -> None:
 
 @given(st.lists(numbers, min_size=1, max_size=40, unique=True), st.floats(0, 1))
 def test_a_plan_with_it_meets_the_share(values: list[float], strong: float) -> None:
-    """Pasted into a plan it sends exactly the share, where no two rows have the same score."""
+    """Pasted into a plan, the cutoff sends exactly the share if no two rows have the same score."""
     given_scores = scores(*values)
     cut = cutoff_for(strong, given_scores)
     pasted = CutoffPlanSpec.model_validate({"strategy": "cutoff", "cutoff": repr(cut.cutoff)})
@@ -45,15 +45,15 @@ def test_a_plan_with_it_meets_the_share(values: list[float], strong: float) -> N
     ("strong", "cutoff", "above"), [(0.25, 0.8, 1), (0.5, 0.4, 2), (0.75, 0.1, 3), (0, 0.92, 0), (1, 0.0, 4)]
 )
 def test_it_is_short(strong: float, cutoff: float, above: int) -> None:
-    """As few decimals as lie between the scores on either side, near the middle between them."""
+    """The cutoff has as few decimals as fit between the scores on either side, near their middle."""
     cut = cutoff_for(strong, scores(0.9123456, 0.0765432, 0.6123456, 0.1534567))
     assert (cut.above, cut.tied) == (above, 0)
     assert abs(cut.cutoff - cutoff) < 0.1
     assert len(str(cut.cutoff)) <= 4
 
 
-def test_ties_are_told() -> None:
-    """Where the share would end among equal scores, the nearest share is taken and the equal rows are counted."""
+def test_ties_are_counted() -> None:
+    """If the share would end among equal scores, the nearest possible share is chosen, and they are counted."""
     equal = scores(0.9, 0.5, 0.5, 0.5, 0.5, 0.1, 0.1)
     few, many = cutoff_for(2 / 7, equal), cutoff_for(4 / 7, equal)
     assert (few.above, few.tied) == (1, 4)

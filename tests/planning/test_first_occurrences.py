@@ -1,4 +1,4 @@
-"""First rows of keys, however the input is cut."""
+"""Finding the first row of each key, however the input is cut into parts."""
 
 import numpy as np
 from hypothesis import given
@@ -9,7 +9,7 @@ from batch.planning.first_occurrences import NO_ROW, FirstOccurrences, keys_with
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 1)), max_size=30), max_size=8))
 def test_every_later_row_finds_the_first_with_its_key(parts: list[list[tuple[int, int]]]) -> None:
-    """Whatever the parts, a row is told the first earlier row of its key if their checks agree, else none."""
+    """However the input is cut, a row gets the first earlier row with its key if their checks agree, else none."""
     seen = FirstOccurrences()
     first: dict[int, tuple[int, int]] = {}
     row = 0

@@ -51,7 +51,7 @@ def test_a_share_is_exact(scores: NDArray[np.float32], strong: float, data: st.D
 
 @pytest.mark.parametrize("strong", [0.0, 0.25, 0.5, 1.0])
 def test_equal_scores_are_divided_by_row(strong: float) -> None:
-    """Where all rows score alike, the first rows of the input go to the strongest."""
+    """If all rows have the same score, the first rows of the input go to the strongest model."""
     rows = np.arange(8, dtype=np.int64)[::-1].copy()
     scores = np.full(8, 0.3, dtype=np.float32)
     plan = solve(SharePlanSpec(strategy="share", strong=strong), MODELS, scores, rows)
@@ -69,7 +69,7 @@ def test_a_share_of_nothing() -> None:
 
 @given(SCORES, st.floats(-1, 1))
 def test_a_cutoff_takes_in_its_own_score(scores: NDArray[np.float32], cutoff: float) -> None:
-    """Rows scoring at least the cutoff, as float32 knows it, go to the strongest; others to the cheapest."""
+    """Rows that score at least the cutoff, rounded to float32, go to the strongest; others to the cheapest."""
     rows = np.arange(len(scores), dtype=np.int64)
     plan = stored(solve(CutoffPlanSpec(cutoff=cutoff), MODELS, scores, rows))
     expected = np.where(np.isfinite(scores), np.where(scores >= np.float32(cutoff), 2, 0), UNDECIDED)
@@ -92,7 +92,7 @@ def test_cutoffs_beyond_float32(cutoff: float, model: int) -> None:
         PinPlanSpec(strategy="pin", model="middle"),
     ],
 )
-def test_a_row_has_its_own_way(spec: PlanSpec) -> None:
+def test_a_row_chooses_before_the_plan(spec: PlanSpec) -> None:
     """Under every plan a row's pin wins, then its own cutoff, then the plan."""
     scores = np.array([0.9, 0.1, 0.3, 0.3, NONE], dtype=np.float32)
     own_cutoff = np.array([0.95, 0.05, NONE, 0.2, NONE], dtype=np.float32)
@@ -105,7 +105,7 @@ def test_a_row_has_its_own_way(spec: PlanSpec) -> None:
 
 
 def test_a_pin_needs_no_scores() -> None:
-    """Under `pin` every row without a wish of its own goes to that model, scored or not."""
+    """Under `pin` every row without a model of its own goes to the pinned model, scored or not."""
     plan = stored(
         solve(PinPlanSpec(strategy="pin", model="middle"), MODELS, np.array([], np.float32), np.array([], int))
     )

@@ -14,7 +14,7 @@ from batch.runs.layout import Layout
 from batch.runs.parts import write_part
 from batch.runs.routing_record import RoutingRecord, write_routing_record
 from schemas.endpoints import EndpointSpec, ModelSpec
-from tests.runs.journals import Sitting, answered, given_up
+from tests.runs.journals import OpenJournal, answered, given_up
 
 ROWS = 1200
 MODEL = ModelSpec(name="small", endpoints=(EndpointSpec(url="http://a/v1", model="small"),))
@@ -45,7 +45,7 @@ def rows(work: RunWork) -> list[int]:
 def test_only_rows_without_an_end_are_read(layout: Layout) -> None:
     """They are counted and given in order, each once, however they lie in the batches."""
     left = [5, 511, 512, 1199]
-    with Sitting(layout.journal(0, "small")) as journal:
+    with OpenJournal(layout.journal(0, "small")) as journal:
         for row in range(ROWS):
             if row not in left:
                 journal.intent(row, 1, 0)
@@ -65,10 +65,10 @@ def test_a_shard_without_journals_is_read_whole(layout: Layout) -> None:
 
 def test_answers_of_fallbacks_end_rows_and_failures_do_unless_asked_for_again(layout: Layout) -> None:
     """An answer under any model of the chain ends the row; `retry_failed` sends failed rows and no others."""
-    with Sitting(layout.journal(0, "small")) as journal:
+    with OpenJournal(layout.journal(0, "small")) as journal:
         for row in range(ROWS):
             given_up(journal, row)
-    with Sitting(layout.journal(0, "large")) as journal:
+    with OpenJournal(layout.journal(0, "large")) as journal:
         answered(journal, 7)
     assert work(layout).history(0).remaining == {"small": 0}
     again = work(layout, retry_failed=True)
@@ -78,11 +78,11 @@ def test_answers_of_fallbacks_end_rows_and_failures_do_unless_asked_for_again(la
 
 def test_what_was_sent_of_a_row_is_told_only_where_something_was(layout: Layout) -> None:
     """Attempts go on counting, over all models of the chain; a row in flight at a kill is ambiguous."""
-    with Sitting(layout.journal(0, "small")) as journal:
+    with OpenJournal(layout.journal(0, "small")) as journal:
         journal.intent(3, 2, 0)
         journal.attempt(FailedAttempt(3, 2, 0, kind="timeout", status=None, latency=1.0))
         journal.intent(4, 1, 1)
-    with Sitting(layout.journal(0, "large"), ("http://c/v1",)) as journal:
+    with OpenJournal(layout.journal(0, "large"), ("http://c/v1",)) as journal:
         journal.intent(3, 3, 0)
         journal.attempt(FailedAttempt(3, 3, 0, kind="timeout", status=None, latency=1.0))
     history = work(layout).history(0)
@@ -93,7 +93,7 @@ def test_what_was_sent_of_a_row_is_told_only_where_something_was(layout: Layout)
 
 def test_requests_of_a_resumed_shard_are_whole(layout: Layout) -> None:
     """Passing rows over mixes nothing up: each request has its own row's values."""
-    with Sitting(layout.journal(0, "small")) as journal:
+    with OpenJournal(layout.journal(0, "small")) as journal:
         answered(journal, 0)
     resumed = work(layout)
     resumed.history(0)

@@ -14,8 +14,8 @@ ANSWER = b'{"id":"c1","choices":[{"message":{"role":"assistant","content":"yes"}
 FAILURE = ErrorInfo(kind="bad_request", status=400, message='HTTP 400: it says "},"response":null')
 
 
-class Sitting:
-    """One process's use of one journal: opens it, is used as the journal, closes it."""
+class OpenJournal:
+    """A journal that is open for one sitting; a context manager that gives the journal and closes it."""
 
     def __init__(self, path: Path, urls: tuple[str, ...] = URLS) -> None:
         self._group = GroupSync(enabled=False)
@@ -30,7 +30,7 @@ class Sitting:
 
 
 def answered(journal: Journal, row: int, *, attempts: int = 1, endpoint: int = 0, response: bytes = ANSWER) -> None:
-    """An outcome of an answered row."""
+    """Write the outcome of an answered row."""
     journal.outcome(
         RowOutcome(
             row,
@@ -46,7 +46,7 @@ def answered(journal: Journal, row: int, *, attempts: int = 1, endpoint: int = 0
 
 
 def given_up(journal: Journal, row: int, *, attempts: int = 1, error: ErrorInfo = FAILURE) -> None:
-    """An outcome of a failed row."""
+    """Write the outcome of a failed row."""
     journal.outcome(RowOutcome(row, status="failed", endpoint=1, attempts=attempts, latency=0.5, error=error))
 
 

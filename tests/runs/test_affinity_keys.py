@@ -1,4 +1,4 @@
-"""What `consistent_hash` goes by, from the job file to the requests of the dispatcher."""
+"""Affinity keys for `consistent_hash`, from the job file to the requests of the dispatcher."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -43,13 +43,13 @@ def test_rows_that_begin_alike_share_a_key() -> None:
 
 
 def test_short_prompts_have_keys_of_their_own() -> None:
-    """What is shorter than the prefix counts as a whole, and texts to embed by their beginning too."""
+    """A request that is shorter than the prefix counts as a whole; texts to embed also count by their beginning."""
     bodies = [chat(f"q{i}") for i in range(100)] + [{"input": f"q{i}"} for i in range(100)]
     assert len(set(prefix_keys(*bodies))) == 200
 
 
 def test_keys_are_the_same_in_every_process() -> None:
-    """As found once: a server's cache outlives our process."""
+    """Keys are the same in every process and release, because a server's cache outlives a run."""
     assert prefix_keys(chat("hi")) == [8859296374531818364]
 
 
@@ -89,7 +89,7 @@ def test_a_column_makes_the_keys(there: JobFolder) -> None:
 
 
 def test_ids_make_the_keys(there: JobFolder) -> None:
-    """Under `id`, and where the column that is named is the one with the ids."""
+    """Ids make the keys under `id`, and if the named column is the one with the ids."""
     by_id = [row.key for row in sticking(there, "id")]
     assert len(set(by_id)) == 40
     there.write({"ticket": f"r{i}", "prompt": f"p{i}"} for i in range(40))
@@ -105,7 +105,7 @@ def test_ids_make_the_keys(there: JobFolder) -> None:
 
 
 def test_parts_routed_without_keys_are_sent_all_the_same(there: JobFolder) -> None:
-    """What another version, or this one under another balancer, has routed gives requests without a key."""
+    """Parts that were routed by another version, or for another balancer, give requests without a key."""
     there.run()
     job = there.job()
     with GroupSync(enabled=False) as group:
@@ -116,7 +116,7 @@ def test_parts_routed_without_keys_are_sent_all_the_same(there: JobFolder) -> No
 
 
 def test_a_run_resumes_under_another_key(there: JobFolder) -> None:
-    """Changing what rows stick by makes no other run, and nothing is sent twice."""
+    """A run resumes after its hash key has changed, and nothing is sent twice."""
     sticking(there, "topic")
     sent = len(there.served.posts)
     assert there.run(there.job(dispatch={"balancer": "consistent_hash", "hash_key": "id"})).rows.ok == 40
@@ -124,7 +124,7 @@ def test_a_run_resumes_under_another_key(there: JobFolder) -> None:
 
 
 def test_routed_parts_hold_keys_only_where_they_are_asked_for(there: JobFolder) -> None:
-    """Any other balancer, and the prefix, which is in the request anyway, add no column."""
+    """Other balancers add no column of keys, nor does the prefix, which is in the request anyway."""
     there.run(there.job(dispatch={"balancer": "consistent_hash"}))
     layout = Layout(there.run_dir)
     plain = ["row", "url", "body", "prompt_tokens", "max_tokens"]
@@ -134,7 +134,7 @@ def test_routed_parts_hold_keys_only_where_they_are_asked_for(there: JobFolder) 
 
 
 def test_a_column_that_no_row_has_is_refused_before_anything_is_sent(there: JobFolder) -> None:
-    """In one line that names the key, the column and those there are; `check` says the same."""
+    """The refusal is one line that names the key, the column and the columns of the input; `check` says the same."""
     job = there.job(dispatch={"balancer": "consistent_hash", "hash_key": "tpoic"})
     line = "dispatch.hash_key: no row has the column 'tpoic'; the first row has: id, prompt, topic"
     with pytest.raises(InputError) as refused:

@@ -1,5 +1,6 @@
-"""The run directory."""
+"""Opening, resuming, repairing and refusing run directories."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -28,9 +29,9 @@ def sent(path: Path) -> None:
 
 
 def test_a_changed_job_begins_anew_where_nothing_was_sent(tmp_path: Path) -> None:
-    """Whoever mends a refused job is not asked for --fresh: the old scores are gone, the folder is the new job's.
+    """A user who mends a refused job need not ask for --fresh: the old scores are removed, the folder is the new job's.
 
-    Vectors that were bought stay, known by all that they depend on.
+    Embedding vectors, which were paid for, stay: each is stored under everything that it depends on.
     """
     other = Fingerprint({**ASKED.parts, "seed": 1})
     with opened(tmp_path / "r") as run:
@@ -43,7 +44,7 @@ def test_a_changed_job_begins_anew_where_nothing_was_sent(tmp_path: Path) -> Non
 
 
 def test_a_new_run_is_described_in_its_manifest(tmp_path: Path) -> None:
-    """The folder is made, private, and says what it is; reopened it says the same and what was added."""
+    """A new folder is private and has a manifest; reopened, it has the same manifest and what was added."""
     with opened(tmp_path / "deep" / "r") as run:
         assert run.manifest.fingerprint == ASKED.hash
         assert not run.plan_changed
@@ -61,7 +62,7 @@ def test_a_new_run_is_described_in_its_manifest(tmp_path: Path) -> None:
 
 
 def test_the_second_of_two_runs_is_refused(tmp_path: Path) -> None:
-    """While one process works on a run directory another is told its process id; afterwards it may."""
+    """While one process works on a run directory, another is refused with that one's id; afterwards it may open it."""
     with opened(tmp_path / "r"), pytest.raises(RunLockedError, match=rf"process {os.getpid()} works on it"):
         opened(tmp_path / "r")
     with opened(tmp_path / "r"), pytest.raises(RunLockedError):
@@ -77,7 +78,7 @@ def test_a_refused_open_holds_no_lock(tmp_path: Path) -> None:
 
 
 def test_another_jobs_run_directory_is_refused(tmp_path: Path) -> None:
-    """The message is one line, names the keys that differ and the way out."""
+    """Another job is refused in one line, which names the keys that differ and what to do."""
     sent(tmp_path / "r")
     other = Fingerprint({**ASKED.parts, "seed": 1, "router.kind": "mf"})
     with pytest.raises(FingerprintError, match=r"differs in router\.kind, seed; --fresh") as caught:
@@ -86,7 +87,7 @@ def test_another_jobs_run_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_fresh_keeps_the_old_run(tmp_path: Path) -> None:
-    """`fresh` moves older runs to numbered folders, whole, and begins anew."""
+    """`fresh` moves older runs to numbered folders, whole, and begins a new run."""
     with opened(tmp_path / "r") as first:
         first.write_plan(plan())
     for _ in range(2):
@@ -111,7 +112,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_run_that_died_before_its_manifest_is_begun_again(tmp_path: Path) -> None:
-    """A folder with nothing but a lock and a half-written manifest is ours."""
+    """A folder with only a lock and a half-written manifest is taken for a new run."""
     (tmp_path / "run.lock").touch()
     (tmp_path / ".run.json.abc.tmp").write_text("{")
     with opened(tmp_path) as run:
@@ -138,7 +139,7 @@ def test_an_unreadable_manifest_is_one_line(tmp_path: Path) -> None:
 
 
 def test_half_written_files_are_swept_when_a_run_goes_on(tmp_path: Path) -> None:
-    """What killed writers left is removed; parts stay."""
+    """Temporary files of killed writers are removed when a run is opened; parts stay."""
     with opened(tmp_path / "r") as run:
         part = run.layout.scored(0)
         part.parent.mkdir()
@@ -173,7 +174,7 @@ def test_a_changed_plan_is_noticed_until_it_is_discarded(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\0" * 40, b'{"strategy": "hope"}'])
 def test_a_damaged_manifest_is_made_again_from_its_copy(tmp_path: Path, content: bytes | None) -> None:
-    """Gone, emptied, zeroed or no manifest at all: nothing is lost, and the damage is noted for the report."""
+    """A manifest that is missing, empty, zeroed or overwritten is restored from its copy, and noted for the report."""
     with opened(tmp_path / "r") as run:
         run.set_shards([{"index": 0, "rows": 7}])
         before, path = run.manifest, run.layout.manifest
@@ -186,7 +187,7 @@ def test_a_damaged_manifest_is_made_again_from_its_copy(tmp_path: Path, content:
 
 
 def test_one_wrong_digit_in_a_manifest_is_noticed(tmp_path: Path) -> None:
-    """What is still JSON, and still a manifest, is not taken for the one that was written."""
+    """A changed manifest is noticed even if it is still valid JSON with valid values."""
     with opened(tmp_path / "r") as run:
         run.set_shards([{"index": 0, "rows": 7}])
     path = tmp_path / "r" / "run.json"
@@ -197,7 +198,7 @@ def test_one_wrong_digit_in_a_manifest_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b'{"strategy": "hope"}'])
 def test_a_damaged_plan_is_made_again(tmp_path: Path, content: bytes | None) -> None:
-    """The manifest has the plan too. A plan of an older version, that nobody else has, is solved again."""
+    """A damaged plan is restored from the manifest; if an older version's manifest lacks it, it is solved again."""
     with opened(tmp_path / "r") as run:
         run.write_plan(plan())
         run.layout.plan.unlink() if content is None else run.layout.plan.write_bytes(content)
@@ -210,7 +211,7 @@ def test_a_damaged_plan_is_made_again(tmp_path: Path, content: bytes | None) -> 
 
 
 def test_a_file_is_mended_once(tmp_path: Path) -> None:
-    """It is removed and noted; damaged again in the same sitting, or outside the run directory, it is an error."""
+    """A damaged file is removed and noted; a second time, or outside the run directory, it is an error."""
     with opened(tmp_path / "r") as run:
         part = run.layout.scored(0)
         part.parent.mkdir()
@@ -227,8 +228,29 @@ def test_a_file_is_mended_once(tmp_path: Path) -> None:
             run.mend(DamagedError("damaged", path=str(tmp_path / "elsewhere")))
 
 
+def test_openings_and_damage_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A run that begins, is resumed, replaced or moved aside says so, and so does a damaged file."""
+    path = tmp_path / "r"
+    with caplog.at_level(logging.INFO, "batchrouter.runs"):
+        opened(path).close()
+        with opened(path) as run:
+            run.mend(DamagedError("plan.json is damaged", path=str(run.layout.plan)))
+        opened(path, Fingerprint({**ASKED.parts, "seed": 1})).close()
+        opened(path, fresh=True).close()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", f"{path}: began a new run"),
+        ("INFO", f"{path}: resumed the run of 2025-01-01T00:00:00Z"),
+        ("WARNING", "plan.json is damaged"),
+        ("WARNING", f"{path}: plan.json of the run directory was damaged or gone, and was made again"),
+        ("INFO", f"{path}: replaced the run, since the job has changed and no answer was paid for"),
+        ("INFO", f"{path}: began a new run"),
+        ("INFO", f"{path}: moved the older run to {path}.1"),
+        ("INFO", f"{path}: began a new run"),
+    ]
+
+
 def test_a_lock_whose_file_was_moved_away_is_not_held(tmp_path: Path) -> None:
-    """Who waited with an open file of a folder that was moved aside gets a lock on the new one."""
+    """A process that opened the lock of a folder which was then moved aside gets the lock of the new folder."""
     (tmp_path / "a").mkdir()
     with FileLock(tmp_path / "a" / "lock", "a"):
         (tmp_path / "a").rename(tmp_path / "b")

@@ -1,4 +1,4 @@
-"""What makes two runs the same run."""
+"""The fingerprint of a job: what is in it, and what is not."""
 
 from copy import deepcopy
 from typing import Any
@@ -57,7 +57,7 @@ ORIGINAL = fingerprint(job({}), INPUTS, "abc")
     ],
 )
 def test_pace_money_and_places_do_not_make_another_run(changes: dict[str, Any]) -> None:
-    """What changes no answer leaves the hash as it is."""
+    """Settings that change no answer do not change the hash."""
     assert fingerprint(job(changes), INPUTS, "abc").hash == ORIGINAL.hash
 
 
@@ -79,7 +79,7 @@ def test_pace_money_and_places_do_not_make_another_run(changes: dict[str, Any]) 
     ],
 )
 def test_what_affects_answers_does(changes: dict[str, Any], keys: list[str] | None) -> None:
-    """It changes the hash, and the keys that differ are named as the job file spells them."""
+    """A setting that changes answers changes the hash, and is named as the job file spells it."""
     other = fingerprint(job(changes), INPUTS, "abc")
     assert other.hash != ORIGINAL.hash
     named = changed(ORIGINAL.parts, other.parts)
@@ -87,7 +87,7 @@ def test_what_affects_answers_does(changes: dict[str, Any], keys: list[str] | No
 
 
 def test_the_order_of_models_counts() -> None:
-    """Cheapest first is part of the question."""
+    """The order of the models, cheapest first, changes answers."""
     turned = fingerprint(job({"models": JOB["models"][::-1]}), INPUTS, "abc")
     assert changed(ORIGINAL.parts, turned.parts) == ["models"]
 
@@ -102,21 +102,21 @@ def test_inputs_and_checkpoint_count() -> None:
 
 
 def test_a_changed_plan_is_told_apart() -> None:
-    """The plan is not in the hash, and its changes are found by themselves."""
+    """The plan is not in the hash; its changes are found separately."""
     other = fingerprint(job({"plan.strong": 0.4}), INPUTS, "abc")
     assert other.hash == ORIGINAL.hash
     assert changed(ORIGINAL.plan, other.plan) == ["plan.strong"]
 
 
 def test_a_run_begun_before_a_key_existed_goes_on() -> None:
-    """Younger keys of `input` are in the fingerprint only where they ask for something new."""
+    """Keys of `input` that were added later are in the fingerprint only if they ask for something new."""
     assert {"input.shape", "input.row_params"}.isdisjoint(ORIGINAL.parts)
     for key, value in {"input.shape": "embeddings", "input.row_params": "ignore"}.items():
         assert changed(ORIGINAL.parts, fingerprint(job({key: value}), INPUTS, "abc").parts) == [key]
 
 
 def test_a_routers_checkpoint_may_move() -> None:
-    """Its hash says what it is, so only the last part of its path counts, also in older manifests."""
+    """Only the name of a router's file counts, even in older manifests, since a hash stands for its content."""
     here, there, other = (
         fingerprint(job({"router": {"kind": "knn", "checkpoint": path}}), INPUTS, "abc")
         for path in ("/a/b/mine", "/c/mine", "/c/other")

@@ -18,7 +18,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 @example("a/b\x00c")
 @example("模" * 200)
 def test_a_model_name_is_one_component_of_a_path(name: str) -> None:
-    """Whatever a model is called, its files stay inside the run directory and fit a file system."""
+    """The files of a model stay inside the run directory and have valid names, whatever the model is called."""
     layout = Layout(Path("/runs/r"))
     journal = layout.journal(3, name)
     assert journal.parent == Path("/runs/r/journal/00003")
@@ -32,12 +32,12 @@ def test_a_model_name_is_one_component_of_a_path(name: str) -> None:
 @example("a" * 200 + "b", "a" * 200 + "c")
 @example(".", "%2E")
 def test_two_models_never_share_a_file(one: str, other: str) -> None:
-    """Different names give different files."""
+    """Different model names give different file names."""
     assert (file_name(one) == file_name(other)) == (one == other)
 
 
 def test_the_run_directory_is_beside_the_output() -> None:
-    """Without `run_dir` it is the output's path with `.run` behind, also for a folder."""
+    """Without `run_dir` the run directory is the output's path with `.run` added, also for a folder."""
     assert run_path(OutputSpec(path="out/results.jsonl")) == Path("out/results.jsonl.run")
     assert run_path(OutputSpec(path="out/parts/")) == Path("out/parts.run")
     assert run_path(OutputSpec(path="out/parts/", run_dir="elsewhere")) == Path("elsewhere")
@@ -45,7 +45,7 @@ def test_the_run_directory_is_beside_the_output() -> None:
 
 
 def test_of_an_object_store_the_last_name_counts() -> None:
-    """The run directory is local and relative, and never outside its folder."""
+    """The run directory of an output on an object store is in the current folder."""
     for path, name in {
         "s3://bucket/out/results.jsonl": "results.jsonl.run",
         "gs://bucket/out/parts/": "parts.run",
@@ -57,7 +57,7 @@ def test_of_an_object_store_the_last_name_counts() -> None:
 
 
 def test_what_is_a_folder_of_parts(tmp_path: Path) -> None:
-    """A / at the end says so everywhere; on this machine a folder that is there is one too."""
+    """An output is a folder if its path ends in /, or if it is an existing folder on this machine."""
     for path, folder in {
         f"{tmp_path}": True,
         f"{tmp_path}/new": False,

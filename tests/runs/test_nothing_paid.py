@@ -1,4 +1,4 @@
-"""A run that was refused throughout may be replaced by the mended job; any other is kept."""
+"""A run whose every row was refused may be replaced by the mended job; any other run is kept."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
 from batch.runs.journal.writer import Journal
 from batch.runs.layout import Layout
-from tests.runs.journals import Sitting, answered
+from tests.runs.journals import OpenJournal, answered
 
 
 def opened(path: Path, params: str) -> RunDirectory:
@@ -34,9 +34,9 @@ def with_a_row_in_flight(journal: Journal) -> None:
 
 
 def test_a_job_whose_every_request_was_refused_may_be_mended(tmp_path: Path) -> None:
-    """The changed job starts anew in the same run directory, without `--fresh`."""
+    """If every row was refused, the changed job starts over in the same run directory, without `--fresh`."""
     opened(tmp_path / "run", "max_tokens").close()
-    with Sitting(Layout(tmp_path / "run").journal(0, "m")) as journal:
+    with OpenJournal(Layout(tmp_path / "run").journal(0, "m")) as journal:
         refused(journal)
     with opened(tmp_path / "run", "max_completion_tokens") as directory:
         assert not directory.layout.anything_sent()
@@ -44,9 +44,9 @@ def test_a_job_whose_every_request_was_refused_may_be_mended(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("fill", [with_an_answer, with_a_row_in_flight])
 def test_what_was_or_may_have_been_paid_for_is_kept(tmp_path: Path, fill: object) -> None:
-    """One answer, or one request that was in flight when the run was killed, and the changed job is refused."""
+    """After one answer, or one request that was in flight at a kill, the changed job is refused."""
     opened(tmp_path / "run", "max_tokens").close()
-    with Sitting(Layout(tmp_path / "run").journal(0, "m")) as journal:
+    with OpenJournal(Layout(tmp_path / "run").journal(0, "m")) as journal:
         assert callable(fill)
         fill(journal)
     with pytest.raises(FingerprintError, match=r"input\.params"):
@@ -54,10 +54,10 @@ def test_what_was_or_may_have_been_paid_for_is_kept(tmp_path: Path, fill: object
 
 
 def test_a_damaged_journal_is_kept(tmp_path: Path) -> None:
-    """Nobody can say what it held."""
+    """A run with a damaged journal is kept, because what the journal held is unknown."""
     opened(tmp_path / "run", "a").close()
     path = Layout(tmp_path / "run").journal(0, "m")
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         refused(journal)
     path.write_bytes(path.read_bytes().replace(b"bad_request", b"bad_bequest"))
     with pytest.raises(FingerprintError):

@@ -15,7 +15,7 @@ def table(rows: int, body_bytes: int = 10) -> pa.Table:
 
 
 def test_a_part_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    """Types and rows stay, columns can be chosen, and those that are not there are left out."""
+    """Types and rows are read back, columns can be chosen, and columns that the part lacks are left out."""
     path = tmp_path / "scored" / "00000.parquet"
     write_part(path, table(10))
     assert read_part(path) == table(10)
@@ -24,7 +24,7 @@ def test_a_part_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_routed_part_is_read_in_bounded_batches(tmp_path: Path) -> None:
-    """Batches are in order and hold at most what was asked for; no part is no rows."""
+    """Batches are in order and have at most the given number of rows; a missing routed part has no rows."""
     path = tmp_path / "00000.parquet"
     write_part(path, table(2500))
     batches = list(iter_routed(path, 1000))
@@ -46,7 +46,7 @@ def test_row_groups_are_bounded_in_bytes(tmp_path: Path) -> None:
 
 
 def test_long_rows_come_a_row_group_at_a_time(tmp_path: Path) -> None:
-    """A batch never reaches over row groups, however many rows are asked for: 100 MB come 8 MB at a time."""
+    """A batch never spans several row groups, however many rows it may have: 100 MB are read 8 MB at a time."""
     path = tmp_path / "00000.parquet"
     write_part(path, table(100, 1_000_000))
     for batches in (iter_part(path), iter_routed(path, 512), iter_part(path, columns=["body"])):
@@ -56,7 +56,7 @@ def test_long_rows_come_a_row_group_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_damaged_part_is_a_storage_error(tmp_path: Path) -> None:
-    """A part that is cut, absent or overwritten within is refused in one line that names it."""
+    """A part that is cut, missing or overwritten inside is refused in one line that names it."""
     path = tmp_path / "00000.parquet"
     write_part(path, table(2500))
     data = path.read_bytes()

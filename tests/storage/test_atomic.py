@@ -1,4 +1,4 @@
-"""Files are there whole or not at all."""
+"""Writing files whole or not at all."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from batch.storage.atomic import is_temporary, leftovers, make_folder, replacing
 
 
 def test_the_content_appears_when_the_block_ends(tmp_path: Path) -> None:
-    """Until the block ends the old file is there; afterwards the new one, private, and nothing else."""
+    """Until the block ends the old file is there; afterwards the new one, which is private, and no other."""
     path = tmp_path / "deep" / "er" / "file.json"
     write_bytes(path, b"old")
     with replacing(path) as temp:
@@ -24,7 +24,7 @@ def test_the_content_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 
 def test_a_block_that_raises_changes_nothing(tmp_path: Path) -> None:
-    """An error between writing and renaming leaves the old file and no temporary one, and stays what it was."""
+    """An error between writing and renaming leaves the old file and no temporary one, and is raised unchanged."""
     path = tmp_path / "file"
     write_bytes(path, b"old")
     with pytest.raises(ZeroDivisionError), replacing(path) as temp:
@@ -35,7 +35,7 @@ def test_a_block_that_raises_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failing", [1, 2])
 def test_a_failed_fsync_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
-    """When the disk refuses the content or the name, the error names the path and the system's reason."""
+    """If the disk refuses the content or the name, the error has the path and the system's reason."""
     path = tmp_path / "file"
     write_bytes(path, b"old")
     calls = 0
@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
 
 
 def test_what_a_killed_writer_left_is_found_beside_its_target(tmp_path: Path) -> None:
-    """Leftovers of one path are told from those of another, and from the user's files."""
+    """Leftovers of one path are distinguished from those of another and from the user's files."""
     mine, other, visible = tmp_path / ".a.json.x1.tmp", tmp_path / ".b.json.x1.tmp", tmp_path / "a.json.tmp"
     for path in (mine, other, visible):
         path.touch()

@@ -1,4 +1,4 @@
-"""Folders are there whole or not at all, and what killed writers left goes."""
+"""Writing folders whole or not at all, and removing what killed writers left."""
 
 import signal
 import subprocess
@@ -33,7 +33,7 @@ def test_the_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 def test_a_block_that_raises_changes_nothing(error: type[BaseException], tmp_path: Path) -> None:
-    """The old folder stays, and no hidden one is left."""
+    """If the block raises, the old folder stays and no hidden one is left."""
     path = tmp_path / "made"
     written(path, "old")
 
@@ -49,7 +49,7 @@ def test_a_block_that_raises_changes_nothing(error: type[BaseException], tmp_pat
 
 
 def test_a_folder_that_cannot_get_its_name_leaves_the_old_one(tmp_path: Path) -> None:
-    """Where the last renaming fails, the old folder, which was moved away by then, is put back."""
+    """If the last rename fails, the old folder, which was moved away before, is put back."""
     path = tmp_path / "made"
     written(path, "old")
     with pytest.raises(FileNotFoundError), replacing_folder(path) as new:
@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_get_its_name_leaves_the_old_one(tmp_path: Path) ->
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    """After SIGKILL there is a hidden folder; clearing removes it, and nothing that is another's."""
+    """After SIGKILL there is a hidden folder; clearing removes it and nothing else."""
     path = tmp_path / "made"
     for other in (".other.x1.tmp", ".made", "made.tmp"):
         (tmp_path / other).mkdir()
@@ -79,7 +79,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_writer_who_lives_is_left_alone(tmp_path: Path) -> None:
-    """Its folder is not taken for one that was left."""
+    """The hidden folder of a writer that still runs is not removed."""
     path = tmp_path / "made"
     with replacing_folder(path) as new:
         clear_killed(path)
@@ -88,7 +88,7 @@ def test_a_writer_who_lives_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_moved_away_is_put_back(tmp_path: Path) -> None:
-    """Of a writer that was killed between moving the old folder away and naming the new one; else it is old news."""
+    """The old folder is put back only if its writer was killed between moving it away and naming the new one."""
     path, left = tmp_path / "made", tmp_path / ".made.x1.tmp"
     for stays in ("old", "new"):
         (left / "old").mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_a_folder_that_was_moved_away_is_put_back(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:
-    """A folder that is there or can be made is fine, and stays as it was; one below a file is not."""
+    """A folder that exists or can be made passes the check and is not changed; one below a file does not pass."""
     check_folder_writable(tmp_path)
     check_folder_writable(tmp_path / "deep" / "er")
     assert names(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Small files with a checksum."""
+"""Small JSON files with a checksum."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +15,7 @@ BODY = b'{"rows":7,"name":"x"}'
 
 
 def test_what_was_sealed_comes_back(tmp_path: Path) -> None:
-    """The file is JSON, no file is no object, and a file without checksum is read as older versions wrote it."""
+    """A sealed file is JSON; a missing file reads as `None`; an older version's file without a checksum is read."""
     path = tmp_path / "a.json"
     assert read_sealed(path, "a.json") is None
     write_sealed(path, "a.json", BODY)
@@ -27,7 +27,7 @@ def test_what_was_sealed_comes_back(tmp_path: Path) -> None:
 
 @given(st.integers(0, 10_000), st.integers(0, 7))
 def test_any_flipped_bit_is_noticed_or_makes_it_no_json(place: int, bit: int) -> None:
-    """Behind the mark a flip is damage; in the mark what is left has a key that nobody wrote, or is no JSON."""
+    """A changed byte after the mark is damage; one in the mark leaves an unknown key, or no JSON."""
     data = bytearray(sealed("a.json", BODY))
     at = place % len(data)
     data[at] ^= 1 << bit
@@ -36,7 +36,7 @@ def test_any_flipped_bit_is_noticed_or_makes_it_no_json(place: int, bit: int) ->
 
 
 def test_a_file_in_another_ones_place_is_damaged(tmp_path: Path) -> None:
-    """Two files that changed places are both noticed."""
+    """Swapping two sealed files damages both."""
     for name in ("a.json", "b.json"):
         write_sealed(tmp_path / name, name, BODY)
     (tmp_path / "a.json").rename(tmp_path / "b.json")
@@ -45,7 +45,7 @@ def test_a_file_in_another_ones_place_is_damaged(tmp_path: Path) -> None:
 
 
 def test_a_writer_knows_what_it_wrote(tmp_path: Path) -> None:
-    """Size and CRC-32 over small and large writes are those of the file; one byte more or other is no match."""
+    """The writer's size and CRC-32 are those of the file; a file with one byte more or different does not match."""
     path = tmp_path / "part"
     with CheckedWriter(path) as file:
         file.write(b"ab")

@@ -6,7 +6,7 @@ from zlib import crc32
 from batch.outcomes import FailedAttempt
 from batch.runs.journal.replay import Failures, replay
 from batch.runs.journal.writer import Journal
-from tests.runs.journals import URLS, Sitting, answered, given_up
+from tests.runs.journals import URLS, OpenJournal, answered, given_up
 
 
 def failed(journal: Journal, row: int, attempt: int, kind: str, status: int | None, *, counts: bool) -> None:
@@ -15,21 +15,21 @@ def failed(journal: Journal, row: int, attempt: int, kind: str, status: int | No
 
 
 def test_attempts_add_up_over_sittings(tmp_path: Path) -> None:
-    """Two sittings with two and one counted attempts leave three; a throttled attempt that did not count adds none."""
+    """The counted attempts of two sittings are added: two and one make three. A throttled attempt does not count."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         failed(journal, 7, 1, "server_error", 500, counts=True)
         failed(journal, 7, 2, "timeout", None, counts=True)
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         failed(journal, 7, 3, "rate_limited", 429, counts=False)
         failed(journal, 7, 4, "server_error", 502, counts=True)
     assert replay(path).failures == {7: Failures(3, "server_error", 502)}
 
 
 def test_a_row_that_was_given_up_begins_anew(tmp_path: Path) -> None:
-    """`--retry-failed` gives it all its attempts again; a row that was answered needs none."""
+    """A row that failed gets all its attempts again under `--retry-failed`, so its old failures are forgotten."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         failed(journal, 1, 1, "server_error", 500, counts=True)
         given_up(journal, 1, attempts=2)
         failed(journal, 2, 1, "server_error", 500, counts=True)
@@ -39,7 +39,7 @@ def test_a_row_that_was_given_up_begins_anew(tmp_path: Path) -> None:
 
 
 def test_journals_of_older_versions_are_read_by_the_kind_of_error(tmp_path: Path) -> None:
-    """Their attempts have six fields: failures of the server count, throttles and refused connections do not."""
+    """Attempts in old journals have six fields: server failures count, throttles and refused connections do not."""
     rests = [
         b'"journal":{"version":1,"endpoints":["%b"]}}' % URLS[0].encode(),
         b'"intent":[3,1,0]}',

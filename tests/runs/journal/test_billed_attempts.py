@@ -17,7 +17,7 @@ from schemas.job import OutputSpec
 from schemas.plans import Plan
 from schemas.reports import Report, Timing
 from schemas.results import ErrorInfo
-from tests.runs.journals import Sitting, answered, given_up
+from tests.runs.journals import OpenJournal, answered, given_up
 from tests.runs.shards import PRICES, commit, results, row, write_shard
 
 OUTPUT = OutputSpec(path="results.jsonl")
@@ -43,12 +43,12 @@ def layout(tmp_path: Path) -> Layout:
     """Two rows of the weak model; row 0 was answered at its third attempt, row 1 was given up."""
     layout = Layout(tmp_path / "run")
     write_shard(layout, [row(0), row(1)], {"weak": [0, 1]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         journal.intent(0, 1, 0)
         journal.attempt(FailedAttempt(0, 1, 0, kind="bad_answer", status=200, latency=0.1, counts=True, billed=TOLD))
         journal.intent(0, 2, 1)
         journal.attempt(FailedAttempt(0, 2, 1, kind="timeout", status=None, latency=5.0, counts=True, billed=AT_MOST))
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         journal.intent(0, 3, 0)
         answered(journal, 0, attempts=3)
         journal.intent(1, 1, 1)
@@ -73,7 +73,7 @@ def reported(ledger: Ledger) -> Report:
 
 
 def test_a_row_costs_what_all_its_attempts_cost(layout: Layout) -> None:
-    """Over sittings, answered or not: what was told, and for the rest the most that it can be."""
+    """A row costs what its attempts were billed, over all sittings; usage that is not stated counts at its bound."""
     commit(layout, OUTPUT)
     first, second = results(layout)
     assert Decimal(str(first["cost_usd"])) == cost(10, 5) + cost(10, 50) + cost(40, 100)
@@ -82,7 +82,7 @@ def test_a_row_costs_what_all_its_attempts_cost(layout: Layout) -> None:
 
 
 def test_report_and_budget_count_the_same_dollars_as_the_rows(layout: Layout) -> None:
-    """All three read the journal; the report says how much of it is in doubt, also from a stored commit."""
+    """Results, report and budget agree on the cost; the report says how much is in doubt, also from a stored record."""
     committed = commit(layout, OUTPUT)
     total = sum((Decimal(str(r["cost_usd"])) for r in results(layout)), Decimal(0))
     report = reported(Ledger.from_json(committed.ledger, PRICES))
@@ -97,8 +97,8 @@ def test_report_and_budget_count_the_same_dollars_as_the_rows(layout: Layout) ->
 
 
 def test_an_outcome_that_a_later_one_replaces_still_costs(layout: Layout) -> None:
-    """`--retry-failed` sends a failed row again; what its first try cost stays on its bill."""
-    with Sitting(layout.journal(0, "weak")) as journal:
+    """The cost of the attempts before a row failed is kept when `--retry-failed` sends it again."""
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         journal.intent(1, 2, 0)
         answered(journal, 1, attempts=2)
     commit(layout, OUTPUT)
@@ -109,10 +109,10 @@ def test_an_outcome_that_a_later_one_replaces_still_costs(layout: Layout) -> Non
 
 
 def test_told_usage_of_a_failed_row_is_shown(tmp_path: Path) -> None:
-    """A blocked prompt fails, and was paid for: its tokens stand in its result."""
+    """A blocked prompt fails and was paid for: its result has the tokens."""
     layout = Layout(tmp_path / "run")
     write_shard(layout, [row(0)], {"weak": [0]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         journal.intent(0, 1, 0)
         journal.outcome(
             RowOutcome(0, status="failed", endpoint=0, attempts=1, latency=0.1, error=TIMED_OUT, billed=TOLD)
@@ -124,10 +124,10 @@ def test_told_usage_of_a_failed_row_is_shown(tmp_path: Path) -> None:
 
 
 def test_what_nothing_bounds_is_left_out_and_said(tmp_path: Path) -> None:
-    """Without `max_tokens` a timeout may have cost anything: no sum holds it, and the cost is not complete."""
+    """Without `max_tokens` the cost of a timeout has no bound: no sum includes it, and the cost is incomplete."""
     layout = Layout(tmp_path / "run")
     write_shard(layout, [row(0)], {"weak": [0]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         journal.intent(0, 1, 0)
         journal.attempt(
             FailedAttempt(0, 1, 0, kind="timeout", status=None, latency=5.0, billed=Billed(None, None, exact=False))
@@ -141,13 +141,13 @@ def test_what_nothing_bounds_is_left_out_and_said(tmp_path: Path) -> None:
 
 
 def test_old_journals_count_what_they_do_not_say_at_the_dearest_request(tmp_path: Path) -> None:
-    """A run that an older version began goes on with its budget: its timeouts count as before."""
+    """The budget of a run that an older version began counts that version's timeouts as that version did."""
     layout = Layout(tmp_path / "run")
     scored = pa.table(
         {"row": [0, 1], "url": ["/v1/chat/completions"] * 2, "body": [BODY, BODY + b" "], "max_tokens": [100, 100]}
     )
     write_part(layout.scored(0), scored)
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         journal.intent(0, 1, 0)
         journal._add(b'"attempt":[0,1,0,"timeout",null,5.000000]}')
         journal.intent(0, 2, 0)

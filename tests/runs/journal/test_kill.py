@@ -1,4 +1,4 @@
-"""What a kill leaves."""
+"""What a journal holds after its writer was killed."""
 
 import signal
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from batch.runs.journal.replay import replay
 
-# As a lane does it: the outcome of a row is flushed with the intent of the next, and only then said to be stored.
+# Writes as a lane does: flushes the outcome of a row with the intent of the next, and only then reports it as stored.
 WRITER = """
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ for row in range(10_000_000):
 
 @pytest.mark.real
 def test_no_answer_that_the_journal_took_is_lost_by_a_kill(tmp_path: Path) -> None:
-    """After SIGKILL at some instant every row that was said to be stored is, and at most one is ambiguous."""
+    """After SIGKILL at any instant, every row reported as stored is in the journal, and at most one is ambiguous."""
     path = tmp_path / "j"
     for rows in (1, 50, 700):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Reading a journal back, whole, torn and damaged."""
+"""Reading journals back: whole, torn and damaged ones."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,21 +12,21 @@ from batch.errors import StorageError
 from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.journal.replay import LOST, OK, LostRequest, Replay, replay
 from schemas.results import ErrorInfo
-from tests.runs.journals import ANSWER, FAILURE, URLS, Sitting, answered, given_up
+from tests.runs.journals import ANSWER, FAILURE, URLS, OpenJournal, answered, given_up
 
 
 def test_a_journal_that_is_not_there_says_nothing(tmp_path: Path) -> None:
-    """No file is an empty journal; a folder in its place is an error."""
+    """A missing file reads as an empty journal; a folder in its place is an error."""
     assert replay(tmp_path / "j") == Replay(tmp_path / "j")
     with pytest.raises(StorageError, match="cannot read"):
         replay(tmp_path)
 
 
 def test_outcomes_come_back_as_they_were_written(tmp_path: Path) -> None:
-    """Every field of every kind of outcome, and the provider's JSON byte for byte, in order of rows."""
+    """Every field of every kind of outcome is read back, and the provider's JSON byte for byte, in row order."""
     path = tmp_path / "j"
     budget = ErrorInfo(kind="budget", message="")
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         given_up(journal, 5, attempts=3)
         answered(journal, 2, endpoint=1)
         journal.outcome(RowOutcome(9, status="unsent", endpoint=None, attempts=0, latency=None, error=budget))
@@ -41,10 +41,10 @@ def test_outcomes_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_the_last_outcome_stands(tmp_path: Path) -> None:
-    """A row that failed and was sent again is what it came to the second time."""
-    with Sitting(tmp_path / "j") as journal:
+    """The last outcome of a row that failed and was sent again is the one that counts."""
+    with OpenJournal(tmp_path / "j") as journal:
         given_up(journal, 0)
-    with Sitting(tmp_path / "j", ("http://c",)) as journal:
+    with OpenJournal(tmp_path / "j", ("http://c",)) as journal:
         answered(journal, 0, attempts=2)
     read = replay(tmp_path / "j")
     assert (read.ok, read.failed) == ({0}, set())
@@ -53,7 +53,7 @@ def test_the_last_outcome_stands(tmp_path: Path) -> None:
 
 def test_attempts_are_counted_where_they_ended(tmp_path: Path) -> None:
     """An attempt ends by its own line or by the outcome, once; one that reached no server is not a request sent."""
-    with Sitting(tmp_path / "j") as journal:
+    with OpenJournal(tmp_path / "j") as journal:
         journal.intent(0, 1, 0)
         journal.attempt(FailedAttempt(0, 1, 0, kind="rate_limited", status=429, latency=0.1))
         journal.intent(0, 2, 1)
@@ -79,16 +79,16 @@ def test_attempts_are_counted_where_they_ended(tmp_path: Path) -> None:
 
 
 def test_rows_in_flight_at_a_kill_are_ambiguous_until_they_end(tmp_path: Path) -> None:
-    """They are listed, with where they were sent; once sent again they are only listed as lost."""
+    """Rows in flight at a kill are ambiguous, with their endpoint; once sent again, they are only listed as lost."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         for row in range(3):
             journal.intent(row, 1, 0)
         answered(journal, 0)
     sent = [LostRequest(1, 1, URLS[0]), LostRequest(2, 1, URLS[0])]
     first = replay(path)
     assert (first.ambiguous, first.lost) == ({1: sent[0], 2: sent[1]}, sent)
-    with Sitting(path, URLS[::-1]) as journal:
+    with OpenJournal(path, URLS[::-1]) as journal:
         assert replay(path).ambiguous == first.ambiguous, "a sitting that did nothing changes nothing"
         journal.intent(1, 2, 0)
         answered(journal, 1, attempts=2)
@@ -99,9 +99,9 @@ def test_rows_in_flight_at_a_kill_are_ambiguous_until_they_end(tmp_path: Path) -
 
 
 def test_a_damaged_intent_makes_its_row_ambiguous(tmp_path: Path) -> None:
-    """Nobody can say whether the row was sent; the note names file and line."""
+    """A row that only a damaged line names is ambiguous, since it may have been sent; the note names file and line."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         journal.intent(12, 1, 0)
         journal.intent(13, 1, 0)
         answered(journal, 13)
@@ -114,9 +114,9 @@ def test_a_damaged_intent_makes_its_row_ambiguous(tmp_path: Path) -> None:
 
 
 def test_a_damaged_newline_costs_no_answer(tmp_path: Path) -> None:
-    """The lines before and behind the damage are whole and count, each at its own place in the file."""
+    """The lines before and after a damaged newline are whole and count, each at its own place in the file."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         answered(journal, 1)
         answered(journal, 2, response=b'{"n":2}')
     data = bytearray(path.read_bytes())
@@ -130,27 +130,27 @@ def test_a_damaged_newline_costs_no_answer(tmp_path: Path) -> None:
 
 
 def test_a_damaged_last_newline_costs_no_answer(tmp_path: Path) -> None:
-    """The line counts, and the next sitting writes its lines behind a new newline instead of cutting it off."""
+    """A last line that lacks only its newline counts, and the next sitting adds the newline."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         answered(journal, 1)
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
     assert replay(path).ok == {1}
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         answered(journal, 2)
     assert replay(path).ok == {1, 2}
     assert replay(path).notes == []
 
 
 def test_lines_of_another_journal_are_left_out(tmp_path: Path) -> None:
-    """A journal that was copied over another one says nothing of the rows of that one; the note names its place."""
+    """A journal that was copied over another says nothing about that one's rows; the note names its place."""
     mine, other = (tmp_path / name / "m.jsonl" for name in ("00000", "00001"))
     for path, row in ((mine, 1), (other, 9)):
         path.parent.mkdir()
-        with Sitting(path) as journal:
+        with OpenJournal(path) as journal:
             answered(journal, row)
     mine.write_bytes(other.read_bytes())
-    with Sitting(mine) as journal:
+    with OpenJournal(mine) as journal:
         answered(journal, 2)
     assert replay(mine).ok == {2}
     assert replay(mine).notes == [f"{mine}: holds lines of journal/00001/m.jsonl, which are left out"]
@@ -159,7 +159,7 @@ def test_lines_of_another_journal_are_left_out(tmp_path: Path) -> None:
 def test_an_answer_that_looks_like_a_journal_line_is_found_behind_a_damaged_newline(tmp_path: Path) -> None:
     """The start of the line is the one whose checksum holds, not the last thing that looks like one."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         answered(journal, 1)
         answered(journal, 2, response=b'{"crc":"00000000","n":2}')
     data = bytearray(path.read_bytes())
@@ -187,7 +187,7 @@ def journals(draw: st.DrawFn) -> bytes:
     """The bytes of a journal that the writer can produce."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "j"
-        sitting = Sitting(path)
+        sitting = OpenJournal(path)
         journal = sitting.__enter__()
         for kind, row, response in draw(st.lists(EVENTS, max_size=12)):
             match kind:
@@ -205,7 +205,7 @@ def journals(draw: st.DrawFn) -> bytes:
                     )
                 case _:
                     sitting.__exit__()
-                    sitting = Sitting(path)
+                    sitting = OpenJournal(path)
                     journal = sitting.__enter__()
         sitting.__exit__()
         return path.read_bytes()
@@ -223,7 +223,7 @@ def read_back(data: bytes) -> tuple[Replay, dict[int, object]]:
 
 @given(journals(), st.data())
 def test_a_truncated_journal_loses_at_most_its_last_line(data: bytes, draw: st.DataObject) -> None:
-    """Cut anywhere, it says what it said up to the last whole line, and the torn bytes are counted."""
+    """A journal that is cut anywhere reads as its whole lines do, and the torn bytes are counted."""
     cut = draw.draw(st.integers(0, len(data)))
     read, outcomes = read_back(data[:cut])
     whole = data.rindex(b"\n", 0, cut) + 1 if b"\n" in data[:cut] else 0
@@ -263,12 +263,12 @@ def test_any_damaged_byte_is_noticed(data: bytes, draw: st.DataObject) -> None:
 
 @given(journals())
 def test_a_reopened_journal_says_the_same(data: bytes) -> None:
-    """Opening cuts or adds nothing that matters: outcomes, ambiguous and lost rows stay."""
+    """Opening a damaged journal changes nothing that it says: outcomes, ambiguous and lost rows stay."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "j"
         path.write_bytes(data)
         before = replay(path)
-        with Sitting(path):
+        with OpenJournal(path):
             pass
         after = replay(path)
     assert (before.ok, before.failed, before.ambiguous, before.lost) == (

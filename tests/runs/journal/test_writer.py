@@ -12,13 +12,13 @@ from batch.outcomes import FailedAttempt, RowOutcome
 from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.journal.lines import place_of
 from batch.runs.journal.writer import Journal
-from tests.runs.journals import FAILURE, URLS, Sitting, answered, given_up, lines
+from tests.runs.journals import FAILURE, URLS, OpenJournal, answered, given_up, lines
 
 
 def test_every_line_is_json_with_a_checksum(tmp_path: Path) -> None:
-    """Each call adds one line, there when it is flushed; the provider's JSON is in it as it came."""
+    """Each call adds one line, which is in the file once it is flushed; it has the provider's JSON as it came."""
     path = tmp_path / "journal" / "m.jsonl"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         journal.intent(7, 1, 0)
         journal.attempt(FailedAttempt(7, 1, 0, kind="rate_limited", status=429, latency=0.1))
         journal.attempt(FailedAttempt(7, 2, 0, kind="timeout", status=None, latency=600.0, counts=True))
@@ -45,7 +45,7 @@ def test_every_line_is_json_with_a_checksum(tmp_path: Path) -> None:
 
 def test_what_is_flushed_together_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The outcome of a row and the intent of the next cost one write(2), and flushing nothing costs none."""
-    with Sitting(tmp_path / "j") as journal:
+    with OpenJournal(tmp_path / "j") as journal:
         write, sizes = os.write, []
 
         def counted(descriptor: int, data: bytes) -> int:
@@ -64,9 +64,9 @@ def test_what_is_flushed_together_is_one_write(tmp_path: Path, monkeypatch: pyte
 
 
 def test_many_answers_do_not_wait_to_be_flushed(tmp_path: Path) -> None:
-    """However many lines come before a flush, no more than 16 KiB and a line are in memory alone."""
+    """However many lines come before a flush, at most 16 KiB and a line are not yet written."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         told = 0
         for row in range(1000):
             answered(journal, row, response=b'{"long":"%b"}' % (b"x" * 1000))
@@ -76,15 +76,15 @@ def test_many_answers_do_not_wait_to_be_flushed(tmp_path: Path) -> None:
 
 def test_pretty_printed_answers_stay_on_one_line(tmp_path: Path) -> None:
     """Line breaks between a provider's tokens become spaces."""
-    with Sitting(tmp_path / "j") as journal:
+    with OpenJournal(tmp_path / "j") as journal:
         answered(journal, 0, response=b'{\r\n  "choices": [\n  ]\n}')
     assert lines(tmp_path / "j")[1]["response"] == {"choices": []}
 
 
 def test_each_sitting_starts_with_its_endpoints(tmp_path: Path) -> None:
-    """Reopening appends; a header says what indexes mean from here on."""
+    """Reopening appends a header, which says what endpoint indexes mean from there on."""
     for urls in (URLS, URLS[:1]):
-        with Sitting(tmp_path / "j", urls) as journal:
+        with OpenJournal(tmp_path / "j", urls) as journal:
             journal.intent(0, 1, 0)
     headers = [line["journal"] for line in lines(tmp_path / "j") if "journal" in line]
     place = place_of(tmp_path / "j")
@@ -96,27 +96,27 @@ def test_each_sitting_starts_with_its_endpoints(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [1, 30, 200_000])
 def test_a_torn_last_line_is_cut_when_reopened(tmp_path: Path, kept: int) -> None:
-    """What was not written whole is removed, however long, and what follows is whole again."""
+    """A torn last line is removed, however long it is, and the lines after it are whole."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         journal.intent(0, 1, 0)
         answered(journal, 1, response=b'{"long":"%b"}' % (b"x" * 300_000))
     checked_content = path.read_bytes()
     before_last = checked_content[: checked_content[:-1].rindex(b"\n") + 1]
     path.write_bytes(checked_content[: len(before_last) + kept])
-    with Sitting(path):
+    with OpenJournal(path):
         pass
     assert path.read_bytes().startswith(before_last)
     assert [next(reversed(line)) for line in lines(path)] == ["journal", "intent", "journal"]
 
 
 def test_a_last_line_that_lacks_only_its_newline_is_kept(tmp_path: Path) -> None:
-    """An answer that is all there is not thrown away for one byte."""
+    """A last line whose newline is damaged is kept, since its answer is whole."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         answered(journal, 1)
     path.write_bytes(path.read_bytes()[:-1])
-    with Sitting(path):
+    with OpenJournal(path):
         pass
     assert [sorted(line)[1] for line in lines(path)] == ["journal", "outcome", "journal"]
 
@@ -124,7 +124,7 @@ def test_a_last_line_that_lacks_only_its_newline_is_kept(tmp_path: Path) -> None
 def test_a_failed_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk is a StorageError that names file and reason, and nothing is appended after it."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         with monkeypatch.context() as patch:
 
             def full(descriptor: int, data: bytes) -> int:
@@ -145,9 +145,9 @@ def test_a_failed_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_short_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line of which the disk took only a part is cut off by the next sitting, not buried by more lines."""
+    """After a write that the disk took only in part, nothing is appended: the next sitting cuts the torn line off."""
     path = tmp_path / "j"
-    with Sitting(path) as journal:
+    with OpenJournal(path) as journal:
         write = os.write
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:10]))
@@ -157,14 +157,14 @@ def test_a_short_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.Monk
         answered(journal, 0)
         with pytest.raises(StorageError, match="only 10"):
             journal.close()
-    with Sitting(path):
+    with OpenJournal(path):
         pass
     assert [line.keys() - {"crc"} for line in lines(path)] == [{"journal"}, {"journal"}]
 
 
 def test_a_closed_journal_takes_nothing(tmp_path: Path) -> None:
-    """A line for a closed journal is refused, so that its descriptor's next owner never gets it."""
-    with Sitting(tmp_path / "j") as journal:
+    """A closed journal refuses lines, so that none gets into the file that has its descriptor next."""
+    with OpenJournal(tmp_path / "j") as journal:
         journal.close()
         journal.close()
         journal.intent(0, 1, 0)
@@ -173,12 +173,12 @@ def test_a_closed_journal_takes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:
-    """A folder, or a link to somewhere else, in the journal's place is refused."""
+    """A folder or a symbolic link in the journal's place is refused."""
     (tmp_path / "elsewhere").touch()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for name in (".", "link"):
         with pytest.raises(StorageError, match="cannot open"):
-            Sitting(tmp_path / name)
+            OpenJournal(tmp_path / name)
 
 
 class CountingDisk:
@@ -199,7 +199,7 @@ class CountingDisk:
 
 
 def test_what_is_written_is_synced_within_a_window(tmp_path: Path) -> None:
-    """A dirty journal is synced without being asked, and a clean one is left alone."""
+    """A journal that was written to is synced within a window, and one that was not is not."""
     disk = CountingDisk()
     path = tmp_path / "j"
     with GroupSync(window_seconds=0.001, sync_file=disk) as group, Journal.open(path, URLS, group) as journal:
@@ -214,7 +214,7 @@ def test_what_is_written_is_synced_within_a_window(tmp_path: Path) -> None:
 
 
 def test_many_lines_share_a_sync(tmp_path: Path) -> None:
-    """Closing syncs what the window had not yet reached, once for all lines, before the file is closed."""
+    """Closing syncs the lines that no window has synced yet, once for all of them, before it closes the file."""
     disk = CountingDisk()
     path = tmp_path / "j"
     group = GroupSync(window_seconds=3600, sync_file=disk).start()
@@ -228,7 +228,7 @@ def test_many_lines_share_a_sync(tmp_path: Path) -> None:
 
 
 def test_a_failed_sync_ends_every_journal(tmp_path: Path) -> None:
-    """No journal takes a line after a sync failed, the sync is not tried again, and closing says so as well."""
+    """After a failed sync no journal takes a line, the sync is not tried again, and closing raises the error too."""
     disk = CountingDisk(fail_on=1)
     group = GroupSync(window_seconds=0.001, sync_file=disk).start()
     one, other = (Journal.open(tmp_path / name, URLS, group) for name in "ab")
@@ -244,14 +244,14 @@ def test_a_failed_sync_ends_every_journal(tmp_path: Path) -> None:
 
 
 def wait_for_failure(group: GroupSync, journal: Journal) -> None:
-    """The event is set just before the failure is stored; use the journal until it notices."""
+    """Write to the journal until it raises: the event is set just before the failure is stored."""
     for row in range(10_000_000):
         journal.intent(row, 1, 0)
         journal.flush()
 
 
 def test_a_failed_close_ends_every_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system may tell of lost data only then: it is a failure, and no descriptor is closed a second time."""
+    """A close that reports lost data is a failure, and no descriptor is closed a second time."""
     group = GroupSync(window_seconds=0.001).start()
     one, other = (Journal.open(tmp_path / name, URLS, group) for name in "ab")
     close, closed, failed = os.close, list[int](), Event()
@@ -280,7 +280,7 @@ def test_a_failed_close_ends_every_journal(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_round_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the machine has no thread left, that is a failure too, and each file is closed, and only once."""
+    """If no thread can be started, that is a failure too, and each file is closed exactly once."""
     begun, ready, refused = Event(), Event(), Event()
     started: list[Thread] = []
     closed: list[int] = []
@@ -290,7 +290,7 @@ def test_a_round_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch:
         begun.set()
         assert ready.wait(5)
         if started:
-            # The round breaks off while this file of it is still being synced.
+            # The round ends early while this one of its files is still being synced.
             assert refused.wait(5)
 
     def only_one(thread: Thread) -> None:
@@ -328,7 +328,7 @@ def test_a_round_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch:
 
 
 def test_without_syncing_nothing_is_synced(tmp_path: Path) -> None:
-    """The switch for benchmarks leaves the file to the kernel, and closes it all the same."""
+    """With `enabled=False` files are closed and never synced."""
     disk = CountingDisk()
     group = GroupSync(enabled=False, sync_file=disk)
     journal = Journal.open(tmp_path / "j", URLS, group)
@@ -340,7 +340,7 @@ def test_without_syncing_nothing_is_synced(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    """A hundred journals opened and closed leave as many open files as there were."""
+    """Opening and closing a hundred journals leaves no file open."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     with GroupSync(window_seconds=0.001) as group:
         for number in range(100):

@@ -44,7 +44,7 @@ def as_parquet(folder: Path, *carries: str) -> Any:
 
 
 def test_lines_keep_numbers_of_any_length() -> None:
-    """A number stays a number with all its digits, also where its column is called like one of ours."""
+    """A number keeps all its digits, even if its column has the name of a field of the results."""
     line = to_json(result(0, f'{{"n":{BIG},"x":0.1234567890123456789,"nan":NaN}}'))
     assert line.endswith(b',"n":%d,"x":0.1234567890123456789,"nan":"NaN"}' % BIG)
     assert json.loads(line)["n"] == BIG
@@ -80,7 +80,7 @@ def test_parquet_has_numbers_where_a_type_holds_them_and_digits_where_none_does(
 
 
 def test_half_a_character_does_not_cost_the_file(tmp_path: Path) -> None:
-    """UTF-8 has no bytes for a lone surrogate, so such a column holds JSON, and a name its escape."""
+    """A lone surrogate has no UTF-8, so a column with one holds JSON, and a column name with one has its escape."""
     table = as_parquet(tmp_path, '{"a":"\\ud83d","\\ud83d":1}', '{"a":"whole"}')
     assert table["a"].to_pylist() == ['"\\ud83d"', '"whole"']
     assert table["\\ud83d"].to_pylist() == [1, None]

@@ -1,4 +1,4 @@
-"""From journals to results."""
+"""Committing a shard: from journals to results."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +19,7 @@ from batch.runs.layout import Layout
 from schemas.job import OutputSpec
 from schemas.reports import RowCounts
 from schemas.results import ErrorInfo, ResultRow
-from tests.runs.journals import ANSWER, FAILURE, URLS, Sitting, answered, given_up
+from tests.runs.journals import ANSWER, FAILURE, URLS, OpenJournal, answered, given_up
 from tests.runs.shards import MODELS, PRICES, bad, commit, results, row, write_shard
 
 OUTPUT = OutputSpec(path="results.jsonl")
@@ -32,18 +32,18 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_every_row_comes_out_once_in_order_with_its_reason(layout: Layout) -> None:
-    """Answered in any order by any model, given up, invalid, a repeated id or never sent: all are there, sorted."""
+    """Rows that were answered, given up, invalid, duplicate or never sent are all in the results, in input order."""
     rows = [row(0), bad(1), row(2), row(3), row(4), row(5)]
     write_shard(
         layout, rows, {"weak": [0, 4], "strong": [2, 3]}, duplicate_ids={5: "a.jsonl:6: id 'x' was used in line 1"}
     )
-    with Sitting(layout.journal(0, "strong")) as journal:
+    with OpenJournal(layout.journal(0, "strong")) as journal:
         journal.intent(3, 1, 1)
         journal.attempt(FailedAttempt(3, 1, 1, kind="bad_request", status=400, latency=0.5))
         given_up(journal, 3)
         journal.intent(2, 1, 0)
         answered(journal, 2)
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         journal.intent(0, 1, 0)
         answered(journal, 0)
         journal.intent(4, 1, 0)
@@ -72,10 +72,10 @@ def test_every_row_comes_out_once_in_order_with_its_reason(layout: Layout) -> No
 
 
 def test_a_row_shows_the_whole_answer_and_its_exact_cost(layout: Layout) -> None:
-    """Content, the provider's JSON byte for byte, tokens, dollars to the last digit, the score as it was meant."""
+    """A result has the content, the provider's JSON byte for byte, tokens, exact dollars and a short score."""
     write_shard(layout, [row(0)], {"strong": [0]})
     raw = b'{"choices":[{"message":{"content":"\\u00e9 1.10"}}],"big":12345678901234567890123, "f":1.10}'
-    with Sitting(layout.journal(0, "strong")) as journal:
+    with OpenJournal(layout.journal(0, "strong")) as journal:
         answered(journal, 0, response=raw)
     commit(layout, OUTPUT)
     line = layout.part(0, "jsonl").read_bytes()
@@ -99,7 +99,7 @@ def test_a_row_shows_the_whole_answer_and_its_exact_cost(layout: Layout) -> None
 def test_content_is_the_text_of_the_first_choice(layout: Layout, response: bytes, content: str | None) -> None:
     """Chat and plain completions have a text; embeddings, tool calls and odd shapes have none."""
     write_shard(layout, [row(0)], {"weak": [0]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         answered(journal, 0, response=response)
     commit(layout, OUTPUT)
     assert [(r["status"], r["content"]) for r in results(layout)] == [("ok", content)]
@@ -107,9 +107,9 @@ def test_content_is_the_text_of_the_first_choice(layout: Layout, response: bytes
 
 @pytest.mark.parametrize("response", [b'{"a":"\\ud800"}', b"<html>", b"[]", b'{"a":' * 3000 + b"1" + b"}" * 3000])
 def test_an_answer_that_is_no_json_object_fails_its_row_only(layout: Layout, response: bytes) -> None:
-    """Whatever slipped past a transport, the part can be read and the other rows are there."""
+    """An answer that is no JSON object fails its own row only: the part can be read."""
     write_shard(layout, [row(0), row(1)], {"weak": [0, 1]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         answered(journal, 0, response=response)
         answered(journal, 1)
     commit(layout, OUTPUT)
@@ -120,11 +120,11 @@ def test_an_answer_that_is_no_json_object_fails_its_row_only(layout: Layout, res
 
 
 def test_an_unknown_price_or_usage_is_null(layout: Layout) -> None:
-    """Unknown is never zero."""
+    """A row whose price or usage is unknown has no cost, rather than a cost of zero."""
     write_shard(layout, [row(0), row(1)], {"weak": [0], "strong": [1]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         answered(journal, 0)
-    with Sitting(layout.journal(0, "strong")) as journal:
+    with OpenJournal(layout.journal(0, "strong")) as journal:
         journal.outcome(RowOutcome(1, status="ok", endpoint=0, attempts=1, latency=1.0, response=ANSWER))
     commit(layout, OUTPUT, prices={**PRICES, "weak": None})
     assert [r["cost_usd"] for r in results(layout)] == [None, None]
@@ -132,15 +132,15 @@ def test_an_unknown_price_or_usage_is_null(layout: Layout) -> None:
 
 
 def test_a_row_that_fell_back_is_the_fallbacks(layout: Layout) -> None:
-    """The model that answered stands in the row; of two that failed, the last one tried; others never count."""
+    """A row has the model that answered, or of two that failed the last one; models outside the plan do not count."""
     write_shard(layout, [row(n) for n in range(4)], {"strong": [0, 1, 2], "weak": [3]})
-    with Sitting(layout.journal(0, "strong")) as journal:
+    with OpenJournal(layout.journal(0, "strong")) as journal:
         for number in range(3):
             journal.intent(number, 1, 0)
             journal.attempt(FailedAttempt(number, 1, 0, kind="refused", status=403, latency=0.1))
         answered(journal, 2, attempts=2)
         answered(journal, 3)
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         answered(journal, 0, attempts=2)
         given_up(journal, 1, attempts=2)
         given_up(journal, 2, attempts=2)
@@ -154,9 +154,9 @@ def test_a_row_that_fell_back_is_the_fallbacks(layout: Layout) -> None:
 
 
 def test_a_shared_answer_costs_nothing(layout: Layout) -> None:
-    """Duplicates show the answer of the row they repeat, in this shard or another, and count as deduplicated."""
+    """A duplicate row has the answer of the row that it repeats, in any shard, and counts as deduplicated."""
     write_shard(layout, [row(n) for n in range(5, 10)], {"weak": [5, 6]}, shares_answer_of={7: 5, 8: 1, 9: 2}, shard=1)
-    with Sitting(layout.journal(1, "weak")) as journal:
+    with OpenJournal(layout.journal(1, "weak")) as journal:
         answered(journal, 5)
         given_up(journal, 6)
     outcome = JournaledOutcome(1, "ok", URLS[1], 1, 0.5, 10, 5, None, ANSWER)
@@ -176,7 +176,7 @@ def test_a_shared_answer_costs_nothing(layout: Layout) -> None:
 def test_the_reason_of_an_unsent_row_is_the_journals_if_it_gives_one(layout: Layout) -> None:
     """A row that a budget stopped says so; a row that no journal names was not sent before the run ended."""
     write_shard(layout, [row(0), row(1)], {"weak": [0, 1]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         error = ErrorInfo(kind="budget", message="spent")
         journal.outcome(RowOutcome(0, status="unsent", endpoint=None, attempts=0, latency=None, error=error))
     commit(layout, OUTPUT)
@@ -184,16 +184,16 @@ def test_the_reason_of_an_unsent_row_is_the_journals_if_it_gives_one(layout: Lay
 
 
 def test_the_ledger_takes_every_attempt(layout: Layout) -> None:
-    """Each request sent is counted at its endpoint, whatever its end; one that never connected was not sent."""
+    """Each request is counted at its endpoint, however it ended; one that never connected was not sent."""
     write_shard(layout, [row(0), row(1, pinned="weak")], {"weak": [0, 1]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         for attempt, kind in enumerate(["rate_limited", "rate_limited", "server_error", "not_connected"], 1):
             journal.intent(0, attempt, 0)
             journal.attempt(FailedAttempt(0, attempt, 0, kind=kind, status=None, latency=0.1))
         journal.intent(0, 4, 1)
         answered(journal, 0, attempts=4, endpoint=1)
         journal.intent(1, 1, 1)
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         journal.intent(1, 2, 0)
         answered(journal, 1, attempts=2)
     committed = commit(layout, OUTPUT)
@@ -206,12 +206,12 @@ def test_the_ledger_takes_every_attempt(layout: Layout) -> None:
 
 
 def test_lost_requests_are_listed_with_what_they_cost_at_most(layout: Layout) -> None:
-    """Every request whose end nobody saw is in the record, by the row's id, also when the row was answered since."""
+    """Every request without an end is in the commit record with its row's id, even if the row was answered later."""
     write_shard(layout, [row(0), row(1, max_tokens=None)], {"strong": [0, 1]})
-    with Sitting(layout.journal(0, "strong")) as journal:
+    with OpenJournal(layout.journal(0, "strong")) as journal:
         journal.intent(0, 1, 0)
         journal.intent(1, 1, 1)
-    with Sitting(layout.journal(0, "strong")) as journal:
+    with OpenJournal(layout.journal(0, "strong")) as journal:
         journal.intent(0, 2, 0)
         answered(journal, 0, attempts=2)
         given_up(journal, 1)
@@ -226,7 +226,7 @@ def test_lost_requests_are_listed_with_what_they_cost_at_most(layout: Layout) ->
 def test_a_commit_done_again_writes_the_same(layout: Layout) -> None:
     """After a kill between part and record the shard is committed again, byte for byte the same."""
     write_shard(layout, [row(0), row(1)], {"weak": [0, 1]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         answered(journal, 1)
         answered(journal, 0)
     assert read_commit(layout, 0) is None
@@ -252,9 +252,9 @@ def test_a_commit_that_fails_leaves_neither_part_nor_record(layout: Layout) -> N
 
 
 def test_damage_is_noted_in_the_record(layout: Layout) -> None:
-    """A torn journal's note reaches whoever reads the record."""
+    """The commit record has the note on a torn journal."""
     write_shard(layout, [row(0)], {"weak": [0]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         answered(journal, 0)
     path = layout.journal(0, "weak")
     path.write_bytes(path.read_bytes() + b'{"crc":"0')
@@ -262,7 +262,7 @@ def test_damage_is_noted_in_the_record(layout: Layout) -> None:
 
 
 def test_carried_columns_follow_the_fields(layout: Layout) -> None:
-    """Input columns come behind ours, verbatim; one with a name of ours gets `input_` in front, as often as needed."""
+    """Input columns come after the fields, verbatim; one with the name of a field gets `input_` in front."""
     rows = [
         row(0, carry=b'{"topic":"x","level":1.10}'),
         row(1, carry=b'{"model":"theirs","input_model":2,"input_input_model":3}'),
@@ -287,13 +287,13 @@ def test_carried_columns_follow_the_fields(layout: Layout) -> None:
 @settings(max_examples=20)
 @given(st.permutations(range(12)), st.lists(st.sampled_from(["ok", "failed", "none"]), min_size=12, max_size=12))
 def test_results_do_not_depend_on_the_order_of_answers(order: list[int], ends: list[str]) -> None:
-    """In whatever order and however mixed rows end, the part is the rows in order, each with its own end."""
+    """In whatever order rows end, the part has them in input order, each with its own end."""
     with TemporaryDirectory() as folder:
         layout = Layout(Path(folder))
         write_shard(
             layout, [row(n) for n in range(12)], {m: [n for n in range(12) if n % 2 == i] for i, m in enumerate(MODELS)}
         )
-        with Sitting(layout.journal(0, MODELS[0])) as even, Sitting(layout.journal(0, MODELS[1])) as odd:
+        with OpenJournal(layout.journal(0, MODELS[0])) as even, OpenJournal(layout.journal(0, MODELS[1])) as odd:
             for number in order:
                 journal = (even, odd)[number % 2]
                 if ends[number] == "ok":
@@ -308,9 +308,9 @@ def test_results_do_not_depend_on_the_order_of_answers(order: list[int], ends: l
 
 
 def test_answers_are_found_without_a_commit(layout: Layout) -> None:
-    """Another shard may ask for the answer of one row; rows that were never routed have none."""
+    """The outcome of one row can be read without committing its shard; rows that were never routed have none."""
     write_shard(layout, [row(0), row(1)], {"weak": [0]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         answered(journal, 0)
     with ShardOutcomes(layout, 0, MODELS, {}) as answers:
         found = answers.find(0)

@@ -24,5 +24,5 @@ from batch.runs.output.rows import content_of
     ],
 )
 def test_content_is_the_text_of_the_parts(content: Any, text: str | None) -> None:
-    """Mistral's reasoning models answer in parts; what they thought is in the response, not in the answer."""
+    """The content leaves out the thoughts in an answer of Mistral's reasoning models, which comes in parts."""
     assert content_of({"choices": [{"message": {"role": "assistant", "content": content}}]}) == text

@@ -1,4 +1,4 @@
-"""The output that the job asked for."""
+"""Writing the output to this machine."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from batch.runs.output.local import check_output_writable, write_local_output
 from schemas.job import OutputSpec
 from schemas.openai_batch import BatchResultLine
 from schemas.results import ErrorInfo, ResultRow
-from tests.runs.journals import Sitting, answered, given_up
+from tests.runs.journals import OpenJournal, answered, given_up
 from tests.runs.shards import bad, commit, row, write_shard
 
 Format = Literal["jsonl", "parquet", "openai_batch"]
@@ -34,7 +34,7 @@ def run(tmp_path: Path, output: OutputSpec, carried: list[dict[str, Any]] | None
         carry = [json.dumps(carried[n]).encode() if carried else None for n in numbers]
         rows = [row(n, carry=c) for n, c in zip(numbers[:2], carry[:2], strict=True)]
         write_shard(layout, [*rows, bad(numbers[2], carry=carry[2])], {"weak": numbers[:2]}, shard=shard)
-        with Sitting(layout.journal(shard, "weak")) as journal:
+        with OpenJournal(layout.journal(shard, "weak")) as journal:
             given_up(journal, numbers[1])
             answered(journal, numbers[0])
         commit(layout, output, shard=shard)
@@ -42,7 +42,7 @@ def run(tmp_path: Path, output: OutputSpec, carried: list[dict[str, Any]] | None
 
 
 def test_a_file_is_all_parts_in_one(tmp_path: Path) -> None:
-    """JSON Lines of all shards in order; the older file stays until the new one is whole, and again is the same."""
+    """A file has all shards in order; an older file stays until the new one is whole; writing again changes no byte."""
     output = OutputSpec(path=str(tmp_path / "out" / "results.jsonl"))
     layout = run(tmp_path, output)
     path = Path(output.path)
@@ -56,7 +56,7 @@ def test_a_file_is_all_parts_in_one(tmp_path: Path) -> None:
 
 
 def test_results_go_where_a_link_leads(tmp_path: Path) -> None:
-    """Where the output is a link, also one that leads to nothing yet, the file behind it is replaced and it stays."""
+    """If the output is a symbolic link, even to a missing file, the file behind it is replaced and the link stays."""
     (tmp_path / "large").mkdir()
     link = tmp_path / "results.jsonl"
     link.symlink_to(Path("large") / "disk.jsonl")
@@ -72,7 +72,7 @@ def test_results_go_where_a_link_leads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format_", ["jsonl", "parquet"])
 def test_a_folder_gets_the_parts(tmp_path: Path, format_: Format) -> None:
-    """One file a shard; a part of an earlier, longer run goes, and the user's own files stay."""
+    """A folder gets one file per shard; parts of an earlier, longer run are removed, and the user's own files stay."""
     output = OutputSpec(path=f"{tmp_path}/out/", format=format_)
     layout = run(tmp_path, output)
     (tmp_path / "out").mkdir()
@@ -86,7 +86,7 @@ def test_a_folder_gets_the_parts(tmp_path: Path, format_: Format) -> None:
 
 
 def test_an_unfinished_shard_stops_the_output(tmp_path: Path) -> None:
-    """A part that is not there is an error; the output is not written with a hole in it."""
+    """A missing part is an error: the output is not written without it."""
     output = OutputSpec(path=str(tmp_path / "results.jsonl"))
     layout = run(tmp_path, output)
     with pytest.raises(StorageError, match=r"committed/00002.json: it is gone"):
@@ -95,7 +95,7 @@ def test_an_unfinished_shard_stops_the_output(tmp_path: Path) -> None:
 
 
 def test_parquet_holds_what_json_lines_hold(tmp_path: Path) -> None:
-    """Both formats say the same of every row; dollars are exact decimals, the response is JSON text."""
+    """Parquet and JSON Lines say the same about every row; dollars are exact decimals, the response is JSON text."""
     lines = OutputSpec(path=str(tmp_path / "a" / "results.jsonl"))
     table = OutputSpec(path=str(tmp_path / "b" / "results.parquet"), format="parquet")
     carried = [{"topic": f"t{n}", "level": n} for n in range(6)]
@@ -125,7 +125,7 @@ CARRIED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("folder", [False, True])
 def test_carried_columns_have_one_schema_for_all_parts(tmp_path: Path, folder: bool) -> None:
-    """A column is bool, int64, double or string where all its values are; any other holds each value's JSON."""
+    """A carried column is bool, int64, double or string if all its values are; else it holds the JSON of each."""
     path = tmp_path / ("out/" if folder else "out.parquet")
     output = OutputSpec(path=str(path) + ("/" if folder else ""), format="parquet")
     written = write_local_output(run(tmp_path, output, CARRIED), [0, 1], output)
@@ -156,7 +156,7 @@ def test_carried_columns_have_one_schema_for_all_parts(tmp_path: Path, folder: b
 
 
 def test_keys_that_are_data_stay_one_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows with ever new keys do not make a table of ever more columns."""
+    """Rows whose keys are all different do not make a table with thousands of columns."""
     monkeypatch.setattr(parquet_results, "MOST_COLUMNS", 5)
     output = OutputSpec(path=str(tmp_path / "out.parquet"), format="parquet")
     write_local_output(run(tmp_path, output, [{f"key-{n}": n} for n in range(6)]), [0, 1], output)
@@ -189,12 +189,12 @@ def test_openai_batch_files_have_openais_shape(tmp_path: Path) -> None:
 
 
 def test_a_failure_shows_the_providers_own_body(tmp_path: Path) -> None:
-    """Where the provider said what was wrong, the error line has its words; a broken answer has no response."""
+    """An error line has what the provider said was wrong; a broken answer has no response."""
     output = OutputSpec(path=str(tmp_path / "results.jsonl"), format="openai_batch")
     layout = Layout(tmp_path / "run")
     write_shard(layout, [row(0), row(1)], {"weak": [0, 1]})
     said = b'{"error":{"message":"too long","code":"context_length_exceeded"}}'
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         error = ErrorInfo(kind="bad_request", status=400, message="HTTP 400")
         journal.outcome(RowOutcome(0, status="failed", endpoint=0, attempts=1, latency=0.1, response=said, error=error))
         given_up(journal, 1, error=ErrorInfo(kind="bad_answer", status=200, message="not JSON"))
@@ -211,7 +211,7 @@ def test_an_error_file_is_there_only_for_errors(tmp_path: Path) -> None:
     write_local_output(run(tmp_path, output), [0, 1], output)
     layout = Layout(tmp_path / "other")
     write_shard(layout, [row(0)], {"weak": [0]})
-    with Sitting(layout.journal(0, "weak")) as journal:
+    with OpenJournal(layout.journal(0, "weak")) as journal:
         answered(journal, 0)
     commit(layout, output)
     assert [p.name for p in write_local_output(layout, [0], output)] == ["results.jsonl"]
@@ -219,7 +219,7 @@ def test_an_error_file_is_there_only_for_errors(tmp_path: Path) -> None:
 
 
 def test_a_writable_output_is_left_untouched(tmp_path: Path) -> None:
-    """Looking whether the output can be written makes no file and no folder."""
+    """Checking whether the output can be written makes no file and no folder."""
     (tmp_path / "there.jsonl").write_text("old")
     for path in ("there.jsonl", "new.jsonl", "a/b/new.jsonl", "a/b/"):
         check_output_writable(OutputSpec(path=f"{tmp_path}/{path}"))

@@ -1,4 +1,4 @@
-"""Outputs on an object store."""
+"""Writing the output to an object store."""
 
 import json
 import os
@@ -27,7 +27,7 @@ Format = Literal["jsonl", "parquet", "openai_batch"]
 FORMATS: tuple[Format, ...] = ("jsonl", "parquet", "openai_batch")
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
 
-# More than an upload may need in all: looking stops at the first one that needs no more.
+# More requests than any upload needs: the test stops at the first upload that needs no more.
 MANY = 60
 
 
@@ -41,7 +41,7 @@ def server() -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def store(server: ObjectStore) -> ObjectStore:
-    """With an empty bucket."""
+    """An object store with an empty bucket."""
     server.obey()
     filesystem, _ = pyarrow.fs.FileSystem.from_uri(f"s3://{BUCKET}")
     filesystem.delete_dir_contents(BUCKET)
@@ -57,7 +57,7 @@ def committed(folder: Path, output: OutputSpec) -> Layout:
 
 
 def check_whole(objects: dict[str, bytes]) -> RemoteManifest:
-    """Whatever the manifest names is there as it says."""
+    """Check that every part that the manifest names exists with the rows, size and hash that it states."""
     manifest = RemoteManifest.model_validate_json(objects[MANIFEST])
     for part in (*manifest.parts, *manifest.errors):
         assert len(objects[part.name]) == part.bytes
@@ -97,7 +97,7 @@ def test_a_folder_gets_parts_named_by_content_and_a_manifest(
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_a_file_is_one_object(store: ObjectStore, tmp_path: Path, format_: Format) -> None:
-    """Byte for byte what a local file would be, with its failures beside it where the format keeps them apart."""
+    """An object is byte for byte what a local file would be; failures that the format keeps apart have their own."""
     ending = "parquet" if format_ == "parquet" else "jsonl"
     output = OutputSpec(path=f"s3://{BUCKET}/deep/in/results.{ending}", format=format_)
     write_output(committed(tmp_path, output), [0, 1], output)
@@ -107,7 +107,7 @@ def test_a_file_is_one_object(store: ObjectStore, tmp_path: Path, format_: Forma
 
 
 def _refused(layout: Layout, output: OutputSpec) -> str | None:
-    """Write the output and return what is said of a failure."""
+    """Write the output and return the message of the error, if there is one."""
     try:
         write_output(layout, [0, 1], output)
     except StorageError as error:
@@ -117,7 +117,7 @@ def _refused(layout: Layout, output: OutputSpec) -> str | None:
 
 @pytest.mark.parametrize("place", ["out/", "out/results.jsonl"])
 def test_a_request_refused_anywhere_is_made_up_for(store: ObjectStore, tmp_path: Path, place: str) -> None:
-    """Whichever request is refused: one line says so, nothing half is seen, and the next try ends the same."""
+    """Whichever request is refused, the error is one line, no partial object appears, and the next try succeeds."""
     output = OutputSpec(path=f"s3://{BUCKET}/{place}", format="openai_batch")
     layout = committed(tmp_path, output)
     write_output(layout, [0, 1], output)
@@ -179,7 +179,7 @@ def _break_off(folder: Store, name: str, size: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 100, 12 << 20])
 def test_what_breaks_off_is_never_seen(store: ObjectStore, size: int) -> None:
-    """An error after any number of bytes leaves the older object, or none."""
+    """After an error, however many bytes were sent, the older object is still there, or none."""
     folder, _ = open_store(f"s3://{BUCKET}/out/")
     with folder.writing("older") as file:
         file.write(b"whole")
@@ -191,7 +191,7 @@ def test_what_breaks_off_is_never_seen(store: ObjectStore, size: int) -> None:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C interrupts, though a shell has what it starts in the background ignore it."""
+    """Make Ctrl-C interrupt this process, even if a shell started it in the background, where it is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -200,7 +200,7 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_ctrl_c_at_any_request_leaves_no_half_object(store: ObjectStore, tmp_path: Path, at: int) -> None:
-    """Interrupted while the object is opened, sent or closed, it is not there or whole; again it is whole."""
+    """An object whose upload was interrupted at any point is missing or whole; the next try makes it whole."""
     output = OutputSpec(path=f"s3://{BUCKET}/out/results.jsonl")
     layout = committed(tmp_path, output)
     expected = b"".join(layout.part(shard, "jsonl").read_bytes() for shard in (0, 1))
@@ -213,7 +213,7 @@ def test_ctrl_c_at_any_request_leaves_no_half_object(store: ObjectStore, tmp_pat
 
 
 def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:
-    """Whoever writes faster than the network takes is made to wait every 16 MiB."""
+    """A writer that is faster than the network has to wait every 16 MiB."""
     waited_at = []
 
     class Stream(BytesIO):
@@ -227,7 +227,7 @@ def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:
 
 
 def test_where_files_are_seen_while_they_grow_they_are_renamed(tmp_path: Path) -> None:
-    """On a filesystem with renames a file appears whole too, and an older one stays until then."""
+    """On a filesystem with renames a file also appears whole, and an older one stays until then."""
     folder = Store(pyarrow.fs.LocalFileSystem(), str(tmp_path), renames=True)
     (tmp_path / "a").write_bytes(b"older")
     with folder.writing("a") as file:
@@ -238,7 +238,7 @@ def test_where_files_are_seen_while_they_grow_they_are_renamed(tmp_path: Path) -
 
 
 def test_a_file_uri_is_a_local_path(tmp_path: Path) -> None:
-    """`file://` is written as any local path is."""
+    """An output with `file://` is written like any local path."""
     output = OutputSpec(path=f"file://{tmp_path}/out%20here/")
     check_output_writable(output)
     write_output(run(tmp_path, output), [0, 1], output)
@@ -246,7 +246,7 @@ def test_a_file_uri_is_a_local_path(tmp_path: Path) -> None:
 
 
 def test_a_store_that_can_be_written_is_left_as_it_was(store: ObjectStore) -> None:
-    """Looking whether the output can be written leaves no object, whatever is there."""
+    """Checking whether the output can be written leaves no object behind."""
     folder, _ = open_store(f"s3://{BUCKET}/out/")
     with folder.writing("results.jsonl") as file:
         file.write(b"older")
@@ -269,7 +269,7 @@ def test_a_store_that_can_be_written_is_left_as_it_was(store: ObjectStore) -> No
     ],
 )
 def test_an_output_that_cannot_be_is_refused_in_one_line(store: ObjectStore, path: str, said: str) -> None:
-    """Nothing is sent yet, and no secret is told."""
+    """An output that cannot be written is refused before anything is sent, in a message without secrets."""
     folder, _ = open_store(f"s3://{BUCKET}/folder/")
     with folder.writing("file") as file:
         file.write(b"theirs")
@@ -284,7 +284,7 @@ def test_an_output_that_cannot_be_is_refused_in_one_line(store: ObjectStore, pat
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_a_store_that_may_not_be_written_or_cleared_is_refused(store: ObjectStore, at: int) -> None:
-    """Without permission to create, send, complete or delete it is one line, before anything is sent."""
+    """A missing permission to create, send, complete or delete is refused in one line, before anything is sent."""
     store.refuse(at)
     with pytest.raises(SpecError, match="ACCESS_DENIED") as caught:
         check_output_writable(OutputSpec(path=f"s3://{BUCKET}/out/"))
@@ -292,7 +292,7 @@ def test_a_store_that_may_not_be_written_or_cleared_is_refused(store: ObjectStor
 
 
 def test_the_manifest_is_plain_json(store: ObjectStore, tmp_path: Path) -> None:
-    """Its keys are what is documented, so that any program can read it."""
+    """The manifest has the documented keys, so that any program can read it."""
     output = OutputSpec(path=f"s3://{BUCKET}/out/")
     write_output(committed(tmp_path, output), [0, 1], output)
     found = json.loads(store.objects("out")[MANIFEST])
