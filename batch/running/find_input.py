@@ -11,6 +11,7 @@ from batch.errors import InputError
 from batch.reading.column_checks import check_column
 from batch.reading.columns import ERROR_KIND, ERROR_MESSAGE
 from batch.reading.formats.looks import looks_like, looks_like_table
+from batch.reading.formats.without_pandas import leave_pandas_out
 from batch.reading.read import read_shard
 from batch.reading.records import shard_records
 from batch.reading.requests.wrapped import rows_inside
@@ -40,6 +41,7 @@ def find_input(
     Raises as `find_shards` does, and InputError where `dispatch.hash_key` names a column that no row has, or where no
     row of a file can be sent.
     """
+    leave_pandas_out()
     shards = find_shards(job.input, spool, map=map, sources=sources)
     check_hash_key(job, shards)
     check_usable(job, shards)

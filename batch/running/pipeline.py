@@ -10,6 +10,7 @@ from batch.clock import Clock
 from batch.costs.ledger import Ledger
 from batch.dispatch.snapshot import ProgressSnapshot
 from batch.errors import DamagedError, RunLockedError, SpecError
+from batch.reading.formats.without_pandas import leave_pandas_out
 from batch.reading.notes import Note
 from batch.reading.shard import Shard
 from batch.reading.sources import Source
@@ -101,6 +102,7 @@ class Pipeline:
                 flight has ended and is kept.
         """
         self._times = SittingTimes(self._clock)
+        leave_pandas_out()
         try:
             planner = self._prepare()
             self._spending = spending_record(self._job, self._layout)

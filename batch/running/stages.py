@@ -42,9 +42,6 @@ from schemas.embedders import EndpointEmbedderSpec
 from schemas.job import InputSpec, JobSpec, OutputSpec
 from schemas.routers import EmbeddingRouterSpec
 
-# Every process of a run comes by here before it has rows in its hands.
-leave_pandas_out()
-
 
 @dataclass(frozen=True, slots=True)
 class ReadTask:
@@ -95,6 +92,7 @@ class ScoredShard:
 
 def read_table(reading: ReadTask) -> Any:
     """A shard's rows as a table."""
+    leave_pandas_out()
     return read_shard(reading.shard, reading.spec, counter(reading.count, reading.count_for))
 
 

@@ -1,4 +1,4 @@
-"""A Ray cluster of our own, or one that was there before; and which part of it is here."""
+"""Starting a local Ray cluster, joining one that exists, and facts about the node that this process is on."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import ray
 from ray._private import parameter, ray_constants, worker
@@ -25,8 +25,8 @@ STORE_BYTES = 256 << 20
 
 _CONNECT_SECONDS = 5.0
 
-# Ray quotes its processes' logs.
-_MOST_SAID = 500
+# Ray's messages quote the logs of its processes.
+_MOST_CHARACTERS = 500
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
@@ -34,45 +34,45 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR
 _HEAD = "node:__internal_head__"
 
 
-def here() -> NodeAffinitySchedulingStrategy:
-    """On this node and no other."""
+def this_node() -> NodeAffinitySchedulingStrategy:
+    """Schedules work on the node of this process and on no other."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def raylet_socket() -> str:
     """The path of the socket of this node's raylet."""
-    return str(_this_node()["RayletSocketName"])
+    return str(_node_record()["RayletSocketName"])
 
 
-def head() -> str:
+def head_address() -> str:
     """Where the head of the cluster listens: `host:port`."""
     return str(ray.get_runtime_context().gcs_address)
 
 
-def near() -> tuple[dict[str, Any], int]:
-    """Options of a task that must run on this node, and how many of them can run at once."""
-    node = _this_node()
+def local_task_options() -> tuple[dict[str, Any], int]:
+    """The options of a task that must run on this node, and how many such tasks can run at once."""
+    node = _node_record()
     cpus = int(node["Resources"].get("CPU", 0))
     if cpus:
-        return {"scheduling_strategy": here()}, cpus
-    # A head that takes no work would never run a task that asks for a CPU. Each node has one of a resource of its own.
+        return {"scheduling_strategy": this_node()}, cpus
+    # A head that offers no CPU would never run a task that asks for one. Each node offers 1 of a resource of its own.
     cpus = os.cpu_count() or 1
     own = next(name for name in node["Resources"] if name.startswith("node:") and name != _HEAD)
-    return {"scheduling_strategy": here(), "num_cpus": 0, "resources": {own: 1 / cpus}}, cpus
+    return {"scheduling_strategy": this_node(), "num_cpus": 0, "resources": {own: 1 / cpus}}, cpus
 
 
-def _this_node() -> dict[str, Any]:
+def _node_record() -> dict[str, Any]:
     own = ray.get_runtime_context().get_node_id()
     return next(node for node in ray.nodes() if node["NodeID"] == own)
 
 
-def start(folder: RayFolder) -> None:
-    """Start a cluster of this machine alone, for this process alone, with its sockets and logs in `folder`.
+def start_local_cluster(folder: RayFolder) -> None:
+    """Start a cluster of one node, for this process only, with its sockets and logs in `folder`.
 
     Raises:
         StorageError: it could not be started.
     """
-    # Tells every run that the cluster asks for a token, as it does by default.
+    # This logger writes at each start that the cluster asks for a token, which is Ray's default.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     try:
         with _adapted(local=True):
@@ -86,8 +86,9 @@ def start(folder: RayFolder) -> None:
                 num_cpus=os.cpu_count(),
                 _temp_dir=folder.path,
                 _plasma_directory=folder.store,
-                # Ray makes its workers wait for everything else on the machine; ours are what it is there for. It also
-                # starts one for each CPU at once, and a run that has little left to read needs no second one.
+                # By default Ray gives its workers a lower priority than everything else on the machine; our run is what
+                # the machine is there for. Ray would also start a worker for each CPU at once, and a run that has
+                # little left to read needs no second one.
                 _system_config={"worker_niceness": 0, "prestart_worker_first_driver": False},
                 **_QUIET,
             )
@@ -95,40 +96,43 @@ def start(folder: RayFolder) -> None:
     except Exception as error:
         ray.shutdown()
         raise StorageError(
-            f"Ray could not be started: {_said(error)}; the same command tries again, and with `engine: inline` it "
+            f"Ray could not be started: {_one_line(error)}; the same command tries again, and with `engine: inline` it "
             "runs without Ray"
         ) from error
 
 
-def _said(error: Exception) -> str:
-    """What an error of Ray's says, on one line."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= _MOST_SAID else f"{said[:_MOST_SAID]}..."
+def _one_line(error: Exception) -> str:
+    """The message of one of Ray's errors, on one line and cut."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}..."
 
 
-def join(address: str, environment: Mapping[str, str]) -> None:
-    """Join the cluster at `address`, and have its nodes import our code from here, with this environment.
+def join_cluster(address: str, variables: Mapping[str, str]) -> None:
+    """Join the cluster at `address`. Its nodes get our code from this machine.
+
+    Args:
+        variables: environment variables for our processes on the cluster.
 
     Raises:
-        SpecError: there is none, or none that can be joined.
+        SpecError: no cluster answers at `address`, or it cannot be joined.
     """
-    # Installed on the nodes is only what our code imports.
+    # The nodes have only the libraries that our code imports.
     code = [str(Path(package.__file__).parent) for package in (batch, schemas) if package.__file__]
-    nobody = f"ray.address {address}: no Ray cluster answers there; start one or leave it out"
-    # Ray itself tries for a minute, and then ends the process.
+    silent = f"ray.address {address}: no Ray cluster answers there; start one or leave it out"
+    # Ray itself would try for a minute, and then end this process.
     if _is_silent(address):
-        raise SpecError(nobody)
+        raise SpecError(silent)
     try:
         with _adapted(local=False):
-            ray.init(address=address, runtime_env={"py_modules": code, "env_vars": dict(environment)}, **_QUIET)
+            ray.init(address=address, runtime_env={"py_modules": code, "env_vars": dict(variables)}, **_QUIET)
     except ConnectionError as error:
-        raise SpecError(nobody) from error
+        raise SpecError(silent) from error
     except (ValueError, RuntimeError) as error:
-        raise SpecError(f"ray.address {address}: {_said(error)}") from error
+        raise SpecError(f"ray.address {address}: {_one_line(error)}") from error
 
 
 def _is_silent(address: str) -> bool:
-    """Is this a host and port to which no connection can be made?"""
+    """Is `address` a host and port to which no connection can be made?"""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return False
@@ -139,30 +143,40 @@ def _is_silent(address: str) -> bool:
         return True
 
 
+class PrivateName(NamedTuple):
+    """A name of Ray that is replaced while `ray.init` runs, because Ray has no option for what it does."""
+
+    owner: Any
+    name: str
+    replacement: Any
+    local_only: bool
+    """Replaced for a local cluster only, not when a cluster is joined."""
+
+
+PRIVATE_NAMES: Final = (
+    # Ray would print errors of its processes to standard output, which is for our reports.
+    PrivateName(worker, "listen_error_messages", lambda driver, stopped: None, False),
+    # A local cluster listens on loopback only. If it might be joined from elsewhere, Ray turns 127.0.0.1 into the
+    # address of the network card, and each of its processes listens on all interfaces. Ray has an environment variable
+    # for it, RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER, but reads it only when it is imported, so that it would also hold for
+    # a cluster that the same process joins later.
+    PrivateName(ray_constants, "ENABLE_RAY_CLUSTER", False, True),
+    # The processes that watch a cluster (scaler, log reader, half a dashboard) serve nobody in a cluster for one run.
+    # They take 160 MiB, almost a second to start and more than one to stop.
+    PrivateName(parameter, "RayParams", partial(parameter.RayParams, no_monitor=True, include_log_monitor=False), True),
+    PrivateName(Node, "start_api_server", lambda node, **options: None, True),
+    # Without this, Ray imports a web server into this process, 13 MiB, to see whether its agent could show a page.
+    PrivateName(_utils, "get_dashboard_dependency_error", lambda: ImportError("not needed"), True),
+)
+"""`tests/running/ray/test_private_names.py` says what the pinned version of Ray must have."""
+
+
 @contextmanager
 def _adapted(local: bool) -> Iterator[None]:
-    """Have `ray.init` do three things that it has no options for. Ray's version is pinned for the names used here.
-
-    Errors of its processes are not printed: Ray would write them to standard output, where our reports go.
-
-    A local cluster listens on loopback only. Where it may be joined from elsewhere, Ray turns 127.0.0.1 into the
-    address of the network card, and then each of its processes listens on all interfaces.
-
-    A local cluster starts none of the processes that watch it: scaler, log reader, half a dashboard. Nobody asks them
-    anything; they take 160 MiB, almost a second to start and more than one to stop. Nor does this process import what
-    it would need to see whether the agent that stays could have a page to show, 13 MiB.
-    """
+    """Replace PRIVATE_NAMES, and put Ray's own back afterwards."""
     with ExitStack() as replaced:
-        _replace(replaced, worker, "listen_error_messages", lambda driver, stopped: None)
-        if local:
-            _replace(replaced, ray_constants, "ENABLE_RAY_CLUSTER", False)
-            few = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)
-            _replace(replaced, parameter, "RayParams", few)
-            _replace(replaced, Node, "start_api_server", lambda node, **options: None)
-            _replace(replaced, _utils, "get_dashboard_dependency_error", lambda: ImportError("not needed"))
+        for private in PRIVATE_NAMES:
+            if local or not private.local_only:
+                replaced.callback(setattr, private.owner, private.name, getattr(private.owner, private.name))
+                setattr(private.owner, private.name, private.replacement)
         yield
-
-
-def _replace(replaced: ExitStack, owner: Any, name: str, value: Any) -> None:
-    replaced.callback(setattr, owner, name, getattr(owner, name))
-    setattr(owner, name, value)

@@ -9,8 +9,9 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from batch.environment import Environment
 from batch.errors import DispatcherDied
+from batch.reading.formats.without_pandas import leave_pandas_out
 from batch.running.dispatch_thread import DispatchPlan, DispatchState, DispatchThread
-from batch.running.ray.cluster import here
+from batch.running.ray.cluster import this_node
 from batch.running.ray.log_relay import LogBuffer, LogLine, level_wanted, log_again
 from batch.running.ray.waiting import value
 from batch.running.ray.watch import NodeWatch
@@ -29,6 +30,7 @@ class DispatcherActor:
         Args:
             log_level: keep log records from this level on for `poll`.
         """
+        leave_pandas_out()
         self._logs = LogBuffer()
         self._logs.listen(log_level)
         self._dispatcher = DispatchThread(plan, environment)
@@ -68,7 +70,7 @@ class RayDispatcher:
 
     def start(self) -> None:
         """Start the actor, without waiting for it. What its start raises is raised by `poll`."""
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here())(DispatcherActor)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=this_node())(DispatcherActor)
         self._actor = actor.remote()
         self._started = self._actor.start.remote(self._plan, self._environment, level_wanted())
 

@@ -15,10 +15,19 @@ from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _in
 
 from batch.environment import Environment
 from batch.errors import SpecError, StorageError
+from batch.reading.formats.without_pandas import leave_pandas_out
 from batch.reading.sources import is_local
 from batch.running.dispatch_thread import DispatchPlan
 from batch.running.engine import Handle
-from batch.running.ray.cluster import STORE_BYTES, head, here, join, near, raylet_socket, start
+from batch.running.ray.cluster import (
+    STORE_BYTES,
+    head_address,
+    join_cluster,
+    local_task_options,
+    raylet_socket,
+    start_local_cluster,
+    this_node,
+)
 from batch.running.ray.dispatcher import RayDispatcher
 from batch.running.ray.folder import RayFolder
 from batch.running.ray.key_server import KeyServer
@@ -106,14 +115,14 @@ class RayEngine:
         if self._address is None:
             self._start_local(RayFolder(self._folders, STORE_BYTES))
         else:
-            join(self._address, self._variables)
-            self._watch.start(JoinedCluster(raylet_socket(), head()))
+            join_cluster(self._address, self._variables)
+            self._watch.start(JoinedCluster(raylet_socket(), head_address()))
         self._watch.started()
         self.cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.gpus = int(ray.cluster_resources().get("GPU", 0))
         self.slots = 2 * self.cpus
         # In a cluster of one node every place is here, and Ray finds it faster by itself.
-        nearby, workers = ({}, 1) if self._address is None else near()
+        nearby, workers = ({}, 1) if self._address is None else local_task_options()
         self._call = ray.remote(max_retries=_RETRIES, **nearby)(_call)
         self._read = ray.remote(max_retries=_RETRIES, **nearby)(read_table)
         self._read_anywhere = ray.remote(max_retries=_RETRIES, scheduling_strategy="SPREAD")(read_table)
@@ -131,7 +140,7 @@ class RayEngine:
         self._own_processes = OwnProcesses()
         self._watch.start(self._own_processes)
         try:
-            start(folder)
+            start_local_cluster(folder)
         except BaseException:
             self.close()
             # What was started before it failed belongs to no cluster that Ray would end.
@@ -248,7 +257,7 @@ class RayEngine:
         """
         options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
         if scoring.calls_endpoints:
-            options |= {"scheduling_strategy": here(), "num_cpus": 0}
+            options |= {"scheduling_strategy": this_node(), "num_cpus": 0}
         else:
             options |= {"scheduling_strategy": "SPREAD", **({"num_gpus": 1} if self.gpus else {"num_cpus": 0})}
         threads = None if self.gpus else max(1, self.cpus // self._most_scorers)
@@ -288,6 +297,7 @@ class RouterActor:
 
     def _loaded(self) -> Scorer:
         if self._scorer is None:
+            leave_pandas_out()
             self._scorer = self._build()
         return self._scorer
 
@@ -317,6 +327,7 @@ def _counted(reading: ReadTask) -> Iterator[None]:
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     # Answers wait for nobody: where all CPUs are busy, the dispatcher goes before the tasks.
     os.setpriority(os.PRIO_PROCESS, 0, _TASK_NICENESS)
+    leave_pandas_out()
     return function(*arguments)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _ROOT = "batchrouter"
-# Between two polls, a tenth of a second apart, a dispatcher that logs every request at DEBUG stays below this.
+# Bounds the memory of a process that is not polled for long; polls come ten times a second.
 _MOST_RECORDS = 5000
 
 _log = logging.getLogger("batchrouter.running")

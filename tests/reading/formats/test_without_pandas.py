@@ -1,12 +1,31 @@
-"""Arrow without pandas, in a process of its own: this one has pandas already."""
+"""Arrow without pandas, in a process of its own: the process of the tests has imported pandas already."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 SCRIPT = """
+import json
 import sys
+from pathlib import Path
+
+from jobs.commands.estimate import estimate_job
+from schemas.job import JobSpec
+
+Path("prompts.jsonl").write_text("".join(json.dumps({"prompt": f"p{row}"}) + "\\n" for row in range(20)))
+job = {
+    "engine": "inline",
+    "input": {"path": "prompts.jsonl"},
+    "router": {"kind": "length"},
+    "models": [{"name": "small"}, {"name": "large"}],
+    "plan": {"strategy": "share", "strong": 0.5},
+    "output": {"path": "results.jsonl"},
+}
+assert estimate_job(JobSpec.model_validate(job)).rows.total == 20
+assert "pandas" not in sys.modules
+
 import numpy as np
-import batch.running.stages
 import pyarrow as pa
 
 mask = np.array([True, False, True])
@@ -20,6 +39,14 @@ assert pa.array(pandas.Series([1.0, np.nan])).null_count == 1
 """
 
 
-def test_a_run_does_not_import_pandas_and_who_asks_for_it_has_it() -> None:
+def test_reading_and_scoring_do_not_import_pandas_and_to_pandas_does(tmp_path: Path) -> None:
     """Tables are made of lists and arrays without it; `to_pandas` imports it, and from then on Arrow knows it."""
-    subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=60, cwd=tmp_path, env=environment)
+
+
+def test_importing_the_steps_of_a_run_leaves_the_import_system_alone() -> None:
+    """Only a process that is about to touch rows hides pandas from Arrow."""
+    script = "import sys; before = list(sys.meta_path); import batch.running.stages; assert sys.meta_path == before"
+    script += "\nimport pyarrow, numpy; pyarrow.array([None]); assert 'pandas' in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
