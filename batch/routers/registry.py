@@ -1,5 +1,6 @@
 """Every kind of router, and what the rest of the program asks of a router's spec."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ from batch.routers.base import Router
 from batch.routers.checkpoints.format import EncoderConfig
 from batch.routers.kind import BuildContext, RouterKind
 from schemas.routers import EmbeddingRouterSpec, RouterSpec
+
+_log = logging.getLogger("batchrouter.routers")
 
 _KINDS: tuple[RouterKind[Any], ...] = (
     random.KIND,
@@ -68,7 +71,9 @@ def build_router(
     Raises:
         SpecError: in one line, for whatever the spec names that is missing or does not fit.
     """
-    return kind_of(spec).build(spec, BuildContext(models, seed, threads, environment))
+    router = kind_of(spec).build(spec, BuildContext(models, seed, threads, environment))
+    _log.info("built the router %s for %s", spec.kind, ", ".join(router.models))
+    return router
 
 
 def row_spec(kind: str) -> RouterSpec | None:

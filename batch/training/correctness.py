@@ -1,5 +1,6 @@
 """Trains the correctness router from prompts whose answers were judged, and measures it by cross-validation."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from batch.training.worded_heads import (
     unseen_probabilities,
     worded_sets,
 )
+
+_log = logging.getLogger("batchrouter.training")
 
 FOLDS = 5
 _MOST_FOLDS = 10
@@ -88,6 +91,7 @@ def fit_best(
     if setting.word_penalty is not None:
         chosen["word_penalty"] = setting.word_penalty
     chosen["validation_loss"] = round(float(losses.min()) / labels, 4)
+    _log.info("chose %s", ", ".join(f"{key} {value}" for key, value in chosen.items()))
     best = fit_setting(sets, setting)
 
     def by_others() -> Float32s:

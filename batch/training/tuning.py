@@ -1,5 +1,6 @@
-"""Gradient descent on a whole network, in batches by token budget, until prompts held out are predicted best."""
+"""Gradient descent on a whole network, in batches by token budget, until the validation loss stops falling."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,19 +16,21 @@ if TYPE_CHECKING:
 Loss = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 OnEpoch = Callable[[str], None]
 
+_log = logging.getLogger("batchrouter.training")
+
 # Epochs without a better validation loss, after which training ends.
 PATIENCE = 2
-# The share of all steps in which the learning rate rises; then it falls to nothing, both in straight lines.
+# The share of all steps in which the learning rate rises, linearly; in the others it falls linearly to 0.
 _WARMUP = 0.1
 _WEIGHT_DECAY = 0.01
 _LONGEST_GRADIENT = 1.0
-# Batches among which prompts are sorted by length: enough to save most padding, few enough to leave chance its say.
+# Prompts are sorted by length within so many batches: enough to save most padding, few enough to keep the order random.
 _SORTED_TOGETHER = 16
 
 
 @dataclass(frozen=True)
 class TokenizedExamples:
-    """What a network is tuned on."""
+    """Prompts as tokens, with their labels: what a network is tuned on."""
 
     tokens: Sequence[Sequence[int]]
     labels: Sequence[int]
@@ -38,10 +41,10 @@ class TokenizedExamples:
 
 @dataclass(frozen=True)
 class Tuned:
-    """How it went."""
+    """The outcome of tuning."""
 
     epoch: int
-    """The one that was kept, from 1; 0 for the network as it was."""
+    """The epoch whose parameters were kept, from 1; 0: the network as it was before."""
     losses: tuple[float, ...]
     """Mean validation loss before the first epoch and after each."""
 
@@ -59,15 +62,15 @@ def tune(
     padding: int = 0,
     on_epoch: OnEpoch | None = None,
 ) -> Tuned:
-    """Tune the parameters of `network` that ask for gradients; what is left in it is the best epoch's.
+    """Tune the parameters of `network` that require gradients; it keeps those of the epoch with the least loss.
 
-    Deterministic on one machine's CPU, given that what draws numbers draws them from torch, whose state the caller
-    sets: the seed here is for the order of prompts.
+    Deterministic on one machine's CPU if the caller seeds torch, which draws the numbers of dropout; `seed` is for the
+    order of prompts.
 
     Args:
         network: on the device that `forward.device` names.
-        loss: of tokens, mask and labels of a batch padded on the right: one number for each of its prompts.
-        epochs: most of them; fewer where `PATIENCE` epochs bring no better validation loss.
+        loss: takes tokens, mask and labels of a batch padded on the right; returns one number for each of its prompts.
+        epochs: most epochs; training ends sooner after `PATIENCE` epochs without a better validation loss.
         batch_tokens: most tokens in one batch, padding included.
     """
     import torch
@@ -93,8 +96,10 @@ def tune(
             optimizer.step()
             schedule.step()
         losses.append(_mean_loss(network, loss, validation, batch_tokens, padding))
+        said = f"epoch {epoch} of {epochs}: validation loss {losses[-1]:.4f}, {losses[best]:.4f} at best before"
+        _log.info(said)
         if on_epoch is not None:
-            on_epoch(f"epoch {epoch} of {epochs}: validation loss {losses[-1]:.4f}, {losses[best]:.4f} at best before")
+            on_epoch(said)
         if losses[-1] < losses[best]:
             best, kept = epoch, _copied(wanted)
         elif epoch - best >= PATIENCE:

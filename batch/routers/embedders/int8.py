@@ -1,6 +1,7 @@
 """Embeds prompts with the first layers of a sentence encoder in int8, on the CPU, without torch."""
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +16,8 @@ from batch.routers.embedders.int8_graph import Int8Encoder, Ranges, Shape, bert_
 from batch.routers.network.batching import equal_batches
 from batch.routers.network.core_pool import on_cores
 from batch.routers.network.wordpiece import WordTokens
+
+_log = logging.getLogger("batchrouter.routers.embedders")
 
 _CONFIG = "config.json"
 
@@ -51,6 +54,7 @@ class Int8Embedder:
         self._encoder = Int8Encoder(bert_weights(folder, layer), shape, ranges)
         self._batch_tokens = min(batch_tokens, _BATCH_TOKENS)
         self._threads = threads or len(os.sched_getaffinity(0))
+        _log.info("the encoder %s computes in int8 in %d threads", folder.name, self._threads)
 
     def embed(self, texts: Sequence[str]) -> Float32s:
         """Return vectors of shape `(len(texts), dimension)`, in the order of `texts`."""

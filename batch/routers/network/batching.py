@@ -1,5 +1,6 @@
 """Batches by token budget: prompts of like length together, so that little is spent on padding."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -9,6 +10,8 @@ from numpy.typing import ArrayLike
 from batch.arrays import Indices
 
 Result = TypeVar("Result")
+
+_log = logging.getLogger("batchrouter.routers.network")
 
 
 def token_batches(lengths: ArrayLike, budget: int) -> list[Indices]:
@@ -42,10 +45,10 @@ def run_in_batches(
     run: Callable[[Indices], Result],
     out_of_memory: type[Exception],
 ) -> tuple[Sequence[tuple[Indices, Result]], int]:
-    """Call `run` with each batch; where it raises `out_of_memory`, halve the budget, cut the rest anew, go on.
+    """Call `run` with each batch; if it raises `out_of_memory`, halve the budget, cut the rest anew, and continue.
 
-    Returns the batches with their results, and the budget that worked. The error passes through where even
-    a single prompt is too much.
+    Returns the batches with their results, and the budget that worked. The error passes through if even a single
+    prompt is too much.
     """
     counts = np.asarray(lengths, dtype=np.intp)
     done: list[tuple[Indices, Result]] = []
@@ -58,6 +61,9 @@ def run_in_batches(
             if len(batch) == 1:
                 raise
             budget = max(budget // 2, 1)
+            _log.warning(
+                "out of memory with a batch of %d prompts: batches now have at most %d tokens", len(batch), budget
+            )
             rest = np.concatenate([batch, *waiting[::-1]])
             waiting = [rest[cut] for cut in token_batches(counts[rest], budget)][::-1]
     return done, budget

@@ -5,6 +5,7 @@ next is tokenized; the tokenizer is in Rust and leaves the interpreter free mean
 its own: cores that share one wait for each other at every product.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -19,6 +20,8 @@ from batch.routers.network.core_pool import on_cores
 
 if TYPE_CHECKING:
     import torch
+
+_log = logging.getLogger("batchrouter.routers.network")
 
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 Network = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
@@ -86,6 +89,7 @@ class Forward:
         self._cores = 1 if self._on_gpu else torch.get_num_threads()
         self._batch_tokens = batch_tokens if self._on_gpu else min(batch_tokens, _CPU_BATCH_TOKENS)
         self._padding = padding
+        _log.info("a network runs on %s, with at most %d tokens a batch", self.device, self._batch_tokens)
 
     def __call__(self, texts: Sequence[str]) -> Float32s:
         """Return shape `(len(texts), width)`, in the order of `texts`.
