@@ -21,10 +21,13 @@ def groups_of(prompts: Sequence[str]) -> Indices:
 
 
 def resampled(groups: Indices, count: int, seed: int) -> Iterator[Floats]:
-    """Yield weights of shape (resamples, prompts) in blocks, `count` resamples together.
+    """Draw `count` resamples; yield how often each has each prompt, in blocks of shape (some resamples, prompts).
 
-    `groups` numbers the prompts as `groups_of` does: equal ones are drawn together, for two copies of a prompt are
-    no two observations. The same seed gives the same resamples, so that what is measured on them can be compared.
+    Equal prompts are drawn together, because two copies of one prompt are not two observations. The same seed draws
+    the same resamples, so that routers can be compared on them.
+
+    Args:
+        groups: number of each prompt, as `groups_of` gives it, shape (prompts,).
     """
     chance = default_rng(seed)
     distinct = int(groups.max()) + 1
@@ -37,9 +40,9 @@ def resampled(groups: Indices, count: int, seed: int) -> Iterator[Floats]:
 
 
 def interval(values: Floats) -> tuple[float, float] | None:
-    """The middle 95 % of what was measured on resamples.
+    """The middle 95 % of a measure over resamples, of shape (resamples,).
 
-    `None` where the measure is undefined, NaN, on more of them than either tail holds.
+    Returns `None` if the measure is NaN (undefined) on more resamples than either tail holds.
     """
     defined = values[np.isfinite(values)]
     if len(defined) == 0 or len(defined) < len(values) * (1 - _TAILS[0] / 100):

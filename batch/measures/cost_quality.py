@@ -1,8 +1,9 @@
 """Quality against cost, for any number of models: operating points, their hull, and RouterBench's AIQ.
 
-A router that predicts every model's quality sends a prompt to the model for which prediction less `lambda` times
-price is highest. As `lambda` falls from infinity to 0 each prompt climbs from the cheapest model along the upper hull
-of its predictions; the sweep over all prompts is exact, with no grid of `lambda`.
+A router that predicts every model's quality sends a prompt to the model with the highest
+`prediction - lambda * price`. Each `lambda` gives an operating point: a mean cost and a mean quality. As `lambda` falls
+from infinity to 0, each prompt moves from the cheapest model to dearer ones, along the upper hull of its predictions
+over price. The sweep below lists all these moves in order, so it is exact and needs no grid of `lambda`.
 """
 
 from dataclasses import dataclass
@@ -17,18 +18,18 @@ POINTS = 100
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The order in which prompts climb from model to model."""
+    """The moves of prompts from a model to a dearer one, in the order in which `lambda` causes them."""
 
     start: Indices
     """Each prompt's first model, shape (n,)."""
     prompt: Indices
-    """The prompt of each step, shape (steps,)."""
+    """The prompt of each move, shape (steps,)."""
     source: Indices
     """Model before it."""
     target: Indices
     """Model after it."""
     cuts: Indices
-    """First step of each stretch between two operating points, at most POINTS; equal slopes are never parted."""
+    """First move of each stretch between two operating points, at most POINTS; moves of equal slope stay together."""
 
     def points(self, quality: Floats, cost: Floats, weights: Floats) -> tuple[Floats, Floats]:
         """Mean cost and mean quality at each operating point, each of shape (resamples, stretches + 1).
@@ -86,13 +87,16 @@ def sweep_of_pair(scores: Floats, models: int, prices: Floats) -> Sweep:
     """The sweep of a router that knows two models, the first and the last, by one score of shape (n,)."""
     predicted = np.full((len(scores), models), -np.inf)
     predicted[:, 0] = 0.0
-    # Only the order of such scores means anything. Above 0 each of them climbs some time.
+    # Only the order of these scores has a meaning. Each is made positive, so that each prompt moves at some `lambda`.
     predicted[:, -1] = scores - scores.min() + 1.0
     return sweep(predicted, prices)
 
 
 def hull(cost: Floats, quality: Floats) -> tuple[Floats, Floats]:
-    """Corners of the non-decreasing concave hull of points: what mixing routers, and never paying for less, can reach.
+    """Corners of the non-decreasing concave hull of points.
+
+    A mix of two routers reaches every point on the line between theirs, and a dearer point with less quality is of no
+    use: so the hull is what these operating points can reach.
 
     Costs rise strictly and quality rises strictly from corner to corner.
     """
@@ -131,7 +135,7 @@ def _below(left: tuple[float, float], middle: tuple[float, float], right: tuple[
 
 
 def _cuts(slopes: Floats) -> Indices:
-    """Where to cut steps sorted by falling slope into at most POINTS stretches of about one length."""
+    """Where to cut moves, sorted by falling slope, into at most POINTS stretches of about equal length."""
     starts = np.concatenate([[0], np.flatnonzero(np.diff(slopes)) + 1])
     wanted = np.linspace(0, len(slopes), POINTS + 1)[:-1]
     return np.unique(starts[np.minimum(np.searchsorted(starts, wanted), len(starts) - 1)])

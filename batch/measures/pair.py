@@ -1,7 +1,11 @@
-"""RouteLLM's measures (arXiv 2406.18665) of a router between two models, exact, over many resamples at once.
+"""RouteLLM's measures (arXiv 2406.18665) of a router between a weak and a strong model, over many resamples at once.
 
-Equal scores are taken in random order, and what is returned is the expected value over it. A resample is given by how
-often it has each prompt, so a thousand resamples are measured by a few array operations.
+A router sends the prompts with the highest scores to the strong model. All measures come from one curve: quality
+against the share of prompts that the strong model answers. The curve is exact: it has a corner at each distinct score,
+where RouteLLM's own program has eleven points (`batch.measures.routellm`). Among prompts with equal scores the order is
+taken as random, and each measure is its expected value over that order, which makes the curve straight between corners.
+
+A resample is given by how often it has each prompt, so a few array operations measure a thousand resamples.
 """
 
 from dataclasses import dataclass
@@ -16,7 +20,7 @@ _ROUNDING = 1e-9
 
 
 def least_gap(weak: ArrayLike, strong: ArrayLike) -> float:
-    """What the difference of two means of these must be above to be a gap, and not equal means that were rounded."""
+    """The difference that two mean qualities must exceed to count as a gap; anything smaller may be rounding alone."""
     return _ROUNDING * float(max(np.abs(np.asarray(one, dtype=np.float64)).max() for one in (weak, strong)))
 
 
@@ -35,22 +39,27 @@ def apgr(scores: ArrayLike, weak: ArrayLike, strong: ArrayLike) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PairMeasures:
-    """Measures of one router, one row per resample; NaN where the strong model is no better there."""
+    """Measures of one router, one row per resample.
+
+    `apgr` and `cpt` are NaN for resamples in which the strong model is no better than the weak one.
+    """
 
     apgr: Floats
-    """Area under the share of the gap recovered against the share of strong calls, shape (resamples,)."""
+    """Average performance gap recovered, shape (resamples,): the area under the share of the quality gap that is
+    recovered, plotted against the share of strong calls. A random router has 0.5."""
     cpt: Floats
-    """Smallest share of strong calls that recovers each level of the gap, shape (resamples, levels)."""
+    """Call-performance threshold, shape (resamples, levels): the smallest share of strong calls, from 0 to 1, that
+    recovers each level of the gap."""
     auc: Floats
-    """Area under mean quality against the share of strong calls, shape (resamples,); defined without a gap."""
+    """Area under mean quality, plotted against the share of strong calls, shape (resamples,). It needs no gap."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairCurve:
-    """Quality against the share of strong calls, straight between corners: one corner per distinct score."""
+    """Mean quality against the share of strong calls: a corner for each distinct score, straight lines between."""
 
     share: Floats
-    """From 0 to 1, shape (corners,)."""
+    """Share of strong calls, from 0 to 1, shape (corners,)."""
     quality: Floats
     """Mean quality, shape (corners,)."""
 
@@ -59,7 +68,13 @@ class PairOrder:
     """Prompts in the order in which a router would send them to the strong model."""
 
     def __init__(self, scores: ArrayLike, weak: ArrayLike, strong: ArrayLike) -> None:
-        """`weak` and `strong` are the quality of each model's answer to each prompt, `scores` the router's, (n,)."""
+        """Sort the prompts by score.
+
+        Args:
+            scores: the router's, shape (n,); the highest goes to the strong model first.
+            weak: quality of the weak model's answer to each prompt, shape (n,): 0 and 1, or any number.
+            strong: quality of the strong model's answers, shape (n,).
+        """
         scored = np.asarray(scores, dtype=np.float64)
         self._weak = np.asarray(weak, dtype=np.float64)
         self._least_gap = least_gap(weak, strong)
@@ -72,7 +87,12 @@ class PairOrder:
         return len(self._gains)
 
     def measures(self, weights: Floats, levels: tuple[float, ...]) -> PairMeasures:
-        """Measure on resamples: `weights` of shape (resamples, n) say how often each prompt is in each."""
+        """Measure the router on each resample.
+
+        Args:
+            weights: how often each prompt is in each resample, shape (resamples, n).
+            levels: shares of the gap, from 0 to 1, for `PairMeasures.cpt`.
+        """
         share, gained, before = self._walk(weights)
         gap = gained[:, -1]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -90,7 +110,8 @@ class PairOrder:
         return PairCurve(share[0], before[0] + gained[0])
 
     def _walk(self, weights: Floats) -> tuple[Floats, Floats, Floats]:
-        """Share and mean gain at each corner, shape (resamples, corners), and the weak model's mean quality."""
+        """The share of strong calls and the mean gain over the weak model at each corner, both of shape (resamples,
+        corners), and the weak model's mean quality, shape (resamples,)."""
         total = weights.sum(axis=1, keepdims=True)
         before = (weights @ self._weak) / total[:, 0]
         ordered = weights[:, self._order]
@@ -103,7 +124,7 @@ def _corners(values: Floats, starts: Indices, total: Floats) -> Floats:
 
 
 def _crossing(share: Floats, gained: Floats, wanted: Floats) -> Floats:
-    """Share at which the curve first reaches `wanted`; it need not rise everywhere."""
+    """The share at which each curve first reaches `wanted`, shape (resamples,); a curve may fall in places."""
     corner = np.maximum(np.argmax(gained >= wanted[:, None], axis=1), 1)[:, None]
     low, high = (np.take_along_axis(gained, at, axis=1)[:, 0] for at in (corner - 1, corner))
     left, right = (np.take_along_axis(share, at, axis=1)[:, 0] for at in (corner - 1, corner))

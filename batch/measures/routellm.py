@@ -1,9 +1,9 @@
-"""RouteLLM's way of measuring, to compare with figures that were published by it; `pair` has the one to believe.
+"""RouteLLM's own way of measuring, for comparison with its published figures; the exact measures are in `pair`.
 
-From its paper (arXiv 2406.18665) and its evaluation program: cutoffs are the deciles of the scores, quality is measured
-at each of them, areas are trapezoids between these eleven points, and CPT is read off by interpolation, which takes for
-granted that the points rise. Where they do not, a difference in the last bit may move CPT by a third of all calls, so
-what is computed here is computed in its order and unit: percent for right or wrong answers, grades as they are.
+From its paper (arXiv 2406.18665) and its evaluation program: the cutoffs are the deciles of the scores, quality is
+measured at each of them, areas are trapezoids between these eleven points, and CPT is read off by interpolation, which
+assumes that the points rise. If they do not, a difference in the last bit may move CPT by a third of all calls. So this
+file computes in the order and the unit of RouteLLM's program: percent for right or wrong answers, grades as they are.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class ProtocolCurve:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolFigures:
-    """What RouteLLM prints."""
+    """The measures that RouteLLM's program prints."""
 
     apgr: float
     """Average performance gap recovered."""
@@ -42,11 +42,11 @@ class ProtocolFigures:
 
 
 def protocol_curve(scores: ArrayLike, weak: ArrayLike, strong: ArrayLike, bins: int = BINS) -> ProtocolCurve:
-    """Quality at `bins + 1` cutoffs that cut the prompts into bins of one size.
+    """Mean quality at `bins + 1` cutoffs that cut the prompts into bins of one size.
 
-    A prompt whose score is at least the cutoff goes to the strong model; at the last cutoff, the highest score, none
-    does. `weak` and `strong` are the quality of each model's answer to each prompt.
-    Raises ValueError where so many scores are equal that two cutoffs are, as `pandas.qcut` does.
+    A prompt whose score is at least the cutoff goes to the strong model; at the last cutoff, the highest score, no
+    prompt does. `weak` and `strong` are the quality of each model's answer to each prompt, shape (n,).
+    Raises ValueError if so many scores are equal that two cutoffs coincide, as `pandas.qcut` does.
     """
     scored = np.asarray(scores, dtype=np.float64)
     low, high = np.asarray(weak, dtype=np.float64), np.asarray(strong, dtype=np.float64)

@@ -1,9 +1,10 @@
 """RouteLLM's matrix factorisation: models and prompts as vectors, and how likely the strong model wins.
 
-Of RouteLLM's own weights, and of those that `training.mf` makes. A model's logit is `classifier . (model / |model| *
-(projection @ prompt))`, and the win rate is the sigmoid of the difference of two models' logits (Ong et al. 2024,
-arXiv 2406.18665, section 4.2, as their code has it). For a fixed pair that is linear in the prompt's vector, so
-all but that vector is folded into one, once, and scoring is a single product.
+It scores with RouteLLM's own weights, and with those that `batch.training.mf` makes. A model's logit is
+`classifier . (model / |model| * (projection @ prompt))`, and the strong model's win rate is the sigmoid of the
+difference of the two models' logits (Ong et al. 2024, arXiv 2406.18665, section 4.2, as their code computes it). For a
+fixed pair of models the difference is linear in the prompt's vector. So the router folds all factors into one vector
+when it is built, and a batch of prompts is scored by a single product.
 """
 
 from collections.abc import Sequence
@@ -39,33 +40,33 @@ _KEY = "router.checkpoint"
 _PUBLISHED_WEIGHTS = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
-# A length is taken for no less, as torch does, so that zeros stay zeros.
+# Vectors are divided by at least this length, as torch does, so that a vector of zeros stays one.
 UNIT_FLOOR = 1e-12
 
 
 @dataclass(frozen=True)
 class Factors:
-    """The factors, whichever layout they came in."""
+    """The trained factors, read from either layout."""
 
     models: tuple[str, ...]
-    """Whose vectors `vectors` holds."""
+    """The models that have a vector, in the order of `vectors`."""
     vectors: Float32s
-    """Shape (models, rank)."""
+    """One for each model, shape (models, rank)."""
     projection: Float32s
-    """Shape (rank, dimension): what brings a prompt's vector to a model's length."""
+    """Shape (rank, dimension): multiplied by a prompt's vector, it gives one as long as a model's."""
     bias: Float32s
-    """Shape (rank,), added to what is projected; zero in RouteLLM's."""
+    """Shape (rank,): added to the projected vector; zero in RouteLLM's weights."""
     classifier: Float32s
-    """Shape (rank,)."""
+    """Weights of the product of a model's and a prompt's vector, shape (rank,)."""
     encoder: EncoderConfig
-    """What the prompts' vectors must come from."""
+    """The encoder that prompts' vectors must come from."""
     unit: bool
-    """Are prompts' vectors brought to length 1 before?"""
+    """Must prompts' vectors be scaled to length 1 first?"""
     by_position: bool
-    """Do the first and the last of `models` stand for a weak and a strong model as such?"""
+    """Do the first and the last of `models` stand for any weak and any strong model?"""
 
     def tensors(self) -> Tensors:
-        """As a checkpoint of ours stores them."""
+        """The tensors of a checkpoint in our own layout."""
         return {
             "models": self.vectors,
             "projection": self.projection,
@@ -76,7 +77,7 @@ class Factors:
     def pair(self, strong: str, weak: str) -> tuple[Floats, float]:
         """Return `direction`, shape (dimension,), and `offset`: `prompt @ direction + offset` is the log odds.
 
-        Raises SpecError for a model that has no vector, and where both are the same one.
+        Raises SpecError for a model that has no vector, and if both names are the same.
         """
         if strong == weak:
             raise SpecError(f"router.strong: {strong} is router.weak too; name two models")
@@ -96,7 +97,16 @@ class MfRouter:
     """Scores of shape (prompts, 1): how likely the strong model's answer wins."""
 
     def __init__(self, strongest: str, factors: Factors, strong: str, weak: str, embedder: Embedder) -> None:
-        """`strongest` is the job's; `strong` and `weak` are the checkpoint's. Raises SpecError for unknown ones."""
+        """Fold the factors of the pair into one vector.
+
+        Args:
+            strongest: the job's strongest model.
+            strong: name, in the checkpoint, of the model that stands for it.
+            weak: name, in the checkpoint, of the model that stands for the job's cheapest.
+
+        Raises:
+            SpecError: as `Factors.pair`.
+        """
         self.models: tuple[str, ...] = (strongest,)
         direction, self._offset = factors.pair(strong, weak)
         self._direction = direction.astype(np.float32)
@@ -112,7 +122,7 @@ class MfRouter:
 
 
 def open_factors(spec: MfRouterSpec) -> Factors:
-    """Read the factors that a router names, in either layout. Raises SpecError for what is neither."""
+    """Read the factors that the spec names, in our own layout or RouteLLM's. Raises SpecError for any other folder."""
     folder = find_folder(spec.checkpoint, _KEY)
     if (folder / WEIGHTS).exists():
         return _own(load_checkpoint(folder, "mf"))
@@ -129,10 +139,11 @@ def factors_fingerprint(spec: MfRouterSpec) -> str:
 
 
 def pair_of(spec: MfRouterSpec, factors: Factors, models: tuple[str, ...]) -> tuple[str, str]:
-    """Return the strong and the weak model's names in the checkpoint, for a job's `models`, cheapest first.
+    """Return the names of the strong and the weak model in the checkpoint; `models` are the job's, cheapest first.
 
-    The defaults name models of RouteLLM's. A checkpoint that does not know those two is asked for the job's
-    strongest and cheapest, or, where it is matched by position, for its own.
+    The spec's defaults name two models of RouteLLM's checkpoints. If the job keeps these defaults and the checkpoint
+    does not know both, the names are the job's strongest and cheapest model, if the checkpoint knows these, else the
+    checkpoint's own last and first, if it is matched by position.
     """
     asked = (spec.strong, spec.weak)
     defaults = tuple(MfRouterSpec.model_fields[key].default for key in ("strong", "weak"))
@@ -179,9 +190,10 @@ def _published_weights(folder: Path) -> Path:
 
 
 def _published(folder: Path, spec: MfRouterSpec) -> Factors:
-    """RouteLLM's layout: `P`, `text_proj` and `classifier`, the last two bare or as the first of a sequence.
+    """Read RouteLLM's layout: the tensors `P`, `text_proj` and `classifier`.
 
-    What is left over from training, as the prompts' own vectors `Q`, is not looked at.
+    The last two may be called as the first module of a sequence (`classifier.0.weight`). Tensors that only training
+    used, such as the training prompts' vectors `Q`, are ignored.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load

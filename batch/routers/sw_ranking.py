@@ -1,10 +1,16 @@
-"""RouteLLM's similarity-weighted ranking: the strengths of two models in battles that are like the prompt.
+"""RouteLLM's similarity-weighted ranking: which of two models wins the battles that resemble the prompt.
 
-Every battle is weighed by `10 * 10**(s / max(s))`, where s is the cosine of its vector and the prompt's; models are
-grouped into tiers; the tiers' strengths are fitted to the weighed battles, and the win rate follows from the
-difference of two of them (Ong et al. 2024, arXiv 2406.18665, section 4.2, as their code has it). Their code fits one
-regression of as many rows as there are battles for each prompt. Here a prompt's weights are summed by who beat whom,
-which is all that the fit depends on, and a whole batch of prompts is fitted at once.
+A battle is a recorded comparison of two models' answers to one prompt. For each prompt to score (Ong et al. 2024,
+arXiv 2406.18665, section 4.2, as their code computes it):
+
+1. Each battle gets the weight `10 * 10**(s / max(s))`, where `s` is the cosine of its prompt's vector and this one's.
+2. The strength of each tier (a group of models of like strength) is fitted to the weighted battles, by Bradley and
+   Terry's model.
+3. The score is the win rate that follows from the difference between the tiers of the strong and of the weak model.
+
+RouteLLM's code fits a regression with a row for each battle, for each prompt. The fit depends only on the sum of
+weights for each pair of winner and loser, so this code sums the weights first, and fits a whole batch of prompts at
+once.
 """
 
 from collections.abc import Sequence
@@ -31,16 +37,26 @@ _MOST_PROMPTS = 512
 class SwRankingRouter:
     """Scores of shape (prompts, 1): how likely the strong model's answer wins.
 
-    Holds 4 bytes for each battle and number of its vector, and 16 MB while it scores, however many prompts come.
+    Memory: 4 bytes for each battle and number of its vector, and 16 MB more while it scores, for any number of prompts.
     """
 
     def __init__(self, strongest: str, arena: "Arena", strong: str, weak: str, embedder: Embedder) -> None:
-        """`strongest` is the job's; `strong` and `weak` are the battles'. Raises SpecError as `Arena.pair` does."""
+        """Fit the strengths for battles of equal weight.
+
+        Args:
+            strongest: the job's strongest model.
+            arena: the battles.
+            strong: name, in the battles, of the model that stands for the job's strongest.
+            weak: name, in the battles, of the model that stands for the job's cheapest.
+
+        Raises:
+            SpecError: as `Arena.pair`.
+        """
         self.models: tuple[str, ...] = (strongest,)
         self._arena = arena
         self._embedder = embedder
         self._strong, self._weak = arena.pair(strong, weak)
-        # Where the battles weigh the same; no prompt is far from it.
+        # The strengths if all battles weigh the same: a start that is near every prompt's own.
         self._start = fit_strengths(arena.unweighted_wins())[0]
 
     def score(self, prompts: Sequence[str]) -> Float32s:
@@ -53,7 +69,7 @@ class SwRankingRouter:
         return scores
 
     def win_rates(self, vectors: Float32s) -> Floats:
-        """Return how likely the strong model wins, shape (prompts,); `vectors` is (prompts, dimension)."""
+        """Return the strong model's win rates, from 0 to 1, shape (prompts,); `vectors` is (prompts, dimension)."""
         strengths = fit_strengths(self._arena.wins(self._arena.weights(vectors)), self._start)
         difference = strengths[:, self._strong] - strengths[:, self._weak]
         rates: Floats = 1.0 / (1.0 + np.exp(-np.clip(difference, -500.0, 500.0)))

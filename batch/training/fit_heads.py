@@ -1,9 +1,13 @@
-"""Fits logistic heads on sets of vectors: straight, over landmarks, or over landmarks by what matters to the models.
+"""Fits logistic heads on sets of vectors, in one of three forms.
 
-Each set of prompts gets an intercept of its own. Models differ in level from one benchmark to the next, and without
-it the weights spend themselves on telling benchmarks apart: the cross-validated APGR of GSM8K, trained together with
-MMLU, is .603 without and .651 with it (mean of two dealings to folds; MMLU .659 and .661). The heads that come out
-have one intercept, the mean over the labels.
+- `linear`: the features are the vectors themselves.
+- `landmarks`: the features are a prompt's similarities to some training prompts (Nystrom's approximation of a kernel).
+- `components`: as `landmarks`, after the vectors are projected to the directions that matter to the models' quality.
+
+Each set of prompts gets an intercept of its own, because models do better on one benchmark than on another. Without it
+the weights mostly learn to tell benchmarks apart: the cross-validated APGR of GSM8K, trained together with MMLU, is
+.603 without and .651 with it (mean of two assignments to folds; MMLU .659 and .661). The finished heads have one
+intercept, the mean over the labels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,33 +21,35 @@ from batch.arrays import Floats, Int64s
 from batch.routers.estimators.logistic_heads import Heads, Landmarks
 from batch.training.logistic_regression import fit_logistic
 
-# By `components` prompts like those trained on are ranked better than by `landmarks`, others worse. APGR: with 1,531
-# labels of MMLU .663, not .644, of the rest of it; trained on MMLU and GSM8K .46, not .67, of MT-Bench's 42 prompts.
+# `components` ranks prompts like those trained on better than `landmarks` does, and other prompts worse. APGR: trained
+# on 1,531 labels of MMLU and measured on the rest of it, .663 against .644; trained on MMLU and GSM8K and measured on
+# MT-Bench's 42 prompts, .46 against .67.
 Form = Literal["linear", "landmarks", "components"]
 
-# Squared weights against the summed log loss. Linear ones are of standardised vectors: the best is near 5,000 for
-# 7,600 prompts and flat around it; far below, the heads learn single prompts by heart. Those over landmarks are of
-# likeness made orthonormal.
+# Penalties that are tried: `penalty / 2` times the squared weights is added to the summed log loss. For `linear` the
+# features are standardised vectors; the best penalty is near 5,000 for 7,600 prompts, and the loss is flat around it;
+# far below, the heads learn single prompts by heart. For the others the features are similarities made orthonormal.
 PENALTIES: dict[Form, tuple[float, ...]] = {
     "linear": (500.0, 1000.0, 2000.0, 5000.0, 10_000.0),
     "landmarks": (1.0, 3.0, 10.0),
     "components": (1.0, 3.0, 10.0),
 }
 
-# 512 and 1,024 do alike.
+# Most landmarks; 1,024 give the same quality.
 LANDMARKS = 512
-# How fast likeness falls: mean squared length of prompts, centred and scaled; two by lot are about 2 apart.
+# How fast similarity falls: vectors are scaled so that their mean squared length, after centring, is this. The squared
+# distance of two random prompts is then about 2.
 _WIDTH = 1.0
-# Principal components that likeness is measured along; 32, 128 and all of them do alike.
+# Principal components along which similarity is measured; 32, 128 and all of them give the same quality.
 COMPONENTS = 64
-# How much more a component counts that varies more: its scores are multiplied by its variance to this power.
+# Each component's scores are multiplied by its variance to this power, so that components that vary more count more.
 _EMPHASIS = 0.25
-# Of the heads that tell how much each component matters.
+# Penalty of the first heads, which only serve to find how much each component matters.
 _FIRST_PENALTY = 3.0
-# Of the diagonal of the landmarks' likeness to each other: two alike would make it singular.
+# Added to the diagonal of the landmarks' similarities to each other: two equal landmarks would make it singular.
 _RIDGE = 1e-4
 
-# Intercepts are free but for what keeps a set with only one kind of label finite.
+# Penalty of intercepts: just enough to keep the intercept of a set finite in which all labels are equal.
 _INTERCEPT_PENALTY = 1e-3
 
 
@@ -54,9 +60,10 @@ class Training:
     vectors: Floats
     """Shape (prompts, dimension)."""
     quality: Floats
-    """Shape (prompts, models); NaN is no label."""
+    """Of each model's answer, from 0 to 1, shape (prompts, models); NaN where there is no label."""
     rank: Int64s
-    """Shape (prompts,): the lowest of all sets become landmarks; equal prompts have equal ones."""
+    """Random number of each prompt, shape (prompts,): the prompts with the lowest over all sets become landmarks; equal
+    prompts have equal numbers."""
 
     def rows(self, kept: NDArray[np.bool_]) -> "Training":
         """Only these prompts."""
@@ -72,11 +79,11 @@ class SetHeads:
     intercepts: Floats
     """Shape (models, sets)."""
     labels: Floats
-    """How many each model has in each set, shape (models, sets)."""
+    """Number of labels of each model in each set, shape (models, sets)."""
     landmarks: Landmarks | None = None
 
     def heads(self) -> Heads:
-        """With one intercept for prompts of any origin: the mean over the labels."""
+        """The heads for prompts of any origin: their intercept is the mean of the sets', weighted by labels."""
         bias = (self.intercepts * self.labels).sum(axis=1) / self.labels.sum(axis=1)
         return Heads(self.weight.astype(np.float32), bias.astype(np.float32), self.landmarks)
 
@@ -111,7 +118,7 @@ def fit_heads(sets: Sequence[Training], form: Form, penalties: Sequence[float]) 
 
 
 def _principal(standardised: Floats) -> Floats:
-    """Directions in which prompts differ most, in columns, shape (dimension, components)."""
+    """The principal components of the vectors, weighted by `_EMPHASIS`, in columns; shape (dimension, components)."""
     variance, directions = np.linalg.eigh(standardised.T @ standardised / len(standardised))
     most = np.argsort(-variance)[:COMPONENTS]
     emphasised: Floats = directions[:, most] * np.maximum(variance[most], 0.0) ** _EMPHASIS
@@ -119,10 +126,11 @@ def _principal(standardised: Floats) -> Floats:
 
 
 def _slopes(near: Landmarks, vectors: Floats, weight: Floats) -> Floats:
-    """How steep heads are along each component: root mean square over prompts and models, shape (components,).
+    """Slope of the heads along each component: root mean square over prompts and models, shape (components,).
 
-    Scaling by it brings prompts together that differ in what matters to no model: the diagonal of the average outer
-    product of gradients (Radhakrishnan et al., Science 383, 2024), of which the square root is gentler on few labels.
+    Scaling the components by it brings prompts closer together that differ only in what changes no model's quality. The
+    squares are the diagonal of the average gradient outer product (Radhakrishnan et al., Science 383, 2024); their
+    square root changes the scale less, which suits few labels.
     """
     near_to, placed = near.likeness(vectors.astype(np.float32)), near.placed(vectors.astype(np.float32))
     squares = np.zeros(near.points.shape[1])
@@ -133,18 +141,19 @@ def _slopes(near: Landmarks, vectors: Floats, weight: Floats) -> Floats:
 
 
 def _landmarks(vectors: Floats, mean: Floats, scale: Floats, rank: Int64s) -> Landmarks:
-    """Those of a scale of which only the proportions count."""
+    """Choose landmarks, and scale similarity by `_WIDTH`; of `scale` only the proportions matter."""
     centre, none = mean.astype(np.float32), np.empty((0, scale.shape[-1]), np.float32)
     length = (Landmarks(centre, scale.astype(np.float32), none).placed(vectors.astype(np.float32)) ** 2).sum(1).mean()
     near = Landmarks(centre, (scale * np.sqrt(_WIDTH / (length or 1.0))).astype(np.float32), none)
     _, first = np.unique(rank, return_index=True)
     points = near.placed(vectors[first[:LANDMARKS]].astype(np.float32))
-    # As they are stored, so that what is measured is what ships.
+    # Rounded to float16, as they are stored, so that measurements are of the heads that ship.
     return replace(near, points=points.astype(np.float16).astype(np.float32))
 
 
 def _orthonormal(near: Landmarks, vectors: Floats) -> tuple[Floats, Floats]:
-    """Likeness made orthonormal, shape (prompts, landmarks), and what makes it so."""
+    """The prompts' similarities to the landmarks, made orthonormal, shape (prompts, landmarks), and the matrix of shape
+    (landmarks, landmarks) that similarities are multiplied by for that."""
     apart = ((near.points[:, None] - near.points[None]) ** 2).sum(axis=2)
     lower = np.linalg.cholesky(np.exp(-apart.astype(np.float64)) + _RIDGE * np.eye(len(apart)))
     orthonormal = np.linalg.inv(lower).T

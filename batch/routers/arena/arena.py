@@ -33,27 +33,37 @@ _WINS, _LOSES, _TIES = 0, 1, 2
 
 @dataclass(frozen=True)
 class Arena:
-    """Battles of tiers, those between the same two with the same end together in a run, and their vectors."""
+    """Battles between tiers of models, sorted into groups, and the vectors of their prompts.
+
+    A group holds all battles between the same two tiers with the same end: one row of `first`, `second` and `end`.
+    """
 
     vectors: Float32s
     """Shape (battles, dimension), each of length 1."""
     starts: Indices
-    """Where each run of like battles begins."""
+    """Number of the first battle of each group, shape (groups,)."""
     first: Indices
-    """For each run, the first model's tier."""
+    """The first model's tier, shape (groups,)."""
     second: Indices
-    """For each run, the second model's tier."""
+    """The second model's tier, shape (groups,)."""
     end: Indices
-    """For each run: 0 the first won, 1 the second won, 2 a tie."""
+    """Shape (groups,): 0 if the first model won, 1 if the second won, 2 for a tie."""
     tier: dict[str, int]
-    """Of each model; 0 is the strongest."""
+    """The tier of each model; 0 is the strongest."""
 
     def wins(self, weights: Float32s) -> Floats:
-        """Sum weights of battles by who beat whom.
+        """Sum the weights of battles by winner and loser; a tie counts half for each.
 
-        `weights` is (prompts, battles), the result (prompts, tiers + 1, tiers + 1). In RouteLLM's regression, a battle
-        within one tier has only the second model's entry, so that it is one between that tier and a stranger of
-        strength 0: the last player here, who stands where the first model does.
+        Element `[p, i, j]` of the result is the weight, for prompt `p`, of the wins of tier `i` over tier `j`. In
+        RouteLLM's regression a battle within one tier has an entry for the second model only, which makes it a battle
+        between that tier and a player of strength 0. That player is the last one here, and takes the first model's
+        place in such battles.
+
+        Args:
+            weights: of each battle for each prompt, shape (prompts, battles).
+
+        Returns:
+            Shape (prompts, tiers + 1, tiers + 1).
         """
         sums = np.add.reduceat(weights, self.starts, axis=1, dtype=np.float64)
         stranger = max(self.tier.values()) + 1
@@ -66,14 +76,19 @@ class Arena:
             (self.second, first, _TIES, 0.5),
         ):
             runs = np.flatnonzero(self.end == end)
-            # No two runs of one end are between the same two, so that nothing is overwritten.
+            # Two groups with the same end are never between the same two tiers, so nothing is overwritten.
             wins[:, winner[runs], loser[runs]] += share * sums[:, runs]
         return wins
 
     def weights(self, prompts: Float32s) -> Float32s:
-        """Weights of the battles for prompts' vectors, shape (prompts, battles): 1 for a prompt's largest.
+        """Weights of the battles for prompts, shape (prompts, battles), scaled so that each prompt's largest is 1.
 
-        Where no battle is like the prompt, to the noise of float32, all weigh the same.
+        Only proportions matter to the fit. A battle's weight is proportional to `10**(s / max(s))`, where `s` is the
+        cosine of its vector and the prompt's. If no cosine exceeds the noise of float32, all battles of that prompt
+        weigh the same.
+
+        Args:
+            prompts: vectors of the prompts, shape (prompts, dimension).
         """
         exponents = _unit(prompts) @ self.vectors.T
         most = exponents.max(axis=1, keepdims=True)
@@ -84,13 +99,13 @@ class Arena:
         return weights
 
     def unweighted_wins(self) -> Floats:
-        """The same where every battle weighs 1, for one prompt."""
+        """As `wins`, for one prompt to which every battle weighs 1."""
         return self.wins(np.ones((1, len(self.vectors)), dtype=np.float32))
 
     def pair(self, strong: str, weak: str) -> tuple[int, int]:
-        """Return the tiers of two models.
+        """Return the tiers of the strong and of the weak model.
 
-        Raises SpecError where one of them fought no battle, or the battles say nothing of the two.
+        Raises SpecError if a model is in no battle, if both are in one tier, or if no chain of battles connects them.
         """
         for model, key in ((strong, "router.strong"), (weak, "router.weak")):
             if model not in self.tier:

@@ -1,8 +1,8 @@
-"""Strengths of players from who beat whom, for many tournaments of the same players at once.
+"""Strengths of players from their wins and losses, for many tournaments of the same players at once.
 
-The model is Bradley and Terry's (1952): i beats j with probability `sigmoid(strength[i] - strength[j])`. A battle
-matters only through who met whom and who won, so a tournament is a square of summed weights, however many battles
-it has, and a fit is a few Newton steps on systems as small as there are players.
+The model is Bradley and Terry's (1952): player i beats player j with probability `sigmoid(strength[i] - strength[j])`.
+The likelihood depends only on how often each player beat each other one. So a tournament is a square matrix of summed
+weights, however many battles it has, and a fit is a few Newton steps on systems of equations of that size.
 """
 
 import numpy as np
@@ -10,27 +10,31 @@ import numpy as np
 from batch.arrays import Floats, Indices
 
 _STEPS = 200
-# Of all weight. What it costs is below 1e-9 in a win rate; without it, who never lost would be infinitely strong.
+# Penalty on squared strengths, as a share of all weight. It changes a win rate by less than 1e-9; without it, a player
+# that never lost would be infinitely strong.
 _RIDGE = 1e-12
-# Of all weight: what the next step would still gain in log likelihood. Errors are far smaller, steps being quadratic.
+# The fit ends when the next step would gain less log likelihood than this share of all weight. The error is then far
+# smaller still, since Newton's method converges quadratically.
 _SMALL_ENOUGH = 1e-16
 
 
 def fit_strengths(wins: Floats, start: Floats | None = None) -> Floats:
     """Return the strengths of greatest likelihood, in natural log odds, shape (tournaments, players).
 
-    `wins[t, i, j]`, shape (tournaments, players, players), is the weight of i's wins over j, a tie being half a win
-    for each. The last player's strength is 0. Where some never met, not even through others, the difference of their
-    strengths means nothing; someone who only won is strong without measure, but finite.
+    The last player's strength is 0. If no chain of battles connects two players, the difference of their strengths has
+    no meaning. A player that won every battle gets a very large, finite strength.
 
-    Each step is Newton's, shortened by `log(1 + r) / r` where `r` is the most it would change a difference: then it
-    always gains (Sun and Tran-Dinh 2019), and near the end it is whole.
+    Each step is a Newton step times `log(1 + r) / r`, where `r` is the most that the whole step would change the
+    difference of two strengths. Such a step always gains likelihood (Sun and Tran-Dinh 2019), and near the optimum
+    it becomes the whole step.
 
     Args:
+        wins: `wins[t, i, j]` is the weight of player i's wins over player j in tournament t, a tie being half a win for
+            each; shape (tournaments, players, players).
         start: strengths to begin from, shape (players,).
 
     Raises:
-        ArithmeticError: a strength is not found; weights that are not finite or negative do that.
+        ArithmeticError: the steps did not converge, as with weights that are negative or not finite.
     """
     tournaments, players, _ = wins.shape
     strengths = np.zeros((tournaments, players)) if start is None else np.tile(start, (tournaments, 1))
@@ -58,7 +62,7 @@ def fit_strengths(wins: Floats, start: Floats | None = None) -> Floats:
 
 
 def are_connected(wins: Floats, one: int, other: int) -> bool:
-    """Did these two meet, directly or through others? `wins` is one tournament, shape (players, players)."""
+    """Does a chain of battles connect these two players? `wins` is one tournament, shape (players, players)."""
     neighbours = (wins + wins.T) > 0
     reached, last = {one}, {one}
     while last := {int(j) for i in last for j in np.flatnonzero(neighbours[i])} - reached:
@@ -67,11 +71,11 @@ def are_connected(wins: Floats, one: int, other: int) -> bool:
 
 
 def group_by_strength(strengths: Floats, groups: int) -> Indices:
-    """Group players, given strongest first, so that the sum of the groups' variances is least, as RouteLLM has it.
+    """Group players, given strongest first, so that the sum of the groups' variances is least, as RouteLLM does.
 
-    Returns each player's group, from 0 at the strongest; numbers may be left out. Variances are summed as they are,
-    not by size, so one outlier among equals may be left in company, and fewer than `groups` groups may come out.
-    Exact, by dynamic programming in `groups * len(strengths)**2` steps.
+    Returns the number of each player's group, from 0 for the strongest; some numbers may be unused. A group's variance
+    counts once, whatever the group's size, so an outlier may stay in a large group, and there may be fewer groups than
+    `groups`. The solution is exact, by dynamic programming in `groups * len(strengths)**2` steps.
     """
     count = len(strengths)
     variance = np.zeros((count, count))
