@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LOOK_EVERY_SECONDS = 0.002
+# A command takes seconds. On two cores that much else keeps busy, Ray alone took 23 s to start.
+PATIENCE_SECONDS = 180.0
 BATCHROUTER = (sys.executable, "-m", "jobs.cli")
 
 
@@ -47,11 +49,11 @@ class Command:
             return False
         return True
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
         """The exit status."""
         return self._process.wait(seconds)
 
-    def until(self, happened: Callable[[], bool], seconds: float = 60) -> None:
+    def until(self, happened: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
         """Return at the instant that something has happened; the command must not have ended before."""
         deadline = time.monotonic() + seconds
         while not happened():

@@ -40,7 +40,7 @@ class Server:
 
 
 @contextmanager
-def transformers_serve(checkpoint: Path, log: Path, *, patience_seconds: float = 120) -> Iterator[Server]:
+def transformers_serve(checkpoint: Path, log: Path, *, patience_seconds: float = 300) -> Iterator[Server]:
     """`transformers serve` with the checkpoint in a folder, on the CPU. It answers for the folder's path."""
     port = free_port()
     model = str(checkpoint.resolve())
@@ -58,7 +58,7 @@ def transformers_serve(checkpoint: Path, log: Path, *, patience_seconds: float =
 
 @contextmanager
 def litellm_proxy(
-    model: str, reply: str, folder: Path, log: Path, *, patience_seconds: float = 120
+    model: str, reply: str, folder: Path, log: Path, *, patience_seconds: float = 300
 ) -> Iterator[Server]:
     """A LiteLLM proxy that gives the same `reply` to everything asked of `model`. Its config goes to `folder`."""
     port = free_port()
@@ -84,7 +84,7 @@ def litellm_proxy(
 
 @contextmanager
 def constant_nginx(
-    model: str, reply: str, folder: Path, log: Path, *, patience_seconds: float = 10
+    model: str, reply: str, folder: Path, log: Path, *, patience_seconds: float = 60
 ) -> Iterator[Server]:
     """One nginx worker that gives the same chat completion to everything; its files go to `folder`.
 

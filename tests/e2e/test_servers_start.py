@@ -4,26 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.servers import ServerFailedError, ask, constant_nginx, litellm_proxy, nginx_path, transformers_serve
-from tests.e2e.tiny_llama import build_tiny_llama
+from tests.e2e.conftest import REPLY
+from tests.e2e.servers import Server, ServerFailedError, ask, constant_nginx, nginx_path
 
 pytestmark = pytest.mark.real
 
 
-def test_transformers_serve_answers_with_the_tiny_llama(tmp_path: Path) -> None:
+def test_transformers_serve_answers_with_the_tiny_llama(llama: Server) -> None:
     """A checkpoint built here loads, and generates the tokens asked for, the same twice."""
-    checkpoint = build_tiny_llama(tmp_path / "llama")
-    with transformers_serve(checkpoint, tmp_path / "serve.log") as server:
-        first, second = (ask(server, "Why is the sky blue?", max_tokens=16) for _ in range(2))
+    first, second = (ask(llama, "Why is the sky blue?", max_tokens=16) for _ in range(2))
     assert first["choices"] == second["choices"]
     assert first["usage"]["completion_tokens"] == 16
 
 
-def test_litellm_proxy_answers_with_its_mock(tmp_path: Path) -> None:
+def test_litellm_proxy_answers_with_its_mock(proxy: Server) -> None:
     """The proxy gives its mock response for the model it was told to serve."""
-    with litellm_proxy("model-b", "Because of Rayleigh.", tmp_path, tmp_path / "proxy.log") as server:
-        answer = ask(server, "Why is the sky blue?")
-    assert answer["choices"][0]["message"]["content"] == "Because of Rayleigh."
+    answer = ask(proxy, "Why is the sky blue?")
+    assert answer["choices"][0]["message"]["content"] == REPLY
 
 
 @pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")

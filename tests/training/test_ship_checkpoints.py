@@ -37,7 +37,7 @@ def test_the_script_refuses_what_is_no_table(tmp_path: Path, content: bytes | No
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.real
+@pytest.mark.release
 @pytest.mark.skipif(not (DATA / "mmlu.parquet").exists(), reason="the judged answers are not here")
 def test_the_shipped_checkpoints_come_from_this_code(tmp_path: Path) -> None:
     """Training anew on the recorded data gives routers that score as those that ship, to rounding."""

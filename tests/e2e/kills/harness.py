@@ -40,7 +40,7 @@ STOPPED = 3
 A_BUG = "this is a bug of batchrouter's"
 
 # A run takes two; one that waits for what never comes takes for ever.
-LONGEST_SECONDS = 60.0
+LONGEST_SECONDS = 180.0
 
 Strike = Callable[[Command], None]
 Stroke = TypeVar("Stroke")
@@ -140,9 +140,10 @@ class Job:
             if path.is_file()
         }
 
-    def start(self, *, program: Sequence[str] = BATCHROUTER) -> Command:
-        """The same command, every time."""
-        self._starts.append(Command(self.path, self.folder / f"start-{len(self._starts)}", program=program))
+    def start(self, *settings: str, program: Sequence[str] = BATCHROUTER) -> Command:
+        """The same command, every time, but for `settings`."""
+        output = self.folder / f"start-{len(self._starts)}"
+        self._starts.append(Command(self.path, output, *settings, program=program))
         return self._starts[-1]
 
     def killed_at(self, boundary: Boundary) -> Command:

@@ -82,7 +82,7 @@ def test_a_killed_actors_batch_is_scored_again_and_no_row_twice(tmp_path: Path) 
             killed, prompt = lost.split("-")
             os.kill(int(killed), signal.SIGKILL)
             assert len(scored_rows(broken)) < ROWS, "it was killed too late to say anything"
-            assert command.wait(120) == 0, command.stderr
+            assert command.wait() == 0, command.stderr
         finally:
             command.kill_all()
         assert not (watched / f"done-{lost}").exists()
@@ -101,7 +101,7 @@ def test_a_batch_that_kills_every_actor_ends_the_run(tmp_path: Path) -> None:
     with serve({"model": "m", "answers": "echo"}) as served:
         command = Command(write_job(tmp_path / "job", served.urls[0], "LethalRouter", lethal=True), tmp_path / "said")
         try:
-            assert command.wait(120) == STOPPED, command.stderr
+            assert command.wait() == STOPPED, command.stderr
         finally:
             command.kill_all()
         assert served.posts == []

@@ -92,13 +92,17 @@ def test_what_an_encoding_lacks_is_escaped(more: tuple[str, ...], job: Job, tmp_
 def test_a_signal_drains_once(number: signal.Signals) -> None:
     """Ctrl-C, SIGTERM and a terminal that is closed ask for a good end; who asks twice does not wait for it."""
     asked: list[str] = []
-    before = signal.getsignal(number)
-    with interrupts(lambda: asked.append("drain")):
-        signal.raise_signal(number)
-        assert asked == ["drain"]
-        with pytest.raises(KeyboardInterrupt):
+    # Under nohup the tests would not hear the end of the terminal.
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with interrupts(lambda: asked.append("drain")):
             signal.raise_signal(number)
-    assert signal.getsignal(number) is before
+            assert asked == ["drain"]
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_under_nohup_a_closed_terminal_is_nothing() -> None:

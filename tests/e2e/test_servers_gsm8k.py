@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.commands import Command
-from tests.e2e.servers import BIN, LITELLM_MASTER_KEY, Server, litellm_proxy, transformers_serve
-from tests.e2e.tiny_llama import build_tiny_llama
+from tests.e2e.conftest import REPLY
+from tests.e2e.servers import BIN, LITELLM_MASTER_KEY, Server
 
 QUESTIONS = Path(__file__).parents[2] / "../shared/data/gsm8k.parquet"
 
@@ -23,7 +22,6 @@ pytestmark = [
     ),
 ]
 
-REPLY = "Let me think step by step. The answer is 42."
 MAX_TOKENS = 16
 # Dollars per million tokens.
 PRICES = {
@@ -33,14 +31,9 @@ PRICES = {
 CHEAP, STRONG = PRICES
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
-    folder = tmp_path_factory.mktemp("servers")
-    with (
-        transformers_serve(build_tiny_llama(folder / "llama"), folder / "llama.log") as llama,
-        litellm_proxy("model-b", REPLY, folder, folder / "litellm.log") as proxy,
-    ):
-        yield {CHEAP: llama, STRONG: proxy}
+@pytest.fixture
+def servers(llama: Server, proxy: Server) -> dict[str, Server]:
+    return {CHEAP: llama, STRONG: proxy}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +53,7 @@ def test_half_of_gsm8k_goes_to_the_strongest(
     monkeypatch.setenv("MOCK_GPT_KEY", LITELLM_MASTER_KEY)
     command = Command(_job(servers, tmp_path), tmp_path / "run")
     try:
-        assert command.wait(110) == 0, command.stderr
+        assert command.wait() == 0, command.stderr
         assert command.leaves_nothing(), command.processes()
     finally:
         command.kill_all()
