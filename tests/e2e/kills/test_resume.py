@@ -15,9 +15,12 @@ from tests.e2e.ledger_server import Ledger, content, ledger_server
 pytestmark = pytest.mark.real
 
 ROWS = 450
+# A run that is to be interrupted sends two rows at a time, and has so many that a second start is refused long before.
+MANY_ROWS = 1500
 INTERRUPTED = 130
 
 NewJob = Callable[..., Job]
+Unbroken = dict[int, dict[str, bytes]]
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +30,24 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
         yield running
 
 
-def job_of(folder: Path, ledger: Ledger, engine: str, at_once: int) -> Job:
-    return Job(folder, ledger, ROWS, engine=engine, format="jsonl", at_once=at_once)
+def job_of(folder: Path, ledger: Ledger, rows: int, engine: str, at_once: int) -> Job:
+    return Job(folder, ledger, rows, engine=engine, format="jsonl", at_once=at_once)
 
 
 @pytest.fixture(scope="module")
-def unbroken(ledger: Ledger, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The results of a run that nobody disturbed; every answer is the right one."""
-    with ending(job_of(tmp_path_factory.mktemp("unbroken"), ledger, "inline", 16)) as job:
-        job.finish()
-        found = [json.loads(line) for line in (job.folder / "results.jsonl").read_text().splitlines()]
-        results = job.results
-    assert [row["row"] for row in found] == list(range(ROWS))
-    assert {row["status"] for row in found} == {"ok", "failed", "invalid"}
-    for row in found:
-        if row["status"] == "ok":
-            assert row["content"] == content(job.sources[row["row"]])
+def unbroken(ledger: Ledger, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
+    """The results of runs that nobody disturbed, by their number of rows; every answer is the right one."""
+    results = {}
+    for rows in (ROWS, MANY_ROWS):
+        with ending(job_of(tmp_path_factory.mktemp("unbroken"), ledger, rows, "inline", 64)) as job:
+            job.finish()
+            results[rows] = job.results
+            found = [json.loads(line) for line in (job.folder / "results.jsonl").read_text().splitlines()]
+        assert [row["row"] for row in found] == list(range(rows))
+        assert {row["status"] for row in found} == {"ok", "failed", "invalid"}
+        for row in found:
+            if row["status"] == "ok":
+                assert row["content"] == content(job.sources[row["row"]])
     return results
 
 
@@ -51,8 +56,8 @@ def new_job(tmp_path: Path, ledger: Ledger) -> Iterator[NewJob]:
     """Makes jobs; nothing of them runs on after the test."""
     jobs: list[Job] = []
 
-    def make(engine: str, at_once: int = 8) -> Job:
-        jobs.append(job_of(tmp_path / f"job-{len(jobs)}", ledger, engine, at_once))
+    def make(engine: str, rows: int = ROWS, at_once: int = 8) -> Job:
+        jobs.append(job_of(tmp_path / f"job-{len(jobs)}", ledger, rows, engine, at_once))
         return jobs[-1]
 
     yield make
@@ -84,7 +89,7 @@ LATE = [_sent(0.99)]
     ],
 )
 def test_a_run_killed_at_any_instant_goes_on(
-    new_job: NewJob, engine: str, instants: list[Callable[[Job], bool]], unbroken: dict[str, bytes]
+    new_job: NewJob, engine: str, instants: list[Callable[[Job], bool]], unbroken: Unbroken
 ) -> None:
     """After every SIGKILL the same command goes on; at the end no row is lost, doubled, or paid twice unsaid."""
     job = new_job(engine)
@@ -99,7 +104,7 @@ def test_a_run_killed_at_any_instant_goes_on(
     assert json.loads(command.stdout) == job.report()
 
 
-def test_a_run_whose_dispatcher_is_killed_goes_on_by_itself(new_job: NewJob, unbroken: dict[str, bytes]) -> None:
+def test_a_run_whose_dispatcher_is_killed_goes_on_by_itself(new_job: NewJob, unbroken: Unbroken) -> None:
     """Another one sends the rest, the report says so and lists what was in flight, and nothing outlives the command."""
     job = new_job("ray")
     command = job.start()
@@ -114,7 +119,7 @@ def test_a_run_whose_dispatcher_is_killed_goes_on_by_itself(new_job: NewJob, unb
     assert "the dispatcher's process died and was started again once" in job.report()["notes"]
 
 
-def test_what_a_killed_driver_left_behind_is_waited_for(new_job: NewJob, unbroken: dict[str, bytes]) -> None:
+def test_what_a_killed_driver_left_behind_is_waited_for(new_job: NewJob, unbroken: Unbroken) -> None:
     """Ray takes seconds to end a dispatcher whose driver is gone; a run that begins at once waits, and goes on."""
     job = new_job("ray", at_once=4)
     command = job.start()
@@ -136,10 +141,10 @@ def test_what_a_killed_driver_left_behind_is_waited_for(new_job: NewJob, unbroke
     ],
 )
 def test_ctrl_c_drains_and_a_second_start_is_refused(
-    new_job: NewJob, engine: str, number: signal.Signals, unbroken: dict[str, bytes]
+    new_job: NewJob, engine: str, number: signal.Signals, unbroken: Unbroken
 ) -> None:
     """While a run works on its directory another is refused; interrupted, it keeps what was in flight, and goes on."""
-    job = new_job(engine, at_once=2)
+    job = new_job(engine, MANY_ROWS, at_once=2)
     # The tests may run under nohup; then a command that they start would take no notice of a closed terminal.
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
@@ -159,12 +164,13 @@ def test_ctrl_c_drains_and_a_second_start_is_refused(
     assert not [row for path in job.directory.glob("journal/*/*.jsonl") for row in replay(path).ambiguous]
 
     job.note()
+    job.path.write_text(job.path.read_text().replace('"max_in_flight": 1', '"max_in_flight": 32'))
     job.finish()
     _same_as(unbroken, job)
     assert job.report()["ambiguous"] == []
 
 
-def _same_as(unbroken: dict[str, bytes], job: Job) -> None:
+def _same_as(unbroken: Unbroken, job: Job) -> None:
     """Everything that holds of a run that has come to its end, however often it was broken."""
-    account = job.account(unbroken)
+    account = job.account(unbroken[job.rows])
     assert account.faults == 0, account
