@@ -12,6 +12,7 @@ from batch.errors import (
     BadRequest,
     ConnectionLost,
     DispatchError,
+    NoChoices,
     NotConnected,
     RateLimited,
     Refused,
@@ -33,6 +34,13 @@ def test_what_may_pass_is_tried_up_to_the_last_attempt(kind: type[DispatchError]
     assert delay(kind("x"), 5, most=6) is not None
     assert delay(kind("x"), 6, most=6) is None
     assert delay(kind("x"), 1, most=1) is None
+
+
+def test_an_error_may_allow_fewer_attempts_than_the_job() -> None:
+    """An answer without choices may be chance once, and is not asked for a third time."""
+    assert NoChoices.most_attempts == 2
+    assert delay(NoChoices("x"), 1, most=6) is not None
+    assert delay(NoChoices("x"), 2, most=6) is None
 
 
 def test_a_rows_own_fault_is_never_tried_again() -> None:
