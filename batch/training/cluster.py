@@ -1,4 +1,4 @@
-"""Trains clusters: k-means over the prompts' directions, and what was judged in each; options chosen as for `knn`."""
+"""Trains clusters: k-means over the prompts' directions, and the judged answers in each; options as for `knn`."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ from batch.training.labels.alignment import as_judged
 CLUSTERS = (2, 4, 8, 16, 32, 64, 128, 256, 512)
 NEAREST = (1, 2, 4, 8, 16, 32)
 
-# With fewer prompts in a cluster it is no cluster.
+# Cluster counts are tried that leave at least so many prompts for each cluster on average.
 _LEAST_PROMPTS = 4
-# Centres are found on so many prompts at most; all are then put where they belong.
+# k-means runs on so many prompts at most; then all prompts are assigned to the centres.
 _MOST_TO_FIND = 20_000
 _STEPS = 50
 
@@ -56,13 +56,13 @@ def neighbours_of_clusters(vectors: Float32s, quality: Floats, count: int, seed:
 
 
 def _centres(placed: Float32s, count: int, seed: int) -> Float32s:
-    """Those that k-means finds."""
+    """The centres that k-means finds, shape (clusters, dimension)."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
     some = placed[:: -(-len(placed) // _MOST_TO_FIND)]
     distinct = len(np.unique(some, axis=0))
-    # How many threads there are decides how sums are rounded, and so where centres end.
+    # The number of threads changes how sums are rounded, and so where centres end: one thread is deterministic.
     with threadpool_limits(1):
         found = KMeans(min(count, distinct), n_init=1, max_iter=_STEPS, random_state=seed).fit(some)
     centres: Float32s = found.cluster_centers_.astype(np.float32)

@@ -45,9 +45,9 @@ class TrainedHeads:
 
 
 def fit_correctness(data: Sequence[Judged], embedder: Embedder, seed: int, validation: float) -> Trained:
-    """As `fit_best`: straight heads, often better where labels are few, or those over landmarks by components.
+    """As `fit_best`, with heads of the forms `linear`, often better with few labels, or `components`.
 
-    Not those over landmarks of plain vectors, which rank prompts of the kind trained on worse.
+    The form `landmarks` is not tried: it ranks prompts of the kind that was trained on worse.
     """
     return fit_best(data, embedder, seed, validation, ("linear", "components"))
 
@@ -57,9 +57,10 @@ def fit_best(
 ) -> Trained:
     """Fit one head per model on all sets together, of the form and with the penalties that predict best.
 
-    Deterministic but for the embedder. Each of `1 / validation` parts, ten at most, is held out once while they are
-    chosen, and whether words add something; equal prompts share a part, and the seed deals them. Chosen by the squared
-    error of what models differ by, in any number of them: log loss cares as much for what is hard for all.
+    The form, the penalty, and whether words are used are chosen by cross-validation over `1 / validation` parts, ten at
+    most; equal prompts share a part, and the seed assigns them. The loss is the squared error of the differences
+    between models: log loss would care as much about prompts that are hard for all models, which change no choice.
+    Deterministic but for the embedder.
 
     Args:
         data: sets with the same models.
@@ -67,7 +68,7 @@ def fit_best(
     Raises:
         InputError: the sets have different models, a model has no judged answer, or prompts are too few to hold out.
     """
-    quality_together(data, "heads")  # refused before the slow part
+    quality_together(data, "heads")  # refuses unfit data before the slow part
     count = min(max(round(1.0 / validation), 2), _MOST_FOLDS)
     # Not the seed itself: whoever dealt before with the same one has taken those prompts away.
     sets, folds = worded_sets(data, embedder, seed), [assign_parts(one.prompts, count, ~seed) for one in data]
@@ -76,7 +77,7 @@ def fit_best(
     for fold in range(count):
         kept = [dealt != fold for dealt in folds]
         if all(keep.all() for keep in kept):
-            continue  # few prompts leave some part empty, in which there is nothing to measure
+            continue  # with few prompts a part may be empty, and there is nothing to measure
         judged = np.concatenate([one.quality[keep] for one, keep in zip(data, kept, strict=True)])
         if np.isnan(judged).all(axis=0).any():
             raise InputError(f"data: too few judged prompts to hold out {validation:g} of them; add more")
@@ -103,7 +104,7 @@ def fit_best(
 def fit_and_cross_validate(sets: Sequence[Judged], embedder: Embedder, seed: int, setting: Setting) -> TrainedHeads:
     """Fit one head per model on all sets together, and measure this setting by cross-validation.
 
-    Deterministic: the same sets, encoder and seed give the same heads. The seed deals prompts to folds; equal
+    Deterministic: the same sets, encoder and seed give the same heads. The seed assigns prompts to folds; equal
     prompts share a fold. Raises ValueError for a set in which the strongest model is no better than the weakest.
     """
     prepared = worded_sets(sets, embedder, seed)
@@ -130,7 +131,7 @@ def _cross_validated(
 
 
 def _rows(labelled: Judged, verdict: str) -> NDArray[np.bool_]:
-    """Which prompts a verdict is about."""
+    """Which prompts a judgement covers, shape (prompts,)."""
     again = labelled.judged_again.get(verdict)
     if again is None:
         return np.ones(len(labelled.prompts), dtype=np.bool_)
@@ -145,7 +146,7 @@ def _verdicts(labelled: Judged) -> Iterator[tuple[str, Sequence[str], Floats]]:
 
 
 def _loss(logits: Floats, quality: Floats) -> float:
-    """Summed squared error of what models differ by: an error that is alike for all of them changes no choice."""
+    """Summed squared error of the differences between models: an error that is the same for all changes no choice."""
     error = 1.0 / (1.0 + np.exp(-logits)) - quality
     judged = (~np.isnan(error)).sum(axis=1)
     several = error[judged > 1]

@@ -12,13 +12,13 @@ from batch.arrays import Float32s, Floats, Indices
 from batch.errors import InputError
 from batch.routers.checkpoints.format import Tensors
 
-# So many parts tell any share that a training file asks for.
+# Prompts are assigned to so many parts, of which a share is taken: fine enough for any share in a training file.
 _PARTS = 10_000
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Prompts of one origin, and how good each model's answer to them was."""
+    """One data set: prompts, and the quality of each model's answer to them."""
 
     name: str
     prompts: Sequence[str]
@@ -27,12 +27,12 @@ class Judged:
     quality: Floats
     """Shape (prompts, models), from 0 to 1; NaN where an answer was not judged."""
     judged_again: Mapping[str, Floats] = field(default_factory=dict)
-    """Other verdicts on the same answers, by name: measured against, not trained on."""
+    """Other judgements of the same answers, by name, shaped as `quality`: for measuring, not for training."""
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """Prompts of one origin, and which of two models' answers was preferred."""
+    """One data set: prompts, and which of two models' answers was preferred."""
 
     name: str
     prompts: Sequence[str]
@@ -46,28 +46,31 @@ class Preferences:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gives: what a checkpoint holds, but for the encoder, the card and the names."""
+    """The result of training: the content of a checkpoint without the encoder, the card and the models' names."""
 
     tensors: Tensors
     options: Mapping[str, Any]
     """As `CheckpointConfig.options`."""
     chosen: Mapping[str, Any]
-    """What training settled on, for the reader: penalty, epochs and the like."""
+    """Settings that training chose, such as penalty or epochs: for the reader of the card."""
     unseen: Callable[[], Float32s] | None = None
-    """Trains routers without a part of the prompts each, and returns what they score those, for all prompts of all sets
-    in turn, shape (prompts, models); a router's own scores of what it was trained on are further apart."""
+    """Returns out-of-fold scores: of each training prompt, by a router trained without its fold, for all prompts of all
+    sets in turn, shape (prompts, models). A router's scores of its own training prompts are more extreme than these."""
 
 
 def assign_parts(prompts: Sequence[str], parts: int, seed: int) -> Indices:
-    """Deal prompts to `parts` parts, from 0; equal prompts go to the same one, whatever else is dealt."""
+    """Number of each prompt's part, from 0 to `parts - 1`, shape (prompts,).
+
+    It depends only on the prompt and the seed, so equal prompts are in the same part in any data.
+    """
     dealt = (blake2b(f"{seed}:{prompt}".encode(), digest_size=8).digest() for prompt in prompts)
     return np.fromiter((int.from_bytes(d) % parts for d in dealt), dtype=np.intp, count=len(prompts))
 
 
 def choose_validation(prompts: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
-    """Which prompts are kept out: about this share of them, and of equal prompts all or none; shape (prompts,).
+    """Choose about this share of the prompts for validation; of equal prompts all or none. Returns shape (prompts,).
 
-    Where not all are equal, some are kept out and some are not, however few there are.
+    Unless all prompts are equal, some are chosen and some are not, even of very few.
     """
     dealt = assign_parts(prompts, _PARTS, seed)
     if not len(dealt):
@@ -77,10 +80,10 @@ def choose_validation(prompts: Sequence[str], share: float, seed: int) -> NDArra
 
 
 def quality_together(data: Sequence[Judged], what: str) -> Floats:
-    """The quality of each model's answers to the prompts of all sets, in turn, shape (prompts, models).
+    """The quality of each model's answers to the prompts of all sets, one set after the other; shape (prompts, models).
 
     Args:
-        what: what needs such sets, in the plural, for messages.
+        what: name of the routers that need such sets, in the plural, for messages.
 
     Raises:
         InputError: the sets have different models, or a model has no judged answer.

@@ -90,7 +90,7 @@ class SetHeads:
     def logits(self, vectors: Floats, one: int) -> Floats:
         """Log odds of a good answer for prompts of set number `one`, shape (len(vectors), models)."""
         near = self.landmarks
-        features = vectors if near is None else near.likeness(vectors.astype(np.float32))
+        features = vectors if near is None else near.similarity(vectors.astype(np.float32))
         return features @ self.weight.T + self.intercepts[:, one]
 
 
@@ -132,7 +132,7 @@ def _slopes(near: Landmarks, vectors: Floats, weight: Floats) -> Floats:
     squares are the diagonal of the average gradient outer product (Radhakrishnan et al., Science 383, 2024); their
     square root changes the scale less, which suits few labels.
     """
-    near_to, placed = near.likeness(vectors.astype(np.float32)), near.placed(vectors.astype(np.float32))
+    near_to, placed = near.similarity(vectors.astype(np.float32)), near.placed(vectors.astype(np.float32))
     squares = np.zeros(near.points.shape[1])
     for one in weight:
         pull = near_to * one.astype(np.float32)
@@ -157,7 +157,7 @@ def _orthonormal(near: Landmarks, vectors: Floats) -> tuple[Floats, Floats]:
     apart = ((near.points[:, None] - near.points[None]) ** 2).sum(axis=2)
     lower = np.linalg.cholesky(np.exp(-apart.astype(np.float64)) + _RIDGE * np.eye(len(apart)))
     orthonormal = np.linalg.inv(lower).T
-    return near.likeness(vectors.astype(np.float32)).astype(np.float64) @ orthonormal, orthonormal
+    return near.similarity(vectors.astype(np.float32)).astype(np.float64) @ orthonormal, orthonormal
 
 
 def _fits(

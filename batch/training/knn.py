@@ -1,7 +1,7 @@
-"""Trains nearest neighbours: what was judged is stored, and how neighbours count is chosen on prompts held out.
+"""Trains nearest neighbours: stores the judged prompts, and chooses how neighbours count on held-out prompts.
 
-On layer 2 of the packaged encoder the same choice is best by log loss and by APGR, and flat around its best. Log loss
-needs no pair of models and no gap between them, so it is what options are chosen by.
+Options are chosen by log loss, which needs no pair of models and no quality gap between them. On layer 2 of the
+packaged encoder the same options are best by log loss and by APGR, and options near them are almost as good.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ NEIGHBOURS = (16, 32, 64, 128, 256, 512)
 TEMPERATURES = (0.05, 0.1, 0.2, 0.5)
 SHRINKAGES = (0.3, 1.0, 3.0, 10.0)
 
-# To tell options apart more are not needed, and each is compared with all others.
+# More held-out prompts are not needed to tell options apart, and each is compared with all stored ones.
 _MOST_HELD_OUT = 5000
-# An answer that was judged otherwise than all its neighbours' costs much, not everything.
+# Predicted probabilities are clipped to this, so that one answer unlike all its neighbours' does not decide the loss.
 _LEAST_PROBABILITY = 1e-6
 
 
@@ -60,7 +60,7 @@ def prompts_and_quality(data: Sequence[Judged]) -> tuple[list[str], Floats]:
 
 
 def kept_and_held(prompts: Sequence[str], quality: Floats, seed: int, validation: float) -> tuple[Indices, Indices]:
-    """Which prompts are kept to learn from and which are held out; equal prompts stay together.
+    """Numbers of the judged prompts to learn from, and of those that are held out; equal prompts stay together.
 
     Raises:
         InputError: too few have judged answers.
@@ -77,7 +77,7 @@ def kept_and_held(prompts: Sequence[str], quality: Floats, seed: int, validation
 
 
 def neighbours_of_prompts(vectors: Float32s, quality: Floats) -> Neighbours:
-    """Each prompt a place of its own; prompts with the same vector share one, or they would crowd out all others."""
+    """Make each prompt a neighbour; prompts with the same vector share one, or copies would crowd out all others."""
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     stored = directions(vectors, mean).astype(np.float16)
     _, first, place = np.unique(stored.view(f"V{stored.shape[1] * 2}"), return_index=True, return_inverse=True)
@@ -85,7 +85,14 @@ def neighbours_of_prompts(vectors: Float32s, quality: Floats) -> Neighbours:
 
 
 def pool_by_place(mean: Float32s, vectors: NDArray[np.floating], place: Indices, quality: Floats) -> Neighbours:
-    """Sum up what was judged at each of the places, of which each prompt has one."""
+    """Sum up the judged answers of the prompts at each place.
+
+    Args:
+        mean: of all prompts' vectors, shape (dimension,).
+        vectors: of the places, shape (places, dimension).
+        place: number of each prompt's place, shape (prompts,).
+        quality: shape (prompts, models).
+    """
     count = len(vectors)
     there = ~np.isnan(quality)
     known = np.where(there, quality, 0.0)

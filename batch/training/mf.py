@@ -1,11 +1,11 @@
-"""Trains the matrix factorisation from who was preferred, in RouteLLM's form: a vector for each model, a projection
-of the prompt's, and a classifier over their product (Ong et al. 2024, arXiv 2406.18665, section 4.2).
+"""Trains the matrix factorisation on preferences, in RouteLLM's form: a vector for each model, a projection of the
+prompt's vector, and a classifier over their product (Ong et al. 2024, arXiv 2406.18665, section 4.2).
 
-As there, prompts' vectors are blurred by noise while training, which keeps the factors from learning prompts by heart.
-Different from there: vectors are standardised first, and the projection takes that in again, so that a bias is all it
-adds; ties are half a win for each; and training stops where prompts held out are predicted best. Trained on MMLU and
-GSM8K together, over layer 2 of the packaged encoder, the cross-validated APGR is .643 and .601, mean of two dealings;
-without ties that of MMLU is .55.
+As in RouteLLM, noise is added to prompts' vectors in training, which keeps the factors from learning prompts by heart.
+Three things differ from RouteLLM. Vectors are standardised first; the stored projection includes that step, which adds
+no more than a bias. A tie counts as half a win for each model. Training stops at the epoch that predicts held-out
+prompts best. Trained on MMLU and GSM8K together, over layer 2 of the packaged encoder, the cross-validated APGR is .643
+and .601 (mean of two assignments to folds); without ties that of MMLU is .55.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     import torch
 
 RANK = 32
-# Standard deviations of the vectors' numbers. APGR is flat from 1 to 3.
+# Noise in standard deviations of the vectors' numbers. APGR is about the same from 1 to 3.
 NOISE = 2.0
 LEARNING_RATE = 3e-4
 MOST_IN_BATCH = 512
-# Few preferences are cut into batches as small as this, so that an epoch is some steps.
+# Few preferences are cut into batches as small as this, so that an epoch has several steps.
 LEAST_IN_BATCH = 16
 STEPS_AN_EPOCH = 8
 MOST_EPOCHS = 400
-# Epochs without a better prediction of what is held out, after which training ends.
+# Training ends after so many epochs without a lower loss on held-out preferences.
 PATIENCE = 15
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Who was preferred, for which prompt; prompts and models by number."""
+    """Preferences: prompts and models by number, one element of each array for each preference."""
 
     prompt: Indices
     first: Indices
@@ -63,23 +63,23 @@ class _Fitted:
     classifier: Floats
     epochs: int
     loss: float
-    """Of what was held out, after the last epoch."""
+    """Loss on held-out preferences after the last epoch."""
 
 
 def fit_mf(data: Sequence[Judged | Preferences], embedder: Embedder, seed: int, validation: float) -> Trained:
-    """Fit the factors of all models in `data` together; what comes is for a checkpoint of kind `mf`.
+    """Fit the factors of all models in `data` together; the result is for a checkpoint of kind `mf`.
 
-    Of `Judged`, any two models with judged answers to a prompt are a preference for the better one, or a tie. The
-    vectors of prompts are brought to length 1, as the router brings them. After the number of epochs is found, all
-    preferences are trained on for so many. `options["models"]` names whose vector is whose, weakest first by mean log
-    odds over all prompts. Equal data, vectors and seed give equal factors on one machine.
+    In `Judged`, any two models with judged answers to a prompt give a preference for the better one, or a tie. Prompts'
+    vectors are scaled to length 1, as the router does. Once the number of epochs is found, the factors are trained on
+    all preferences for that many epochs. `options["models"]` names the models in the order of their vectors, weakest
+    first by mean log odds over all prompts. Equal data, vectors and seed give equal factors on one machine.
 
     Args:
-        seed: decides which prompts are held out, and draws first factors, order and noise.
+        seed: decides which prompts are held out, and draws initial factors, order and noise.
         validation: share of the prompts, between 0 and 1, that decides when to stop.
 
     Raises:
-        InputError: nobody is preferred to anybody, or prompts are too few to hold some out.
+        InputError: all preferences are ties, or prompts are too few to hold some out.
     """
     prompts, models, pairs = _collect(data)
     if not (pairs.outcome != 0.5).any():

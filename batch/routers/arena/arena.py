@@ -1,4 +1,4 @@
-"""The battles of `sw_ranking`: read, grouped into tiers, and weighed by their likeness to prompts."""
+"""The battles of `sw_ranking`: read, grouped into tiers, and weighted by their similarity to prompts."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Embeds prompts by calling `/v1/embeddings`, through a dispatcher of its own.
 
-Limits, balancing, retries, health and packing are the dispatcher's, so they are as exact here as for the rows
-themselves, as long as one process alone calls the endpoints.
+The dispatcher does limits, balancing, retries, health and packing, so they are as exact here as for the rows
+themselves, as long as only one process calls the endpoints.
 """
 
 import threading
@@ -38,9 +38,9 @@ from schemas.job import DispatchSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 from schemas.results import ErrorInfo
 
-# Tokens of common vocabularies have more than two bytes in nearly every text, of any script.
+# Tokens of common vocabularies average more than two bytes in nearly every text, of any script.
 _BYTES_PER_TOKEN = 2
-# Vectors come within seconds, and while they do not, every row waits.
+# Vectors come within seconds; if they do not, every row waits, so the timeout is shorter than for rows.
 _DISPATCH = DispatchSpec(timeout_seconds=120)
 _LOOK_SECONDS = 0.1
 # Encoders put up to two tokens around a text.
@@ -48,7 +48,7 @@ _TOKENS_AROUND = 2
 
 
 class EndpointEmbedder:
-    """Vectors from endpoints. Equal texts are asked for once, and once per cache."""
+    """Vectors from endpoints. A text that repeats, or whose vector is in the cache, is not sent again."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class EndpointEmbedder:
         dispatch: DispatchSpec = _DISPATCH,
         key: str = "router.embedder",
     ) -> None:
-        """Nothing is sent, no key looked up and no file made before the first text comes.
+        """Keep the values; the first text sends the first request, looks up keys and makes files.
 
         Args:
             dimension: length that vectors must have; `None`: that of the first.
@@ -104,7 +104,7 @@ class EndpointEmbedder:
             line = _Line(self._spec, self._outside, self._dispatch)
             line.start()
             self._line = line
-            # The line's thread knows nothing of its embedder, so it ends when that is forgotten.
+            # The line's thread holds no reference to the embedder, so it can end when the embedder is collected.
             weakref.finalize(self, self._line.close)
         keys = list(missing.values())
         got: dict[bytes, Vector] = {}
@@ -180,16 +180,16 @@ class _Call:
         return taken
 
     def intent(self, row: int, attempt: int, endpoint: int) -> None:
-        """A text is about to be sent: its vector, if it is lost, is asked for again, but it may be billed."""
+        """Record that a text is about to be sent. If its answer is lost, it is sent again, and both may be billed."""
         if self.log is not None:
             self.log.sent(1, self._bound(row))
 
     def attempt(self, attempt: FailedAttempt) -> None:
-        """A text is asked for again, and the attempt may have been billed."""
+        """Record an attempt that failed, may have been billed, and is followed by another."""
         self._settle(attempt.row, attempt.billed.prompt_tokens if attempt.billed is not None else 0)
 
     def outcome(self, outcome: RowOutcome) -> None:
-        """A text has its vector, or has none."""
+        """Keep a text's vector, or the error of a text that gets none."""
         if outcome.status == "ok":
             assert outcome.response is not None, "answers have a response"
             self._settle(outcome.row, outcome.prompt_tokens)
@@ -200,22 +200,22 @@ class _Call:
             self._settle(outcome.row, outcome.billed.prompt_tokens if outcome.billed is not None else 0)
 
     def flush(self) -> None:
-        """What was said of spending is in its log."""
+        """Write what was recorded of spending to its log."""
         if self.log is not None:
             self.log.flush()
 
     def close(self) -> None:
-        """The log stays open for the next call."""
+        """Flush; the log stays open for the next call."""
         self.flush()
 
     def _settle(self, row: int, tokens: int | None) -> None:
-        """An attempt ended for which `tokens` were, or may have been, billed; `None`: nobody says how many."""
+        """Record the end of an attempt for which `tokens` may be billed; `None`: the number is unknown."""
         if self.log is not None:
             bound = self._bound(row)
             self.log.ended(1, bound, bound if tokens is None else tokens)
 
     def _bound(self, row: int) -> int:
-        """Most tokens that a text can have: one for each byte, and those that an encoder puts around it."""
+        """Most tokens that a text can have: one for each byte, and those that an encoder adds around it."""
         return len(self.texts[row].encode()) + _TOKENS_AROUND
 
 
@@ -323,7 +323,7 @@ class _Line:
 
 
 def _vector(response: bytes) -> Vector:
-    """The numbers in an answer; one NaN where there are none."""
+    """The numbers in an answer; a single NaN if it has none."""
     try:
         (item,) = orjson.loads(response)["data"]
         value: Any = item["embedding"]

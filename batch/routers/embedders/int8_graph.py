@@ -1,10 +1,11 @@
 """The first layers of a BERT encoder in eight bits, for CPUs: an ONNX graph built from its weights in memory.
 
-Matrix products are int8: weights with a scale per column, activations with a scale per tensor that was measured
-beforehand. Scales taken from the batch at hand, as dynamic quantisation does, would make a prompt's vector depend on
-its neighbours (by .03). All else, attention and norms among it, stays float32.
+Only the matrix products are int8: their weights have a scale per column, their inputs (activations) a scale per product
+that was measured beforehand, on real prompts. Dynamic quantisation, which takes scales from the batch at hand, would
+make a prompt's vector depend on its neighbours (by .03). Everything else, such as attention and norms, stays float32.
 
-Prompts of a batch are of equal length: nothing is spent on padding, and attention without a mask is a tenth faster.
+All prompts of a batch have the same number of tokens: there is no padding, and attention without a mask is a tenth
+faster.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
 _FUSED = "com.microsoft"
 _OPSET, _IR_VERSION = 17, 10
 
-# It makes one of sum and norm, which takes four times as long as both.
+# This optimizer of ONNX Runtime fuses sum and norm into one operator, which takes four times as long as the two.
 _SLOW = "SkipLayerNormFusion"
 
 _CPUINFO = Path("/proc/cpuinfo")
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
-# What Linux shows of GPUs: NVIDIA's cards and boards, those behind WSL, and AMD's. Without one torch need not be asked,
-# and importing it takes longer than building the graph.
+# Devices by which Linux shows GPUs: NVIDIA's cards and boards, those behind WSL, and AMD's. If none is there, torch
+# need not be imported to look for a GPU, which takes longer than building the graph.
 _DEVICES = Path("/dev")
 _GPUS = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
 
-# What goes into each product, over 320 prompts of MMLU, GSM8K and MT-Bench; beyond it values are cut off.
+# Smallest and largest input of each product, over 320 prompts of MMLU, GSM8K and MT-Bench; values beyond are clipped.
 _MEASURED: dict[str, Sequence[tuple[float, float]]] = {
     # all-MiniLM-L6-v2, four products a layer: of queries, keys and values; after attention; wide; narrow again
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": (
@@ -50,7 +51,7 @@ Weights = Mapping[str, Float32s]
 
 @dataclass(frozen=True)
 class Shape:
-    """What the weights alone do not tell."""
+    """What a BERT's configuration says about its graph, and its weights alone do not."""
 
     layers: int
     heads: int
@@ -59,13 +60,13 @@ class Shape:
 
 @dataclass
 class _Graph:
-    """Nodes and constants, collected. With `ranges` products are int8, without them float32."""
+    """Collects the nodes and constants of a graph. With `ranges` its products are int8, without them float32."""
 
     ranges: Ranges | None
     nodes: "list[NodeProto]" = field(default_factory=list)
     constants: "list[TensorProto]" = field(default_factory=list)
     products: list[str] = field(default_factory=list)
-    """What goes into each product, in order."""
+    """Names of the inputs of the products, in order."""
 
     def constant(self, array: NDArray[Any]) -> str:
         from onnx import numpy_helper
@@ -103,10 +104,11 @@ class _Graph:
 
 
 def encoder_graph(weights: Weights, shape: Shape, ranges: Ranges | None) -> tuple[bytes, tuple[str, ...]]:
-    """Return the serialised graph, and the names of what goes into each of its products, in order.
+    """Return the serialised graph, and the names of the inputs of its products, in order.
 
-    Its inputs are `ids` (prompts, tokens) int64 and `places` (tokens,) int64, the numbers from 0; its output `means`
-    is (prompts, dimension) float32.
+    The graph takes `ids`, int64 of shape (prompts, tokens), and `places`, int64 of shape (tokens,), the numbers from 0.
+    It gives `means`, float32 of shape (prompts, dimension): the mean of the last layer's hidden states over the tokens.
+    Without `ranges` it also gives the inputs of all products, for measuring ranges.
     """
     graph = _Graph(ranges)
     words = graph.node("Gather", graph.constant(weights["embeddings.word_embeddings.weight"]), "ids")[0]
@@ -156,23 +158,23 @@ def _serialised(graph: _Graph) -> bytes:
 
 
 class Int8Encoder:
-    """Token ids -> means of the hidden states after a layer, on the CPU, in int8.
+    """From token ids to means of the hidden states after a layer, on the CPU, in int8.
 
-    A call runs in the thread that makes it, and leaves the interpreter to others meanwhile: two threads that each
-    run batches of their own do more than two that share each product and wait for one another.
+    A call runs in the caller's thread and releases the interpreter lock meanwhile. Two threads that run batches of
+    their own are faster than two that share each product and wait for one another.
     """
 
     def __init__(self, weights: Weights, shape: Shape, ranges: Ranges) -> None:
         """Build the graph, which takes a second.
 
         Args:
-            ranges: of what goes into each product; four a layer.
+            ranges: smallest and largest input of each product, four products a layer.
         """
         from onnxruntime import InferenceSession, SessionOptions
 
         options = SessionOptions()
         options.intra_op_num_threads = 1
-        # Lengths and counts change from batch to batch; a plan of memory would be kept for each pair of them.
+        # Shapes change from batch to batch, and ONNX Runtime would keep a memory plan for each of them.
         options.enable_mem_pattern = False
         self._run = InferenceSession(
             encoder_graph(weights, shape, ranges)[0],
@@ -182,21 +184,22 @@ class Int8Encoder:
         ).run
 
     def __call__(self, ids: Int64s) -> Float32s:
-        """Return means of shape (prompts, dimension); `ids` is (prompts, tokens), all of it tokens of prompts."""
+        """Return means of shape (prompts, dimension); `ids` is (prompts, tokens), without padding."""
         means: Float32s = self._run(["means"], {"ids": ids, "places": np.arange(ids.shape[1], dtype=np.int64)})[0]
         return means
 
 
 def ranges_of(sha256: str, layers: int) -> Ranges | None:
-    """The measured ranges of the encoder whose weights have this hash, or `None` where nobody measured them."""
+    """The measured ranges of the encoder whose weights have this SHA-256; `None` if they were not measured."""
     measured = _MEASURED.get(sha256, ())
     return measured[: 4 * layers] if 0 < 4 * layers <= len(measured) else None
 
 
 def suits_this_machine() -> bool:
-    """Is int8 the fastest here, and exact: no GPU for torch, a CPU with dot products of bytes, and ONNX Runtime?
+    """Is int8 the fastest choice here, and free of overflow?
 
-    Without such products bytes are multiplied in pairs whose sum may overflow.
+    It is if torch has no GPU, the CPU has dot products of bytes, and ONNX Runtime is installed. CPUs without such
+    instructions multiply bytes in pairs, whose sum may overflow.
     """
     if find_spec("onnx") is None or find_spec("onnxruntime") is None:
         return False
@@ -210,7 +213,7 @@ def suits_this_machine() -> bool:
 
 
 def bert_weights(folder: Path, layers: int) -> Weights:
-    """What the graph needs of `model.safetensors`, which must be that of a BERT encoder of so many layers or more."""
+    """The weights that the graph needs, in float32, from the `model.safetensors` of a BERT with enough layers."""
     from safetensors import safe_open
 
     with safe_open(folder / "model.safetensors", framework="np") as stored:

@@ -1,4 +1,4 @@
-"""Logistic heads: what turns a prompt's vector into the probability that a model answers it well."""
+"""Logistic heads: logistic regressions from a prompt's vector to the probability that a model answers it well."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 from batch.arrays import Float32s
 from batch.routers.checkpoints.format import Checkpoint, Tensors
 
-# 1,024 prompts' likeness to 512 landmarks takes 2 MB.
+# Prompts at a time: the similarities of 1,024 to 512 landmarks take 2 MB.
 _ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Vectors of some training prompts; others are described by how like them they are (Nystrom's approximation).
+    """Vectors of some training prompts; a prompt's features are its similarities to them (Nystrom's approximation).
 
-    Likeness is `exp(-|x - landmark|^2)`, where `x` is `(vector - centre) * scale`, or `(vector - centre) @ projection`.
+    The similarity is `exp(-|x - landmark|^2)`, where `x` is `(vector - centre) * scale`, or
+    `(vector - centre) @ projection`.
     """
 
     centre: Float32s
@@ -27,8 +28,8 @@ class Landmarks:
     points: Float32s
     """Shape (landmarks, dimension or components), after centre and scale."""
 
-    def likeness(self, vectors: Float32s) -> Float32s:
-        """Return likeness to each landmark, from 0 to 1, shape (len(vectors), landmarks)."""
+    def similarity(self, vectors: Float32s) -> Float32s:
+        """Return the similarity to each landmark, from 0 to 1, shape (len(vectors), landmarks)."""
         found = np.empty((len(vectors), len(self.points)), dtype=np.float32)
         lengths = (self.points**2).sum(axis=1)
         for start in range(0, len(vectors), _ROWS):
@@ -38,7 +39,7 @@ class Landmarks:
         return found
 
     def placed(self, vectors: Float32s) -> Float32s:
-        """Return where vectors lie among the landmarks, shape (len(vectors), dimension or components)."""
+        """Return the vectors in the coordinates of the landmarks, shape (len(vectors), dimension or components)."""
         centred: Float32s = vectors - self.centre
         if self.scale.ndim == 2:
             return centred @ self.scale
@@ -50,7 +51,7 @@ class Landmarks:
 class Heads:
     """One logistic head per model: `sigmoid(features @ weight.T + bias)` is the probability of a good answer.
 
-    The features of a prompt are its vector or, with landmarks, its likeness to them.
+    The features of a prompt are its vector or, with landmarks, its similarities to them.
     """
 
     weight: Float32s
@@ -61,7 +62,7 @@ class Heads:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "Heads":
-        """Those of a checkpoint. Raises SpecError where it does not hold one for each of its models."""
+        """Read them from a checkpoint. Raises SpecError if it does not hold one for each of its models."""
         models, dimension = len(checkpoint.config.models), checkpoint.config.encoder.dimension
         near = None
         if "landmarks" in checkpoint.tensors:
@@ -75,7 +76,7 @@ class Heads:
         return cls(weight, checkpoint.tensor("bias", models), near)
 
     def tensors(self) -> Tensors:
-        """As a checkpoint stores them; landmarks in half precision, which theirs must be exact in."""
+        """The tensors of a checkpoint; landmarks are stored as float16, so they must be exact in it."""
         linear = {"weight": self.weight, "bias": self.bias}
         if self.landmarks is None:
             return linear
@@ -86,7 +87,7 @@ class Heads:
 
     def logits(self, vectors: Float32s) -> Float32s:
         """Return log odds of a good answer, shape (len(vectors), models)."""
-        features = vectors if self.landmarks is None else self.landmarks.likeness(vectors)
+        features = vectors if self.landmarks is None else self.landmarks.similarity(vectors)
         return features @ self.weight.T + self.bias
 
 

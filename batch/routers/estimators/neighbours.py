@@ -1,4 +1,4 @@
-"""A model's quality on a prompt, expected from how well it answered what is like the prompt."""
+"""The expected quality of a model's answer to a prompt: from judged answers to the prompt's nearest neighbours."""
 
 from dataclasses import dataclass
 
@@ -17,31 +17,31 @@ class NeighbourOptions(Spec):
     """How neighbours count."""
 
     neighbours: int = Field(gt=0)
-    """Most of them that are looked at."""
+    """Most neighbours that count."""
     temperature: float = Field(gt=0)
-    """The cosine by which a neighbour must be nearer to weigh e times as much."""
+    """A neighbour whose cosine is larger by this weighs e times as much."""
     shrinkage: float = Field(gt=0)
-    """What a model's usual quality weighs, in judged answers of the nearest."""
+    """Weight of a model's usual quality, in judged answers of the nearest neighbour."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What was judged, by place: single prompts, or clusters of them."""
+    """Judged answers, summed up by place: a place is a single prompt or a cluster of prompts."""
 
     mean: Float32s
-    """Shape (dimension,): the middle of the prompts' vectors."""
+    """Mean of the prompts' vectors, shape (dimension,); it is subtracted before vectors are compared."""
     vectors: NDArray[np.floating]
     """Shape (places, dimension), of length one; float16 in a checkpoint."""
     quality: Float32s
-    """Shape (places, models): the mean quality of the answers judged there; 0 where there is none."""
+    """Mean quality of the answers judged at each place, from 0 to 1, shape (places, models); 0 if there is none."""
     judged: Float32s
-    """Shape (places, models): how many there are."""
+    """Number of answers judged at each place, shape (places, models)."""
     usual: Float32s
     """Shape (models,): each model's mean quality over all."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "Neighbours":
-        """Those of a checkpoint. Raises SpecError where it does not hold them all."""
+        """Read them from a checkpoint. Raises SpecError if a tensor is missing."""
         models, dimension = len(checkpoint.config.models), checkpoint.config.encoder.dimension
         vectors = checkpoint.stored("vectors", None, dimension)
         if not len(vectors):
@@ -67,8 +67,8 @@ class Neighbours:
     def expected(self, vectors: Float32s, options: NeighbourOptions) -> Float32s:
         """Return the quality to expect of each model, shape (len(vectors), models).
 
-        It is the mean over the judged answers of the neighbours, weighed by `tapered`, and of the usual quality with
-        the weight `shrinkage`; so a few answers far away do not say much.
+        It is a weighted mean over the neighbours' judged answers, with weights by `tapered`, and the model's usual
+        quality with the weight `shrinkage`. So a few answers to distant prompts change little.
         """
         found = np.empty((len(vectors), len(self.usual)), np.float32)
         for rows, similarity, places in nearest(directions(vectors, self.mean), self.vectors, options.neighbours + 1):
@@ -78,7 +78,7 @@ class Neighbours:
         return found
 
     def totals(self, weights: Float32s, places: Indices) -> tuple[Float32s, Float32s]:
-        """Weighed sums of quality and of judged answers, shape (prompts, models) both.
+        """Weighted sums of quality and of numbers of judged answers, both of shape (prompts, models).
 
         `weights` and `places` have the shape (prompts, neighbours).
         """
@@ -86,14 +86,14 @@ class Neighbours:
         return (counted * self.quality[places]).sum(axis=1), counted.sum(axis=1)
 
     def shrunk(self, total: Float32s, judged: Float32s, shrinkage: float) -> Float32s:
-        """The mean of these sums and the usual quality."""
+        """The weighted mean of these sums and the usual quality, shape (prompts, models)."""
         weight = np.float32(shrinkage)
         expected: Float32s = (total + weight * self.usual) / (judged + weight)
         return expected
 
 
 def options_of(checkpoint: Checkpoint) -> NeighbourOptions:
-    """How a checkpoint's neighbours count. Raises SpecError where it does not say."""
+    """Read how a checkpoint's neighbours count. Raises SpecError if its options are missing or wrong."""
     try:
         return NeighbourOptions.model_validate(dict(checkpoint.config.options))
     except ValidationError as error:

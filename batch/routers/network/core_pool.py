@@ -1,4 +1,4 @@
-"""Work of a CPU's cores, a piece for each."""
+"""Runs tasks on a CPU's cores, a thread for each."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,14 +9,14 @@ CoreTask = Callable[[], None]
 
 @contextmanager
 def on_cores(cores: int, begin: CoreTask | None = None) -> Iterator[Callable[[Iterable[CoreTask]], None]]:
-    """What runs pieces on so many threads; all have ended when the block ends.
+    """Yield a function that runs tasks on `cores` threads; all tasks have ended when the block ends.
 
-    It takes them a chunk at a time and returns when the chunk before has ended: while one runs the next is made, and no
-    more of them wait. It raises what a piece raised. Where the block ends by an exception, an interruption too, what
-    was not begun by then is not run.
+    The function starts a chunk of tasks and returns when the previous chunk has ended. So the caller prepares the next
+    chunk while one runs, and no more than that waits. The function raises what a task raised. If the block ends by an
+    exception, also by an interruption, tasks that have not begun are not run.
 
     Args:
-        begin: called in each thread first.
+        begin: called once in each thread, before its first task.
     """
     running: list[Future[None]] = []
 
