@@ -1,4 +1,4 @@
-"""What a run's budget leaves for the embedder of its router."""
+"""How much of a run's budget the embedder of its router may spend."""
 
 from batch.environment import SpendingRecord
 from batch.running.resolved_job import ResolvedJob
@@ -8,9 +8,10 @@ from batch.runs.layout import Layout
 
 
 def spending_record(job: ResolvedJob, layout: Layout) -> SpendingRecord | None:
-    """Where the embedder records what it spends, and its cap; `None`: the router calls no endpoint.
+    """Where the embedder records what it spends, and the most it may spend; `None`: the router calls no endpoint.
 
-    The cap is what answers of earlier sittings have left of the budget. It holds as long as nothing else spends.
+    The cap is the budget less what answers of earlier sittings cost. It holds as long as nothing else spends, so
+    under a budget the dispatcher starts after scoring.
     """
     if not ScoreTask(job.spec, heavy=True).calls_endpoints:
         return None

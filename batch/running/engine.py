@@ -1,4 +1,4 @@
-"""Where work runs: in this process, or on Ray. The pipeline sees no difference but time."""
+"""Engines run the work of a pipeline: in this process, or on Ray. The results are the same."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from batch.running.dispatch_thread import DispatchPlan, DispatchState, DispatchT
 from batch.running.stages import ReadTask, ScoredShard, ScoreTask, read_and_score
 
 Handle = Any
-"""Stands for one piece of work that was asked for."""
+"""Stands for one call that an engine was given."""
 
 
 class DispatchHandle(Protocol):
@@ -20,7 +20,7 @@ class DispatchHandle(Protocol):
         ...
 
     def close_feed(self) -> None:
-        """Nothing more comes."""
+        """Say that no more shards come: the dispatcher ends once every row has its outcome."""
         ...
 
     def drain(self) -> None:
@@ -28,11 +28,11 @@ class DispatchHandle(Protocol):
         ...
 
     def poll(self) -> DispatchState:
-        """Where it stands, and which shards were completed since the last call."""
+        """The state of the dispatch, with the shards that were completed since the last call."""
         ...
 
     def close(self) -> None:
-        """End it, whatever it is doing."""
+        """End the dispatcher at once, whatever it is doing."""
         ...
 
 
@@ -40,38 +40,38 @@ class Engine(Protocol):
     """Runs functions of picklable arguments, elsewhere and several at a time where it can."""
 
     slots: int
-    """Pieces of work worth having asked for at once."""
+    """How many calls are worth having under way at once."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Handle:
-        """Ask for `function(*arguments)`."""
+        """Start `function(*arguments)`."""
         ...
 
     def score(self, reading: ReadTask, scoring: ScoreTask) -> Handle:
-        """Ask for a shard to be read, scored and stored: a ScoredShard."""
+        """Start reading, scoring and storing a shard; the result is a ScoredShard."""
         ...
 
     def stop_scoring(self) -> None:
-        """Nothing more is to be scored: free what routers hold."""
+        """Free what routers hold: nothing more is scored."""
         ...
 
     def wait(self, handles: Collection[Handle], seconds: float) -> list[Handle]:
-        """Those that are done, as soon as there is one; none after `seconds`."""
+        """Return the handles whose work is done, as soon as there is one, or none after `seconds`."""
         ...
 
     def result(self, handle: Handle) -> Any:
-        """What the work returned, or raise what it raised."""
+        """Return what the work returned, or raise what it raised."""
         ...
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
-        """`function` of each item, in order."""
+        """Return `function(item)` for each item, in order."""
         ...
 
     def dispatcher(self, plan: DispatchPlan) -> DispatchHandle:
-        """Start the dispatcher."""
+        """Start a dispatcher."""
         ...
 
     def close(self) -> None:
-        """End what is left."""
+        """End the engine's processes."""
         ...
 
 
@@ -84,7 +84,7 @@ class _Task:
 
 
 class InlineEngine:
-    """Everything in this process: for tests, small jobs and dry runs. Work is done while it is waited for."""
+    """Runs everything in this process, inside `wait`: for tests, small jobs and dry runs."""
 
     slots = 1
 

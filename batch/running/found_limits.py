@@ -1,4 +1,4 @@
-"""What endpoints were found to bear, kept from one sitting to the next."""
+"""Limits that were learned of endpoints, kept from one sitting to the next."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ _FILE = TypeAdapter(dict[str, dict[str, LearnedLimits]])
 
 
 def read_found(path: Path) -> dict[str, dict[str, LearnedLimits]]:
-    """By model and endpoint; nothing where there is no such file, or one that cannot be read.
+    """Read the learned limits by model and endpoint; empty if the file is missing or cannot be read.
 
-    It only tells a search where to begin, so a damaged one is as good as none.
+    They only say where the search for a limit begins, so a damaged file does no more harm than a missing one.
     """
     try:
         stored = read_sealed(path, path.name)
@@ -24,5 +24,5 @@ def read_found(path: Path) -> dict[str, dict[str, LearnedLimits]]:
 
 
 def write_found(path: Path, found: dict[str, dict[str, LearnedLimits]]) -> None:
-    """Keep it. Raises StorageError."""
+    """Store learned limits by model and endpoint. Raises StorageError."""
     write_sealed(path, path.name, _FILE.dump_json(found, indent=2))

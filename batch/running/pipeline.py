@@ -1,4 +1,4 @@
-"""A run from shards to output. Each step is stored before the next one trusts it, so any of them may be the last."""
+"""A run from shards to output. Each step stores its result before the next one uses it, so a kill may come anywhere."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,8 +47,8 @@ _POLL_SECONDS = 0.1
 class Pipeline:
     """One sitting of a run.
 
-    Work is asked of the engine and waited for in one loop: shards are read and scored side by side, planned in input
-    order, grouped by model, fed to the dispatcher, and committed as they are completed.
+    One loop hands work to the engine and waits for it. Shards are read and scored side by side, planned in input order,
+    grouped by model on disk, fed to the dispatcher, and committed once they are answered.
     """
 
     def __init__(
@@ -66,8 +66,9 @@ class Pipeline:
         Args:
             sources: the job's input files, as they were when `directory` was opened for them.
             directory: opened for this job.
-            retry_failed: send rows that failed again.
-            observe: called many times a second with where the run stands.
+            engine: runs the work.
+            retry_failed: send rows that failed in an earlier sitting again.
+            observe: called many times a second with the state of the run.
         """
         self._job = job
         self._sources = sources
@@ -87,19 +88,19 @@ class Pipeline:
         self._feed = self._feed_of(self._shards)
 
     def drain(self) -> None:
-        """Stop in good order: what is in flight ends and is kept, nothing new starts. A signal handler may call it."""
+        """Start nothing new, and let `run` return when requests in flight have ended. A signal handler may call it."""
         self._draining = True
 
     def run(self) -> RunEnd:
-        """Work until everything is committed, or until it was drained.
+        """Work until every shard is committed, or until `drain` was called and the requests in flight have ended.
 
         Raises:
             InputError: the input is empty, lacks a column that the job names, or has rows that the job refuses;
                 nothing was sent.
             RunLockedError: another process sends this run's rows.
-            StorageError: something could not be stored; the same command goes on later.
-            DamagedError: a file of the run is damaged; once it is removed, another pipeline makes it again. What was in
-                flight has ended and is kept.
+            StorageError: something could not be stored; rerunning the command resumes.
+            DamagedError: a file of the run is damaged; once it is removed, another pipeline makes it again. The
+                requests in flight have ended and their answers are stored.
         """
         self._times = SittingTimes(self._clock)
         leave_pandas_out()
@@ -107,11 +108,11 @@ class Pipeline:
             planner = self._prepare()
             self._spending = spending_record(self._job, self._layout)
             if self._spending is None or self._spending.cap is None:
-                # Before there is anything to send: its process starts while rows are scored.
+                # Before there is anything to send: the dispatcher's process starts while rows are scored.
                 self._start_dispatcher()
             self._loop(planner)
         except RunLockedError:
-            # It was asked to stop while it waited for an older dispatcher to end.
+            # `drain` was called while the dispatcher waited for one of an earlier sitting to end.
             if not self._draining:
                 raise
         finally:
@@ -127,7 +128,7 @@ class Pipeline:
         return RunEnd(finished, self._draining and not finished, notes)
 
     def records(self) -> tuple[Ledger, list[Committed]]:
-        """The counts of all committed shards together, and their records."""
+        """The ledger of all committed shards together, and their commit records."""
         total = Ledger(self._job.prices)
         records = [r for s in self._shards.shards if (r := read_commit(self._layout, s.index)) is not None]
         for record in records:
@@ -140,7 +141,7 @@ class Pipeline:
         return self._shards.shards
 
     def input_notes(self) -> tuple[Note, ...]:
-        """What a reader should know of the rows that were scored."""
+        """Notes on the rows that were scored, for the report."""
         return self._shards.notes()
 
     def _feed_of(self, shards: RunShards) -> DispatchFeed:
@@ -160,12 +161,12 @@ class Pipeline:
         return DispatchFeed(start, shards, self._layout, self._times)
 
     def _start_dispatcher(self) -> None:
-        """Where there is something left to send."""
+        """Start the dispatcher if there is a shard that is not committed."""
         if not self._shards.all_committed:
             self._feed.start()
 
     def _prepare(self) -> Planner:
-        """Find out what earlier sittings left to do."""
+        """Find out what earlier sittings have left to do."""
         self._show("reading")
         self._shards = find_run_shards(
             self._job,
@@ -201,7 +202,7 @@ class Pipeline:
 
     @contextmanager
     def _halting(self) -> Iterator[None]:
-        """Where reading or planning fails while rows may be in flight, let these end before the run does."""
+        """If reading or planning fails after something was sent, let the requests in flight end before the run does."""
         try:
             yield
         except (DamagedError, SpecError) as error:
@@ -211,9 +212,9 @@ class Pipeline:
             self._draining = True
 
     def _count_answers(self) -> None:
-        """Store what the journals of shards hold that this sitting leaves half done."""
+        """Store how many answers the journals of the shards hold that this sitting leaves half done."""
         if self._feed.end is None:
-            # Another dispatcher may still be writing to them.
+            # A dispatcher may still be writing to the journals.
             return
         unfinished = [
             UnfinishedShard(self._layout, index, self._job.names) for index in self._shards.open_after_routing()
@@ -231,7 +232,7 @@ class Pipeline:
         return self._draining or self._shards.all_committed
 
     def _ask_for_checks(self) -> None:
-        """Have what an earlier sitting routed compared with its checksums, as it is about to be sent."""
+        """Have the files that an earlier sitting routed compared with their checksums, before they are sent."""
         while self._to_check and len(self._pending) < self._engine.slots:
             index = self._to_check.pop()
             self._shards.states.move(index, ShardState.CHECKING)
@@ -242,10 +243,10 @@ class Pipeline:
         self._feed.feed([index])
 
     def _ask_for_routings(self, planner: Planner) -> None:
-        """Before scores, which would leave no room for them."""
+        """Called before `_ask_for_scores`, which would take every slot of the engine."""
         room = max(0, self._engine.slots - len(self._pending))
         for routing in islice(planner.take(), room):
-            # A committed shard whose routing was lost stays committed: it is routed again for the sake of others.
+            # A committed shard whose routing was lost stays committed: other shards may share answers of its rows.
             if self._shards.states[routing.index] is ShardState.SCORED:
                 self._shards.states.move(routing.index, ShardState.ROUTING)
             self._pending[self._engine.submit(route, routing)] = self._was_routed
@@ -259,7 +260,7 @@ class Pipeline:
                 self._layout,
                 self._shards.shards[index],
                 self._job.spec.input,
-                # Where nothing reserves prompt tokens, counting them would cost more than reading.
+                # If no limit counts prompt tokens, counting them exactly would cost more than reading.
                 "exact" if any(model.limits_prompt_tokens for model in self._job.models) else "estimate",
                 self._job.names[-1],
             )
@@ -281,7 +282,7 @@ class Pipeline:
             self._feed.feed([routed.index])
 
     def _dispatch(self) -> None:
-        """Start, feed and watch the dispatcher; have answered shards committed."""
+        """Start, feed and poll the dispatcher, and have answered shards committed."""
         if not self._feed.started and not self._draining and self._shards.all_scored:
             # Under a budget the embedder spends first and alone: two spenders could pass the cap between them.
             self._start_dispatcher()

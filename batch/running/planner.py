@@ -1,4 +1,4 @@
-"""Turns scored shards into routings, in input order, as soon as the plan allows."""
+"""Decides a model for each row of the scored shards, in input order, as soon as the plan allows."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,21 +22,24 @@ from batch.runs.schemas import PLACE_COLUMNS
 from schemas.job import JobSpec
 from schemas.plans import Plan, SharePlanSpec
 
-_SHARDS_AT_HAND = 16
+_SHARDS_KEPT = 16
 
 
 class Planner:
-    """A fixed cutoff is applied as shards come. A share waits for all scores, and so does a job that refuses bad rows.
+    """Applies a plan to scored shards.
 
-    Holds 4 bytes a row and 24 bytes for each id of the input while it waits; then 24 bytes for each request that may be
-    shared. A fixed cutoff holds both at once, and waits for nothing.
+    A fixed cutoff is applied as shards come. A share plan waits for all scores, and so does a job that refuses invalid
+    rows.
+
+    While the planner waits it holds 4 bytes for each row and 24 bytes for each id of the input; afterwards 24 bytes for
+    each request whose answer may be shared. With a fixed cutoff it waits for nothing, and holds both at once.
     """
 
     def __init__(self, job: JobSpec, shards: Sequence[Shard], directory: RunDirectory, routed: Collection[int]) -> None:
         """
         Args:
-            routed: shards that an earlier sitting has grouped on disk; they are looked at again only for the sake of
-                later ones.
+            routed: shards that an earlier sitting has grouped by model on disk. The planner reads their rows, because
+                later rows may repeat their ids or share their answers, and does not give them out again.
         """
         self._job = job
         self._names = tuple(model.name for model in job.models)
@@ -57,14 +60,16 @@ class Planner:
         self._solves = isinstance(job.plan, SharePlanSpec) and self._plan is None
 
     def offer(self, scored: ScoredShard) -> None:
-        """A shard has been scored."""
+        """Tell the planner that a shard has been scored."""
         self._scored[scored.index] = scored
 
     def take(self) -> Iterator[RouteTask]:
-        """Routings that can be decided now, each shard's once. Each is made when it is asked for, the rest later.
+        """Yield the tasks that can be decided now; each shard is given out once.
+
+        A task is made when the caller asks for the next one. A caller that stops early gets the rest from a later call.
 
         Raises:
-            InputError: the job refuses a row that was seen; nothing has been routed then.
+            InputError: a row is invalid and the job refuses such input; nothing has been routed then.
         """
         if len(self._routed) == len(self._shards):
             return
@@ -92,7 +97,7 @@ class Planner:
             self._scores.append(deciding_scores(part, repeats_id_of))
         self._repeats[index] = _Repeats.of(repeats_id_of)
         if index == len(self._shards) - 1:
-            # What follows needs as much memory.
+            # The memory is needed for the requests that may be shared.
             self._verdicts.forget()
 
     def _refuse_faults(self, index: int, repeats_id_of: NDArray[np.int64]) -> None:
@@ -104,9 +109,9 @@ class Planner:
         raise InputError(f"{fault}; input.on_invalid is `fail`, so nothing was sent")
 
     def _places(self, index: int) -> Any:
-        """Columns for messages on ids. Most name rows of the same few shards, which are kept at hand."""
+        """The columns that messages about ids name. Most messages name rows of few shards, which are kept in memory."""
         if index not in self._lines:
-            if len(self._lines) == _SHARDS_AT_HAND:
+            if len(self._lines) == _SHARDS_KEPT:
                 del self._lines[next(iter(self._lines))]
             self._lines[index] = read_part(self._directory.layout.scored(index), PLACE_COLUMNS)
         return self._lines[index]
@@ -134,17 +139,17 @@ class Planner:
 
     @property
     def shared_ids(self) -> list[SharedIds]:
-        """Ids that nobody asked for and that repeat, by the shards that were looked at, in input order."""
+        """Of each shard that was looked at, in input order: ids that no setting names and that repeat."""
         return [self._shared[index] for index in sorted(self._shared)]
 
     @property
     def plan(self) -> Plan | None:
-        """The solved plan."""
+        """The solved plan; `None`: it waits for scores."""
         return self._plan
 
 
 class _Repeats(NamedTuple):
-    """Which rows of a part repeat an id; there are few."""
+    """The rows of a part that repeat an id, which are few, and the earlier row of each."""
 
     places: NDArray[np.int64]
     rows: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""How a sitting ended."""
+"""The result of `Pipeline.run`."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class RunEnd:
     """How a sitting ended."""
 
     finished: bool
-    """Every row has its end and every shard is committed."""
+    """Every row has its outcome and every shard is committed."""
     interrupted: bool
-    """It was asked to stop before that."""
+    """The user asked it to stop before that."""
     notes: tuple[str, ...]
     """One line each: models that stalled, endpoints that went out."""
     halted: str | None = None
-    """Why the input or the job could not be used any more after something had been sent; what was answered is kept."""
+    """Why the input or the job could no longer be used after something had been sent; the answers are stored."""

@@ -1,4 +1,4 @@
-"""A run's end without its dispatcher: results are written of what earlier sittings answered."""
+"""The engine of `--finish`: it sends nothing, so results are written from what earlier sittings answered."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from batch.storage.lock import FileLock
 
 
 class SendsNothing:
-    """Stands in for the dispatcher. Shards are complete as they are, so rows without an outcome are `unsent`."""
+    """Stands in for the dispatcher. It completes each shard at once, so rows without an outcome are `unsent`."""
 
     def __init__(self, plan: DispatchPlan) -> None:
         layout = Layout(Path(plan.run_path))
@@ -46,7 +46,7 @@ class SendsNothing:
 
 
 class FinishingEngine(InlineEngine):
-    """Does the work of a run in this process, except for sending."""
+    """Runs everything in this process, except that nothing is sent."""
 
     def dispatcher(self, plan: DispatchPlan) -> DispatchHandle:
         stand_in = SendsNothing(plan)

@@ -1,4 +1,4 @@
-"""How long one process works on a run, and on what."""
+"""Measures how long a sitting takes, and how long of that it scores and dispatches."""
 
 from batch.clock import Clock
 from batch.running.dispatch_thread import DispatchState
@@ -6,7 +6,7 @@ from batch.runs.manifest import Sitting
 
 
 class SittingTimes:
-    """Begins when it is made."""
+    """Times of one sitting, which begins when this is constructed."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -16,11 +16,11 @@ class SittingTimes:
         self._last_outcome_at: float | None = None
 
     def scored(self) -> None:
-        """All shards have been scored."""
+        """Note that the last shard has been scored."""
         self._scored_at = self._clock()
 
     def saw(self, state: DispatchState) -> None:
-        """Take the times that a dispatcher tells as seconds before now."""
+        """Note when the first request was sent and the last shard completed, as the dispatcher reports it."""
         now = self._clock()
         if state.since_first is not None and self._first_sent_at is None:
             self._first_sent_at = now - state.since_first
@@ -28,7 +28,7 @@ class SittingTimes:
             self._last_outcome_at = now - state.since_last
 
     def sitting(self) -> Sitting:
-        """The sitting as it would be if it ended now."""
+        """The record of the sitting if it ended now."""
         now = self._clock()
         dispatch = 0.0
         if self._first_sent_at is not None:

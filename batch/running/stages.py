@@ -58,7 +58,7 @@ class ReadTask:
 
 @dataclass(frozen=True, slots=True)
 class ScoreTask:
-    """How to build the scorer; light routers load nothing heavy."""
+    """What a scorer is built from; it pickles."""
 
     job: JobSpec
     heavy: bool
@@ -73,13 +73,13 @@ class ScoreTask:
         return isinstance(router, EmbeddingRouterSpec) and isinstance(router.embedder, EndpointEmbedderSpec)
 
     def build(self, threads: int | None = None, environment: Environment = NO_ENVIRONMENT) -> Scorer:
-        """Load it."""
+        """Build the scorer, which loads the router."""
         return Scorer.for_job(self.job, threads=threads, environment=replace(environment, spending=self.spending))
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredShard:
-    """What the pipeline keeps of a scored shard."""
+    """What the pipeline keeps of a scored shard: counts and notes, not its rows."""
 
     index: int
     rows: int
@@ -87,38 +87,38 @@ class ScoredShard:
     first_fault: str | None
     """Message of the first invalid row."""
     notes: tuple[Note, ...] = ()
-    """What a reader should know of its rows."""
+    """Notes on its rows, for the report."""
 
 
 def read_table(reading: ReadTask) -> Any:
-    """A shard's rows as a table."""
+    """Read the rows of a shard into an Arrow table."""
     leave_pandas_out()
     return read_shard(reading.shard, reading.spec, counter(reading.count, reading.count_for))
 
 
 def score_table(reading: ReadTask, table: Any, scorer: Scorer) -> ScoredShard:
-    """Score a table and store it: from here on nothing of it is scored again."""
+    """Score a table that was read and store the result. Once it is stored, none of its rows is scored again."""
     return store_scored(reading, score_rows(reading, table, scorer))
 
 
 def score_rows(reading: ReadTask, table: Any, scorer: Scorer) -> Any:
-    """A shard's table with the columns of a scored part added."""
+    """Return the table of a shard with the columns of a scored part added."""
     return scorer.score(table, reading.shard.name)
 
 
 def store_scored(reading: ReadTask, scored: Any) -> ScoredShard:
-    """Store the scored rows of a shard, in the run directory of the machine where this runs."""
+    """Store the scored rows of a shard in the run directory, which is on the machine where this runs."""
     write_scored(reading.layout, reading.shard.index, scored)
     return summary(reading.shard.index, scored)
 
 
 def read_and_score(reading: ReadTask, scorer: Scorer) -> ScoredShard:
-    """Both in one go."""
+    """Read, score and store one shard."""
     return score_table(reading, read_table(reading), scorer)
 
 
 def summary(index: int, scored: Any) -> ScoredShard:
-    """What the pipeline keeps of a scored part."""
+    """Make from a scored part what the pipeline keeps of it."""
     messages = scored[ERROR_MESSAGE]
     invalid = scored.num_rows - messages.null_count
     first = next(message for message in messages.to_pylist() if message is not None) if invalid else None
@@ -126,17 +126,17 @@ def summary(index: int, scored: Any) -> ScoredShard:
 
 
 def stored_summary(layout: Layout, index: int) -> ScoredShard:
-    """The same of a part that an earlier sitting stored. Raises DamagedError."""
+    """Make the same from a scored part that an earlier sitting stored. Raises DamagedError."""
     return summary(index, read_scored(layout, index, SUMMARY_COLUMNS, whole=False))
 
 
 def load_planned(layout: Layout, index: int, models: Sequence[str]) -> PlannedPart:
-    """Read these columns of a stored part. Raises DamagedError."""
+    """Read the columns of a scored part that planning looks at. Raises DamagedError."""
     return planned_part(read_scored(layout, index, PLANNED_COLUMNS), models)
 
 
 def planned_part(part: Any, models: Sequence[str]) -> PlannedPart:
-    """The columns of scored rows that planning looks at."""
+    """Return the columns of a scored table that planning looks at, as NumPy arrays."""
     count = part.num_rows
     names = {name: position for position, name in enumerate(models)}
     pinned = [names.get(name, -1) if name is not None else -1 for name in part[PINNED].to_pylist()]
@@ -163,34 +163,35 @@ def _floats(column: Any) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class RouteTask:
-    """What planning decided of one shard."""
+    """One shard to group by model, with what planning decided for its rows."""
 
     layout: Layout
     index: int
     models: tuple[str, ...]
     rows: RoutedRows
     key: str | None = None
-    """What rows are stuck to endpoints by, where that is not in the requests."""
+    """What rows take their affinity key from, if the requests do not hold it; `None`: nothing to add."""
     duplicate_ids: Mapping[int, str] = field(default_factory=dict)
-    """What to say of rows that repeat an id, by their position in the shard."""
+    """The message for each row that repeats an id, by its position in the shard."""
     shared_ids: SharedIds | None = None
-    """Ids that nobody asked for and that repeat."""
+    """Ids that no setting names and that repeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutedShard:
-    """Rows of a shard to send, by model."""
+    """What the pipeline keeps of a shard whose rows are grouped by model on disk."""
 
     index: int
     routed: Mapping[str, int]
+    """Rows to send, by model."""
     depends: tuple[int, ...]
-    """Rows in other shards whose answers are shared here."""
+    """Rows of other shards whose answers rows of this shard share."""
     shared_ids: SharedIds | None = None
-    """Ids that nobody asked for and that repeat."""
+    """Ids that no setting names and that repeat."""
 
 
 def route(routing: RouteTask) -> RoutedShard:
-    """Group a shard's rows by model on disk. Raises DamagedError where the scored part is not as it was written."""
+    """Group the rows of a shard by model on disk. Raises DamagedError if the scored part is not as it was written."""
     key = routing.key
     part = read_scored(routing.layout, routing.index, {*REQUEST_COLUMNS, ID, *columns_for_hash_key(key)})
     if key is not None:
@@ -219,7 +220,7 @@ def route(routing: RouteTask) -> RoutedShard:
 
 
 def stored_routing(layout: Layout, index: int, first_row: int) -> RoutedShard | None:
-    """What an earlier sitting routed; `None`: nothing, or not all of it is there any more."""
+    """What an earlier sitting routed of a shard; `None`: nothing, or some of its files are missing."""
     record = read_routing_record(layout, index)
     if record is None or not all(layout.routed(model, index).exists() for model in record.routed):
         return None
@@ -234,7 +235,7 @@ def check_routed(layout: Layout, index: int) -> int:
         The shard's index.
 
     Raises:
-        DamagedError: one is not as it was written; it can be made again from the scored part and the plan.
+        DamagedError: a part is not as it was written; it can be made again from the scored part and the plan.
     """
     record = read_routing_record(layout, index)
     if record is None:

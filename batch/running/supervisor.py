@@ -1,4 +1,4 @@
-"""A dispatcher that is started again where its process dies."""
+"""A dispatcher that is started again when its process dies."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -13,16 +13,16 @@ from batch.running.engine import DispatchHandle
 
 _log = logging.getLogger("batchrouter.running")
 
-# One that dies this often does so for a reason that another start does not cure.
+# A dispatcher that dies more often does so for a reason that another start does not cure.
 MOST_RESTARTS = 3
 WITHIN_SECONDS = 600.0
 
 
 class RestartingDispatcher:
-    """A dispatch over dispatchers, of which each goes on where the one before it died.
+    """A DispatchHandle over several dispatchers: when one dies, the next goes on from the journals.
 
-    The journals say where that was: a row whose outcome was stored is not sent again, and one that was in flight is
-    ambiguous. Calls arrive in order; those of a dispatcher that has died are made to the next.
+    A row whose outcome was stored is not sent again; a row that was in flight is ambiguous. Calls arrive in order. What
+    a dead dispatcher was told is repeated to the next one.
     """
 
     def __init__(self, start_dispatcher: Callable[[], DispatchHandle], clock: Clock) -> None:
@@ -62,13 +62,13 @@ class RestartingDispatcher:
         self._dispatcher.drain()
 
     def poll(self) -> DispatchState:
-        """As DispatchHandle. Where the process has died, the next one is waited for.
+        """As DispatchHandle. If the process has died, start the next dispatcher and wait for it.
 
         Raises:
-            DispatcherDied: too many have.
+            DispatcherDied: too many have died.
         """
         if self._state is not None and self._state.end is not None:
-            # Nothing is left to do, nor to be told: that its process may have died since is nobody's trouble.
+            # Nothing is left to do or to report, so it does not matter if the process has died since.
             return replace(self._state, completed=(), since_first=None, since_last=None)
         while True:
             try:
@@ -81,7 +81,7 @@ class RestartingDispatcher:
             self._open.pop(shard, None)
         self._state = self._in_all(state)
         if state.end is not None:
-            # Its process goes before the last shards are committed, which need what it holds.
+            # The process ends before the last shards are committed, which need the resources that it holds.
             self.close()
         return self._state
 
@@ -111,7 +111,7 @@ class RestartingDispatcher:
             self._dispatcher.close_feed()
 
     def _in_all(self, state: DispatchState) -> DispatchState:
-        """What one dispatcher says, with what those before it did."""
+        """The state of the present dispatcher, with the counts of the dead ones added."""
         if not self._restarts:
             return state
         before = {lane.model: lane for lane in self._before}
@@ -124,7 +124,7 @@ class RestartingDispatcher:
 
 
 def _added(lane: LaneSnapshot, before: LaneSnapshot | None) -> LaneSnapshot:
-    """A lane's counts on top of those of the same lane before."""
+    """Add the counts of the same lane of an earlier dispatcher."""
     if before is None:
         return lane
     return replace(
