@@ -1,1 +1,1 @@
-"""Each speed claim, rerunnable, with its peer measured in the same run."""
+"""Benchmarks behind the figures that README.md and docs/ give. Each measures its peer in the same run."""

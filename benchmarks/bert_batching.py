@@ -1,16 +1,22 @@
-"""Prompts per second of the bert router: in batches, and one at a time as RouteLLM scores them.
+"""Prompts per second of the bert router: in batches, and one prompt at a time as RouteLLM scores them.
 
     python -m benchmarks.bert_batching [--prompts N] [--threads N] [--data FOLDER] [--rounds N] [--batch-tokens N ...]
 
-The classifier is the packaged MiniLM whole, six layers, with a head of random weights: speed does not depend on them.
-One at a time is what RouteLLM's code does: tokenizer and model are called with one prompt. Both ways take turns in one
-process, so their ratio holds where absolute figures drift: the median over rounds, with the lowest and the highest; of
-speeds the best round counts. Also printed: the largest difference of scores, asked to be within 1e-5 in float32; the
-tokenizer's own speed; and, where torch sees a GPU, the network's own speed on tokens that are there already: the lesser
-of the two bounds what is left to gain.
-With several --batch-tokens, each takes its turn; a CPU takes no more than `Forward` allows it.
+The classifier is the packaged MiniLM with all six layers and a head of random weights; speed does not depend on the
+weights. RouteLLM's code calls tokenizer and model with one prompt at a time. Both ways take turns in one process, so
+their ratio holds even if the machine's speed drifts. With several --batch-tokens, each size takes its turn; on a CPU,
+`Forward` may use smaller batches.
 
-The synthetic prompts are near 96 tokens; with --data, a folder with mmlu.parquet, real ones follow.
+The synthetic prompts have about 96 tokens. If the folder --data has mmlu.parquet, its prompts are measured next.
+The columns:
+
+    batched, one at a time   prompts per second in the best round
+    ratio                    the median over the rounds, with the lowest and the highest
+    difference               largest difference of scores between the two ways; the target in float32 is 1e-5
+    tokenizer                prompts per second of the tokenizer alone
+
+If torch sees a GPU, a further line gives the network's own speed on tokens that are on the GPU already. The lower of
+this speed and the tokenizer's bounds what batching can still gain.
 """
 
 import argparse
@@ -30,7 +36,7 @@ from batch.routers.checkpoints.encoder_files import packaged_encoder
 from batch.routers.network.batching import token_batches
 from batch.routers.network.forward import first_tokens
 from batch.routers.network.pretrained import save_pretrained, transformers_muted
-from benchmarks.scoring import synthetic
+from benchmarks.scoring import synthetic_prompts
 from schemas.routers import DEFAULT_BATCH_TOKENS
 
 
@@ -41,14 +47,14 @@ def build_classifier(folder: Path) -> Path:
     torch.manual_seed(0)
     with transformers_muted():
         classifier = AutoModelForSequenceClassification.from_pretrained(packaged_encoder(), num_labels=3)
-    # Usual random weights would give every prompt nearly the same score, and hide a difference.
+    # The usual small random weights give all prompts nearly the same score, which would hide a difference.
     torch.nn.init.normal_(classifier.classifier.weight, std=0.5)
     save_pretrained(folder, classifier, AutoTokenizer.from_pretrained(packaged_encoder()))
     return folder
 
 
 class OneAtATime:
-    """RouteLLM's way."""
+    """Scores as RouteLLM does: one call of tokenizer and model for each prompt."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -71,14 +77,14 @@ class OneAtATime:
 
 
 def speed(count: int, work: Callable[[], object]) -> float:
-    """Prompts per second."""
+    """Run `work` on `count` prompts and return prompts per second."""
     began = time.perf_counter()
     work()
     return count / (time.perf_counter() - began)
 
 
 def network_alone(alone: OneAtATime, tokens: Sequence[Sequence[int]]) -> None:
-    """The classifier over batches that are on the GPU already, in bfloat16."""
+    """Print the classifier's speed on batches that are on the GPU already, in bfloat16."""
     batches = []
     for batch in token_batches([len(ids) for ids in tokens], DEFAULT_BATCH_TOKENS):
         rows = [torch.tensor(tokens[i], device=alone.device) for i in batch]
@@ -137,7 +143,7 @@ def main() -> None:
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {card}")
     print("     prompts  batch tokens   batched  one at a time   ratio              difference  tokenizer  (prompts/s)")
-    compare("96 tokens", routers, alone, synthetic(options.prompts), options.rounds)
+    compare("96 tokens", routers, alone, synthetic_prompts(options.prompts), options.rounds)
     mmlu = options.data / "mmlu.parquet"
     if mmlu.exists():
         import pandas as pd

@@ -1,7 +1,8 @@
 """The best fixed number in flight for each simulated server: `python -m benchmarks.best_static`.
 
-Searches again what tests/simulation/best_static.json holds, which the tests of adaptive concurrency compare against,
-and writes the table. Run it after a change of the simulated servers, and look at what became different.
+It repeats the search behind tests/simulation/best_static.json, which the tests of adaptive concurrency compare against,
+prints the best number of each case and its tokens per second, and writes the table. Run it after you change the
+simulated servers, and review the difference.
 """
 
 from tests.simulation.best_static import CASES, TABLE, search, written

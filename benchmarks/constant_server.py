@@ -1,4 +1,4 @@
-"""nginx giving one constant answer, so that the server costs almost nothing."""
+"""nginx with one constant answer, so that the server takes almost no CPU time from what is measured."""
 
 import contextlib
 import shutil
@@ -41,7 +41,7 @@ http {{
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """A port of the loopback address that no process listens on; another process may still take it."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port: int = s.getsockname()[1]
@@ -50,7 +50,11 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def constant_server(ports: int = 1) -> Iterator[list[str]]:
-    """Base urls, one per port, of a running nginx; needs nginx on this machine."""
+    """Start nginx and yield its base URLs, one per port; end it with the block.
+
+    Raises:
+        SystemExit: this machine has no nginx, or nginx did not start.
+    """
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
     if not Path(nginx).exists():
         raise SystemExit("this benchmark needs nginx")

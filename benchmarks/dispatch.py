@@ -1,12 +1,13 @@
-"""A whole job of short prompts, and its dispatcher alone, beside a bare aiohttp loop: `python -m benchmarks.dispatch`.
+"""Rows per second of a job, and of the dispatcher alone, beside a bare aiohttp loop: `python -m benchmarks.dispatch`.
 
-The server is nginx with one worker and a constant answer. The peer is the least that can be done: 128 coroutines
-that post the same payloads and parse the answers, with no limits, retries, balancing, journal or output. Machines
-drift within a minute, so each figure is divided by the mean of the peer just before and just after it, and the median
-ratio of all rounds is printed, with all of them behind it.
+The server is nginx with one worker and a constant answer; prompts are short. The peer does the least possible: 128
+coroutines post the same payloads and parse the answers, without limits, retries, balancing, journal or output. A
+machine's speed drifts within a minute, so each figure is divided by the mean of the peer's speeds just before and just
+after it. Each line gives the median rows per second, the median ratio, and in parentheses the ratios of all rounds:
 
-"whole job" is a run's own wall time, from finding its input to its last committed part; "the command" adds what comes
-before and after in the process: imports, Ray's start and end, the report.
+    dispatcher alone   `batch.dispatch.dispatcher` on generated rows, with journals of `batch.runs.journal` and fsync
+    whole job          the run's own wall time, from finding its input to its last committed part
+    the command        the same, with what the process does before and after: imports, Ray's start and end, the report
 """
 
 import argparse
@@ -45,18 +46,18 @@ QUESTIONS = (
 
 
 def prompt(row: int) -> str:
-    """A short prompt of its own for every row."""
+    """A short prompt, different for every row."""
     return QUESTIONS[row % len(QUESTIONS)].format(a=row % 997 + 3, b=row // 7 + 2)
 
 
 def body(row: int) -> bytes:
-    """The request that the job sends for a row, without its model."""
+    """The body of a row's request, without the model's name."""
     message = {"messages": [{"role": "user", "content": prompt(row)}], "temperature": 0.7}
     return json.dumps(message, separators=(",", ":")).encode()
 
 
 def bare_aiohttp(urls: Sequence[str], rows: int) -> float:
-    """Rows per second of a bare loop."""
+    """Rows per second of a loop that only posts and parses."""
     import aiohttp
     import orjson
 
@@ -80,7 +81,11 @@ def bare_aiohttp(urls: Sequence[str], rows: int) -> float:
 
 
 def models(urls: Sequence[str], rpm: float | None = None) -> list[ModelSpec]:
-    """Two models with two endpoints each, 128 in flight in all, and so many requests a minute from each endpoint."""
+    """Two models, each with half of the endpoints; 128 requests in flight in all.
+
+    Args:
+        rpm: requests per minute that each endpoint allows; `None`: no limit.
+    """
     limits = LimitsSpec(max_in_flight=IN_FLIGHT // len(urls), rpm=rpm)
     half = len(urls) // 2
     return [
@@ -90,10 +95,12 @@ def models(urls: Sequence[str], rpm: float | None = None) -> list[ModelSpec]:
 
 
 class GeneratedWork:
-    """Rows made up beforehand, as the peer's are, half of them for either model."""
+    """Gives the dispatcher one shard of rows, half of them for each model; their bodies are built beforehand, as the
+    peer's are.
+    """
 
     def __init__(self, rows: int, journal: Callable[[str], JournalPort]) -> None:
-        """`journal` opens a model's."""
+        """`journal` opens the journal of the model that it is called with."""
         self._rows = rows
         self._bodies = [body(row) for row in range(rows)]
         self._journal = journal
@@ -115,9 +122,7 @@ class GeneratedWork:
 
 
 def dispatcher_alone(urls: Sequence[str], rows: int) -> float:
-    """Rows per second of the dispatcher: least connections, concurrency limits, intents and outcomes journaled and
-    synced.
-    """
+    """Rows per second of the dispatcher with least connections, concurrency limits, and journals with fsync."""
 
     async def main(folder: Path) -> float:
         with GroupSync() as group:
@@ -139,10 +144,13 @@ def dispatcher_alone(urls: Sequence[str], rows: int) -> float:
         return uvloop.run(main(Path(folder)))
 
 
-def whole_job(urls: Sequence[str], rows: int, engine: str, *, weigh: bool = False) -> tuple[float, dict[str, Any], int]:
-    """Rows per second from the command's start to its end, its report, and the peak memory of all its processes.
+def whole_job(
+    urls: Sequence[str], rows: int, engine: str, *, measure_memory: bool = False
+) -> tuple[float, dict[str, Any], int]:
+    """Run a job; return rows per second from the command's start to its end, its report, and peak memory in bytes.
 
-    Weighing slows the job down, so without `weigh` the memory is 0.
+    The memory is that of all the job's processes together. Measuring it slows the job down, so without `measure_memory`
+    it is 0.
     """
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.jsonl"
@@ -162,8 +170,8 @@ def whole_job(urls: Sequence[str], rows: int, engine: str, *, weigh: bool = Fals
         started = time.perf_counter()
         command = [sys.executable, "-m", "jobs.cli", "run", str(path), "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-        peak = _Peak(process.pid)
-        with peak if weigh else nullcontext():
+        peak = _PeakMemory(process.pid)
+        with peak if measure_memory else nullcontext():
             out, err = process.communicate()
         wall = time.perf_counter() - started
         if process.returncode != 0:
@@ -173,8 +181,8 @@ def whole_job(urls: Sequence[str], rows: int, engine: str, *, weigh: bool = Fals
         return rows / wall, json.loads(out), peak.most
 
 
-class _Peak:
-    """Samples the memory of a process and all it started."""
+class _PeakMemory:
+    """Samples the memory of a process and of all processes that it started; `most` is the peak in bytes."""
 
     def __init__(self, pid: int) -> None:
         self.most = 0
@@ -195,10 +203,13 @@ class _Peak:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run all rounds and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--memory", action="store_true", help="also weigh jobs of this size and of four times as much")
+    parser.add_argument(
+        "--memory", action="store_true", help="also measure the memory of jobs with --rows and four times --rows rows"
+    )
     arguments = parser.parse_args()
     rows = arguments.rows
     figures: dict[str, list[tuple[float, float]]] = {}
@@ -218,7 +229,7 @@ def main() -> None:
             print(f"  {name:<20} {speed:8,.0f} rows/s   {ratio:.2f} x bare aiohttp   ({spread})")
         if arguments.memory:
             for count in (rows, 4 * rows):
-                _, _, memory = whole_job(urls, count, "ray", weigh=True)
+                _, _, memory = whole_job(urls, count, "ray", measure_memory=True)
                 print(f"  peak memory on Ray, {count:,} rows: {memory / 2**20:,.0f} MiB, all its processes together")
 
 

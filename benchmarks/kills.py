@@ -1,9 +1,11 @@
-"""Is a paid answer ever lost, or paid twice? Runs are killed and resumed until they end: `python -m benchmarks.kills`.
+"""Is a paid answer ever lost, or paid twice? Kills runs and resumes them until they end: `python -m benchmarks.kills`.
 
-A server writes each row that it is asked for into a ledger. Jobs of 60 rows in this process are killed before the
-writes, fsyncs, renames and other calls that they make on their files, ten times each; jobs of 3,000 rows, in this
-process and on Ray, at random instants: the command, its whole process group, the dispatcher, the raylet. Their results
-are compared with those of an unbroken run. Needs strace. 200 kills take about 15 minutes on two cores.
+A server writes each row that it is asked for into a ledger. Inline jobs of 60 rows are killed just before the writes,
+fsyncs, renames and other calls that they make on their files, ten times each. Jobs of 3,000 rows, inline and on Ray,
+are killed at random instants: the command, its whole process group, the dispatcher or the raylet. With --faults, the
+disk also fails at such calls. The results are compared with those of an unbroken run. The summary counts the rows that
+were lost, duplicated or sent again; the exit status is 1 if there is any fault. The benchmark needs strace. 200 kills
+take about 15 minutes on two cores.
 """
 
 import argparse
@@ -27,12 +29,15 @@ SMALL = 60
 LARGE = 3000
 LONGEST_SECONDS = {"inline": 2.0, "ray": 10.0}
 
-# Of 200 kills so many are at random instants, in whole jobs of ten.
+# The share of the kills that happen at random instants, in whole jobs of ten kills each.
 RANDOM_SHARE = {"inline": 0.25, "ray": 0.15}
 
 
 def strike_part(name: str) -> Strike:
-    """SIGKILL to what has this in its name; where there is none, not yet or not any more, to all of it."""
+    """A strike that kills the processes with `name` in their command line, or the whole command if there is none.
+
+    There may be none because it has not started yet, or has ended already.
+    """
 
     def strike(command: Command) -> None:
         found = [pid for pid, line in command.processes().items() if name in line.partition(" --")[0] + " "]
@@ -56,10 +61,10 @@ STRIKES: dict[str, dict[str, Strike]] = {
 
 
 class Harness:
-    """Jobs in folders of their own, one server for all, and one account.
+    """Runs jobs, each in a folder of its own, against one server, and adds up what became of their rows.
 
     Attributes:
-        account: of all jobs so far.
+        account: the sum over all jobs so far.
     """
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
@@ -81,23 +86,23 @@ class Harness:
         )
 
     def at_boundaries(self, most: int) -> None:
-        """Kill before so many calls, as evenly spread over a run as can be."""
+        """Kill before at most `most` calls, spread evenly over a run."""
         boundaries, unbroken = self._traced()
         chosen = _spread(boundaries, most)
         for job, account in break_at_each(chosen, self._small, Job.die_at, unbroken, DEATHS):
             self._add("before calls, results byte for byte", job, account)
 
     def at_faults(self, most: int) -> None:
-        """Have the disk fail at so many calls, full or broken by turns."""
+        """Let the disk fail at most `most` calls: by turns it is full (ENOSPC) or broken (EIO)."""
         boundaries, unbroken = self._traced()
-        # A temporary file that cannot be removed stops nothing.
+        # A run goes on if it cannot remove a temporary file.
         chosen = _spread([b for b in boundaries if b.call != "unlink"], most)
         faults = [Fault(("ENOSPC", "EIO")[place % 2], boundary) for place, boundary in enumerate(chosen)]
         for job, account in break_at_each(faults, self._small, Job.fail_at, unbroken, DEATHS):
             self._add("a failing disk, results byte for byte", job, account)
 
     def at_random(self, engine: str, kills: int, seed: int) -> None:
-        """Kill at random instants; what is struck changes from job to job."""
+        """Kill at random instants; each job kills another part of the run."""
         with ending(self.job(LARGE, "inline", "jsonl", 64)) as job:
             job.finish()
             unbroken = job.results
@@ -128,7 +133,7 @@ class Harness:
 
 
 def _spread(boundaries: Sequence[Boundary], most: int) -> list[Boundary]:
-    """So many of these, evenly spread."""
+    """At most `most` of the boundaries, evenly spread; print how many of each call these are."""
     count = min(most, len(boundaries))
     chosen = [boundaries[place * len(boundaries) // count] for place in range(count)]
     calls = ", ".join(f"{count} {call}" for call, count in Counter(b.call for b in chosen).most_common())
@@ -136,7 +141,7 @@ def _spread(boundaries: Sequence[Boundary], most: int) -> list[Boundary]:
     return chosen
 
 
-def _told(account: Account) -> str:
+def _summary(account: Account) -> str:
     return "\n".join(
         (
             f"{account.kills} kills and failures in {account.jobs} jobs of {account.rows} rows together",
@@ -152,10 +157,12 @@ def _told(account: Account) -> str:
 
 
 def main() -> None:
-    """Kill so often, and account for it."""
+    """Kill as often as the arguments say, and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--faults", type=int, default=0, help="failures of the disk; 1000 tries every call")
+    parser.add_argument(
+        "--faults", type=int, default=0, help="how many disk failures to inject; with 1000, every call fails once"
+    )
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -169,7 +176,7 @@ def main() -> None:
             harness.at_boundaries(asked.kills - sum(at_random.values()))
         for engine, kills in at_random.items():
             harness.at_random(engine, kills, asked.seed)
-    print(_told(harness.account))
+    print(_summary(harness.account))
     print(f"{time.monotonic() - started:.0f} seconds")
     sys.exit(harness.account.faults > 0)
 

@@ -1,10 +1,11 @@
-"""APGR of nearest neighbours and of clusters, beside that of heads, on judged answers of MMLU and GSM8K.
+"""APGR of the routers knn and cluster, beside that of the default's heads, on judged answers of MMLU and GSM8K.
 
     python -m benchmarks.neighbours --data FOLDER [--layer N] [--seeds N] [--threads N]
 
-By five-fold cross-validation, trained on both sets together as the default is, with options chosen anew in each fold,
-without the prompts that are scored. Equal prompts share a fold. `gsm8k_relaxed` are the same answers to GSM8K with the
-grader's parsing errors repaired; nothing is trained on them.
+All are measured by five-fold cross-validation: each fold's router is trained on both sets together, as the default is,
+without the prompts that it scores, and chooses its options anew. Equal prompts are in the same fold. APGR is 0.5 for a
+router that chooses at random and higher for a better one. `gsm8k_relaxed` has the same answers to GSM8K with the
+grader's parsing errors repaired; no router is trained on it.
 """
 
 import argparse
@@ -32,11 +33,11 @@ from benchmarks.ship_checkpoints import SETTINGS
 FOLDS = 5
 VALIDATION = 0.1
 MODELS = ("weak", "strong")
-FITS = {"knn": (fit_knn, KnnRouter), "cluster": (fit_cluster, ClusterRouter)}
+TRAINERS = {"knn": (fit_knn, KnnRouter), "cluster": (fit_cluster, ClusterRouter)}
 
 
-class Remembered:
-    """Vectors that were made before, by text."""
+class StoredVectors:
+    """An embedder that returns vectors computed beforehand."""
 
     def __init__(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
         self._vectors = dict(zip(texts, vectors, strict=True))
@@ -58,19 +59,19 @@ def read(folder: Path, name: str) -> Judged:
     return Judged(name, frame["prompt"].tolist(), MODELS, good, again)
 
 
-def part(judged: Judged, rows: NDArray[np.bool_]) -> Judged:
+def subset(judged: Judged, rows: NDArray[np.bool_]) -> Judged:
     prompts = [prompt for prompt, wanted in zip(judged.prompts, rows, strict=True) if wanted]
     return replace(judged, prompts=prompts, quality=judged.quality[rows])
 
 
-def cross_validated(kind: str, sets: Sequence[Judged], embedder: Remembered, seed: int) -> dict[str, float]:
-    """APGR by verdict, every prompt scored by a router that was trained without its fold."""
-    fit, build = FITS[kind]
+def cross_validated(kind: str, sets: Sequence[Judged], embedder: StoredVectors, seed: int) -> dict[str, float]:
+    """APGR by set of verdicts; every prompt is scored by a router that was trained without its fold."""
+    fit, build = TRAINERS[kind]
     folds = [assign_parts(judged.prompts, FOLDS, seed) for judged in sets]
     gains = [np.empty(len(judged.prompts)) for judged in sets]
     encoder = EncoderConfig(name="MiniLM", layer=0, max_tokens=256, dimension=embedder.dimension)
     for fold in range(FOLDS):
-        kept = [part(judged, dealt != fold) for judged, dealt in zip(sets, folds, strict=True)]
+        kept = [subset(judged, dealt != fold) for judged, dealt in zip(sets, folds, strict=True)]
         trained = fit(kept, embedder, seed, VALIDATION)
         config = CheckpointConfig(
             kind="knn" if kind == "knn" else "cluster",
@@ -82,7 +83,7 @@ def cross_validated(kind: str, sets: Sequence[Judged], embedder: Remembered, see
         )
         router = build(MODELS, Checkpoint(config, trained.tensors), embedder)
         for judged, dealt, gain in zip(sets, folds, gains, strict=True):
-            scores = router.score(part(judged, dealt == fold).prompts)
+            scores = router.score(subset(judged, dealt == fold).prompts)
             gain[dealt == fold] = scores[:, 1] - scores[:, 0]
         print(f"    fold {fold}: {dict(trained.chosen)}")
     return {
@@ -99,7 +100,7 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--vectors", type=Path, default=None, help="file that keeps the vectors between calls")
+    parser.add_argument("--vectors", type=Path, default=None, help="file that stores the vectors for the next call")
     options = parser.parse_args()
     sets = [read(options.data, name) for name in ("mmlu", "gsm8k")]
     texts = sorted({prompt for judged in sets for prompt in judged.prompts})
@@ -112,11 +113,11 @@ def main() -> None:
         vectors = encoder.embed(texts)
         if options.vectors is not None:
             np.save(options.vectors, vectors)
-    embedder = Remembered(texts, vectors)
+    embedder = StoredVectors(texts, vectors)
     for seed in range(options.seeds):
         heads = fit_and_cross_validate(sets, embedder, seed, SETTINGS["correctness"]).apgr
         print(f"heads, layer {options.layer}, seed {seed}: {_shown(heads)}")
-        for kind in FITS:
+        for kind in TRAINERS:
             began = time.perf_counter()
             named = _shown(cross_validated(kind, sets, embedder, seed))
             print(f"{kind}, layer {options.layer}, seed {seed}: {named} ({time.perf_counter() - began:.0f} s)")

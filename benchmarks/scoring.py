@@ -1,10 +1,11 @@
-"""Prompts per second of the routers that ship: all at once, one at a time, and RouteLLM's way.
+"""Prompts per second of the routers that ship: in one batch, one prompt at a time, and as RouteLLM scores.
 
     python -m benchmarks.scoring [--prompts N] [--threads N] [--data FOLDER]
 
-All ways run in one process on the same prompts, so their ratios hold where absolute figures drift. RouteLLM's way is
-the whole encoder on one prompt at a time, as its routers call theirs. The synthetic prompts are near 96 tokens; with
---data, a folder with mmlu.parquet, real ones follow.
+All ways run in one process on the same prompts, so their ratios hold even if the machine's speed drifts. RouteLLM's way
+runs the whole encoder on one prompt at a time, as its routers do. The synthetic prompts have about 96 tokens. If the
+folder --data has mmlu.parquet, its prompts are measured next. Each line gives a router's prompts per second batched and
+one at a time, the ratio of the two, and the batched speed as a multiple of RouteLLM's way.
 """
 
 import argparse
@@ -28,17 +29,17 @@ from schemas.embedders import LocalEmbedderSpec
 from schemas.routers import StaticRouterSpec
 
 PAIR = ("weak", "strong")
-# Common words are one token each; two more tokens frame a prompt.
+# Each of these common words is one token; the tokenizer adds two tokens to a prompt.
 WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school")
 MEAN_WORDS = 94
-# One at a time is slow and steady: a part of the prompts tells its speed.
-ALONE = 8
+# One prompt at a time is slow and its speed is steady, so every eighth prompt is enough to measure it.
+SINGLE_EVERY = 8
 
 Score = Callable[[Sequence[str]], Any]
 
 
-def synthetic(count: int) -> list[str]:
-    """Prompts of 47 to 141 words, 94 in the mean."""
+def synthetic_prompts(count: int) -> list[str]:
+    """Prompts of 47 to 141 words, 94 on average."""
     chance = random.Random(0)
     return [
         " ".join(chance.choices(WORDS, k=chance.randint(MEAN_WORDS // 2, MEAN_WORDS * 3 // 2))) for _ in range(count)
@@ -46,7 +47,7 @@ def synthetic(count: int) -> list[str]:
 
 
 def prompts_per_second(score: Score, batches: Sequence[Sequence[str]]) -> float:
-    """Score every batch in turn."""
+    """Score the batches one after another; return prompts per second."""
     began = time.perf_counter()
     for prompts in batches:
         score(prompts)
@@ -54,7 +55,7 @@ def prompts_per_second(score: Score, batches: Sequence[Sequence[str]]) -> float:
 
 
 def routellm_way() -> Score:
-    """The whole encoder, prompt by prompt."""
+    """A function that runs the whole encoder on one prompt after another, as RouteLLM's routers do."""
     from transformers import AutoModel, AutoTokenizer
 
     folder = packaged_encoder()
@@ -70,7 +71,7 @@ def routellm_way() -> Score:
 
 
 def correctness(threads: int | None, *, int8: bool) -> tuple[str, Score]:
-    """The default router in one precision, and what it really runs in."""
+    """The default router in int8 or not: a name with the precision that it really runs in, and its `score`."""
     checkpoint = load_checkpoint()
     embedder = build_embedder(
         LocalEmbedderSpec(), checkpoint.config.encoder, batch_tokens=16_384, threads=threads, int8=int8
@@ -80,8 +81,8 @@ def correctness(threads: int | None, *, int8: bool) -> tuple[str, Score]:
 
 
 def compare(name: str, routers: dict[str, Score], peer: Score, prompts: Sequence[str]) -> None:
-    """Print a line per router: its speed both ways and the ratios."""
-    alone = [[prompt] for prompt in prompts[::ALONE]]
+    """Print a line for each router: its speed both ways and the ratios."""
+    alone = [[prompt] for prompt in prompts[::SINGLE_EVERY]]
     peer(prompts[:16])
     theirs = prompts_per_second(peer, alone)
     print(f"{name}: RouteLLM's way {theirs:.0f}")
@@ -104,7 +105,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, CUDA {torch.cuda.is_available()}")
     print(f"{'prompts/s':>24}   batched  one at a time   ratio  x RouteLLM's way")
     peer = routellm_way()
-    compare("96 tokens", routers, peer, synthetic(options.prompts))
+    compare("96 tokens", routers, peer, synthetic_prompts(options.prompts))
     mmlu = options.data / "mmlu.parquet"
     if mmlu.exists():
         import pandas as pd

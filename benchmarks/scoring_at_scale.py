@@ -1,10 +1,16 @@
-"""Scores many prompts by Ray actors, kills one of them on the way, and looks at memory and at every score.
+"""Scores many prompts with Ray actors, kills one actor on the way, and checks memory and every score.
 
     python -m benchmarks.scoring_at_scale [--rows N ...] [--router KIND] [--words N] [--actors N] [--no-kill]
 
-Everything is a real run but the requests: reading, scoring, planning and routing, in a process group of its own, whose
-memory is the sum of all its processes' proportional shares. Prompts are drawn from a seed. In the end each row must
-have one score, and a sample of the prompts, scored anew in this process, the same scores to 1e-5.
+It reads, scores, plans and routes as a run does, but sends no requests. The run has a process group of its own;
+its memory is the sum of the proportional shares of all its processes. Prompts are drawn from a seed. At the end each
+row must have exactly one score, and a sample of the prompts, scored again in this process, must have the same scores to
+1e-5; otherwise the benchmark fails. The columns:
+
+    peak MiB by quarter, at the end   peak memory while each quarter of the parts was written, and after the last part
+    killed at                         how many parts were stored when an actor was killed
+    missing, twice                    rows without a score, rows with more than one
+    off by at most                    largest difference between a stored score and the same prompt scored again
 """
 
 import argparse
@@ -47,20 +53,20 @@ from jobs.files.yaml_specs import load_job
 from tests.process_memory import resident_of_session
 
 SAMPLE = 512
-LOOK_EVERY_SECONDS = 0.5
+SAMPLE_EVERY_SECONDS = 0.5
 TOLERANCE = 1e-5
 QUARTERS = 4
 MIB = 1 << 20
 
 
 def prompt(row: int, words: int) -> str:
-    """A prompt of half to one and a half times so many words."""
+    """A prompt of half to one and a half times `words` words, drawn from the row's number."""
     chance = random.Random(row)
     return f"{row} " + " ".join(chance.choices(WORDS, k=chance.randint(words // 2, words * 3 // 2)))
 
 
 def write_job(folder: Path, rows: int, router: str, words: int, actors: int | None) -> Path:
-    """The input, and a job over it; return the job's path."""
+    """Write the input and a job for it; return the job's path."""
     with (folder / "prompts.jsonl").open("w") as file:
         file.writelines(json.dumps({"id": f"r{row}", "prompt": prompt(row, words)}) + "\n" for row in range(rows))
     job = {
@@ -75,14 +81,14 @@ def write_job(folder: Path, rows: int, router: str, words: int, actors: int | No
     return path
 
 
-class _NothingIsSent:
-    """Ends when nothing more comes."""
+class _NoDispatch:
+    """A dispatcher that sends nothing, and ends when its feed is closed."""
 
     def __init__(self) -> None:
         self._end: DispatchEnd | None = None
 
     def feed(self, shards: Sequence[int]) -> None:
-        """They stay routed."""
+        """Ignore them: the shards stay routed."""
 
     def close_feed(self) -> None:
         """Over."""
@@ -93,16 +99,16 @@ class _NothingIsSent:
         self.close_feed()
 
     def poll(self) -> DispatchState:
-        """Where it stands."""
+        """No progress, and the end, once the feed is closed."""
         return DispatchState((), (), None, None, self._end)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 class _Engine(RayEngine):
     def dispatcher(self, plan: DispatchPlan) -> DispatchHandle:  # type: ignore[override]  # any will do
-        return _NothingIsSent()
+        return _NoDispatch()
 
 
 def score(path: Path) -> None:
@@ -126,18 +132,18 @@ def score(path: Path) -> None:
 
 
 @dataclass
-class Watched:
-    """What was seen of a run."""
+class ObservedRun:
+    """What was measured while a run scored its rows."""
 
     seconds: float
     most: Sequence[int]
-    """Bytes resident in all its processes at most, while each quarter of its parts was made; then to the end."""
+    """Peak memory of all its processes in bytes, while each quarter of the parts was written; last, after all parts."""
     killed: int | None
-    """Parts that were stored when an actor was killed; `None`: none was."""
+    """How many parts were stored when an actor was killed; `None`: no actor was killed."""
 
 
-def watch(path: Path, *, kill: bool) -> Watched:
-    """Start the run, look at its memory, and kill one scoring actor when a third of the work is done."""
+def watch(path: Path, *, kill: bool) -> ObservedRun:
+    """Start the run, sample its memory, and with `kill` kill one scoring actor when a third of the parts is stored."""
     parts = path.parent / "results.jsonl.run" / "scored"
     manifest = path.parent / "results.jsonl.run" / "run.json"
     began, most, killed = time.monotonic(), [0] * (QUARTERS + 1), None
@@ -149,7 +155,7 @@ def watch(path: Path, *, kill: bool) -> Watched:
             start_new_session=True,
         )
         while process.poll() is None:
-            time.sleep(LOOK_EVERY_SECONDS)
+            time.sleep(SAMPLE_EVERY_SECONDS)
             done = len(list(parts.glob("*.parquet")))
             shards = len(json.loads(manifest.read_text())["shards"] or ()) if manifest.exists() else 0
             quarter = QUARTERS * done // max(shards, 1)
@@ -161,11 +167,11 @@ def watch(path: Path, *, kill: bool) -> Watched:
                     killed = done
     if process.returncode != 0:
         raise SystemExit((path.parent / "said").read_text())
-    return Watched(time.monotonic() - began, most, killed)
+    return ObservedRun(time.monotonic() - began, most, killed)
 
 
 def _actor_of(leader: int) -> int | None:
-    """A scoring actor that `leader`, or what that started, has started; `None`: there is none."""
+    """The process id of a scoring actor that descends from the process `leader`; `None`: there is none."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if b"RouterActor" in (entry / "cmdline").read_bytes() and leader in _parents(int(entry.name)):
@@ -176,13 +182,14 @@ def _actor_of(leader: int) -> int | None:
 
 
 def _parents(pid: int) -> Iterator[int]:
+    """The process ids of the parent, its parent, and so on."""
     while pid > 1:
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         yield pid
 
 
 def account(path: Path, rows: int, words: int) -> tuple[int, int, float]:
-    """Rows without a score, rows with several, and how far the scores of a sample are off at most."""
+    """How many rows have no score, how many have several, and the largest error in a sample of the scores."""
     spec = load_job(path)
     times = np.zeros(rows, int)
     stored = np.full(rows, np.nan)
@@ -227,7 +234,7 @@ def main() -> None:
             flush=True,
         )
         if missing or twice or off > TOLERANCE:
-            raise SystemExit("some scores are not what they should be")
+            raise SystemExit("some scores are missing, duplicated or wrong")
 
 
 if __name__ == "__main__":

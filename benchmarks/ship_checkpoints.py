@@ -24,13 +24,13 @@ from batch.training.worded_heads import Setting
 from schemas.training import TrainLocalEmbedderSpec
 
 WEAK, STRONG = "mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview"
-# Best over three dealings to folds, by MMLU and GSM8K; of those alike, what is better on MT-Bench.
+# The best by MMLU and GSM8K over three random splits into folds; of equally good ones, the better on MT-Bench.
 SETTINGS: dict[Literal["correctness", "static"], Setting] = {
     "correctness": Setting("landmarks", 3.0, 5.0),
     "static": Setting("linear", 5000.0, 5.0),
 }
 
-# Graded on one token: by it gpt-4-1106-preview gets 3 % right.
+# The grader looked at one token only: by it gpt-4-1106-preview gets 3 % of this subject right.
 MISGRADED = "high_school_mathematics"
 
 CARD = """\
@@ -73,11 +73,11 @@ VECTORS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, print how well it did, write the checkpoints; 2 where the data cannot be read."""
+    """Train the checkpoints, print their APGR and write them; return the exit status: 2 if the data cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ship_checkpoints", description=__doc__)
     parser.add_argument("data", type=Path, help="folder with mmlu.parquet and gsm8k.parquet")
-    parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="where the checkpoints go, a folder each")
-    parser.add_argument("--seed", type=int, default=0, help="deals the prompts to folds")
+    parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="where to write the checkpoints, a folder each")
+    parser.add_argument("--seed", type=int, default=0, help="seed that assigns the prompts to folds")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     options = parser.parse_args(argv)
     try:
@@ -126,7 +126,7 @@ def _training(
 
 
 def _read(path: Path, name: str, *, relaxed: bool = False) -> Judged:
-    """Read one benchmark, its `dev` half where it says which half a row belongs to."""
+    """Read one benchmark; of a file with a column `split`, only the `dev` half."""
     try:
         frame = pd.read_parquet(path)
         if "split" in frame:

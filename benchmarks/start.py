@@ -1,8 +1,9 @@
-"""How long until the first request is on its way, or a command has said its say: `python -m benchmarks.start`.
+"""How long a command takes to start: `python -m benchmarks.start [--rounds N]`.
 
-A job of few rows and the random router, from the start of the command to the first POST that a server sees, on Ray and
-inline; and commands that send nothing, to their end. One run of each that is not measured warms the caches; then they
-take turns.
+For `run`, on Ray and inline, it measures the seconds from the command's start to the first POST that a server receives,
+on a job of 20 rows with the random router. For commands that send no requests, it measures the seconds to their end.
+One unmeasured run of each command warms the caches; then the commands take turns. Each line gives the median and the
+slowest of the rounds, and the target for them.
 """
 
 import argparse
@@ -22,21 +23,21 @@ from pathlib import Path
 from benchmarks.constant_server import ANSWER
 
 ROWS = 20
-ASKED_SECONDS = {"ray": 8.0, "inline": 2.0}
-# Commands that send nothing, and the status each ends with.
-SAYING = {("--help",): 0, ("schema",): 0, ("run", "wrong.yaml"): 2}
-ASKED_SECONDS_SAYING = 0.5
+TARGET_SECONDS = {"ray": 8.0, "inline": 2.0}
+# Commands that send no requests, and the exit status of each.
+OFFLINE_COMMANDS = {("--help",): 0, ("schema",): 0, ("run", "wrong.yaml"): 2}
+OFFLINE_TARGET_SECONDS = 0.5
 
 
 class _Server(ThreadingHTTPServer):
-    """Notes when the first POST came."""
+    """Records when the first POST arrived, by `time.perf_counter`."""
 
     first_post: float | None = None
-    # As uvicorn's: with the usual 5, or 128, connections made all at once wait for seconds to be made again.
+    # As uvicorn's. With the usual 5, or with 128, clients that all connect at once have to retry for seconds.
     request_queue_size = 2048
 
 
-class _Conversation(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
@@ -51,13 +52,13 @@ class _Conversation(BaseHTTPRequestHandler):
         self.wfile.write(ANSWER.encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class calls it so
-        """Say nothing."""
+        """Print nothing: the benchmark prints only its table."""
 
 
 @contextmanager
 def server() -> Iterator[_Server]:
-    """A running server in a thread of this process."""
-    with _Server(("127.0.0.1", 0), _Conversation) as running:
+    """Run the server in a thread of this process until the block ends."""
+    with _Server(("127.0.0.1", 0), _Handler) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         try:
@@ -92,8 +93,8 @@ def start(engine: str) -> tuple[float, float]:
         return running.first_post - started, wall
 
 
-def say(arguments: tuple[str, ...]) -> float:
-    """Seconds that a command takes which sends nothing."""
+def run_offline(arguments: tuple[str, ...]) -> float:
+    """Run a command that sends no requests; return the seconds it takes."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "wrong.yaml").write_text("engin: ray\n")
         command = [sys.executable, "-m", "jobs.cli", *arguments]
@@ -101,7 +102,7 @@ def say(arguments: tuple[str, ...]) -> float:
         started = time.perf_counter()
         ended = subprocess.run(command, cwd=folder, env=found, capture_output=True, text=True, check=False)
         wall = time.perf_counter() - started
-    if ended.returncode != SAYING[arguments]:
+    if ended.returncode != OFFLINE_COMMANDS[arguments]:
         raise SystemExit(ended.stderr)
     return wall
 
@@ -111,28 +112,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    for engine in ASKED_SECONDS:
+    for engine in TARGET_SECONDS:
         start(engine)
-    for arguments in SAYING:
-        say(arguments)
-    measured: dict[str, list[tuple[float, float]]] = {engine: [] for engine in ASKED_SECONDS}
-    said: dict[tuple[str, ...], list[float]] = {arguments: [] for arguments in SAYING}
+    for arguments in OFFLINE_COMMANDS:
+        run_offline(arguments)
+    measured: dict[str, list[tuple[float, float]]] = {engine: [] for engine in TARGET_SECONDS}
+    offline_walls: dict[tuple[str, ...], list[float]] = {arguments: [] for arguments in OFFLINE_COMMANDS}
     for _ in range(rounds):
         for engine, times in measured.items():
             times.append(start(engine))
-        for arguments, walls in said.items():
-            walls.append(say(arguments))
+        for arguments, walls in offline_walls.items():
+            walls.append(run_offline(arguments))
     print(f"seconds from the command's start, {rounds} rounds")
-    print("          to the first request, median  slowest  asked   to the end, median")
+    print("          to the first request, median  slowest  target   to the end, median")
     for engine, times in measured.items():
         first = [time_to_first for time_to_first, _ in times]
         wall = statistics.median(wall for _, wall in times)
-        asked = ASKED_SECONDS[engine]
-        print(f"  {engine:<8}{statistics.median(first):28.2f}{max(first):9.2f}{asked:7g}{wall:21.2f}")
-    print("          to the end, median          slowest  asked")
-    for arguments, walls in said.items():
+        target = TARGET_SECONDS[engine]
+        print(f"  {engine:<8}{statistics.median(first):28.2f}{max(first):9.2f}{target:8g}{wall:21.2f}")
+    print("          to the end, median          slowest  target")
+    for arguments, walls in offline_walls.items():
         name = " ".join(arguments)
-        print(f"  {name:<16}{statistics.median(walls):20.2f}{max(walls):9.2f}{ASKED_SECONDS_SAYING:7g}")
+        print(f"  {name:<16}{statistics.median(walls):20.2f}{max(walls):9.2f}{OFFLINE_TARGET_SECONDS:8g}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A run as a kill leaves it, made without sending: every step is the real one but the requests."""
+"""Makes the run directory that a killed run leaves. No requests are sent; every other step is that of a real run."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,14 +24,14 @@ URL = "http://127.0.0.1:9/v1"
 MODELS = ("weak", "strong")
 
 WasAnswered = Callable[[int, str], bool]
-"""By row and model: was it answered before the kill?"""
+"""Whether a row was answered before the kill, by the row and its model."""
 
 
 def stopped_run(folder: Path, rows: int, was_answered: WasAnswered) -> Path:
-    """Make a job and the run directory of its first sitting; return the job file.
+    """Make a job and the run directory of its first sitting; return the path of the job file.
 
-    Each model has half of the rows, and one endpoint, whose url is to be set. Rows that were answered have an intent
-    and an outcome in a journal, and shards that have no other rows are committed.
+    Each model has half of the rows and one endpoint, whose URL the caller has to set. Rows that were answered have an
+    intent and an outcome in a journal, and shards without other rows are committed.
     """
     with (folder / "prompts.jsonl").open("w") as file:
         file.writelines(json.dumps({"id": f"r{row}", "prompt": prompt(row)}) + "\n" for row in range(rows))
@@ -63,7 +63,7 @@ class _Engine(InlineEngine):
 
 
 class _Dispatch:
-    """Writes the journals that a dispatcher would have written, and ends once it was told that nothing more comes."""
+    """Writes the journals that a dispatcher would have written, and ends when its feed is closed."""
 
     def __init__(self, plan: DispatchPlan, was_answered: WasAnswered) -> None:
         self._was_answered = was_answered
@@ -73,7 +73,7 @@ class _Dispatch:
         self._end: DispatchEnd | None = None
 
     def feed(self, shards: Sequence[int]) -> None:
-        """Journal what was answered of these shards."""
+        """Journal the answered rows of these shards."""
         for shard in shards:
             left = [self._journal(shard, model) for model in self._work.history(shard).remaining]
             if not any(left):
@@ -103,17 +103,17 @@ class _Dispatch:
         return left
 
     def close_feed(self) -> None:
-        """The kill comes."""
+        """End as an interrupted dispatcher does; this is where the kill happens."""
         self._end = DispatchEnd(interrupted=True, stalled=(), notes=())
 
     def drain(self) -> None:
-        """Nothing is under way."""
+        """Do nothing: no request is in flight."""
 
     def poll(self) -> DispatchState:
-        """Where it stands."""
+        """The shards completed since the last call, and the end, once the feed is closed."""
         completed, self._completed = tuple(self._completed), []
         return DispatchState((), completed, None, None, self._end)
 
     def close(self) -> None:
-        """Let go of the journals."""
+        """Close the journals."""
         self._group.close()

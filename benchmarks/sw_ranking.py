@@ -1,12 +1,12 @@
-"""Win rates per second of sw_ranking: a whole batch at once, and one regression a prompt as RouteLLM fits it.
+"""Win rates per second of the router sw_ranking: in batches, and with one regression for each prompt as RouteLLM does.
 
     python -m benchmarks.sw_ranking [--battles N] [--dimension N] [--prompts N] [--reference N]
 
-Battles and vectors are synthetic, of 64 models in 10 tiers. The reference does for each prompt what RouteLLM's code
-does: cosines with all battles in float64, lengths included, then scikit-learn's logistic regression over twice as many
-rows as there are battles. Both run in the same process on the same prompts' vectors, so their ratio holds where
-absolute figures drift; embedding is left out of both. Differences stand beside: scikit-learn stops at a tolerance of
-1e-4, which is what is left of them; the tests compare with a fit that is converged, to 1e-6.
+Battles and vectors are synthetic, of 64 models in 10 tiers. For each prompt the reference does what RouteLLM's code
+does: it computes cosines with all battles in float64, vector lengths included, and then fits scikit-learn's logistic
+regression on twice as many rows as there are battles. Both run in one process on the same vectors, so their ratio holds
+even if the machine's speed drifts; neither includes embedding. The last line gives the largest difference of win rates.
+It comes from scikit-learn, which stops at a tolerance of 1e-4; the tests compare with a converged fit, to 1e-6.
 """
 
 import argparse
@@ -28,7 +28,7 @@ TIERS = 10
 
 
 def draw(battles: int, dimension: int) -> tuple[Battles, Float32s]:
-    """Battles whose ends depend on levels and on the prompt's vector; a fifth are ties."""
+    """Draw battles whose outcomes depend on the models' levels and on the prompt's vector; a fifth are ties."""
     chance = np.random.default_rng(0)
     first, second = chance.integers(0, len(MODELS), (2, battles))
     vectors = chance.normal(size=(battles, dimension)).astype(np.float32) + np.float32(0.5)
@@ -42,7 +42,7 @@ def draw(battles: int, dimension: int) -> tuple[Battles, Float32s]:
 
 
 class OneFitAPrompt:
-    """The reference."""
+    """The reference: fits one regression for each prompt, as RouteLLM's code does."""
 
     def __init__(self, battles: Battles, vectors: Float32s, arena: Arena) -> None:
         self._vectors = vectors.astype(np.float64)
@@ -76,7 +76,7 @@ class OneFitAPrompt:
 
 
 class NoTexts:
-    """Vectors are given here, so that nothing is embedded."""
+    """An embedder that is never called, because this benchmark gives vectors in place of prompts."""
 
     def embed(self, texts: Sequence[str]) -> Float32s:
         raise NotImplementedError
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=4096)
     parser.add_argument("--reference", type=int, default=100, help="prompts that the reference is timed on")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")  # what scikit-learn thinks of its own arguments differs from version to version
+    warnings.simplefilter("ignore")  # scikit-learn's warnings about its arguments differ from version to version
     battles, vectors = draw(options.battles, options.dimension)
     arena = build_arena(battles, [vectors], options.battles, TIERS)
     router = SwRankingRouter("strong", arena, MODELS[0], MODELS[-1], NoTexts())

@@ -1,1 +1,1 @@
-"""Runs a folder of field cases (small inputs and endpoints after public bug reports) and prints a table of verdicts."""
+"""Runs field cases, small inputs and endpoints made after public bug reports, and prints whether each behaves."""

@@ -1,4 +1,9 @@
-"""`python -m benchmarks.field [--cases FOLDER] [--only NAME ...]`: prints a line for each case and how many behave."""
+"""Checks how the program behaves on field cases: `python -m benchmarks.field [--cases FOLDER] [--only NAME ...]`.
+
+FOLDER has a folder for each case, below `inputs/` and `endpoints/`. A line for each case gives its seconds and says
+whether all claims about it hold, or which do not. The last line counts the cases that behave as they should; the exit
+status is 1 if any does not.
+"""
 
 import argparse
 import sys
@@ -13,9 +18,12 @@ from benchmarks.field.outcome import ROOT, endpoint_case, input_case
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.field", description=__doc__)
+    """Run the cases, print a line for each, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.field", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=Path, default=ROOT.parent / "shared" / "field", help="a folder of cases")
-    parser.add_argument("--only", nargs="*", default=(), help="names of cases")
+    parser.add_argument("--only", nargs="*", default=(), help="run only the cases with these names")
     arguments = parser.parse_args()
     if not arguments.cases.is_dir():
         parser.error(f"{arguments.cases} is no folder; give --cases")
@@ -30,13 +38,13 @@ def main() -> int:
         said = "; ".join(" ".join(sentence.split()) for sentence in verdict)
         print(f"{name:<40} {seconds:6.1f} s  {'as it should' if not verdict else 'NOT: ' + said}", flush=True)
     if without:
-        print(f"no claim is made of: {', '.join(without)}")
+        print(f"cases without claims, not run: {', '.join(without)}")
     print(f"{good} of {total} behave as they should")
     return int(good < total)
 
 
 def _verdicts(cases: Path, only: frozenset[str]) -> Iterator[tuple[str, Verdict | None, float]]:
-    """Name, the claims that do not hold (`None`: no claims) and seconds of each case."""
+    """Run each case; yield its name, the claims that do not hold (`None`: it has no claims), and its seconds."""
     for source in sorted((cases / "inputs").iterdir()):
         if (not only or source.name in only) and source.is_dir():
             started = time.monotonic()

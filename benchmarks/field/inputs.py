@@ -1,12 +1,15 @@
-"""What each case of an input must show, as claims about what the commands printed and what was sent."""
+"""What each case of an input must show: claims about what the commands printed and what requests were sent.
+
+A function here has the name of its case, runs it, and returns the claims that do not hold.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.field.outcome import Case, Command, faults
+from benchmarks.field.outcome import Case, Command, failed_claims
 
 Verdict = Sequence[str]
-"""The claims that do not hold; empty: the case behaves as it should."""
+"""The claims that do not hold; empty if the case behaves as it should."""
 
 
 def _message(recorded: tuple[str, dict[str, Any]], role: str) -> str | None:
@@ -15,10 +18,10 @@ def _message(recorded: tuple[str, dict[str, Any]], role: str) -> str | None:
 
 
 def _all_ok(case: Case, rows: int, *settings: str) -> Verdict:
-    """`check`, `estimate` and `run` find every row good, and run answers it."""
+    """Claim that `check`, `estimate` and `run` accept every row, and that `run` answers all `rows` rows."""
     case.settings += settings
     check, estimate, run = case.command("check"), case.command("estimate"), case.run()
-    return faults(
+    return failed_claims(
         (check.status == 0, f"check ends with {check.status}"),
         (estimate.status == 0, f"estimate ends with {estimate.status}"),
         (run.status == 0, f"run ends with {run.status}: {run.output[-300:]}"),
@@ -27,23 +30,23 @@ def _all_ok(case: Case, rows: int, *settings: str) -> Verdict:
 
 
 def _refused(case: Case, *words: str) -> Verdict:
-    """All three commands refuse the job in one line with these words, status 2, and nothing is sent."""
+    """Claim that all three commands refuse the job in one line with these words and exit status 2, and send nothing."""
     found: list[str] = []
     for name in ("check", "estimate", "run"):
         ended: Command = case.run() if name == "run" else case.command(name)
-        found += faults(
+        found += failed_claims(
             (ended.status == 2, f"{name} ends with {ended.status}"),
             (len(ended.refusals) == 1, f"{name} refuses in {len(ended.refusals)} lines"),
             *((word.lower() in ended.output.lower(), f"{name} does not say {word!r}") for word in words),
         )
-    return [*found, *faults((not case.recorded, f"{len(case.recorded)} requests were sent"))]
+    return [*found, *failed_claims((not case.recorded, f"{len(case.recorded)} requests were sent"))]
 
 
 def anthropic_batch_lines(case: Case) -> Verdict:
     found = [*_all_ok(case, 1, "input.row_models=ignore")]
     if case.recorded:
         (sent,) = case.recorded
-        found += faults(
+        found += failed_claims(
             (_message(sent, "system") == "Be terse.", "the system prompt is not sent"),
             (sent[1].get("max_tokens") == 50, "max_tokens is not sent"),
         )
@@ -60,7 +63,7 @@ def batch_lines_without_url(case: Case) -> Verdict:
 
 def _paths(case: Case, path: str) -> Verdict:
     asked = {sent[0] for sent in case.recorded}
-    return faults((asked == {path}, f"asked {asked}, not {path}"))
+    return failed_claims((asked == {path}, f"asked {asked}, not {path}"))
 
 
 def check_all_rows_invalid(case: Case) -> Verdict:
@@ -68,11 +71,11 @@ def check_all_rows_invalid(case: Case) -> Verdict:
 
 
 def check_misses_duplicate_ids(case: Case) -> Verdict:
-    """Nobody asked for the ids, so they are a column; asked for, all three commands name the repeated ones."""
+    """Without `input.id_column` the ids are an ordinary column; with it, all three commands count repeated ids."""
     found = [*_all_ok(case, 3)]
     case.settings += ("input.id_column=id",)
     check, estimate, run = case.command("check"), case.command("estimate"), case.run()
-    found += faults(
+    found += failed_claims(
         (check.status == 1, f"with id_column, check ends with {check.status}"),
         (estimate.status == 1, f"with id_column, estimate ends with {estimate.status}"),
         (run.status == 1, f"with id_column, run ends with {run.status}"),
@@ -86,7 +89,7 @@ def conversations_as_prompt(case: Case) -> Verdict:
     found = [*_all_ok(case, 1)]
     return [
         *found,
-        *faults((bool(case.recorded) and _message(case.recorded[0], "user") == "sky?", "not sent as a chat")),
+        *failed_claims((bool(case.recorded) and _message(case.recorded[0], "user") == "sky?", "not sent as a chat")),
     ]
 
 
@@ -94,7 +97,7 @@ def csv_broken_record_fragments(case: Case) -> Verdict:
     run = case.run()
     sent = [_message(one, "user") or "" for one in case.recorded]
     rows = len(case.rows())
-    found = faults(
+    found = failed_claims(
         (not any("and he said" in text and "She asked" not in text for text in sent), "a fragment was sent"),
         (run.status == 2 or rows == 3, f"{rows} rows for three records"),
         (run.status != 2 or len(run.refusals) == 1, "the refusal has several lines"),
@@ -112,7 +115,7 @@ def csv_open_quote_swallows(case: Case) -> Verdict:
     run = case.run()
     if run.status == 2:
         return _refused(case, "q.csv", "2", "quote")
-    return faults((len(case.rows()) == 200, f"{len(case.rows())} rows for 200 records"))
+    return failed_claims((len(case.rows()) == 200, f"{len(case.rows())} rows for 200 records"))
 
 
 def csv_trailing_commas(case: Case) -> Verdict:
@@ -124,7 +127,7 @@ def embedding_row_dimensions(case: Case) -> Verdict:
     bodies = [body for _, body in case.recorded]
     return [
         *found,
-        *faults(
+        *failed_claims(
             (all(body.get("dimensions") == 256 for body in bodies), "dimensions are not sent"),
             (any(body.get("encoding_format") == "float" for body in bodies), "encoding_format is not sent"),
         ),
@@ -135,7 +138,7 @@ def hive_partition_column_lost(case: Case) -> Verdict:
     found = [*_all_ok(case, len(case.rows()) or 2)]
     sent = {(_message(one, "user") or "")[:6] for one in case.recorded}
     carried = {row.get("lang") for row in case.rows()}
-    return faults(
+    return failed_claims(
         (sent == {"In en:", "In fi:"}, f"prompts begin with {sent}"),
         (carried == {"en", "fi"}, f"lang is carried as {carried}"),
     ) or [line for line in found if "rows:" not in line]
@@ -144,7 +147,7 @@ def hive_partition_column_lost(case: Case) -> Verdict:
 def input_column_becomes_embeddings(case: Case) -> Verdict:
     ended = case.run()
     embedded = [path for path, _ in case.recorded if path.endswith("/embeddings")]
-    return faults(
+    return failed_claims(
         (ended.status == 2 or not embedded, "rows are embeddings without being asked"),
         (ended.status != 2 or "input.prompt" in ended.output, "the refusal does not name input.prompt"),
     )
@@ -157,7 +160,7 @@ def jsonl_bigint_lossy(case: Case) -> Verdict:
         return found
     return [
         *found,
-        *faults(
+        *failed_claims(
             (rows[0]["id"] == "123456789012345678901234567890", f"id {rows[0]['id']}"),
             (str(rows[0].get("n")) == "18446744073709551617", f"n {rows[0].get('n')}"),
             (str(rows[1].get("n")) == "-9223372036854775809", f"n {rows[1].get('n')}"),
@@ -168,7 +171,10 @@ def jsonl_bigint_lossy(case: Case) -> Verdict:
 def parquet_ns_timestamp(case: Case) -> Verdict:
     found = [*_all_ok(case, 3)]
     carried = str(case.rows()[0].get("created")) if case.rows() else ""
-    return [*found, *faults(("20:13:20.123456717" in carried or "22:13:20.123456717" in carried, f"carried {carried}"))]
+    return [
+        *found,
+        *failed_claims(("20:13:20.123456717" in carried or "22:13:20.123456717" in carried, f"carried {carried}")),
+    ]
 
 
 def prompt_brace_hint(case: Case) -> Verdict:
@@ -179,20 +185,23 @@ def prompt_row_own_params(case: Case) -> Verdict:
     found = [*_all_ok(case, 2)]
     for _, body in case.recorded:
         own = {key: body.get(key) for key in ("max_tokens", "temperature", "stop")}
-        found += faults((own == {"max_tokens": 5, "temperature": 0, "stop": ["\n"]}, f"sent with {own}"))
+        found += failed_claims((own == {"max_tokens": 5, "temperature": 0, "stop": ["\n"]}, f"sent with {own}"))
     return found
 
 
 def responses_lines(case: Case) -> Verdict:
     found = [*_all_ok(case, 1), *_paths(case, "/v1/responses")]
     content = case.rows()[0]["content"] if case.rows() else None
-    return [*found, *faults((content == "ok", f"content is {content!r}"))]
+    return [*found, *failed_claims((content == "ok", f"content is {content!r}"))]
 
 
 def row_system_dropped(case: Case) -> Verdict:
     found = [*_all_ok(case, 2)]
     systems = {_message(sent, "system") for sent in case.recorded}
-    return [*found, *faults((systems == {"Answer in one word.", "Answer in French."}, f"system messages {systems}"))]
+    return [
+        *found,
+        *failed_claims((systems == {"Answer in one word.", "Answer in French."}, f"system messages {systems}")),
+    ]
 
 
 system_template_literal = row_system_dropped
@@ -203,12 +212,12 @@ def template_list_column(case: Case) -> Verdict:
     case.settings += ("input.prompt='{turns[0]}'",)
     case.run()
     sent = {_message(one, "user") for one in case.recorded}
-    return [*found, *faults((sent == {"Write about lakes.", "What is 3*7?"}, f"with {{turns[0]}}: {sent}"))]
+    return [*found, *failed_claims((sent == {"Write about lakes.", "What is 3*7?"}, f"with {{turns[0]}}: {sent}"))]
 
 
 def template_null_column(case: Case) -> Verdict:
     run = case.run()
-    found = faults(
+    found = failed_claims(
         (run.status == 1, f"run ends with {run.status}"),
         ("context?" in run.output or "context?" in str(case.rows()), "nothing says that {context?} is optional"),
     )
@@ -221,7 +230,7 @@ def token_ids(case: Case) -> Verdict:
     bodies = dict(case.recorded)
     return [
         *found,
-        *faults(
+        *failed_claims(
             (bodies.get("/v1/completions", {}).get("prompt") == [1, 15043, 3186], "the prompt's ids are not sent"),
             (bodies.get("/v1/embeddings", {}).get("input") == [[1, 2], [3]], "the input's ids are not sent"),
         ),
@@ -234,7 +243,7 @@ def unasked_id_not_unique(case: Case) -> Verdict:
     run = case.run()
     return [
         *found,
-        *faults(
+        *failed_claims(
             (len(set(ids)) == 3, f"ids {ids}"),
             (any("id" in line and "repeat" in line for line in run.lines), "nothing says that the ids repeat"),
         ),
@@ -276,4 +285,4 @@ INPUTS: Mapping[str, Callable[[Case], Verdict]] = {
     **{claim.__name__.replace("_", "-"): claim for claim in _CLAIMS},
     "system-template-literal": system_template_literal,
 }
-"""What each case's name stands for."""
+"""The function that runs and judges each case, by the case's name."""

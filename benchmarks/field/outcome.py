@@ -1,4 +1,4 @@
-"""One field case, run in a copy of its folder: what the commands printed, what came out, what the server saw."""
+"""Runs one field case in a copy of its folder, and holds what its commands printed, wrote and sent."""
 
 import json
 import os
@@ -30,51 +30,52 @@ class Command:
     """How one command ended."""
 
     status: int | None
-    """Exit status; `None`: it had to be killed."""
+    """Exit status; `None`: it was killed after `LONGEST_SECONDS`."""
     seconds: float
     output: str
     """Everything it printed, on both streams."""
 
     @property
     def lines(self) -> list[str]:
-        """What it printed, without empty lines."""
+        """The lines that it printed, without empty ones."""
         return [line for line in self.output.splitlines() if line.strip()]
 
     @property
     def refusals(self) -> list[str]:
-        """The lines that say what is wrong (`check` calls them problems), and those of a trace, if there is one."""
+        """The lines that report an error (`check` calls them problems), and the lines of a traceback, if any."""
         return [line for line in self.lines if line.startswith(("batchrouter:", "problem:", "Traceback", "  File"))]
 
 
 @dataclass
 class Case:
-    """A case while it runs."""
+    """A case: its folder, its server, and what the last command showed."""
 
     name: str
     folder: Path
     recorded: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    """Path and body of each request, for cases of inputs."""
+    """Path and body of each request that was sent; only for cases of inputs."""
     stats: dict[str, Any] = field(default_factory=dict)
-    """What the case's own server counted, for cases of endpoints."""
+    """What the case's own server counted; only for cases of endpoints."""
     settings: tuple[str, ...] = ()
-    """`--set` values that every command gets."""
+    """`--set` values for every command."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables for every command, besides this process's own."""
     url: str = ""
-    """Where the case's own server is asked for its counts."""
+    """Base URL of the case's own server, which gives its counts at `/stats`; empty for cases of inputs."""
 
     def command(self, name: str, *arguments: str) -> Command:
         """Run one command of the program on the case's job file."""
         sets = [word for setting in self.settings for word in ("--set", setting)]
         line = [sys.executable, "-m", "jobs.cli", name, "job.yaml", *sets, *arguments]
-        # Proxies of the machine would stand between the case and its server.
-        surroundings = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        surroundings |= {"PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "HF_HUB_OFFLINE": "1"}
+        # A proxy of the machine would intercept the requests to the case's server.
+        environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        environment |= {"PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True", "HF_HUB_OFFLINE": "1"}
         started = time.monotonic()
         try:
             ended = subprocess.run(
                 line,
                 cwd=self.folder,
-                env={**surroundings, **self.environment},
+                env={**environment, **self.environment},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -86,7 +87,11 @@ class Case:
         return Command(ended.returncode, time.monotonic() - started, ended.stdout + ended.stderr)
 
     def run(self, *arguments: str) -> Command:
-        """`run --fresh`, and then what the server counted."""
+        """Run `run --fresh`, then read what the case's own server counted.
+
+        Raises:
+            RuntimeError: the server has ended.
+        """
         self.recorded.clear()
         ended = self.command("run", "--fresh", *arguments)
         if self.url:
@@ -98,7 +103,7 @@ class Case:
         return ended
 
     def rows(self) -> list[dict[str, Any]]:
-        """The results, in order; empty if no file was written."""
+        """The rows of the results file, in order; empty if there is no file."""
         path = self.folder / "out" / "results.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -116,7 +121,7 @@ class Case:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
+    """A port of the loopback address that no process listens on."""
     with socket.socket() as there:
         there.bind(("127.0.0.1", 0))
         return int(there.getsockname()[1])
@@ -124,7 +129,7 @@ def free_port() -> int:
 
 @contextmanager
 def input_case(source: Path, scratch: Path) -> Iterator[Case]:
-    """A case of an input, its job pointed at a server that records every request."""
+    """A case of an input; its job sends to a server that records every request."""
     folder = _copied(source, scratch)
     with RecordingServer() as server:
         setting = f"models.0.endpoints.0.url={server.url}/v1"
@@ -133,7 +138,7 @@ def input_case(source: Path, scratch: Path) -> Iterator[Case]:
 
 @contextmanager
 def endpoint_case(source: Path, scratch: Path, environment: Mapping[str, str]) -> Iterator[Case]:
-    """A case of an endpoint, its own server started on a free port."""
+    """A case of an endpoint; its own server runs on a free port until the block ends."""
     folder = _copied(source, scratch)
     job = folder / "job.yaml"
     (old,) = set(_PORT.findall(job.read_text()))
@@ -168,12 +173,16 @@ def _await(port: int, server: "subprocess.Popen[bytes]") -> None:
 def _copied(source: Path, scratch: Path) -> Path:
     folder = scratch / source.name
     shutil.copytree(source, folder, copy_function=shutil.copyfile)
-    # The cases may be read-only, and a copied folder keeps its mode.
+    # The cases may be read-only, and `copytree` keeps the mode of folders.
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
 
 
-def faults(*claims: tuple[bool, str]) -> Sequence[str]:
-    """The sentences of the claims that do not hold."""
+def failed_claims(*claims: tuple[bool, str]) -> Sequence[str]:
+    """The sentences of the claims that do not hold.
+
+    Args:
+        claims: pairs of whether a claim holds and the sentence to print if it does not.
+    """
     return [sentence for holds, sentence in claims if not holds]

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server that answers everything and records it."""
+"""An OpenAI-compatible server that answers every request with success and records it."""
 
 import json
 import threading
@@ -10,11 +10,11 @@ _USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
 
 class RecordingServer:
-    """Listens on a free port of the loopback address while it is entered."""
+    """Listens on a free port of the loopback address from entering the block to its end."""
 
     def __init__(self) -> None:
         self.recorded: list[tuple[str, dict[str, Any]]] = []
-        """Path and body of each request, in the order they came."""
+        """Path and body of each request, in the order of arrival."""
         recorded = self.recorded
 
         class Handler(BaseHTTPRequestHandler):
@@ -37,7 +37,7 @@ class RecordingServer:
                 self.wfile.write(raw)
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the name that http.server gives
-                """The table is all that is printed."""
+                """Print nothing: the benchmark prints only its table."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -55,7 +55,7 @@ class RecordingServer:
 
 
 def answer_to(path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """A good answer in the shape that the path's API has."""
+    """A successful answer in the format of the path's API."""
     if path.endswith("/embeddings"):
         given = body["input"]
         many = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]

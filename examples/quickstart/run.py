@@ -1,7 +1,7 @@
 """Run the quickstart job against local endpoints: `python examples/quickstart/run.py`.
 
-Every call starts afresh. To see a run go on where it stopped, interrupt it with Ctrl-C and call with `--resume`;
-called so after the end, it finds that there is nothing left to do. Other arguments go to `batchrouter run`.
+Without `--resume` it starts a new run. To resume a run, interrupt it with Ctrl-C and add `--resume`; a run that is
+finished then has nothing left to send. All other arguments are passed on to `batchrouter run`.
 """
 
 import asyncio
@@ -17,17 +17,18 @@ from jobs.rehearsal.server import Rehearsal
 from schemas.rehearse import RehearsalSpec
 
 HERE = Path(__file__).resolve().parent
+# Exit statuses of a run that stopped before its end and can be resumed.
 STOPPED = (3, 130)
 
 
 async def main(arguments: Sequence[str]) -> int:
-    """Serve the endpoints, run the job in a process of its own, and give its exit status."""
+    """Serve the endpoints, run the job in a process of its own, and return its exit status."""
     passed_on = [a for a in arguments if a != "--resume"]
     if "--resume" not in arguments:
         passed_on.append("--fresh")
     async with Rehearsal(load_spec(HERE / "endpoints.yaml", RehearsalSpec), folder=HERE) as rehearsal:
         say(f"Serving {len(rehearsal.urls)} local endpoints. Running {shown(HERE / 'job.yaml')} ...\n")
-        # Ctrl-C reaches the run by itself. It waits for what is in flight, so the endpoints must outlive it.
+        # Ctrl-C also reaches the run's process. The run then waits for requests in flight, so the endpoints stay up.
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         job = str(HERE / "job.yaml")
@@ -35,17 +36,17 @@ async def main(arguments: Sequence[str]) -> int:
         loop.add_signal_handler(signal.SIGTERM, run.terminate)
         status = await run.wait()
     if status in STOPPED:
-        say(f"\nTo go on where it stopped:  {shown(Path(sys.executable))} {shown(Path(__file__))} --resume")
+        say(f"\nTo resume the run:  {shown(Path(sys.executable))} {shown(Path(__file__))} --resume")
     return status
 
 
 def shown(path: Path) -> str:
-    """`path` as short as it can be typed from here."""
+    """`path` relative to the current folder, if it lies below it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def say(text: str) -> None:
-    """Print at once: the run's own lines come from another process."""
+    """Print and flush, so that the line comes before those of the run's process."""
     print(text, flush=True)
 
 
