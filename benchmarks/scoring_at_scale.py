@@ -40,16 +40,9 @@ from batch.runs.fingerprint import fingerprint
 from batch.runs.layout import run_path
 from batch.runs.parts import read_part
 from benchmarks.scoring import WORDS
-from jobs.environment import (
-    ENVIRONMENT,
-    end_process,
-    monotonic,
-    pause,
-    ray_folders,
-    resolve_job,
-    set_library_defaults,
-)
+from jobs.environment import ENVIRONMENT, end_process, monotonic, pause, ray_folders, set_library_defaults
 from jobs.files.yaml_specs import load_job
+from jobs.resolve import resolve_job
 from tests.process_memory import resident_of_session
 
 SAMPLE = 512

@@ -17,8 +17,9 @@ from batch.runs.journal.group_fsync import GroupSync
 from batch.runs.layout import Layout, run_path
 from benchmarks.constant_server import ANSWER
 from benchmarks.dispatch import prompt
-from jobs.environment import ENVIRONMENT, monotonic, pause, resolve_job
+from jobs.environment import ENVIRONMENT, monotonic, pause
 from jobs.files.yaml_specs import load_job
+from jobs.resolve import resolve_job
 
 URL = "http://127.0.0.1:9/v1"
 MODELS = ("weak", "strong")

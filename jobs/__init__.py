@@ -1,9 +1,9 @@
-"""What a person starts: the command line and the job kinds.
+"""The commands of batchrouter as Python functions, and the command line.
 
     from jobs import run, estimate, train, evaluate
     report = run("job.yaml")
 
-All take the path of a file or what is in it, and raise what `batch.errors` holds.
+Each function takes the path of a file, or the spec itself, and raises errors of `batch.errors`.
 """
 
 from collections.abc import Sequence
@@ -29,20 +29,20 @@ def run(
     retry_failed: bool = False,
     finish: bool = False,
 ) -> "Report":
-    """Run a job to its report; one that was stopped goes on where it was.
+    """Run a job to its report; a run that stopped is resumed.
 
     Args:
         job: path of a job file, or the job itself.
-        settings: `key.key=value`, over the file's.
-        fresh: start anew in a new run directory, and keep the old one.
-        retry_failed: send rows that failed again.
+        settings: `key.key=value`, applied to the file.
+        fresh: start over in a new run directory, and keep the old one.
+        retry_failed: send failed rows again.
         finish: send nothing, and write results and report of what a stopped run has answered so far.
 
     Raises:
         SpecError: the job or its input is wrong; nothing was sent.
-        EmbedderError: the router's embedding endpoint gave no vectors; calling again goes on.
-        StorageError: something could not be stored; calling again goes on.
-        StoppedError: it was interrupted, or endpoints stayed unreachable; calling again goes on.
+        EmbedderError: the router's embedding endpoint gave no vectors; the same call resumes the run.
+        StorageError: something could not be stored; the same call resumes the run.
+        StoppedError: it was interrupted, or endpoints stayed unreachable; the same call resumes the run.
     """
     from jobs.commands.run import run_job
 
@@ -50,12 +50,12 @@ def run(
 
 
 def estimate(job: "str | Path | JobSpec", *, settings: Sequence[str] = (), sample: int | None = None) -> "Estimate":
-    """Score and plan a job for real, and send nothing.
+    """Score and plan a job for real, send nothing, and estimate the cost and time of a run.
 
     Args:
         job: path of a job file, or the job itself.
-        settings: `key.key=value`, over the file's.
-        sample: look at so many rows only, spread evenly over the input.
+        settings: `key.key=value`, applied to the file.
+        sample: read only about so many rows, the first ones of every shard.
 
     Raises:
         SpecError: the job or its input is wrong.
@@ -68,16 +68,16 @@ def estimate(job: "str | Path | JobSpec", *, settings: Sequence[str] = (), sampl
 def calibrate(
     job: "str | Path | JobSpec", strong: Sequence[float], *, settings: Sequence[str] = (), sample: int | None = None
 ) -> "Calibration":
-    """Score a job's input, send nothing, and find the cutoffs that send these shares of it to the strongest model.
+    """Score a job's input, send nothing, and find the cutoffs that send given shares of it to the strongest model.
 
     Args:
         job: path of a job file, or the job itself.
         strong: shares from 0 to 1.
-        settings: `key.key=value`, over the file's.
-        sample: look at so many rows only, spread evenly over the input.
+        settings: `key.key=value`, applied to the file.
+        sample: read only about so many rows, the first ones of every shard.
 
     Raises:
-        SpecError: the job or its input is wrong, or no row has a score.
+        SpecError: the job or its input is wrong, or has no row that a cutoff would decide.
     """
     from jobs.commands.calibrate import calibrate_job
 
@@ -85,16 +85,18 @@ def calibrate(
 
 
 def train(spec: "str | Path | TrainSpec", *, settings: Sequence[str] = (), overwrite: bool = False) -> "TrainingReport":
-    """Train a router on labelled answers, measure it on prompts that it has not seen, and write its checkpoint.
+    """Train a router on labelled answers, measure it on prompts not seen in training, and write its checkpoint.
 
     Args:
-        spec: path of a training file, or what is in it.
-        settings: `key.key=value`, over the file's.
-        overwrite: replace a checkpoint that is there already.
+        spec: path of a training file, or the training itself.
+        settings: `key.key=value`, applied to the file.
+        overwrite: replace an existing checkpoint.
 
     Raises:
         SpecError: the file or its data is wrong; nothing was written.
-        StoppedError: a judge was not done; calling again goes on.
+        EmbedderError: the embedding endpoint gave no vectors; the same call uses those that came.
+        StoppedError: a judge's run stopped before its end; the same call resumes it.
+        StorageError: the checkpoint cannot be written.
     """
     from jobs.commands.train import train_router
     from jobs.files.training import load_training
@@ -108,12 +110,13 @@ def evaluate(spec: "str | Path | EvalSpec", *, settings: Sequence[str] = ()) -> 
     """Measure routers on judged answers, and write figures and plots.
 
     Args:
-        spec: path of an evaluation file, or what is in it.
-        settings: `key.key=value`, over the file's.
+        spec: path of an evaluation file, or the evaluation itself.
+        settings: `key.key=value`, applied to the file.
 
     Raises:
         SpecError: the file or its data is wrong, or none of its routers can be built.
-        EmbedderError: a router's embedder cannot be reached; calling again goes on.
+        EmbedderError: a router's embedder cannot be reached; the same call resumes the evaluation.
+        StorageError: something cannot be written.
     """
     from jobs.commands.evaluate import evaluate_routers
     from jobs.files.evaluation import load_evaluation

@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported before it is known what is asked for."""
+"""The command line. Each command imports what it needs itself, so that `--help` and errors of a spec come at once."""
 
 import os
 import sys
@@ -49,15 +49,15 @@ def batchrouter(
     """Route a file of prompts over many models, within every limit and budget, and never pay twice."""
 
 
-@app.command(short_help="Run a job, or go on with it.")
+@app.command(short_help="Run a job, or resume it.")
 def run(
     job: JobFile,
     settings: Settings = None,
     limit: Limit = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, and keep the old run directory.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send rows that failed again.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, and keep the old run directory.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send failed rows again.")] = False,
     finish: Annotated[
-        bool, typer.Option("--finish", help="Send nothing; write the results of what is answered so far.")
+        bool, typer.Option("--finish", help="Send nothing; write the results of the rows answered so far.")
     ] = False,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Send to local stand-ins with the same limits: a dress rehearsal.")
@@ -66,7 +66,7 @@ def run(
     verbose: Verbose = False,
     log_file: LogFile = None,
 ) -> None:
-    """Run a job. One that was stopped goes on where it was; nothing that was answered is sent again."""
+    """Run a job, or resume it if an earlier run stopped. Rows that were answered are not sent again."""
     with errors_as_lines(RESUMES), _logs(verbose, log_file):
         spec = _load(job, settings, limit)
         from jobs.commands.run import run_job
@@ -86,7 +86,7 @@ def run(
         raise typer.Exit(_status_of(report))
 
 
-@app.command(short_help="What would a run cost and take? Sends nothing.")
+@app.command(short_help="Print what a run would cost and how long it would take. Sends nothing.")
 def estimate(
     job: JobFile,
     settings: Settings = None,
@@ -96,7 +96,7 @@ def estimate(
     verbose: Verbose = False,
     log_file: LogFile = None,
 ) -> None:
-    """Score and plan a job for real, send nothing, and say what a run would cost and take."""
+    """Score and plan a job for real, send nothing, and print what a run would cost and how long it would take."""
     with errors_as_lines(), _logs(verbose, log_file):
         spec = _load(job, settings, limit)
         from jobs.commands.estimate import estimate_job
@@ -109,12 +109,12 @@ def estimate(
         raise typer.Exit(Exit.SOME_NOT_OK if found.rows.invalid else Exit.OK)
 
 
-@app.command(short_help="Which cutoff sends this share to the strongest model? Sends nothing.")
+@app.command(short_help="Print the cutoff that sends a share of the input to the strongest model. Sends nothing.")
 def calibrate(
     job: JobFile,
     strong: Annotated[
         list[float],
-        typer.Option("--strong", metavar="SHARE", min=0, max=1, help="The share, 0 to 1; may be given many times."),
+        typer.Option("--strong", metavar="SHARE", min=0, max=1, help="The share, 0 to 1; may be repeated."),
     ],
     settings: Settings = None,
     limit: Limit = None,
@@ -135,7 +135,7 @@ def calibrate(
         _show(found, render_calibration, json=json)
 
 
-@app.command(short_help="Look at every row, key and endpoint. Sends nothing.")
+@app.command(short_help="Check every row, key and endpoint. Sends no prompt.")
 def check(
     job: JobFile,
     settings: Settings = None,
@@ -144,7 +144,7 @@ def check(
     verbose: Verbose = False,
     log_file: LogFile = None,
 ) -> None:
-    """Look at the whole file and every endpoint before a cent is spent."""
+    """Check the job file, every row, the keys and every endpoint before a run spends money."""
     with errors_as_lines(), _logs(verbose, log_file):
         spec = _load(job, settings, limit)
         from jobs.commands.check import check_job
@@ -167,9 +167,9 @@ def report(run_dir: RunDir, json: Json = False, verbose: Verbose = False, log_fi
         _print_report(stored_report(run_dir), run_dir, json=json)
 
 
-@app.command(short_help="Say where a run stands.")
+@app.command(short_help="Print how far a run has come.")
 def status(run_dir: RunDir, json: Json = False, verbose: Verbose = False, log_file: LogFile = None) -> None:
-    """Say where a run stands; it may be under way."""
+    """Print how far a run has come; it may be running."""
     with errors_as_lines(), _logs(verbose, log_file):
         from jobs.commands.status import read_status
         from jobs.terminal.check_and_status import render_status
@@ -179,7 +179,9 @@ def status(run_dir: RunDir, json: Json = False, verbose: Verbose = False, log_fi
 
 @app.command(short_help="Serve local endpoints for dress rehearsals.")
 def rehearse(
-    endpoints: Annotated[Path, typer.Argument(metavar="ENDPOINTS.yaml", help="What to serve.", show_default=False)],
+    endpoints: Annotated[
+        Path, typer.Argument(metavar="ENDPOINTS.yaml", help="The endpoints to serve.", show_default=False)
+    ],
     verbose: Verbose = False,
     log_file: LogFile = None,
 ) -> None:
@@ -192,16 +194,14 @@ def rehearse(
 
 @app.command(short_help="Train a router on labelled answers.")
 def train(
-    train_file: Annotated[
-        Path, typer.Argument(metavar="TRAIN.yaml", help="What to train on what.", show_default=False)
-    ],
+    train_file: Annotated[Path, typer.Argument(metavar="TRAIN.yaml", help="The training file.", show_default=False)],
     settings: Settings = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")] = False,
     json: Json = False,
     verbose: Verbose = False,
     log_file: LogFile = None,
 ) -> None:
-    """Train a router on labelled answers, measure it on prompts that it has not seen, and write its checkpoint."""
+    """Train a router on labelled answers, measure it on prompts not seen in training, and write its checkpoint."""
     with errors_as_lines("begins anew, but for what judges and embedders have answered"), _logs(verbose, log_file):
         from jobs.files.training import load_training
 
@@ -217,15 +217,13 @@ def train(
 
 @app.command(short_help="Measure routers on judged answers.")
 def evaluate(
-    eval_file: Annotated[
-        Path, typer.Argument(metavar="EVAL.yaml", help="Which routers, which benchmarks.", show_default=False)
-    ],
+    eval_file: Annotated[Path, typer.Argument(metavar="EVAL.yaml", help="The evaluation file.", show_default=False)],
     settings: Settings = None,
     json: Json = False,
     verbose: Verbose = False,
     log_file: LogFile = None,
 ) -> None:
-    """Measure routers on judged answers, beside the baselines that they must beat; tables, JSON and a plot each."""
+    """Measure routers on judged answers, beside baselines; prints tables, and writes JSON and a plot per benchmark."""
     with errors_as_lines(RESUMES), _logs(verbose, log_file):
         from jobs.files.evaluation import load_evaluation
 
@@ -252,25 +250,24 @@ def schema(verbose: Verbose = False, log_file: LogFile = None) -> None:
 
 
 def main() -> NoReturn:
-    """The console script: `run_command`, and then the end of the process.
+    """The console script: `run_command`, then the end of the process.
 
-    The HTTP client's threads are Rust's, and Python neither knows nor joins them. One that wants the interpreter's
-    lock while Python is being torn down aborts the process: `check` ended so, with 134, in one of 15 runs on a loaded
-    machine. Where the client was loaded, the process therefore ends at once; all that was to be written is written,
-    and engines and files were closed on the way here.
+    The HTTP client has threads of its own, in Rust, which Python does not join. A thread that wants the interpreter's
+    lock during Python's shutdown aborts the process: `check` exited with 134 in one of 15 runs on a loaded machine. If
+    the client was loaded, the process therefore ends without Python's shutdown. Engines and files are closed by then.
     """
     status = run_command()
     if "pyreqwest" not in sys.modules:
         sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
-        # A stream that cannot be flushed was reported, or is the one that would report it.
+        # A stream that cannot be flushed was reported already, or is the one that would report it.
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(status)
 
 
 def run_command() -> int:
-    """Do what the command line asks for, and return the exit status."""
+    """Run the command that the command line names; its exit status."""
     return status_of(app)
 
 

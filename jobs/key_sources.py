@@ -1,4 +1,4 @@
-"""Keys that files hold and commands print, and what is wrong with what an endpoint names."""
+"""Reads keys from files and commands, and finds faults in the keys and certificates that an endpoint names."""
 
 import json
 import subprocess
@@ -13,15 +13,15 @@ from schemas.endpoints import EndpointSpec
 # Commands that fetch tokens ask a server of their own.
 COMMAND_SECONDS = 30.0
 
-# No key is longer; a file that is named by mistake may be.
+# No key is longer; a file that was named by mistake may be.
 _MOST_BYTES = 65_536
 
 
 def key_from(reference: str) -> str:
-    """The key that `file:PATH` or `command:[WORDS]` leads to, without line breaks at its end.
+    """The key that `file:PATH` or `command:[WORDS]` refers to, without spaces and line breaks at its ends.
 
     Raises:
-        SpecError: there is none; the message holds nothing of the file or of what the command printed.
+        SpecError: there is no usable key; the message quotes neither the file nor the command's output.
     """
     kind, _, rest = reference.partition(":")
     if kind == "file":
@@ -39,7 +39,7 @@ def key_from(reference: str) -> str:
 
 
 def faults(endpoint: EndpointSpec, keys: Keys) -> Iterator[str]:
-    """What would keep a transport from being built: a colon and a sentence that repeats no secret."""
+    """Faults that keep a transport from being built: each a colon and a sentence, which quotes no secret."""
     try:
         reference = key_reference(endpoint)
         if reference is not None:
@@ -57,8 +57,8 @@ def faults(endpoint: EndpointSpec, keys: Keys) -> Iterator[str]:
 
 
 def unsendable(value: str) -> str | None:
-    """What keeps a key from being sent, in words that do not repeat it; `None`: nothing."""
-    # Secrets that are mounted from files often end in a line break.
+    """Why a key cannot be sent, in words that do not quote it; `None` if it can."""
+    # Secrets that are mounted as files often end in a line break.
     if not (value.isascii() and value.isprintable()) or value != value.strip():
         return "a line break, a space at an end, or characters that no header takes"
     return None
@@ -78,7 +78,7 @@ def _read(path: str) -> str:
 def _printed(words: list[str]) -> str:
     name = f"api_key_command {words[0]}"
     try:
-        # Without a shell: what a word holds is never run. Standard error is shown: the command may ask to log in.
+        # Without a shell, so no word is ever interpreted. Standard error is shown: the command may ask to log in.
         done = subprocess.run(  # noqa: S603  the command is the job file's own
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=COMMAND_SECONDS, check=False
         )

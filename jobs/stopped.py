@@ -1,13 +1,13 @@
-"""The end of a run that can go on."""
+"""The error of a run that stopped and can be resumed."""
 
 from batch.errors import BatchRouterError
 
 
 class StoppedError(BatchRouterError):
-    """The run stopped before its end, and lost nothing: the same command goes on.
+    """The run stopped before its end and lost nothing; the same command resumes it.
 
     Attributes:
-        interrupted: somebody asked it to stop; else endpoints stayed unreachable.
+        interrupted: the user or the system asked it to stop; otherwise endpoints stayed unreachable.
     """
 
     def __init__(self, message: str, *, interrupted: bool) -> None:

@@ -1,1 +1,1 @@
-"""What the commands do, apart from how it is shown."""
+"""The work of each command, apart from how its outcome is shown."""

@@ -1,4 +1,4 @@
-"""`calibrate`: scores a job's input, sends nothing, and says which cutoffs send which share to the strongest model."""
+"""`calibrate`: scores a job's input, sends nothing, and finds cutoffs that send given shares to the strongest model."""
 
 from collections.abc import Sequence
 
@@ -19,21 +19,21 @@ from schemas.plans import SharePlanSpec
 def calibrate_job(
     job: JobSpec, strong: Sequence[float], *, sample: int | None = None, progress: ProgressDisplay | None = None
 ) -> Calibration:
-    """Find the cutoff for each of these shares of `job`'s input; whatever its plan is, it is not looked at.
+    """Find for each share the cutoff that sends it to the strongest model; the job's own plan is ignored.
 
-    No key is needed and no endpoint is looked at, but for those of a router's embedder. Holds 28 bytes a row.
+    It needs no keys and calls no endpoints, except those of a router's embedder. It holds 28 bytes per row in memory.
 
     Args:
-        strong: shares from 0 to 1 that are to go to the strongest model.
-        sample: look at about so many rows, the same part of every shard.
-        progress: told how far scoring is.
+        strong: shares from 0 to 1.
+        sample: read about so many rows, the same part of every shard.
+        progress: shows how far scoring is.
 
     Raises:
         SpecError: the job or its input is wrong, or has no row that a cutoff would decide.
     """
     if len(job.models) == 1:
         raise SpecError(f"models: there is only {job.models[0].name}, so no cutoff divides anything; give another")
-    # A plan that pins would score nothing.
+    # With a plan that pins, no row would be scored.
     job = job.model_copy(update={"plan": SharePlanSpec(strategy="share", strong=0.5)})
     with dry_scoring(job, sample=sample, progress=progress) as dry:
         for _ in dry.scored():
@@ -58,7 +58,7 @@ def calibrate_job(
 
 
 def _deciding(dry: DryScoring) -> NDArray[np.float32]:
-    """The scores that a plan would go by, of all shards."""
+    """The scores of all rows that a plan would decide about."""
     names, ids = [model.name for model in dry.job.models], DuplicateIds()
     found = []
     for shard in dry.shards:

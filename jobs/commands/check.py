@@ -1,4 +1,4 @@
-"""`check`: the whole file and every endpoint looked at before a cent is spent."""
+"""`check`: looks at the whole job and every endpoint before a run spends money."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,8 @@ from batch.runs.output.local import check_output_writable
 from batch.runs.schemas import PLACE_COLUMNS
 from jobs.commands.output_overlap import check_output_not_input
 from jobs.commands.reachability import models_listed
-from jobs.environment import embedder_of, missing_keys, resolve_endpoints, set_library_defaults, with_embedder
+from jobs.environment import set_library_defaults
+from jobs.resolve import embedder_of, missing_keys, resolve_endpoints, resolve_router
 from schemas.checks import CheckReport, EndpointCheck
 from schemas.endpoints import ModelSpec
 from schemas.job import JobSpec
@@ -47,7 +48,7 @@ def check_job(job: JobSpec) -> CheckReport:
     resolved = ResolvedJob(job, (), embedder_of(job))
     with _noted(problems):
         resolved = replace(resolved, models=resolve_endpoints(job.models))
-        job = with_embedder(job)
+        job = resolve_router(job)
         resolved = replace(resolved, spec=job, embedder=embedder_of(job))
     problems += missing_keys(resolved)
     with _noted(problems):
@@ -88,7 +89,7 @@ def _noted(problems: list[str]) -> Iterator[None]:
 
 def _check_rows(job: JobSpec, read: _RowsRead) -> None:
     """Read every row, and look at the rows' own choices of model and at their ids. Raises SpecError."""
-    # The plan's scores cost the most and tell nothing about whether a row can be sent.
+    # Scores take most of the time, and whether a row can be sent does not depend on them.
     scorer = Scorer(job.router, job.models, row_models=job.input.row_models, plan_scores=False)
     notes: list[tuple[Note, ...]] = []
     shared: list[SharedIds | None] = []

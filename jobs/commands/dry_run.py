@@ -1,4 +1,4 @@
-"""Scores a job's input, or a part of it, in a run directory that is thrown away; nothing is sent."""
+"""Scores a job's input, or a sample of it, in a temporary run directory; sends no row."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,8 @@ from batch.runs.directory import RunDirectory
 from batch.runs.fingerprint import Fingerprint
 from jobs.commands.run import engine_of
 from jobs.commands.spending import embeddings_spent
-from jobs.environment import now, set_library_defaults, with_embedder
+from jobs.environment import now, set_library_defaults
+from jobs.resolve import resolve_router
 from jobs.terminal.progress import ProgressDisplay
 from schemas.job import JobSpec
 
@@ -27,29 +28,29 @@ _RUN_EMBEDS_AGAIN = "; `run` pays for them again, unless `router.embedder.cache`
 
 @dataclass(frozen=True)
 class DryScoring:
-    """An input that is about to be scored."""
+    """An input that is ready to be scored in a temporary run directory."""
 
     job: JobSpec
     directory: RunDirectory
     shards: Sequence[Shard]
-    """Those to look at, or their first rows."""
+    """The shards to score; for a sample, shortened to their first rows."""
     total: int
-    """Rows in the input."""
+    """Rows in the whole input."""
     _engine: Engine
     _progress: ProgressDisplay | None
 
     @property
     def seen(self) -> int:
-        """Rows that are looked at."""
+        """Rows that are scored."""
         return sum(shard.rows for shard in self.shards)
 
     @property
     def sampled(self) -> int | None:
-        """The same, where they are not all."""
+        """Rows that are scored, if they are a sample; else `None`."""
         return self.seen if self.seen < self.total else None
 
     def scored(self) -> Iterator[ScoredShard]:
-        """Shards as they are scored and stored, in any order."""
+        """Score and store the shards; yields them in the order in which they finish."""
         record = SpendingRecord(self.directory.layout.embeddings)
         scoring = ScoreTask(self.job, heavy=kind_of(self.job.router).loads_model, spending=record)
         waiting = list(reversed(self.shards))
@@ -70,7 +71,7 @@ class DryScoring:
                 yield scored
 
     def spent(self) -> tuple[str, ...]:
-        """One line about what scoring has paid an embedding endpoint so far; none where it asked none."""
+        """One line about what scoring has paid to embedding endpoints so far; empty if it called none."""
         return embeddings_spent(self.directory.layout.embeddings, _RUN_EMBEDS_AGAIN)
 
     def _show(self, done: int) -> None:
@@ -82,17 +83,19 @@ class DryScoring:
 def dry_scoring(
     job: JobSpec, *, sample: int | None = None, progress: ProgressDisplay | None = None
 ) -> Iterator[DryScoring]:
-    """Make ready to score `job`; on the way out everything is gone. No key is needed but those of a router's embedder.
+    """Prepare the scoring of `job`; everything is deleted when the block ends.
+
+    It needs no keys except those of a router's embedder.
 
     Args:
-        sample: look at about so many rows, the same part of every shard.
-        progress: told how far scoring is.
+        sample: score about so many rows, the same part of every shard.
+        progress: shows how far scoring is.
 
     Raises:
         SpecError: the job or its input is wrong.
     """
     set_library_defaults()
-    job = with_embedder(job)
+    job = resolve_router(job)
     with tempfile.TemporaryDirectory(prefix="batchrouter-") as folder, engine_of(job, progress) as engine:
         asked = Fingerprint(plan={})
         with RunDirectory.open(
@@ -108,7 +111,7 @@ def dry_scoring(
 
 
 def _sampled(shards: Sequence[Shard], total: int, sample: int | None) -> list[Shard]:
-    """The first rows of every shard, as many of each as of the whole."""
+    """The first rows of every shard: the same part of each, about `sample` rows together."""
     if sample is None or sample >= total:
         return list(shards)
     return [replace(shard, rows=max(1, round(shard.rows * sample / total))) for shard in shards]

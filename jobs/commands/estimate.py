@@ -1,4 +1,4 @@
-"""`estimate`: scores and plans a job for real, sends nothing, and says what a run would cost and take."""
+"""`estimate`: scores and plans a job for real, sends nothing, and estimates the cost and time of a run."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,14 +24,14 @@ from schemas.reports import Estimate, RowCounts
 
 @dataclass
 class _Totals:
-    """What the plan sends where, summed over shards, which come in input order."""
+    """What the plan sends to each model, summed over shards, which come in input order."""
 
     loads: dict[str, ModelLoad] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
     def add(self, model: str, load: ModelLoad) -> None:
-        """More rows for `model`."""
+        """Add rows of `model`."""
         known = self.loads.get(model, ModelLoad(0, 0, 0))
         self.loads[model] = ModelLoad(
             known.rows + load.rows,
@@ -43,16 +43,16 @@ class _Totals:
 
 
 def estimate_job(job: JobSpec, *, sample: int | None = None, progress: ProgressDisplay | None = None) -> Estimate:
-    """Estimate `job`; no key is needed and no endpoint is looked at, but for those of a router's embedder.
+    """Estimate `job`. It needs no keys and calls no endpoints, except those of a router's embedder.
 
     Args:
-        sample: look at about so many rows, the same part of every shard, and scale.
-        progress: told how far scoring is.
+        sample: read about so many rows, the same part of every shard, and scale the result.
+        progress: shows how far scoring is.
 
     Raises:
         SpecError: the job or its input is wrong.
     """
-    # As `check` and `run` do: an estimate of a job that cannot run would be worth nothing.
+    # `check` and `run` do the same: an estimate of a job that cannot run would be worthless.
     check_output_not_input(job)
     totals = _Totals()
     notes: dict[int, tuple[Note, ...]] = {}

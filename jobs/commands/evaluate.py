@@ -1,4 +1,4 @@
-"""`evaluate`: what routers are worth on judged answers, before they spend money."""
+"""`evaluate`: measures routers on judged answers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,8 @@ from batch.evaluation.scores import ScoringSettings, score_prompts, trained_on
 from batch.storage.atomic import write_bytes
 from batch.storage.atomic_folder import check_folder_writable
 from jobs.commands.spending import embeddings_spent
-from jobs.environment import embedder_with_surroundings, key, set_library_defaults, wall_clock
+from jobs.environment import key, set_library_defaults, wall_clock
+from jobs.resolve import resolve_embedder
 from jobs.terminal.plots import plot_benchmark
 from jobs.terminal.progress import ProgressDisplay
 from schemas.embedders import EndpointEmbedderSpec
@@ -34,14 +35,14 @@ _BLIND_RULES = "rules see the prompt only: those about other columns never hold 
 def evaluate_routers(spec: EvalSpec, *, progress: ProgressDisplay | None = None) -> Evaluation:
     """Measure every router on every benchmark; write `evaluation.json` and a plot per benchmark into `spec.output`.
 
-    A router that cannot be built here is named with its reason, and the others are measured.
+    If a router cannot be built here, the report names it with the reason, and the others are measured.
 
     Args:
-        progress: told how far scoring is.
+        progress: shows how far scoring is.
 
     Raises:
         SpecError: a benchmark cannot be read, or no router can be built.
-        EmbedderError: a router's embedder cannot be reached; what was scored is kept, and the same command goes on.
+        EmbedderError: a router's embedder cannot be reached; the scores so far are kept, and the same command resumes.
         StorageError: something cannot be written.
     """
     set_library_defaults()
@@ -87,13 +88,13 @@ class _Work:
     seed: int
     progress: ProgressDisplay | None
     predicted: dict[tuple[int, str], Floats] = field(default_factory=dict)
-    """By the benchmark's place and the router's name."""
+    """By the benchmark's position and the router's name."""
     notes: dict[tuple[int, str], tuple[str, ...]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     asked: int = 0
 
     def score(self, name: str, router: RouterSpec) -> None:
-        """Score the prompts of all benchmarks, those of the same models together."""
+        """Score the prompts of all benchmarks with one router; benchmarks of the same models are scored together."""
         together: dict[tuple[str, ...], list[int]] = {}
         for at, benchmark in enumerate(self.benchmarks):
             together.setdefault(benchmark.models, []).append(at)
@@ -101,7 +102,7 @@ class _Work:
             try:
                 self._score(name, router, models, places)
             except SpecError as error:
-                # Those of other models may have been measured.
+                # The router may be measured on benchmarks of other models.
                 where = f"on {', '.join(self.benchmarks[at].name for at in places)}: " if len(together) > 1 else ""
                 reason = where + str(error).splitlines()[0]
                 self.refused[name] = f"{self.refused[name]}; {reason}" if name in self.refused else reason
@@ -116,11 +117,11 @@ class _Work:
             Environment(key, wall_clock, SpendingRecord(_log(self.cache))),
         )
 
-        def told(done: int, total: int) -> None:
+        def show(done: int, total: int) -> None:
             if self.progress is not None:
                 self.progress.update(ProgressSnapshot(f"scoring with {name}", done, total))
 
-        scored = score_prompts(wanted, models, prompts, scoring, told)
+        scored = score_prompts(wanted, models, prompts, scoring, show)
         notes = {at: tuple(_notes(router, self.benchmarks[at])) for at in places}
         self.asked += scored.asked
         start = 0
@@ -132,26 +133,26 @@ class _Work:
             start = end
 
     def figures(self, at: int, *, bootstrap: int, plot: str) -> BenchmarkFigures:
-        """Measure the benchmark at this place."""
+        """Measure the benchmark at this position."""
         mine = {name: scores for (place, name), scores in self.predicted.items() if place == at}
         found = measure(self.benchmarks[at], mine, seed=self.seed, bootstrap=bootstrap, plot=plot)
-        told = {
+        noted = {
             name: figures.model_copy(update={"notes": self.notes.get((at, name), ())})
             for name, figures in found.routers.items()
         }
-        return found.model_copy(update={"routers": told})
+        return found.model_copy(update={"routers": noted})
 
 
 def _log(cache: Path) -> Path:
-    """Where what embedding endpoints cost is kept, over all calls that share the cache."""
+    """The file that keeps what embedding endpoints cost, over all evaluations that share the cache."""
     return cache / "embeddings.jsonl"
 
 
 def _with_embedder(router: RouterSpec, at: str, cache: Path) -> RouterSpec:
-    """The router with what its embedder's endpoints leave to the environment. Raises SpecError for a key not set."""
+    """Fill in what the endpoints of a router's embedder leave to the environment. Raises SpecError."""
     if not isinstance(router, EmbeddingRouterSpec) or not isinstance(router.embedder, EndpointEmbedderSpec):
         return router
-    embedder = embedder_with_surroundings(router.embedder, at, cache)
+    embedder = resolve_embedder(router.embedder, at, cache)
     return router.model_copy(update={"embedder": embedder})
 
 
@@ -165,7 +166,7 @@ def _notes(router: RouterSpec, benchmark: Benchmark) -> Iterator[str]:
 
 
 def _names(benchmarks: Sequence[Benchmark]) -> Iterator[Path]:
-    """A file name for each benchmark's picture, no two alike."""
+    """A different file name for each benchmark's plot."""
     taken: set[str] = set()
     for benchmark in benchmarks:
         stem = sub(r"[^\w.-]+", "-", benchmark.name).strip("-.") or "benchmark"

@@ -1,4 +1,4 @@
-"""Answers graded by a model: a job of our own, so that limits, retries, budget and going on hold for it too."""
+"""Has a model grade answers. It does so as a job, so limits, retries, budget and resuming work as in any run."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,14 +35,14 @@ its own: a number from {lowest:g} (useless) to {highest:g} (as good as it can be
 """
 
 Replies = Mapping[str, str]
-"""What the judge said, by the key of what it was asked."""
+"""The judge's replies, by the hash of the request."""
 
 
 def build_judge(spec: JudgeSpec, key: str, folder: Path, progress: ProgressDisplay | None = None) -> Judge:
-    """From the spec of a judge, which the user calls `key`; nothing is asked yet.
+    """Build a judge from its spec, which the user's file calls `key`; nothing is sent yet.
 
     Args:
-        folder: where what a model is asked and says is kept.
+        folder: keeps the requests to a judge model and its replies.
 
     Raises:
         SpecError: it names something that is not there, or cannot be used.
@@ -57,10 +57,10 @@ def build_judge(spec: JudgeSpec, key: str, folder: Path, progress: ProgressDispl
 
 
 def model_judge(spec: ModelJudgeSpec, key: str, folder: Path, progress: ProgressDisplay | None = None) -> Judge:
-    """Ask a model for a grade of each answer, each different one once.
+    """Build a judge that asks a model to grade each answer; equal answers to equal prompts are graded once.
 
-    Each call of the judge is a run in `folder`, which goes on where it stopped; what was graded in earlier ones is not
-    asked again. An answer has no grade where asking failed, or where none within the scale is found in the reply.
+    Each call of the judge is a run in `folder`, which resumes if it stopped; answers that earlier calls graded are not
+    sent again. An answer has no grade (NaN) if its request failed, or if the reply has none within the scale.
 
     Raises:
         SpecError: the template or `extract` cannot be used.
@@ -90,7 +90,7 @@ def _rendered(template: PromptTemplate, answer: AnswerToJudge, key: str) -> str:
 
 
 def _identity(spec: ModelJudgeSpec) -> str:
-    """A folder for what decides a reply besides the prompt."""
+    """A folder name that depends on everything, besides the prompt, that decides a reply."""
     asked = [endpoint.model for endpoint in spec.model.endpoints]
     whole = orjson.dumps([spec.model.name, asked, spec.params], option=orjson.OPT_SORT_KEYS)
     return blake2b(whole, digest_size=8).hexdigest()
@@ -104,7 +104,7 @@ def _replies(
     if not missing:
         return known
     lines = b"".join(orjson.dumps({"id": own, "prompt": asked[own]}) + b"\n" for own in missing)
-    # Named by its content, so that the same command finds the same run again and goes on with it.
+    # Named by its content, so that the same command finds the same run again and resumes it.
     prompts = folder / f"asked-{blake2b(lines, digest_size=8).hexdigest()}.jsonl"
     if read_bytes(prompts) != lines:
         write_bytes(prompts, lines)
@@ -143,7 +143,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _grade(reply: str | None, spec: ModelJudgeSpec, grade_in: Extract) -> float:
-    # Asked for 8, many say 8/10.
+    # Many models write 8/10 when they are asked for a number such as 8.
     out_of = re.compile(rf"\s*(?:/|out of)\s*{re.escape(f'{spec.highest:g}')}\b")
     found = grade_in(out_of.sub("", reply)) if reply is not None else None
     try:

@@ -1,4 +1,4 @@
-"""Results and run directories must not lie where the input is read from."""
+"""Checks that results and run directory do not lie where the input is read from."""
 
 from batch.errors import SpecError
 from batch.reading.sources import input_matching
@@ -8,7 +8,7 @@ from schemas.job import JobSpec
 
 
 def check_output_not_input(job: JobSpec) -> None:
-    """Find out, before anything is sent, whether results would replace the input or be read as input next time.
+    """Check, before anything is sent, that results neither replace the input nor are read as input next time.
 
     Raises:
         SpecError: they would.

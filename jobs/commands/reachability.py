@@ -1,4 +1,4 @@
-"""Whether endpoints can be reached, and what they say before anything is sent."""
+"""Connects to endpoints, and asks for their lists of models, before any prompt is sent."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def unreachable(models: Sequence[ModelSpec]) -> dict[str, list[str]]:
-    """By model, one line for each endpoint to which no connection can be made. Connects, and sends nothing."""
+    """For each model, one line per endpoint to which no connection can be made. Connects, and sends nothing."""
     asked = [(model.name, e) for model in models for e in model.endpoints if e.base_url is not None]
     reasons = _each((endpoint for _, endpoint in asked), lambda e: connection_refusal(e, key, _CONNECT_SECONDS))
     silent: dict[str, list[str]] = {}
@@ -30,7 +30,7 @@ def unreachable(models: Sequence[ModelSpec]) -> dict[str, list[str]]:
 
 
 def models_listed(endpoints: Sequence[EndpointSpec]) -> list[tuple[bool, str]]:
-    """For each endpoint: is it usable, and what did it say to a request for its list of models?"""
+    """Ask each endpoint for its list of models; for each, whether it is usable, and its answer in one line."""
     return _each(endpoints, _listed)
 
 
@@ -41,7 +41,7 @@ async def _listed(endpoint: EndpointSpec) -> tuple[bool, str]:
 
 
 def _each(endpoints: Iterable[EndpointSpec], ask: Callable[[EndpointSpec], Awaitable[T]]) -> list[T]:
-    """What `ask` gives for each endpoint, many at once; in a thread, since the caller's may have a loop already."""
+    """Call `ask` for each endpoint, many at once, in a thread of their own: the caller's may have an event loop."""
 
     async def main() -> list[T]:
         free = asyncio.Semaphore(_AT_ONCE)

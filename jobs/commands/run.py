@@ -1,4 +1,4 @@
-"""`run`: from a job to its report."""
+"""`run`: runs a job to its report, or resumes it."""
 
 import platform
 from collections.abc import Iterator, Sequence
@@ -33,16 +33,15 @@ from jobs.environment import (
     block_sighup,
     end_process,
     interrupts,
-    missing_keys,
     monotonic,
     now,
     pause,
     ray_folders,
-    resolve_job,
     set_library_defaults,
     settle_ray_token,
     settled_environment,
 )
+from jobs.resolve import missing_keys, resolve_job
 from jobs.stopped import StoppedError
 from jobs.terminal.html.report import render_html
 from jobs.terminal.progress import ProgressDisplay
@@ -60,16 +59,19 @@ def run_job(
     finish: bool = False,
     progress: ProgressDisplay | None = None,
 ) -> Report:
-    """Run `job` to its report, which is stored in the run directory too.
+    """Run `job` to its report, which is also stored in the run directory; a run that stopped is resumed.
 
     Args:
+        fresh: start over in a new run directory, and keep the old one.
+        retry_failed: send failed rows again.
         finish: send nothing, and write results and report of what earlier sittings answered. Rows without an outcome
-            are `unsent` in them, and the next run without this goes on with them.
+            are `unsent` in them; the next run without `finish` sends these rows.
+        progress: shows how far the run is.
 
     Raises:
         SpecError: the job or its input is wrong; nothing was sent.
-        StorageError: something could not be stored; the same call goes on later.
-        StoppedError: it was interrupted, or endpoints stayed unreachable; the same call goes on later.
+        StorageError: something could not be stored; the same call resumes the run.
+        StoppedError: it was interrupted, or endpoints stayed unreachable; the same call resumes the run.
     """
     set_library_defaults()
     path = run_path(job.output)
@@ -82,21 +84,13 @@ def run_job(
         _preflight(resolved)
     reported = Layout(path).report.exists() and not fresh
     notes = () if reported or finish else _reached(resolved)
-    # Looked at once: the files that are fingerprinted are the ones that are cut into shards.
+    # Listed only once, so that exactly the files with this fingerprint are cut into shards.
     sources = _sources(job, finish=finish)
-    with RunDirectory.open(
-        path,
-        fingerprint(job, fingerprint_sources(sources), router_fingerprint(job.router)),
-        job=job.name,
-        created=now().isoformat(timespec="seconds"),
-        version=version("batchrouter"),
-        fresh=fresh,
-        keep_input=finish,
-    ) as directory:
+    with _run_directory(path, job, sources, fresh=fresh, keep_input=finish) as directory:
         if directory.manifest.shards is not None:
             check_streams(sources, directory.layout.spool)
         if reported and _is_finished(directory, retry_failed=retry_failed):
-            # Only the output is written again: that takes no cluster, and no endpoint need be there.
+            # Only the output is written again, which needs neither a cluster nor reachable endpoints.
             job = job.model_copy(update={"engine": "inline"})
         else:
             notes = _reached(resolved) if reported and not finish else notes
@@ -113,6 +107,20 @@ def run_job(
     return report
 
 
+def _run_directory(
+    path: Path, job: JobSpec, sources: Sequence[Source], *, fresh: bool, keep_input: bool
+) -> AbstractContextManager[RunDirectory]:
+    return RunDirectory.open(
+        path,
+        fingerprint(job, fingerprint_sources(sources), router_fingerprint(job.router)),
+        job=job.name,
+        created=now().isoformat(timespec="seconds"),
+        version=version("batchrouter"),
+        fresh=fresh,
+        keep_input=keep_input,
+    )
+
+
 def _work_and_write(
     job: ResolvedJob,
     sources: Sequence[Source],
@@ -124,15 +132,15 @@ def _work_and_write(
 ) -> tuple[Pipeline, RunEnd, str]:
     """Work until the run is finished or has to stop, and write the output if it is finished.
 
-    What is missing in a run directory is made again, so a damaged file is removed and the work begins where that
-    leaves it.
+    The pipeline makes missing files of a run directory again. So if a file is damaged, it is removed, and the pipeline
+    starts once more.
 
     Returns:
-        The pipeline, how it ended, and where the results are; empty where they were not written.
+        The pipeline, how it ended, and the path of the results, which is empty if they were not written.
     """
     while True:
         try:
-            # A run that goes on may have nothing left to read.
+            # A resumed run may have nothing left to read.
             with _engine(job.spec, progress, directory, finish=finish) as engine:
                 pipeline = Pipeline(
                     job,
@@ -154,19 +162,19 @@ def _work_and_write(
 
 
 def _is_finished(directory: RunDirectory, *, retry_failed: bool) -> bool:
-    """Did an earlier sitting leave nothing to send?"""
+    """Whether earlier sittings left nothing to send."""
     if directory.plan_changed or not directory.layout.report.exists():
         return False
     try:
         rows = stored_report(directory.layout.path).rows
     except SpecError:
-        # Another version wrote it, or it is damaged: it is made again.
+        # Another version wrote the report, or it is damaged; it is made again.
         return False
     return not rows.unsent and not (retry_failed and rows.failed)
 
 
 def _sources(job: JobSpec, *, finish: bool) -> list[Source]:
-    """The input files; none where they are gone and only what was answered is to be written."""
+    """The input files; empty if they are gone and only answers that are stored are to be written."""
     try:
         return find_sources(job.input)
     except InputError:
@@ -192,8 +200,11 @@ def _engine(
 
 @contextmanager
 def engine_of(job: JobSpec, progress: ProgressDisplay | None = None, *, warm: bool = True) -> Iterator[Engine]:
-    """Where the job's work runs; ended on the way out. Left cold, Ray starts workers when there is work for them."""
-    # Before Ray's processes are started, which inherit it.
+    """The engine on which the job's work runs, closed when the block ends.
+
+    With `warm`, Ray starts workers at once, and not only when there is work for them.
+    """
+    # Ray's processes inherit the limit, so it is raised before they start.
     raise_limit()
     engine: Engine
     if job.engine == "inline":
@@ -215,7 +226,7 @@ def engine_of(job: JobSpec, progress: ProgressDisplay | None = None, *, warm: bo
             variables=settled_environment(),
             warm=warm,
         )
-        # Ray's processes end with this one, and no sooner: they are needed while it drains.
+        # A closing terminal must not end Ray's processes, which are needed while the run drains.
         with block_sighup():
             ray_engine.start()
         engine = ray_engine
@@ -226,7 +237,7 @@ def engine_of(job: JobSpec, progress: ProgressDisplay | None = None, *, warm: bo
 
 
 def _preflight(job: ResolvedJob) -> None:
-    """Look at keys, output and prices before a cent is spent."""
+    """Check keys, output and prices before anything is spent. Raises SpecError."""
     missing = missing_keys(job)
     if missing:
         raise SpecError("\n".join(missing))
@@ -239,7 +250,11 @@ def _preflight(job: ResolvedJob) -> None:
 
 
 def _reached(job: ResolvedJob) -> tuple[str, ...]:
-    """Refuse a model none of whose endpoints can be reached; what a reader should know of the others."""
+    """Connect to every endpoint; one line for each that cannot be reached.
+
+    Raises:
+        SpecError: none of a model's endpoints can be reached.
+    """
     silent = unreachable(job.called)
     dead = [
         line

@@ -1,4 +1,4 @@
-"""What commands other than `run` spend, in a line each: vectors of an embedding endpoint, grades of a judge."""
+"""Says in one line each what commands other than `run` spend: on embedding endpoints and on judge models."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -13,7 +13,7 @@ from schemas.reports import Report
 
 
 def embeddings_spent(log: Path, ending: str = "") -> tuple[str, ...]:
-    """One line about what the log says, followed by `ending`; none where nothing was embedded by an endpoint."""
+    """One line about the spending in `log`, followed by `ending`; empty if no endpoint embedded anything."""
     spending = read_spending(log)
     if not spending.inputs:
         return ()
@@ -23,7 +23,7 @@ def embeddings_spent(log: Path, ending: str = "") -> tuple[str, ...]:
 
 
 def judging_spent(folder: Path) -> tuple[str, ...]:
-    """One line about all runs of judge models in `folder`, those of earlier calls included; none if there are none."""
+    """One line about all runs of judge models in `folder`, including earlier calls; empty if there are none."""
     total, rows, complete = Decimal(0), 0, True
     for report in _reports(folder):
         total += report.cost_usd
@@ -38,7 +38,7 @@ def judging_spent(folder: Path) -> tuple[str, ...]:
 
 def _reports(folder: Path) -> Iterator[Report]:
     for run in sorted(folder.glob("*/asked-*.run")):
-        # A run that was stopped before its end has no report; its spending is in the one it gets when it goes on.
+        # A run that stopped has no report yet; the report that it gets when it is resumed includes its spending.
         if Layout(run).report.exists():
             try:
                 yield stored_report(run)

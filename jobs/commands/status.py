@@ -1,4 +1,4 @@
-"""`status` and `report`: what a run directory says, read without disturbing the run that may be using it."""
+"""`status` and `report`: read a run directory without disturbing a run that may be using it."""
 
 import fcntl
 from collections import Counter
@@ -62,10 +62,10 @@ def read_status(path: Path) -> RunStatus:
 
 
 def stored_report(path: Path) -> Report:
-    """The report of a finished run.
+    """Read the report of a finished run.
 
     Raises:
-        SpecError: there is none, and why.
+        SpecError: the run has no report, or it is damaged or of another version.
     """
     layout = Layout(path)
     manifest = read_manifest(layout)
@@ -81,7 +81,7 @@ def stored_report(path: Path) -> Report:
 
 
 def _is_locked(path: Path) -> bool:
-    """Does a process hold this lock?"""
+    """Whether a process holds this lock."""
     try:
         with path.open("rb") as file:
             try:

@@ -1,4 +1,4 @@
-"""`train`: from labelled answers to a router's checkpoint with its model card."""
+"""`train`: trains a router on labelled answers and writes its checkpoint with a model card."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,8 @@ from batch.training.measuring import cautions, cutoffs, measure, tuning_cautions
 from batch.training.registry import TRAINERS, pair_keys, router_of
 from jobs.commands.judge import build_judge
 from jobs.commands.spending import embeddings_spent, judging_spent
-from jobs.environment import embedder_with_surroundings, key, model_with_surroundings, set_library_defaults, wall_clock
+from jobs.environment import key, set_library_defaults, wall_clock
+from jobs.resolve import resolve_embedder, resolve_model
 from jobs.terminal.progress import ProgressDisplay
 from schemas.embedders import ImportEmbedderSpec
 from schemas.routers import RouterSpec
@@ -47,26 +48,26 @@ from schemas.training import (
 )
 
 Save = Callable[[Mapping[str, Any], str], object]
-"""Writes what was trained, with these words about it and this card."""
+"""Writes the checkpoint with these entries about its training and with the text of its model card."""
 
 
 @dataclass(frozen=True)
 class _Split:
-    """The data, and which of its prompts training does not see."""
+    """The data, split into prompts for training and prompts held out from it."""
 
     models: tuple[str, ...]
-    """Weakest first."""
+    """The models, weakest first."""
     data: list[Data]
-    """All of it, an item for each of the file's."""
+    """All data, one item for each item of the file."""
     trained: list[Data]
-    """What training sees, without items of which nothing is left."""
+    """The data for training, without items of which nothing is left."""
     held: list[Judged]
-    """What it does not see."""
+    """The data that is held out."""
 
 
 @dataclass(frozen=True)
 class _Made:
-    """A router that was trained and is on disk, but for what is said about it."""
+    """A trained router, on disk except for the report and the card."""
 
     router: RouterSpec
     chosen: Mapping[str, Any]
@@ -80,16 +81,17 @@ def train_router(
 ) -> TrainingReport:
     """Train a router, measure it on prompts that it has not seen, and write its checkpoint.
 
-    The checkpoint is there whole or not at all. The same data, encoder and seed give the same one. After whatever ends
-    it, the same call begins anew, but for what judges and embedders have answered.
+    The checkpoint is written as a whole or not at all. The same data, encoder and seed give the same checkpoint. If a
+    training ends early, the same call starts over, and uses the answers of judges and embedders that came before.
 
     Args:
-        overwrite: replace a checkpoint that is there already.
+        overwrite: replace an existing checkpoint.
+        progress: shows the stage of the training.
 
     Raises:
         SpecError: the file, its data or what they name is wrong; nothing was written.
         EmbedderError: endpoints gave no vectors; those that came are kept.
-        StoppedError: a judge's run stopped before its end; the same call goes on with it.
+        StoppedError: a judge's run stopped before its end; the same call resumes it.
         StorageError: the checkpoint cannot be written.
     """
     set_library_defaults()
@@ -98,17 +100,17 @@ def train_router(
     _check_free(out, overwrite=overwrite)
     check_folder_writable(out.parent)
     encoder = _encoder(spec, beside(out, "cache"))
-    _tell(progress, "reading labels")
+    _show_stage(progress, "reading labels")
     labels = _labels(spec, beside(out, "judging"), progress)
     split = _split(spec, labels)
-    _tell(progress, "training")
+    _show_stage(progress, "training")
     with _placed(out) as folder:
         made = _train(spec, split, encoder, folder, progress)
-        _tell(progress, "measuring")
+        _show_stage(progress, "measuring")
         report = _measured(spec, labels, split, made)
         shown: dict[str, Any] = {"kind": spec.kind}
-        if encoder is not None and _shown(encoder):
-            shown |= {"embedder": _shown(encoder)}
+        if encoder is not None and _embedder_entry(encoder):
+            shown |= {"embedder": _embedder_entry(encoder)}
         shown |= pair_keys(spec.kind, split.models)
         training = report.model_dump(mode="json", exclude={"output", "kind", "models", "spent"})
         made.save(training, model_card(report, shown, matched_by=spec.matched_by))
@@ -117,7 +119,7 @@ def train_router(
 
 
 def beside(out: Path, what: str) -> Path:
-    """Folder for what training keeps from one call to the next: `<output>.judging`, `<output>.cache`."""
+    """Folder that keeps something from one call to the next: `<output>.judging` or `<output>.cache`."""
     return out.with_name(f"{out.name}.{what}")
 
 
@@ -125,13 +127,13 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir() or not (out / CONFIG).is_file():
-        raise SpecError(f"output: {out} is there and is no checkpoint; choose a folder that is not there yet")
+        raise SpecError(f"output: {out} exists and is no checkpoint; choose a folder that does not exist yet")
     if not overwrite:
         raise SpecError(f"output: {out} holds a checkpoint; --overwrite replaces it")
 
 
 def _encoder(spec: TrainSpec, cache: Path) -> Encoder | None:
-    """What turns prompts into vectors, loaded before anything is read or asked; `None` for kinds that need none."""
+    """The encoder of prompts, loaded before any data is read; `None` for kinds that are fine-tuned."""
     trainer = TRAINERS[spec.kind]
     if isinstance(trainer, FineTuner):
         return None
@@ -142,22 +144,22 @@ def _encoder(spec: TrainSpec, cache: Path) -> Encoder | None:
         return local_encoder(embedder)
     if isinstance(embedder, ImportEmbedderSpec):
         return import_encoder(embedder)
-    filled = embedder_with_surroundings(embedder, "embedder", cache)
+    filled = resolve_embedder(embedder, "embedder", cache)
     return endpoint_encoder(filled, Environment(key, wall_clock, SpendingRecord(_embeddings_log(cache))))
 
 
 def _embeddings_log(cache: Path) -> Path:
-    """Where training keeps what embedding endpoints cost, in all calls for one output."""
+    """The file that keeps what embedding endpoints cost, in all calls for one output."""
     return cache / "embeddings.jsonl"
 
 
 def _labels(spec: TrainSpec, folder: Path, progress: ProgressDisplay | None) -> list[Labels]:
-    """Read all items of `data`, each with a name of its own."""
+    """Read all items of `data`, and give each a name that no other has."""
     judges: dict[int, Judge] = {}
     for place, judge in spec.judges():
         where = f"data.{place}.judge"
         if isinstance(judge, ModelJudgeSpec):
-            judge = judge.model_copy(update={"model": model_with_surroundings(judge.model, f"{where}.model")})
+            judge = judge.model_copy(update={"model": resolve_model(judge.model, f"{where}.model")})
         judges[place] = build_judge(judge, where, folder, progress)
     names: set[str] = set()
     found = []
@@ -225,7 +227,7 @@ def _fine_tuned(
         folder,
         spec.seed,
         spec.validation,
-        lambda said: _tell(progress, said),
+        lambda said: _show_stage(progress, said),
     )
     chosen = tuner.fine_tune(request)
 
@@ -236,13 +238,13 @@ def _fine_tuned(
     return _Made(router_of(spec.kind, folder, split.models, None), chosen, save)
 
 
-def _outside_of(spec: TrainSpec) -> Environment:
-    """For the trained router, which embeds by the endpoints that it was trained with."""
+def _environment_of(spec: TrainSpec) -> Environment:
+    """The environment of the trained router, which uses the endpoints that it was trained with."""
     return Environment(key, wall_clock, SpendingRecord(_embeddings_log(beside(Path(spec.output), "cache"))))
 
 
 def _measured(spec: TrainSpec, labels: Sequence[Labels], split: _Split, made: _Made) -> TrainingReport:
-    router = build_router(made.router, split.models, spec.seed, environment=_outside_of(spec))
+    router = build_router(made.router, split.models, spec.seed, environment=_environment_of(spec))
 
     def gap(prompts: Sequence[str]) -> Floats:
         return ranking_scores(router.score(prompts).astype(np.float64), router.models, split.models)
@@ -294,8 +296,8 @@ def _data_report(labels: Labels, used: Data, models: tuple[str, ...]) -> DataRep
     )
 
 
-def _shown(encoder: Encoder) -> dict[str, Any]:
-    """The embedder as the card has it; nothing for the packaged one."""
+def _embedder_entry(encoder: Encoder) -> dict[str, Any]:
+    """The embedder for the model card; empty for the packaged one."""
     if isinstance(encoder.job, ImportEmbedderSpec):
         return encoder.job.model_dump(exclude_defaults=True)
     config = encoder.config()
@@ -304,7 +306,7 @@ def _shown(encoder: Encoder) -> dict[str, Any]:
 
 @contextmanager
 def _placed(out: Path) -> Iterator[Path]:
-    """Yield a folder that becomes `out` when the block ends, and is gone where it raises. Raises StorageError."""
+    """Yield a folder that becomes `out` when the block ends, and is deleted if it raises. Raises StorageError."""
     try:
         with replacing_folder(out) as folder:
             yield folder
@@ -312,6 +314,6 @@ def _placed(out: Path) -> Iterator[Path]:
         raise storage_error(out, error, then="begins anew") from error
 
 
-def _tell(progress: ProgressDisplay | None, what: str) -> None:
+def _show_stage(progress: ProgressDisplay | None, what: str) -> None:
     if progress is not None:
         progress.stage(what)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from batch.runs.layout import is_folder, local_path, run_path
-from jobs.environment import embedder_of
 from jobs.rehearsal.server import Rehearsal, served
+from jobs.resolve import embedder_of
 from schemas.embedders import EndpointEmbedderSpec
 from schemas.endpoints import EndpointSpec, LimitsSpec, ModelSpec
 from schemas.job import JobSpec

@@ -1,1 +1,1 @@
-"""What a person sees on a terminal."""
+"""Everything that commands show: progress, tables, plots and pages."""

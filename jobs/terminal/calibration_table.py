@@ -1,4 +1,4 @@
-"""What `calibrate` found, on a terminal."""
+"""Prints what `calibrate` found on a terminal."""
 
 from rich.console import Console
 from rich.table import Table
@@ -9,7 +9,7 @@ from schemas.calibration import Calibration
 
 
 def render_calibration(found: Calibration, console: Console) -> None:
-    """Print a line for each share, ready to paste, and what it sends to the strongest model."""
+    """Print for each share a plan, ready to paste, and how much it sends to the strongest model."""
     title = Text.assemble((printable(found.name), "bold"), f"  {counted(found.scored, 'row')} scored by {found.router}")
     if found.sampled is not None:
         title.append(f" (from a sample of {found.sampled:,})")
@@ -23,8 +23,8 @@ def render_calibration(found: Calibration, console: Console) -> None:
         if cut.tied:
             console.print(
                 Text(
-                    f"{cut.tied:,} rows have the same score where {share(cut.strong)} would end: no cutoff parts them, "
-                    f"and `plan: {{strategy: share, strong: {cut.strong:g}}}` does, by the order of rows",
+                    f"{cut.tied:,} rows have the same score where {share(cut.strong)} would end: no cutoff splits "
+                    f"them; `plan: {{strategy: share, strong: {cut.strong:g}}}` does, in the order of the rows",
                     "yellow",
                 )
             )

@@ -1,4 +1,4 @@
-"""What `check` and `status` found, on a terminal."""
+"""Prints what `check` and `status` found."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,7 @@ from schemas.run_status import RunStatus
 
 
 def render_check(found: CheckReport, name: str, console: Console) -> None:
-    """Print what a check found, the worst last, where the eye ends."""
+    """Print what a check found; the worst comes last, next to the prompt."""
     title = Text.assemble((printable(name), "bold"), f"  {counted(found.rows, 'row')}")
     if found.invalid:
         title.append(f", {found.invalid:,} invalid", "yellow")
@@ -37,7 +37,7 @@ def render_check(found: CheckReport, name: str, console: Console) -> None:
 
 
 def render_status(found: RunStatus, path: Path, console: Console) -> None:
-    """Print where a run stands."""
+    """Print how far a run has come."""
     state = "running" if found.running else "finished" if found.finished else "stopped"
     console.print(Text.assemble((printable(found.job), "bold"), f"  {state}  ", (printable(str(path)), "dim")))
     if not found.shards:
@@ -50,8 +50,8 @@ def render_status(found: RunStatus, path: Path, console: Console) -> None:
     table.add_row("rows", f"{found.rows:,}", f"in {counted(found.shards, 'shard')}")
     table.add_row("scored", f"{found.scored:,}", share(found.scored / found.rows))
     table.add_row("routed", f"{found.routed:,}", share(found.routed / found.rows))
-    told = ", ".join(f"{count:,} {status}" for status, count in sorted(found.statuses.items()) if count)
-    table.add_row("ended", f"{ended:,}", f"{share(ended / found.rows)}  {told}")
+    by_status = ", ".join(f"{count:,} {status}" for status, count in sorted(found.statuses.items()) if count)
+    table.add_row("ended", f"{ended:,}", f"{share(ended / found.rows)}  {by_status}")
     if found.ambiguous and found.running:
         table.add_row("in flight", f"{found.ambiguous:,}", "sent, and not answered yet")
     elif found.ambiguous:

@@ -1,4 +1,4 @@
-"""What an evaluation found, on a terminal of 80 columns or more."""
+"""Prints the report of an evaluation on a terminal of 80 columns or more."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ _NOTHING = "-"
 
 
 def render_evaluation(found: Evaluation, console: Console) -> None:
-    """Print a table per benchmark, what to know of it, and which routers could not be measured."""
+    """Print a table and notes per benchmark, and the routers that could not be measured."""
     for benchmark in found.benchmarks:
         console.print(_title(benchmark))
         console.print(Padding(_models(benchmark), (0, 0, 0, 2)))
@@ -35,7 +35,7 @@ def render_evaluation(found: Evaluation, console: Console) -> None:
 
 
 def quality(benchmark: BenchmarkFigures, value: float) -> str:
-    """A mean quality: percent for right or wrong answers, a grade as it is."""
+    """A mean quality as text: in percent for right or wrong answers, unchanged for grades."""
     return f"{value:.2f}" if benchmark.grades else f"{100 * value:.1f} %"
 
 
@@ -71,7 +71,7 @@ def _routers(benchmark: BenchmarkFigures, *, intervals: bool) -> Table:
 
 
 def _ordered(benchmark: BenchmarkFigures) -> Iterator[tuple[str, RouterFigures]]:
-    """Routers, best first; then baselines."""
+    """The routers, best first, then the baselines."""
 
     def rank(item: tuple[str, RouterFigures]) -> tuple[bool, float]:
         baseline, apgr = item[1].role == "baseline", item[1].apgr

@@ -1,4 +1,4 @@
-"""How figures and names are written for people."""
+"""Formats figures and names for people."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -12,7 +12,7 @@ UNKNOWN = "unknown"
 
 
 def usd(dollars: Decimal | float | None) -> str:
-    """`$1,234.56`; below a dollar three significant digits, `$0.000123`."""
+    """`$1,234.56`; below one dollar with three significant digits, as in `$0.000123`."""
     if dollars is None:
         return UNKNOWN
     sign, size = ("-" if dollars < 0 else ""), abs(float(dollars))
@@ -22,13 +22,13 @@ def usd(dollars: Decimal | float | None) -> str:
 
 
 def share(part: float) -> str:
-    """`42 %`; a tenth of a percent where that is all there is."""
+    """`42 %`; with one decimal below 10 % and above 99 %."""
     percent = 100 * part
     return f"{percent:.1f} %" if 0 < abs(percent) < 10 or 99 < abs(percent) < 100 else f"{percent:.0f} %"
 
 
 def compact(count: float) -> str:
-    """Four digits at most: `9,870`, `12.3k`, `4.56M`."""
+    """A count with four digits at most: `9,870`, `12.3k`, `4.56M`."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if count >= size:
             value = count / (1e3 if letter == "k" else size)
@@ -52,7 +52,7 @@ def duration(seconds: float | None) -> str:
 
 
 def countdown(seconds: float | None) -> str:
-    """Time left, in whole seconds: `21 s`, `4 min 05 s`; nothing at the end, `-` where nobody can tell."""
+    """Time left, in whole seconds: `21 s`, `4 min 05 s`; empty at the end, `-` if it is unknown."""
     if seconds is None:
         return "-"
     whole = ceil(seconds)
@@ -60,7 +60,7 @@ def countdown(seconds: float | None) -> str:
 
 
 def stopwatch(seconds: float) -> str:
-    """Time that has gone by: `0:05`, `12:30`, `1:04:09`."""
+    """Elapsed time: `0:05`, `12:30`, `1:04:09`."""
     minutes, left = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
@@ -79,19 +79,19 @@ def counted(count: int, noun: str) -> str:
 
 
 def typed(path: Path | str) -> str:
-    """A path as short as it can be typed from here."""
+    """A path as the user can type it: relative if it is below the current folder."""
     if not path or not Path(path).is_relative_to(Path.cwd()):
         return str(path)
     return f"{Path(path).relative_to(Path.cwd())}{'/' if str(path).endswith('/') else ''}"
 
 
 def printable(text: str) -> str:
-    """Text for one cell of a table, on one line: an id may hold escape sequences."""
+    """Text for one cell of a table, on one line; characters that cannot be seen are replaced."""
     return "".join(char if is_seen(char) else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def embedded(embeddings: EmbeddingReport) -> str:
-    """What an embedder was asked for and what it cost, in a line."""
+    """What an embedder's endpoints embedded and what it cost, in one line."""
     asked = f"{counted(embeddings.inputs, 'prompt')} by {printable(embeddings.model)}"
     doubt = f", {embeddings.in_doubt:,} of them in doubt after a kill" if embeddings.in_doubt else ""
     return f"{asked}{doubt}: {embeddings.prompt_tokens:,} tokens, {usd(embeddings.cost_usd)}"

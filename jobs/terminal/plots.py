@@ -1,4 +1,4 @@
-"""One picture per benchmark: quality against the share of strong calls, and against cost where that is known."""
+"""Plots a benchmark: quality against the share of strong calls and, if costs are known, against cost."""
 
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 _DPI = 150
 _WIDTH, _HEIGHT = 7.5, 5.0
-# Told apart also by those who see no red or green (Okabe and Ito), in an order that keeps neighbours apart.
+# Colours that people with red-green blindness can distinguish (Okabe and Ito), ordered so that neighbours differ.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _GREY = "#777777"
-# A longer one would leave curves no room beside the legend.
+# Longer names in the legend would leave too little room for the curves.
 _LONGEST_NAME = 40
-# Lines lie at 2.
+# zorder of routers; matplotlib draws lines at 2.
 _ABOVE = 3
-# Of quality's axis, in its unit.
+# Least range of the axis of quality, in its unit.
 _LEAST_HEIGHT = 0.2
 
 
 def plot_benchmark(benchmark: BenchmarkFigures) -> bytes:
-    """Draw a benchmark; a PNG."""
+    """Draw the plot of a benchmark, as a PNG."""
     from matplotlib import rc_context
 
-    # Names are anybody's: a dollar in one would begin a formula.
+    # A dollar sign in a name of the user's would begin a formula.
     with rc_context({"text.parse_math": False}), catch_warnings():
-        # A letter that the font lacks is a box in the picture; the table and the JSON have it.
+        # A letter that the font lacks is drawn as a box; the table and the JSON show it.
         filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         return _drawn(benchmark)
 
@@ -51,7 +51,7 @@ def _drawn(benchmark: BenchmarkFigures) -> bytes:
         _draw_costs(axes[1], benchmark)
     figure.suptitle(f"{_short(benchmark.name)} ({counted(benchmark.prompts, 'prompt')})", fontsize=12)
     out = BytesIO()
-    # Without a date and a version equal figures give equal bytes.
+    # Without date and version in the file, equal figures give equal bytes.
     figure.savefig(out, format="png", dpi=_DPI, metadata={"Software": None})
     return out.getvalue()
 
@@ -124,11 +124,11 @@ def _draw_costs(axes: "Axes", benchmark: BenchmarkFigures) -> None:
 def _finish(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, linewidth=0.4, alpha=0.5)
-    # Where all is one number, an axis of rounding errors would show differences that are none.
+    # If all values are equal, an automatic axis would show rounding errors as differences.
     low, high = axes.get_ylim()
     if high - low < _LEAST_HEIGHT:
         axes.set_ylim((low + high - _LEAST_HEIGHT) / 2, (low + high + _LEAST_HEIGHT) / 2)
-    # Curves may be anywhere, so the legend is beside them.
+    # Curves may run anywhere, so the legend is placed beside them.
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)
 
 
@@ -137,7 +137,7 @@ def _quality_label(benchmark: BenchmarkFigures) -> str:
 
 
 def _draw_mix(axes: "Axes", benchmark: BenchmarkFigures, unit: float) -> None:
-    """The hull of the models themselves: what drawing lots between two of them reaches."""
+    """Draw the hull of the models themselves: what a random choice between two models reaches."""
     assert benchmark.costs is not None, "operating points have costs"
     xs, ys = hull(np.array(list(benchmark.costs.values())), np.array(list(benchmark.models.values())))
     mixed = benchmark.routers[MIX].aiq
@@ -146,7 +146,7 @@ def _draw_mix(axes: "Axes", benchmark: BenchmarkFigures, unit: float) -> None:
 
 
 def _best_first(benchmark: BenchmarkFigures) -> list[tuple[str, RouterFigures]]:
-    """What has a curve: routers, then baselines."""
+    """Routers with a curve, best first, then baselines with a curve."""
 
     def rank(item: tuple[str, RouterFigures]) -> tuple[bool, float]:
         apgr = item[1].apgr
@@ -160,7 +160,7 @@ def _label(name: str, figures: RouterFigures) -> str:
 
 
 def _listed(name: str) -> str:
-    """A name as a legend takes it: one that begins with an underscore would be left out."""
+    """A name for the legend, from which matplotlib leaves out names that begin with an underscore."""
     return f" {_short(name)}" if name.startswith("_") else _short(name)
 
 
@@ -169,7 +169,7 @@ def _short(name: str) -> str:
 
 
 def _style(name: str, benchmark: BenchmarkFigures) -> dict[str, Any]:
-    """Routers in colour, baselines in grey and below them."""
+    """Routers are drawn in colour, baselines in grey and below them."""
     if name == ORACLE:
         return {"color": _GREY, "linewidth": 1.2, "linestyle": "-."}
     if name == LENGTH:

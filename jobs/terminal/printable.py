@@ -1,8 +1,8 @@
-"""What strangers wrote, made harmless: rows, file names, servers and job files may hold escape sequences.
+"""Makes foreign text harmless on a terminal: rows, file names, servers and job files may hold escape sequences.
 
-An escape sequence sets a terminal's title, its colours or the clipboard; a bidirectional override shows a text as
-another one. Whatever this program prints goes through `printable`: as text by the streams of `jobs.terminal.streams`,
-in tables by the console here.
+An escape sequence can set a terminal's title, its colours or the clipboard; a bidirectional override shows a text as
+another one. Everything that this program prints goes through `printable`: plain text in the streams of
+`jobs.terminal.streams`, tables in the console below.
 """
 
 import json
@@ -15,20 +15,20 @@ from unicodedata import category
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Nearly every text has nothing else.
+# Nearly all texts have no such character, so this check saves the slower substitution.
 _SUSPICIOUS = re.compile(r"[^\x20-\x7e\n\t]")
 
 
 def printable(text: str) -> str:
-    """`text` with everything that is no character to be seen as JSON escapes it, but for line breaks and tabs.
+    """`text` with invisible and control characters escaped as in JSON, except line breaks and tabs.
 
-    JSON stays the same JSON: it has such characters in its texts only.
+    JSON keeps its meaning, since it has such characters in its strings only.
     """
     return _SUSPICIOUS.sub(_escaped, text) if _SUSPICIOUS.search(text) else text
 
 
 def is_seen(char: str) -> bool:
-    """Is it a letter, a sign or a space of some width?"""
+    """Whether a reader sees the character: a letter, a sign, or a space of some width."""
     return char.isprintable() or category(char) == "Zs"
 
 
@@ -38,14 +38,14 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Rich's console on a standard stream: its own colours and cursor movements pass, those in texts do not."""
+    """Rich's console on a standard stream. Its own colours and cursor movements pass; those in texts are escaped."""
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
     class PrintableConsole(Console):
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             for segment in super().render(renderable, options):
-                # Rich's own movements are `control`; what is in a text is a stranger's.
+                # Rich marks its own cursor movements as `control`; any other segment may hold foreign text.
                 if segment.control:
                     yield segment
                 else:
@@ -55,6 +55,6 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 def _of_console(stream: TextIO) -> TextIO | None:
-    """Where a console may write as it is; `None`: to whatever the standard stream is then."""
+    """The stream that a console writes to without escaping; `None`: the console uses the current standard stream."""
     styled: TextIO | None = getattr(stream, "styled", None)
     return styled

@@ -1,4 +1,4 @@
-"""Where a run stands, live on a terminal and line by line elsewhere."""
+"""Shows the progress of a command: live on a terminal, line by line elsewhere."""
 
 import time
 from collections import deque
@@ -19,15 +19,15 @@ from batch.dispatch.snapshot import LaneSnapshot, ProgressSnapshot
 from jobs.terminal.format import countdown, counted, pace, printable, share, stopwatch, usd
 from jobs.terminal.printable import console as standard_console
 
-# Long enough to even out a retry storm, short enough to follow a changed limit.
+# Long enough to smooth a burst of retries, short enough to follow a changed limit.
 RATE_WINDOW_SECONDS = 30.0
 
-# A log that nobody scrolls past.
+# Keeps the log of a long run short.
 LINE_EVERY_SECONDS = 10.0
 
 FRAMES_PER_SECOND = 4
 
-# The pipeline's stages, said to whoever waits.
+# The pipeline's stages, in words for the user.
 _WORDS = {
     "reading": "reading the input",
     "dispatch": "sending",
@@ -37,15 +37,15 @@ _WORDS = {
 
 
 class Pace:
-    """Rows per second over the last half minute. What was there at the first look is an earlier sitting's work."""
+    """Rows per second over the last half minute. Rows that were done at the first look belong to an earlier sitting."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
         self.last: float | None = None
-        """The rate when a row was last done, at which the rows go on after a wait; `None`: none was done yet."""
+        """The rate when a row was last done, which is the expected rate after a pause; `None`: no row was done yet."""
 
     def see(self, now: float, done: int) -> None:
-        """So many rows are done at `now`, in seconds."""
+        """Record that `done` rows are done at `now`, in seconds."""
         went_on = bool(self._seen) and done > self._seen[-1][1]
         self._seen.append((now, done))
         while len(self._seen) > 2 and self._seen[1][0] <= now - RATE_WINDOW_SECONDS:
@@ -55,7 +55,7 @@ class Pace:
 
     @property
     def rate(self) -> float | None:
-        """Rows per second; `None`: it was looked at only once."""
+        """Rows per second; `None` before the second look."""
         if len(self._seen) < 2:
             return None
         (start, before), (end, after) = self._seen[0], self._seen[-1]
@@ -64,17 +64,17 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class LaneView:
-    """A lane with what follows from several looks at it."""
+    """A lane with the rate and remaining time that follow from several snapshots."""
 
     lane: LaneSnapshot
     rate: float | None
     eta: float | None
-    """Seconds to its end; `None`: nobody can tell yet."""
+    """Seconds to its end; `None`: unknown yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A snapshot with what follows from several of them."""
+    """A snapshot with the rates and remaining times that follow from several of them."""
 
     now: ProgressSnapshot
     lanes: tuple[LaneView, ...]
@@ -87,37 +87,37 @@ class View:
 
     @property
     def sendable(self) -> int | None:
-        """Rows to be sent; `None`: not all are routed yet."""
+        """Rows to send; `None`: not all rows are routed yet."""
         return sum(view.lane.total for view in self.lanes) if self.now.totals_final else None
 
     @property
     def rate(self) -> float | None:
-        """Of all lanes together."""
+        """Rows per second of all lanes together; `None`: unknown yet."""
         rates = [view.rate for view in self.lanes if view.rate is not None]
         return sum(rates) if rates else None
 
     @property
     def eta(self) -> float | None:
-        """Seconds to the end of the slowest lane: lanes do not wait for each other."""
+        """Seconds to the end of the slowest lane, since lanes do not wait for each other; `None`: unknown yet."""
         etas = [view.eta for view in self.lanes]
         return None if None in etas else max((eta for eta in etas if eta is not None), default=None)
 
     @property
     def cost(self) -> Decimal:
-        """What is known to have been spent."""
+        """The known part of the spending."""
         return sum((view.lane.cost or Decimal(0) for view in self.lanes), Decimal(0))
 
 
 class ProgressDisplay:
     """Shows snapshots as they come; a context manager.
 
-    On a terminal the display is redrawn four times a second and gone at the end, where the report follows; after an
-    error its last state stays, as a line. Elsewhere a line appears at each new stage, every ten seconds while snapshots
-    come, and at the end; each begins with the time since the start.
+    On a terminal the display is redrawn four times a second, and removed at the end, where the report follows; after an
+    error its last state stays, as a line. Elsewhere it prints a line at each new stage, every ten seconds while
+    snapshots come, and at the end; each begins with the time since the start.
     """
 
     def __init__(self, console: Console | None = None, now: Callable[[], float] = time.monotonic) -> None:
-        """`console` is standard error unless given; `now` gives monotonic seconds."""
+        """Show progress on `console`, by default on standard error; `now` returns monotonic seconds."""
         self._console = console or standard_console(stderr=True)
         self._now = now
         self._started = now()
@@ -149,7 +149,7 @@ class ProgressDisplay:
             self._write_line(line(self.view))
 
     def stage(self, name: str) -> None:
-        """What is being done now, until the next call or a snapshot that says otherwise."""
+        """Show this stage until the next call, or until a snapshot names another one."""
         if name == self._stage:
             return
         self._stage = name
@@ -157,7 +157,7 @@ class ProgressDisplay:
             self._write_line(_WORDS.get(name, name))
 
     def update(self, snapshot: ProgressSnapshot) -> None:
-        """Show this from now on."""
+        """Show this snapshot from now on."""
         now = self._now()
         self.stage(snapshot.stage)
         self._scoring.see(now, snapshot.scored)
@@ -165,7 +165,7 @@ class ProgressDisplay:
         for lane in snapshot.lanes:
             pace_of_lane = self._paces.setdefault(lane.model, Pace())
             pace_of_lane.see(now, lane.done)
-            # Rows that are left when a run is stopped take no time of this sitting.
+            # A run that is stopping sends no further rows, so those that are left take no time of this sitting.
             final = snapshot.totals_final and snapshot.stage != "draining"
             lanes.append(_lane_view(lane, pace_of_lane, final=final))
         self.view = View(snapshot, tuple(lanes), self._scoring.rate)
@@ -211,8 +211,8 @@ def frame(view: View, stage: str, width: int) -> Group:
     if view.lanes:
         parts.append(_overall("done", view.done, view.sendable, view.rate, view.eta, width))
         parts.append(_lanes(view, width))
-    said = _WORDS.get(stage, stage)
-    words = [said, _cost(view)] if view.lanes else [said]
+    stage_words = _WORDS.get(stage, stage)
+    words = [stage_words, _cost(view)] if view.lanes else [stage_words]
     failed = sum(lane.lane.failed for lane in view.lanes)
     if failed:
         words.append(f"{failed:,} failed")
@@ -226,8 +226,8 @@ def _lane_view(lane: LaneSnapshot, pace_of_lane: Pace, *, final: bool) -> LaneVi
         return LaneView(lane, rate, None)
     if not left:
         return LaneView(lane, rate, 0.0)
-    # While all endpoints ask to be left alone nothing is done, and afterwards the rows go on as before. Where no pace
-    # was seen yet, the wait is the least that is left.
+    # While all endpoints ask for a pause no row is done; after it rows go on at the last rate. If there is no such rate
+    # yet, the pause is the least that is left.
     waits = lane.wait_seconds
     expected = pace_of_lane.last if waits else rate
     return LaneView(lane, rate, waits + (left / expected if expected else 0.0) if expected or waits else None)
@@ -264,7 +264,7 @@ def _overall(what: str, done: int, total: int | None, rate: float | None, eta: f
         words.append(pace(rate))
     if eta:
         words.append(f"{countdown(eta)} left")
-    # An empty bar while the total is not known: a pulsing one looks finished where there is no colour.
+    # An empty bar while the total is unknown: without colours a pulsing bar looks finished.
     bar = ProgressBar(total=total or 1, completed=done if total else 0, width=max(10, min(40, width - 60)))
     grid.add_row(bar, Text(", ".join(words)))
     return grid
@@ -273,7 +273,7 @@ def _overall(what: str, done: int, total: int | None, rate: float | None, eta: f
 def _lanes(view: View, width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     table.add_column("model", no_wrap=True, overflow="ellipsis", max_width=max(12, width - 62))
-    # As wide as figures usually get, so that columns stay where they are from frame to frame.
+    # As wide as figures usually get, so that columns do not move from frame to frame.
     for name, least in (("done", 9), ("in flight", 0), ("throttled", 0), ("rate", 7), ("cost", 9), ("left", 6)):
         table.add_column(name, justify="right", no_wrap=True, min_width=least)
     open_end = "" if view.now.totals_final else "+"

@@ -1,4 +1,4 @@
-"""Reports and estimates on a terminal, in 80 columns or more, with or without colour."""
+"""Prints reports and estimates on a terminal of 80 columns or more, with or without colours."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -14,18 +14,18 @@ from rich.text import Text
 from jobs.terminal.format import compact, counted, duration, embedded, pace, printable, share, typed, usd
 from schemas.reports import Estimate, PlanReport, Range, Report, RowCounts
 
-# The full list is in report.json.
+# Keeps the table short; report.json has all of them.
 MOST_AMBIGUOUS = 10
 
-# `check` shows more.
+# Keeps the list short; `check` shows more.
 MOST_FAULTS = 5
 
-# From here on there is room for a bar beside each model.
+# A terminal of so many columns has room for a bar beside each model.
 WIDE = 100
 
 
 def render_console(report: Report, console: Console, page: Path | None = None) -> None:
-    """Print what a run did, and where its results and its `page` are."""
+    """Print the report of a run, and where its results and its HTML `page` are."""
     console.print(_title(report.name, report.rows, report.timing.wall_seconds, report.timing.rows_per_second))
     console.print(_verdict(report))
     _indented(console, _comparison(report))
@@ -43,7 +43,7 @@ def render_console(report: Report, console: Console, page: Path | None = None) -
 
 
 def render_estimate(estimate: Estimate, console: Console) -> None:
-    """Print what a run would do."""
+    """Print the estimate of a run."""
     title = Text.assemble((printable(estimate.name), "bold"), "  ", counted(estimate.rows.ok, "row"), " to send")
     if estimate.rows.invalid:
         title.append(f", {estimate.rows.invalid:,} invalid")
@@ -161,8 +161,8 @@ def _errors(report: Report) -> Table:
     table.add_column("for example", overflow="fold")
     for kind, count in report.errors.items():
         example = report.error_examples.get(kind)
-        said = "" if example is None else example.line
-        table.add_row(Text(printable(kind)), f"{count:,}", Text(printable(said)))
+        line = "" if example is None else example.line
+        table.add_row(Text(printable(kind)), f"{count:,}", Text(printable(line)))
     return table
 
 

@@ -1,6 +1,6 @@
-"""Standard streams that may be closed, full, or read by nobody any more: a failing one must not stop a run.
+"""Standard streams whose failure does not stop a run: they may be closed, full, or without a reader.
 
-Whatever is written to them is made printable first: names, paths and servers' words may hold escape sequences.
+Everything written to them is made printable first, since names, paths and servers' words may hold escape sequences.
 """
 
 import codecs
@@ -16,18 +16,18 @@ from typing import Any, TextIO, cast
 
 from jobs.terminal.printable import printable
 
-# A pipe whose reader is gone, as in `| head`, and a terminal that was closed: nobody is left to be told.
-_NOBODY_READS = frozenset({errno.EPIPE, errno.EIO})
+# Errors of a pipe whose reader has ended, as in `| head`, and of a closed terminal: no reader is left to inform.
+_NO_READER = frozenset({errno.EPIPE, errno.EIO})
 
 _ESCAPES = "batchrouter-escapes"
 
 
 class LastingStream:
-    """A text stream that goes on where it cannot be written: what comes after that is dropped.
+    """A text stream that never fails: after the first error it drops what is written to it.
 
     Attributes:
-        failure: why, where somebody may want to know; `None` also where nobody is left to read.
-        styled: the same stream for a console that makes texts printable itself, and adds colours.
+        failure: the first error; `None` if there was none, or if only the reader has gone.
+        styled: the same stream for a console, which makes texts printable itself and adds colours.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -36,17 +36,17 @@ class LastingStream:
         self.styled = _StyledStream(self)
 
     def write(self, text: str) -> int:
-        """As of a text stream, but never an OSError; what cannot be printed is escaped."""
+        """Write text like any text stream, with unprintable characters escaped; never raises OSError."""
         self.write_as_it_is(printable(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """As of a text stream, with `write`."""
+        """Write each line with `write`."""
         for line in lines:
             self.write(line)
 
     def write_as_it_is(self, text: str) -> int:
-        """Write with escape sequences: for what is ours from beginning to end."""
+        """Write text without escaping anything: only for text in which all escape sequences are ours."""
         try:
             self._stream.write(text)
         except OSError as error:
@@ -54,16 +54,16 @@ class LastingStream:
         return len(text)
 
     def flush(self) -> None:
-        """As of a text stream, but never an OSError."""
+        """Flush like any text stream; never raises OSError."""
         try:
             self._stream.flush()
         except OSError as error:
             self._drop(error)
 
     def _drop(self, error: OSError) -> None:
-        if error.errno not in _NOBODY_READS:
+        if error.errno not in _NO_READER:
             self.failure = self.failure or error
-        # What is left in the buffer is written again at exit, and would fail again.
+        # Python writes the rest of the buffer at exit, where it would fail again.
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), self._stream.fileno())
 
@@ -72,7 +72,7 @@ class LastingStream:
 
 
 class _StyledStream:
-    """What a console writes to; all but the writing is the lasting stream's."""
+    """A stream for a console: it writes without escaping, and is otherwise the lasting stream."""
 
     def __init__(self, stream: LastingStream) -> None:
         self._stream = stream
@@ -84,7 +84,7 @@ class _StyledStream:
 
 @contextmanager
 def lasting_streams() -> Iterator[LastingStream]:
-    """Have standard output and error last while the block runs; yields standard output."""
+    """Replace standard output and error by lasting streams inside the block; yields that of standard output."""
     open_closed_streams()
     _escape_what_encodings_lack()
     before = sys.stdout, sys.stderr
@@ -99,13 +99,13 @@ def lasting_streams() -> Iterator[LastingStream]:
 
 
 def _escape_what_encodings_lack() -> None:
-    """Have standard output and error write what their encoding lacks with backslashes, as under cron's ASCII.
+    """Have standard output and error escape characters that their encoding lacks, as with ASCII under cron.
 
-    Python's own `backslashreplace` writes \\xe9, which is no JSON.
+    The escapes are those of JSON. Python's own `backslashreplace` writes \\xe9, which is not valid JSON.
     """
     codecs.register_error(_ESCAPES, _escaped)
     for stream in (sys.stdout, sys.stderr):
-        # Where it is not a file, it may be anything that can be written to.
+        # In tests and notebooks standard streams may be other objects that can be written to.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ESCAPES)
 
@@ -117,9 +117,9 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 
 def open_closed_streams() -> None:
-    """Lead standard streams that the process was started without to nowhere.
+    """Open /dev/null in place of the standard streams that the process was started without.
 
-    Their numbers would go to the next files that are opened: what a library says on standard error would be in the
+    Otherwise the next files that are opened get their numbers, and a library's messages on standard error end up in the
     middle of a journal.
     """
     for number in range(3):
@@ -128,7 +128,7 @@ def open_closed_streams() -> None:
         except OSError:
             # The lowest free number is the one that is missing.
             os.open(os.devnull, os.O_RDWR)
-    # Python has no stream for what was closed when it started.
+    # Python has no stream object for a descriptor that was closed when it started.
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115  lives as long as the process
     if sys.stdout is None:

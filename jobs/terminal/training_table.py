@@ -1,4 +1,4 @@
-"""What training gave, on a terminal."""
+"""Prints the report of a training on a terminal."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from schemas.training import TrainingReport
 
 
 def render_training(report: TrainingReport, console: Console) -> None:
-    """Print what a router was trained on, how well it does, what to know of it, and where it is."""
+    """Print what a router was trained on, how well it does, notes on it, and where its checkpoint is."""
     console.print(Text(printable(report.name), "bold"))
     console.print(f"trained on {counted(report.prompts, 'prompt')}, measured on {report.held_out_prompts:,} others")
     models = _table(("model", "mean quality", "labels"))

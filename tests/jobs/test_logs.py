@@ -66,7 +66,7 @@ def test_verbose_prints_records_from_info_on(command: Command, job: Job, tmp_pat
     ended = command("run", written(job, tmp_path), "--json", "--verbose")
     assert json.loads(ended.out)["rows"]["ok"] == 3
     records = [line for line in ended.err.splitlines() if LINE.fullmatch(line)]
-    assert [line.partition(" ")[2] for line in records if "endpoint" in line] == [
+    assert [line.partition(" ")[2] for line in records if "http://here" in line] == [
         "INFO batchrouter.dispatch.health: endpoint http://here/v1, level 20",
         "WARNING batchrouter.dispatch.health: endpoint http://here/v1, level 30",
     ]

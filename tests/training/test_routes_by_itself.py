@@ -274,7 +274,7 @@ def test_what_is_there_is_not_lost(tmp_path: Path) -> None:
         {"kind": "static", "data": [data], "validation": 0.4, "output": str(tmp_path / "thesis")}
     )
     for overwrite in (False, True):
-        with pytest.raises(SpecError, match="is there and is no checkpoint"):
+        with pytest.raises(SpecError, match="exists and is no checkpoint"):
             train(spec, overwrite=overwrite)
     mine = spec.model_copy(update={"output": str(tmp_path / "mine")})
     train(mine)

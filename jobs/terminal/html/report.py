@@ -1,4 +1,4 @@
-"""The report as one HTML page: no script, nothing loaded from elsewhere, light and dark."""
+"""The report as one HTML page, light or dark, without scripts and without anything loaded from elsewhere."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -10,17 +10,17 @@ from jobs.terminal.format import UNKNOWN, compact, counted, duration, embedded, 
 from jobs.terminal.printable import printable
 from schemas.reports import EndpointReport, ModelReport, Report
 
-# A page of ten thousand rows helps nobody; report.json has all of them.
+# Keeps the page readable; report.json has all of them.
 MOST_AMBIGUOUS = 100
 
 
 def escape(text: str) -> str:
-    """Text as HTML shows it, without what would change its direction or cannot be seen."""
+    """Text escaped for HTML; characters that cannot be seen or change the direction of text are escaped too."""
     return html.escape(printable(text))
 
 
 def render_html(report: Report) -> str:
-    """The page. Every name, id, URL and note in it is escaped."""
+    """Render the page. Every name, id, URL and note in it is escaped."""
     finished = report.timing.finished_at
     body = (
         _headline(report),
@@ -93,7 +93,7 @@ def _comparison(report: Report) -> str:
         for label, value, kind in figures
     )
     of_this = f" Of this run, embeddings for its router: {embedded(report.embeddings)}." if report.embeddings else ""
-    sentence = f"The answered rows at the tokens they really had, at list prices.{of_this}"
+    sentence = f"Cost of the answered rows, at the tokens that they really had and at list prices.{of_this}"
     note = f'<p class="quiet">{escape(sentence)}</p>'
     return _section("What it cost, and would have cost", f'<div class="compare">{lines}</div>{note}')
 
@@ -171,7 +171,7 @@ def _ambiguous(report: Report) -> str:
         for row in report.ambiguous[:MOST_AMBIGUOUS]
     ]
     columns = ("Id", "Row", "Model", "Endpoint", "At most")
-    why = "These were in flight when an earlier sitting was killed, and nobody saw how they ended."
+    why = "These rows were in flight when an earlier sitting was killed, so their outcome is unknown."
     more = len(report.ambiguous) - MOST_AMBIGUOUS
     rest = f'<p class="quiet">And {more:,} more in report.json.</p>' if more > 0 else ""
     table = _table(columns, lines, words=("Id", "Model", "Endpoint"))
@@ -191,7 +191,7 @@ def _plan(report: Report) -> str:
         facts.append(("Cutoff", f"{plan.cutoff:.6g}"))
     facts += [(name, f"{share(part)} expected") for name, part in plan.expected_share.items()]
     if plan.pinned:
-        facts.append(("Pinned", f"{counted(plan.pinned, 'row')}, by their own word or by a rule"))
+        facts.append(("Pinned", f"{counted(plan.pinned, 'row')}, by the row itself or by a rule"))
     return _section("Plan", _facts(facts))
 
 
@@ -200,7 +200,7 @@ def _timing(report: Report) -> str:
     facts = [
         ("Reading and scoring", duration(timing.scoring)),
         ("Sending", duration(timing.dispatch)),
-        ("All together", duration(timing.wall_seconds)),
+        ("Total", duration(timing.wall_seconds)),
     ]
     return _section("Time", _facts(facts))
 
@@ -209,7 +209,7 @@ def _origin(report: Report) -> str:
     facts = [("Results", report.output)] if report.output else []
     facts.append(("Job fingerprint", report.fingerprint))
     facts += list(report.versions.items())
-    return _section("Where it comes from", _facts(facts))
+    return _section("Results and versions", _facts(facts))
 
 
 def _section(title: str, content: str) -> str:
@@ -226,7 +226,7 @@ def _name(text: str) -> str:
 
 
 def _with_code(text: str) -> str:
-    """Text in which what stands between two backticks is set as code."""
+    """Escaped text, with the parts between two backticks set as code."""
     parts = escape(text).split("`")
     if len(parts) % 2 == 0:
         return "`".join(parts)

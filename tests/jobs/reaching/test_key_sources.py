@@ -8,8 +8,9 @@ import pytest
 
 from batch.errors import SpecError
 from jobs import key_sources
-from jobs.environment import key, missing_keys, resolve_endpoints, resolve_job
+from jobs.environment import key
 from jobs.files.yaml_specs import load_job
+from jobs.resolve import missing_keys, resolve_endpoints, resolve_job
 from schemas.endpoints import EndpointSpec, ModelSpec
 from schemas.job import JobSpec
 from tests.jobs.console_script import Command, Job, written
