@@ -10,4 +10,4 @@ Clock = Callable[[], float]
 """Monotonic seconds since some fixed instant."""
 
 WallClock = Callable[[], float]
-"""Seconds since the epoch; only for what servers say in dates."""
+"""Seconds since the epoch; only for dates that servers send."""

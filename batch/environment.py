@@ -1,4 +1,4 @@
-"""What the engine needs of the process's surroundings, passed in: `batch/` reads no environment and no clock."""
+"""Keys and the wall clock, passed in by the caller: `batch/` reads no environment variables and no clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

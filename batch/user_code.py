@@ -1,4 +1,4 @@
-"""Code of the user's own, named by its import path, and its failures in one line."""
+"""Imports code of the user's own by its import path, and describes its failures in one line."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -10,9 +10,9 @@ from batch.errors import BatchRouterError, SpecError
 
 
 def import_own(path: str, key: str) -> Any:
-    """What `path`, written `package.module:name`, names; None where the module has nothing of that name.
+    """Return what `path`, written `package.module:name`, names; `None` if the module has no such name.
 
-    Raises SpecError, in one line that begins with `key`, where the module cannot be imported.
+    Raises SpecError, with one line that begins with `key`, if the module cannot be imported.
     """
     module_name, _, name = path.partition(":")
     try:
@@ -52,11 +52,11 @@ def make_own(path: str, options: Mapping[str, Any], key: str, *given: Any, call:
 
 
 def described(error: Exception) -> str:
-    """Its kind, what it says, and the place in the code that raised it."""
+    """The class and message of an error, and the line of code that raised it, on one line."""
     last = extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {flatten(error)} ({PurePath(last.filename).name}:{last.lineno})"
 
 
 def flatten(error: Exception) -> str:
-    """What it says."""
+    """The message of an error on one line."""
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""A dispatcher on an event loop in a thread of its own, fed and watched from outside."""
+"""The dispatcher of a run, on an event loop in a thread of its own."""
 
 import asyncio
 import logging
@@ -36,9 +36,7 @@ from schemas.job import DispatchSpec
 
 _log = logging.getLogger("batchrouter.running")
 
-_log = logging.getLogger("batchrouter.running")
-
-# Measured: Ray ends an orphan within 2.2 seconds.
+# How long to wait for the lock of a dispatcher whose driver was killed. Measured: Ray ends it within 2.2 seconds.
 _ORPHAN_SECONDS = 15.0
 _LOOK_AGAIN_SECONDS = 0.1
 _REMEMBER_SECONDS = 15.0
@@ -46,24 +44,24 @@ _REMEMBER_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class DispatchPlan:
-    """Everything a dispatcher is built from; picklable, and free of keys."""
+    """Everything that a dispatcher is built from. It pickles and holds no key."""
 
     run_path: str
-    """Run directory, on the machine where the dispatcher runs."""
+    """Path of the run directory, on the machine where the dispatcher runs."""
     models: tuple[ModelSpec, ...]
-    """With every endpoint's `url` and `model` filled in."""
+    """The models, with every endpoint's `url` and `model` filled in."""
     prices: Mapping[str, Price | None]
-    """Of each model; `None`: unknown."""
+    """The price of each model; `None`: unknown."""
     spec: DispatchSpec
     seed: int
     retry_failed: bool = False
     sync: bool = True
-    """`False` leaves out fsync: only for measuring what it costs."""
+    """`False` leaves out fsync, only to measure what it costs."""
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchState:
-    """Where a dispatch stands."""
+    """The state of a dispatch."""
 
     lanes: tuple[LaneSnapshot, ...]
     completed: tuple[int, ...]
@@ -73,9 +71,9 @@ class DispatchState:
     since_last: float | None
     """Seconds since the last outcome of a shard."""
     end: DispatchEnd | None = None
-    """Set once it has ended well."""
+    """How the dispatcher ended; `None`: it has not, or it has failed."""
     error: BatchRouterError | None = None
-    """Set once it has failed."""
+    """Why the dispatcher failed; `None`: it has not."""
 
 
 class DispatchThread:
@@ -112,19 +110,19 @@ class DispatchThread:
         self._call(lambda dispatcher: dispatcher.feed_all(shards))
 
     def close_feed(self) -> None:
-        """Nothing more comes."""
+        """Say that no more shards come."""
         self._call(lambda dispatcher: dispatcher.close_feed())
 
     def drain(self) -> None:
-        """Start nothing new, let what is in flight end."""
+        """Start nothing new, and let the requests in flight end."""
         self._call(lambda dispatcher: dispatcher.drain())
 
     def poll(self) -> DispatchState:
-        """Where it stands; an error other than ours is raised here."""
+        """Return the state of the dispatch. An error that is not a BatchRouterError is raised instead."""
         error = self._thread.error
         if error is not None and not isinstance(error, BatchRouterError):
             raise error
-        # Read before the shards: once it is set, they are all there.
+        # The end is read before the shards: once it is set, every completed shard is in the list.
         end = self._end
         with self._lock:
             completed, self._completed = tuple(self._completed), []
@@ -139,14 +137,14 @@ class DispatchThread:
         )
 
     def close(self) -> None:
-        """End it, whatever it is doing; what was in flight is ambiguous then."""
+        """End the dispatcher at once, whatever it is doing; requests in flight become ambiguous."""
         self._thread.stop()
 
     def _call(self, act: Callable[[Dispatcher], object]) -> None:
         self._thread.call(partial(self._act, act))
 
     def _act(self, act: Callable[[Dispatcher], object]) -> None:
-        """In the loop: what goes wrong ends the run."""
+        """Call `act` in the loop; an error in it ends the dispatch."""
         assert self._dispatcher is not None
         try:
             act(self._dispatcher)
@@ -178,7 +176,7 @@ class DispatchThread:
                 keys=self._environment.keys,
                 wall=self._environment.wall,
                 pricing={name: Pricing.at(price) for name, price in self._prices.items() if price is not None},
-                # Not before the lock is held: until then another dispatcher may be spending.
+                # Read only now that the lock is held: until then another dispatcher may have been spending.
                 spent=Decimal(0) if plan.spec.budget_usd is None else _spent(layout, plan.prices),
                 on_shard=self._on_shard,
                 known=read_found(layout.found_limits),
@@ -213,7 +211,7 @@ class DispatchThread:
 
 
 def _spent(layout: Layout, prices: Mapping[str, Price | None]) -> Decimal:
-    """What the run has cost so far: its rows, and what its router's embedder was paid for."""
+    """Dollars that the run has cost so far, for rows and for its router's embedder."""
     return spent(layout, prices) + read_spending(layout.embeddings).usd
 
 
@@ -243,7 +241,7 @@ async def _lock_of(layout: Layout, patience_seconds: float) -> FileLock:
 
 
 async def _remember(dispatcher: Dispatcher, layout: Layout, wall: WallClock) -> None:
-    """Keep what is found now and then, should this sitting be killed."""
+    """Store waits and learned limits every 15 seconds, in case this sitting is killed."""
     while True:
         await asyncio.sleep(_REMEMBER_SECONDS)
         _keep(dispatcher, layout, wall)
@@ -256,7 +254,7 @@ def _keep(dispatcher: Dispatcher, layout: Layout, wall: WallClock) -> None:
         if lane.open and (wait := lane.pool.wait()) is not None
     }
     if waits or layout.waits.exists():
-        # `status` tells them, and nothing else needs them.
+        # Only `status` shows them; a run does without.
         with suppress(StorageError):
             write_waits(layout.waits, waits)
     found = dispatcher.found()

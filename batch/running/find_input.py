@@ -1,4 +1,4 @@
-"""Finding the input of a job, in the same way for `check`, `estimate` and `run`."""
+"""Finds the input of a job and cuts it into shards, in the same way for `check`, `estimate` and `run`."""
 
 from builtins import map as map_here
 from collections import Counter
@@ -22,10 +22,10 @@ from batch.running.scorer import Scorer
 from batch.runs.affinity_keys import hash_key_column
 from schemas.job import JobSpec
 
-# A good file is settled by its first rows, which are few enough to be read in a moment.
+# A good file has a row that can be sent among its first ones, so only these few are read of it.
 _HEAD_BYTES = 64 << 10
 _HEAD_ROWS = 64
-# Faults of files that are no rows at all, so that what the bytes look like says more than any row.
+# Faults of files that hold no rows at all: the message then says what the bytes look like.
 _OF_BYTES = frozenset({"invalid_json", "invalid_encoding", "wrong_type"})
 
 
@@ -36,7 +36,7 @@ def find_input(
     map: Mapper = map_here,  # noqa: A002 - it stands in for the builtin
     sources: Sequence[Source] | None = None,
 ) -> list[Shard]:
-    """The shards of the input, once it is known that rows of each of its files can be sent.
+    """Cut the input into shards, and check that each of its files has a row that can be sent.
 
     Raises as `find_shards` does, and InputError where `dispatch.hash_key` names a column that no row has, or where no
     row of a file can be sent.
@@ -58,10 +58,10 @@ def check_hash_key(job: JobSpec, shards: Sequence[Shard]) -> None:
 def check_usable(job: JobSpec, shards: Sequence[Shard]) -> None:
     """Raise InputError for the first file of which no row can be sent.
 
-    The message says what the file looks like, or else the commonest fault of its rows. A good file is settled by its
-    first rows; only a wrong one is read to its end.
+    The message says what the file looks like, or else the most frequent fault of its rows. Only the first rows of a
+    good file are read; a file without a good row among them is read until there is one.
     """
-    # The plan's scores cost the most and tell nothing about whether a row can be sent.
+    # The plan's scores are left out: they cost the most and do not decide whether a row can be sent.
     scorer = Scorer(job.router, job.models, row_models=job.input.row_models, plan_scores=False)
     files = [list(shards_of_file) for _, shards_of_file in groupby(shards, key=lambda shard: shard.name)]
     for file in files:
@@ -87,7 +87,7 @@ def _verdicts(job: JobSpec, scorer: Scorer, shards: Sequence[Shard]) -> Iterator
 
 
 def _head(shard: Shard) -> Shard:
-    """The first rows of a shard; the shard itself where it is small, or begins with a very long row."""
+    """The first rows of a shard, as a shard; the whole shard if it is small or begins with a very long row."""
     if shard.format in ("parquet", "arrow"):
         rows = min(shard.rows, _HEAD_ROWS)
         return replace(shard, stop=shard.start + rows, rows=rows)
@@ -107,7 +107,7 @@ def _bytes(shard: Shard) -> bytes:
 
 
 def _refusal(shard: Shard, kinds: Counter[str], first: dict[str, str], *, one_of_many: bool, has_template: bool) -> str:
-    """One line on a file that begins with `shard`, by its faults."""
+    """The one-line message that refuses the file that begins with `shard`."""
     rows, (kind, most) = kinds.total(), kinds.most_common(1)[0]
     start = (
         f"{shard.name}: none of its {rows:,} rows can be sent"

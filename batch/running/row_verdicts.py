@@ -1,4 +1,4 @@
-"""Ids over the whole input, for everything that says what becomes of its rows: `check`, `estimate` and `run`."""
+"""Finds ids that repeat anywhere in the input, in the same way for `check`, `estimate` and `run`."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,29 +18,29 @@ from batch.reading.shard import Shard
 from schemas.job import InputSpec
 
 FAULTS_SHOWN: Final = 20
-"""Messages of invalid rows that `check` and `estimate` show; the results have all of them."""
+"""How many messages of invalid rows `check` and `estimate` show; the results have all of them."""
 
 
 class ShardVerdicts(NamedTuple):
-    """What the ids of one shard come to."""
+    """What was found out about the ids of one shard."""
 
     repeats_id_of: NDArray[np.int64]
     """For each row the earlier row with the id that was asked for, or NONE: these rows are invalid."""
     shared: SharedIds | None
-    """Ids that nobody asked for, and that repeat; such rows are not invalid."""
+    """Ids that no setting names and that repeat; such rows are not invalid."""
 
 
 class RowVerdicts:
-    """Says of each row whether its id is another's. Shards come in input order, each once.
+    """Finds the rows whose id an earlier row has already. Shards are given in input order, each once.
 
-    Holds 24 bytes for each id.
+    It holds 24 bytes in memory for each id.
     """
 
     def __init__(self, spec: InputSpec, shards: Sequence[Shard], columns: Callable[[int], Any]) -> None:
         """
         Args:
             shards: all of the input.
-            columns: PLACE_COLUMNS of a shard that was looked at, as a table; asked for only where ids repeat.
+            columns: returns PLACE_COLUMNS of a shard that was looked at, as a table. It is called only if ids repeat.
         """
         self._column = spec.id_column or BATCH_COLUMN
         self._shards = shards
@@ -48,7 +48,7 @@ class RowVerdicts:
         self._ids = DuplicateIds()
 
     def look(self, index: int, part: PlannedPart) -> ShardVerdicts:
-        """Look at the next shard."""
+        """Look at the ids of the next shard."""
         repeats_id_of, unasked = self._ids.look(part)
         positions = np.flatnonzero(unasked != NO_ROW)
         if not len(positions):
@@ -60,7 +60,7 @@ class RowVerdicts:
         return ShardVerdicts(repeats_id_of, shared)
 
     def messages(self, index: int, repeats_id_of: NDArray[np.int64]) -> dict[int, str]:
-        """What to say of each row of a shard that repeats an id, by its position."""
+        """The message for each row of a shard that repeats an id, by its position in the shard."""
         first_row = self._shards[index].first_row
         return {
             int(i): f"{self._place(first_row + int(i))}: {self._column} is that of "
@@ -71,7 +71,7 @@ class RowVerdicts:
         }
 
     def forget(self) -> None:
-        """Every shard has been looked at: what was held for that is not needed any more."""
+        """Free the ids. To be called once every shard has been looked at."""
         self._ids = DuplicateIds()
 
     def _place(self, row: int) -> str:
@@ -89,7 +89,7 @@ class RowVerdicts:
 
 
 def summed_notes(notes: Iterable[Iterable[Note]], shared: Iterable[SharedIds | None]) -> tuple[Note, ...]:
-    """What a reader should know of an input, each fact once: from what each shard has, in input order."""
+    """Sum up the notes of all shards, given in input order, so that each fact is noted once."""
     summed = Notes()
     for some in notes:
         summed.merge(some)
@@ -105,7 +105,7 @@ def summed_notes(notes: Iterable[Iterable[Note]], shared: Iterable[SharedIds | N
 
 
 def first_faults(messages: Iterable[str | None], duplicate_ids: Mapping[int, str], most: int) -> list[str]:
-    """The first so many messages of a shard's invalid rows, in their order.
+    """The first `most` messages of the invalid rows of a shard, in row order.
 
     Args:
         messages: the column `error_message` of its scored part.

@@ -1,4 +1,4 @@
-"""The run directory as the dispatcher sees it."""
+"""Gives the dispatcher the rows to send, from routed parts and journals, and the journals to write."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_MODEL = "unknown_model"
 
-# A row's `model` is the user's text; a message repeats no more of it than tells what it was.
+# A row's `model` is text of the user's, of any length; a message quotes this much of it.
 _SHOWN = 80
 
 
@@ -57,9 +57,9 @@ class Scorer:
     ) -> None:
         """Load the router of a job whose `models` are given cheapest first.
 
-        `plan_scores=False` is for plans that ask for no score, as `pin`: rows left to the plan then have none,
-        and the job's router is not loaded. `threads` are torch's; `environment` is for routers that call endpoints.
-        Raises SpecError where a router cannot be built.
+        `plan_scores=False` is for plans that need no score, such as `pin`: rows that are left to the plan then have
+        none, and the job's router is not loaded. `threads` is the number of threads of torch. `environment` is for
+        routers that call endpoints. Raises SpecError if a router cannot be built.
         """
         self._models = tuple(model.name for model in models)
         self._by_name = {name: model.name for model in models for name in (model.name, *model.aliases)}
@@ -197,7 +197,7 @@ class _Rows:
         return [i for i, (error, pinned) in enumerate(ends) if error is None and pinned is None]
 
     def columns(self, chosen: Sequence[int]) -> list[Mapping[str, Any]]:
-        """The input's other columns of each chosen row."""
+        """The columns of the input that are carried along, of each chosen row."""
         from batch.reading.exact import carried_columns
 
         carried = self._table[CARRY].take(chosen).to_pylist()

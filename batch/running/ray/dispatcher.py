@@ -20,7 +20,7 @@ _CLOSE_SECONDS = 10.0
 
 
 class DispatcherActor:
-    """Holds the dispatcher. A class with a coroutine would make Ray run its calls side by side, in any order."""
+    """The actor that runs the dispatcher. It has no coroutines, which Ray would run side by side, in any order."""
 
     def start(self, plan: DispatchPlan, environment: Environment, log_level: int) -> int:
         """Start the dispatcher, and return the number of this process.
@@ -96,14 +96,14 @@ class RayDispatcher:
 
     def close(self) -> None:
         if self._watch.reason is not None:
-            # The engine ends what is left of Ray, and Ray's workers end with it.
+            # Ray is dead: the engine ends what is left of it, and Ray's workers end with that.
             return
-        # In good order first, so that the journals are synced; then the process.
+        # The dispatcher is closed first, so that the journals are synced; then its process is killed.
         with suppress(RayActorError, GetTimeoutError):
             try:
                 ray.get(self._started, timeout=_CLOSE_SECONDS)
             except RayTaskError:
-                # It could not start, which is what `poll` raises: there is nothing to close.
+                # The dispatcher could not start, which `poll` reports: there is nothing to close.
                 pass
             else:
                 log_again(ray.get(self._actor.close.remote(), timeout=_CLOSE_SECONDS))

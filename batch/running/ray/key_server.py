@@ -1,4 +1,4 @@
-"""Keys for processes that do not inherit them: asked of the process that has them, through a socket of this machine."""
+"""Gives keys by name, over a Unix socket, to processes on this machine that do not inherit our environment."""
 
 import os
 import socket
@@ -15,10 +15,10 @@ from batch.environment import Keys
 from batch.errors import SpecError
 
 _SECONDS = 10.0
-# A command that fetches a token asks a server of its own; it may take its half minute.
+# A `command:` key may have to fetch a token from a server, and has half a minute for it.
 _ANSWER_SECONDS = 45.0
 
-# What an answer begins with: the key follows, or why there is none.
+# The first byte of an answer says whether the key follows, or the reason why there is none.
 _KEY = b"="
 _REASON = b"!"
 
@@ -27,20 +27,20 @@ _MOST_PATH_BYTES = 100
 
 
 class KeyServer:
-    """Tells processes of the same user on the same machine the keys they ask for by name, until it is closed.
+    """Answers processes of the same user on the same machine that ask for a key by its name, until `close`.
 
-    The processes of a cluster that was there before us have an environment of their own, and what Ray carries it also
-    stores and shows. What goes through here is in nobody's hands but the two processes'.
+    The processes of a cluster that we join have the environment in which the cluster was started, and Ray stores and
+    shows what it carries. Over this socket a key reaches only the process that asked for it.
 
     Attributes:
-        keys: to be passed to such a process; it pickles, and holds no key.
+        keys: to be passed to such processes; it pickles and holds no key.
     """
 
     def __init__(self, keys: Keys) -> None:
-        """Answer from now on.
+        """Open the socket and start to answer.
 
         Raises:
-            SpecError: there is no folder here that a socket can be in.
+            SpecError: no socket can be made in the folder for temporary files.
         """
         with ExitStack() as opened:
             try:
@@ -55,23 +55,23 @@ class KeyServer:
             self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Answer nobody any more."""
+        """Stop answering and remove the socket."""
         self._server.shutdown()
         self._opened.close()
 
 
 @dataclass(frozen=True, slots=True)
 class AskedKeys:
-    """The keys of whoever listens at `path`."""
+    """Asks the KeyServer that listens at `path`."""
 
     path: str
 
     def __call__(self, name: str) -> str | None:
-        """The key of that name; `None`: it is not set.
+        """Return the key of that name; `None`: it is not set.
 
         Raises:
-            SpecError: nobody answers here: this is another machine, or another user's process. Or whoever was asked
-                cannot read the file, or its command failed.
+            SpecError: no KeyServer answers here, because this is another machine or another user's process; or the
+                KeyServer cannot read the key's file, or the key's command failed.
         """
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
@@ -90,7 +90,7 @@ class AskedKeys:
 
 
 def _socket_path(opened: ExitStack) -> str:
-    """A path for a socket, in a folder of its own that `opened` removes. Others may not enter it and connect."""
+    """A path for a socket, in a new folder that only this user may enter and that `opened` removes."""
     path = _path_in(opened, None)
     if len(os.fsencode(path)) <= _MOST_PATH_BYTES:
         return path
@@ -110,7 +110,7 @@ class _Server(socketserver.ThreadingUnixStreamServer):
         self.keys_of_ours = keys
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """As of any server, but nothing is said of an asker that is gone, killed maybe: it is nobody's trouble."""
+        """As in the base class, but print nothing about a process that was killed before its answer came."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 

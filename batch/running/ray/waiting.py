@@ -1,4 +1,4 @@
-"""Waiting for work on Ray: never without a look at whether Ray is still there."""
+"""Waits for results of Ray, and checks meanwhile that Ray's own processes are alive."""
 
 from contextlib import suppress
 from typing import Any
@@ -9,20 +9,20 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from batch.errors import DispatcherDied, StorageError
 from batch.running.ray.watch import NodeWatch, lives
 
-# After so long comes a look at whether Ray is still there.
+# Seconds between two checks that Ray is alive.
 _LOOK_SECONDS = 1.0
-# Ray tells of a process's death within a second, or never.
+# Ray reports the death of a process within a second, or never.
 _MOST_LOOKS_AT_THE_DEAD = 10
 
 
 def value(watch: NodeWatch, handle: Any, process: int | None = None) -> Any:
-    """The value, or the error that the work itself raised.
+    """Wait for a result and return it, or raise the error that the work itself raised.
 
     Args:
-        process: does the work, on this machine; `None`: nobody knows which one will.
+        process: the number of the process on this machine that does the work; `None`: unknown.
 
     Raises:
-        StorageError: Ray could not have it done, not even by trying again; or Ray's own processes have died.
+        StorageError: Ray lost the work even after its retries, or Ray's own processes have died.
         RayActorError: the actor is gone.
     """
     looks_at_the_dead = 0
@@ -39,7 +39,7 @@ def value(watch: NodeWatch, handle: Any, process: int | None = None) -> Any:
             raise cause from None
         raise
     except RayError as error:
-        # Where Ray's own processes died, what it says of the work is only what follows from that.
+        # If Ray's own processes have died, that is the cause, and this error only follows from it.
         watch.check(now=True)
         if isinstance(error, RayActorError):
             raise
@@ -47,5 +47,6 @@ def value(watch: NodeWatch, handle: Any, process: int | None = None) -> Any:
 
 
 def lost(error: RayError) -> StorageError:
+    """The error to raise when Ray has lost work that was under way."""
     said = str(error).strip().partition("\n")[0]
     return StorageError(f"Ray lost work that was under way: {said}; the same command goes on")

@@ -1,4 +1,4 @@
-"""Notices that Ray's own processes have died. Ray tells its driver nothing of it, or ends the driver without a word."""
+"""Notices that Ray's own processes have died. Ray does not tell its driver, or ends the driver without a message."""
 
 import errno
 import logging
@@ -15,19 +15,19 @@ from batch.errors import StorageError
 
 _log = logging.getLogger("batchrouter.running")
 
-# Without these two a node does nothing. Ray's agents need no look of their own: the raylet ends when one of them dies.
+# A node needs these two processes. Ray's agents need not be watched: the raylet ends when one of them dies.
 _NEEDED = ("gcs_server", "raylet")
 
 _LOOK_SECONDS = 0.25
-# A look at a joined cluster is a connection, which the other side notices.
+# Less often, because each check of a joined cluster opens connections to it.
 _LOOK_JOINED_SECONDS = 2.0
 _CONNECT_SECONDS = 5.0
-# What says that this process can open nothing: no death of another's.
+# Errors which mean that this process can open no more files, and not that another process has died.
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 # 30 seconds. Ray itself forgives a head that is gone for a minute, in which it may be restarted, then ends the process.
 _HEAD_MISSES = 15
 
-# A call into Ray may never return once a process is dead. Whoever is in one has this long to come out of it.
+# A call into Ray may never return once a process is dead. It has this long to return before this process is ended.
 _GRACE_SECONDS = 20.0
 _GRACE_STARTING_SECONDS = 5.0
 
@@ -35,15 +35,15 @@ GOES_ON = "the same command goes on where this one stopped"
 
 
 class Look(Protocol):
-    """Looks whether what Ray needs is there."""
+    """One way to check that the processes that Ray needs are alive."""
 
     def missing(self) -> str | None:
-        """What is gone, in words; `None`: all is there."""
+        """What is gone, in words; `None`: nothing is."""
         ...
 
 
 class NodeWatch:
-    """Looks again and again, in a thread of its own, whether Ray is there.
+    """Checks at intervals, in a thread of its own, that Ray is alive.
 
     Attributes:
         reason: what is gone, as one line; `None` while nothing is.
@@ -52,9 +52,9 @@ class NodeWatch:
     def __init__(self, end_process: Callable[[str], None], *, every: float = _LOOK_SECONDS) -> None:
         """
         Args:
-            end_process: prints a line and ends the process at once. It is called where nobody has come out of Ray's
-                calls in time; until then whoever calls `check` is told.
-            every: seconds between looks.
+            end_process: prints a line and ends this process at once. It is called if a call into Ray has not returned
+                in time; until then `check` raises.
+            every: seconds between checks.
         """
         self.reason: str | None = None
         self._end_process = end_process
@@ -65,22 +65,22 @@ class NodeWatch:
         self._closed = threading.Event()
 
     def start(self, look: Look) -> None:
-        """Look from now on, while Ray is being started too."""
+        """Start to check, even while Ray is still being started."""
         self._look = look
         threading.Thread(target=self._run, name="ray watch", daemon=True).start()
 
     def started(self) -> None:
-        """Ray is up. A caller may from now on be busy with other things for longer before it calls `check`."""
+        """Note that Ray is up. From now on a caller has more time between two calls of `check`."""
         self._grace = _GRACE_SECONDS
 
     def check(self, *, now: bool = False) -> None:
-        """Return if Ray is there.
+        """Return if Ray is alive.
 
         Args:
-            now: look at this instant instead of believing the last look.
+            now: check at this instant instead of relying on the last check.
 
         Raises:
-            StorageError: it is not.
+            StorageError: one of Ray's processes is gone.
         """
         if now:
             self._look_once()
@@ -88,7 +88,7 @@ class NodeWatch:
             raise StorageError(self.reason)
 
     def close(self) -> None:
-        """Look no more, and end nothing any more."""
+        """Stop checking; this process is not ended any more."""
         self._closed.set()
 
     def _run(self) -> None:
@@ -109,10 +109,10 @@ class NodeWatch:
 
 
 class OwnProcesses:
-    """The processes of a cluster that this process starts: its children by these names, found as they appear."""
+    """The processes of a local cluster, which are children of this process; they are found as they appear."""
 
     def __init__(self) -> None:
-        """Made before the cluster is started: what is there already belongs to another."""
+        """To be constructed before the cluster starts: children that exist now belong to something else."""
         self._before = set(_children(os.getpid()))
         self._known: dict[str, Process] = {}
 
@@ -128,7 +128,7 @@ class OwnProcesses:
         return None
 
     def all(self) -> list["Process"]:
-        """Those that have been found, after whatever they have started: workers wait for a dead head for a minute."""
+        """The processes found, with their own children first: workers would wait a minute for a dead head."""
         known = list(self._known.values())
         children: list[Process] = []
         # Where no file can be opened now, the workers end by themselves, later.
@@ -144,7 +144,7 @@ class OwnProcesses:
 
 
 class JoinedCluster:
-    """A cluster that was there before: this node's raylet answers on its socket, and the head on its port."""
+    """A cluster that was joined: the raylet of this node must answer on its socket, and the head on its port."""
 
     def __init__(self, raylet_socket: str, head: str) -> None:
         """
@@ -152,7 +152,7 @@ class JoinedCluster:
             raylet_socket: the path of the socket of this node's raylet.
             head: `host:port`.
         """
-        # Where it is another machine's nothing answers here, ever.
+        # If the raylet is on another machine, its socket never answers here, and is not checked.
         self._raylet_socket = raylet_socket if _answers_at(raylet_socket) else None
         host, _, port = head.rpartition(":")
         self._head = (host.strip("[]"), int(port))
@@ -178,9 +178,9 @@ def watch_joined(end_process: Callable[[str], None]) -> NodeWatch:
 
 
 def lives(pid: int) -> bool:
-    """Is this a process of this machine that has not ended? One that waits for its parent to notice its end has.
+    """Is this a process of this machine that has not ended? A zombie has ended.
 
-    One that cannot be looked at, because this process can open no more files, is taken to live.
+    If this process can open no more files and so cannot find out, the other is taken to be alive.
     """
     try:
         return _stat(pid) is not None
@@ -189,13 +189,13 @@ def lives(pid: int) -> bool:
 
 
 class Process(NamedTuple):
-    """A process of this machine. Its start is kept because numbers are used again."""
+    """A process of this machine. Its start time is part of it because process numbers are reused."""
 
     pid: int
     started: str
 
     def lives(self) -> bool:
-        """As the function `lives`; a later process with the same number is another one."""
+        """As the function `lives`; a later process with the same number does not count."""
         try:
             stat = _stat(self.pid)
         except OSError:
@@ -203,14 +203,14 @@ class Process(NamedTuple):
         return stat is not None and stat.started == self.started
 
     def kill(self) -> None:
-        """End it, if it has not ended."""
+        """Kill the process, if it has not ended."""
         if self.lives():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
 
 class _Stat(NamedTuple):
-    """A process as /proc tells of it."""
+    """What /proc says about a process."""
 
     name: str
     parent: int
@@ -218,7 +218,7 @@ class _Stat(NamedTuple):
 
 
 def _children(parent: int) -> list[Process]:
-    """None where there is no /proc, as on macOS. Raises OSError as `_stat`."""
+    """The children of a process; none if there is no /proc, as on macOS. Raises OSError as `_stat`."""
     found = []
     proc = Path("/proc")
     for entry in proc.iterdir() if proc.is_dir() else ():
@@ -234,7 +234,7 @@ def _name_of(process: Process) -> str | None:
 
 
 def _stat(pid: int) -> _Stat | None:
-    """`None`: it has ended. Raises OSError where this process can open nothing, which is no death of another's."""
+    """Read /proc; `None`: the process has ended. Raises OSError if this process can open no more files."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError as error:
@@ -258,6 +258,6 @@ def _answers_at(path: str) -> bool:
     except (ConnectionRefusedError, FileNotFoundError):
         return False
     except OSError:
-        # Too busy to accept, or no descriptor is left here: that is no death.
+        # The other side is too busy to accept, or no descriptor is left here: neither means that it has died.
         return True
     return True
