@@ -1,4 +1,4 @@
-"""Benchmarks: prompts with the judged quality of each model's answer, as measuring takes them."""
+"""Benchmarks: prompts with the judged quality of each model's answer, in the form in which they are measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from batch.arrays import Floats
 from batch.errors import InputError
 
-# Below this, intervals are so wide that most routers cannot be told from lots.
+# With fewer prompts, intervals are so wide that most routers cannot be told from a random one.
 FEW_PROMPTS = 100
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One set of prompts, measured by itself."""
+    """One set of prompts, which is measured by itself."""
 
     name: str
-    """What figures and plots call it."""
+    """Its name in figures and plots."""
     prompts: Sequence[str]
-    """What routers see."""
+    """The texts that routers score."""
     models: tuple[str, ...]
     """Cheapest first, strongest last."""
     quality: Floats
@@ -28,14 +28,14 @@ class Benchmark:
     cost: Floats | None = None
     """What each answer cost, shape (prompts, models); `None`: not known."""
     grades: bool = False
-    """Is quality a grade, as from 1 to 10? Otherwise it is between 0 and 1."""
+    """Is quality a grade, such as from 1 to 10? Otherwise it is between 0 and 1."""
     files: tuple[str, ...] = ()
-    """SHA-256 of what was read."""
+    """SHA-256 of the files that were read."""
     notes: tuple[str, ...] = ()
-    """What to know of its figures."""
+    """Notes for the reader of its figures."""
 
     def rows(self, chosen: NDArray[np.bool_], name: str, *notes: str) -> "Benchmark":
-        """The same with some of its prompts only. Raises InputError where none is left."""
+        """The same benchmark with only some of its prompts. Raises InputError if none is left."""
         if not chosen.any():
             raise InputError(f"benchmark {name}: no prompt is left to measure on")
         return replace(

@@ -1,4 +1,4 @@
-"""Benchmarks and predictions -> figures, with the baselines that belong beside every router."""
+"""From a benchmark and routers' predictions to figures, beside the baselines that every router is compared with."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,11 +17,11 @@ from batch.routers.random import RandomRouter
 from schemas.evaluation_report import BenchmarkFigures, Figure, Point, RouteLLMFigures, RouterFigures
 from schemas.evaluation_spec import BEST_SINGLE, LENGTH, MIX, ORACLE, RANDOM
 
-# One random router on a small benchmark is anywhere; the mean of ten is near the middle.
+# On a small benchmark a single random router may have any figure; the mean of ten is near the expected one.
 RANDOM_ROUTERS = 10
 
 
-# The protocol counts right answers in percent, and takes grades as they are.
+# RouteLLM's program multiplies right answers by 100, to percent, and takes grades as they are.
 _UNIT, _UNIT_OF_GRADES = 100.0, 1.0
 _GRID = np.linspace(0.0, 1.0, 101)
 _DIGITS = 6
@@ -33,11 +33,11 @@ def measure(
     """Measure routers and baselines on one benchmark.
 
     Args:
-        predicted: what each router says of each prompt, by name: shape (prompts, 1) for how much it needs the strongest
-            model, or (prompts, models) for each model's quality, NaN where it knows nothing of a model.
+        predicted: each router's scores by its name: shape (prompts, 1) for how much a prompt needs the strongest model,
+            or (prompts, models) for each model's quality, NaN for a model that the router does not know.
         seed: of random routers and of the bootstrap.
         bootstrap: resamples; the same ones for all routers.
-        plot: name of the picture.
+        plot: file name of the plot.
     """
     entrants = {name: _Entrant(benchmark, scores) for name, scores in predicted.items()}
     entrants[ORACLE] = _Entrant(benchmark, benchmark.quality)
@@ -70,7 +70,7 @@ def measure(
 
 
 class _Entrant:
-    """A router's order of prompts, and its way from model to model where there are costs."""
+    """What a router or baseline is measured by: its order of prompts and, if costs are known, its sweep of them."""
 
     def __init__(self, benchmark: Benchmark, predicted: Floats) -> None:
         pair = predicted.shape[1] == 1
@@ -90,7 +90,7 @@ _Samples = dict[str, list[float]]
 def _sampled(
     benchmark: Benchmark, entrants: Mapping[str, _Entrant], lots: list[_Entrant], *, seed: int, bootstrap: int
 ) -> dict[str, _Samples]:
-    """Every measure of every entrant: first over all prompts, then on each resample."""
+    """Every measure of every router and baseline: first over all prompts, then on each resample."""
     samples: dict[str, _Samples] = defaultdict(lambda: defaultdict(list))
     everything = np.ones((1, len(benchmark.prompts)))
     drawn = resampled(groups_of(benchmark.prompts), bootstrap, seed) if bootstrap else ()
@@ -98,7 +98,7 @@ def _sampled(
         for name, entrant in entrants.items():
             _add(samples[name], entrant, benchmark, weights)
         for at, entrant in enumerate(lots):
-            # Ten times as many resamples would tell no more of what chance does.
+            # Each random router takes a tenth of the resamples: all of them would give no better interval.
             part = weights if weights is everything else weights[at :: len(lots)]
             if len(part):
                 _add(samples[RANDOM], entrant, benchmark, part)
@@ -156,7 +156,7 @@ def _figures(samples: _Samples, entrant: _Entrant, role: str, benchmark: Benchma
 
 
 def _random(samples: _Samples, lots: list[_Entrant], benchmark: Benchmark) -> RouterFigures:
-    """The mean of the random routers; its interval is what one of them may come out at."""
+    """The mean of the random routers; its interval is that of a single one."""
     averaged: _Samples = {
         name: [float(np.mean(values[: len(lots)])), *values[len(lots) :]] for name, values in samples.items()
     }
@@ -174,7 +174,7 @@ def _random(samples: _Samples, lots: list[_Entrant], benchmark: Benchmark) -> Ro
 
 
 def _protocol(entrants: list[_Entrant], benchmark: Benchmark) -> RouteLLMFigures | None:
-    """RouteLLM's figures of one router, or of the mean of several; `None` where it has none."""
+    """The figures that RouteLLM's program gives one router, or the mean of several; `None` if they are not defined."""
     weak, strong = _ends(benchmark)
     unit = _UNIT_OF_GRADES if benchmark.grades else _UNIT
     try:
@@ -195,7 +195,7 @@ def _crossings(samples: _Samples) -> dict[str, Figure] | None:
 
 
 def _known(values: list[float]) -> Figure | None:
-    """The figure; `None` where it is not defined over all prompts."""
+    """The figure with its interval; `None` if it is not defined over all prompts."""
     return _figure(values) if values and np.isfinite(values[0]) else None
 
 

@@ -1,4 +1,4 @@
-"""Files -> benchmarks: RouteLLM's response files, tables of the same, and labelled files of any kind."""
+"""Reads benchmarks: RouteLLM's response files, tables of the same responses, and labelled files of any kind."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ _MT_BENCH = "so few questions prove nothing: on 72 of them random routers' APGR 
 
 
 def read_benchmarks(spec: BenchmarkSpec, key: str, prices: Mapping[str, float]) -> list[Benchmark]:
-    """Read the benchmark that the user calls `key`: one, or several where it is measured in several ways.
+    """Read the benchmark that the user calls `key`; several benchmarks if it is measured in several ways.
 
     Raises:
         InputError: in one line, for whatever cannot be read or used.

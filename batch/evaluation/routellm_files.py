@@ -1,4 +1,4 @@
-"""RouteLLM's response files as its repository has them, contaminated prompts left out as it leaves them out."""
+"""Reads RouteLLM's response files as its repository has them, and leaves out contaminated prompts as it does."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ class Responses:
     benchmark: Benchmark
     """The benchmark."""
     subjects: list[str]
-    """What each prompt's file is called after its `mmlu_`."""
+    """Of each prompt, the name of its file after `mmlu_`."""
 
 
 def is_routellm(path: str | tuple[str, ...], *names: str) -> bool:
@@ -104,7 +104,7 @@ def _files(folder: Path, spec: Gsm8kSpec | MmluSpec) -> list[Path]:
 
 
 def _contaminated(folder: Path) -> frozenset[str]:
-    """Prompts that some training set holds: listed beside the files, or in the folder above."""
+    """Prompts that a training set contains; their list is beside the files, or in the folder above."""
     listed = next((at / _CONTAMINATED for at in (folder, folder.parent) if (at / _CONTAMINATED).is_file()), None)
     if listed is None:
         return frozenset()

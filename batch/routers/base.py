@@ -1,4 +1,4 @@
-"""What a router is, and what embeds prompts for those that need it."""
+"""The protocols of routers, which score prompts, and of embedders, which turn texts into vectors."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,9 +7,9 @@ from batch.arrays import Float32s
 
 
 class Router(Protocol):
-    """Scores prompts; the higher, the more a prompt needs the model of that column.
+    """Scores prompts.
 
-    `models` says what the columns mean. With one column per model, each is the predicted quality of that
+    `models` names the columns of the scores. With one column per model, each holds the predicted quality of that
     model's answer, a probability. A pair router has one column: how likely the strongest model's answer wins.
     """
 

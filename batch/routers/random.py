@@ -1,4 +1,4 @@
-"""A score by lot: the baseline of every comparison."""
+"""A random score for each prompt: the baseline of every comparison."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -17,7 +17,7 @@ _BITS = 24
 class RandomRouter:
     """Scores uniform on [0, 1), drawn from the prompt's own hash: the same whatever batch it comes in.
 
-    Equal prompts get equal scores, and another seed deals all of them anew.
+    Equal prompts get equal scores, and another seed changes all scores.
     """
 
     def __init__(self, strongest: str, seed: int) -> None:

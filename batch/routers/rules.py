@@ -1,8 +1,8 @@
-"""Contextual routing: what a row says about itself decides, the first rule that holds.
+"""Contextual routing: the first rule that holds for a row decides its score or its model.
 
-A rule may look at the row's columns and may choose a model outright, and neither fits through `Router.score`.
-Widening that protocol would make every router carry columns that none of them reads, so this one class has
-`decide` as well, and scoring calls it where it finds one. Nothing else knows about columns.
+A rule may read the row's columns and may name a model, and `Router.score` allows neither. Adding columns to that
+protocol would burden every router with columns that it does not read. So this class alone has a method `decide`, which
+the scorer calls instead of `score`.
 """
 
 import re
@@ -24,14 +24,14 @@ _LANGUAGE_COLUMNS = ("language", "lang")
 
 
 class Decision(NamedTuple):
-    """What the rules say of one row: a model, or else a score."""
+    """The outcome of the rules for one row: a model, or else a score."""
 
     score: float
     model: str | None
 
 
 class RulesRouter:
-    """Applies the rules from the top; a prompt that none fits is scored `otherwise`."""
+    """Applies the rules from the top; a prompt for which none holds gets the score `otherwise`."""
 
     def __init__(self, models: tuple[str, ...], spec: RulesRouterSpec) -> None:
         """`models` are the job's, cheapest first. Raises SpecError for a broken regular expression."""

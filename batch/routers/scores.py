@@ -1,4 +1,4 @@
-"""Asking a router for scores, and looking at what it gives: it may be anybody's."""
+"""Calls a router and checks its scores: it may be a class of the user's own."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -10,24 +10,25 @@ from batch.arrays import Float32s
 from batch.errors import SpecError
 from batch.routers.base import Router
 
-# Plenty to sort by length, while the vectors of so many take 25 MB; a shard of short rows has ten times as many.
+# Prompts that a router is given at a time: enough to sort them by length, while their vectors take 25 MB. A shard of
+# short rows has ten times as many.
 _AT_ONCE = 16_384
 
 _Number = TypeVar("_Number", bound=np.floating[Any])
 
 
 def scores_of(router: Router, kind: str, texts: Sequence[str]) -> Float32s:
-    """Return the router's scores of shape (texts, columns); it is given so many at a time that its memory is bounded.
+    """Return the router's scores, shape (texts, columns); it gets `_AT_ONCE` texts at a time, which bounds its memory.
 
-    `kind` is what messages call the router. Raises SpecError where it returns anything but one finite number per
-    text and column.
+    `kind` is the router's name in messages. Raises SpecError if it returns anything but one finite number per text and
+    column.
     """
     starts = range(0, max(len(texts), 1), _AT_ONCE)
     return np.concatenate([_checked(router, kind, texts[start : start + _AT_ONCE]) for start in starts])
 
 
 def ranking_scores(scores: NDArray[_Number], columns: tuple[str, ...], models: tuple[str, ...]) -> NDArray[_Number]:
-    """What plans rank by: a pair router's one column, else the strongest model's less the cheapest's.
+    """The numbers by which plans rank prompts: a pair router's column, else the strongest's minus the cheapest's.
 
     Args:
         scores: of a router whose `models` are `columns`, shape (prompts, columns).

@@ -1,4 +1,4 @@
-"""Heads over vectors, alone and with what single words add to them."""
+"""Logistic heads over vectors, alone or with weights of single words."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,26 +21,26 @@ _RANKS = 1 << 62
 
 @dataclass(frozen=True)
 class Setting:
-    """What heads are fitted with."""
+    """How heads are fitted."""
 
     form: Form
     penalty: float
     word_penalty: float | None
-    """`None`: words add nothing."""
+    """`None`: without weights of words."""
 
     @classmethod
     def all_of(cls, form: Form) -> list["Setting"]:
-        """Those that are tried, in the order of `fit_settings`."""
+        """All settings that are tried for a form, in the order of `fit_settings`."""
         return [cls(form, penalty, words) for penalty in PENALTIES[form] for words in (None, *WORD_PENALTIES)]
 
 
 @dataclass(frozen=True)
 class WordedSet:
-    """One set of prompts, as heads and words are fitted on it."""
+    """One set of prompts to fit heads and weights of words on."""
 
     training: Training
     words: Sparse
-    """As `words_of` has them."""
+    """The words of each prompt, as `words_of` gives them."""
 
     def rows(self, kept: NDArray[np.bool_]) -> "WordedSet":
         """Only these prompts."""
@@ -49,7 +49,7 @@ class WordedSet:
 
 @dataclass(frozen=True)
 class WordedHeads:
-    """Heads, and what words add to them."""
+    """Heads, and the weights of words that are added to their log odds."""
 
     heads: SetHeads
     words: WordWeights | None
@@ -58,7 +58,8 @@ class WordedHeads:
         """Log odds of a good answer, shape (prompts, models).
 
         Args:
-            number: which of the sets fitted on the prompts are from; left out, of any origin, as in a checkpoint.
+            number: of the set, among those fitted on, that the prompts are from; left out, prompts of any origin, which
+                get the intercept that a checkpoint has.
         """
         if number is None:
             found = self.heads.heads().logits(one.training.vectors.astype(np.float32)).astype(np.float64)
@@ -94,10 +95,10 @@ def worded_sets(data: Sequence[Judged], embedder: Embedder, seed: int) -> list[W
 
 
 def unseen_probabilities(sets: Sequence[WordedSet], folds: Sequence[Indices], setting: Setting) -> list[Float32s]:
-    """What heads fitted without a prompt's fold predict for it, for each set of shape (prompts, models).
+    """Predict each prompt by heads that were fitted without its fold; one array of shape (prompts, models) a set.
 
     Args:
-        folds: number of each prompt's, from 0.
+        folds: number of each prompt's fold, from 0, for each set.
     """
     found = [np.empty(one.training.quality.shape, dtype=np.float32) for one in sets]
     for fold in np.unique(np.concatenate(folds)):

@@ -1,4 +1,4 @@
-"""Stored vectors, a file at a time and a block at a time."""
+"""Reads stored vectors of battles' prompts, file by file, in blocks."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -15,14 +15,14 @@ from batch.routers.arena.battles import BattleRow, json_rows
 
 VECTOR_FILES = (".parquet", ".jsonl", ".json", ".npy", ".safetensors")
 
-# In parquet and JSON: what RouteLLM's data sets call the column.
+# Name of the column in RouteLLM's data sets, for Parquet and JSON.
 COLUMN = "embeddings"
 _BLOCK = 1024
 _NO_SUCH_TYPE = "its numbers are of a type that numpy lacks; save float32"
 
 
 def count_vectors(path: Path) -> int:
-    """How many vectors a file holds. Raises ValueError, OSError or an Arrow error for one that cannot be read."""
+    """Number of vectors in a file. Raises ValueError, OSError or an Arrow error for one that cannot be read."""
     match path.suffix.lower():
         case ".parquet":
             with pq.ParquetFile(path) as file:
@@ -36,7 +36,7 @@ def count_vectors(path: Path) -> int:
 
 
 def vector_blocks(path: Path) -> Iterator[Float32s]:
-    """Vectors of a file in order, in blocks of shape (up to 1,024, dimension), all of one dimension.
+    """Yield the vectors of a file in order, in blocks of shape (up to 1,024, dimension), all of one dimension.
 
     Parquet and JSON rows have them in the column `embeddings`, a safetensors file in the tensor of that name or in
     its only one. Raises ValueError, OSError or an Arrow error where they are not there or not all finite.

@@ -1,4 +1,4 @@
-"""Battles, in which the better of two models' answers was preferred, as the arena's data sets hold them."""
+"""Reads battles: which of two models' answers to a prompt was preferred, in the layout of the arena's data sets."""
 
 import json
 import re
@@ -19,13 +19,13 @@ from batch.errors import SpecError
 
 BATTLE_FILES = (".parquet", ".csv", ".jsonl", ".json")
 
-# Which split a file belongs to, where its path says so: the rule of the library that the data sets were made for.
+# The split that a file belongs to, if its path says so, by the rules of the library that the data sets were made for.
 _TRAIN = re.compile(r"(^|[^a-z0-9])train(ing)?([^a-z0-9]|$)")
 _OTHER_SPLIT = re.compile(
     r"(^|[^a-z0-9])(test|testing|eval|evaluation|dev|development|val|valid|validation)([^a-z0-9]|$)"
 )
 
-# RouteLLM leaves out what is hardly a question.
+# RouteLLM leaves out shorter prompts, which are hardly questions.
 MIN_CHARACTERS = 16
 # Answers of both models are in one row; the default of 1 MiB is too small for some.
 _CSV_BLOCK_BYTES = 32 << 20
@@ -102,7 +102,7 @@ def read_battles(files: Sequence[Path], key: str) -> Battles:
 
 @contextmanager
 def reading_errors_named(path: Path, key: str) -> Iterator[None]:
-    """Turn what goes wrong while reading a file into a one-line SpecError."""
+    """Turn an error of reading a file into a SpecError of one line that names the key and the file."""
     try:
         yield
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -110,7 +110,7 @@ def reading_errors_named(path: Path, key: str) -> Iterator[None]:
 
 
 def json_rows(path: Path) -> Iterator[BattleRow]:
-    """Rows of a JSON array or of JSON lines. Raises ValueError for what is neither."""
+    """Yield the rows of a JSON array or of JSON lines. Raises ValueError for anything else."""
     with path.open(encoding="utf-8") as file:
         start = file.read(1)
         file.seek(0)

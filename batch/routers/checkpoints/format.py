@@ -18,7 +18,7 @@ from batch.errors import SpecError
 from schemas.base import Spec
 
 CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "README.md"
-# The facts of the training, where `config.json` belongs to the model itself.
+# File with the facts of the training, in layouts whose `config.json` belongs to the network itself.
 TRAINING = "training.json"
 CHECKPOINTS = Path(__file__).parent
 DEFAULT_CHECKPOINT = CHECKPOINTS / "correctness"
@@ -32,14 +32,15 @@ class EncoderConfig(Spec):
     kind: Literal["local", "endpoint", "import"] = "local"
     """`local`: it runs in the scoring process; `endpoint`: behind `/v1/embeddings`; `import`: the user's own class."""
     name: str
-    """What people call it; behind an endpoint, the model that is asked for; of the user's own, its import path."""
+    """Its usual name; for `endpoint`, the model that requests name; for `import`, the class's import path."""
     sha256: str = ""
-    """Of its weights: other weights would give numbers that look right and are not. Of an endpoint's nobody knows."""
+    """Hash of its weights: vectors of other weights would look right and be wrong. Empty for an endpoint, whose weights
+    are unknown."""
     layer: int | None = Field(default=None, ge=0)
     """Hidden states after this layer are averaged over the tokens, 0 for the embeddings of the tokens themselves; an
     endpoint's encoder has only its own end."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Tokens of a prompt that are looked at, from its beginning; the user's own class decides that itself."""
+    """Most tokens of a prompt that it reads, from the beginning; `None`: the user's own class decides."""
     dimension: int = Field(gt=0)
     """Length of its vectors."""
 
@@ -62,7 +63,7 @@ class CheckpointConfig(Spec):
     format: Literal[1] = 1
     """Version of this layout."""
     kind: str = "correctness"
-    """Which router it is for."""
+    """The kind of router that it is for."""
     models: tuple[str, ...] = Field(min_length=2)
     """The models whose answers it was trained on, weakest first."""
     matched_by: Literal["position", "name"]
@@ -71,11 +72,11 @@ class CheckpointConfig(Spec):
     encoder: EncoderConfig
     """The encoder."""
     options: dict[str, Any] = Field(default={})
-    """What the router needs to know besides its weights, as its kind has it."""
+    """Settings of the router besides its weights; which ones depends on its kind."""
     weights_sha256: str
-    """Of `weights.safetensors`."""
+    """Hash of `weights.safetensors`."""
     training: dict[str, Any] = Field(default={})
-    """How it was made and how well it did: for the reader, never used."""
+    """How it was trained and how well it did: for the reader; the program never uses it."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,15 @@ class Checkpoint:
     tensors: Tensors
 
     def tensor(self, name: str, *shape: int | None) -> Float32s:
-        """As `stored`, in float32. Raises SpecError too where a number is beyond its range."""
+        """As `stored`, converted to float32. Raises SpecError also if a number is beyond its range."""
         found = in_float32(self.stored(name, *shape))
         self._refuse_infinite(name, found)
         return found
 
     def stored(self, name: str, *shape: int | None) -> NDArray[Any]:
-        """The tensor of this name and shape, in which `None` stands for any length, at the precision it is stored in.
+        """The tensor of this name and shape, in the precision in which it is stored; `None` stands for any length.
 
-        Raises SpecError where there is none, its shape is another, or a number in it is not finite.
+        Raises SpecError if there is no such tensor, its shape differs, or a number in it is not finite.
         """
         found = self.tensors.get(name)
         if found is None:
@@ -116,19 +117,19 @@ class Checkpoint:
 
 
 def in_float32(tensor: NDArray[Any]) -> Float32s:
-    """The same numbers; those beyond float32's range become infinite, without a warning."""
+    """Convert to float32; numbers beyond its range become infinite, without a warning."""
     with np.errstate(over="ignore"):
         return tensor.astype(np.float32, copy=False)
 
 
 def refuse_trained(folder: Path, kind: str) -> None:
-    """Raise SpecError where `load_checkpoint` would read `folder`: RouteLLM's layouts of `kind` are not ours."""
+    """Raise SpecError if `folder` has our own layout, where a router of `kind` needs RouteLLM's."""
     if (folder / WEIGHTS).is_file():
         raise SpecError(f"router.checkpoint: {folder} is not for a router of kind {kind!r}: it holds {WEIGHTS}")
 
 
 def load_checkpoint(folder: Path = DEFAULT_CHECKPOINT, kind: str = "correctness") -> Checkpoint:
-    """Read a checkpoint of this kind. Raises SpecError where a file is missing, altered or not what it should be."""
+    """Read a checkpoint of this kind. Raises SpecError if a file is missing, altered or of another kind."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -169,7 +170,7 @@ def save_checkpoint(
     training: Mapping[str, Any],
     card: str,
 ) -> CheckpointConfig:
-    """Write a checkpoint into `folder`, which is made if need be; equal values give equal bytes."""
+    """Write a checkpoint into `folder`, which is created if needed; equal values give equal bytes."""
     from safetensors.numpy import save
 
     stored = save({name: np.ascontiguousarray(tensor) for name, tensor in sorted(tensors.items())})
@@ -192,7 +193,7 @@ def save_checkpoint(
 def checkpoint_fingerprint(folder: Path = DEFAULT_CHECKPOINT) -> str:
     """Hash that changes with anything that affects scores: `config.json` names the hashes of all the weights.
 
-    Raises SpecError where it cannot be read.
+    Raises SpecError if it cannot be read.
     """
     try:
         return sha256((folder / CONFIG).read_bytes()).hexdigest()
@@ -201,11 +202,12 @@ def checkpoint_fingerprint(folder: Path = DEFAULT_CHECKPOINT) -> str:
 
 
 def model_mixture(models: tuple[str, ...], config: CheckpointConfig) -> Float32s:
-    """Return the share each of the checkpoint's models has in each of a job's, shape (checkpoint's, job's).
+    """Return how the predictions for a job's models mix those for the checkpoint's, shape (checkpoint's, job's models).
 
-    A checkpoint matched by name gives every model its own. One matched by position gives the cheapest model the
-    first one's place and the strongest the last one's. Models in between lie on the straight line between the
-    two, by position: a stopgap that keeps their order until a checkpoint is trained on them.
+    In a checkpoint matched by name, each of the job's models has its own prediction. In one matched by position, the
+    job's cheapest model takes the prediction of the checkpoint's first model, and the strongest that of the last.
+    Models in between take a mixture of these two, by position: a stopgap that keeps their order until a checkpoint is
+    trained on them.
     Raises SpecError for a model that a checkpoint matched by name was not trained on.
     """
     mixture = np.zeros((len(config.models), len(models)), dtype=np.float32)

@@ -1,13 +1,14 @@
-"""What a run pays for besides its rows' answers: a log of the calls of an embedder, which its budget counts too.
+"""A log of what an embedder's calls cost; a run's budget covers them too.
 
-One JSON object a line, appended:
+The file has one JSON object a line; lines are only appended:
 
     {"model": "text-embedding-3-small", "usd_per_token": "2E-8"}      each time it is opened; null: unknown price
-    {"sent": 32, "sent_at_most": 5120}                                 on disk's page cache before the request goes out
+    {"sent": 32, "sent_at_most": 5120}                                 in the page cache before the request goes out
     {"ended": 32, "ended_at_most": 5120, "tokens": 900}                after its answer
 
-Numbers are of inputs and tokens; `*_at_most` are upper bounds of tokens. What was sent and has no end when the log is
-opened again was in flight when a process was killed: it may have been billed, and is charged at its bound.
+`sent` and `ended` count inputs (texts), `tokens` counts tokens, and `*_at_most` are upper bounds of tokens. A request
+without an `ended` line when the log is opened again was in flight when a process was killed: it may have been billed,
+so it is charged at its bound.
 """
 
 import os
@@ -28,29 +29,29 @@ from schemas.reports import EmbeddingReport, Report
 
 @dataclass(slots=True)
 class Spending:
-    """What a log says was spent."""
+    """The sums of a log."""
 
     model: str | None = None
-    """The embedding model; `None`: nothing was asked."""
+    """The embedding model; `None`: nothing was sent."""
     inputs: int = 0
     """Texts that were answered, refused or lost."""
     tokens: int = 0
-    """Prompt tokens, as the provider counted them; where it did not say, at most so many."""
+    """Prompt tokens, as the provider counted them; an upper bound for answers without a count."""
     in_doubt: int = 0
     """Of `inputs`, texts that were in flight when a process was killed."""
     usd: Decimal = field(default_factory=Decimal)
-    """Dollars where the price is known."""
+    """Dollars, of tokens whose price is known."""
     is_complete: bool = True
     """False: tokens were used whose price is not known."""
 
     def lost(self, inputs: int, tokens_at_most: int, usd_per_token: Decimal | None) -> None:
-        """So many texts were in flight at a kill."""
+        """Add texts that were in flight when a process was killed."""
         self.inputs += inputs
         self.in_doubt += inputs
         self.charge(tokens_at_most, usd_per_token)
 
     def charge(self, tokens: int, usd_per_token: Decimal | None) -> None:
-        """So many tokens were used."""
+        """Add tokens that were used."""
         self.tokens += tokens
         if usd_per_token is not None:
             self.usd = EXACT.add(self.usd, EXACT.multiply(usd_per_token, Decimal(tokens)))
@@ -83,22 +84,22 @@ class SpendingLog:
         self._write(b"\n" + orjson.dumps(header) + b"\n")
 
     def sent(self, inputs: int, tokens_at_most: int) -> None:
-        """A request with so many texts is about to go out."""
+        """Record that a request with so many texts is about to go out."""
         self._add(sent=inputs, sent_at_most=tokens_at_most)
 
     def ended(self, inputs: int, tokens_at_most: int, tokens: int) -> None:
-        """The request ended, and `tokens` may have been billed; the other two are as `sent` had them."""
+        """Record that the request ended and that `tokens` may be billed; the other two are those of `sent`."""
         self._add(ended=inputs, ended_at_most=tokens_at_most, tokens=tokens)
 
     def flush(self) -> None:
-        """Nothing it was told is lost any more by a kill of this process. Raises StorageError."""
+        """Hand all records to the kernel: a kill of this process loses none of them any more. Raises StorageError."""
         if self._waiting:
             line = orjson.dumps(self._waiting) + b"\n"
             self._waiting = {}
             self._write(line)
 
     def close(self) -> None:
-        """Flush, and have the disk hold it. Raises StorageError."""
+        """Flush, and sync the file to disk. Raises StorageError."""
         try:
             self.flush()
             os.fsync(self._file.fileno())
@@ -129,7 +130,7 @@ class SpendingLog:
 
 
 def read_spending(path: Path) -> Spending:
-    """What the log at `path` says; nothing was spent if there is no log.
+    """Sum up the log at `path`; without a log nothing was spent.
 
     Raises:
         StorageError: it cannot be read, or a line is damaged that no kill can have torn.

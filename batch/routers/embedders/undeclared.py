@@ -1,4 +1,4 @@
-"""The encoder of weights that do not name theirs, as RouteLLM's do not: the job's word is taken for it."""
+"""The encoder of weights that do not name theirs, as RouteLLM's do not: it is taken to be the job's embedder."""
 
 import json
 from pathlib import Path
@@ -9,18 +9,18 @@ from batch.routers.checkpoints.encoder_files import encoder_folder, encoder_sha2
 from batch.routers.checkpoints.format import EncoderConfig
 from schemas.embedders import EmbedderSpec, EndpointEmbedderSpec, ImportEmbedderSpec, LocalEmbedderSpec
 
-# What text-embedding-3-small takes, which RouteLLM's published weights were trained on.
+# Most tokens of text-embedding-3-small, on which RouteLLM's published weights were trained.
 _ENDPOINT_TOKENS = 8191
-# Where a sentence encoder does not say.
+# Most tokens of a sentence encoder that does not say.
 _LOCAL_TOKENS = 512
 
 _KEY = "router.embedder"
 
 
 def assumed_encoder(spec: EmbedderSpec, dimension: int) -> EncoderConfig:
-    """Return what `spec` embeds with, if its vectors have `dimension` numbers: of a local encoder, its last layer.
+    """Return the encoder of `spec`, whose vectors must have `dimension` numbers; a local one gives its last layer.
 
-    Raises SpecError where they have another number, or where a local encoder does not say.
+    Raises SpecError if its vectors have another length, or if a local encoder's configuration does not say.
     """
     match spec:
         case LocalEmbedderSpec():
@@ -50,7 +50,7 @@ def assumed_encoder(spec: EmbedderSpec, dimension: int) -> EncoderConfig:
 
 
 def normalizes_vectors(spec: EmbedderSpec) -> bool:
-    """Does the encoder, as its makers use it, end by bringing vectors to length 1, which a local one here does not?"""
+    """Do the encoder's own modules scale vectors to length 1 at the end? `LocalEmbedder` leaves that step out."""
     if not isinstance(spec, LocalEmbedderSpec):
         return False
     modules = encoder_folder(spec.model) / "modules.json"
@@ -58,7 +58,7 @@ def normalizes_vectors(spec: EmbedderSpec) -> bool:
 
 
 def assumed_fingerprint(spec: EmbedderSpec) -> str:
-    """Hash of the weights of a local encoder; nothing for an endpoint's. Raises SpecError where there are none."""
+    """SHA-256 of a local encoder's weights; empty for others. Raises SpecError if the weights are missing."""
     return encoder_sha256(encoder_folder(spec.model)) if isinstance(spec, LocalEmbedderSpec) else ""
 
 

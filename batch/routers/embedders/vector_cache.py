@@ -1,4 +1,4 @@
-"""Vectors that were paid for once, on disk."""
+"""A cache of vectors on disk, so that an embedding is not paid for twice."""
 
 import os
 import sqlite3
@@ -15,7 +15,7 @@ from batch.storage.atomic import make_folder, storage_error
 
 FILE = "embeddings.sqlite"
 
-# Others may be writing a shard's vectors meanwhile.
+# How long to wait while other processes write a shard's vectors.
 _PATIENCE_SECONDS = 60.0
 
 Vector = Float32s
@@ -24,7 +24,7 @@ Vector = Float32s
 class VectorCache:
     """Vectors by the hash of all that they depend on, in one SQLite file that any number of processes may use.
 
-    It holds neither texts nor keys, and is for its owner's eyes only. Every method raises StorageError, in one line,
+    It holds neither texts nor keys, and only its owner may read it. Every method raises StorageError, in one line,
     where the file cannot be used.
     """
 
@@ -40,7 +40,7 @@ class VectorCache:
             database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vector]:
-        """Those of these keys that are known."""
+        """The vectors of those of these keys that are in the cache."""
         found = {}
         with self._opened() as database:
             for key in keys:
@@ -50,7 +50,7 @@ class VectorCache:
         return found
 
     def put(self, vectors: Mapping[bytes, Vector]) -> None:
-        """Keep these; they are on disk when this returns."""
+        """Store these vectors; they are on disk when this returns."""
         rows = [(key, vector.astype("<f4").tobytes()) for key, vector in vectors.items()]
         with self._opened() as database:
             database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
@@ -66,6 +66,6 @@ class VectorCache:
 
 
 def key_of(model: str, dimensions: int | None, text: str) -> bytes:
-    """What a vector is kept under: 32 bytes over everything that it depends on."""
+    """The key of a vector in the cache: a hash of 32 bytes over everything that the vector depends on."""
     size = b"" if dimensions is None else b"%d" % dimensions
     return blake2b(b"\0".join((model.encode(), size, text.encode())), digest_size=32).digest()

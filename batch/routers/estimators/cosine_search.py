@@ -1,4 +1,4 @@
-"""Which stored vectors are most like a prompt's: by cosine about a mean, exactly, in bounded memory."""
+"""Finds the stored vectors that are most similar to a prompt's: exactly, by cosine, in bounded memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 from batch.arrays import Float32s, Indices
 
-# 256 x 8,192 cosines and the order of them take 40 MB, whatever is stored and however much is asked.
+# Block sizes: 256 x 8,192 cosines and their order take 40 MB, for any number of stored vectors and queries.
 _QUERIES = 256
 _STORED = 8192
 
 
 def directions(vectors: Float32s, mean: Float32s) -> Float32s:
-    """Return where vectors lie from `mean`, at length one, so that products are cosines; `mean` itself stays zero.
+    """Subtract `mean` and scale to length 1, so that products are cosines; a vector that equals `mean` becomes zero.
 
-    An encoder's early layers give vectors that have most of their length in common. Without it taken away, cosines
-    are all near one: APGR on GSM8K is .626 with it and .643 without (layer 2; MMLU .664 and .656).
+    Vectors of an encoder's early layers share a large common part. If it stays, all cosines are near 1: APGR on GSM8K
+    is .626 with the common part left in and .643 with it subtracted (layer 2; MMLU .664 and .656).
     """
     placed = vectors - mean
     lengths = np.linalg.norm(placed, axis=1, keepdims=True)
@@ -29,8 +29,9 @@ def directions(vectors: Float32s, mean: Float32s) -> Float32s:
 def nearest(queries: Float32s, stored: NDArray[Any], count: int) -> Iterator[tuple[slice, Float32s, Indices]]:
     """Find the `count` stored vectors with the largest products, exactly, for a block of queries at a time.
 
-    `stored` may be of any precision; products are float32. Yields which queries, and for each of them, shape
-    (queries, count or all there are), the products from the largest down and the places in `stored`.
+    `stored` may have any precision; products are float32. Yields, for each block: which queries it covers; their
+    products, largest first; and the row numbers in `stored`. Both arrays have the shape (queries of the block,
+    `min(count, len(stored))`).
     """
     for start in range(0, len(queries), _QUERIES):
         asked = queries[start : start + _QUERIES]
@@ -45,11 +46,14 @@ def nearest(queries: Float32s, stored: NDArray[Any], count: int) -> Iterator[tup
 
 
 def tapered(similarity: Float32s, count: int, temperature: float) -> Float32s:
-    """Return weights of the first `count` columns, shape (rows, count or all there are).
+    """Return weights of the first `count` columns, shape (rows, `min(count, columns)`).
 
-    `similarity` falls along each row. Weights fall as a softmax at this temperature, from at most one, and reach
-    nothing where the first column that is left out begins. So a score is continuous where two candidates change
-    places, and neither rounding nor the company a prompt is scored in decides which of them counts.
+    The weights are those of a softmax at this temperature, scaled to at most 1, minus the weight of the first column
+    that is left out. So the last weight falls to 0 as that column comes near, and a score changes continuously when two
+    candidates swap places: neither rounding nor the other prompts of a batch decide which of them counts.
+
+    Args:
+        similarity: cosines, falling along each row.
     """
     heights: Float32s = np.exp((similarity - similarity[:, :1]) / np.float32(temperature))
     return heights[:, :count] - heights[:, count : count + 1] if heights.shape[1] > count else heights

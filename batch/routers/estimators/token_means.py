@@ -12,22 +12,22 @@ from batch.errors import SpecError
 from batch.routers.checkpoints.encoder_files import WEIGHTS
 from batch.routers.network.wordpiece import WordTokens, distinct
 
-# Prompts looked up at once, and numbers: 64 MB in training, where rows are whole vectors.
+# Most prompts at a time, and most numbers: 64 MB in training, where a token's row is a whole vector.
 _CHUNK = 1024
 _MOST_NUMBERS = 1 << 24
 
 
 class TokenMeans:
-    """An embedder: the mean of a table's rows over the tokens of a prompt, marks included."""
+    """An embedder: the mean of a table's rows over the tokens of a prompt, its special tokens included."""
 
     def __init__(self, words: WordTokens, table: Float32s | None, once: Float32s | None = None) -> None:
-        """One of both tables is given.
+        """Keep the tables; at least one of the two is needed.
 
         Args:
             words: turns prompts into tokens.
             table: a row for each token, shape (tokens, width).
-            once: of the same shape: rows that are added to the sum once for each different token of a prompt, before
-                it is divided by the number of all its tokens.
+            once: a second table of that shape. Its row is added to the sum once for each different token of a prompt,
+                before the sum is divided by the number of all its tokens.
         """
         self._tokens, self._table, self._once = words, table, once
         self.dimension = next(int(one.shape[1]) for one in (table, once) if one is not None)
@@ -53,13 +53,13 @@ class TokenMeans:
 
 
 def _sums(table: Float32s, tokens: Int64s, lengths: Int64s) -> Float32s:
-    """The sum of the rows of each text's tokens, of which every text has some."""
+    """The sum of the rows of each text's tokens, shape (texts, width); every text has at least one token."""
     sums: Float32s = np.add.reduceat(table[tokens], np.cumsum(lengths) - lengths, axis=0)
     return sums
 
 
 def token_vectors(folder: Path) -> Float32s:
-    """The encoder's vector for each of its tokens, shape (tokens, dimension). Raises SpecError where there are none."""
+    """The encoder's embedding of each token, shape (tokens, dimension). Raises SpecError if the folder has none."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,8 +1,8 @@
-"""What single words add to a model's log odds of a good answer, whatever the encoder makes of the whole.
+"""Weights of single words: what they add to a model's log odds of a good answer, beside the heads on the vector.
 
-A mean over hidden states blurs rare words. Each token that training saw in several prompts has a weight for each
-model; a prompt's are summed, a token once however often it is there, and divided by how many tokens the prompt has.
-Tokens are those of the packaged encoder's tokenizer, also beside another encoder.
+A mean over hidden states blurs rare words. So each token that occurs in several training prompts has a weight for each
+model. A prompt's log odds get the sum of the weights of its different tokens, divided by the number of all its tokens.
+The tokens are those of the packaged encoder's tokenizer, whichever encoder gives the vectors.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from batch.routers.checkpoints.format import WEIGHTS, Checkpoint, Tensors
 from batch.routers.estimators.token_means import TokenMeans
 from batch.routers.network.wordpiece import WordTokens, tokenizer_sha256
 
-# Tokens of a prompt that are looked at, from its beginning.
+# Only so many tokens from a prompt's beginning count.
 MOST_TOKENS = 256
 # What a job file calls the weights.
 KEY = "router.checkpoint"
@@ -30,15 +30,15 @@ class WordWeights:
     """A weight for each of some tokens and each model."""
 
     tokens: NDArray[Any]
-    """Shape (words,): whole numbers, as the tokenizer has them."""
+    """Token ids of the tokenizer, shape (words,), integers."""
     weight: Float32s
     """Shape (models, words)."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "WordWeights | None":
-        """Those of a checkpoint, if it has any.
+        """Read them from a checkpoint; `None` if it has none.
 
-        Raises SpecError where they are of another tokenizer's tokens, or do not fit the checkpoint's models.
+        Raises SpecError if they belong to another tokenizer, or do not fit the checkpoint's models.
         """
         if _OPTION not in checkpoint.config.options:
             return None
@@ -56,18 +56,18 @@ class WordWeights:
         return cls(tokens, weight)
 
     def tensors(self) -> Tensors:
-        """As a checkpoint stores them."""
+        """The tensors of a checkpoint."""
         return {_TOKENS: self.tokens, _WEIGHT: self.weight}
 
     def options(self) -> dict[str, str]:
-        """What a checkpoint says of them."""
+        """The options of a checkpoint."""
         return {_OPTION: tokenizer_sha256(packaged_encoder())}
 
     def table(self, vocabulary: int, mixture: Float32s) -> Float32s:
-        """What each token adds, to be divided by a prompt's tokens, in a row each: shape (vocabulary, job's models).
+        """The weights of each token in its row, shape (vocabulary, job's models); 0 for tokens without weights.
 
         Args:
-            vocabulary: how many tokens the tokenizer has.
+            vocabulary: number of tokens that the tokenizer has.
             mixture: shape (checkpoint's models, job's models).
 
         Raises:
@@ -86,7 +86,7 @@ def word_tokens() -> WordTokens:
 
 
 def word_logits(checkpoint: Checkpoint, mixture: Float32s) -> TokenMeans | None:
-    """What turns prompts into what their words add to the log odds, shape (prompts, job's models), if anything does.
+    """Build what computes the words' part of prompts' log odds, shape (prompts, job's models); `None` without words.
 
     Raises SpecError as `WordWeights.of` and `table`.
     """

@@ -1,8 +1,8 @@
-"""Runs texts through a network in batches: what everything here that uses torch has in common.
+"""Runs texts through a network in batches, for all routers and embedders that use torch.
 
-Texts are sorted by length and cut into chunks, and each chunk into batches by token budget. While one chunk is run, the
-next is tokenized; the tokenizer is in Rust and leaves the interpreter free meanwhile. On a CPU each core has batches of
-its own: cores that share one wait for each other at every product.
+Texts are sorted by length and cut into chunks, and each chunk into batches by token budget. While one chunk runs, the
+next is tokenized; the tokenizer is written in Rust and releases the interpreter lock meanwhile. On a CPU each core runs
+batches of its own: cores that share a batch wait for each other at every product.
 """
 
 import logging
@@ -26,8 +26,8 @@ _log = logging.getLogger("batchrouter.routers.network")
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 Network = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
-# Only the first tokens count. No text needs this many characters for one, and tokenizing a prompt of many
-# megabytes to throw nearly all of it away would hold up its whole batch.
+# Only a text's first tokens count, so it is cut to so many characters for each. No text needs this many for a token,
+# and tokenizing a prompt of many megabytes, only to discard nearly all of it, would delay its whole batch.
 CHARACTERS_PER_TOKEN = 64
 
 # What a batch's widest products give should stay in the caches. One core takes as long for 512 tokens a batch as for
@@ -40,10 +40,10 @@ _CHUNK = 1024
 
 
 def first_tokens(tokenizer: Any, limit: int) -> Tokenize:
-    """Return what gives the first `limit` tokens of each text, special ones included, as a fast tokenizer cuts them.
+    """Return a function that gives the first `limit` token ids of each text, special tokens included.
 
-    Its Rust half is asked directly, for ids alone: 1.4 times the speed of calling `tokenizer`, the same ids.
-    Raises ValueError for a tokenizer without that half.
+    It calls the tokenizer's Rust half directly, for ids alone: 1.4 times as fast as calling `tokenizer`, with the same
+    ids. Raises ValueError for a tokenizer without that half.
     """
     rust = getattr(tokenizer, "backend_tokenizer", None)
     if rust is None:
@@ -59,16 +59,16 @@ def first_tokens(tokenizer: Any, limit: int) -> Tokenize:
 
 
 class Forward:
-    """A network that takes texts and gives numbers for each of them.
+    """Runs a network that gives a row of numbers for each text.
 
-    Runs on a GPU where torch sees one, in bfloat16 where that is enough, else on the CPU in float32. What a text gets
-    does not depend on its neighbours but for rounding: less than 1e-5 in float32, the third digit in bfloat16.
+    It runs on a GPU if torch sees one, in bfloat16, else on the CPU in float32. A text's numbers depend on its
+    neighbours by rounding only: less than 1e-5 in float32, the third digit in bfloat16.
     """
 
     def __init__(
         self, tokenize: Tokenize, network: Network, *, width: int, batch_tokens: int, padding: int = 0
     ) -> None:
-        """Nothing is run yet.
+        """Keep the values; nothing runs yet.
 
         Args:
             tokenize: gives each text's tokens; called in a thread, with a chunk of texts at a time.
@@ -94,8 +94,8 @@ class Forward:
     def __call__(self, texts: Sequence[str]) -> Float32s:
         """Return shape `(len(texts), width)`, in the order of `texts`.
 
-        Where the GPU's memory runs out, the token budget is halved for this and all later calls. Raises
-        torch.OutOfMemoryError where even a single text is too much.
+        If the GPU's memory runs out, the token budget is halved for this and all later calls. Raises
+        torch.OutOfMemoryError if even a single text is too much.
         """
         results = np.empty((len(texts), self._width), dtype=np.float32)
         # By characters, since tokens are not known yet. Longest first, so that memory that does not suffice shows at
@@ -176,7 +176,7 @@ class Forward:
 
 
 def device() -> "torch.device":
-    """Where networks run: on the GPU if torch sees one."""
+    """The device that networks run on: the GPU if torch sees one, else the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,7 +1,7 @@
-"""BERT's tokens of a prompt, with words looked up rather than tokenized again.
+"""BERT's tokenizer with a memory of words: a word that was tokenized once is looked up after that.
 
-What a word breaks into does not depend on its neighbours: two cores tokenize 3,000 to 8,900 prompts of 97 tokens a
-second, and one looks up ten times as many, with the same tokens.
+BERT breaks a word into the same tokens whatever its neighbours, so the tokens are the same. Two cores tokenize 3,000 to
+8,900 prompts of 97 tokens a second; one core looks up ten times as many.
 """
 
 import re
@@ -19,11 +19,11 @@ from batch.routers.network.forward import CHARACTERS_PER_TOKEN
 
 TOKENIZER = "tokenizer.json"
 
-# What is remembered of words before it is forgotten, beside those of the vocabulary: about 20 MB.
+# The memory is cleared, but for words of the vocabulary, beyond so many words or characters: about 20 MB.
 _MOST_WORDS = 1 << 16
 _MOST_CHARACTERS = 1 << 23
 
-# BERT's tokenizer on ASCII: control characters go, letters become small, and words end at blanks and punctuation.
+# On ASCII, BERT's tokenizer drops control characters, lowers letters, and splits at blanks and punctuation.
 _BLANKS = b"\t\n\r"
 _CONTROL = bytes(c for c in range(32) if c not in _BLANKS) + b"\x7f"
 _SMALL = bytes(c + 32 if 65 <= c <= 90 else 32 if c in _BLANKS else c for c in range(256))
@@ -34,9 +34,9 @@ Word = bytes | str
 
 
 class WordTokens:
-    """Texts -> their first `max_tokens` tokens, the mark before them and the one after included.
+    """Turns texts into their first `max_tokens` tokens, the special tokens at both ends included.
 
-    Exact for tokenizers that do as uncased BERT's does, which the packaged encoder's is.
+    Exact for tokenizers with the rules of uncased BERT's, such as the packaged encoder's.
     """
 
     def __init__(self, folder: Path, max_tokens: int, key: str) -> None:
@@ -54,7 +54,7 @@ class WordTokens:
             raise SpecError(f"{key}: cannot read {folder / TOKENIZER}")
         self._tokenizer: Any = Tokenizer.from_file(str(folder / TOKENIZER))
         self.vocabulary: int = self._tokenizer.get_vocab_size()
-        """How many tokens there are."""
+        """Number of tokens that the tokenizer knows."""
         self.max_tokens = max_tokens
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -62,18 +62,19 @@ class WordTokens:
         self._max_words_tokens = max_tokens - 2
         self._max_characters = max_tokens * CHARACTERS_PER_TOKEN
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
-        # A word is broken into the longest pieces there are: one that is itself a piece stays whole.
+        # BERT breaks a word into the longest pieces of its vocabulary: a word that is itself a piece stays whole.
         whole = {word: token for piece, token in vocabulary.items() if _WORDS.fullmatch(word := piece.encode())}
         self._whole = tuple(whole)
         self._known: dict[Word, int] = {}
-        # Of all words one after the other, first those that stay whole; where each word's begin, and how many they are.
+        # The tokens of all remembered words, one word after the other, first the words that stay whole; then, for each
+        # word, where its tokens begin and how many they are.
         self._tokens: Int64s = np.fromiter(whole.values(), dtype=np.int64, count=len(whole))
         self._starts: Int64s = np.arange(len(whole), dtype=np.int64)
         self._counts: Int64s = np.ones(len(whole), dtype=np.int64)
         self._forget()
 
     def __call__(self, texts: Sequence[str]) -> tuple[Int64s, Int64s]:
-        """Return the tokens of all texts, one after the other, and how many each text has, two or more."""
+        """Return the tokens of all texts, one text after the other, and the number of each text's: two or more."""
         words = [_words(text[: self._max_characters]) for text in texts]
         places = self._places(list(chain.from_iterable(words)))
         tokens, word_ends = self._looked_up(places)
@@ -83,14 +84,14 @@ class WordTokens:
         return self._marked(tokens[place < self._max_words_tokens], np.minimum(counts, self._max_words_tokens))
 
     def _looked_up(self, places: Int64s) -> tuple[Int64s, Int64s]:
-        """The tokens of these words, and where those of each word end, after a 0."""
+        """The tokens of these words, one word after the other, and a 0 followed by the end of each word's tokens."""
         counts = self._counts[places]
         ends = np.cumsum(counts)
         found = np.repeat(self._starts[places] - ends + counts, counts) + np.arange(counts.sum())
         return self._tokens[found], np.concatenate([[0], ends])
 
     def _marked(self, tokens: Int64s, counts: Int64s) -> tuple[Int64s, Int64s]:
-        """With a mark before and one after those of each text."""
+        """Add the special tokens before and after those of each text."""
         lengths = counts + 2
         ends = np.cumsum(lengths)
         marked = np.empty(int(lengths.sum()), dtype=np.int64)
@@ -101,7 +102,7 @@ class WordTokens:
         return marked, lengths
 
     def _places(self, words: list[Word]) -> Int64s:
-        """Where each word is remembered, after those not known yet have been tokenized."""
+        """The number of each word in the memory; words that are not in it are tokenized first."""
         if len(self._known) - len(self._whole) > _MOST_WORDS or self._characters > _MOST_CHARACTERS:
             self._forget()
         places = list(map(self._known.get, words))
@@ -121,24 +122,24 @@ class WordTokens:
         self._tokens = np.concatenate([self._tokens, np.fromiter(chain.from_iterable(tokens), dtype=np.int64)])
 
     def _forget(self) -> None:
-        """All words but those that stay whole."""
+        """Clear the memory, but for the words that stay whole."""
         self._known = {word: place for place, word in enumerate(self._whole)}
         self._characters, kept = 0, len(self._whole)
         self._tokens, self._starts, self._counts = self._tokens[:kept], self._starts[:kept], self._counts[:kept]
 
 
 def tokenizer_sha256(folder: Path) -> str:
-    """Hash of the tokenizer of the packaged encoder in `folder`, which is there."""
+    """SHA-256 of the tokenizer file in `folder`, which must exist."""
     with (folder / TOKENIZER).open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 
 def distinct(tokens: Int64s, lengths: Int64s) -> tuple[Int64s, Int64s]:
-    """Return the different tokens of each text, one text after the other, and how many each text has.
+    """Return the different tokens of each text, one text after the other, and the number of each text's.
 
     Args:
-        tokens: of all texts, one after the other.
-        lengths: how many each text has.
+        tokens: of all texts, one text after the other.
+        lengths: number of tokens of each text.
     """
     most = int(tokens.max(initial=0)) + 1
     found = np.repeat(np.arange(len(lengths)) * most, lengths) + tokens
@@ -150,7 +151,7 @@ def distinct(tokens: Int64s, lengths: Int64s) -> tuple[Int64s, Int64s]:
 
 
 def _words(text: str) -> list[Word]:
-    """A prompt as words whose tokens, one after the other, are its tokens."""
+    """Split a prompt into words whose tokens, one word after the other, are the prompt's tokens."""
     if text.isascii() and not _SPECIAL.search(text):
         return list(_ascii_words(text))
     return list(_other_words(text))
@@ -161,7 +162,7 @@ def _ascii_words(text: str) -> list[bytes]:
 
 
 def _other_words(text: str) -> Iterator[Word]:
-    """What is not ASCII, and marks that are spelled out, are left to the tokenizer, from one space to the next."""
+    """Split at spaces; a part that is not ASCII or spells out a special token is one word, left to the tokenizer."""
     for part in text.split(" "):
         if part.isascii() and not _SPECIAL.search(part):
             yield from _ascii_words(part)

@@ -1,4 +1,4 @@
-"""Labels from several places -> one order of models, and a part kept out of training."""
+"""Brings labels from several places into one order of models, and chooses the prompts to keep out of training."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from batch.training.labels.files import Labels
 
 Data = Judged | Preferences
 
-# Below this no split leaves enough to say anything about a router.
+# With fewer prompts no part is large enough to measure a router on.
 FEWEST_PROMPTS = 20
 
 _BUCKETS = 1 << 32
@@ -97,7 +97,7 @@ def gap(data: Sequence[Judged]) -> tuple[float, float]:
 
 
 def choose_held_out(prompts: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
-    """Which prompts are kept out of training: about this share, and of equal prompts all or none.
+    """Choose the prompts to keep out of training: about this share, and of equal prompts all or none.
 
     Independent of `deal`, by which training splits what is left.
     """

@@ -1,4 +1,4 @@
-"""From judged answers and preferences to how far the stronger of two models is ahead, prompt by prompt."""
+"""From judged answers and preferences to how far the stronger of two models is ahead on each prompt."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from batch.training.data import Judged, Preferences, choose_validation
 
 @dataclass(frozen=True)
 class Contests:
-    """Prompts that two models answered, and how that went."""
+    """Prompts that two models answered, and how far the stronger model's answer was ahead."""
 
     prompts: Sequence[str]
     ahead: Floats
@@ -22,15 +22,15 @@ class Contests:
         return len(self.prompts)
 
     def of(self, chosen: Sequence[int]) -> "Contests":
-        """Those of these numbers."""
+        """Only the contests with these numbers."""
         return Contests([self.prompts[i] for i in chosen], self.ahead[list(chosen)])
 
 
 def collect_contests(data: Sequence[Judged | Preferences], models: tuple[str, ...] | None = None) -> Contests:
     """Gather all contests between a stronger and a weaker model.
 
-    In `Judged` it is the strongest of its models against the weakest, where both answers were judged. In `Preferences`
-    it is any two of `models`.
+    In `Judged` a contest is between the strongest and the weakest of its models, if both answers were judged. In
+    `Preferences` it is between any two of `models`.
 
     Args:
         models: weakest first; left out, those of each `Judged`.

@@ -1,4 +1,4 @@
-"""Files of labels -> what routers are trained on."""
+"""Reads files of labels into the data that routers are trained on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from batch.reading.rows import ReadFile, read_files, read_rows
 from batch.training.data import Judged, Preferences
 from schemas.training import JudgedDataSpec, PreferencesDataSpec, ScoresDataSpec
 
-# How Chatbot Arena's files spell a tie; both being bad is one too.
+# How Chatbot Arena's files spell a tie; "both bad" counts as a tie too.
 _TIES = frozenset({"tie", "tie (bothbad)", "both", "both_bad", "bothbad"})
 _OUTCOMES = {"winner_model_a": 1.0, "winner_model_b": 0.0, "winner_tie": 0.5}
 
@@ -24,18 +24,18 @@ Reading = Callable[[Any], float | None]
 
 @dataclass(frozen=True)
 class Labels:
-    """What one item of `data` gave."""
+    """The labels of one item of `data`."""
 
     kind: str
     """Its kind."""
     data: Judged | Preferences
-    """The labels; the models are in no order yet."""
+    """The labels; their models are not ordered by strength yet."""
     files: tuple[ReadFile, ...]
-    """What was read."""
+    """The files that were read."""
     skipped: int
     """Rows without a label."""
     notes: tuple[str, ...] = ()
-    """What a reader should know of them."""
+    """Notes on them for the reader of the report."""
 
 
 def read_labels(spec: JudgedDataSpec | ScoresDataSpec | PreferencesDataSpec, key: str) -> Labels:
@@ -111,7 +111,7 @@ def _model(record: Mapping[str, Any], column: str, where: str) -> str:
 
 
 def _outcome(record: Mapping[str, Any], column: str | None, pair: tuple[str, str], where: str) -> float | None:
-    """1 where the first won, 0 where the second did, one half for a tie; `None` where nobody says."""
+    """1 if the first model won, 0 if the second did, one half for a tie; `None` if the row does not say."""
     if column is None and "winner" not in record and "winner_model_a" not in record:
         raise InputError(f"{where}: neither `winner` nor `winner_model_a` is a column; name it with `winner`")
     if column is None and "winner" not in record:

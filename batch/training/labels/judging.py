@@ -1,4 +1,4 @@
-"""How good an answer is: by comparison with a reference, or by a function of the user's own."""
+"""Judges answers: by comparison with a reference, or by a function of the user's own."""
 
 import re
 from collections import deque
@@ -19,14 +19,14 @@ _NOT_IN_A_NUMBER = str.maketrans("", "", "$€£,+")
 
 @dataclass(frozen=True, slots=True)
 class AnswerToJudge:
-    """What a model said to a prompt."""
+    """A model's answer to a prompt, with what a judge needs."""
 
     where: str
     """`<file>:<line>` of the result."""
     model: str
-    """Who said it."""
+    """Name of the model that gave the answer."""
     prompt: str
-    """As routers score it."""
+    """The prompt's text, as routers score it."""
     content: str
     """The answer's text."""
     row: Mapping[str, Any]
@@ -36,14 +36,14 @@ class AnswerToJudge:
 
 
 Judge = Callable[[Sequence[AnswerToJudge]], Sequence[float]]
-"""Quality from 0 to 1 of each answer, in order; NaN where nobody can say."""
+"""Returns the quality of each answer, from 0 to 1, in order; NaN for an answer that it cannot judge."""
 
 Extract = Callable[[str], str | None]
-"""The part of a text that counts; `None` where it has none."""
+"""Returns the part of a text that is compared; `None` if the text has no such part."""
 
 
 def exact_judge(spec: ExactJudgeSpec, key: str) -> Judge:
-    """Is the answer, or the extracted part of it, the reference? An answer without such a part is wrong.
+    """Build a judge that compares the answer, or a part of it, with the reference; without such a part it is wrong.
 
     Raises:
         SpecError: `extract` is no regular expression.
@@ -73,7 +73,7 @@ def _compared(answer: AnswerToJudge, column: str, said: Extract) -> float:
 
 
 def function_judge(spec: FunctionJudgeSpec, key: str) -> Judge:
-    """Ask the function at `spec.path`. Raises SpecError, in one line, where there is none."""
+    """Build a judge that calls the function at `spec.path`. Raises SpecError, in one line, if there is none."""
     module_name, _, name = spec.path.partition(":")
     function = import_own(spec.path, f"{key}.path")
     if not callable(function):
@@ -102,7 +102,7 @@ def _asked(function: Callable[..., Any], answer: AnswerToJudge, who: str) -> flo
 
 
 def extractor(extract: str | None, key: str) -> Extract:
-    """What finds the part of a text that counts: all of it, its last number, or a pattern's last match.
+    """Build what extracts the part of a text that is compared: all of it, its last number, or a pattern's last match.
 
     Numbers come in one spelling, so that `$1,200.00` equals `1200`.
 
@@ -127,7 +127,7 @@ def extractor(extract: str | None, key: str) -> Extract:
 
 
 def last_number(text: str) -> str | None:
-    """The last number in a text, as digits; `None` where there is none."""
+    """The last number in a text, as digits; `None` if there is none."""
     found = _NUMBER.findall(text)
     if not found:
         return None

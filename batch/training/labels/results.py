@@ -35,10 +35,10 @@ class _Prompt:
 
 
 def read_results(spec: ResultsDataSpec, key: str, judge: Judge) -> Labels:
-    """Join results with their input by id, and have each answer judged.
+    """Join results with their input by id, and judge each answer.
 
-    A row that failed, or that has no text, says nothing about its model and is left out; several answers of one model
-    to one row count as their mean.
+    A row that failed, or that has no text, is no label for its model and is left out. Several answers of one model to
+    one row count as their mean.
 
     Args:
         key: what the user calls this item of `data`, for messages.
@@ -85,7 +85,7 @@ def _means(
     answers: Sequence[tuple[str, AnswerToJudge]],
     quality: np.ndarray[Any, Any],
 ) -> np.ndarray[Any, Any]:
-    """Mean quality of shape (ids, models); NaN where nothing was judged."""
+    """Mean quality of each model's answers to each row, shape (ids, models); NaN if none was judged."""
     row_of = {own: row for row, own in enumerate(ids)}
     column_of = {model: column for column, model in enumerate(models)}
     total = np.zeros((len(ids), len(models)))
@@ -116,7 +116,7 @@ def _prompts(spec: ResultsDataSpec, key: str) -> dict[str, _Prompt]:
 def _answers(
     paths: Sequence[str], key: str, prompts: Mapping[str, _Prompt]
 ) -> Iterator[tuple[str, AnswerToJudge] | str | None]:
-    """Each result's id and answer; the id alone where it has none, and nothing for one that the input lacks."""
+    """Yield for each result its id and answer; only the id if it has no answer; `None` if the input lacks its id."""
     for where, record in read_rows(paths, f"{key}.runs", [(f"{key}.runs", "status")]):
         if any(column not in record for column in _NEEDED):
             lacking = ", ".join(column for column in _NEEDED if column not in record)
@@ -136,7 +136,7 @@ def _listed(paths: str | Sequence[str]) -> Sequence[str]:
 
 
 def _result_files(path: str) -> list[str]:
-    """The files of a run directory's results; any other path as it is."""
+    """The result files of a run directory; any other path unchanged."""
     if "://" in path or not is_run_directory(Path(path)):
         return [path]
     parts = sorted(Path(path, "output").glob("part-*"))
