@@ -2,26 +2,21 @@
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from jobs.exit_status import RESUMES, Exit, errors_as_lines, status_of
 from jobs.options import JobFile, Json, Limit, LogFile, RunDir, Sample, Settings, Verbose
+from jobs.terminal.show import print_line, show, show_report
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from pydantic import BaseModel
-    from rich.console import Console
-
     from schemas.job import JobSpec
     from schemas.reports import Report
-
-_Found = TypeVar("_Found", bound="BaseModel")
 
 app = typer.Typer(
     name="batchrouter",
@@ -36,7 +31,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from jobs import __version__
 
-        _out(f"batchrouter {__version__}")
+        print_line(f"batchrouter {__version__}")
         raise typer.Exit
 
 
@@ -82,7 +77,7 @@ def run(
                 report = run_job(spec, fresh=fresh, retry_failed=retry_failed, finish=finish, progress=progress)
         from batch.runs.layout import run_path
 
-        _print_report(report, run_path(spec.output), json=json)
+        show_report(report, run_path(spec.output), json=json)
         raise typer.Exit(_status_of(report))
 
 
@@ -105,7 +100,7 @@ def estimate(
 
         with ProgressDisplay() as progress:
             found = estimate_job(spec, sample=sample, progress=progress)
-        _show(found, render_estimate, json=json)
+        show(found, render_estimate, json=json)
         raise typer.Exit(Exit.SOME_NOT_OK if found.rows.invalid else Exit.OK)
 
 
@@ -132,7 +127,7 @@ def calibrate(
 
         with ProgressDisplay() as progress:
             found = calibrate_job(spec, strong, sample=sample, progress=progress)
-        _show(found, render_calibration, json=json)
+        show(found, render_calibration, json=json)
 
 
 @app.command(short_help="Check every row, key and endpoint. Sends no prompt.")
@@ -154,7 +149,7 @@ def check(
         with ProgressDisplay() as progress:
             progress.stage("looking at rows and endpoints")
             found = check_job(spec)
-        _show(found, lambda check, console: render_check(check, spec.name, console), json=json)
+        show(found, lambda check, console: render_check(check, spec.name, console), json=json)
         raise typer.Exit(Exit.WRONG if found.problems else Exit.SOME_NOT_OK if found.invalid else Exit.OK)
 
 
@@ -164,7 +159,7 @@ def report(run_dir: RunDir, json: Json = False, verbose: Verbose = False, log_fi
     with errors_as_lines(), _logs(verbose, log_file):
         from jobs.commands.status import stored_report
 
-        _print_report(stored_report(run_dir), run_dir, json=json)
+        show_report(stored_report(run_dir), run_dir, json=json)
 
 
 @app.command(short_help="Print how far a run has come.")
@@ -174,7 +169,7 @@ def status(run_dir: RunDir, json: Json = False, verbose: Verbose = False, log_fi
         from jobs.commands.status import read_status
         from jobs.terminal.check_and_status import render_status
 
-        _show(read_status(run_dir), lambda found, console: render_status(found, run_dir, console), json=json)
+        show(read_status(run_dir), lambda found, console: render_status(found, run_dir, console), json=json)
 
 
 @app.command(short_help="Serve local endpoints for dress rehearsals.")
@@ -212,7 +207,7 @@ def train(
 
         with ProgressDisplay() as progress:
             found = train_router(spec, overwrite=overwrite, progress=progress)
-        _show(found, render_training, json=json)
+        show(found, render_training, json=json)
 
 
 @app.command(short_help="Measure routers on judged answers.")
@@ -234,7 +229,7 @@ def evaluate(
 
         with ProgressDisplay() as progress:
             found = evaluate_routers(spec, progress=progress)
-        _show(found, render_evaluation, json=json)
+        show(found, render_evaluation, json=json)
         raise typer.Exit(Exit.SOME_NOT_OK if found.not_evaluated else Exit.OK)
 
 
@@ -246,7 +241,7 @@ def schema(verbose: Verbose = False, log_file: LogFile = None) -> None:
 
         from schemas.job import JobSpec
 
-        _out(dumps(JobSpec.model_json_schema(), indent=2))
+        print_line(dumps(JobSpec.model_json_schema(), indent=2))
 
 
 def main() -> NoReturn:
@@ -278,37 +273,10 @@ def _logs(verbose: bool, log_file: Path | None) -> "AbstractContextManager[None]
     return log_records(__version__, verbose=verbose, log_file=log_file)
 
 
-def _out(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-
-
 def _load(job: Path, settings: list[str] | None, limit: int | None) -> "JobSpec":
     from jobs.files.yaml_specs import load_job
 
     return load_job(job, [*(settings or ()), *([f"input.limit={limit}"] if limit is not None else [])])
-
-
-def _console() -> "Console":
-    from jobs.terminal.printable import console
-
-    return console()
-
-
-def _show(found: _Found, render: "Callable[[_Found, Console], object]", *, json: bool) -> None:
-    if json:
-        _out(found.model_dump_json(indent=2))
-    else:
-        render(found, _console())
-
-
-def _print_report(found: "Report", run_dir: Path, *, json: bool) -> None:
-    if json:
-        _out(found.model_dump_json(indent=2))
-        return
-    from batch.runs.layout import Layout
-    from jobs.terminal.report import render_console
-
-    render_console(found, _console(), page=Layout(run_dir).report_html)
 
 
 def _status_of(found: "Report") -> Exit:

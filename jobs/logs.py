@@ -99,7 +99,7 @@ class _StandardErrorHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             sys.stderr.write(f"{self.format(record)}\n")
-        except Exception:  # noqa: BLE001  logging's own way: a record that cannot be printed stops nobody's work
+        except Exception:  # noqa: BLE001  as in logging's handlers: a record that cannot be printed stops no work
             self.handleError(record)
 
 
