@@ -95,7 +95,7 @@ def token_limit(tokenizer: Any, classifier: Any) -> int:
 
 
 def load_classifier(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """Return the tokenizer, the classifier of three labels, and what of it transformers made up.
+    """Return the tokenizer, the classifier of three labels, and transformers' report of weights that were missing.
 
     Raises ValueError or OSError where the folder holds no encoder in safetensors.
     """
@@ -117,7 +117,7 @@ def load_classifier(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def _refuse_decoder(config: Any) -> None:
-    """Raise ValueError for what generates text, with or without an encoder before it.
+    """Raise ValueError for a model that generates text, with or without an encoder before its decoder.
 
     Its head reads the last token, which it finds by a token of padding that its configuration and its tokenizer need
     not agree on, and many lack: scores would depend on a prompt's batch.
@@ -126,8 +126,8 @@ def _refuse_decoder(config: Any) -> None:
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFIERS
     from transformers.modeling_layers import GenericForSequenceClassification
 
-    # BERT and its kin generate too if asked to, but they alone fill in masked words. Some newer decoders are in neither
-    # table; their heads are the one that transformers has for decoders.
+    # BERT and its kin are in the table of causal models too, but only they are in that of masked words. Some newer
+    # decoders are in neither table; their heads are of the class that transformers uses for decoders.
     kind = type(config)
     generates = kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
     generic = kind in CLASSIFIERS and issubclass(CLASSIFIERS[kind], GenericForSequenceClassification)

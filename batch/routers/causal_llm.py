@@ -40,39 +40,40 @@ GRADES = ("[[1]]", "[[2]]", "[[3]]", "[[4]]", "[[5]]")
 SYSTEM_FILE, QUESTION_FILE = "system_ft_v5.txt", "classifier_ft_v5.txt"
 MOST_NEW_TOKENS = 6
 
-# What a turn of Llama 3's format begins and ends with.
+# Beginning and end of a turn in Llama 3's format.
 HEADER = "<|start_header_id|>{role}<|end_header_id|>\n\n"
 END_OF_TURN = "<|eot_id|>"
 
-# First characters that tokenizers join to what stands before them, and others: what all of these leave
-# unchanged is what every prompt begins with.
+# Possible first characters of a prompt, some of which tokenizers join to the text before: the tokens that are the same
+# for all of them are the ones that every prompt begins with.
 _PROBES = ("", " ", "\n", "\n\n", "a", "A", "1", ".", "é", "你")
 
 
-# Prompts are tokenized whole, for their ends stay. The tokenizer keeps 65 bytes for each character meanwhile, so of so
-# many a quarter of a GiB; and so many are hundreds of prompts of the usual length, enough for all cores.
+# Characters that are tokenized at a time. Prompts are tokenized whole, since their ends are kept. The tokenizer needs
+# 65 bytes for each character meanwhile, a quarter of a GiB for so many; and so many are hundreds of prompts of the
+# usual length, enough for all cores.
 _MOST_CHARACTERS = 1 << 22
 
 
 @dataclass(frozen=True)
 class PromptFiles:
-    """A checkpoint's two prompt files, and the text they make of a prompt."""
+    """A checkpoint's two prompt files, which turn a prompt into the text that the model reads."""
 
     system: str
     before: str
-    """What the question file has before the question."""
+    """Text of the question file before the question."""
     after: str
 
     @classmethod
     def read(cls, folder: Path) -> "PromptFiles":
-        """Those of a checkpoint. Raises OSError where one is missing, and as `of`."""
+        """Read them from a checkpoint. Raises OSError if one is missing, and ValueError as `of`."""
         return cls.of(
             (folder / SYSTEM_FILE).read_text(encoding="utf-8"), (folder / QUESTION_FILE).read_text(encoding="utf-8")
         )
 
     @classmethod
     def of(cls, system: str, question: str) -> "PromptFiles":
-        """Those with these texts. Raises ValueError where the second does not hold `{question}` once."""
+        """Make them of two texts. Raises ValueError unless the second holds `{question}` exactly once."""
         before, after, asked = "", "", 0
         for text, name, how, conversion in Formatter().parse(question):
             before, after = (before, after + text) if asked else (before + text, after)
@@ -85,14 +86,14 @@ class PromptFiles:
         return cls(system.strip(), before, after)
 
     def text(self, prompt: str) -> str:
-        """What the model reads, but for the token of the beginning, which its tokenizer adds."""
+        """The text that the model reads, without the token of the beginning, which its tokenizer adds."""
         system = HEADER.format(role="system") + self.system + END_OF_TURN if self.system else ""
         asked = (self.before + prompt + self.after).strip()
         return system + HEADER.format(role="user") + asked + END_OF_TURN
 
     @property
     def end(self) -> str:
-        """What follows the prompt."""
+        """The text that follows the prompt."""
         return self.after.rstrip() + END_OF_TURN
 
 
@@ -109,10 +110,10 @@ def _slices(sizes: Sequence[int], most: int) -> Iterator[slice]:
 
 
 class Frame:
-    """Makes of prompts the tokens that the model reads, with a draft of what it says before its grade."""
+    """Turns prompts into the tokens that the model reads, with a draft of what it says before its grade."""
 
     def __init__(self, tokenizer: Any, files: PromptFiles, positions: int) -> None:
-        """`positions` is how many tokens the model takes. Raises ValueError where the files leave none for a prompt."""
+        """`positions` is the model's limit of tokens. Raises ValueError if the files leave none for a prompt."""
         rust = tokenizer.backend_tokenizer
         rust.no_truncation()
         rust.no_padding()
@@ -134,12 +135,12 @@ class Frame:
         framed: list[list[int]] = []
         for few in _slices(list(map(len, beginnings)), _MOST_CHARACTERS):
             texts = [self._files.text(prompt) for prompt in beginnings[few]]
-            # Without a name, what the tokenizer gives is let go before it is asked for the next.
+            # The tokenizer's output has no name here, so its memory is freed before the next call.
             framed.extend(self._cut(encoded.ids) + self.draft for encoded in self._rust.encode_batch_fast(texts))
         return framed
 
     def _cut(self, ids: list[int]) -> list[int]:
-        """Take what is too much from the end of the prompt, not from what follows it."""
+        """Cut the excess from the end of the prompt, not from the text that follows it."""
         return ids if len(ids) <= self._limit else ids[: self._limit - len(self._end)] + self._end
 
     def beginning(self) -> list[int]:
@@ -202,14 +203,14 @@ class CausalLlmRouter:
             self._kept = [(layer.keys, layer.values) for layer in cache.layers]
 
     def _rates(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
-        """Win rates of one batch, shape (prompts, 1): drafted, and decoded where the model says something else."""
+        """Win rates of one batch, shape (prompts, 1): by the draft, or decoded if the model says something else."""
         import torch
 
         drafted = len(self._draft)
         ends = mask.sum(1) - drafted
         logits = self._logits(ids, mask, ends[:, None] - 1 + torch.arange(drafted + 1, device=ids.device))
         said = logits.argmax(-1)
-        # Decoding comes to a place only where the model says the draft at all places before.
+        # Decoding would reach a position only if the model says the draft at all positions before it.
         comes = torch.ones_like(said, dtype=torch.bool)
         comes[:, 1:] = (said[:, :-1] == self._draft).cumprod(1).bool()
         graded = torch.isin(said, self._grades) & comes
@@ -218,7 +219,7 @@ class CausalLlmRouter:
         (others,) = (~graded.any(1)).nonzero(as_tuple=True)
         if len(others):
             rates[others] = self._decoded(ids[others], ends[others])
-        # A damaged model says nothing, which would count as what it does not say: the strong model for all.
+        # A damaged model gives NaN. No grade would be found, and every prompt would seem to need the strong model.
         rates[logits.isnan().flatten(1).any(1)] = torch.nan
         return rates[:, None]
 
@@ -243,13 +244,13 @@ class CausalLlmRouter:
         return rates
 
     def _rate(self, logits: "torch.Tensor") -> "torch.Tensor":
-        """1 - p(grade >= threshold), of logits of shape (prompts, vocabulary)."""
+        """1 - p(grade >= threshold), from logits of shape (prompts, vocabulary)."""
         shares = logits[:, self._grades].softmax(-1)
         rates: torch.Tensor = 1 - shares[:, self._threshold - 1 :].sum(1)
         return rates
 
     def _logits(self, ids: "torch.Tensor", mask: "torch.Tensor", places: "torch.Tensor") -> "torch.Tensor":
-        """Logits of shape (prompts, places, vocabulary), only where they are asked for: the vocabulary is large."""
+        """Logits of shape (prompts, places, vocabulary), for the given places only: the vocabulary is large."""
         import torch
 
         rows = torch.arange(len(ids), device=ids.device)[:, None]
@@ -274,7 +275,7 @@ class CausalLlmRouter:
 
 
 def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
-    """Return the tokenizer, to which the grades were added if need be, and the model.
+    """Return the tokenizer, to which the grades' tokens are added if they are missing, and the model.
 
     Raises ValueError or OSError where the folder holds no Llama in safetensors.
     """
@@ -291,7 +292,7 @@ def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
     refuse_missing_weights(loading)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ValueError(f"{type(tokenizer).__name__} is no fast tokenizer; it needs a tokenizer.json")
-    # RouteLLM adds them to the base model's own tokenizer, which gives them the same places.
+    # RouteLLM adds the grades to the base model's own tokenizer, which gives them the same ids.
     tokenizer.add_tokens(list(GRADES), special_tokens=True)
     return tokenizer, llama
 
@@ -303,7 +304,7 @@ def _refuse_without_grades(tokenizer: Any, llama: Any) -> None:
 
 
 def _end_tokens(llama: Any) -> list[int]:
-    """The tokens that decoding stops at."""
+    """The tokens at which decoding stops."""
     ends = llama.generation_config.eos_token_id
     if ends is None:
         ends = llama.config.eos_token_id

@@ -1,7 +1,7 @@
 """The default router: for each model, the probability that it answers well.
 
-One logistic head per model carries over to any number of models, where a router trained on pairs does not,
-and its scores mean something by themselves: quality floors and budgets can be planned with them.
+One logistic head per model works for any number of models, where a router trained on pairs works for one pair. Its
+scores are probabilities, so plans can use them for quality floors and budgets.
 """
 
 from collections.abc import Sequence

@@ -30,7 +30,7 @@ def import_router(path: str, options: Mapping[str, Any], models: tuple[str, ...]
 
 
 class _OwnRouter:
-    """A router of the user's, whose failures are told in one line with the place in the user's code."""
+    """Wraps the user's router: its failures become one line with the place in the user's code."""
 
     def __init__(self, router: Any, path: str) -> None:
         self.models: tuple[str, ...] = router.models
@@ -38,7 +38,7 @@ class _OwnRouter:
         self._path = path
 
     def score(self, prompts: Sequence[str]) -> NDArray[Any]:
-        """As the user's. Raises SpecError for whatever it raises that is not an error of this package."""
+        """Call the user's `score`. Raises SpecError for any exception of it that is not an error of this package."""
         try:
             scores: NDArray[Any] = self._router.score(prompts)
         except BatchRouterError:

@@ -1,7 +1,8 @@
 """Nearest neighbours: how well each model answered the judged prompts that are most like this one.
 
-Any number of models, nothing to train but three numbers, and more data helps at once. A vector of every judged prompt
-is kept, and compared with every prompt: for hundreds of thousands of them, `cluster` is smaller and faster.
+It takes any number of models, trains only three numbers, and profits from more data at once. The checkpoint keeps a
+vector of every judged prompt, and each prompt is compared with all of them: for hundreds of thousands, `cluster` is
+smaller and faster.
 """
 
 from collections.abc import Sequence
@@ -19,8 +20,8 @@ from schemas.routers import KnnRouterSpec
 class KnnRouter:
     """Scores of shape (prompts, models): the weighted mean of each model's quality over a prompt's neighbours.
 
-    A neighbour counts for the models whose answers to it were judged. Ties and rounding decide nothing: weights fall
-    to zero at the last neighbour.
+    A neighbour counts for the models whose answers to it were judged. Ties and rounding do not change scores, because
+    weights fall to 0 at the last neighbour.
     """
 
     def __init__(self, models: tuple[str, ...], checkpoint: Checkpoint, embedder: Embedder) -> None:

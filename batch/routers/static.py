@@ -25,9 +25,9 @@ class StaticRouter:
     """Scores of shape (prompts, models): the probability that each of the job's models answers well."""
 
     def __init__(self, models: tuple[str, ...], checkpoint: Checkpoint, folder: Path) -> None:
-        """`models` are the job's, cheapest first; `folder` is the encoder's.
+        """Fold the heads into a table of tokens; `models` are the job's, cheapest first, `folder` is the encoder's.
 
-        Raises SpecError where the checkpoint does not know one of the models, or was trained on another encoder.
+        Raises SpecError if the checkpoint does not know one of the models, or was trained on another encoder.
         """
         self.models: tuple[str, ...] = models
         mixture = model_mixture(models, checkpoint.config)

@@ -16,7 +16,7 @@ from batch.training.kind import FineTuner, FineTuningRequest
 from batch.training.labels.contests import Contests, collect_contests, split_contests
 from batch.training.tuning import Loss, OnEpoch, TokenizedExamples, tune
 
-# What BERT's authors searched is 2e-5 to 5e-5; encoders of MiniLM's size take the upper end.
+# BERT's authors searched from 2e-5 to 5e-5; the upper end suits encoders of MiniLM's size.
 LEARNING_RATE = 5e-5
 BATCH_TOKENS = 4096
 
@@ -113,13 +113,13 @@ def _counted(labels: Sequence[int]) -> Indices:
 
 
 def _loss_of_shares(counts: Indices, labels: Sequence[int]) -> float:
-    """The loss of saying how often each label was seen, whatever the prompt: what a router must be below."""
+    """The loss of predicting each label's frequency for every prompt: a router's loss must be below it."""
     shares = (counts + 1) / (counts + 1).sum()
     return float(-np.log(shares)[list(labels)].mean())
 
 
 def _opened(base: Path, layers: int | None) -> tuple[Any, Tokenize, Any]:
-    """Return the tokenizer, what cuts texts to the classifier's length, and the classifier."""
+    """Return the tokenizer, a function that tokenizes texts cut to the classifier's length, and the classifier."""
     try:
         tokenizer, classifier, loading = load_classifier(base)
         _refuse_missing_encoder_weights(classifier, loading)
@@ -138,7 +138,7 @@ def _refuse_missing_encoder_weights(classifier: Any, loading: dict[str, Any]) ->
 
 
 def _freeze(classifier: Any, layers: int | None) -> None:
-    """Leave only the last `layers` layers, and what stands above them, to be trained."""
+    """Freeze all but the last `layers` layers and what stands above them."""
     import torch
 
     if layers is None:

@@ -1,4 +1,4 @@
-"""The model card: what a router was trained on, how well it does, and how to use it, for a reader."""
+"""Writes the model card: what a router was trained on, how well it does, and how to use it."""
 
 import json
 import re
@@ -11,19 +11,19 @@ from batch.training.measuring import table
 from batch.training.registry import TRAINERS
 from schemas.training import FileRead, TrainingReport
 
-# Columns of running text, for those who read the card in a terminal.
+# Width of running text, for reading the card in a terminal.
 _WIDTH = 100
 
 Block = Mapping[str, Any]
 """A section of a job file."""
 
 _PLAIN = re.compile(r"[A-Za-z/][\w./-]*")
-# What YAML reads as something else than text.
+# Words that YAML does not read as text.
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
 
 def model_card(report: TrainingReport, router: Block, *, matched_by: str) -> str:
-    """The card in Markdown; the same report gives the same text.
+    """Write the card in Markdown; the same report gives the same text.
 
     Args:
         router: keys of the `router` block that uses it, but for `checkpoint`.
@@ -54,7 +54,7 @@ def _models(report: TrainingReport, matched_by: str) -> str:
 
 
 def _written(value: object) -> str:
-    """As YAML has it in a line; a name that would mean something else there is put in quotes."""
+    """Write a value as YAML on one line; a text that YAML would read as something else is quoted."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_written(key)}: {_written(one)}" for key, one in value.items()) + "}"
     if not isinstance(value, str):
@@ -124,5 +124,5 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _text(paragraph: str, indent: str = "") -> str:
-    """In lines of a bounded length; those after the first begin with `indent`."""
+    """Wrap a paragraph into lines of bounded length; lines after the first begin with `indent`."""
     return fill(paragraph, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

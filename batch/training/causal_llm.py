@@ -1,4 +1,4 @@
-"""Fine-tunes a Llama on who was better, to say a grade: RouteLLM's causal router, by low-rank adapters (LoRA, Hu et al.
+"""Fine-tunes a Llama to say a grade, on preferences: RouteLLM's causal router, by low-rank adapters (LoRA, Hu et al.
 2021, arXiv 2106.09685), which `peft` adds and folds into the weights again.
 
 The grade is of the weak model's answer against the strong one's: 5 where it is better, 4 where both are alike, and from
@@ -29,7 +29,7 @@ BATCH_TOKENS = 4096
 RANK = 16
 _ALPHA = 2 * RANK
 _DROPOUT = 0.05
-# Of attention and of what follows it: adapters on all of them learn more than larger ones on some.
+# Layers of attention and of the feed-forward part: adapters on all of them learn more than larger ones on some.
 _ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 _ADAPTER = "default"
@@ -106,7 +106,7 @@ def fine_tune_causal_llm(
 
 
 class _Graded:
-    """A Llama with adapters, whose rows for the grades are trained beside them."""
+    """A Llama with adapters; the output rows of the grades' tokens are trained too."""
 
     def __init__(self, llama: Any, frame: Frame) -> None:
         import torch
@@ -116,7 +116,7 @@ class _Graded:
         self._grades = torch.tensor(frame.grades, device=device())
         self._draft = torch.tensor(frame.draft, device=device())
         self.module = torch.nn.Module()
-        # Not `get_peft_model`: what it wraps around this asks transformers for a name that is deprecated there.
+        # Not `get_peft_model`: its wrapper asks transformers for a name that is deprecated there.
         lora = LoraConfig(r=RANK, lora_alpha=_ALPHA, lora_dropout=_DROPOUT, target_modules=list(_ADAPTED))
         self._adapted: Any = LoraModel(llama, {_ADAPTER: lora}, _ADAPTER)
         self.module.adapted = self._adapted
@@ -128,7 +128,7 @@ class _Graded:
                 parameter.data = parameter.data.float()
 
     def loss(self, ids: "torch.Tensor", mask: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
-        """Of saying the draft and then the grade, for prompts that end with the draft, in nats; shape (prompts,)."""
+        """The loss, in nats, of saying the draft and then the grade, shape (prompts,); prompts end with the draft."""
         import torch
 
         rows, drafted = torch.arange(len(ids), device=ids.device)[:, None], len(self._draft)
@@ -142,7 +142,7 @@ class _Graded:
         return losses.sum(1)
 
     def folded(self) -> Any:
-        """The Llama with adapters and rows in its own weights."""
+        """The Llama, after adapters and rows are folded into its own weights."""
         import torch
 
         llama = self._adapted.merge_and_unload()
@@ -157,7 +157,7 @@ def _refuse_without_peft() -> None:
 
 
 def _opened(base: Path) -> tuple[Any, Any, Frame]:
-    """Return tokenizer, model with rows for the grades, and frame."""
+    """Return the tokenizer, the model with rows for the grades' tokens, and the frame of its prompts."""
     try:
         tokenizer, llama = load_llama(base, "bfloat16" if device().type == "cuda" else "float32")
         if len(tokenizer) > llama.get_input_embeddings().num_embeddings:
@@ -168,7 +168,7 @@ def _opened(base: Path) -> tuple[Any, Any, Frame]:
 
 
 def _add_rows(tokenizer: Any, llama: Any) -> None:
-    """Give each grade a row of its own, which begins as that of its digit: a model knows that 4 lies near 5."""
+    """Give each grade's token a row, initialised with that of its digit: the model knows that 4 lies near 5."""
     import torch
 
     llama.resize_token_embeddings(len(tokenizer), mean_resizing=False)

@@ -1,4 +1,4 @@
-"""The encoder that a router is trained on: how it embeds, and what the checkpoint will say of it."""
+"""The encoder that a router is trained on: its embedder, and how the checkpoint and a job describe it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from schemas.training import TrainLocalEmbedderSpec
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 
 BATCH_TOKENS = 16_384
-# What hosted embedding models take, where the file does not say.
+# Most tokens of hosted embedding models, if the file does not say.
 _ENDPOINT_TOKENS = 8191
 
-# What a training file calls its encoder.
+# Key of the encoder in a training file, for messages.
 _KEY = "embedder"
 
 
@@ -27,13 +27,13 @@ class Encoder:
     embedder: Embedder
     """Turns prompts into vectors."""
     config: Callable[[], EncoderConfig]
-    """What the checkpoint says of it; of one behind an endpoint, known once it has embedded something."""
+    """Returns its description in the checkpoint; some encoders know their dimension only after the first texts."""
     job: EmbedderSpec
     """The `router.embedder` of a job that uses the checkpoint."""
 
 
 def local_encoder(spec: TrainLocalEmbedderSpec, threads: int | None = None) -> Encoder:
-    """A local one. Raises SpecError where it cannot be loaded.
+    """Build a local encoder. Raises SpecError if it cannot be loaded.
 
     Args:
         threads: torch's, for this whole process; left out, torch's own choice stands.
@@ -46,7 +46,7 @@ def local_encoder(spec: TrainLocalEmbedderSpec, threads: int | None = None) -> E
     embedder = LocalEmbedder(
         folder, layer=spec.layer, max_tokens=spec.max_tokens, batch_tokens=BATCH_TOKENS, threads=threads, key=key
     )
-    # A folder of this machine tells nothing elsewhere; its last name may.
+    # Of a folder only the last name is kept: its path means nothing on other machines.
     name = PACKAGED if spec.model is None else Path(spec.model).name if Path(spec.model).is_dir() else spec.model
     config = EncoderConfig(
         name=name,
@@ -59,7 +59,7 @@ def local_encoder(spec: TrainLocalEmbedderSpec, threads: int | None = None) -> E
 
 
 def token_encoder() -> Encoder:
-    """The token embeddings of the packaged encoder, which the static router goes by; torch is not loaded."""
+    """Build the static router's encoder, the packaged encoder's token embeddings; torch is not loaded."""
     from batch.routers.checkpoints.encoder_files import encoder_sha256, packaged_encoder
     from batch.routers.estimators.token_means import TokenMeans, token_vectors
     from batch.routers.estimators.word_weights import MOST_TOKENS
@@ -74,7 +74,7 @@ def token_encoder() -> Encoder:
 
 
 def endpoint_encoder(spec: EndpointEmbedderSpec, environment: Environment) -> Encoder:
-    """One behind endpoints whose `url` and `model` are filled in; nothing is sent yet."""
+    """Build an encoder behind endpoints whose `url` and `model` are filled in; nothing is sent yet."""
     from batch.routers.embedders.endpoint import EndpointEmbedder
 
     max_tokens = spec.max_tokens or _ENDPOINT_TOKENS
@@ -90,7 +90,7 @@ def endpoint_encoder(spec: EndpointEmbedderSpec, environment: Environment) -> En
 
 
 def import_encoder(spec: ImportEmbedderSpec) -> Encoder:
-    """One of the user's own. Raises SpecError where it cannot be imported or made."""
+    """Build an encoder from the user's own class. Raises SpecError if it cannot be imported or made."""
     from batch.routers.embedders.imported import ImportedEmbedder
 
     embedder = ImportedEmbedder(spec, dimension=None, key=_KEY)

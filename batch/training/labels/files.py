@@ -19,7 +19,7 @@ _TIES = frozenset({"tie", "tie (bothbad)", "both", "both_bad", "bothbad"})
 _OUTCOMES = {"winner_model_a": 1.0, "winner_model_b": 0.0, "winner_tie": 0.5}
 
 Reading = Callable[[Any], float | None]
-"""A cell's number; `None`: it cannot be read as one. NaN: nobody judged."""
+"""Returns a cell's number, NaN for a cell without a judgement, or `None` for one that cannot be read as a number."""
 
 
 @dataclass(frozen=True)
