@@ -1,4 +1,4 @@
-"""What servers say about their limits, and what the dispatcher has learned of them."""
+"""Limits: those that servers state, and those that the dispatcher has learned."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -8,22 +8,22 @@ Measure = Literal["requests", "tokens", "input", "output"]
 
 
 class Allowance(NamedTuple):
-    """What a server says about one of its limits, in an answer's headers."""
+    """What a server states about one of its limits, in an answer's headers."""
 
     measure: Measure
     limit: float | None
     """Per minute."""
     remaining: float | None
-    """Left when the answer was made."""
+    """What was left when the server made the answer."""
     reset_seconds: float | None
-    """Until the limit is whole again."""
+    """Seconds until the whole limit is available again."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedLimits:
-    """What an endpoint was found to bear, where nothing is configured."""
+    """The limits that an endpoint turned out to have, where none is configured."""
 
     in_flight: int | None = None
-    """Requests under way at once; `None`: configured, or not known yet."""
+    """Requests in flight at once; `None`: configured, or not known yet."""
     rpm: float | None = None
     """Requests per minute; `None`: nothing was refused."""

@@ -1,4 +1,4 @@
-"""What attempts that brought no answer may have cost, row by row."""
+"""The tokens that an attempt without an answer may be billed for, row by row."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -11,10 +11,10 @@ from batch.outcomes import Billed
 
 
 def billed_tokens(rows: Sequence[Request], error: DispatchError) -> Sequence[Billed | None]:
-    """For each row of the request that ended in `error`: what it may be billed for; `None`: nothing.
+    """For each row of a request that ended in `error`: the tokens that it may be billed for; `None`: none.
 
-    Usage that the server told is shared out by the rows' own counts of tokens, and adds up to the whole exactly. Where
-    it told none, each row may have cost its bound.
+    Usage that the server stated is divided in proportion to the rows' own token counts, and adds up to the whole
+    exactly. If it stated none, each row may be billed for its bound.
     """
     if not error.billed:
         return [None] * len(rows)
@@ -33,7 +33,9 @@ def billed_tokens(rows: Sequence[Request], error: DispatchError) -> Sequence[Bil
 
 
 def share_out(value: Any, weights: Sequence[int]) -> Sequence[Any]:
-    """What of `value` belongs to each weight: whole numbers are shared out exactly, also within objects."""
+    """Divide `value` in proportion to `weights`: whole numbers add up exactly, also within objects; others are
+    repeated.
+    """
     if isinstance(value, dict):
         columns = [share_out(inner, weights) for inner in value.values()]
         return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * len(weights)

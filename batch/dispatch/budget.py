@@ -1,4 +1,4 @@
-"""A cap on spending that holds under concurrency: reserved before sending, corrected after."""
+"""A cap on spending that holds under concurrency: money is reserved before sending and corrected afterwards."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +9,9 @@ from batch.dispatch.request import Request
 
 
 class Budget:
-    """Dollars that may still be spent.
+    """The dollars of a run that are spent, reserved and left.
 
-    `spent + reserved` never exceeds the cap, so the cap cannot be overshot as long as every reservation is an upper
-    bound.
+    `spent + reserved` never exceeds the cap, so the cap holds as long as every reservation is an upper bound.
     """
 
     def __init__(self, cap: Decimal, spent: Decimal = Decimal(0)) -> None:
@@ -26,15 +25,15 @@ class Budget:
         return self.spent + self.reserved + amount <= self.cap
 
     def never_fits(self, amount: Decimal) -> bool:
-        """Is it too much even if everything under way turned out free?"""
+        """Is it too much even if all attempts in flight turned out to cost nothing?"""
         return self.spent + amount > self.cap
 
     def reserve(self, amount: Decimal) -> None:
-        """Only right after `fits` said yes."""
+        """Reserve this much. Call it only right after `fits` returned true."""
         self.reserved += amount
 
     def settle(self, reserved: Decimal, used: Decimal) -> None:
-        """The attempt ended and cost this much."""
+        """An attempt for which `reserved` was held has ended and cost `used`."""
         self.reserved -= reserved
         self.spent += used
         if used < reserved:
@@ -42,7 +41,7 @@ class Budget:
                 listener()
 
     def on_release(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called whenever reserved money comes back."""
+        """Call `listener` whenever reserved money becomes free."""
         self._listeners.append(listener)
 
 

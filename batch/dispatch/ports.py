@@ -1,4 +1,4 @@
-"""What the dispatcher needs from the run directory, as it sees it."""
+"""What the dispatcher needs from the run directory: rows to send, and journals to write."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from batch.outcomes import FailedAttempt, RowOutcome
 
 
 class JournalPort(Protocol):
-    """Rows of one shard sent to one model. What it was told has reached the kernel when `flush` returns.
+    """The journal of one shard's rows that go to one model. Once `flush` returns, the kernel has all lines.
 
-    Every call may raise StorageError: something it was told could not be kept. `flush` then does so each time.
+    Every call may raise StorageError if a line could not be written; from then on each `flush` raises it again.
     Endpoints are indexes into the model's pool.
     """
 
@@ -28,17 +28,17 @@ class JournalPort(Protocol):
         ...
 
     def flush(self) -> None:
-        """Nothing that it was told is lost any more by a kill of this process."""
+        """Give all lines to the kernel, so that a kill of this process loses none of them."""
         ...
 
     def close(self) -> None:
-        """Flush; nothing more comes. What was written will be synced."""
+        """Flush, and take no more lines. The written lines will be synced."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What earlier sittings left to do of one shard."""
+    """What earlier sittings have left to do of one shard, and what they know about its rows."""
 
     remaining: Mapping[str, int]
     """Rows that have no final outcome, by the model they are planned for."""
@@ -47,7 +47,7 @@ class History:
     sent: Mapping[int, int] = field(default_factory=dict)
     """Requests already sent for rows that are not finished."""
     failures: Mapping[int, tuple[int, str, int | None]] = field(default_factory=dict)
-    """By row: attempts that count against `max_attempts`, and kind and HTTP status of the last one's error."""
+    """By row: how many attempts count against `max_attempts`, and kind and HTTP status of the last error."""
     ambiguous: Mapping[int, str | None] = field(default_factory=dict)
     """Rows that were in flight when a sitting was killed, and the endpoint they were sent to."""
 
@@ -56,7 +56,7 @@ class Work(Protocol):
     """The rows to send and the journals to keep."""
 
     def history(self, shard: int) -> History:
-        """What is left of this shard."""
+        """What earlier sittings have left of this shard."""
         ...
 
     def routed(self, shard: int, model: str) -> Iterator[Sequence[Request]]:
@@ -64,5 +64,5 @@ class Work(Protocol):
         ...
 
     def journal(self, shard: int, model: str) -> JournalPort:
-        """Open for appending."""
+        """Open the journal of the shard's rows for this model, to append to it."""
         ...

@@ -1,4 +1,4 @@
-"""Whether and when a row is tried again. Decided by tenacity's rules on a state we make; nothing sleeps here."""
+"""Decides whether and when a row is tried again, by tenacity's rules on a state that we build. Nothing sleeps here."""
 
 from random import Random
 from typing import Any
@@ -10,22 +10,24 @@ from batch.clock import Clock
 from batch.dispatch.request import Request
 from batch.errors import DispatchError
 
-# The first retry waits up to this, the next up to twice as much: AWS's full jitter with the OpenAI SDK's half second.
+# The first retry waits for up to this long, the next for up to twice as long, and so on: AWS's full jitter with the
+# OpenAI SDK's half second.
 BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
 
 
-# Retries a pool may make: this many for each fresh row, and so many a second besides (Finagle has 0.2 and 10). More
-# than the fifth of attempts that a bad endpoint may lose, or its rows would all wait for the end of the lane.
+# The retries that a lane may make: this many for each fresh row, and this many per second besides (Finagle has 0.2 and
+# 10). They are more than the fifth of the attempts that a bad endpoint may lose, or its rows would all wait for the end
+# of the lane.
 RETRIES_PER_ROW = 0.4
 RETRIES_PER_SECOND = 10.0
 _MOST_SAVED_SECONDS = 10.0
 
 
 class RetryBudget:
-    """How many rows that failed may go again, so that retries never become most of what an ailing endpoint sees.
+    """How many failed rows may be sent again, so that an ailing endpoint never gets mostly retries.
 
-    Nothing is lost for lack of it: rows wait, and fresh ones go first.
+    No row is lost by it: a row waits while the budget is used up, and fresh rows go first.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -35,24 +37,26 @@ class RetryBudget:
         self._level = self._most
 
     def earn(self) -> None:
-        """A fresh row goes out."""
+        """A fresh row is sent."""
         self._level = min(self._most, self._level + RETRIES_PER_ROW)
 
     def delay(self) -> float:
-        """Seconds until a retry may go out; 0.0: now."""
+        """Seconds until a retry may be sent; 0.0: now."""
         now = self._clock()
         self._level = min(self._most, self._level + (now - self._as_of) * RETRIES_PER_SECOND)
         self._as_of = now
-        # A millisecond more than is due: timers may fire a little early.
+        # A millisecond is added, since timers may fire a little early.
         return 0.0 if self._level >= 1.0 else (1.0 - self._level) / RETRIES_PER_SECOND + 0.001
 
     def spend(self) -> None:
-        """A retry goes out; only right after `delay` said 0.0."""
+        """A retry is sent. Call it only right after `delay` returned 0.0."""
         self._level -= 1.0
 
 
 class FullJitter(wait_base):
-    """`U(0, min(longest, base * 2**n))` from the randomness it is given; tenacity's own draws from the global one."""
+    """A wait of `U(0, min(longest, base * 2**n))`, drawn from `random`; tenacity's own class draws from the global
+    one.
+    """
 
     def __init__(self, base: float, longest: float, random: Random) -> None:
         self._full = wait_exponential(multiplier=base, max=longest)
@@ -63,11 +67,10 @@ class FullJitter(wait_base):
 
 
 class RetryRule:
-    """At most `max_attempts` attempts a row, as the lane counts them.
+    """Allows at most `max_attempts` attempts per row, as the lane counts them.
 
-    A throttled row goes back at once, since the endpoint's own pause says when; any other waits by full jitter. An
-    attempt that never reached a server counts for nothing: the endpoint's cooldown, not the row, decides when to
-    knock again.
+    A throttled row goes back at once, since the endpoint's own pause delays it; any other waits by full jitter. An
+    attempt that never reached a server does not count: the endpoint's cooldown decides when the next one is made.
     """
 
     def __init__(self, max_attempts: int, random: Random) -> None:
@@ -76,7 +79,7 @@ class RetryRule:
         self._wait = FullJitter(BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, random)
 
     def delay(self, request: Request, error: DispatchError) -> float | None:
-        """Seconds until the row may go again, after the attempt counted in `request.attempts`; `None`: give it up."""
+        """Seconds until the row may be sent again after a failed attempt; `None`: give it up."""
         if not error.reached or error.blame == "gone":
             return 0.0
         if error.most_attempts is not None and request.attempts >= error.most_attempts:

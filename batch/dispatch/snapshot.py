@@ -1,4 +1,4 @@
-"""Where a run stands, for whoever shows it: small, frozen, and sent between processes as it is."""
+"""Snapshots of a run's progress: small, frozen, and sent between processes as they are."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -6,7 +6,7 @@ from decimal import Decimal
 
 @dataclass(frozen=True, slots=True)
 class LaneSnapshot:
-    """One model's lane."""
+    """The progress of one model's lane."""
 
     model: str
     total: int
@@ -14,11 +14,11 @@ class LaneSnapshot:
     done: int
     """Rows that have ended."""
     ok: int
-    """Of `done`, answered."""
+    """Rows of `done` that were answered."""
     failed: int
-    """Of `done`, given up or not sent."""
+    """Rows of `done` that were given up or not sent."""
     in_flight: int
-    """Requests under way."""
+    """Requests in flight."""
     throttled: int
     """Attempts that a rate limit refused."""
     cost: Decimal | None
@@ -26,15 +26,15 @@ class LaneSnapshot:
     waiting: str | None = None
     """What the next request waits for, as `limits` or `cooldown of <url>: <why>`; `None`: nothing."""
     wait_seconds: float = 0.0
-    """Seconds for which no endpoint may be asked."""
+    """Seconds for which no endpoint may be sent a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressSnapshot:
-    """A whole run."""
+    """The progress of a whole run."""
 
     stage: str
-    """What is being done, as `scoring` or `dispatch`."""
+    """The stage that is going on, as `scoring` or `dispatch`."""
     scored: int
     """Rows read and scored."""
     total: int | None

@@ -1,4 +1,4 @@
-"""Which endpoint of a pool takes the next request. Each is a few lines over live endpoint state."""
+"""Balancers: which endpoint of a pool takes the next request. Each is a few lines over live endpoint state."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,15 +14,18 @@ from schemas.job import BalancerSpec
 
 
 class Balancer(Protocol):
-    """Picks; the pool has already taken out whatever is unhealthy or at a limit."""
+    """Picks one of the endpoints that can take a request now."""
 
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
-        """One of `ready`, which is not empty and may differ from call to call. What is picked is then started."""
+        """Pick one of `ready`, which is not empty and may differ from call to call. The pool then sends to it.
+
+        The pool has already left out endpoints that are unhealthy or at a limit.
+        """
         ...
 
 
 class RoundRobin:
-    """The next one in order, whatever its weight."""
+    """Picks the next endpoint in order, whatever its weight."""
 
     def __init__(self) -> None:
         self._last = -1
@@ -40,7 +43,7 @@ class _SmoothTurns:
         self._current: dict[int, float] = {}
 
     def take(self, ready: Sequence[Endpoint], weights: Sequence[float]) -> Endpoint:
-        """The next of `ready`, each having the weight at its place."""
+        """The next of `ready`, whose weights are at the same places of `weights`."""
         current = self._current
         for endpoint, weight in zip(ready, weights, strict=True):
             current[endpoint.index] = current.get(endpoint.index, 0.0) + weight
@@ -60,13 +63,13 @@ class WeightedRoundRobin:
 
 
 class Adaptive:
-    """Smooth turns, where the weights follow what was measured: throughput, and the square of the share of successes.
+    """Smooth turns by weight, throughput, and the square of the share of attempts that succeeded.
 
-    Squared, since what fails costs an attempt here and another one elsewhere. An endpoint that has answered nothing
-    yet counts as an average one.
+    The share is squared because a failure costs an attempt here and another one elsewhere. An endpoint that has
+    answered nothing yet counts as an average one.
     """
 
-    # Of an average endpoint's share, so that a slow or failing one is measured again.
+    # The least share of requests, relative to an average endpoint's: a slow or failing one must be measured again.
     least = 0.05
 
     def __init__(self) -> None:
@@ -75,7 +78,7 @@ class Adaptive:
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
         measured = [e.speed.throughput for e in ready]
         known = [throughput for throughput in measured if throughput is not None]
-        # Relative to the pool: turns are kept in these units from pick to pick.
+        # Weights are relative to the pool's average, since the turns accumulate from pick to pick.
         average = sum(known) / len(known) if known else 1.0
         return self._turns.take(
             ready,
@@ -87,7 +90,9 @@ class Adaptive:
 
 
 class LeastConnections:
-    """The fewest requests in flight for its weight; equals take turns, or a fast first endpoint would take them all."""
+    """Picks the endpoint with the fewest requests in flight for its weight. Equal ones take turns, or a fast first
+    endpoint would get all requests.
+    """
 
     def __init__(self) -> None:
         self._turns = 0
@@ -96,7 +101,7 @@ class LeastConnections:
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
         turn = self._last_turn
         picked, least = ready[0], math.inf
-        # `min` with a key of load and turn, which costs twice as much.
+        # This loop is `min` with a key of load and turn, at half the cost.
         for endpoint in ready:
             load = _load(endpoint)
             if load < least or (load == least and turn.get(endpoint.index, -1) < turn.get(picked.index, -1)):
@@ -107,7 +112,7 @@ class LeastConnections:
 
 
 class PowerOfTwo:
-    """The less loaded of two different ones drawn by weight: within O(ln ln n) of the mean, and no herd."""
+    """Draws two different endpoints by weight and picks the less loaded: within O(ln ln n) of the mean, and no herd."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -119,10 +124,10 @@ class PowerOfTwo:
 
 
 class PeakEwma:
-    """Finagle's peak EWMA: the least of seconds per token, times the requests in flight with this one among them.
+    """Finagle's peak EWMA: picks the least product of seconds per token and requests in flight, this one included.
 
-    Errors are charged a penalty, or failing fast would look like answering fast. Of an endpoint that has answered
-    nothing the best is assumed, but it gets one request at a time until it answers, as long as others are known.
+    Errors are penalized, or failing fast would look like answering fast. An endpoint that has answered nothing yet
+    counts as fast as the fastest, but gets one request at a time until it answers, as long as others are known.
     """
 
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
@@ -138,12 +143,13 @@ class PeakEwma:
 
 
 class ConsistentHash:
-    """Rows of one key go to one endpoint, so that its prefix cache is reused, until that has too much of the load.
+    """Sends rows of one key to one endpoint, so that its prefix cache is reused, unless that has too much of the load.
 
-    Rendezvous hashing: each key has the endpoints in a line of its own, the heavier the nearer, and the first with room
-    takes the row; removing one moves its own keys alone. Bounded loads (Mirrokni, Thorup and Zadimoghaddam, arXiv
-    1608.01350): of the requests in flight on the ready endpoints, this one included, each may have `room` times its
-    weight's share. Not for a pool with a handful of requests in flight: there the bound sends most rows elsewhere.
+    Rendezvous hashing: each key orders the endpoints in its own way, heavier ones tend to come first, and the first one
+    with room takes the row; removing an endpoint moves only its own keys. Bounded loads (Mirrokni, Thorup and
+    Zadimoghaddam, arXiv 1608.01350): of the requests in flight on the ready endpoints, this one included, each may have
+    `room` times its weight's share. Do not use it with a handful of requests in flight: the bound then sends most rows
+    elsewhere.
     """
 
     # HAProxy and Vimeo run with 125 % to 150 %.
@@ -159,14 +165,19 @@ class ConsistentHash:
         return self.home(request, with_room)
 
     def home(self, request: Request, among: Sequence[Endpoint]) -> Endpoint:
-        """The first of these in the line of the request's key, whatever they have under way."""
+        """The first of these endpoints in the order of the request's key, whatever they have in flight."""
         return min(among, key=lambda e: self._distance(request, e))
 
     def _distance(self, request: Request, endpoint: Endpoint) -> float:
-        """Exponentially distributed with the weight as its rate: each is the nearest for its weight's share of keys."""
+        """The endpoint's distance for the request's key.
+
+        It is exponentially distributed with the weight as its rate, so that each endpoint is the nearest for its
+        weight's share of the keys.
+        """
         salt = self._salts.get(endpoint.index)
         if salt is None:
-            # What an endpoint is, not where it stands in the list: keys stay when another one is taken off.
+            # The salt depends on the endpoint and not on its place in the list, so that keys stay where they are when
+            # another endpoint is removed.
             named = f"{endpoint.url} {endpoint.model} {endpoint.spec.api_key_env}"
             salt = int.from_bytes(blake2b(named.encode(), digest_size=8).digest())
             self._salts[endpoint.index] = salt
@@ -175,7 +186,7 @@ class ConsistentHash:
 
 
 class RandomChoice:
-    """Drawn by weight."""
+    """Draws an endpoint by weight."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -185,7 +196,7 @@ class RandomChoice:
 
 
 class Priority:
-    """The first one listed until it is full, then the next: for endpoints from the cheapest to the dearest."""
+    """Picks the first endpoint listed until it is full, then the next: for endpoints from the cheapest to the dearest."""
 
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
         return min(ready, key=lambda e: e.index)
@@ -232,7 +243,7 @@ def build_balancer(spec: BalancerSpec, random: Random) -> Balancer:
     return build()
 
 
-# Shares that are whole numbers may come out a little above.
+# Shares that are whole numbers may come out a little too large.
 _ROUNDING = 1e-9
 
 
@@ -250,7 +261,7 @@ def _drawn(chance: Random, ready: Sequence[Endpoint]) -> Endpoint:
 
 
 def _mixed(value: int) -> int:
-    """64 bits of which each depends on each of `value`'s (the finaliser of splitmix64)."""
+    """64 bits, each of which depends on all bits of `value` (the finalizer of splitmix64)."""
     value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _64_BITS
     value = (value ^ value >> 27) * 0x94D049BB133111EB & _64_BITS
     return value ^ value >> 31

@@ -1,9 +1,10 @@
-"""Which of the rows at hand suits an endpoint best.
+"""Assigns kinds of rows to endpoints by a linear program.
 
-Where endpoints differ in what binds them, it matters which rows they get: one that is held back by tokens should have
-the short ones, one that is held back by requests the long ones. The best shares are a small linear program over kinds
-of rows, solved now and then for the rows at hand; each endpoint then takes kinds in these shares by smooth weighted
-round-robin. With first come, first served a pool of five endpoints that differ tenfold takes a fifth longer.
+If endpoints differ in which limit holds them back, it matters which rows they get: one that is held back by tokens
+should get short rows, one that is held back by requests long ones. The best shares are the solution of a small linear
+program over kinds of rows, solved now and then for the rows at hand. Each endpoint then takes kinds in these shares by
+smooth weighted round-robin. With first come, first served, a pool of five endpoints that differ tenfold takes a fifth
+longer.
 """
 
 import math
@@ -17,19 +18,19 @@ from batch.dispatch.health import State
 from batch.dispatch.request import LimitCost, Request, RowKind
 
 _SOLVE_SECONDS = 5.0
-# Answers until an endpoint's latency counts.
+# Answers after which an endpoint's latency is used.
 _ENOUGH = 8
 _FORGET = 0.99
 
 
 class Latency:
-    """Seconds an answer takes by its tokens: a line through what was seen lately, by least squares."""
+    """Seconds that an answer takes by its tokens: a least-squares line through recent answers."""
 
     def __init__(self) -> None:
         self._n = self._x = self._y = self._xx = self._xy = 0.0
 
     def learn(self, tokens: float, seconds: float) -> None:
-        """An answer of so many tokens took so long."""
+        """An answer of `tokens` tokens took `seconds`."""
         self._n = self._n * _FORGET + 1
         self._x = self._x * _FORGET + tokens
         self._y = self._y * _FORGET + seconds
@@ -37,7 +38,7 @@ class Latency:
         self._xy = self._xy * _FORGET + tokens * seconds
 
     def seconds(self, tokens: float) -> float:
-        """What an answer of so many tokens is expected to take; 0.0 until enough were seen."""
+        """Seconds that an answer of `tokens` tokens is expected to take; 0.0 until enough were seen."""
         if self._n < _ENOUGH:
             return 0.0
         spread = self._xx - self._x * self._x / self._n
@@ -46,12 +47,12 @@ class Latency:
 
 
 class LinearProgramAssigner:
-    """Shares of kinds for each endpoint of a pool, and whose turn it is."""
+    """Gives each endpoint of a pool kinds of rows in the shares with which the rows at hand are done first."""
 
     def __init__(self, endpoints: Sequence[Endpoint], cost_of: Callable[[RowKind], LimitCost]) -> None:
         """
         Args:
-            cost_of: what a typical row of a kind takes from the limits, as far as is known by now.
+            cost_of: what a typical row of a kind takes from the limits, by what is known so far.
         """
         self._endpoints = endpoints
         self._cost_of = cost_of
@@ -95,7 +96,7 @@ def best_shares(
     cost_of: Mapping[RowKind, LimitCost],
     latency: Mapping[int, Latency],
 ) -> dict[int, dict[RowKind, float]]:
-    """Shares of kinds by endpoint index with which the rows at hand would be done first.
+    """The shares of kinds, by endpoint index, with which the rows at hand are done first.
 
     The linear program: rows of kind `k` on endpoint `e` are `x[k, e] >= 0`, each kind's add up to those at hand, no
     limit of an endpoint is used for longer than `t`, and `t` is least. A limit is its seconds per row; requests in

@@ -1,4 +1,4 @@
-"""Who chooses among the rows at hand for an endpoint."""
+"""Row assigners: which of the rows at hand an endpoint should take."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -9,7 +9,7 @@ from batch.dispatch.request import Request, RowKind
 
 
 class RowAssigner(Protocol):
-    """Sorts rows into kinds, and says which kind an endpoint should take next."""
+    """Sorts rows into kinds, and chooses the kind that an endpoint takes next."""
 
     def kind(self, request: Request) -> RowKind:
         """The kind of a row, the same each time."""
@@ -26,20 +26,20 @@ class RowAssigner(Protocol):
     def choose(self, endpoint: Endpoint, at_hand: Mapping[RowKind, int]) -> RowKind | None:
         """A kind of which there is a row at hand; `None`: the next row, whatever its kind.
 
-        `at_hand` counts the rows there are, by kind.
+        `at_hand` counts the rows at hand, by kind.
         """
         ...
 
     def learn(self, endpoint: Endpoint, tokens: int, seconds: float) -> None:
-        """An answer of so many tokens took so long."""
+        """An answer of `tokens` tokens took `seconds` at this endpoint."""
         ...
 
 
 class AffinityAssigner:
     """For `consistent_hash`: a row's kind is the endpoint that its key belongs to.
 
-    While every endpoint is full, the one that gets free takes the next row, whosever it is, and nothing is reused: of
-    the rows at hand it takes one of its own. One that has none takes the next row all the same.
+    While every endpoint is full, the next one with a free slot would take the next row, whatever its key, and no cache
+    would be reused. With this assigner it takes a row of its own keys, if there is one at hand, else the next row.
     """
 
     def __init__(self, balancer: ConsistentHash, endpoints: Sequence[Endpoint]) -> None:

@@ -1,7 +1,7 @@
-"""Several embedding rows in one HTTP request, and an answer for each of them out of its one answer.
+"""Packs several embedding rows into one HTTP request, and splits its answer into one for each row.
 
-Rows travel together if their bodies are equal but for `input`, and each has one input. To the pool a packed request is
-a request like any other, of one request and the sum of its tokens; intents, outcomes and attempts stay the rows' own.
+Rows can be packed together if each has one input and their bodies are equal otherwise. To the pool a packed request is
+a request like any other, with the sum of the rows' tokens. Intents, attempts and outcomes are journaled row by row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,27 +17,28 @@ from batch.errors import BadAnswer, PackMixedUp
 from schemas.endpoints import LimitsSpec
 from schemas.openai_batch import EMBEDDINGS_URL
 
-# OpenAI takes 300,000 tokens in one request of embeddings; ours are partly estimates.
+# OpenAI takes 300,000 tokens in one request for embeddings; our counts are partly estimates.
 _MOST_TOKENS = 200_000
-# The least that common servers take of a request's body is 2 MB (text-embeddings-inference).
+# The smallest limit on a request's body among common servers is 2 MB (text-embeddings-inference).
 _MOST_BYTES = 1_500_000
-# Servers refuse at any time what exceeds the tokens that they let through at once, which is rarely less than this.
+# Servers refuse a request that exceeds the tokens which they let through at once; that is rarely less than this many
+# seconds of their limit.
 _SECONDS_OF_TOKENS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class PackableRow:
-    """A row that may travel with others."""
+    """A row that may be packed with others."""
 
     row: Request
     input: bytes
-    """JSON of its one input."""
+    """Its one input, as JSON."""
     alike: tuple[type, bytes]
-    """Equal for rows that may share a request: a text or a list of tokens, and the JSON of all other parameters."""
+    """Equal for rows that may share a request: the input's type, and the JSON of all other parameters."""
 
 
 def packable_row(row: Request) -> PackableRow | None:
-    """The row as a piece of a larger request; `None` if it has to go alone."""
+    """The row as one that may be packed; `None` if it must be sent alone."""
     if row.url != EMBEDDINGS_URL:
         return None
     params = orjson.loads(row.body)
@@ -49,7 +50,7 @@ def packable_row(row: Request) -> PackableRow | None:
 
 
 def pack(pieces: Sequence[PackableRow]) -> Request:
-    """One request for pieces that are alike; of a single one, its row as it is."""
+    """One request for rows that are alike; for a single row, the row itself."""
     first = pieces[0].row
     if len(pieces) == 1:
         return first
@@ -73,7 +74,7 @@ def pack(pieces: Sequence[PackableRow]) -> Request:
 
 
 def halves(request: Request) -> Iterator[Request]:
-    """A packed request as two."""
+    """Split a packed request into two."""
     pieces = [piece for row in request.rows if (piece := packable_row(row)) is not None]
     middle = len(pieces) // 2
     yield pack(pieces[:middle])
@@ -81,13 +82,13 @@ def halves(request: Request) -> Iterator[Request]:
 
 
 def split_answers(request: Request, completion: Completion) -> Sequence[Completion]:
-    """The answers of a packed request's rows, each as if it had been asked alone, in the order of the rows.
+    """Split the answer to a packed request: one for each row, as if it had been sent alone, in the order of the rows.
 
-    Usage is shared out by the rows' own counts of tokens, and adds up to the whole exactly.
+    Usage is divided in proportion to the rows' own token counts, and adds up to the whole exactly.
 
     Raises:
-        PackMixedUp: it does not hold exactly one item for each input, or does not say which is whose.
-        BadAnswer: it cannot be taken apart.
+        PackMixedUp: the answer does not hold exactly one item for each input, or not which item belongs to which input.
+        BadAnswer: the answer cannot be split.
     """
     answer = orjson.loads(completion.raw)
     items = answer["data"]
@@ -111,10 +112,10 @@ def split_answers(request: Request, completion: Completion) -> Sequence[Completi
 
 
 def _complete(by_index: dict[int, Any], items: Sequence[Any]) -> bool:
-    """Add the items whose `index` was left out, where it is clear which they are; is it?
+    """Add the items without an `index`, if their places are clear. Returns whether they are.
 
-    Protocol buffers leave a 0 out (Gemini), so that a single index that is missing is the one that no other item has.
-    Others leave all of them out: then the order is that of the inputs, unless an index that is there says otherwise.
+    Protocol buffers omit a 0 (Gemini), so a single missing index is the one that no other item has. Other servers omit
+    all of them: the items are then in the order of the inputs, unless an index that is there contradicts it.
     """
     unnumbered = [i for i, item in enumerate(items) if isinstance(item, dict) and item.get("index") is None]
     if len(by_index) + len(unnumbered) != len(items) or not by_index.keys() <= set(range(len(items))):
@@ -143,19 +144,19 @@ def _shared_out(
 
 
 class RowSource(Protocol):
-    """Where rows wait."""
+    """What gives rows to be packed."""
 
     def get_nowait(self) -> Request | None:
-        """The next row, if there is one now."""
+        """The next row; `None` if there is none now."""
         ...
 
     def put_back(self, request: Request) -> None:
-        """Give it out again."""
+        """Take the row back, to give it out again."""
         ...
 
 
 def fill_pack(row: Request, queue: RowSource, endpoints: Sequence[Endpoint]) -> Request:
-    """The row with as many others as any endpoint of the pool takes at once; nothing is waited for."""
+    """Pack the row with others at hand, as many as every endpoint of the pool takes at once. Never waits for rows."""
     first = packable_row(row)
     if first is None:
         return row
@@ -176,7 +177,7 @@ def fill_pack(row: Request, queue: RowSource, endpoints: Sequence[Endpoint]) -> 
 
 
 def _most_tokens(limits: LimitsSpec) -> float:
-    """Tokens that a packed request may have."""
+    """The most tokens that a packed request may have."""
     per_minute = min((tpm for tpm in (limits.tpm, limits.input_tpm) if tpm is not None), default=None)
     if per_minute is None:
         return _MOST_TOKENS
