@@ -196,7 +196,9 @@ class RandomChoice:
 
 
 class Priority:
-    """Picks the first endpoint listed until it is full, then the next: for endpoints from the cheapest to the dearest."""
+    """Picks the first endpoint listed until it is full, then the next: for endpoints from the cheapest to the
+    dearest.
+    """
 
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
         return min(ready, key=lambda e: e.index)

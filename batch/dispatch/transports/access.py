@@ -1,4 +1,4 @@
-"""What an endpoint's spec says about reaching it, resolved: variables, files and proxies are looked up here, once."""
+"""How an endpoint is reached: the variables, files and proxies that its spec names are looked up here, once."""
 
 import json
 import re
@@ -27,11 +27,11 @@ class Access:
     Attributes:
         base: the http address before a call's path.
         query: what follows the path, without the question mark; it may hold secrets.
-        headers: those of the spec; the key is not among them.
-        proxy: url of the proxy; `None`: the server is reached directly.
+        headers: the headers of the spec, without the key.
+        proxy: url of the proxy; `None`: connect to the server directly.
         socket: path of a Unix domain socket in place of host and port.
-        authorities: certificates in PEM that are trusted beside the usual ones.
-        identity: certificate and private key in PEM that the server is shown.
+        authorities: certificates of authorities, in PEM, that are trusted beside the usual ones.
+        identity: certificate and private key, in PEM, with which the client identifies itself.
         secrets: the values of the variables that were looked up.
     """
 
@@ -54,7 +54,7 @@ class Access:
         return f"{address}?{self.query}" if self.query else address
 
     def address(self) -> tuple[str, int] | str:
-        """Where a connection is made to first: host and port of the server or its proxy, or a socket's path."""
+        """Where the connection goes: host and port of the server or its proxy, or the path of a socket."""
         if self.socket is not None:
             return self.socket
         parts = urlsplit(self.proxy or self.base)
@@ -70,12 +70,12 @@ class Access:
 
 
 def resolve(endpoint: EndpointSpec, keys: Keys) -> Access:
-    """Look up all that `endpoint` names.
+    """Look up everything that the spec of `endpoint` names.
 
     Raises:
         SpecError: a variable is not set, or a file cannot be used.
     """
-    # LiteLLM knows where most servers are.
+    # LiteLLM knows the addresses of most servers.
     base = endpoint.base_url or ("" if endpoint.transport == "litellm" else None)
     if base is None:
         raise SpecError("an endpoint has no url: give `url`, or set COMPLETION_BASE_URL or OPENAI_BASE_URL")
@@ -107,7 +107,7 @@ def resolve(endpoint: EndpointSpec, keys: Keys) -> Access:
 
 
 def variables(endpoint: EndpointSpec) -> Iterator[tuple[str, str]]:
-    """Where an endpoint names an environment variable, and its name."""
+    """Each key of an endpoint's spec that names an environment variable, and the variable's name."""
     for what, values in (("headers", endpoint.headers), ("query", endpoint.query)):
         for key, value in values.items():
             for name in NAMED_VARIABLE.findall(value):
@@ -117,7 +117,7 @@ def variables(endpoint: EndpointSpec) -> Iterator[tuple[str, str]]:
 def proxy_for(url: str, keys: Keys) -> str | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY ask for, in either case, as curl reads them.
 
-    A proxy on another machine is not asked for a server on this one: it would look for the server on its own.
+    A proxy on another machine is not used for a server on this one: it would look for the server on its own machine.
 
     Raises:
         SpecError: it is no url of a proxy.
@@ -179,7 +179,7 @@ def _goes_direct(host: str, port: int | None, no_proxy: str) -> bool:
 
 
 def key_reference(endpoint: EndpointSpec) -> str | None:
-    """What `Keys` are asked for: a variable's name, `file:` and a path, or `command:` and its words in JSON."""
+    """The reference by which `Keys` finds the key: a variable's name, `file:` and a path, or `command:` and JSON."""
     if endpoint.api_key_file is not None:
         return f"file:{endpoint.api_key_file}"
     if endpoint.api_key_command is not None:

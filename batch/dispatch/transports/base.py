@@ -1,4 +1,4 @@
-"""What a transport is: one small method that sends a request. Limits, retries and choice are the dispatcher's."""
+"""The interface of transports: one small method that sends a request. Limits and retries are the dispatcher's task."""
 
 from typing import Protocol
 
@@ -6,12 +6,12 @@ from batch.dispatch.request import Completion, Request
 
 
 class Transport(Protocol):
-    """Sends to one endpoint."""
+    """Sends requests to one endpoint."""
 
     async def send(self, request: Request) -> Completion:
-        """One attempt. Raises only DispatchError (and passes cancellation on)."""
+        """Make one attempt. Raises only DispatchError, and passes cancellation on."""
         ...
 
     async def aclose(self) -> None:
-        """Close connections."""
+        """Close all connections."""
         ...

@@ -1,4 +1,4 @@
-"""One exchange with a server: the seam between the transports' words and the HTTP libraries."""
+"""The interface between transports and HTTP libraries: one request, one response."""
 
 import errno
 import os
@@ -21,16 +21,19 @@ KeyHeader = tuple[str, str] | None
 
 
 class HttpClient(Protocol):
-    """Connections to one endpoint. Each call carries the endpoint's headers and query; no redirect is followed."""
+    """Connections to one endpoint.
+
+    Each request carries the endpoint's headers and query; redirects are not followed.
+    """
 
     async def ask(self, method: str, path: str, body: bytes | None = None, key: KeyHeader = None) -> HttpAnswer:
         """Send one request to `path`, which begins with /v1 as rows' paths do.
 
         Args:
-            key: in place of the one that the client was built with.
+            key: the header with the key, in place of the one that the client was built with.
 
         Raises:
-            DispatchError: there is no whole answer.
+            DispatchError: no complete response came.
         """
         ...
 
@@ -40,19 +43,19 @@ class HttpClient(Protocol):
 
 
 def too_long(most_bytes: int, status: int) -> BadAnswer:
-    """The error of an answer that is longer than any answer."""
+    """The error for a response that is longer than any real answer."""
     return BadAnswer(f"the answer is longer than {most_bytes >> 20} MiB", status=status)
 
 
 def is_want_of_files(cause: str | OSError) -> bool:
-    """Could this process, or its whole machine, open no connection, so that nothing was learned of the server?"""
+    """Is the reason that this process or machine could open no more files, which says nothing about the server?"""
     if isinstance(cause, OSError):
         return cause.errno in _WANT
     return any(os.strerror(number) in cause for number in _WANT)
 
 
 def not_connected(cause: str, access: Access) -> NotConnected:
-    """Why there is no connection, in words that people know, and in the library's own."""
+    """The error for a connection that could not be made, in plain words and in the library's own."""
     if is_want_of_files(cause):
         return NoFileLeft(NO_FILE_LEFT, words=cut(cause))
     if "certificate" in cause:

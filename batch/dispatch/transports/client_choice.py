@@ -1,11 +1,11 @@
-"""Which HTTP library reaches an endpoint."""
+"""Chooses the HTTP library that reaches an endpoint."""
 
 from batch.dispatch.transports.access import Access
 from batch.dispatch.transports.client import HttpClient, KeyHeader
 
 
 def build_client(access: Access, key: KeyHeader, *, timeout_seconds: float, most_bytes: int) -> HttpClient:
-    """The client that reaches the endpoint: pyreqwest knows no Unix sockets, so httpx serves those.
+    """Build the client for an endpoint: httpx for Unix sockets, which pyreqwest does not support, else pyreqwest.
 
     Raises:
         SpecError: a certificate or a proxy cannot be used.

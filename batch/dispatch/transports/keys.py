@@ -1,4 +1,4 @@
-"""The key of an endpoint, which may change while a run goes on."""
+"""The key of an endpoint, which may be replaced while a run goes on."""
 
 import asyncio
 import logging
@@ -10,32 +10,32 @@ from batch.errors import Refused, SpecError
 _log = logging.getLogger("batchrouter.dispatch.keys")
 
 KEY_REFUSED = 401
-"""The status by which servers refuse a key that has run out."""
+"""The status with which servers refuse an expired key."""
 
-# Between two looks at a file's time of change, and between two runs of a command that gave the same key again.
+# The shortest time between two checks of a key file, and between two runs of a command that printed the same key again.
 _LOOK_SECONDS = 1.0
 _HOLD_SECONDS = 10.0
 
-# Answers to requests that were sent with an older key may still come.
+# How many recent keys are masked: answers to requests that were sent with an older key may still come.
 _MOST_REMEMBERED = 4
 
 
 class EndpointKey:
-    """A key, read again when its file changes, and when the server refuses it.
+    """A key, which is read again when its file changes and when the server refuses it.
 
     Attributes:
-        value: the key of now; `None`: there is none.
-        renewable: does it come from a file or a command?
+        value: the present key; `None`: the endpoint has none.
+        renewable: does the key come from a file or a command, so that it may be replaced?
     """
 
     def __init__(self, reference: str | None, keys: Keys) -> None:
-        """Read it.
+        """Read the key.
 
         Args:
             reference: as `access.key_reference` gives it.
 
         Raises:
-            SpecError: it is not there.
+            SpecError: there is no key under this reference.
         """
         self._reference = reference
         self._keys = keys
@@ -50,7 +50,7 @@ class EndpointKey:
         self.remembered: tuple[str, ...] = (self.value,) if self.value else ()
 
     async def follow_file(self) -> bool:
-        """Read the file again if it was changed; true: the key is another one. Looks once a second at most."""
+        """Read the key file again if it has changed; at most once a second. Returns whether the key is a new one."""
         now = asyncio.get_running_loop().time()
         if self._file is None or now < self._look_at:
             return False
@@ -60,14 +60,14 @@ class EndpointKey:
         try:
             return await self._read_again(self.value)
         except SpecError:
-            # It is being replaced: the key of before serves until there is another one, or until the server refuses it.
+            # The file is being replaced: the previous key is used until there is a new one or the server refuses it.
             return False
 
     async def renew(self, refused: str | None) -> bool:
-        """Read it again, now that the server refused `refused`; true: the key is another one than that.
+        """Read the key again, because the server refused `refused`. Returns whether the key is now another one.
 
-        Of many requests that are refused at once, one reads it and the others wait. A source that gave the same key
-        again, or failed, is left alone for ten seconds.
+        If many requests are refused at once, one of them reads the key and the others wait. A source that gave the same
+        key again, or failed, is not read again for ten seconds.
 
         Raises:
             SpecError: the file cannot be read, or the command failed.
@@ -84,11 +84,11 @@ class EndpointKey:
             if now < self._ask_at and seen == self._seen:
                 return False
             assert self._reference is not None
-            # A command may take seconds, and a network's file system too.
+            # A command may take seconds, and so may a network file system.
             try:
                 value = await asyncio.to_thread(self._keys, self._reference)
             except SpecError:
-                # A command that fails is not run once more for each of the requests that were refused with this one.
+                # Without this, a failing command would run once for each request that was refused.
                 self._ask_at = asyncio.get_running_loop().time() + _HOLD_SECONDS
                 raise
             self._seen = seen
@@ -100,13 +100,13 @@ class EndpointKey:
             return True
 
     def _state(self) -> tuple[int, int, int] | None:
-        """What changes when the file does; a link to another file counts."""
+        """A value that changes when the file does, also when a link then points to another file."""
         if self._file is None:
             return None
         try:
             found = self._file.stat()
         except OSError:
-            # It is being replaced; the key of before serves until the server refuses it.
+            # The file is being replaced; the previous key is used until the server refuses it.
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
 
@@ -115,10 +115,10 @@ class EndpointKey:
 
 
 async def renewed(key: EndpointKey, refused: str | None) -> bool:
-    """Is there another key than the one that the server refused?
+    """Read the key again. Returns whether it is another one than the server refused.
 
     Raises:
-        Refused: there is none, because the file cannot be read or the command failed.
+        Refused: there is no key, because the file cannot be read or the command failed.
     """
     try:
         another = await key.renew(refused)

@@ -1,6 +1,6 @@
-"""Every provider LiteLLM knows, at LiteLLM's speed: some 240 requests/s a core, 4 ms of CPU each.
+"""Sends to every provider that LiteLLM knows, at LiteLLM's speed: some 240 requests/s a core, 4 ms of CPU each.
 
-Use `openai` for whatever speaks OpenAI's protocol; this one is for what does not.
+Use the transport `openai` for servers that speak OpenAI's protocol, and this one for others.
 """
 
 import asyncio
@@ -27,16 +27,19 @@ from batch.errors import BadAnswer, ConnectionLost, DispatchError, NoFileLeft, N
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL, EMBEDDINGS_URL, RESPONSES_URL
 
-# Of a message of LiteLLM's, which may quote whole answers.
+# The most characters of a LiteLLM message that are used; it may quote whole answers.
 _MOST_MESSAGE = 4000
 
-# As many requests as may be in flight. With httpx's own limit of a hundred the others would wait within it, time out
-# there, and count as requests that may have been billed.
+# No limit. With httpx's own limit of a hundred, further requests would wait inside it, time out there, and count as
+# requests that may have been billed.
 _NO_LIMIT = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=4.0)
 
 
 class LiteLLMTransport:
-    """One endpoint through LiteLLM. Its own retries are off: ours know the limits."""
+    """Sends to one endpoint through LiteLLM.
+
+    LiteLLM's own retries are off: the dispatcher retries within the limits.
+    """
 
     def __init__(self, endpoint: EndpointSpec, *, timeout_seconds: float, keys: Keys, wall: WallClock) -> None:
         import litellm
@@ -89,11 +92,12 @@ class LiteLLMTransport:
 
     async def _sent(self, request: Request) -> Completion:
         try:
-            # LiteLLM's own timeout is for each read, and a server may send a byte now and then for ever.
+            # LiteLLM's own timeout is for each read, and a server may send one byte after another forever.
             async with asyncio.timeout(self._timeout_seconds):
                 answer = await self._calls[request.url](**orjson.loads(request.body), **self._options)
         except Exception as error:
-            # LiteLLM raises its own tree, OpenAI's, httpx's and bare ValueErrors, by provider: all of them end here.
+            # Depending on the provider, LiteLLM raises its own errors, OpenAI's, httpx's or a bare ValueError. All of
+            # them are translated here.
             raise self._translated(error, request.body) from error
         headers = _headers(answer)
         return completion(
@@ -110,7 +114,7 @@ class LiteLLMTransport:
         await self._session.aclose()
 
     def _take_key(self) -> None:
-        """Send the key of now, and take it and those of a moment ago out of answers."""
+        """Use the present key, and mask it and recent ones in answers."""
         if self._key.value is not None:
             self._options["api_key"] = self._key.value
         secrets = (*self._key.remembered, *self._secrets)
@@ -126,7 +130,7 @@ class LiteLLMTransport:
         for cause in causes:
             if isinstance(cause, BadAnswer):
                 return cause
-            # LiteLLM makes a 500 of both.
+            # LiteLLM turns both of these into a 500.
             if isinstance(cause, httpx.ConnectError):
                 return NotConnected("no connection", words=cut(self._hide(str(cause))))
             if type(cause) is litellm.exceptions.openai.OpenAIError:
@@ -139,7 +143,7 @@ class LiteLLMTransport:
             raw = self._mask(response.content)
             return refusal(response.status_code, raw, response.headers.get, self._provider, self._wall, **shown)
         if isinstance(error, litellm.exceptions.APIConnectionError | httpx.TransportError):
-            # LiteLLM files unexpected faults of its own here too, so it is not known whether anything was sent.
+            # LiteLLM raises this for unexpected faults of its own too, so it is unknown whether anything was sent.
             return ConnectionLost(f"no answer: {type(error).__name__}")
         status = getattr(error, "status_code", None)
         if not isinstance(status, int):
@@ -152,7 +156,7 @@ class LiteLLMTransport:
 
 
 class _ProxiedTransport(httpx.AsyncBaseTransport):
-    """Reaches each server as the environment asks: directly, or through its proxy."""
+    """Connects to each server directly or through the proxy that the environment names for it."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -170,7 +174,7 @@ class _ProxiedTransport(httpx.AsyncBaseTransport):
 
 
 class _Bounded(httpx.AsyncByteStream):
-    """A body that ends in BadAnswer once it is too long."""
+    """A response body; reading it raises BadAnswer once it is too long."""
 
     def __init__(self, stream: httpx.AsyncByteStream) -> None:
         self._stream = stream
@@ -193,14 +197,16 @@ async def _bound(response: httpx.Response) -> None:
 
 
 def _bind(client: httpx.AsyncClient) -> None:
-    """Have it follow no redirects, which carry prompts and keys to strangers, and read no answer without end."""
+    """Make the client follow no redirects, which carry prompts and keys elsewhere, and read no endless answer."""
     client.follow_redirects = False
     client.event_hooks = {**client.event_hooks, "response": [_bound, *client.event_hooks["response"]]}
 
 
 @cache
 def _bind_clients() -> None:
-    """Bind those that LiteLLM makes for all but OpenAI's protocol: they follow redirects, and no option stops them."""
+    """Apply `_bind` to the clients that LiteLLM builds for other protocols than OpenAI's: no option stops their
+    redirects.
+    """
     import litellm
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
@@ -216,12 +222,12 @@ def _bind_clients() -> None:
 
 
 def _message(error: Exception) -> str:
-    """What LiteLLM says of an error that came without the provider's answer."""
+    """LiteLLM's message for an error without a response of the provider."""
     return str(getattr(error, "message", None) or error)[:_MOST_MESSAGE]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it followed from."""
+    """The error and its chain of causes."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -229,16 +235,16 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _headers(answer: Any) -> dict[str, str]:
-    """The provider's own headers, which LiteLLM gives with a prefix beside those that it makes of them."""
+    """The provider's own headers. LiteLLM passes them on with a prefix, beside headers that it derives from them."""
     hidden = getattr(answer, "_hidden_params", None) or {}
     given = hidden.get("additional_headers") or {}
     return {name.lower().removeprefix("llm_provider-"): str(value) for name, value in given.items()}
 
 
 def _response(error: BaseException) -> httpx.Response | None:
-    """The provider's refusal, as it came: LiteLLM's own errors change its status and lose its codes and headers.
+    """The provider's refusal as it came: LiteLLM's own errors change its status and lose its codes and headers.
 
-    It is the first of what the error followed from; those on the way carry empty stand-ins.
+    The innermost cause carries it; the errors in between carry empty stand-ins.
     """
     found = None
     for cause in _causes(error):

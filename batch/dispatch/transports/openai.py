@@ -23,16 +23,20 @@ from batch.limits import Allowance
 from schemas.endpoints import EndpointSpec
 from schemas.openai_batch import CHAT_URL, COMPLETIONS_URL
 
-# Looking for six headers takes a microsecond and a half: after so many answers without, one in 32 is looked at.
+# Looking for six headers takes a microsecond and a half. After this many answers without any, only one answer in 32 is
+# checked.
 _SILENT_ANSWERS = 100
 _ASK_AGAIN = 32
 
-# Others do not know `stream`, and may refuse it.
+# Other APIs do not know `stream`, and their servers may refuse it.
 _STREAMABLE = frozenset({CHAT_URL, COMPLETIONS_URL})
 
 
 class OpenAITransport:
-    """One endpoint's connections. Redirects are refused: a 307 would carry prompt and key to a stranger."""
+    """Sends to one endpoint by OpenAI's protocol.
+
+    Redirects are not followed: a 307 would carry prompt and key to another server.
+    """
 
     def __init__(self, endpoint: EndpointSpec, *, timeout_seconds: float, keys: Keys, wall: WallClock) -> None:
         access = resolve(endpoint, keys)
@@ -42,7 +46,7 @@ class OpenAITransport:
         self._key = EndpointKey(key_reference(endpoint), keys)
         self._secrets = access.secrets
         self._client = build_client(
-            # A key that may change goes with each request.
+            # A key that may change is sent with each request instead.
             access,
             None if self._key.renewable else self._key_header(),
             timeout_seconds=timeout_seconds,
@@ -55,7 +59,7 @@ class OpenAITransport:
         self._hide_secrets()
 
     async def send(self, request: Request) -> Completion:
-        # Some gateways stream an answer unless they are told not to.
+        # Some gateways stream an answer unless the request says `stream: false`.
         streams = request.url in _STREAMABLE and not _says_stream(request.body)
         body = (self._unstreamed if streams else self._prefix) + request.body[1:]
         if self._key.renewable:
@@ -88,14 +92,14 @@ class OpenAITransport:
             if error.body is not None:
                 error.body = self._mask(error.body)
             raise
-        # What was put together from a stream may hold a secret that no piece of the stream held whole.
+        # An answer assembled from a stream may hold a secret that was split between pieces of the stream.
         return answer if answer.raw is raw else replace(answer, raw=self._mask(answer.raw))
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
     async def _with_renewed_key(self, path: str, body: bytes) -> HttpAnswer:
-        """One attempt, and one more where the server refused a key that has been replaced since."""
+        """Make one attempt, and a second one if the server refused a key that has been replaced since."""
         if await self._key.follow_file():
             self._hide_secrets()
         asked_with = self._key.value
@@ -109,13 +113,13 @@ class OpenAITransport:
         return key_header(self._endpoint, self._key.value) if self._key.value is not None else None
 
     def _hide_secrets(self) -> None:
-        """Have the secrets of now, and keys of a moment ago, taken out of answers."""
+        """Mask the present secrets, and recently replaced keys, in answers from now on."""
         secrets = (*self._key.remembered, *self._secrets)
         self._mask = mask(secrets)
         self._hide = hiding(*secrets)
 
     def _told(self, header: Header) -> tuple[Allowance, ...]:
-        """What a good answer says about the limits. A server that has long said nothing is asked now and then."""
+        """What a good answer states about limits. If earlier answers stated nothing for long, only some are checked."""
         self._silent += 1
         if self._silent > _SILENT_ANSWERS and self._silent % _ASK_AGAIN:
             return ()
@@ -130,5 +134,5 @@ class OpenAITransport:
 
 
 def _says_stream(body: bytes) -> bool:
-    """Does the row itself say whether its answer is streamed? Within strings the quotes would be escaped."""
+    """Does the row itself set `stream`? (Within a JSON string the quotes would be escaped.)"""
     return b'"stream":' in body and "stream" in orjson.loads(body)

@@ -1,4 +1,4 @@
-"""A look at an endpoint before anything is sent: by the client that sends, with a limit on the whole."""
+"""Checks an endpoint before a run sends anything, with the client that the run uses and a limit on the time."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ from schemas.imported import ImportSpec
 _MODELS = "/v1/models"
 _MOST_BYTES = 4 << 20
 
-# The client keeps the limit itself; this one is for a client that does not.
+# The client keeps the time limit itself; this grace is for a client that does not.
 _GRACE_SECONDS = 2.0
 
 _MODELS_SHOWN = 5
@@ -31,10 +31,10 @@ _BEHIND_PROXY = (502, 503, 504)
 
 
 async def ask_for_models(endpoint: EndpointSpec, keys: Keys, seconds: float) -> tuple[bool, str]:
-    """Whether an endpoint is usable, and what it said to a request for its list of models, which costs nothing.
+    """Request an endpoint's list of models, which costs nothing. Returns whether it is usable, and what it answered.
 
-    The request has the headers, query, key, proxy and certificates of those that a run sends. Never raises for what a
-    server does; takes little more than `seconds`, whatever it does.
+    The request has the headers, query, key, proxy and certificates of the requests that a run sends. Whatever the
+    server does, this raises no error and takes little more than `seconds`.
     """
     if isinstance(endpoint.transport, ImportSpec):
         return True, f"not asked: requests are sent by {endpoint.transport.path}"
@@ -88,7 +88,7 @@ async def connection_refusal(endpoint: EndpointSpec, keys: Keys, seconds: float)
     except TimeoutError:
         return f"no answer{via} within {seconds:g} seconds"
     except (OSError, ValueError) as error:
-        # ValueError: the name of the host is none, by the rules of names.
+        # ValueError: the host is no valid name.
         return _reason(error) + via
     writer.close()
     return None
@@ -96,7 +96,7 @@ async def connection_refusal(endpoint: EndpointSpec, keys: Keys, seconds: float)
 
 def _reason(error: OSError | ValueError) -> str:
     said = getattr(error, "strerror", None) or str(error)
-    # asyncio lists the addresses that it tried; the name of the first reason is enough.
+    # asyncio lists all addresses that it tried; the name of the first error is enough.
     number = getattr(error, "errno", None)
     if isinstance(number, int) and number > 0:
         from os import strerror

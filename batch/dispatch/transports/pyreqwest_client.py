@@ -17,18 +17,19 @@ from batch.errors import BadRequest, ConnectionLost, DispatchError, SpecError, T
 # sent, and only one that hits while connecting carries hyper's `Connect`.
 _LONGEST_CONNECT_SECONDS = 30.0
 _CONNECT_SHARE = 0.5
-# Shorter than the idle timeouts of the usual servers, so that we close first and do not send into a closing connection.
+# Shorter than the idle timeouts of common servers, so that our side closes first, and no request is sent into a closing
+# connection.
 _IDLE_SECONDS = 4.0
 
 
 class PyreqwestClient:
-    """Connections to one endpoint, directly or through a proxy. It follows no redirects."""
+    """Connections to one endpoint, directly or through a proxy. Redirects are not followed."""
 
     def __init__(self, access: Access, key: KeyHeader, *, timeout_seconds: float, most_bytes: int) -> None:
         """
         Args:
             key: the header that is sent where a call brings no other one.
-            timeout_seconds: of a whole exchange.
+            timeout_seconds: for the whole of a request and its response.
             most_bytes: of an answer's body, decompressed.
 
         Raises:
@@ -60,7 +61,7 @@ class PyreqwestClient:
         await self._client.close()
 
     async def _whole(self, response: Response) -> bytes:
-        """The body, decompressed. Raises BadAnswer once it is too long; the connection is closed then."""
+        """Read and decompress the body. Raises BadAnswer once it is too long, which closes the connection."""
         reader = response.body_reader
         chunks = []
         size = 0
@@ -82,14 +83,15 @@ class PyreqwestClient:
     def _translated(self, error: PyreqwestError) -> DispatchError:
         if isinstance(error, BuilderError):
             return BadRequest("the request cannot be built")
-        # pyreqwest names a broken exchange ConnectError too; only hyper's own `Connect` says that nothing was sent.
+        # pyreqwest raises ConnectError for a connection that breaks later, too; only hyper's own `Connect` means that
+        # nothing was sent.
         causes = _causes(error)
         if "client error (Connect)" in causes:
             return not_connected(causes[-1], self._access)
         if isinstance(error, RequestTimeoutError):
             return TimedOut(f"no whole answer within {self._timeout_seconds:g} seconds; it may have been billed")
         if "error decoding response body" in causes and "error reading a body from connection" not in causes:
-            # pyreqwest reads ahead, so that the status of such an answer is not known: a refusal may be beneath it.
+            # pyreqwest reads ahead, so the status of such a response is unknown: it may be a refusal.
             return ConnectionLost("the answer cannot be decompressed: it is not what its Content-Encoding says")
         return ConnectionLost("the connection broke before the answer was whole")
 

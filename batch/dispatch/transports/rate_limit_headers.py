@@ -1,4 +1,4 @@
-"""What servers say about their limits, and for how long, in the headers of their answers."""
+"""Reads what servers state about their limits in the headers of their answers."""
 
 import re
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from schemas.endpoints import Provider as ProviderName
 Header = Callable[[str], str | None]
 """Gives an answer's header by its lower-case name."""
 
-# A limit is taken to be of a minute unless its reset is further away, and clocks that tell whole seconds are off by so
-# much: Groq, and OpenAI's free tier, count requests by the day under the same names.
+# A limit counts as one per minute unless its reset is further away than this (clocks with whole seconds may be off by
+# two): Groq, and OpenAI's free tier, state their daily limits on requests under the same names.
 _MINUTE_SECONDS = 62.0
-# What is above is no limit and no time until a reset.
+# Larger numbers are no limits.
 _MOST = 1e12
 _LONGEST_SECONDS = 31 * 86_400.0
-# Numbers from here on are seconds, and milliseconds, since 1970.
+# From these numbers on, a reset is in seconds or in milliseconds since 1970.
 _EPOCH_SECONDS = 1e9
 _EPOCH_MILLISECONDS = 1e11
 
@@ -34,13 +34,13 @@ _POLICY = re.compile(r"([0-9]{1,12}) *; *w(?:indow)?=([0-9]{1,9})")
 
 
 def parse_rate_limits(header: Header, provider: ProviderName, wall: WallClock) -> tuple[Allowance, ...]:
-    """What an answer says about the server's limits, at most once per measure.
+    """What an answer's headers state about the server's limits, at most once per measure.
 
-    Where several limits of one measure are said (an organisation's and a project's tokens, those estimated and those
-    used), all hold at once: the smallest limit, the least that remains, and the reset of that.
+    If several limits of one measure are stated (an organisation's and a project's tokens, estimated ones and used
+    ones), all of them hold: the result has the smallest limit, the least that remains, and the reset of that one.
 
-    What is no count is left out: a negative one, as Azure's Responses API sends, 0 for a limit, a number that no
-    server means. A limit of another time than a minute comes without its `limit`; what remains of it still holds.
+    Numbers that cannot be meant are left out: negative ones, as Azure's Responses API sends, 0 for a limit, absurdly
+    large ones. A limit of another period than a minute is returned without `limit`; what remains of it still counts.
     """
     record = PROVIDERS[provider]
     for sign in record.limit_signs:
@@ -59,11 +59,11 @@ def parse_rate_limits(header: Header, provider: ProviderName, wall: WallClock) -
 
 
 def window_reset_after(header: Header, provider: ProviderName, wall: WallClock) -> float | None:
-    """Seconds until every limit that is used up has something left again; `None`: none is, or it cannot be told.
+    """Seconds until every used-up limit has something left again; `None`: none is used up, or the time is unknown.
 
-    Only a limit that is counted in windows says so by its reset: Azure's, and those of the IETF's drafts. One that
-    fills again evenly (OpenAI's, Anthropic's) says when it is full: one request of a minute's 60 is there a second
-    after the last was used, when the reset is still a minute away.
+    Only the reset of a limit that is counted in windows tells this: Azure's, and those of the IETF's drafts. The reset
+    of a limit that fills again evenly (OpenAI's, Anthropic's) is when it is full: with 60 requests per minute, the next
+    one is possible a second after the last, while the reset is still a minute away.
     """
     now = server_time(header, wall)
     said = [_allowance(header, names, now) for names in PROVIDERS[provider].windowed_limits]
@@ -76,12 +76,12 @@ def _allowance(header: Header, names: LimitHeaders, now: float) -> Allowance | N
     if remaining_text is None:
         return None
     if header(f"llm_provider-{names.remaining}") is not None:
-        # LiteLLM's proxy repeats what the one deployment said that answered. The proxy may have many.
+        # LiteLLM's proxy repeats the headers of the one deployment that answered, but may have many deployments.
         return None
     limit_text = header(names.limit)
     limit = _count(limit_text)
     if limit_text is not None and not limit:
-        # -1 and 0 mean that there is none; what is said to remain of it means nothing then.
+        # -1 and 0 mean that there is no limit, so what is stated to remain of it means nothing.
         return None
     remaining = _count(remaining_text)
     reset = seconds_until(header(names.reset), now)
@@ -96,7 +96,7 @@ def _allowance(header: Header, names: LimitHeaders, now: float) -> Allowance | N
 
 def _both(one: Allowance, other: Allowance) -> Allowance:
     limits = [a.limit for a in (one, other) if a.limit is not None]
-    # Where as much remains of both, the one that says until when.
+    # If equally much remains of both, prefer the one that states a reset.
     scarce = min((one, other), key=lambda a: (_MOST if a.remaining is None else a.remaining, a.reset_seconds is None))
     return Allowance(one.measure, min(limits, default=None), scarce.remaining, scarce.reset_seconds)
 
@@ -109,7 +109,7 @@ def _per_minute(limit: float, policy: str) -> float | None:
 
 
 def _count(text: str | None) -> float | None:
-    """A number of things; of a list of them, as `10, 10;w=1`, the first."""
+    """A count; of a list of counts, as `10, 10;w=1`, the first."""
     value = number(text)
     if value is None and text:
         value = number(re.split("[,;]", text, maxsplit=1)[0])
@@ -126,10 +126,10 @@ def number(text: str | None) -> float | None:
 
 
 def seconds_until(text: str | None, now: float) -> float | None:
-    """Seconds from `now` until a reset, 0.0 if it has passed; `None`: it does not say, or is over a month away.
+    """Seconds from `now` until a reset, 0.0 if it has passed; `None`: it is not stated, or over a month away.
 
-    It comes as a Go duration (`1s`, `6m0s`, `12ms`, `1h2m3.5s`), as seconds without a unit, as seconds or milliseconds
-    since 1970, or as a date (RFC 3339, or as HTTP has them).
+    A reset may be written as a Go duration (`1s`, `6m0s`, `12ms`, `1h2m3.5s`), as seconds without a unit, as seconds or
+    milliseconds since 1970, or as a date (RFC 3339, or as HTTP has them).
     """
     if not text:
         return None
@@ -146,13 +146,13 @@ def seconds_until(text: str | None, now: float) -> float | None:
 
 
 def server_time(header: Header, wall: WallClock) -> float:
-    """Seconds since the epoch by the server's own clock, where it tells it; ours may be off."""
+    """Seconds since the epoch by the server's `date` header, since our clock may be off; without it, by our clock."""
     said = header("date")
     then = parse_timestamp(said) if said else None
     return wall() if then is None else then
 
 
-# Servers say the same second, and the same reset, in many answers; to read an HTTP date anew takes 6 us.
+# Many answers state the same second and the same reset, and parsing an HTTP date takes 6 us.
 @lru_cache(maxsize=64)
 def parse_timestamp(text: str) -> float | None:
     """Seconds since the epoch of a date as RFC 3339 or HTTP has them, UTC where it names no zone; else `None`."""

@@ -1,4 +1,4 @@
-"""From an endpoint's spec to the transport that sends to it, in one place."""
+"""Builds the transport that an endpoint's spec names."""
 
 from typing import assert_never
 
@@ -11,10 +11,10 @@ from schemas.imported import ImportSpec
 
 
 def build_transport(endpoint: EndpointSpec, *, timeout_seconds: float, keys: Keys, wall: WallClock) -> Transport:
-    """The transport of one endpoint.
+    """Build the transport of one endpoint.
 
     Raises:
-        SpecError: its key, or anything else that it names, is not there.
+        SpecError: the endpoint's key, or anything else that its spec names, is missing.
     """
     transport = endpoint.transport
     if isinstance(transport, ImportSpec):

@@ -1,4 +1,4 @@
-"""HTTP over Unix domain sockets, by httpx: pyreqwest knows none."""
+"""HTTP over Unix domain sockets, by httpx: pyreqwest does not support them."""
 
 import asyncio
 import ssl
@@ -10,12 +10,12 @@ from batch.dispatch.transports.access import Access
 from batch.dispatch.transports.client import HttpAnswer, KeyHeader, not_connected, too_long
 from batch.errors import BadRequest, ConnectionLost, DispatchError, TimedOut
 
-# As many requests as may be in flight; httpx would let a hundred through and make the others wait unseen.
+# No limit: httpx would send a hundred requests and make the others wait unseen.
 _NO_LIMIT = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=4.0)
 
 
 class SocketClient:
-    """Connections to one endpoint on this machine. It follows no redirects."""
+    """Connections to one endpoint on this machine. Redirects are not followed."""
 
     def __init__(self, access: Access, key: KeyHeader, *, timeout_seconds: float, most_bytes: int) -> None:
         """As `PyreqwestClient`."""
@@ -29,7 +29,7 @@ class SocketClient:
         transport = httpx.AsyncHTTPTransport(
             uds=access.socket, verify=_trust(access), limits=_NO_LIMIT, trust_env=False
         )
-        # httpx's limit is one for each step; the one on the whole is ours.
+        # httpx's timeout is for each step; the one for the whole is kept here.
         self._client = httpx.AsyncClient(transport=transport, headers=headers, timeout=timeout_seconds, trust_env=False)
 
     async def ask(self, method: str, path: str, body: bytes | None = None, key: KeyHeader = None) -> HttpAnswer:
@@ -70,7 +70,7 @@ def _trust(access: Access) -> ssl.SSLContext:
     if access.authorities:
         context.load_verify_locations(cadata=b"\n".join(access.authorities).decode())
     if access.identity is not None:
-        # Python reads certificates from files only. This one is for its owner's eyes, and gone at once.
+        # Python reads certificates from files only. This file is readable by its owner only, and is removed at once.
         with NamedTemporaryFile(prefix="batchrouter-") as file:
             file.write(access.identity)
             file.flush()
