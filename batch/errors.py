@@ -24,7 +24,7 @@ class InputError(SpecError):
 
 
 class StorageError(BatchRouterError):
-    """Something could not be stored. The run stops at once; the same command goes on later."""
+    """Something could not be stored. The run stops at once; rerun the same command later to resume."""
 
 
 class DamagedError(StorageError):
@@ -44,7 +44,7 @@ class DispatcherDied(StorageError):
 
 
 class EmbedderError(BatchRouterError):
-    """Prompts could not be embedded, for now. The same command goes on later."""
+    """Prompts could not be embedded, for now. Rerun the same command later to resume."""
 
 
 class RunLockedError(SpecError):

@@ -197,7 +197,7 @@ def train(
     log_file: LogFile = None,
 ) -> None:
     """Train a router on labelled answers, measure it on prompts not seen in training, and write its checkpoint."""
-    with errors_as_lines("begins anew, but for what judges and embedders have answered"), _logs(verbose, log_file):
+    with errors_as_lines("to start over, keeping what judges and embedders have answered"), _logs(verbose, log_file):
         from jobs.files.training import load_training
 
         spec = load_training(train_file, settings or ())

@@ -12,8 +12,8 @@ import typer
 from batch.errors import BatchRouterError, EmbedderError, SpecError, StorageError
 from jobs.terminal.streams import lasting_streams
 
-RESUMES = "goes on where this one stopped"
-"""What the same command does after it was interrupted, if it resumes."""
+RESUMES = "to resume"
+"""Why to rerun a command that resumes after it was interrupted."""
 
 
 class Exit(IntEnum):
@@ -27,10 +27,10 @@ class Exit(IntEnum):
 
 
 @contextmanager
-def errors_as_lines(then: str = "begins anew") -> Iterator[None]:
+def errors_as_lines(then: str = "to start over") -> Iterator[None]:
     """Print our errors, and an interruption, as lines on standard error, and end the command with their exit status.
 
-    `then` is what the same command does after it was interrupted.
+    `then` is why to rerun the same command after it was interrupted.
     """
     from jobs.environment import interrupts
     from jobs.stopped import StoppedError
@@ -45,7 +45,7 @@ def errors_as_lines(then: str = "begins anew") -> Iterator[None]:
     except SpecError as error:
         _fail(error, Exit.WRONG)
     except KeyboardInterrupt:
-        _print_error(f"interrupted; the same command {then}")
+        _print_error(f"interrupted; rerun the same command {then}")
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
@@ -55,7 +55,9 @@ def status_of(app: typer.Typer) -> int:
         status = _status_of(app)
         out.flush()
         if out.failure is not None:
-            _print_error(f"standard output cannot be written: {out.failure.strerror}; the same command prints it again")
+            _print_error(
+                f"standard output cannot be written: {out.failure.strerror}; rerun the same command to print it again"
+            )
             status = Exit.STOPPED
     return status
 
@@ -72,7 +74,7 @@ def _status_of(app: typer.Typer) -> int:
         show: Callable[[], None] | None = getattr(error, "show", None)
         if show is None:
             traceback.print_exc()
-            _print_error(f"this is a bug of batchrouter's; the same command {RESUMES}")
+            _print_error(f"this is a bug of batchrouter's; rerun the same command {RESUMES}")
             return Exit.STOPPED
         show()
         return Exit.WRONG

@@ -79,8 +79,8 @@ def _changed(shard: Shard, how: str = "") -> InputError | DamagedError:
     if shard.spooled is not None:
         return DamagedError(f"{shard.location} is damaged{how}", path=shard.location)
     return InputError(
-        f"{shard.name}: changed during the run{how}; put the file back as it was, and the same command goes on, "
-        "or start again with --fresh"
+        f"{shard.name}: changed during the run{how}; put the file back as it was and rerun the same "
+        "command to resume, or start again with --fresh"
     )
 
 

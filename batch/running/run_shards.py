@@ -216,5 +216,5 @@ def note_on_changed_input(directory: RunDirectory, shards: Sequence[Shard]) -> s
     rows, total = sum(shard.rows for shard in shards), sum(shard["rows"] for shard in directory.manifest.shards or ())
     return (
         f"the input has changed since the run began: the results have the {rows:,} rows that were read before that, "
-        f"of {total:,}; put the input back, and the same command without --finish goes on"
+        f"of {total:,}; put the input back, and rerun the same command without --finish to resume"
     )

@@ -240,7 +240,7 @@ def check_routed(layout: Layout, index: int) -> int:
     record = read_routing_record(layout, index)
     if record is None:
         path = layout.routing_record(index)
-        raise DamagedError(f"{path} is damaged; the same command makes it again", path=str(path))
+        raise DamagedError(f"{path} is damaged; rerun the same command to make it again", path=str(path))
     for model, expected in record.parts.items():
         check_part(layout.routed(model, index), expected)
     return index

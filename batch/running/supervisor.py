@@ -97,7 +97,8 @@ class RestartingDispatcher:
         if len(self._deaths) > MOST_RESTARTS:
             _log.error("%s %d times within %g minutes", death, len(self._deaths), WITHIN_SECONDS / 60)
             raise DispatcherDied(
-                f"{death} {len(self._deaths)} times within {WITHIN_SECONDS / 60:g} minutes; the same command goes on"
+                f"{death} {len(self._deaths)} times within {WITHIN_SECONDS / 60:g} minutes; "
+                "rerun the same command to resume"
             ) from death
         self._dispatcher.close()
         self._restarts += 1

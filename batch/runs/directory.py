@@ -314,8 +314,8 @@ def _refuse_other_job(path: Path, manifest: Manifest, asked: Fingerprint) -> Non
         files = changed_files(manifest.parts, asked.parts)
         raise FingerprintError(
             f"run directory {path}: the input has changed since the run began ({files}); "
-            "put it back as it was, and the same command goes on; --finish writes the results of what was answered; "
-            "--fresh starts a new run and keeps the old one"
+            "put it back as it was and rerun the same command to resume; --finish writes the results of what was "
+            "answered; --fresh starts a new run and keeps the old one"
         )
     if keys:
         shown = ", ".join(keys[:_KEYS_SHOWN]) + (

@@ -170,7 +170,7 @@ def _reading(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _damaged(path: Path, why: str) -> DamagedError:
-    return DamagedError(f"cannot read {path}: {why}; the same command makes it again", path=str(path))
+    return DamagedError(f"cannot read {path}: {why}; rerun the same command to make it again", path=str(path))
 
 
 def _present(file: pq.ParquetFile, columns: Collection[str] | None) -> list[str] | None:

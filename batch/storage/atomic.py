@@ -17,17 +17,17 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LONGEST_STEM = 120
 
 
-def storage_error(path: Path, error: OSError, doing: str = "write", then: str = "goes on") -> StorageError:
+def storage_error(path: Path, error: OSError, doing: str = "write", then: str = "to resume") -> StorageError:
     """The StorageError to raise for `error`: one line with the path, the system's own words and what to do.
 
     Args:
         path: of the file or folder.
         error: what the system raised.
         doing: a verb for what failed, which `path` completes.
-        then: what the same command does once the cause is removed.
+        then: why to rerun the command once the cause is removed.
     """
     cure = "make room, then" if error.errno in _FULL else "once that is mended,"
-    return StorageError(f"cannot {doing} {path}: {error.strerror or error}; {cure} the same command {then}")
+    return StorageError(f"cannot {doing} {path}: {error.strerror or error}; {cure} rerun the same command {then}")
 
 
 @contextmanager

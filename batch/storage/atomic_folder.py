@@ -11,7 +11,7 @@ from shutil import rmtree
 from batch.storage.atomic import leftovers, storage_error, temp_prefix
 
 _NEW, _OLD = "new", "old"
-_ANEW = "begins anew"
+_ANEW = "to start over"
 
 
 @contextmanager

@@ -273,7 +273,7 @@ def _stopped(end: RunEnd, *, fresh: bool) -> StoppedError:
     same = "the same command without --fresh" if fresh else "the same command"
     reason = "interrupted" if end.interrupted else "; ".join(end.notes) or "the run ended early"
     return StoppedError(
-        f"{reason}; {same} goes on where this one stopped, and --finish writes the results of what was answered",
+        f"{reason}; rerun {same} to resume, or add --finish to write the results of what was answered",
         interrupted=end.interrupted,
     )
 

@@ -311,7 +311,7 @@ def _placed(out: Path) -> Iterator[Path]:
         with replacing_folder(out) as folder:
             yield folder
     except OSError as error:
-        raise storage_error(out, error, then="begins anew") from error
+        raise storage_error(out, error, then="to start over") from error
 
 
 def _show_stage(progress: ProgressDisplay | None, what: str) -> None:

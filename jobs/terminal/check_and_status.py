@@ -63,9 +63,9 @@ def render_status(found: RunStatus, path: Path, console: Console) -> None:
         line = f"{model} waits until {date(until, wall_clock())}: {words}"
         console.print(Text(printable(line), "yellow"), soft_wrap=True)
     if not found.running and not found.finished:
-        console.print("The same `batchrouter run` goes on where it stopped.")
+        console.print("Rerun the same `batchrouter run` to resume.")
     elif found.statuses.get("unsent") and not found.running:
-        console.print("The same `batchrouter run` goes on with the rows that are unsent.")
+        console.print("Rerun the same `batchrouter run` to send the rows that are unsent.")
 
 
 def _list(console: Console, label: str, lines: Iterable[str], style: str) -> None:

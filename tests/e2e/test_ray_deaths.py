@@ -19,7 +19,7 @@ ROWS = 60
 OK = 0
 STOPPED = 3
 
-LINE = "has died, as it may when memory runs out; the same command goes on where this one stopped"
+LINE = "has died, as it may when memory runs out; rerun the same command to resume"
 
 
 def write_job(folder: Path, url: str) -> Path:

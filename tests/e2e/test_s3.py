@@ -132,7 +132,7 @@ def test_refusals_are_one_line_and_cost_nothing(store: ObjectStore, tmp_path: Pa
         command = run.start()
         store.refuse(PROBE_REQUESTS)
         assert command.wait() == 3
-        assert command.stderr.endswith("then the same command goes on\n")
+        assert command.stderr.endswith("then rerun the same command to resume\n")
         assert "Traceback" not in command.stderr
         assert "results.jsonl" not in store.objects()
         run.end()

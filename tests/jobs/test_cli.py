@@ -80,7 +80,7 @@ def test_a_bug_ends_with_3(command: Command, job: Job, tmp_path: Path, monkeypat
     assert (ended.status, ended.out) == (Exit.STOPPED, "")
     assert ended.err.startswith("Traceback (most recent call last):\n")
     assert "RuntimeError: nobody foresaw this\n" in ended.err
-    assert ended.faults == ["this is a bug of batchrouter's; the same command goes on where this one stopped"]
+    assert ended.faults == ["this is a bug of batchrouter's; rerun the same command to resume"]
     assert ended.err.splitlines()[-1].startswith("batchrouter: ")
 
 

@@ -20,7 +20,7 @@ def test_what_is_answered_is_written_and_the_run_goes_on_afterwards(tmp_path: Pa
         for each in (there, whole):
             each.folder.mkdir()
             each.write_prompts(80)
-        with pytest.raises(StoppedError, match="--finish writes the results"):
+        with pytest.raises(StoppedError, match="add --finish to write the results"):
             there.run(there.job(models=narrow(there)), progress=interrupt_after(15))
         before = sum(served.prompts().values())
         report = there.run(finish=True)

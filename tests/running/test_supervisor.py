@@ -105,7 +105,7 @@ def test_what_a_dead_dispatcher_spent_counts(tmp_path: Path, lives: list[int | N
 
 
 def test_one_that_keeps_dying_stops_the_run(tmp_path: Path, lives: list[int | None]) -> None:
-    """After so many restarts the run ends with one clear line, and the same command goes on."""
+    """After so many restarts the run ends with one clear line, and rerun the same command to resume."""
     lives += [1] * (MOST_RESTARTS + 1)
     with serve(*SLOW) as served:
         there = JobFolder(tmp_path, served)
@@ -114,7 +114,7 @@ def test_one_that_keeps_dying_stops_the_run(tmp_path: Path, lives: list[int | No
         with pytest.raises(DispatcherDied) as stopped:
             there.run(job)
         assert str(stopped.value) == (
-            "the dispatcher's process died 4 times within 10 minutes; the same command goes on"
+            "the dispatcher's process died 4 times within 10 minutes; rerun the same command to resume"
         )
         report = there.run(job)
         assert report.rows.ok == ROWS

@@ -105,5 +105,5 @@ def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:
     check_folder_writable(tmp_path / "deep" / "er")
     assert names(tmp_path) == []
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match=r"^cannot write .*file/below: Not a directory; .* begins anew$"):
+    with pytest.raises(StorageError, match=r"^cannot write .*file/below: Not a directory; .* to start over$"):
         check_folder_writable(tmp_path / "file" / "below")

@@ -152,11 +152,11 @@ def _failure(error: ErrorInfo, key: str) -> BatchRouterError:
     if error.kind == "budget":
         return EmbedderError(
             f"{key}: dispatch.budget_usd does not cover embedding the prompts: {error.message}; "
-            "raise it, then the same command goes on"
+            "raise it, then rerun the same command to resume"
         )
     if error.kind == "refused":
         return SpecError(f"{key}: {error.message}")
-    return EmbedderError(f"{key}: {error.message}; the same command goes on")
+    return EmbedderError(f"{key}: {error.message}; rerun the same command to resume")
 
 
 @dataclass(eq=False)

@@ -126,7 +126,9 @@ class SpendingLog:
         except OSError as error:
             raise storage_error(self._path, error) from error
         if written != len(line):
-            raise StorageError(f"cannot write {self._path}: the disk is full; make room, then the same command goes on")
+            raise StorageError(
+                f"cannot write {self._path}: the disk is full; make room, then rerun the same command to resume"
+            )
 
 
 def read_spending(path: Path) -> Spending:

@@ -96,8 +96,8 @@ def start_local_cluster(folder: RayFolder) -> None:
     except Exception as error:
         ray.shutdown()
         raise StorageError(
-            f"Ray could not be started: {_one_line(error)}; the same command tries again, and with `engine: inline` it "
-            "runs without Ray"
+            f"Ray could not be started: {_one_line(error)}; rerun the same command to try again; with "
+            "`engine: inline` it runs without Ray"
         ) from error
 
 

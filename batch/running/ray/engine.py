@@ -315,7 +315,7 @@ def _counted(reading: ReadTask) -> Iterator[None]:
     if begun > _MOST_DEATHS:
         raise StorageError(
             f"the process that scored shard {reading.shard.index} of the input died, {begun} times over, as it does "
-            "when memory runs out; lower router.batch_tokens or router.actors, then the same command goes on"
+            "when memory runs out; lower router.batch_tokens or router.actors, then rerun the same command to resume"
         )
     _internal_kv_put(name, b"%d" % (begun + 1))
     try:

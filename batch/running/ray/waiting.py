@@ -49,4 +49,4 @@ def value(watch: NodeWatch, handle: Any, process: int | None = None) -> Any:
 def lost(error: RayError) -> StorageError:
     """The error to raise when Ray has lost work that was under way."""
     said = str(error).strip().partition("\n")[0]
-    return StorageError(f"Ray lost work that was under way: {said}; the same command goes on")
+    return StorageError(f"Ray lost work that was under way: {said}; rerun the same command to resume")

@@ -31,7 +31,7 @@ _HEAD_MISSES = 15
 _GRACE_SECONDS = 20.0
 _GRACE_STARTING_SECONDS = 5.0
 
-GOES_ON = "the same command goes on where this one stopped"
+RESUME_HINT = "rerun the same command to resume"
 
 
 class Look(Protocol):
@@ -104,7 +104,7 @@ class NodeWatch:
             if self.reason is None and self._look is not None:
                 missing = self._look.missing()
                 if missing is not None:
-                    self.reason = f"{missing}; {GOES_ON}"
+                    self.reason = f"{missing}; {RESUME_HINT}"
                     _log.error("%s", missing)
 
 

@@ -125,7 +125,7 @@ class GroupSync:
         except Exception as error:  # noqa: BLE001  it becomes the failure
             # If the thread raised it, syncing would end without any journal noticing.
             self.failure = self.failure or StorageError(
-                f"journals cannot be synced: {error!r}; the same command goes on"
+                f"journals cannot be synced: {error!r}; rerun the same command to resume"
             )
 
     def _visit(self, file: SyncedFile) -> None:

@@ -149,7 +149,7 @@ class Journal:
             # lines before it stay, since they are true: answers that came, and requests that may have been sent.
             self._failure = StorageError(
                 f"cannot append to {self._file.path}: only {written} of {len(lines)} bytes were taken; "
-                "make room, then the same command goes on"
+                "make room, then rerun the same command to resume"
             )
             raise self._failure
         # Only now: if writing fails, a caller that flushes again must get the error again.

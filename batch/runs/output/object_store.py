@@ -171,7 +171,7 @@ def upload(layout: Layout, shards: Sequence[int], output: OutputSpec) -> None:
     Raises:
         StorageError: something cannot be read or written. The answers are safe in the run directory.
     """
-    with _explained(output.path, StorageError, "see to it, then the same command goes on"):
+    with _explained(output.path, StorageError, "see to it, then rerun the same command to resume"):
         store, name = open_store(output.path)
         # In a thread, because Ctrl-C interrupts only the main one: between opening a stream and keeping it, an
         # interrupt would drop the stream, and dropping it closes it.

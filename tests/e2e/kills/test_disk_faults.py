@@ -77,7 +77,7 @@ def test_a_disk_that_takes_half_a_line_stops_a_run_which_the_same_command_ends(
             assert command.wait() == STOPPED, command.stderr
             (line,) = complaint(command.stderr)
             assert str(job.folder) in line
-            assert "the same command goes on" in line
+            assert "rerun the same command to resume" in line
             job.note()
         job.finish()
         assert job.account(unbroken).faults == 0, job.account(unbroken)

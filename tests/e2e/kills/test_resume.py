@@ -91,7 +91,7 @@ LATE = [_sent(0.99)]
 def test_a_run_killed_at_any_instant_goes_on(
     new_job: NewJob, engine: str, instants: list[Callable[[Job], bool]], unbroken: Unbroken
 ) -> None:
-    """After every SIGKILL the same command goes on; at the end no row is lost, doubled, or paid twice unsaid."""
+    """After every SIGKILL the same command resumes; at the end no row is lost, doubled, or paid twice unsaid."""
     job = new_job(engine)
     for instant in instants:
         command = job.start()

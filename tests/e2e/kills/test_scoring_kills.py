@@ -106,6 +106,6 @@ def test_a_batch_that_kills_every_actor_ends_the_run(tmp_path: Path) -> None:
             command.kill_all()
         assert served.posts == []
     (said,) = [line for line in command.stderr.splitlines() if line.startswith("batchrouter: ")]
-    assert "the same command goes on" in said
+    assert "rerun the same command to resume" in said
     assert 1 < len(list((tmp_path / "job" / "watched").glob("died-*"))) < 10
     assert scored_rows(tmp_path / "job")

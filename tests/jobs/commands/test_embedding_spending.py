@@ -139,10 +139,10 @@ def test_embeddings_and_answers_share_one_budget(there: JobFolder, vectors: Serv
 
 
 def test_a_budget_that_embeddings_use_up_stops_the_run(there: JobFolder, vectors: Served) -> None:
-    """Nothing goes out that might pass the cap; with a larger one the same command goes on from the vectors it has."""
+    """Nothing goes out that might pass the cap; with a larger one the same command resumes from the vectors it has."""
     tight = job(there, vectors, dispatch={"budget_usd": "0.0015"})
     with pytest.raises(
-        EmbedderError, match=r"dispatch\.budget_usd does not cover embedding .*the same command goes on"
+        EmbedderError, match=r"dispatch\.budget_usd does not cover embedding .*rerun the same command to resume"
     ):
         there.run(tight)
     assert 0 < len(sent(vectors)) < 40

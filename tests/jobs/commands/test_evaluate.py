@@ -241,4 +241,4 @@ def test_an_output_that_cannot_be_written_is_known_first(command: Command, spec:
     ended = command("evaluate", written(spec | {"output": "file/out", "benchmarks": benchmarks}, tmp_path))
     assert ended.status == Exit.STOPPED
     [fault] = ended.faults
-    assert re.search(r"cannot write .*file/out: Not a directory; .* begins anew$", fault)
+    assert re.search(r"cannot write .*file/out: Not a directory; .* to start over$", fault)

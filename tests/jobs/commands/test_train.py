@@ -123,7 +123,8 @@ def test_a_signal_ends_it_as_ctrl_c_does(number: signal.Signals, spec: Spec, tmp
             process.kill()
     assert process.returncode == Exit.INTERRUPTED
     assert said.splitlines()[-1] == (
-        "batchrouter: interrupted; the same command begins anew, but for what judges and embedders have answered"
+        "batchrouter: interrupted; rerun the same command to start over, "
+        "keeping what judges and embedders have answered"
     )
     assert set(tmp_path.iterdir()) == before
 
@@ -148,4 +149,6 @@ def test_an_output_that_cannot_be_written_is_known_first(command: Command, spec:
     ended = command("train", written(spec | {"output": "file/made"}, tmp_path))
     assert ended.status == Exit.STOPPED
     (fault,) = ended.faults
-    assert re.search(r"cannot write .*file: Not a directory; once that is mended, the same command begins anew$", fault)
+    assert re.search(
+        r"cannot write .*file: Not a directory; once that is mended, rerun the same command to start over$", fault
+    )

@@ -65,13 +65,13 @@ def test_a_run_under_way_has_rows_in_flight() -> None:
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_run_that_stopped_can_go_on(finished: bool) -> None:
-    """After a kill the same requests are ambiguous, and unless there is a report the same command goes on."""
+    """After a kill the same requests are ambiguous, and unless there is a report the same command resumes."""
     lines = printed_status(
         STATUS.model_copy(update={"running": False, "finished": finished, "sittings": 2, "wall_seconds": 75.0})
     )
     assert "ambiguous 7 in flight when the run was killed, and possibly billed" in lines
     assert "time 1 min 15 s in 2 sittings so far" in lines
-    assert ("The same `batchrouter run` goes on where it stopped." in lines) is not finished
+    assert ("Rerun the same `batchrouter run` to resume." in lines) is not finished
 
 
 @pytest.mark.parametrize(("running", "unsent"), [(False, 3), (False, 0), (True, 3)])
@@ -81,5 +81,5 @@ def test_a_finished_run_with_unsent_rows_says_how_they_are_sent(running: bool, u
     lines = printed_status(
         STATUS.model_copy(update={"running": running, "finished": True, "statuses": statuses, "ambiguous": 0})
     )
-    advice = "The same `batchrouter run` goes on with the rows that are unsent."
+    advice = "Rerun the same `batchrouter run` to send the rows that are unsent."
     assert (advice in lines) is (unsent > 0 and not running)

@@ -64,7 +64,8 @@ def test_what_could_not_be_printed_is_said() -> None:
         )
     assert ended.returncode == Exit.STOPPED
     assert ended.stderr == (
-        "batchrouter: standard output cannot be written: No space left on device; the same command prints it again\n"
+        "batchrouter: standard output cannot be written: No space left on device; "
+        "rerun the same command to print it again\n"
     )
 
 

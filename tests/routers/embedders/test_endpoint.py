@@ -151,7 +151,7 @@ def test_unreachable_endpoints_stop_the_run_for_now(spec: Spec) -> None:
     """Once they were silent for as long as one waits, the same command may be tried again."""
     silent = embedder(spec(url="http://127.0.0.1:9/v1"), dispatch=DispatchSpec(timeout_seconds=0.1))
     for _ in range(2):
-        with pytest.raises(EmbedderError, match=r"no endpoint has answered .*; the same command goes on$"):
+        with pytest.raises(EmbedderError, match=r"no endpoint has answered .*; rerun the same command to resume$"):
             silent.embed(["a"])
 
 
@@ -168,7 +168,7 @@ def test_answered_texts_are_kept_when_others_fail(tmp_path: Path) -> None:
                 "limits": {"max_inputs": 1},
             }
         )
-        with pytest.raises(EmbedderError, match=r"^router\.embedder: HTTP 500.*; the same command goes on$"):
+        with pytest.raises(EmbedderError, match=r"^router\.embedder: HTTP 500.*; rerun the same command to resume$"):
             embedder(flaky, dispatch=DispatchSpec(max_attempts=1)).embed(TEXTS[:20])
         cache = VectorCache(tmp_path)
         kept = {text for text in TEXTS[:20] if cache.get([key_of(MODEL, DIMENSION, text)])}
@@ -248,7 +248,9 @@ def test_vectors_in_base64_are_read() -> None:
 @pytest.mark.parametrize("data", [[{}], [1], [{}, {}]])
 def test_an_answer_without_an_embedding_may_come_right_later(data: object) -> None:
     """The prompt was not embedded, for now: nothing says that the endpoint is the wrong one."""
-    with pytest.raises(EmbedderError, match=r"an item of the answer has no embedding; the same command goes on$"):
+    with pytest.raises(
+        EmbedderError, match=r"an item of the answer has no embedding; rerun the same command to resume$"
+    ):
         said_by_a_server(200, {"data": data})
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from batch.errors import StorageError
 from batch.running.ray import watch as watching
-from batch.running.ray.watch import GOES_ON, JoinedCluster, NodeWatch, OwnProcesses, lives
+from batch.running.ray.watch import RESUME_HINT, JoinedCluster, NodeWatch, OwnProcesses, lives
 
 PATIENCE_SECONDS = 30
 
@@ -101,7 +101,7 @@ def test_a_caller_learns_in_one_line_that_the_same_command_goes_on() -> None:
     for _ in range(2):
         with pytest.raises(StorageError) as stopped:
             watch.check(now=True)
-        assert str(stopped.value) == f"the raylet has died; {GOES_ON}"
+        assert str(stopped.value) == f"the raylet has died; {RESUME_HINT}"
     watch.close()
     assert ended == []
 
@@ -122,7 +122,7 @@ def test_a_process_that_hangs_in_ray_is_ended_after_a_grace(monkeypatch: pytest.
     watch.started()
     look.gone = "the raylet has died"
     assert done.wait(PATIENCE_SECONDS)
-    assert ended == [f"the raylet has died; {GOES_ON}"]
+    assert ended == [f"the raylet has died; {RESUME_HINT}"]
 
 
 def test_a_joined_cluster_s_raylet_is_asked_at_its_socket() -> None:
