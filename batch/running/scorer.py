@@ -66,7 +66,7 @@ class Scorer:
         self._honoured = row_models == "honour"
         self._seed = seed
         self._threads = threads
-        self._outside = environment
+        self._environment = environment
         self._spec = router
         self._plan_scores = plan_scores
         # The job's own router is as good a choice, but rules decide by themselves and have no cutoff.
@@ -170,7 +170,7 @@ class Scorer:
         if kind not in self._loaded:
             spec = self._spec if kind == self._spec.kind else row_spec(kind)
             assert spec is not None, "only kinds in ROW_KINDS become a choice"
-            self._loaded[kind] = build_router(spec, self._models, self._seed, self._threads, self._outside)
+            self._loaded[kind] = build_router(spec, self._models, self._seed, self._threads, self._environment)
         return self._loaded[kind]
 
 

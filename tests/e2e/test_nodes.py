@@ -11,7 +11,6 @@ import pytest
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, and its stub names few of its classes
 from ray.cluster_utils import Cluster
 
-from batch.environment import Keys
 from batch.errors import SpecError
 from batch.running.ray.engine import RayEngine
 from batch.running.ray.key_server import AskedKeys, KeyServer
@@ -110,8 +109,8 @@ def test_a_node_that_is_not_this_machine_is_refused(cluster: Cluster, monkeypatc
     """What cannot reach this process cannot write its run directory: that is said before anything starts."""
 
     class OutOfReach(KeyServer):
-        def __init__(self, keys: Keys) -> None:
-            super().__init__(keys)
+        def start(self) -> None:
+            super().start()
             self.keys = AskedKeys("/nowhere/keys")
 
     monkeypatch.setattr("batch.running.ray.engine.KeyServer", OutOfReach)

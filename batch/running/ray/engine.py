@@ -1,4 +1,4 @@
-"""Ray: scoring spread over the cluster; the dispatcher, and all that touches the run directory, on this node."""
+"""The engine on Ray. Any node scores; the dispatcher, and whatever touches the run directory, runs on this node."""
 
 import atexit
 import os
@@ -46,8 +46,8 @@ from batch.running.stages import (
 )
 
 _RETRIES = 3
-# So often a batch may take the process down that scores it. Ray's own count would not do: it also counts calls to a
-# node that is gone, and soon gives up what another node would score.
+# How often the process that scores a shard may die. Ray's own count of retries would not do: it also counts calls to a
+# node that is gone, and so gives up a shard that another node would score.
 _MOST_DEATHS = 3
 _TASK_NICENESS = 10
 _CLOSE_SECONDS = 10.0
@@ -55,14 +55,14 @@ _WARM_SECONDS = 10.0
 
 
 class RayEngine:
-    """Tasks and actors on Ray.
+    """Runs work as tasks and actors of Ray.
 
     A local cluster listens on loopback only, has no dashboard and ends with `close`. Its processes inherit this one's
     environment, so the dispatcher finds keys there by their names.
 
     A cluster that is joined gets our code from here. Whatever reads or writes the run directory, and whatever reads
-    local files, runs on this node; scored rows come back to it through Ray's object store. No key is given to Ray: who
-    needs one asks this process for it.
+    local files, runs on this node; scored rows come back to it through Ray's object store. No key is given to Ray: a
+    process that needs one asks this process for it.
     """
 
     def __init__(
@@ -121,21 +121,23 @@ class RayEngine:
         self.cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.gpus = int(ray.cluster_resources().get("GPU", 0))
         self.slots = 2 * self.cpus
-        # In a cluster of one node every place is here, and Ray finds it faster by itself.
+        # A local cluster has one node, so tasks need no placement, and Ray is faster without.
         nearby, workers = ({}, 1) if self._address is None else local_task_options()
         self._call = ray.remote(max_retries=_RETRIES, **nearby)(_call)
         self._read = ray.remote(max_retries=_RETRIES, **nearby)(read_table)
         self._read_anywhere = ray.remote(max_retries=_RETRIES, scheduling_strategy="SPREAD")(read_table)
-        # Workers start now, and not when the first shard is there to be read.
+        # These tasks make Ray start its workers now, and not when the first shard is to be read.
         self._warm = [self._call.remote(int) for _ in range(workers)] if self._warm_up else []
         self._most_scorers = self._actors if isinstance(self._actors, int) else (self.gpus or self.cpus)
         if self._address is not None:
-            self._key_server = KeyServer(self._environment.keys)
+            key_server = KeyServer(self._environment.keys)
+            key_server.start()
+            self._key_server = key_server
             self._environment = replace(self._environment, keys=self._key_server.keys)
             self._check_here(self._address)
 
     def _start_local(self, folder: RayFolder) -> None:
-        """Start a local cluster, watched from its first process on."""
+        """Start a local cluster and watch it from its first process on."""
         self._folder = folder
         self._own_processes = OwnProcesses()
         self._watch.start(self._own_processes)
@@ -143,7 +145,7 @@ class RayEngine:
             start_local_cluster(folder)
         except BaseException:
             self.close()
-            # What was started before it failed belongs to no cluster that Ray would end.
+            # Ray does not end the processes of a cluster that it could not start completely.
             for process in self._own_processes.all():
                 process.kill()
             raise
@@ -152,7 +154,7 @@ class RayEngine:
         return self._call.remote(function, *arguments)
 
     def score(self, reading: ReadTask, scoring: ScoreTask) -> Handle:
-        """On a joined cluster a router that loads a model scores on any node, and its tables come back to be stored."""
+        """As Engine. On a joined cluster any node scores if the router loads a model; this one stores the tables."""
         local = self._own or is_local(reading.shard.location)
         read = self._read if local else self._read_anywhere
         if not scoring.heavy:
@@ -178,7 +180,7 @@ class RayEngine:
 
     def wait(self, handles: Collection[Handle], seconds: float) -> list[Handle]:
         if not handles:
-            # Only the dispatcher is at work, and each look at it costs it time.
+            # Only the dispatcher is at work, and each poll takes time from it.
             self._pause(seconds)
             self._watch.check()
             return []
@@ -200,8 +202,8 @@ class RayEngine:
         return [value(self._watch, handle) for handle in [self.submit(function, item) for item in items]]
 
     def dispatcher(self, plan: DispatchPlan) -> RayDispatcher:
-        # For one task Ray starts two workers. Once both are up the dispatcher takes the other; before that it would be
-        # given a third, of 50 MiB, for nothing.
+        # For the first task Ray starts two workers. Once both are up, the dispatcher takes the second one; before that,
+        # Ray would start a third for it, of 50 MiB, for nothing.
         if self._warm:
             ray.wait(self._warm, num_returns=len(self._warm), timeout=_WARM_SECONDS)
         dispatcher = RayDispatcher(plan, self._environment, self._watch)
@@ -220,7 +222,7 @@ class RayEngine:
             self._folder.close()
 
     def _shut_down_what_is_left(self) -> None:
-        """After Ray's processes have died: its call for this may never return, and crashes the process if left out."""
+        """Shut down after the death of Ray's processes: `ray.shutdown` may hang, and without it Ray crashes at exit."""
         left = self._own_processes.all() if self._own_processes is not None else []
         shutting_down = threading.Thread(target=ray.shutdown, name="ray shutdown", daemon=True)
         shutting_down.start()
@@ -228,11 +230,11 @@ class RayEngine:
         for process in left:
             process.kill()
         if shutting_down.is_alive():
-            # Ray would try again when the interpreter ends, and crash. The last to register is the first to be called.
+            # Ray's exit handler would shut down again and crash. Ours is registered last, so it is called first.
             atexit.register(self._end_process, None)
 
     def _end(self, reason: str) -> None:
-        """In the thread of the watch: this process is to end, and leaves nothing behind."""
+        """Kill Ray's processes, remove the folder and end this process; called in the thread of the watch."""
         for process in self._own_processes.all() if self._own_processes is not None else ():
             process.kill()
         if self._folder is not None:
@@ -240,7 +242,7 @@ class RayEngine:
         self._end_process(reason)
 
     def _check_here(self, address: str) -> None:
-        """See that what Ray takes for this node is the machine, and the user, that the run directory belongs to."""
+        """Check that tasks for this node run on this machine, as this user, who can use the run directory."""
         try:
             value(self._watch, self._call.remote(self._environment.keys, ""))
         except SpecError as error:
@@ -251,9 +253,10 @@ class RayEngine:
             ) from error
 
     def _start_scorer(self, scoring: ScoreTask) -> Any:
-        """On a GPU where there are GPUs, else beside the tasks: reading and routing need every CPU that Ray counts.
+        """Start an actor that scores: with a GPU if the cluster has any, else without reserving a CPU.
 
-        One that calls endpoints needs no GPU; it runs on this node, where the keys and the cache are.
+        Reading and routing need every CPU that Ray counts. A scorer that calls endpoints needs no GPU; it runs on this
+        node, where the keys and the cache are.
         """
         options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
         if scoring.calls_endpoints:
@@ -262,7 +265,7 @@ class RayEngine:
             options |= {"scheduling_strategy": "SPREAD", **({"num_gpus": 1} if self.gpus else {"num_cpus": 0})}
         threads = None if self.gpus else max(1, self.cpus // self._most_scorers)
         actor = ray.remote(**options)(RouterActor).remote(scoring, threads, self._environment)
-        # While the first shard is being read; if it fails, the first to score says so.
+        # Loads while the first shard is being read. If it fails, the first call that scores raises the error.
         actor.load.remote()
         return actor
 
@@ -277,21 +280,21 @@ class RouterActor:
     """Keeps a loaded router and scores the tables it is sent."""
 
     def __init__(self, scoring: ScoreTask, threads: int | None, environment: Environment) -> None:
-        """Loads nothing yet: what a constructor raises, Ray reports as a death."""
+        """Load nothing yet: what a constructor raises, Ray reports as the death of the actor."""
         self._build = partial(scoring.build, threads, environment)
         self._scorer: Scorer | None = None
 
     def load(self) -> None:
-        """Have the router ready."""
+        """Load the router, if it is not loaded."""
         self._loaded()
 
     def score(self, reading: ReadTask, table: Any) -> Any:
-        """The scored rows of one shard."""
+        """Score one shard and return its table."""
         with _counted(reading):
             return score_rows(reading, table, self._loaded())
 
     def store(self, reading: ReadTask, table: Any) -> ScoredShard:
-        """Score and store one shard. Done again after a crash, it stores the same."""
+        """Score and store one shard. Repeated after a crash, it stores the same."""
         with _counted(reading):
             return score_table(reading, table, self._loaded())
 
@@ -304,10 +307,10 @@ class RouterActor:
 
 @contextmanager
 def _counted(reading: ReadTask) -> Iterator[None]:
-    """Keep count, for the whole cluster, of who begins to score a shard and does not come to an end.
+    """Count in Ray's key-value store how often a process began to score this shard and did not come to an end.
 
     Raises:
-        StorageError: nobody who began has.
+        StorageError: too many have.
     """
     job = ray.get_runtime_context().get_job_id()
     name = f"batchrouter/{job}/{reading.shard.index}".encode()
@@ -325,7 +328,7 @@ def _counted(reading: ReadTask) -> Iterator[None]:
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    # Answers wait for nobody: where all CPUs are busy, the dispatcher goes before the tasks.
+    # If all CPUs are busy, the dispatcher has priority over the tasks, so that answers are not kept waiting.
     os.setpriority(os.PRIO_PROCESS, 0, _TASK_NICENESS)
     leave_pandas_out()
     return function(*arguments)
@@ -335,12 +338,12 @@ _light: dict[str, Scorer] = {}
 
 
 def _read_and_score_light(reading: ReadTask, scoring: ScoreTask) -> ScoredShard:
-    """Read and score in one task: a light router is built faster than a table travels."""
+    """Read and score a shard in one task: building a light router takes less time than sending a table."""
     return read_and_score(reading, _light_scorer(scoring))
 
 
 def _score_light(reading: ReadTask, scoring: ScoreTask, table: Any) -> ScoredShard:
-    """Score and store a table that was read elsewhere."""
+    """Score and store a table that another node has read."""
     return score_table(reading, table, _light_scorer(scoring))
 
 

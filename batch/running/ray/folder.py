@@ -14,21 +14,21 @@ from pathlib import Path
 from batch.errors import SpecError
 
 _PREFIX = "br-ray-"
-# Ray opens what it makes to every user. It makes this folder, within ours, which no other user may enter.
+# Ray gives every user access to what it makes. It makes this folder inside ours, which no other user may enter.
 _RAYS = "r"
 
-# What Ray adds to its folder for the longest of its sockets; the pid is that of this process.
+# The longest path of a socket that Ray makes within its folder; the pid is that of this process.
 _RAYS_SOCKET = "session_2026-01-31_12-34-56_123456_{pid}/sockets/plasma_store"
 _MOST_SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  nothing is written here; Ray is told whether it may
-# For logs. Ray itself calls a disk full at 95 %.
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  only its free space is looked at
+# Room for logs. Ray itself regards a disk as full at 95 %.
 _LEAST_FREE_BYTES = 16 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class RayFolder:
-    """A folder that only this user may enter, made in the first place that serves, and removed by `close`.
+    """A folder that only this user may enter, made in the first suitable place, and removed by `close`.
 
     Attributes:
         path: for Ray's `_temp_dir`.
@@ -36,7 +36,7 @@ class RayFolder:
     """
 
     def __init__(self, places: Sequence[str], store_bytes: int) -> None:
-        """Make it, and remove what killed runs have left beside it.
+        """Make the folder, and remove those that killed runs have left beside it.
 
         Args:
             places: existing folders to make it in, the best first.
@@ -55,8 +55,8 @@ class RayFolder:
         self.store = None if in_memory else str(self._own)
 
     def close(self) -> None:
-        """Remove it. Processes that still write into it do so in vain."""
-        # Somebody may make files in it while it is being removed.
+        """Remove the folder, even if processes still write into it."""
+        # Processes of Ray may make files in it while it is being removed, so one attempt may not be enough.
         for _ in range(3):
             shutil.rmtree(self._own, ignore_errors=True)
         if not self._closed:
@@ -96,11 +96,11 @@ def _new(place: Path) -> tuple[Path, int]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            # Another run takes it for stale and is about to remove it, as it may have until it was locked.
+            # Another run has locked it, takes it for stale and is about to remove it, so a new one is needed.
             os.close(lock)
             continue
         except OSError:
-            # There are no locks on this file system: then nobody takes it for stale.
+            # This file system has no locks, so no other run can take the folder for stale.
             return own, lock
         if own.exists():
             return own, lock
@@ -125,7 +125,7 @@ def _unfit(own: Path, least_bytes: int) -> str | None:
 
 
 def _has_room(place: Path, least_bytes: int) -> bool:
-    """Can this process write here, and so much?"""
+    """Can this process write here, and are so many bytes free?"""
     try:
         free = os.statvfs(place)
     except OSError:
@@ -134,8 +134,8 @@ def _has_room(place: Path, least_bytes: int) -> bool:
 
 
 def _remove_stale(place: Path) -> None:
-    """Remove the folders of this user's killed runs: nobody holds their lock, and no process of Ray answers in them."""
-    # Whatever goes wrong here is no trouble of this run: it makes a folder of its own.
+    """Remove the folders of this user's killed runs: those without a lock in which no process of Ray answers."""
+    # An error here does not matter to this run, which makes a folder of its own.
     with suppress(OSError):
         for entry in os.scandir(place):
             with suppress(OSError):
@@ -151,20 +151,20 @@ def _remove_if_stale(own: Path) -> None:
             _end_orphans(own)
             shutil.rmtree(own, ignore_errors=True)
     except BlockingIOError:
-        # Its run is alive.
+        # The run of this folder is alive.
         pass
     finally:
         os.close(descriptor)
 
 
 def _end_orphans(own: Path) -> None:
-    """End this user's processes that name the folder on their command line.
+    """Kill this user's processes that have the folder on their command line.
 
     Ray's agents end with their raylet. One that was still starting when its raylet was killed takes the process that
     adopted it for its parent, and lives on.
     """
     for process in Path("/proc").glob("[0-9]*"):
-        # Where it has ended by now, or is another user's, there is nothing to end.
+        # A process that has ended by now, or is another user's, is left alone.
         with suppress(OSError):
             named = os.fsencode(f"{own}/") in (process / "cmdline").read_bytes()
             if named and process.stat().st_uid == os.geteuid() and process.name != str(os.getpid()):
@@ -178,6 +178,6 @@ def _answers(path: Path) -> bool:
     except ConnectionRefusedError:
         return False
     except OSError:
-        # Not a socket, or one that cannot be asked: who is unsure leaves it alone.
+        # If it is a socket that cannot be asked, the folder is left alone.
         return path.is_socket()
     return True

@@ -33,10 +33,13 @@ class KeyServer:
     shows what it carries. Over this socket a key reaches only the process that asked for it.
 
     Attributes:
-        keys: to be passed to such processes; it pickles and holds no key.
+        keys: to be passed to such processes, once this has started; it pickles and holds no key.
     """
 
     def __init__(self, keys: Keys) -> None:
+        self._answers = keys
+
+    def start(self) -> None:
         """Open the socket and start to answer.
 
         Raises:
@@ -45,7 +48,7 @@ class KeyServer:
         with ExitStack() as opened:
             try:
                 path = _socket_path(opened)
-                self._server = opened.enter_context(_Server(path, keys))
+                self._server = opened.enter_context(_Server(path, self._answers))
             except OSError as error:
                 raise SpecError(
                     f"other processes cannot ask for keys: {error}; set TMPDIR to a folder of this machine"

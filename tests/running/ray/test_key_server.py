@@ -18,6 +18,7 @@ KEY = "sk-äß-" + "x" * 9000
 def test_a_key_is_told_by_name_and_what_travels_holds_none() -> None:
     """However long it is; a name that is not set has none, nor does one that is empty."""
     server = KeyServer({"THE_KEY": KEY, "EMPTY": ""}.get)
+    server.start()
     try:
         travelled = pickle.dumps(server.keys)
         assert KEY.encode() not in travelled
@@ -30,6 +31,7 @@ def test_a_key_is_told_by_name_and_what_travels_holds_none() -> None:
 def test_only_its_own_user_can_ask_and_nobody_after_it_was_closed() -> None:
     """The socket is in a folder that others cannot enter, and is gone with the server; then a line says so."""
     server = KeyServer(lambda name: None)
+    server.start()
     path = Path(server.keys.path)
     assert path.is_socket()
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -51,6 +53,7 @@ def long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_socket_has_a_short_path_where_temporary_files_have_long_ones(long_folder: Path) -> None:
     """Its folder is in /tmp then, as private as elsewhere, and nothing is left in either."""
     server = KeyServer({"THE_KEY": KEY}.get)
+    server.start()
     try:
         folder = Path(server.keys.path).parent
         assert (folder.parent, stat.S_IMODE(folder.stat().st_mode)) == (Path("/tmp"), 0o700)
@@ -65,12 +68,12 @@ def test_a_socket_that_cannot_be_made_is_one_line(long_folder: Path, monkeypatch
     """The system refuses it, or there is no folder for it: what to change is said, and nothing is left."""
     monkeypatch.setattr("batch.running.ray.key_server._MOST_PATH_BYTES", 1000)
     with pytest.raises(SpecError, match=r"AF_UNIX path too long; set TMPDIR to .*") as refused:
-        KeyServer(lambda name: None)
+        KeyServer(lambda name: None).start()
     assert "\n" not in str(refused.value)
     assert list(long_folder.iterdir()) == []
     long_folder.rmdir()
     with pytest.raises(SpecError, match="No such file or directory"):
-        KeyServer(lambda name: None)
+        KeyServer(lambda name: None).start()
 
 
 @pytest.mark.parametrize(("trouble", "said"), [(None, False), (ValueError("a bug"), True)], ids=["gone", "bug"])
@@ -89,6 +92,7 @@ def test_an_asker_that_is_gone_is_nobodys_trouble(
         return KEY
 
     server = KeyServer(slow)
+    server.start()
     try:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.connect(server.keys.path)
@@ -109,6 +113,7 @@ def test_why_a_key_cannot_be_told_is_told() -> None:
         raise SpecError(f"{name} ended with status 1")
 
     server = KeyServer(failing)
+    server.start()
     try:
         with pytest.raises(SpecError, match="fetch-token ended with status 1"):
             server.keys("fetch-token")
