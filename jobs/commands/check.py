@@ -1,13 +1,17 @@
 """`check`: looks at the whole job and every endpoint before a run spends money."""
 
+import asyncio
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from batch.costs.prices import prices_for
+from batch.dispatch.balancing.balancers import build_balancer
+from batch.dispatch.transports.registry import build_transport
 from batch.errors import SpecError
 from batch.planning.shared_ids import SharedIds
 from batch.reading.columns import ERROR_MESSAGE
@@ -23,10 +27,11 @@ from batch.runs.output.local import check_output_writable
 from batch.runs.schemas import PLACE_COLUMNS
 from jobs.commands.output_overlap import check_output_not_input
 from jobs.commands.reachability import models_listed
-from jobs.environment import set_library_defaults
+from jobs.environment import key, set_library_defaults, wall_clock
 from jobs.resolve import embedder_of, missing_keys, resolve_endpoints, resolve_router
 from schemas.checks import CheckReport, EndpointCheck
 from schemas.endpoints import ModelSpec
+from schemas.imported import ImportSpec
 from schemas.job import JobSpec
 
 
@@ -53,6 +58,8 @@ def check_job(job: JobSpec) -> CheckReport:
     problems += missing_keys(resolved)
     with _noted(problems):
         build_router(job.router, tuple(model.name for model in job.models), job.seed)
+    with _noted(problems):
+        _build_own_classes(resolved)
     read = _RowsRead()
     with _noted(problems):
         _check_rows(job, read)
@@ -85,6 +92,18 @@ def _noted(problems: list[str]) -> Iterator[None]:
         yield
     except SpecError as error:
         problems.append(str(error))
+
+
+def _build_own_classes(resolved: ResolvedJob) -> None:
+    """Build the user's own balancer and transports, as a run would. Raises SpecError if one cannot be built."""
+    dispatch = resolved.spec.dispatch
+    if isinstance(dispatch.balancer, ImportSpec):
+        build_balancer(dispatch.balancer, Random(0))  # noqa: S311  it decides about load, not about secrets
+    for model in resolved.models:
+        for endpoint in model.endpoints:
+            if isinstance(endpoint.transport, ImportSpec):
+                timeout = dispatch.timeout_seconds
+                asyncio.run(build_transport(endpoint, timeout_seconds=timeout, keys=key, wall=wall_clock).aclose())
 
 
 def _check_rows(job: JobSpec, read: _RowsRead) -> None:
