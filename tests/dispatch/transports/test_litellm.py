@@ -34,7 +34,7 @@ def test_litellm_answers_and_refusals_come_out_alike(monkeypatch: pytest.MonkeyP
 
         async def through(url: str, model: str) -> Completion:
             spec = EndpointSpec(url=url, model=f"openai/{model}", transport="litellm", api_key_env="K")
-            sender = build_transport(spec, timeout_seconds=5, keys={"K": KEY}.get, wall=lambda: NOW)
+            sender = build_transport(spec, timeout_seconds=60, keys={"K": KEY}.get, wall=lambda: NOW)
             try:
                 return await sender.send(replace(request()))
             finally:
@@ -68,7 +68,7 @@ def test_through_litellm_a_server_says_what_it_said(monkeypatch: pytest.MonkeyPa
     async def through(answer: bytes, model: str) -> Completion:
         async with raw_server(says(answer)) as server:
             spec = EndpointSpec(url=server.url, model=model, transport="litellm", api_key_env="K")
-            sender = build_transport(spec, timeout_seconds=5, keys={"K": KEY}.get, wall=lambda: NOW)
+            sender = build_transport(spec, timeout_seconds=60, keys={"K": KEY}.get, wall=lambda: NOW)
             try:
                 return await sender.send(request())
             finally:
@@ -129,7 +129,7 @@ def test_litellm_without_a_key_is_refused_once(monkeypatch: pytest.MonkeyPatch) 
     async def main() -> RawServer:
         async with raw_server(says(http(200, GOOD))) as server:
             spec = EndpointSpec(url=server.url, model="openai/m", transport="litellm")
-            sender = build_transport(spec, timeout_seconds=5, keys=lambda name: None, wall=lambda: NOW)
+            sender = build_transport(spec, timeout_seconds=60, keys=lambda name: None, wall=lambda: NOW)
             try:
                 with pytest.raises(Refused, match="api_key_env"):
                     await sender.send(request())

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -263,7 +264,7 @@ def test_a_failed_close_ends_every_journal(tmp_path: Path, monkeypatch: pytest.M
             failed.set()
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert len(opened_in(tmp_path)) == 2
     with monkeypatch.context() as patch:
         # A folder that is synced is closed as well.
         patch.setattr("batch.runs.journal.group_fsync.sync", lambda folder: None)
@@ -276,7 +277,16 @@ def test_a_failed_close_ends_every_journal(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(StorageError, match="Disk quota exceeded"):
             other.close()
     assert len(set(closed)) == len(closed) == 2
-    assert len(list(Path("/proc/self/fd").iterdir())) == before - 2
+    assert opened_in(tmp_path) == []
+
+
+def opened_in(folder: Path) -> list[str]:
+    """The files in a folder that this process has open; other threads may open and close others at any time."""
+    opened = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            opened.append(str(descriptor.readlink()))
+    return [path for path in opened if path.startswith(f"{folder}/")]
 
 
 def test_a_round_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +314,6 @@ def test_a_round_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch:
         closed.append(descriptor)
         close(descriptor)
 
-    before = len(list(Path("/proc/self/fd").iterdir()))
     group = GroupSync(window_seconds=0.001, sync_file=slow).start()
     with monkeypatch.context() as patch:
         # A folder that is synced is closed as well.
@@ -324,7 +333,7 @@ def test_a_round_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch:
         with pytest.raises(StorageError, match="can't start new thread"):
             other.close()
     assert len(set(closed)) == len(closed) == 2
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert opened_in(tmp_path) == []
 
 
 def test_without_syncing_nothing_is_synced(tmp_path: Path) -> None:
@@ -341,9 +350,10 @@ def test_without_syncing_nothing_is_synced(tmp_path: Path) -> None:
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     """Opening and closing a hundred journals leaves no file open."""
-    before = len(list(Path("/proc/self/fd").iterdir()))
     with GroupSync(window_seconds=0.001) as group:
+        with Journal.open(tmp_path / "seen", URLS, group):
+            assert opened_in(tmp_path) == [str(tmp_path / "seen")]
         for number in range(100):
             with Journal.open(tmp_path / str(number), URLS, group) as journal:
                 journal.intent(0, 1, 0)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert opened_in(tmp_path) == []

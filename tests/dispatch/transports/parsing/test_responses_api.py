@@ -81,7 +81,7 @@ def test_litellm_sends_responses_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
         async def through() -> Completion:
             spec = EndpointSpec(url=served.urls[0], model="openai/m", transport="litellm", api_key_env="K")
-            sender = build_transport(spec, timeout_seconds=5, keys=lambda name: KEY, wall=lambda: 0.0)
+            sender = build_transport(spec, timeout_seconds=60, keys=lambda name: KEY, wall=lambda: 0.0)
             asked = request()
             asked.url = RESPONSES_URL
             asked.body = b'{"instructions":"Tag it.","input":"Where is it?","max_output_tokens":20}'
