@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from inspect import isfunction, signature
 from pathlib import Path
 
@@ -289,14 +290,6 @@ def test_every_file_of_a_run_directory_is_documented() -> None:
     } == set()
 
 
-def test_modules_that_pages_name_exist() -> None:
-    """A path of a source file in README and docs leads to that file."""
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    named = {path for page in pages for path in re.findall(r"`((?:batch|jobs|schemas)/[\w/]+\.py)`", page.read_text())}
-    assert named
-    assert {path for path in named if not (ROOT / path).exists()} == set()
-
-
 def test_links_between_pages_lead_somewhere() -> None:
     """Relative links in README and docs name files that exist, and headings that their pages have."""
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
@@ -308,10 +301,32 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_files_that_pages_name_exist() -> None:
     """A path of ours in code quotes is one that is there; what a diff in a block of code adds need not be."""
-    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    assert len(pages) > 20
+    for page in pages:
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
         for path in re.findall(r"`((?:batch|jobs|schemas|tests|benchmarks|docs|examples)/[\w./-]*)`", prose):
             assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def test_the_diffs_for_contributors_apply() -> None:
+    """Each diff in CONTRIBUTING.md fits the code as it is; a new file in it is not there yet."""
+    blocks = re.findall(r"^```diff\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        # A contributor who has tried a diff out has it in the tree, where it can only be taken back.
+        tries = [
+            subprocess.run(
+                ["git", "apply", "--check", *options, "-"],
+                input=block,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for options in ((), ("--reverse",))
+        ]
+        assert any(tried.returncode == 0 for tried in tries), f"CONTRIBUTING.md needs an update: {tries[0].stderr}"
 
 
 def anchors(text: str) -> set[str]:
