@@ -1,4 +1,4 @@
-"""From what an endpoint's spec or its answers say about limits to the limiters that hold them."""
+"""Builds the limiters of an endpoint, from the limits in its spec or in the headers of its answers."""
 
 from typing import assert_never
 
@@ -13,7 +13,10 @@ from schemas.endpoints import Provider as ProviderName
 
 
 def build_limiters(spec: LimitsSpec, provider: ProviderName, clock: Clock) -> list[Limiter]:
-    """The limiters of an endpoint but for its concurrency, all to be asked."""
+    """Build the limiters of an endpoint, except the one for its concurrency.
+
+    A request may be sent only when every one of them allows it.
+    """
     record = PROVIDERS[provider]
     request_window = spec.window_seconds or record.request_window
     token_window = spec.window_seconds or record.token_window
@@ -32,7 +35,7 @@ def build_limiters(spec: LimitsSpec, provider: ProviderName, clock: Clock) -> li
 
 
 def limiter_from_header(measure: Measure, limit: float, provider: ProviderName, clock: Clock) -> Limiter:
-    """A limit that is not configured and that the server told us, per minute."""
+    """Build the limiter for a limit, per minute, that the spec does not set and that the server's headers state."""
     record = PROVIDERS[provider]
     match measure:
         case "requests":
@@ -51,11 +54,13 @@ def limiter_from_header(measure: Measure, limit: float, provider: ProviderName, 
 
 
 def _requests(rpm: float, burst: int | None, window: float | None, clock: Clock) -> list[Limiter]:
+    """Build the limiters for `rpm` requests per minute; `window` is the server's window in seconds, if it has one."""
     if window is None or burst is not None:
         return [RequestPace(rpm, burst, clock)]
     if rpm * window < 60:
         return [RequestPace(rpm, None, clock)]
-    # Evenly within the window too, as servers ask for, a little ahead of the limit so that only the window binds.
+    # Requests are spread evenly within the window too, as servers ask for. The pace is a little above the limit, so
+    # that only the window holds requests back.
     at_once = max(2, int(rpm * window / 60 * _AT_ONCE))
     return [RequestPace(rpm * _AHEAD, at_once, clock), RequestWindow(rpm, window, clock)]
 
@@ -66,9 +71,12 @@ _AT_ONCE = 0.05
 
 
 def _tokens(tpm: float, provider: Provider, window: float | None, clock: Clock) -> list[Limiter]:
-    """Where what is not used comes back, two: an even pace of what answers really use, and the server's own limit,
-    which reserves the most. With the server's alone, twice the limit would go out in the first minute; with the pace
-    alone, long answers under way would use up the server's.
+    """Build the limiters for `tpm` tokens per minute.
+
+    If the provider refunds the tokens that an answer does not use, there are two limiters: an even pace for the tokens
+    that answers really use, and the server's own limit, which reserves the most that a request may use. With the
+    server's limit alone, twice the limit would be sent in the first minute; with the pace alone, long answers in flight
+    would use up the server's limit.
     """
     if not provider.refunds:
         return [TokenPace(tpm, clock, count=provider.count_tokens, refunds=False, window=window or 60.0)]
@@ -79,6 +87,7 @@ def _tokens(tpm: float, provider: Provider, window: float | None, clock: Clock) 
 
 
 def _output(tpm: float, provider: Provider, clock: Clock) -> list[Limiter]:
+    """Build the limiters for `tpm` output tokens per minute: as for `_tokens`, two if the provider refunds tokens."""
     if not provider.refunds:
         return [TokenPace(tpm, clock, measure="output", count=lambda c: c.output, refunds=False)]
     return [

@@ -5,47 +5,51 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 
-# A rate limit refuses nothing below it. So many refusals at paces that the server let through before, each with a
-# request let through since the one before, raise the suspicion that there is none. With fewer, a first estimate that
-# is too high would raise it; with more, the pace would fall far, since each refusal takes up to 0.3 of it.
+# A rate limit refuses no request below the limit. This many refusals at paces that the server accepted before, each
+# with an accepted request between it and the refusal before, raise the suspicion that the server has no rate limit.
+# With a smaller number, a first estimate of the pace that is too high would raise the suspicion; with a larger one, the
+# pace would fall far first, since each refusal takes up to 0.3 of it.
 _SUSPICIOUS = 4
-# A slow pace grows beyond what was let through within a few requests, so a refusal there may be suspicious as well: it
-# speaks for a limit only after more requests than this. A server that refuses one in five lets so many through once in
-# eighteen times.
+# A slow pace grows beyond the accepted pace within a few requests, so a refusal there may be suspicious as well: it is
+# evidence of a limit only after more accepted requests than this. A server that refuses one request in five accepts
+# this many in a row once in eighteen times.
 _EXPLAINED = 12
-# Until so many requests have told, refusals lower the pace to no less than this part of what it was. By chance, half
-# of ten requests may be refused in a row, and a pace that has fallen low takes minutes to gather evidence.
+# Until the outcome of _FEW requests is known, refusals lower the pace to no less than _KEPT times what it was. By
+# chance, half of ten requests may be refused in a row, and at a very low pace it takes minutes to gather evidence.
 _FEW, _KEPT = 16, 0.25
-# Where more than this share is refused a limit is taken for granted: a few dozen requests could not tell.
+# If the server refuses more than this share, this class assumes a limit: a few dozen requests could not tell the two
+# cases apart. _LEAST_SHARE is the smallest share of refusals that this class reckons with.
 _MOST_SHARE = 0.7
 _LEAST_SHARE = 0.03
-# A trial at so many times the pace settles it. A limit lets no more requests a second through than before, so that it
-# refuses at least two in three; a server that refuses a fixed share refuses that share. After a step too far, smaller
-# steps come closer to a limit that there is as well; steps below the smallest would take hundreds of requests.
+# A trial at _FIRST_STEP times the pace decides. A server with a limit accepts no more requests per second than before,
+# so it refuses at least two in three; a server that refuses a fixed share still refuses that share. After a step that
+# was too large, smaller steps come closer to a limit that the server may have as well; a trial with a step below
+# _SMALLEST_STEP would take hundreds of requests.
 _FIRST_STEP, _SMALLEST_STEP = 3.0, 1.3
 # Wald's sequential test: beyond this log likelihood ratio one verdict in twenty is wrong. A limit that saves up a burst
-# lets a few requests through at any pace, so a trial has at least so many. Without a verdict after the most, something
-# else holds the requests back, and the trial has failed.
+# accepts a few requests at any pace, so a trial has at least _SHORTEST_TRIAL requests. If there is no verdict after
+# _LONGEST_TRIAL requests, something else holds the requests back, and the trial has failed.
 _SURE = 3.0
 _SHORTEST_TRIAL, _LONGEST_TRIAL = 16, 80
-# Requests between steps, which show whether the verdict was right. Twice as many after each step too far.
+# Requests between two steps (a "rest"), which show whether the verdict was right. The rest doubles after each step that
+# was too large, up to _LONGEST_REST.
 _REST, _LONGEST_REST = 24, 1024
-# Within a rest the share of refusals has risen once a CUSUM for "half as many are let through" reaches the first
-# number: a wrong alarm in about a thousand requests, a right one after about ten refusals. At the end of a rest it has
-# risen if it is so many standard deviations above the usual share.
+# During a rest the share of refusals counts as risen once a CUSUM for "half as many requests are accepted" exceeds
+# _ALARM: a false alarm in about a thousand requests, a true one after about ten refusals. At the end of a rest the
+# share counts as risen if it is _DEVIATIONS standard deviations above the usual share.
 _ALARM, _DEVIATIONS = 7.0, 2.0
-# The usual share is a mean over so many requests, so that it follows a server whose share changes.
+# The usual share is a mean over this many requests, so that it follows a server whose share changes.
 _REMEMBERED = 200
-# After so many requests without a refusal there is no share of refusals any more.
+# After this many accepted requests without a refusal, the server no longer refuses a share of the requests.
 _CLEAR = 100
-# A request that was not refused within so many times what a refusal takes was let through. To wait for its answer could
-# take minutes.
+# A request counts as accepted if it was not refused within this many times the time that a refusal takes. Waiting for
+# its answer could take minutes.
 _PATIENCE = 2.0
 
 
 @dataclass(slots=True)
 class _Tally:
-    """Requests sent from a time on: how many, and how many of them were let through (`good`) or refused (`bad`)."""
+    """Counts the requests since the time `began`: those sent, those accepted (`good`) and those refused (`bad`)."""
 
     began: float = 0.0
     sent: int = 0
@@ -54,42 +58,45 @@ class _Tally:
 
     @property
     def known(self) -> float:
-        """Requests of which it is known whether they were refused."""
+        """The number of requests whose outcome, accepted or refused, is known."""
         return self.good + self.bad
 
     @property
     def share(self) -> float:
-        """Of them, those that were refused; half a refusal is added, since there could have been one."""
+        """The refused share of the `known` requests, kept between `_LEAST_SHARE` and `_MOST_SHARE`.
+
+        Half a refusal is added to the count, since no refusal so far does not prove a share of 0.
+        """
         return min(_MOST_SHARE, max(_LEAST_SHARE, (self.bad + 0.5) / (self.known + 1)))
 
 
 class RefusalShare:
-    """Tells limits, which a lower pace satisfies, from servers that refuse a share of the requests at any pace.
+    """Distinguishes rate limits, which a lower pace satisfies, from servers that refuse a share at any pace.
 
-    Such servers sell spare capacity (Groq's flex tier), or share a limit among many clients. If each refusal lowered
-    the pace, a job would come to a standstill there. Where refusals come below the pace that the server let through
-    before, a trial at a higher pace decides. If the server lets as large a part of the requests through there, this
-    class takes the pace over: `pace` overlooks refusals and rises in steps, each one a trial that the requests after it
-    must confirm. Where the share of refusals rises with the pace it goes back a step; where the share rises without a
-    step, this class gives the pace up, and refusals lower it again.
+    Servers of the second kind sell spare capacity (Groq's flex tier), or share a limit among many clients. If each
+    refusal lowered the pace, a job would come to a standstill there. When refusals come below the pace that the server
+    accepted before, a trial at a higher pace decides. If the server accepts as large a share of the requests there,
+    this class takes control of the pace: `pace` ignores refusals and rises in steps, each one a trial that the requests
+    after it must confirm. If the share of refusals rises after a step, this class takes the step back; if the share
+    rises without a step, this class returns control of the pace to the caller, and refusals lower the pace again.
     """
 
     def __init__(self) -> None:
         self.pace: float | None = None
-        """Requests per second while this class decides; `None`: each refusal lowers the pace."""
+        """Requests per second while this class controls the pace; `None` if it does not, and refusals lower it."""
         self._base = 0.0
-        """The pace that is held, or that the trial began from."""
+        """The pace that this class holds, or from which the current trial began."""
         self._before: float | None = None
-        """The pace before the last step, until the rest after it has confirmed that."""
+        """The pace before the last step, until the rest after the step has confirmed it; then `None`."""
         self._confirmed = False
-        """Is the base itself the outcome of a trial?"""
+        """Whether `_base` is itself the outcome of a successful trial."""
         self._trial: _Tally | None = None
         self._limit = 0.0
-        """Requests per second that a limit lets through, if there is one."""
+        """Requests per second that the server's limit would accept, if the server has a limit."""
         self._latest = _Tally()
-        """Since the suspicion arose, or of the rest."""
+        """Counts the requests of the current rest, or those since the suspicion arose."""
         self._usual = _Tally()
-        """What tells the usual share of refusals."""
+        """The requests from which the usual share of refusals is computed."""
         self._step = _FIRST_STEP
         self._rest = _REST
         self._cusum = 0.0
@@ -97,17 +104,18 @@ class RefusalShare:
         self._top: float | None = None
         """The pace when the suspicion arose."""
         self._clear = 0
-        """Requests let through since the last refusal."""
+        """Requests accepted since the last refusal."""
         self._pending: deque[float] = deque()
-        """When requests were sent that may still be refused."""
+        """The send times of the requests that may still be refused, the oldest first."""
         self._sent_at = 0.0
         self._patience = 0.0
 
     def sent(self, now: float) -> float | None:
-        """A request goes out now.
+        """Record that a request is sent now.
 
         Returns:
-            The pace from which to grow as usual, where this class gives it up because nothing is refused any more.
+            The pace from which the caller lets the pace grow as usual, if this class returns control of it because the
+            server no longer refuses requests; else `None`.
         """
         self._sent_at = now
         if self._trial is not None:
@@ -122,13 +130,13 @@ class RefusalShare:
         return self._give_up(now)
 
     def refused(self, started: float, now: float, *, binding: bool) -> float | None:
-        """The request that started then was refused, while this class decides.
+        """Record a refusal of the request sent at `started`, while this class controls the pace.
 
         Args:
-            binding: is it the pace that holds requests back? Otherwise a higher one would show nothing.
+            binding: whether the pace is what holds requests back; if it is not, a higher pace would show nothing.
 
         Returns:
-            The pace to be lowered, where this class gives it up; else `None`.
+            The pace that the caller must lower, if this class returns control of it; else `None`.
         """
         self._forget(started, now)
         self._clear = 0
@@ -151,11 +159,15 @@ class RefusalShare:
         return None
 
     def suspects(self, started: float, rate: float, now: float, *, explained: bool, binding: bool) -> bool:
-        """After a refusal at this pace, while this class does not decide: shall a trial settle whether to lower it?
+        """Record a refusal at the pace `rate`, while this class does not control the pace, and perhaps begin a trial.
 
         Args:
-            explained: was nothing known of the pace, or was it no lower than what the server let through before?
+            explained: whether a limit explains the refusal: the limit is still unknown, or the pace is no lower than
+                the one that the server accepted before.
             binding: as for `refused`.
+
+        Returns:
+            Whether a trial has begun; if not, the caller lowers the pace.
         """
         latest = self._latest
         apart = self._clear > 0 or bool(self._pending and self._pending[0] < started)
@@ -177,23 +189,25 @@ class RefusalShare:
         return True
 
     def count_refused(self, started: float, now: float) -> None:
-        """The request that started then was refused, and no decision hangs on it."""
+        """Record a refusal of the request sent at `started`, without deciding anything about the pace."""
         self._forget(started, now)
         self._latest.bad += started >= self._latest.began
         self._clear = 0
 
     def floor(self, rate: float) -> float:
-        """After a refusal at this pace, the pace to lower it to at the most."""
+        """Return the lowest pace to which a refusal at the pace `rate` may lower it."""
         if self._top is None or self._latest.known >= _FEW:
             return 0.0
         return min(rate, self._top * _KEPT)
 
     def _forget(self, started: float, now: float) -> None:
+        """Remove a refused request from those that may still be refused, and learn how long a refusal takes."""
         self._patience = max(_PATIENCE * (now - started), self._patience * 0.9)
         with suppress(ValueError):
             self._pending.remove(started)
 
     def _let_through(self, started: float, now: float) -> None:
+        """Count the request sent at `started` as accepted; end the trial if this shows that it has succeeded."""
         self._clear += 1
         trial = self._trial
         if trial is None:
@@ -209,9 +223,9 @@ class RefusalShare:
                 self._hold(self.pace, now)
 
     def _verdict(self, trial: _Tally) -> float:
-        """Log likelihood ratio of "refuses a fixed share" to "has a limit".
+        """Return the log likelihood ratio of "the server refuses a fixed share" to "the server has a limit".
 
-        By the clock, pauses included: a limit saves up meanwhile.
+        The time of the trial is measured by the clock, pauses included, since a limit saves up a burst meanwhile.
         """
         chance = 1 - self._usual.share
         limited = self._limit * (self._sent_at - trial.began) / trial.sent
@@ -221,7 +235,7 @@ class RefusalShare:
         return trial.good * math.log(chance / limited) + trial.bad * math.log((1 - chance) / (1 - limited))
 
     def _has_risen(self, rest: _Tally) -> bool:
-        """Has the share of refusals risen, after another one?"""
+        """Update the CUSUM after one more refusal and return whether the share of refusals has risen."""
         share = self._usual.share
         most = min(_MOST_SHARE, share + math.sqrt(share * (1 - share) / (self._usual.known + 1)))
         self._cusum += math.log((1 - (1 - most) / 2) / most)
@@ -231,7 +245,7 @@ class RefusalShare:
         return rest.known >= self._rest and rest.bad > most * rest.known
 
     def _learn(self, now: float) -> None:
-        """The rest is over and the share has not risen: its requests tell it more exactly."""
+        """At the end of a rest in which the share has not risen, add its requests to those of the usual share."""
         usual, rest = self._usual, self._latest
         kept = min(1.0, _REMEMBERED / (usual.known + rest.known))
         self._usual = _Tally(now, 0, (usual.good + rest.good) * kept, (usual.bad + rest.bad) * kept)
@@ -239,15 +253,21 @@ class RefusalShare:
         self._before = None
 
     def _begin_trial(self, shown: _Tally, now: float) -> None:
-        """Go faster than these requests went."""
+        """Begin a trial at a pace above the one at which the requests of `shown` were sent."""
         seconds = max(now - shown.began, 1e-9)
-        # The burst that a limit had saved up may be among those let through, and a lucky one.
+        # The accepted requests may include a burst that the limit had saved up; one more is added for chance.
         self._limit = (shown.good + 1) / seconds
         self.pace = self._step * max(self._base, shown.sent / seconds)
         self._trial = _Tally(now)
 
     def _step_back(self, pace: float | None, now: float) -> float | None:
-        """More were refused at the higher pace: hold the one before; give it up if that was never put to a trial."""
+        """After a failed trial or a risen share, hold the earlier pace `pace`; make later steps smaller, rests longer.
+
+        If `pace` is `None`, because no trial has confirmed an earlier pace, return control of the pace instead.
+
+        Returns:
+            The pace that the caller must lower, if this class returns control of it; else `None`.
+        """
         if pace is None:
             return self._give_up(now)
         self._step = max(_SMALLEST_STEP, math.sqrt(self._step))
@@ -257,12 +277,14 @@ class RefusalShare:
         return None
 
     def _hold(self, pace: float, now: float) -> None:
+        """End the trial, if there is one, and begin a rest at this pace."""
         self.pace = self._base = pace
         self._trial = None
         self._latest = _Tally(now)
         self._cusum = 0.0
 
     def _give_up(self, now: float) -> float:
+        """Return control of the pace to the caller, forget the steps so far, and return the last base pace."""
         self.pace = self._trial = self._before = None
         self._confirmed = False
         self._step, self._rest = _FIRST_STEP, _REST
