@@ -13,7 +13,7 @@ HttpAnswer = tuple[int, bytes, Callable[[str], str | None]]
 """Status, decompressed body, and the headers by name; ValueError where a header's value is not ASCII."""
 
 NO_FILE_LEFT = "no connection: this process can open no more"
-# Open files of the process and of the machine, and memory for sockets.
+# Errors for too few open files allowed to the process or the machine, and for too little memory for sockets.
 _WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 KeyHeader = tuple[str, str] | None
@@ -43,19 +43,26 @@ class HttpClient(Protocol):
 
 
 def too_long(most_bytes: int, status: int) -> BadAnswer:
-    """The error for a response that is longer than any real answer."""
+    """Return the error for a response that is longer than `most_bytes`, and so than any real answer."""
     return BadAnswer(f"the answer is longer than {most_bytes >> 20} MiB", status=status)
 
 
 def is_want_of_files(cause: str | OSError) -> bool:
-    """Is the reason that this process or machine could open no more files, which says nothing about the server?"""
+    """Whether a connection failed because this process or machine can open no more files.
+
+    Such a failure says nothing about the server.
+    """
     if isinstance(cause, OSError):
         return cause.errno in _WANT
     return any(os.strerror(number) in cause for number in _WANT)
 
 
 def not_connected(cause: str, access: Access) -> NotConnected:
-    """The error for a connection that could not be made, in plain words and in the library's own."""
+    """Return the error for a connection that could not be made, with a plain message and the HTTP library's own words.
+
+    Args:
+        cause: the HTTP library's message; the secrets of `access` are masked in it.
+    """
     if is_want_of_files(cause):
         return NoFileLeft(NO_FILE_LEFT, words=cut(cause))
     if "certificate" in cause:

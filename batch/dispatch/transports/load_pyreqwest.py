@@ -1,4 +1,4 @@
-"""How pyreqwest is imported."""
+"""Imports pyreqwest without the crash that an import in a short-lived thread would cause."""
 
 import threading
 
@@ -6,10 +6,10 @@ _is_loaded = threading.Event()
 
 
 def load_pyreqwest() -> None:
-    """Import pyreqwest in a thread that never ends.
+    """Import pyreqwest in a thread that never ends; return once it is imported.
 
-    Its allocator takes the importing thread for the main one: once that thread has ended, the next client built in
-    another thread crashes the process (pyreqwest 0.15.1).
+    pyreqwest's allocator takes the importing thread for the main thread: once that thread has ended, the next client
+    built in another thread crashes the process (pyreqwest 0.15.1).
     """
     if _is_loaded.is_set():
         return

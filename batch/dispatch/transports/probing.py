@@ -67,9 +67,9 @@ async def ask_for_models(endpoint: EndpointSpec, keys: Keys, seconds: float) -> 
 
 
 async def connection_refusal(endpoint: EndpointSpec, keys: Keys, seconds: float) -> str | None:
-    """Why no connection to the endpoint, or to its proxy, can be made; `None`: one can. Sends nothing.
+    """Connect to the endpoint, or to its proxy, without sending anything; return why that fails, or `None` if it works.
 
-    Of an endpoint with a transport of the user's own nothing is known: `None`.
+    For an endpoint with the user's own transport it is not known how to connect, and the result is `None`.
     """
     if isinstance(endpoint.transport, ImportSpec):
         return None
@@ -88,13 +88,14 @@ async def connection_refusal(endpoint: EndpointSpec, keys: Keys, seconds: float)
     except TimeoutError:
         return f"no answer{via} within {seconds:g} seconds"
     except (OSError, ValueError) as error:
-        # ValueError: the host is no valid name.
+        # asyncio raises ValueError if the host is not a valid name.
         return _reason(error) + via
     writer.close()
     return None
 
 
 def _reason(error: OSError | ValueError) -> str:
+    """Return why a connection failed, in the operating system's words if the error has a number."""
     said = getattr(error, "strerror", None) or str(error)
     # asyncio lists all addresses that it tried; the name of the first error is enough.
     number = getattr(error, "errno", None)
@@ -106,6 +107,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _verdict(endpoint: EndpointSpec, access: Access, status: int, raw: bytes, hide: Any) -> tuple[bool, str]:
+    """Judge a non-2xx answer: return whether the endpoint is usable, and what it answered."""
     via = f" through the proxy {access.proxy_shown}" if access.proxy is not None else ""
     words = refusal(status, raw, lambda name: None, endpoint.provider, lambda: 0.0, hide=hide).words
     said = f": {words}" if words else ""
@@ -121,6 +123,7 @@ def _verdict(endpoint: EndpointSpec, access: Access, status: int, raw: bytes, hi
 
 
 def _listed(body: bytes, model: str | None) -> str:
+    """Say whether the endpoint's list of models contains `model`, and if not, which models it lists."""
     try:
         answer = orjson.loads(body)
         names = [entry["id"] for entry in answer["data"] if isinstance(entry["id"], str)]

@@ -1,4 +1,4 @@
-"""From an error that a server answered with, by its status or inside a 2xx answer, to one of ours."""
+"""Turns an error that a server answered with, by its status or inside a 2xx answer, into a DispatchError."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -21,24 +21,25 @@ from batch.dispatch.transports.words import Hide, messages, server_words
 from batch.errors import AccountRefused, BadAnswer, BadRequest, DispatchError, RateLimited, Refused, ServerError
 from schemas.endpoints import Provider
 
-# The path may be wrong: a base url with one `/v1` too many or too few.
+# Statuses that may mean a wrong path: a base url with one `/v1` too many or too few.
 _NO_SUCH_PATH = frozenset({404, 405})
 
 # Codes are short words. Anything else in an error body may repeat a prompt or a key and is not shown.
 _CODE = re.compile(r"[\w.\-/:\[\]]{1,80}\Z")
 
-# What servers call the status that an error inside a 2xx answer stands for.
+# Keys under which servers state the HTTP status that an error inside a 2xx answer stands for.
 _STATUSES = ("code", "status", "status_code", "statusCode", "http_status", "http_code")
 
 _STATUS_DIGITS = 3
 
 _NO_ERROR = frozenset({"", "0", "200", "ok", "success", "none", "null"})
 
-# A request that can never pass, because it alone is more than the limit: OpenAI and Groq say so in words only, with the
-# code of any other refusal by that limit.
+# Messages about a request that can never pass, because it alone exceeds the limit: OpenAI and Groq say so in words
+# only, with the same code as any other refusal by that limit.
 _TOO_LARGE = re.compile(r"\b(?:request|input|prompt|message)s?(?: is| was)? too (?:large|long|big)\b", re.IGNORECASE)
-# Of the key or the money, where the code (invalid_request_error) and the status (400) are those of a bad row, as at
-# Anthropic, xAI and Gemini. A row whose text is quoted here loses nothing by it: it fails once others are answered.
+# Messages about the key or the money that come with the code (invalid_request_error) and the status (400) of a bad row,
+# as at Anthropic, xAI and Gemini. If a message matches only because it quotes the row's text, no harm is done: that row
+# fails once other rows are answered.
 _ACCOUNT = re.compile(
     r"\bcredit balance is too low|\binsufficient (?:balance|credits?|funds|quota)\b|\bout of credits\b"
     r"|\b(?:incorrect|invalid|expired) api[ _-]?key\b|\bapi[ _-]?key (?:is |has )?(?:not valid|invalid|expired)\b",
@@ -60,11 +61,11 @@ def refusal(
     path: str = "",
     hide: Hide = str,
 ) -> DispatchError:
-    """The error that a non-2xx answer stands for.
+    """Return the error that a non-2xx answer stands for.
 
     Args:
-        asked: the request's body: the server's words are shown without what they repeat of it.
-        path: what was asked for; shown where the server does not know it.
+        asked: the request's body; text of it that the server's message repeats is left out of what is shown.
+        path: the requested path; shown if the server does not know it.
         hide: masks our secrets in what is shown.
     """
     parsed = _loads(raw)
@@ -102,12 +103,14 @@ def error_inside(
     hide: Hide,
     status: int | None = None,
 ) -> DispatchError:
-    """The error that a 2xx answer holds, as OpenRouter's do: what its code would be as a status.
+    """Return the error that a 2xx answer holds, as OpenRouter's do, classified as if its code were the HTTP status.
 
     Args:
-        error: of the answer or of one of its choices.
-        answer: the whole.
-        status: what it stands for where it does not say.
+        error: the `error` of the answer or of one of its choices.
+        answer: the whole answer.
+        asked: as for `refusal`.
+        hide: as for `refusal`.
+        status: the HTTP status that the error stands for if the answer states none.
     """
     known = error if isinstance(error, dict) else {"code": error, "message": error} if isinstance(error, str) else {}
     status = _stated(known) or _stated(answer) or status
@@ -128,7 +131,10 @@ def error_inside(
 
 
 def minimax_error(answer: Mapping[str, Any]) -> tuple[dict[str, str], int | None] | None:
-    """The error beneath MiniMax's `base_resp`, and the status that it stands for; `None`: the answer has none there."""
+    """Return the error in MiniMax's `base_resp` and the HTTP status it stands for; `None` if there is no error.
+
+    The status is `None` if the code is not one of MiniMax's documented codes.
+    """
     base = answer.get("base_resp")
     if not isinstance(base, dict):
         return None
@@ -140,7 +146,10 @@ def minimax_error(answer: Mapping[str, Any]) -> tuple[dict[str, str], int | None
 
 
 def says_something(error: Any) -> bool:
-    """Is this `error` of an answer one? Some servers always send the key, with nothing or a success in it."""
+    """Whether the value of an answer's `error` key is really an error.
+
+    Some servers always send the key, with an empty value or the code of a success.
+    """
     if not isinstance(error, dict):
         return bool(error)
     if any(error.get(key) for key in ("message", "type", "detail", "msg")) or _stated(error) is not None:
@@ -150,7 +159,7 @@ def says_something(error: Any) -> bool:
 
 
 def usage_of(answer: Any, url: str = "") -> Tokens | None:
-    """(prompt, answer) tokens by the `usage` of an answer that is no good; `None`: it tells none."""
+    """Return the (prompt, answer) tokens in the `usage` of an unusable answer; `None` if it states neither."""
     if not isinstance(answer, dict) or "usage" not in answer:
         return None
     told_tokens = tokens(answer["usage"], url)
@@ -158,7 +167,12 @@ def usage_of(answer: Any, url: str = "") -> Tokens | None:
 
 
 def one_line(raw: bytes, parsed: Any) -> bytes:
-    """The JSON as it came where it has no line break, so that it can be spliced into a journal line."""
+    """Return the JSON on one line, so that it can be spliced into a journal line; unchanged if it has no line break.
+
+    Args:
+        raw: the JSON as the server sent it.
+        parsed: the value of `raw`.
+    """
     if b"\n" not in raw and b"\r" not in raw:
         return raw
     try:
@@ -169,11 +183,12 @@ def one_line(raw: bytes, parsed: Any) -> bytes:
 
 
 def code_like(value: Any) -> str | None:
-    """The value if it is a short word, as codes and reasons are; prose may repeat a prompt."""
+    """Return the value if it is a short word, as codes and reasons are, else `None`: prose may repeat a prompt."""
     return value if isinstance(value, str) and _CODE.match(value) else None
 
 
 def _message(what: str, status: int | None, code: str | None, param: str | None, path: str = "") -> str:
+    """Write the error's message: `what` it is, then path, code, parameter and advice, as far as they are known."""
     if path and status in _NO_SUCH_PATH:
         what += f" for {path}"
     if code:
@@ -186,6 +201,7 @@ def _message(what: str, status: int | None, code: str | None, param: str | None,
 
 
 def _loads(raw: bytes) -> Any:
+    """Parse JSON; `None` if it is not JSON."""
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -193,7 +209,9 @@ def _loads(raw: bytes) -> Any:
 
 
 def _error(parsed: Any) -> dict[str, Any]:
-    """What an error body says of the error: beneath `error`, at its top (Mistral, DashScope), or in a list (Google)."""
+    """Return the object that describes the error: under `error`, the body itself (Mistral, DashScope), or in a list
+    (Google). It is empty if there is no such object.
+    """
     if isinstance(parsed, list) and parsed:
         parsed = parsed[0]
     if not isinstance(parsed, dict):
@@ -203,13 +221,13 @@ def _error(parsed: Any) -> dict[str, Any]:
 
 
 def _wait(header: Header, parsed: Any, wall: WallClock) -> float | None:
-    """Seconds that the server wants us to stay away, by its headers or else in the body."""
+    """Return the seconds that the server asks us to wait, from its headers or else from the body."""
     wait = retry_after(header, wall)
     return wait if wait is not None else wait_in(parsed, server_time(header, wall))
 
 
 def _legible(get: Header) -> Header:
-    """The headers of an answer; one that is not ASCII is as if it were not there."""
+    """Wrap the look-up of an answer's headers, so that a header that is not ASCII counts as missing."""
 
     def header(name: str) -> str | None:
         try:
@@ -221,7 +239,7 @@ def _legible(get: Header) -> Header:
 
 
 def _stated(error: Mapping[str, Any]) -> int | None:
-    """The HTTP status that an error in a 2xx answer says it is."""
+    """Return the HTTP status that an error in a 2xx answer states; `None` if it states none from 400 to 599."""
     for key in _STATUSES:
         value = error.get(key)
         if isinstance(value, str) and len(value) == _STATUS_DIGITS and value.isdecimal():
@@ -232,7 +250,7 @@ def _stated(error: Mapping[str, Any]) -> int | None:
 
 
 def _code(error: dict[str, Any], status: int | None) -> str | None:
-    """`code`, else `type`, if it is a code, no prose, and not just the status again."""
+    """Return `code`, else `type` (or AWS's `__type`), if it is a short word and does not just repeat the status."""
     for key in ("code", "type", "__type"):
         value = code_like(error.get(key))
         if value is not None and value != str(status):
@@ -241,18 +259,21 @@ def _code(error: dict[str, Any], status: int | None) -> str | None:
 
 
 def _param(error: dict[str, Any]) -> str | None:
-    """The parameter at fault; it is a name and no prose, as codes are."""
+    """Return the parameter at fault, if it is a name; prose is not shown."""
     return code_like(error.get("param"))
 
 
 def _kind(status: int | None, error: dict[str, Any], wait: float | None) -> tuple[type[DispatchError], str | None]:
-    """Which error it is, and the word that says so, if one does: the first that is known, the most precise first.
+    """Classify the error; return its class and the code that decided it, or `None` if no code did.
 
-    A word says more than the status, but for those that speak of the request's size. Where no word is known, a refusal
-    that says when to come back is a throttle, whatever its status: 402 for too much money in flight, 403, 503.
+    The first known code decides, the most precise first. A code says more than the status, except for the statuses
+    about the request's size. If no code is known, a refusal that says when to come back is a throttle, whatever its
+    status: 402 for too much money in flight, 403, 503.
 
     Args:
-        status: `None`: an error inside a 2xx answer that does not say what it stands for.
+        status: `None` for an error inside a 2xx answer that does not state a status.
+        error: the object that describes the error.
+        wait: the seconds that the server asks us to wait; `None` if it does not ask.
     """
     if status is not None and 300 <= status < 400:
         return Refused, None
@@ -260,7 +281,7 @@ def _kind(status: int | None, error: dict[str, Any], wait: float | None) -> tupl
         return BadRequest, None
     for word in _words(error):
         kind = KINDS.get(word)
-        # A 5xx is never for good: gateways say `model_not_found` where none of their servers is up.
+        # A 5xx is never final: gateways answer `model_not_found` when none of their servers is up.
         if kind is not None and not (kind is Refused and status is not None and status >= 500):
             return (BadRequest, word) if kind is RateLimited and _never_fits(error) else (kind, word)
     if _flagged(error):
@@ -279,7 +300,11 @@ def _kind(status: int | None, error: dict[str, Any], wait: float | None) -> tupl
 
 
 def _words(error: dict[str, Any]) -> Iterator[str]:
-    """Where providers say what it is: Anthropic's `details.error_code`, Azure's `innererror.code`, then all others'."""
+    """Yield the codes in an error, the most precise first.
+
+    First Google's `details[].reason`, then Anthropic's `details.error_code`, Azure's `innererror.code`, then the keys
+    of the other providers.
+    """
     details = error.get("details")
     for detail in details if isinstance(details, list) else ():
         # Google's ErrorInfo: its `status` is only INVALID_ARGUMENT where the key is not valid.
@@ -299,18 +324,18 @@ def _words(error: dict[str, Any]) -> Iterator[str]:
             yield value
     amazon = error.get("__type")
     if isinstance(amazon, str):
-        # AWS: "com.amazon.coral.service#ThrottlingException", in its header with ":http://..." behind it.
+        # AWS: "com.amazon.coral.service#ThrottlingException"; in AWS's header ":http://..." follows it.
         yield amazon.rpartition("#")[2].partition(":")[0]
 
 
 def _flagged(error: dict[str, Any]) -> bool:
-    """Did OpenRouter's moderation stop the prompt? It says so under status 403 and by no code."""
+    """Whether OpenRouter's moderation stopped the prompt, which it reports with status 403 and no code."""
     metadata = error.get("metadata")
     return isinstance(metadata, dict) and ("flagged_input" in metadata or bool(metadata.get("reasons")))
 
 
 def _never_fits(error: dict[str, Any]) -> bool:
-    """Does a refusal by a limit say that this request alone is more than the limit?"""
+    """Whether the message of a refusal by a limit says that this request alone exceeds the limit."""
     said = next(messages(error), "")
     limit, requested = _LIMIT.search(said), _REQUESTED.search(said)
     if limit is not None and requested is not None:
@@ -319,4 +344,5 @@ def _never_fits(error: dict[str, Any]) -> bool:
 
 
 def _whole(digits: str) -> int:
+    """Read a whole number that may have commas between its digits; digits after the 18th are ignored."""
     return int(digits.replace(",", "")[:18])

@@ -1,6 +1,7 @@
-"""From a 2xx answer to a Completion, or to the error that it stands for. Foreign facts end here.
+"""Turns a 2xx answer into a Completion, or raises the error that it stands for.
 
-A good answer is read once, by orjson. All else here is for answers that are not what was promised.
+Servers' deviations from the API are handled here, so that no other room needs to know of them. A good answer is parsed
+once, by orjson; the other code here is for answers that are not what the API promises.
 """
 
 from typing import Any, NoReturn
@@ -27,21 +28,23 @@ from batch.errors import BadAnswer, BadVector, DispatchError, NoChoices
 from batch.limits import Allowance
 from schemas.openai_batch import EMBEDDINGS_URL, RESPONSES_URL
 
-# Far above any answer, and few enough for all that may be in flight: what is longer is no answer, or never ends.
+# Far longer than any real answer, and short enough for the memory of all answers that may be in flight. A longer body
+# is not an answer, or never ends.
 MOST_ANSWER_BYTES = 64 << 20
 
-# What holds the answers of an API, beside the `choices` of the others.
+# The key that holds the answers, for the APIs where it is not `choices`.
 _LISTS = {EMBEDDINGS_URL: "data", RESPONSES_URL: "output"}
-# OpenRouter ends a choice so where the provider behind it broke off.
+# The `finish_reason` with which OpenRouter ends a choice when the provider behind it broke off.
 _BROKEN_OFF = "error"
 _BAD_GATEWAY = 502
-# A choice without a message may say by its end why there is none: length, content_filter.
+# Values of `finish_reason` that do not explain why a choice has no message; length and content_filter would.
 _UNEXPLAINED = (None, "", "stop")
-# Stands for an item that is null.
+# Stands for an item that is null, since `None` means that all items are good.
 _NOTHING = "null"
 
 
 def _no_header(name: str) -> str | None:
+    """Look up a header of an answer that has no headers."""
     return None
 
 
@@ -55,17 +58,19 @@ def completion(
     asked: bytes = b"",
     hide: Hide = str,
 ) -> Completion:
-    """Read a 2xx answer, of which `allowances` are what its headers say.
+    """Read the body `raw` of a 2xx answer to a request for `url`.
 
     Args:
-        header: the answer's headers; an error in its body may come with a wait there.
-        asked: the request's body: the server's words are shown without what they repeat of it.
+        allowances: the rate limits that the answer's headers state.
+        header: looks up the answer's headers, which may say how long to wait after an error in the body.
+        asked: the request's body; text of it that the server's message repeats is left out of what is shown.
         hide: masks our secrets in what is shown.
 
     Raises:
-        BadAnswer: it is no answer, or lacks `choices` (`data` for embeddings, `output` for responses).
-        NoChoices: its choices are an empty list.
-        DispatchError: it holds an error, which is classified by its code as a status would be.
+        BadAnswer: the body is not an answer, or lacks `choices` (`data` for embeddings, `output` for responses).
+        BadVector: an embedding, or a number in one, is missing.
+        NoChoices: the choices are missing or empty, or one has neither message nor text.
+        DispatchError: the body holds an error, which is classified as if its code were the HTTP status.
     """
     try:
         answer = orjson.loads(raw)
@@ -98,9 +103,13 @@ def completion(
 
 
 def _read_leniently(raw: bytes, url: str, asked: bytes, hide: Hide) -> Any:
-    """What a body that is no JSON stands for: a stream of events, JSON with NaN in it, half a surrogate pair."""
+    """Parse a body that orjson refuses: a stream of events, or JSON with NaN or half a surrogate pair in it.
+
+    Raises:
+        BadAnswer: the body cannot be read in any of these ways, or was cut off.
+    """
     if raw.lstrip().startswith(b":"):
-        # Comments with which OpenRouter keeps a connection alive while the model is at work.
+        # OpenRouter sends comment lines to keep a connection alive while the model is at work.
         raw = b"\n".join(line for line in raw.split(b"\n") if not line.startswith(b":")).lstrip()
     if is_event_stream(raw):
         try:
@@ -114,7 +123,7 @@ def _read_leniently(raw: bytes, url: str, asked: bytes, hide: Hide) -> Any:
     except ValueError as error:
         if not raw.strip():
             raise BadAnswer("the answer is empty", status=200) from error
-        # What begins like JSON is an answer that was cut: its words are the model's, not the server's.
+        # A body that begins like JSON is an answer that was cut off: its text is the model's, not the server's.
         begun = raw.lstrip()[:1] in (b"{", b"[")
         raise BadAnswer(
             "the answer is JSON that was cut off or is broken" if begun else "the answer is not JSON",
@@ -125,7 +134,7 @@ def _read_leniently(raw: bytes, url: str, asked: bytes, hide: Hide) -> Any:
 
 
 def _check_vectors(answer: Any, url: str) -> None:
-    """Raise BadVector where one of the numbers of an embedding is missing."""
+    """Raise BadVector if a number of an embedding is null, as NaN and infinite numbers are after lenient parsing."""
     if url != EMBEDDINGS_URL:
         return
     items = answer.get("data") if isinstance(answer, dict) else None
@@ -136,7 +145,7 @@ def _check_vectors(answer: Any, url: str) -> None:
 
 
 def _fault_of_choices(choices: list[Any]) -> Any:
-    """The first choice that is no answer; `None`: all are."""
+    """Return the first choice that is not an answer, or `None` if all are answers."""
     for choice in choices:
         if type(choice) is not dict or choice.get("error") or choice.get("finish_reason") == _BROKEN_OFF:
             return choice if choice is not None else _NOTHING
@@ -146,7 +155,7 @@ def _fault_of_choices(choices: list[Any]) -> Any:
 
 
 def _fault_of_vectors(items: list[Any]) -> Any:
-    """The first item without an embedding; `None`: all have one."""
+    """Return the first item without an embedding, or `None` if all have one."""
     for item in items:
         if type(item) is not dict or not item.get("embedding"):
             return item if item is not None else _NOTHING
@@ -163,7 +172,7 @@ def _error_of_item(
     asked: bytes,
     hide: Hide,
 ) -> DispatchError:
-    """The error of an answer of which this choice or embedding is of no use."""
+    """Return the error of an answer in which `item`, a choice or an embedding, cannot be used."""
     usage = usage_of(answer, url)
     if url == EMBEDDINGS_URL:
         if isinstance(item, dict) and item.get("error"):
@@ -182,7 +191,7 @@ def _error_of_item(
 
 
 def _unwrapped(answer: Any) -> bytes | None:
-    """The JSON object of an answer that came in a list by itself, or as a text; `None`: it is neither."""
+    """Return the JSON object of an answer that is the only item of a list, or is a string; `None` for other answers."""
     if isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], dict):
         return orjson.dumps(answer[0])
     if isinstance(answer, str) and answer.lstrip().startswith("{"):
@@ -193,7 +202,7 @@ def _unwrapped(answer: Any) -> bytes | None:
 def _raise_without(
     url: str, answer: dict[str, Any], raw: bytes, header: Header, wall: WallClock, asked: bytes, hide: Hide
 ) -> NoReturn:
-    """Raise the error of an answer that lacks what was wanted."""
+    """Raise the error of an answer that lacks the list of choices or embeddings."""
     own = minimax_error(answer)
     if own is not None:
         error, status = own
@@ -211,7 +220,7 @@ def _raise_without(
         )
     inside = error_inside(answer, answer, raw, header, wall, asked=asked, hide=hide)
     if not isinstance(inside, BadAnswer):
-        # An error at the top of the body: DashScope, Mistral.
+        # The body itself describes an error: DashScope, Mistral.
         raise inside
     raise BadAnswer(
         f"the answer has no {wanted!r}",
@@ -224,7 +233,9 @@ def _raise_without(
 
 
 def _blocked_because(answer: dict[str, Any]) -> str | None:
-    """Why there are no choices, in the provider's own word: Google's block reason, or what Azure filtered."""
+    """Return why there are no choices, as the provider's own code: Google's block reason, or the filter of Azure that
+    stopped the prompt, or the finish reason; `None` if the answer gives no reason.
+    """
     for name in ("promptFeedback", "prompt_feedback"):
         feedback = answer.get(name)
         if isinstance(feedback, dict):

@@ -1,4 +1,4 @@
-"""What a server says of an error, in its own words: short, printable, without the request's text and without keys."""
+"""Extracts the server's own message about an error: short, printable, without the request's text and without keys."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,27 +8,30 @@ from typing import Any
 import orjson
 
 Hide = Callable[[str], str]
-"""Gives a text without our secrets."""
+"""A function that masks our secrets in a text."""
 
-# What looks like a key is masked whosever it is: gateways quote the one that they ask the next server with.
+# A text that looks like a key is masked even if the key is not ours: gateways quote the key that they use themselves
+# for the server behind them.
 _KEY_LIKE = re.compile(
     r"\b(?:sk|pk|rk|gsk|hf|xai|ghp|nvapi|r8)[-_][\w*.-]{8,}|\bAIza[\w-]{20,}|\bBearer +[\w.~+/=*-]{8,}"
 )
 
-# As much of an error as a line of the terminal or a report can show.
+# A line of the terminal or a report can show this much of an error.
 MOST_CHARACTERS = 300
-# Of a body that is no JSON: what stands later is markup or a stack trace.
+# How much of a body that is not JSON is read: what comes later is markup or a stack trace.
 _MOST_READ = 20_000
 
-# An echo of the prompt is found by words in a row, so that quoting, escapes and cuts do not hide it. Fewer words happen
-# by chance ("is not supported"). A word as long as this is found by a part of it: it may be data, or cut in the middle.
+# An echo of the prompt is found by comparing consecutive words, so that quoting, escapes and cuts do not hide it. Fewer
+# than _LEAST_ECHOED_WORDS words match by chance ("is not supported"). A single word of at least
+# _LEAST_ECHOED_CHARACTERS is an echo even if it is only a part of a word of the request: it may be data, or cut in the
+# middle.
 _LEAST_ECHOED_WORDS = 4
 _LEAST_ECHOED_CHARACTERS = 16
-# A prompt, or a line of it, that is as short as this is not looked for: it may be any word of the server's own.
+# A text of the request that is shorter than this is not searched for: it may be any word of the server's own.
 _LEAST_CHARACTERS = 4
 LEFT_OUT = "[...]"
 
-# Thai, Burmese, Chinese, Japanese and Korean put no blanks between words: each of their characters counts as one.
+# Thai, Burmese, Chinese, Japanese and Korean put no blanks between words: each of their characters counts as a word.
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u3040-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|[nrtbf])")
@@ -37,13 +40,13 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 
 def server_words(raw: bytes, parsed: Any, asked: bytes, hide: Hide = str) -> str:
-    """What an error answer says, on one line of at most `MOST_CHARACTERS`; empty where it says nothing.
+    """Return the message of an error answer, on one line of at most `MOST_CHARACTERS`; empty if there is no message.
 
     Args:
-        raw: the body as it came, without our key.
-        parsed: the body's JSON, `None` where it is none.
-        asked: the request's body. What repeats text of it is left out: servers quote prompts in their errors.
-        hide: masks our secrets in a text; servers quote keys, too, and JSON may have them in escapes.
+        raw: the body as the server sent it, with our key masked.
+        parsed: the body's JSON; `None` if the body is not JSON.
+        asked: the request's body. Text of it that the message repeats is left out: servers quote prompts in errors.
+        hide: masks our secrets in a text; servers quote keys, too, and JSON may spell them with escapes.
     """
     said = next(messages(parsed), "") if parsed is not None else _text(raw)
     said = _ESCAPED.sub(_unescaped, said)
@@ -51,8 +54,8 @@ def server_words(raw: bytes, parsed: Any, asked: bytes, hide: Hide = str) -> str
 
 
 def hiding(*secrets: str | None) -> Hide:
-    """What masks these secrets in a text, however short they are."""
-    # The longest first: one may be a part of another.
+    """Build the function that masks these secrets in a text, however short they are; `None` is ignored."""
+    # The longest first, since one secret may be a part of another.
     longest_first = sorted((secret for secret in secrets if secret), key=len, reverse=True)
 
     def hide(text: str) -> str:
@@ -64,12 +67,12 @@ def hiding(*secrets: str | None) -> Hide:
 
 
 def cut(text: str) -> str:
-    """At most `MOST_CHARACTERS`, with a sign where something was cut off."""
+    """Cut the text to at most `MOST_CHARACTERS`; " ..." at the end shows that something was cut off."""
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 4].rstrip() + " ..."
 
 
 def without_echo(said: str, asked: bytes) -> str:
-    """`said` without what repeats text of the request `asked`."""
+    """Return `said` with `LEFT_OUT` in place of each part that repeats text of the request body `asked`."""
     if not said:
         return said
     asked_texts = list(_texts(asked))
@@ -86,7 +89,13 @@ def without_echo(said: str, asked: bytes) -> str:
 
 
 def _echoed(words: list[str], asked_words: str, short: set[str]) -> Iterator[tuple[int, int]]:
-    """Ranges of `words` that stand in `asked_words` in a row."""
+    """Yield the ranges (start, stop) of `words` that repeat the request.
+
+    Args:
+        words: the words of the server's message, in lower case.
+        asked_words: all words of the request, in lower case, joined and surrounded by blanks.
+        short: the short texts of the request, in lower case, each of which is also searched for as a whole.
+    """
     whole = {tuple(_WORD.findall(text)) for text in short if len(text) >= _LEAST_CHARACTERS}
     lengths = sorted({len(text) for text in whole if 0 < len(text) < _LEAST_ECHOED_WORDS}, reverse=True)
     at = 0
@@ -98,22 +107,22 @@ def _echoed(words: list[str], asked_words: str, short: set[str]) -> Iterator[tup
 
 
 def _run(words: list[str], at: int, asked_words: str) -> int:
-    """Where the words from `at` on that stand in `asked_words` in a row end; 0: they are too few to mean an echo."""
+    """Return the end of the run of words from `at` on that `asked_words` contains; 0 if it is too short for an echo."""
     if len(words[at]) >= _LEAST_ECHOED_CHARACTERS and words[at] in asked_words:
         return at + 1
     stop = at + _LEAST_ECHOED_WORDS
-    # The last word may have been cut off: what follows it in the request is not looked at.
+    # The last word may have been cut off, so it may match the beginning of a word of the request.
     if stop > len(words) or f" {' '.join(words[at:stop])}" not in asked_words:
         return 0
     while stop < len(words) and f" {' '.join(words[at : stop + 1])}" in asked_words:
         stop += 1
     echoed = "".join(words[at:stop])
-    # Such a character says as much as two or three letters.
+    # A character that is not ASCII says as much as two or three letters.
     return stop if len(echoed) + 2 * sum(not c.isascii() for c in echoed) >= _LEAST_ECHOED_CHARACTERS else 0
 
 
 def messages(parsed: Any) -> Iterator[str]:
-    """Where servers put what they say, the most precise first."""
+    """Yield the messages in the JSON of an error answer, the most precise first."""
     if isinstance(parsed, list):
         for item in parsed:
             yield from messages(item)
@@ -137,6 +146,7 @@ _OWN = ("message", "msg", "error", "error_description", "error_message", "title"
 
 
 def _own(error: dict[str, Any]) -> str:
+    """Return the message of this object itself, preceded by its place in the request (`loc`) if it names one."""
     for key in _OWN:
         value = error.get(key)
         if isinstance(value, str) and value.strip():
@@ -152,7 +162,7 @@ def _own(error: dict[str, Any]) -> str:
 
 
 def _upstream(error: dict[str, Any]) -> str:
-    """What the provider behind OpenRouter said, whose own message is only "Provider returned error"."""
+    """Return the message of the provider behind OpenRouter; OpenRouter's own is only "Provider returned error"."""
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     if isinstance(raw, str) and raw.lstrip().startswith("{"):
@@ -164,7 +174,7 @@ def _upstream(error: dict[str, Any]) -> str:
 
 
 def _text(raw: bytes) -> str:
-    """Of HTML its title, else its text; of anything else, itself."""
+    """Return the text of a body that is not JSON: of HTML the title, or else the text without markup."""
     text = raw[:_MOST_READ].decode(errors="replace")
     if "<" not in text:
         return text
@@ -173,20 +183,20 @@ def _text(raw: bytes) -> str:
 
 
 def _printable(text: str) -> str:
-    """On one line, without control characters, and without surrogates, which cannot be encoded."""
+    """Put the text on one line, without control characters, and without surrogates, which cannot be encoded."""
     kept = "".join(character if character.isprintable() else " " for character in text[:_MOST_READ])
     return " ".join(kept.split())
 
 
 def _unescaped(match: re.Match[str]) -> str:
-    """A character that was written as an escape; a blank for one that cannot be printed."""
+    """Return the character that an escape stands for; a blank if it cannot be printed."""
     digits = match[1] or match[2]
     character = chr(int(digits, 16)) if digits else " "
     return character if character.isprintable() else " "
 
 
 def _texts(body: bytes) -> Iterator[str]:
-    """The request's texts: all strings of its JSON, but for keys and the few that name things."""
+    """Yield the request's texts: all strings of its JSON, except keys and the values of `_NAMES`."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -202,5 +212,5 @@ def _texts(body: bytes) -> Iterator[str]:
             waiting += [inner for key, inner in value.items() if key not in _NAMES]
 
 
-# What a server may name in an error without repeating a prompt.
+# Keys whose values a server may repeat in an error without repeating a prompt.
 _NAMES = frozenset({"role", "type", "model", "service_tier", "reasoning_effort", "tool_choice", "encoding_format"})

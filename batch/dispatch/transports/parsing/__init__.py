@@ -1,1 +1,1 @@
-"""What servers write, read: codes, waits, usage, JSON that is nearly JSON, and event streams."""
+"""Reads what servers write: error codes, waits, usage, JSON that is not quite valid, and event streams."""

@@ -3,11 +3,12 @@
 from batch.dispatch.providers.registry import PROVIDERS
 from batch.errors import BadRequest, DispatchError, RateLimited, Refused, ServerError
 
-# What providers call what ails them, in `error.code` or near it. Such a word says more than the status it comes with,
-# which differs by provider: budgets end with 400, 402, 403 or 429, and overload comes as 429, 503 or 529. Here are the
-# codes of providers that have no record in `batch/dispatch/providers`, and those that several share.
+# Providers name the cause of an error in `error.code` or near it. Such a code says more than the status it comes with,
+# which differs by provider: a spent budget is reported with 400, 402, 403 or 429, and overload with 429, 503 or 529.
+# The codes here are those of providers that have no record in `batch/dispatch/providers`, and those that several share.
 
-# No money left, or none to be spent: OpenAI, Anthropic, LiteLLM's proxy, Moonshot, DashScope, One API, Google.
+# The account has no money left, or may not spend more: OpenAI, Anthropic, LiteLLM's proxy, Moonshot, DashScope, One
+# API, Google.
 _SPENT_CODES = frozenset(
     {
         "credit_balance_exhausted",
@@ -24,8 +25,8 @@ _SPENT_CODES = frozenset(
         "BILLING_DISABLED",
     }
 )
-# A key or a model that the endpoint will not serve to any row: OpenAI, Azure, Groq, Mistral, GitHub,
-# Google (the reason in `details`), AWS.
+# The endpoint will serve no row with this key or this model: OpenAI, Azure, Groq, Mistral, GitHub, Google (the reason
+# in `details`), AWS.
 _UNSERVED_CODES = frozenset(
     {
         "organization_restricted",
@@ -41,7 +42,7 @@ _UNSERVED_CODES = frozenset(
         "ExpiredTokenException",
     }
 )
-# What this row says, or how long it is; some come with 403, others with 500.
+# The endpoint refuses this row for its text or its length; some of these codes come with 403, others with 500.
 _ROW_CODES = frozenset(
     {
         "content_filter",
@@ -51,9 +52,10 @@ _ROW_CODES = frozenset(
         "sensitive_words_detected",
     }
 )
-# Too fast for our share, or for all that the server has. The latter is no fault of the endpoint either: it works, at
-# its capacity, and asks for a slower pace. Taken for a failure, an overload of minutes would use up the attempts of
-# the rows and eject the endpoint; taken for throttling, the rows wait, and fewer are sent at once.
+# The requests come too fast for our share of the server's capacity, or for all of it. An overloaded server is not at
+# fault either: it works, at its capacity, and asks for a slower pace. If overload were treated as a failure, a few
+# minutes of it would use up the rows' attempts and eject the endpoint; as it is treated as throttling, the rows wait,
+# and fewer are sent at once.
 _THROTTLE_CODES = frozenset(
     {
         "too_many_requests",
@@ -70,7 +72,8 @@ _THROTTLE_CODES = frozenset(
     }
 )
 
-# The server's trouble, said without a status: by an error inside a 2xx answer. With a status, that is more precise.
+# The server failed, and the error states no status, as inside a 2xx answer. If there is a status, it is more precise
+# than these codes.
 SERVER_CODES = frozenset(
     {
         "server_error",
@@ -92,15 +95,15 @@ KINDS: dict[str, type[DispatchError]] = {
     **dict.fromkeys(_THROTTLE_CODES, RateLimited),
     **{code: kind for provider in PROVIDERS.values() for code, kind in provider.error_codes.items()},
 }
-"""What each code stands for."""
+"""The class of error that each code stands for."""
 ACCOUNT_CODES = frozenset(code for code, kind in KINDS.items() if kind is Refused)
-"""They speak of the key, the money or the model, and so of every row."""
+"""Codes about the key, the money or the model, which therefore concern every row."""
 ROW_CODES = frozenset(code for code, kind in KINDS.items() if kind is BadRequest)
-"""They speak of one row's text or length."""
+"""Codes about one row's text or length."""
 
-# MiniMax answers 200 with its own code beneath `base_resp`: the status that each of its documented codes stands for.
-# 1039 is its limit of tokens a minute, 1041 that of connections, 2045 that of growth, 2056 that of a plan's window.
-# A code that is not here is tried again, as a 2xx without an answer is.
+# MiniMax answers 200 with its own code in `base_resp`. This gives the HTTP status that each documented code stands for.
+# 1039 is MiniMax's limit of tokens per minute, 1041 that of connections, 2045 that of growth, 2056 that of a plan's
+# window. A row that gets a code that is not listed is retried, as after a 2xx without an answer.
 MINIMAX_STATUSES = {
     **dict.fromkeys((1000, 1013, 1024, 1033), 500),
     1001: 504,
@@ -110,24 +113,26 @@ MINIMAX_STATUSES = {
     **dict.fromkeys((1026, 1027, 1042, 2013), 400),
 }
 
-# The request is too long, in its body, its url or its headers (494: nginx). No code and no wait makes it shorter: Groq
-# sends 413 with the code of a rate limit.
+# The request is too long, in its body, its url or its headers (494: nginx). These statuses are decisive whatever code
+# or wait comes with them, since waiting makes no request shorter: Groq sends 413 with the code of a rate limit.
 TOO_LARGE = frozenset({413, 414, 431, 494})
-# Where no code is known. What this row's request holds is refused.
+# The statuses below decide if no code is known.
+# The server refuses the content of this row's request.
 _ROW = frozenset({400, 411, 422})
-# Of an endpoint, or an account, that will answer no row: no permission, no credit, no such model or path, a proxy that
-# wants a password, no JSON taken, a certificate wanted (495 to 497: nginx), not in this country.
+# The endpoint, or the account, will answer no row: no permission, no credit, no such model or path, a proxy that wants
+# a password, JSON not accepted, a client certificate required (495 to 497: nginx), not available in this country.
 _GONE = frozenset({401, 402, 403, 404, 405, 406, 407, 410, 415, 426, 451, 495, 496, 497})
-# Too many requests, also in Twitter's way; capacity exceeded, which Groq's flex tier calls 498; the server is at its
-# capacity, a status that Anthropic made up.
+# Too many requests (429, and Twitter's 420); capacity exceeded (498, of Groq's flex tier); the server is at its
+# capacity (529, a status that Anthropic made up).
 _THROTTLED = frozenset({420, 429, 498, 529})
 
 
 def kind_of_status(status: int) -> type[DispatchError]:
-    """What a status says by itself. An unknown 4xx is not the row's fault: it is tried again.
+    """Return the class of error that a status stands for if no code is known.
 
-    Such are 408, 409 and 425; 424, with which text-generation-inference says that a generation failed; 499, with which
-    gateways say that the server behind them was left; 423, 444, 460 and whatever else comes up.
+    An unknown 4xx is not the row's fault, so the row is retried. These are 408, 409 and 425; 424, with which
+    text-generation-inference reports that a generation failed; 499, with which gateways report that the connection to
+    the server behind them was closed; 423, 444, 460 and any other.
     """
     if status in _THROTTLED:
         return RateLimited

@@ -1,6 +1,6 @@
-"""An answer that came as a stream of events, put together to the one that was asked for.
+"""Assembles an answer that came as a stream of events into the single JSON object that was requested.
 
-Some gateways stream unless a request says `stream: false`, and some although it does.
+Some gateways stream unless a request says `stream: false`, and some stream although it does.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _RESPONSE_ENDS = ("response.completed", "response.incomplete", "response.failed"
 
 
 class Unfinished(ValueError):
-    """The stream broke off: `answer` is what came of it."""
+    """The stream broke off before the answer was complete; `answer` is the part that arrived."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
         super().__init__("the stream ended before the answer did")
@@ -25,15 +25,15 @@ class Unfinished(ValueError):
 
 
 def is_event_stream(raw: bytes) -> bool:
-    """Does the body look like one?"""
+    """Whether the body begins as a stream of events does."""
     return raw.lstrip().startswith(_SIGNS)
 
 
 def assemble(raw: bytes) -> dict[str, Any] | None:
-    """The completion that the stream's chunks make together; `None`: there is no object in it.
+    """Assemble the stream's chunks into one completion; return `None` if the stream contains no JSON object.
 
     Raises:
-        Unfinished: no chunk says that the answer has ended.
+        Unfinished: the stream does not show that the answer has ended.
     """
     whole: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
@@ -54,7 +54,7 @@ def assemble(raw: bytes) -> dict[str, Any] | None:
             elif value is not None:
                 whole[key] = value
         if (event.get("type") == "error" or event.get("object") == "error") and not event.get("error"):
-            # The Responses API and vLLM say what went wrong at the top of the event.
+            # In the Responses API and in vLLM, the event itself describes the error.
             whole["error"] = event
         if whole.get("error"):
             ended = True
@@ -69,7 +69,7 @@ def assemble(raw: bytes) -> dict[str, Any] | None:
 
 
 def _data(raw: bytes) -> Iterator[bytes]:
-    """The data of each event. A line that is an object by itself counts as one."""
+    """Yield the data of each event. A line without `data:` that begins like a JSON object counts as data too."""
     lines: list[bytes] = []
     for line in (*raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"), b""):
         if line.startswith(b"data:"):
@@ -78,12 +78,13 @@ def _data(raw: bytes) -> Iterator[bytes]:
             lines.append(line)
         elif not line and lines:
             joined = b"\n".join(lines)
-            # Some servers leave the blank line between events out: then each line is one.
+            # Some servers omit the blank line between events: then each line is an event.
             yield from [joined] if len(lines) == 1 or _loads(joined) is not None else lines
             lines = []
 
 
 def _loads(data: bytes) -> Any:
+    """Parse JSON, strictly and then leniently; `None` if it is not JSON even so."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -94,6 +95,7 @@ def _loads(data: bytes) -> Any:
 
 
 def _add_choices(choices: dict[int, dict[str, Any]], chunk: Any) -> None:
+    """Add the `choices` of one chunk to the choices assembled so far, which are keyed by their `index`."""
     for position, part in enumerate(chunk if isinstance(chunk, list) else ()):
         if not isinstance(part, dict):
             continue
@@ -116,13 +118,13 @@ def _add_choices(choices: dict[int, dict[str, Any]], chunk: Any) -> None:
 
 
 def _object(choice: dict[str, Any], key: str) -> dict[str, Any]:
-    """The object that earlier chunks made there; an empty one where they had none."""
+    """Return the object that earlier chunks put under `key`; an empty one if they put none there."""
     value = choice.get(key)
     return value if isinstance(value, dict) else {}
 
 
 def _add(whole: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Texts follow each other, lists are continued, and parts of them that have an `index` belong together."""
+    """Add a chunk's `delta` to `whole`: strings are appended, objects merged, lists continued as by `_continued`."""
     for key, value in delta.items():
         before = whole.get(key)
         if value is None:
@@ -137,11 +139,15 @@ def _add(whole: dict[str, Any], delta: dict[str, Any]) -> None:
             whole[key] = value
 
 
-# Texts that each chunk repeats whole.
+# Keys whose strings each chunk repeats whole, so that they are not appended.
 _WHOLE = frozenset({"role", "type", "id", "name"})
 
 
 def _continued(before: list[Any], more: list[Any]) -> list[Any]:
+    """Return the list `before` continued by the items of `more`.
+
+    An item with the same `index` as an earlier item is merged into that item; any other item is appended.
+    """
     parts = list(before)
     for part in more:
         index = part.get("index") if isinstance(part, dict) else None

@@ -1,4 +1,4 @@
-"""JSON as Python's `json.dumps` and others write it, which is not quite JSON. Slow: only for what orjson refuses."""
+"""Reads JSON that is not quite valid, as Python's `json.dumps` and others write it. Slow: only if orjson refuses it."""
 
 import json
 import math
@@ -10,13 +10,13 @@ _USAGE = b'"usage"'
 
 
 def loads(raw: bytes) -> Any:
-    """The value that `raw` stands for, such that orjson can write it.
+    """Parse `raw` into a value that orjson can write.
 
-    NaN and infinite numbers are `None`, half a surrogate pair and broken UTF-8 are U+FFFD, whole numbers beyond 64 bits
-    are floats (`None` where they are too large for one), and line breaks may stand in strings.
+    NaN and infinite numbers become `None`, half a surrogate pair and broken UTF-8 become U+FFFD, whole numbers beyond
+    64 bits become floats (`None` if they are too large for one), and strings may contain line breaks.
 
     Raises:
-        ValueError: it is no JSON even so.
+        ValueError: it is not JSON even so.
     """
     try:
         value = json.loads(raw.decode("utf-8-sig", errors="replace"), strict=False)
@@ -30,7 +30,10 @@ def loads(raw: bytes) -> Any:
 
 
 def usage_in(raw: bytes) -> Any:
-    """The last `usage` object in what is no JSON as a whole, as in an answer that was cut; `None`: there is none."""
+    """Return the value of the last `"usage"` in text that is not JSON as a whole, such as an answer that was cut off.
+
+    The result is `None` if there is no such value, or if it cannot be parsed.
+    """
     place = raw.rfind(_USAGE)
     if place < 0:
         return None
@@ -42,6 +45,7 @@ def usage_in(raw: bytes) -> Any:
 
 
 def _as_float(value: int) -> float | None:
+    """Convert a whole number to a float; `None` if it is too large for one."""
     try:
         return float(value)
     except OverflowError:
@@ -49,6 +53,7 @@ def _as_float(value: int) -> float | None:
 
 
 def _clean(value: Any) -> Any:
+    """Replace in a parsed value, at any depth, what orjson cannot write."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, float):

@@ -1,22 +1,22 @@
-"""Answers of OpenAI's Responses API: `{status, output: [...], usage: {input_tokens, output_tokens}}`.
+"""Checks answers of OpenAI's Responses API: `{status, output: [...], usage: {input_tokens, output_tokens}}`.
 
-An answer whose status is `incomplete` was cut at its limit, or by a filter: it is a good answer, as a chat's is that
-ends with `finish_reason: length`, and `incomplete_details` says why.
+An answer with the status `incomplete` was cut off at its length limit, or by a filter, and its `incomplete_details`
+says why. It is a good answer, as a chat completion that ends with `finish_reason: length` is.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-# Only a finished answer is one: `queued` and `in_progress` come where a server answers in the background, `failed`
-# and `cancelled` where it has none.
+# Only a finished answer can be used: a server that answers in the background sends `queued` and `in_progress`, and one
+# that has no answer sends `failed` and `cancelled`.
 _ENDED = ("completed", "incomplete")
 
 
 def fault_of(answer: Mapping[str, Any]) -> str | None:
-    """What is wrong with the body of a 2xx answer; `None` where it can be used.
+    """Return what is wrong with the body of a 2xx answer, or `None` if it can be used.
 
-    Servers that only imitate the API leave `status` out, and then `output` must hold something. An answer that
-    is cut before its first word is `incomplete` with no output.
+    Servers that only imitate the API omit `status`; then `output` must not be empty. An answer that is cut off before
+    its first word is `incomplete` and has an empty output.
     """
     status, output = answer.get("status"), answer.get("output")
     if not isinstance(output, list):

@@ -1,27 +1,27 @@
-"""How many tokens an answer was billed for, by its `usage`."""
+"""Reads from an answer's `usage` how many tokens it was billed for."""
 
 from typing import Any
 
 from schemas.openai_batch import EMBEDDINGS_URL, RESPONSES_URL
 
-# No server means more; what is above would not fit the results' columns.
+# No server really means more tokens, and a larger number would not fit the results' columns.
 _MOST_TOKENS = 10**9
 
 Tokens = tuple[int | None, int | None]
-"""Of the prompt and of the answer; `None`: not told."""
+"""The number of tokens of the prompt and of the answer; `None` for one that `usage` does not state."""
 
 
 def tokens(usage: Any, url: str) -> Tokens:
-    """The tokens that `usage` tells, whichever way the provider counts.
+    """Return the tokens that `usage` states for an answer from `url`, whichever way the provider counts.
 
-    Where `total_tokens` is more than the sum, the answer has the rest: xAI and Gemini leave reasoning out of
-    `completion_tokens`, and bill it. Where exactly the cached tokens are missing, they belong to the prompt, as
-    Anthropic counts. Embeddings have no answer.
+    If `total_tokens` is more than the sum, the rest is counted as the answer's: xAI and Gemini leave reasoning out of
+    `completion_tokens`, and bill it. If exactly the cached tokens are missing, they are counted as the prompt's, as
+    Anthropic counts. Embeddings have no answer, so its count is 0 or what `usage` states.
     """
     if type(usage) is not dict:
         return None, None
     prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    # Nearly all usages, in a third of the time: a total that is the sum, and no reasoning.
+    # A short cut for nearly all usages, in a third of the time: the total is the sum, and there is no reasoning.
     if (
         type(prompt) is int is type(answer)
         and usage.get("total_tokens") == prompt + answer
@@ -46,11 +46,13 @@ def tokens(usage: Any, url: str) -> Tokens:
     if missing > 0:
         return (prompt + missing, answer) if missing in _cached(usage) else (prompt, answer + missing)
     reasoning = _reasoning(usage)
-    # A part cannot be more than the whole: it was left out of it, and of the total, if there is one.
+    # Reasoning is a part of the answer. If it is more than the answer's count, the server left it out of that count,
+    # and of the total, if there is one.
     return prompt, answer + reasoning if reasoning > answer else answer
 
 
 def _has_reasoning(usage: dict[str, Any]) -> bool:
+    """Whether `usage` may state reasoning tokens."""
     details = usage.get("completion_tokens_details")
     return bool(
         "reasoning_tokens" in usage or (details and (type(details) is not dict or details.get("reasoning_tokens")))
@@ -58,13 +60,14 @@ def _has_reasoning(usage: dict[str, Any]) -> bool:
 
 
 def _told(usage: dict[str, Any], url: str) -> Tokens:
+    """Return the prompt's and the answer's tokens as `usage` states them, under OpenAI's or Anthropic's names."""
     if url != RESPONSES_URL:
         prompt, answer = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
         if prompt is not None or answer is not None:
             return prompt, answer
     prompt, answer = _count(usage.get("input_tokens")), _count(usage.get("output_tokens"))
     if prompt is not None and url != RESPONSES_URL:
-        # Anthropic's own shape: what was read from the cache, and written to it, is no part of its input tokens.
+        # In Anthropic's own format, `input_tokens` excludes the tokens read from the cache and those written to it.
         prompt += sum(_count(usage.get(name)) or 0 for name in _ANTHROPIC_CACHE)
     return prompt, answer
 
@@ -73,7 +76,7 @@ _ANTHROPIC_CACHE = ("cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 def _cached(usage: dict[str, Any]) -> set[int]:
-    """Counts of cached tokens that the prompt's count may lack."""
+    """Return the counts of cached tokens by which the prompt's count may be too low."""
     read, written = (_count(usage.get(name)) or 0 for name in _ANTHROPIC_CACHE)
     details = usage.get("prompt_tokens_details")
     cached = (_count(details.get("cached_tokens")) or 0) if isinstance(details, dict) else 0
@@ -81,6 +84,7 @@ def _cached(usage: dict[str, Any]) -> set[int]:
 
 
 def _reasoning(usage: dict[str, Any]) -> int:
+    """Return the reasoning tokens that `usage` states; 0 if it states none."""
     for name in ("completion_tokens_details", "output_tokens_details"):
         details = usage.get(name)
         if isinstance(details, dict):
@@ -89,7 +93,7 @@ def _reasoning(usage: dict[str, Any]) -> int:
 
 
 def _count(value: Any) -> int | None:
-    """A count of tokens: a whole number from 0."""
+    """Return the value if it is a count of tokens, a whole number from 0 to `_MOST_TOKENS`, else `None`."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None

@@ -1,4 +1,4 @@
-"""For how long a server wants us to stay away, by an answer's headers or in its body."""
+"""Reads from an answer's headers or body how long the server asks us to wait."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from batch.clock import WallClock
 from batch.dispatch.transports.rate_limit_headers import Header, number, parse_timestamp, seconds_until, server_time
 
-# Names under which servers say it, none of them in prose: most in seconds, or as a duration with a unit.
-# `estimated_time` is Hugging Face's, of a model that loads.
+# Names of the fields in which servers state the wait: most in seconds, or as a duration with a unit; prose is not read.
+# `estimated_time` is Hugging Face's, for a model that is loading.
 _SECONDS = (
     "retryDelay",
     "retry_delay",
@@ -24,12 +24,16 @@ _SECONDS = (
     "estimated_time",
 )
 _MILLISECONDS = ("retry_after_ms", "retryAfterMs", "retry-after-ms")
-# The last two stand where OpenRouter repeats the headers of the provider behind it.
+# Fields that state when the wait ends. The last two occur where OpenRouter repeats the headers of the provider behind
+# it.
 _MOMENTS = ("resets_at", "reset_at", "retry_at", "X-RateLimit-Reset", "x-ratelimit-reset")
 
 
 def retry_after(header: Header, wall: WallClock) -> float | None:
-    """Seconds to stay away: `retry-after-ms`, then `retry-after` in seconds (whole or not) or as a date; any length."""
+    """Return the seconds to wait that the headers state, however long; `None` if they state none.
+
+    The header `retry-after-ms` comes first, then `retry-after`, in seconds (whole or not) or as a date.
+    """
     milliseconds = number(header("retry-after-ms"))
     if milliseconds is not None:
         return max(0.0, milliseconds / 1000)
@@ -42,7 +46,7 @@ def retry_after(header: Header, wall: WallClock) -> float | None:
 
 
 def wait_in(parsed: Any, now: float) -> float | None:
-    """Seconds to stay away that an error's body tells by a field of its own; `None`: it tells none.
+    """Return the seconds to wait that a field of an error's body states; `None` if there is no such field.
 
     Args:
         now: seconds since 1970, by the server's clock.
@@ -51,7 +55,7 @@ def wait_in(parsed: Any, now: float) -> float | None:
 
 
 def _places(parsed: Any) -> Iterator[dict[str, Any]]:
-    """The objects of an error's body that may tell a wait, the most precise first."""
+    """Yield the objects of an error's body that may state a wait, the most precise first."""
     if isinstance(parsed, list):
         parsed = parsed[0] if parsed else None
     if not isinstance(parsed, dict):
@@ -72,6 +76,7 @@ def _places(parsed: Any) -> Iterator[dict[str, Any]]:
 
 
 def _waits(place: dict[str, Any], now: float) -> Iterator[float]:
+    """Yield the seconds to wait that the fields of one object state."""
     for name in _SECONDS:
         yield from _seconds(place.get(name), now)
     for name in _MILLISECONDS:
@@ -82,7 +87,10 @@ def _waits(place: dict[str, Any], now: float) -> Iterator[float]:
 
 
 def _seconds(value: Any, now: float) -> Iterator[float]:
-    """A number, a duration as `17s`, a date, or `{"seconds": 17}` as protocol buffers have them."""
+    """Yield the seconds that a field states, if it states any.
+
+    The value is a number, a duration such as `17s`, a date, or `{"seconds": 17}` as protocol buffers write it.
+    """
     if isinstance(value, dict):
         value = value.get("seconds")
     if isinstance(value, bool) or not isinstance(value, int | float | str):
