@@ -277,7 +277,8 @@ class CausalLlmRouter:
 def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
     """Return the tokenizer, to which the grades' tokens are added if they are missing, and the model.
 
-    Raises ValueError or OSError where the folder holds no Llama in safetensors.
+    The model's embeddings are not enlarged, so they may have no rows for tokens that were added. Raises ValueError or
+    OSError if the folder holds no Llama in safetensors, lacks some of its weights, or has no fast tokenizer.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -73,7 +73,7 @@ def model_judge(spec: ModelJudgeSpec, key: str, folder: Path, progress: Progress
     def judge(answers: Sequence[AnswerToJudge]) -> list[float]:
         keys, asked = [], {}
         for answer in answers:
-            text = _rendered(template, answer, f"{key}.prompt")
+            text = _judge_prompt(template, answer, f"{key}.prompt")
             keys.append(blake2b(text.encode(), digest_size=16).hexdigest())
             asked[keys[-1]] = text
         said = _replies(spec, key, asked, folder / _identity(spec), progress)
@@ -82,7 +82,8 @@ def model_judge(spec: ModelJudgeSpec, key: str, folder: Path, progress: Progress
     return judge
 
 
-def _rendered(template: PromptTemplate, answer: AnswerToJudge, key: str) -> str:
+def _judge_prompt(template: PromptTemplate, answer: AnswerToJudge, key: str) -> str:
+    """What the judge is sent about an answer. Raises InputError, which names the template by its `key` and the row."""
     try:
         return template.render({**answer.row, "prompt": answer.prompt, "response": answer.content})
     except InvalidRow as fault:

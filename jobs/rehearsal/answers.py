@@ -84,7 +84,7 @@ class CannedAnswers:
 
 
 class EchoAnswers:
-    """Answers with the prompt itself."""
+    """Answers with the prompt itself, cut after `max_tokens` tokens if it is longer."""
 
     def choice(self, prompt: str, index: int, max_tokens: int | None) -> Choice:
         return _cut(prompt, max_tokens)

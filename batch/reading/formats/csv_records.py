@@ -74,7 +74,8 @@ def _noting(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
 def _escaped(lines: Iterator[str], delimiter: str, quote: str, escape: str) -> Iterator[list[Field]]:
     """Yield records in which the escape character makes a quote, a delimiter, a line end or itself ordinary text.
 
-    Before any other character it is ordinary text itself, so that `C:\\new` stays unchanged. Raises csv.Error.
+    Before any other character it is ordinary text itself, so that `C:\\new` stays unchanged. But an unquoted field that
+    is only the escape character and `N`, such as `\\N`, is read as `None`. Raises csv.Error.
     """
     inside = re.compile(f"[{re.escape(quote + escape)}]")
     outside = re.compile(f"[{re.escape(delimiter + escape)}\r\n]")

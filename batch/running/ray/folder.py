@@ -147,7 +147,7 @@ def _remove_if_stale(own: Path) -> None:
     descriptor = os.open(own, _FOLDER)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not any(_answers(path) for path in own.glob(f"{_RAYS}/session_*/sockets/*")):
+        if not any(_has_listener(path) for path in own.glob(f"{_RAYS}/session_*/sockets/*")):
             _end_orphans(own)
             shutil.rmtree(own, ignore_errors=True)
     except BlockingIOError:
@@ -171,13 +171,14 @@ def _end_orphans(own: Path) -> None:
                 os.kill(int(process.name), signal.SIGKILL)
 
 
-def _answers(path: Path) -> bool:
+def _has_listener(path: Path) -> bool:
+    """Does a process listen on the Unix socket at `path`? Also true of a socket for which this cannot be found out."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-            asking.connect(str(path))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(str(path))
     except ConnectionRefusedError:
         return False
     except OSError:
-        # If it is a socket that cannot be asked, the folder is left alone.
+        # A socket that cannot be tried counts as having a listener, so that its folder is left alone.
         return path.is_socket()
     return True

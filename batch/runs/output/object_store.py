@@ -178,7 +178,7 @@ def upload(layout: Layout, shards: Sequence[int], output: OutputSpec) -> None:
         with ThreadPoolExecutor(1) as thread:
             try:
                 if is_folder(output):
-                    thread.submit(_upload_parts, store, layout, shards, output).result()
+                    thread.submit(_upload_folder, store, layout, shards, output).result()
                 else:
                     thread.submit(_upload_whole, store, name, layout, shards, output).result()
             finally:
@@ -198,7 +198,8 @@ def _upload_whole(store: Store, name: str, layout: Layout, shards: Sequence[int]
             store.remove(target)
 
 
-def _upload_parts(store: Store, layout: Layout, shards: Sequence[int], output: OutputSpec) -> None:
+def _upload_folder(store: Store, layout: Layout, shards: Sequence[int], output: OutputSpec) -> None:
+    """Upload the parts that the store lacks, then the manifest, then remove parts that the manifest does not name."""
     join = joiner(layout, shards, output)
     there = store.sizes()
 

@@ -111,7 +111,13 @@ def _model(record: Mapping[str, Any], column: str, where: str) -> str:
 
 
 def _outcome(record: Mapping[str, Any], column: str | None, pair: tuple[str, str], where: str) -> float | None:
-    """1 if the first model won, 0 if the second did, one half for a tie; `None` if the row does not say."""
+    """1 if the first model of `pair` won, 0 if the second did, one half for a tie; `None` if the row does not say.
+
+    The winner is read from `column`. If that is `None`, it is read from the column `winner`, or, in rows without one,
+    from the columns `winner_model_a`, `winner_model_b` and `winner_tie`: the first that is 1 counts. Where one column
+    names the winner and both models of `pair` are the same, any winner is a tie. Raises InputError, which begins with
+    `where`, if there is no such column or the winner is not understood.
+    """
     if column is None and "winner" not in record and "winner_model_a" not in record:
         raise InputError(f"{where}: neither `winner` nor `winner_model_a` is a column; name it with `winner`")
     if column is None and "winner" not in record:
