@@ -141,7 +141,7 @@ def hostile(served: Served, tmp_path: Path) -> JobFolder:
     folder.mkdir(parents=True)
     job = JobFolder(folder, served)
     job.write({"id": row, "prompt": f"prompt of {len(row)}"} for row in HOSTILE_IDS)
-    (folder / "more.jsonl.gz").write_bytes(gzip.compress(b'{"id":"packed","prompt":"p"}\n'))
+    (folder / "more.jsonl.gz").write_bytes(gzip.compress(b'{"id":"packed","prompt":"p"}\n', mtime=0))
     with (folder / "more.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("id", "prompt"), ("../../escaped.csv", "p")])
     return job

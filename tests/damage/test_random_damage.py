@@ -86,7 +86,7 @@ def write_input(folder: Path) -> None:
     lines = [json.dumps(row) for row in [*rows, {"id": "a0", "prompt": "again"}, {"id": "s0", "prompt": "shared"}]]
     (folder / "a.jsonl").write_text("".join(f"{line}\n" for line in [*lines, '{"prompt": ', '{"prompt": 7}']))
     packed = [{"id": f"b{i}", "prompt": f"pb{i}" + " word" * i} for i in range(8)] + [{"id": "s1", "prompt": "shared"}]
-    (folder / "b.jsonl.gz").write_bytes(gzip.compress("".join(f"{json.dumps(r)}\n" for r in packed).encode()))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("".join(f"{json.dumps(r)}\n" for r in packed).encode(), mtime=0))
     (folder / "c.csv").write_text(
         "id,prompt\n" + "".join(f"c{i},pc{i}{' word' * i}\n" for i in range(8)) + "s2,shared\n"
     )

@@ -274,7 +274,7 @@ def test_csv_rows_are_strings_with_their_lines_and_bad_records_are_invalid(tmp_p
 def test_a_compressed_file_is_named_as_the_user_named_it(tmp_path: Path) -> None:
     """Ids and messages of a compressed file name the file itself and its own lines."""
     path = tmp_path / "in.jsonl.gz"
-    path.write_bytes(gzip.compress(b'\n{"prompt":"a"}\n') + gzip.compress(b"{broken\n"))
+    path.write_bytes(gzip.compress(b'\n{"prompt":"a"}\n', mtime=0) + gzip.compress(b"{broken\n", mtime=0))
     rows = read_all(InputSpec(path=str(path)), tmp_path / "spool")
     assert [row["id"] for row in rows] == ["in.jsonl.gz:2", "in.jsonl.gz:3"]
     assert rows[1]["error_message"].startswith("in.jsonl.gz:3: not JSON")

@@ -42,7 +42,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_are_numbered_over_all_files_in_order(tmp_path: Path) -> None:
     """Whatever the formats, rows come out in input order, numbered from 0, with their own file's lines."""
     (tmp_path / "a.jsonl").write_bytes(lines(20))
-    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines(20, 20)))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines(20, 20), mtime=0))
     (tmp_path / "c.jsonl.zst").write_bytes(pa.compress(lines(20, 40), codec="zstd", asbytes=True))
     (tmp_path / "d.csv").write_text("prompt,n\n" + "".join(f"prompt {i},{i}\n" for i in range(60, 80)))
     table = pa.table({"prompt": [f"prompt {i}" for i in range(80, 100)], "n": list(range(80, 100))})
@@ -84,7 +84,7 @@ def test_large_files_are_spooled_and_counted_through_the_mapper_it_is_given(
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.jsonl").write_bytes(lines(20))
-    (folder / "b.jsonl.gz").write_bytes(gzip.compress(lines(20)))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(lines(20), mtime=0))
     called: list[str] = []
 
     def elsewhere(function: Callable[[A], B], items: Iterable[A]) -> list[B]:
@@ -101,7 +101,7 @@ def test_large_files_are_spooled_and_counted_through_the_mapper_it_is_given(
 def test_a_limit_keeps_the_first_rows_of_the_input(tmp_path: Path, limit: int) -> None:
     """A limit gives exactly the first rows, over all files."""
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines(20).split(b"\n")) + b"\n\n")
-    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines(20, 20)))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines(20, 20), mtime=0))
     table = pa.table({"prompt": [f"prompt {i}" for i in range(40, 60)]})
     pq.write_table(table, tmp_path / "c.parquet")
     rows = read_all(InputSpec(path=str(tmp_path), limit=limit), tmp_path / "spool")
@@ -140,7 +140,7 @@ def test_blank_lines_a_byte_order_mark_and_a_missing_last_line_end_are_no_rows(t
         ("a.jsonl", b"\n \n\t\n"),
         ("a.csv", b""),
         ("a.csv", b"prompt,n\n"),
-        ("a.jsonl.gz", gzip.compress(b"")),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0)),
         ("a.jsonl.gz", b""),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:
         ("a.parquet", b"not parquet"),
         ("a.parquet", b""),
         ("a.jsonl.gz", b"not gzip"),
-        ("a.jsonl.gz", gzip.compress(bytes(range(256)) * 99)[:-20]),
+        ("a.jsonl.gz", gzip.compress(bytes(range(256)) * 99, mtime=0)[:-20]),
         ("a.jsonl.zst", b"not zstd"),
     ],
 )
@@ -185,13 +185,13 @@ def test_a_broken_file_is_refused_in_one_line_and_leaves_no_spooled_file(
 def test_a_spooled_file_is_used_again_until_its_source_changes(tmp_path: Path) -> None:
     """What was spooled once is not spooled again; a changed source is."""
     path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(gzip.compress(lines(3)))
+    path.write_bytes(gzip.compress(lines(3), mtime=0))
     spec = InputSpec(path=str(path))
     (first,) = find_shards(spec, tmp_path / "spool")
     before = Path(first.location).stat()
     assert find_shards(spec, tmp_path / "spool") == [first]
     assert Path(first.location).stat() == before
-    path.write_bytes(gzip.compress(lines(40)))
+    path.write_bytes(gzip.compress(lines(40), mtime=0))
     (changed,) = find_shards(spec, tmp_path / "spool")
     assert changed.rows == 40
     assert len(list((tmp_path / "spool").glob("*.jsonl"))) == 2
@@ -336,7 +336,7 @@ def test_row_groups_are_joined_and_cut_without_gaps(sizes: list[int], most: int)
     ("name", "content", "words"),
     [
         ("in.jsonl", '{"prompt":"a"}\n'.encode("utf-16"), "in.jsonl: is UTF-16 text; save it as UTF-8"),
-        ("in.jsonl", gzip.compress(b'{"prompt":"a"}\n'), "compressed with gzip; give its name the ending .gz"),
+        ("in.jsonl", gzip.compress(b'{"prompt":"a"}\n', mtime=0), "compressed with gzip; give its name the ending .gz"),
         (
             "in.parquet",
             b"version https://git-lfs.github.com/spec/v1\noid\n",

@@ -30,7 +30,7 @@ def stored_in(folder: Path) -> list[dict[str, object]]:
     (folder / "in" / "deep").mkdir(parents=True)
     (folder / "in" / "a.jsonl").write_bytes(LINES)
     (folder / "in" / "deep" / "a.jsonl").write_bytes(LINES)
-    (folder / "in" / "b.jsonl.gz").write_bytes(gzip.compress(LINES))
+    (folder / "in" / "b.jsonl.gz").write_bytes(gzip.compress(LINES, mtime=0))
     (folder / "in" / "c.csv").write_text("prompt\nfrom csv\n")
     return [to_stored(shard) for shard in find_shards(InputSpec(path=str(folder / "in")), folder / "spool")]
 

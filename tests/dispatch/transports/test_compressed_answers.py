@@ -10,7 +10,7 @@ from tests.dispatch.transports.exchanges import GOOD
 from tests.dispatch.transports.raw_server import http, says
 from tests.dispatch.transports.test_transports import ask, fault
 
-PACKED = gzip.compress(GOOD)
+PACKED = gzip.compress(GOOD, mtime=0)
 
 
 @pytest.mark.parametrize(

@@ -66,15 +66,15 @@ def test_a_file_that_is_something_else_under_a_compressed_name_is_called_that(tm
     assert "it is a Git LFS pointer; fetch" in refusal(tmp_path, "a.jsonl.gz", pointer)
     assert "it is a zip archive" in refusal(tmp_path, "a.csv.gz", b"PK\x03\x04rest")
     assert "it is compressed with gzip; give its name the ending .gz" in refusal(
-        tmp_path, "a.jsonl.zst", gzip.compress(LINE)
+        tmp_path, "a.jsonl.zst", gzip.compress(LINE, mtime=0)
     )
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl.gz", gzip.compress(bytes(range(256)) * 99)[:-20]),
-        ("a.json.gz", gzip.compress(b"[" + LINE + b"]")[:-4]),
+        ("a.jsonl.gz", gzip.compress(bytes(range(256)) * 99, mtime=0)[:-20]),
+        ("a.json.gz", gzip.compress(b"[" + LINE + b"]", mtime=0)[:-4]),
         ("a.csv.bz2", bz2.compress(b"prompt\na\n" * 999)[:-9]),
         ("a.parquet", parquet(pa.table({"prompt": ["a"]}))[:-30]),
         ("a.arrow", arrow(pa.table({"prompt": ["a"]}))[:-30]),
@@ -91,13 +91,13 @@ def test_a_damaged_file_is_told_from_one_of_another_kind(tmp_path: Path, name: s
 def test_what_is_within_a_compressed_file_is_looked_at_too(tmp_path: Path) -> None:
     """An archive, a second compression or a page of HTML within gzip has no rows, whatever its lines look like."""
     assert "compressed in it is a tar archive; decompress it first, then unpack it" in refusal(
-        tmp_path, "a.jsonl.gz", gzip.compress(tar())
+        tmp_path, "a.jsonl.gz", gzip.compress(tar(), mtime=0)
     )
     assert "compressed in it is compressed with gzip; decompress it first" in refusal(
-        tmp_path, "b.jsonl.gz", gzip.compress(gzip.compress(LINE))
+        tmp_path, "b.jsonl.gz", gzip.compress(gzip.compress(LINE), mtime=0)
     )
     assert "compressed in it is Parquet; decompress" in refusal(
-        tmp_path, "c.csv.gz", gzip.compress(parquet(pa.table({"prompt": ["a"]})))
+        tmp_path, "c.csv.gz", gzip.compress(parquet(pa.table({"prompt": ["a"]})), mtime=0)
     )
 
 

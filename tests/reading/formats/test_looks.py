@@ -30,7 +30,7 @@ def arrow_stream() -> bytes:
     ("content", "what", "sure"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "a Git LFS pointer", True),
-        (gzip.compress(b'{"prompt":"a"}\n'), "compressed with gzip", True),
+        (gzip.compress(b'{"prompt":"a"}\n', mtime=0), "compressed with gzip", True),
         (parquet(), "Parquet", True),
         (arrow_stream(), "an Arrow stream", True),
         (bz2.compress(b'{"prompt":"a"}\n'), "compressed with bzip2", True),

@@ -56,7 +56,7 @@ def parquet() -> bytes:
     "content",
     [
         LINES,
-        gzip.compress(LINES),
+        gzip.compress(LINES, mtime=0),
         b'[{"prompt":"a"},{"prompt":"b"}]',
         b"prompt;n\na;1\nb;2\n",
         b"BZh,prompt\n1,a\n2,b\n",
