@@ -242,7 +242,7 @@ def test_a_file_that_was_edited_after_counting_is_refused(tmp_path: Path, name: 
         return
     with pytest.raises(
         InputError,
-        match=rf"^{name}: changed during the run; put the file back as it was, .* or start again with --fresh$",
+        match=rf"^{name}: changed during the run; put the file back as it was and rerun .* start again with --fresh$",
     ):
         read_shard(shard, spec, count_words)
 
