@@ -1,6 +1,7 @@
 """Imports code of the user's own by its import path, and describes its failures in one line."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import PurePath
 from traceback import extract_tb
@@ -49,6 +50,27 @@ def make_own(path: str, options: Mapping[str, Any], key: str, *given: Any, call:
         raise
     except Exception as error:  # the user's own code may raise anything
         raise SpecError(f"{key}.path: {path} cannot be made: {described(error)}") from error
+
+
+@contextmanager
+def call_failures(path: str, key: str, method: str) -> Iterator[None]:
+    """Turn what a call of the user's own class raises into one line with the place in the user's code.
+
+    Args:
+        path: names the class, as `make_own` takes it.
+        key: as `make_own` takes it.
+        method: what is called.
+
+    Raises:
+        BatchRouterError: as the call raised it.
+        SpecError: in place of any other exception.
+    """
+    try:
+        yield
+    except BatchRouterError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise SpecError(f"{key}.path: {path}: `{method}` failed: {described(error)}") from error
 
 
 def described(error: Exception) -> str:

@@ -5,10 +5,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from batch.errors import BatchRouterError, SpecError
+from batch.errors import SpecError
 from batch.routers.base import Router
 from batch.routers.kind import BuildContext, RouterKind
-from batch.user_code import described, make_own
+from batch.user_code import call_failures, make_own
 from schemas.routers import ImportRouterSpec
 
 
@@ -39,12 +39,8 @@ class _OwnRouter:
 
     def score(self, prompts: Sequence[str]) -> NDArray[Any]:
         """Call the user's `score`. Raises SpecError for any exception of it that is not an error of this package."""
-        try:
+        with call_failures(self._path, "router", "score"):
             scores: NDArray[Any] = self._router.score(prompts)
-        except BatchRouterError:
-            raise
-        except Exception as error:  # the user's own code may raise anything
-            raise SpecError(f"router.path: {self._path}: `score` failed: {described(error)}") from error
         return scores
 
 

@@ -5,9 +5,11 @@ from typing import Any
 
 from batch.dispatch.endpoint import Endpoint
 from batch.dispatch.request import Request
-from batch.errors import BatchRouterError, SpecError
-from batch.user_code import described, make_own
+from batch.errors import SpecError
+from batch.user_code import call_failures, make_own
 from schemas.imported import ImportSpec
+
+_KEY = "dispatch.balancer"
 
 
 class ImportedBalancer:
@@ -18,9 +20,7 @@ class ImportedBalancer:
         Raises:
             SpecError: the class is missing, is no balancer, or its constructor fails.
         """
-        self._balancer: Any = make_own(
-            spec.path, spec.options, "dispatch.balancer", call="pick(request, ready)", is_no="balancer"
-        )
+        self._balancer: Any = make_own(spec.path, spec.options, _KEY, call="pick(request, ready)", is_no="balancer")
         self._path = spec.path
 
     def pick(self, request: Request, ready: Sequence[Endpoint]) -> Endpoint:
@@ -29,15 +29,9 @@ class ImportedBalancer:
         Raises:
             SpecError: the class failed, or picked something else than one of `ready`.
         """
-        try:
+        with call_failures(self._path, _KEY, "pick"):
             picked: object = self._balancer.pick(request, ready)
-        except BatchRouterError:
-            raise
-        except Exception as error:  # the user's own code may raise anything
-            raise SpecError(f"dispatch.balancer.path: {self._path}: `pick` failed: {described(error)}") from error
         for endpoint in ready:
             if picked is endpoint:
                 return endpoint
-        raise SpecError(
-            f"dispatch.balancer.path: {self._path}: `pick` returned a {type(picked).__name__} that is none of `ready`"
-        )
+        raise SpecError(f"{_KEY}.path: {self._path}: `pick` returned a {type(picked).__name__} that is none of `ready`")

@@ -5,8 +5,8 @@ from typing import Any
 from batch.clock import WallClock
 from batch.dispatch.request import Completion, Request
 from batch.environment import Keys
-from batch.errors import BatchRouterError, SpecError
-from batch.user_code import described, make_own
+from batch.errors import SpecError
+from batch.user_code import call_failures, make_own
 from schemas.endpoints import EndpointSpec
 from schemas.imported import ImportSpec
 
@@ -39,12 +39,8 @@ class ImportedTransport:
             SpecError: the class raised something else than a DispatchError, or returned something else than a
                 Completion.
         """
-        try:
+        with call_failures(self._path, "transport", "send"):
             completion = await self._transport.send(request)
-        except BatchRouterError:
-            raise
-        except Exception as error:  # the user's own code may raise anything
-            raise SpecError(f"transport.path: {self._path}: `send` failed: {described(error)}") from error
         if not isinstance(completion, Completion):
             raise SpecError(f"transport.path: {self._path}: `send` returned a {type(completion).__name__}")
         return completion

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from batch.arrays import Float32s
-from batch.errors import BatchRouterError, SpecError
-from batch.user_code import described, make_own
+from batch.errors import SpecError
+from batch.user_code import call_failures, make_own
 from schemas.embedders import ImportEmbedderSpec
 
 
@@ -36,12 +36,8 @@ class ImportedEmbedder:
         """
         if not texts:
             return np.empty((0, self.dimension or 0), dtype=np.float32)
-        try:
+        with call_failures(self._path, self._key, "embed"):
             returned = self._embedder.embed(list(texts))
-        except BatchRouterError:
-            raise
-        except Exception as error:  # the user's own code may raise anything
-            raise SpecError(f"{self._key}.path: {self._path}: `embed` failed: {described(error)}") from error
         try:
             with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, and are refused below
                 vectors = np.asarray(returned, dtype=np.float32)
