@@ -7,13 +7,11 @@ scores are probabilities, so plans can use them for quality floors and budgets.
 from collections.abc import Sequence
 
 from batch.arrays import Float32s
-from batch.routers.base import Embedder, Router
+from batch.routers.base import Embedder
 from batch.routers.checkpoints.format import Checkpoint, model_mixture
-from batch.routers.checkpoints.lookup import own_fingerprint
 from batch.routers.estimators.logistic_heads import Heads, probabilities
 from batch.routers.estimators.word_weights import word_logits
-from batch.routers.kind import BuildContext, RouterKind
-from batch.routers.on_vectors import build_on_vectors, checkpoint_encoder
+from batch.routers.on_vectors import kind_on_vectors
 from schemas.routers import CorrectnessRouterSpec
 
 
@@ -36,15 +34,4 @@ class CorrectnessRouter:
         return probabilities(logits if self._words is None else logits + self._words.embed(prompts))
 
 
-def _build(spec: CorrectnessRouterSpec, context: BuildContext) -> Router:
-    return build_on_vectors(CorrectnessRouter, spec, context, int8=True)
-
-
-KIND = RouterKind(
-    spec=CorrectnessRouterSpec,
-    build=_build,
-    loads_model=True,
-    fingerprint=own_fingerprint,
-    encoder=checkpoint_encoder,
-    row_spec=CorrectnessRouterSpec(),
-)
+KIND = kind_on_vectors(CorrectnessRouterSpec, CorrectnessRouter, int8=True, row_spec=CorrectnessRouterSpec())

@@ -8,12 +8,10 @@ smaller and faster.
 from collections.abc import Sequence
 
 from batch.arrays import Float32s
-from batch.routers.base import Embedder, Router
+from batch.routers.base import Embedder
 from batch.routers.checkpoints.format import Checkpoint, model_mixture
-from batch.routers.checkpoints.lookup import own_fingerprint
 from batch.routers.estimators.neighbours import Neighbours, options_of
-from batch.routers.kind import BuildContext, RouterKind
-from batch.routers.on_vectors import build_on_vectors, checkpoint_encoder
+from batch.routers.on_vectors import kind_on_vectors
 from schemas.routers import KnnRouterSpec
 
 
@@ -36,14 +34,4 @@ class KnnRouter:
         return self._neighbours.expected(self._embedder.embed(prompts), self._options) @ self._mixture
 
 
-def _build(spec: KnnRouterSpec, context: BuildContext) -> Router:
-    return build_on_vectors(KnnRouter, spec, context)
-
-
-KIND = RouterKind(
-    spec=KnnRouterSpec,
-    build=_build,
-    loads_model=True,
-    fingerprint=own_fingerprint,
-    encoder=checkpoint_encoder,
-)
+KIND = kind_on_vectors(KnnRouterSpec, KnnRouter)

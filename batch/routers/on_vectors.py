@@ -1,26 +1,44 @@
 """What routers share that go by a prompt's vector and a checkpoint made by `batchrouter train`."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from batch.routers.base import Embedder, Router
 from batch.routers.checkpoints.format import Checkpoint, EncoderConfig, model_mixture
-from batch.routers.checkpoints.lookup import VectorRouterSpec, open_checkpoint
+from batch.routers.checkpoints.lookup import VectorRouterSpec, open_checkpoint, own_fingerprint
 from batch.routers.embedders.registry import build_embedder
-from batch.routers.kind import BuildContext
+from batch.routers.kind import BuildContext, RouterKind
+from schemas.routers import ClusterRouterSpec, CorrectnessRouterSpec, KnnRouterSpec
+
+S = TypeVar("S", CorrectnessRouterSpec, KnnRouterSpec, ClusterRouterSpec)
+
+MakeRouter = Callable[[tuple[str, ...], Checkpoint, Embedder], Router]
+"""Makes a router of the job's models, the checkpoint and the embedder."""
 
 
-def build_on_vectors(
-    router: Callable[[tuple[str, ...], Checkpoint, Embedder], Router],
-    spec: VectorRouterSpec,
-    context: BuildContext,
-    *,
-    int8: bool = False,
-) -> Router:
-    """Open the checkpoint, build its embedder, and make the router of both.
+def kind_on_vectors(
+    spec: type[S], router: MakeRouter, *, int8: bool = False, row_spec: S | None = None
+) -> RouterKind[S]:
+    """The record of a kind of such routers.
 
     Args:
-        router: the router's class: it takes the job's models, the checkpoint and the embedder.
+        router: the router's class.
         int8: as `build_embedder` takes it.
+        row_spec: as `RouterKind` takes it.
+    """
+    return RouterKind(
+        spec=spec,
+        build=partial(_build, router, int8),
+        loads_model=True,
+        fingerprint=own_fingerprint,
+        encoder=_checkpoint_encoder,
+        row_spec=row_spec,
+    )
+
+
+def _build(router: MakeRouter, int8: bool, spec: VectorRouterSpec, context: BuildContext) -> Router:
+    """Open the checkpoint, build its embedder, and make the router of both.
 
     Raises:
         SpecError: as `open_checkpoint`, `model_mixture` and `build_embedder`.
@@ -39,6 +57,6 @@ def build_on_vectors(
     return router(context.models, checkpoint, embedder)
 
 
-def checkpoint_encoder(spec: VectorRouterSpec) -> EncoderConfig:
+def _checkpoint_encoder(spec: VectorRouterSpec) -> EncoderConfig:
     """The encoder that the router's checkpoint was trained on. Raises SpecError where it cannot be opened."""
     return open_checkpoint(spec).config.encoder

@@ -11,7 +11,6 @@ from batch.routers.estimators.neighbours import NeighbourOptions, Neighbours
 from batch.training.data import Judged, Trained
 from batch.training.kind import FitRequest, VectorTrainer
 from batch.training.knn import choose_options, kept_and_held, pool_by_place, prompts_and_quality
-from batch.training.labels.alignment import as_judged
 
 CLUSTERS = (2, 4, 8, 16, 32, 64, 128, 256, 512)
 NEAREST = (1, 2, 4, 8, 16, 32)
@@ -70,8 +69,7 @@ def _centres(placed: Float32s, count: int, seed: int) -> Float32s:
 
 
 def _fit(asked: FitRequest) -> Trained:
-    judged = [as_judged(one, asked.models) for one in asked.data]
-    return fit_cluster(judged, asked.embedder, asked.seed, asked.validation)
+    return fit_cluster(asked.judged(), asked.embedder, asked.seed, asked.validation)
 
 
 TRAINER = VectorTrainer(

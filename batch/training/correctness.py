@@ -16,7 +16,6 @@ from batch.routers.length import LengthRouter
 from batch.training.data import Judged, Trained, assign_parts, quality_together
 from batch.training.fit_heads import Form
 from batch.training.kind import FitRequest, VectorTrainer
-from batch.training.labels.alignment import as_judged
 from batch.training.worded_heads import (
     Setting,
     WordedHeads,
@@ -155,8 +154,7 @@ def _loss(logits: Floats, quality: Floats) -> float:
 
 
 def _fit(asked: FitRequest) -> Trained:
-    judged = [as_judged(one, asked.models) for one in asked.data]
-    return fit_correctness(judged, asked.embedder, asked.seed, asked.validation)
+    return fit_correctness(asked.judged(), asked.embedder, asked.seed, asked.validation)
 
 
 TRAINER = VectorTrainer(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from batch.routers.base import Embedder
-from batch.training.data import Trained
+from batch.training.data import Judged, Trained
 from batch.training.encoders import Encoder
-from batch.training.labels.alignment import Data
+from batch.training.labels.alignment import Data, as_judged
 from schemas.training import FineTuningSpec, TrainKind
 
 
@@ -25,6 +25,10 @@ class FitRequest:
     """Of everything random."""
     validation: float
     """Share of `data` by which settings are chosen."""
+
+    def judged(self) -> list[Judged]:
+        """`data` with preferences made into judged answers, as `as_judged` does."""
+        return [as_judged(one, self.models) for one in self.data]
 
 
 @dataclass(frozen=True, slots=True)

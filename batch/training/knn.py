@@ -17,7 +17,6 @@ from batch.routers.estimators.cosine_search import directions, nearest, tapered
 from batch.routers.estimators.neighbours import NeighbourOptions, Neighbours
 from batch.training.data import Judged, Trained, choose_validation, quality_together
 from batch.training.kind import FitRequest, VectorTrainer
-from batch.training.labels.alignment import as_judged
 
 NEIGHBOURS = (16, 32, 64, 128, 256, 512)
 TEMPERATURES = (0.05, 0.1, 0.2, 0.5)
@@ -146,8 +145,7 @@ def _log_loss(expected: Float32s, quality: Floats) -> float:
 
 
 def _fit(asked: FitRequest) -> Trained:
-    judged = [as_judged(one, asked.models) for one in asked.data]
-    return fit_knn(judged, asked.embedder, asked.seed, asked.validation)
+    return fit_knn(asked.judged(), asked.embedder, asked.seed, asked.validation)
 
 
 TRAINER = VectorTrainer(

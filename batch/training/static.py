@@ -10,7 +10,6 @@ from batch.training.correctness import fit_best
 from batch.training.data import Judged, Trained
 from batch.training.encoders import token_encoder
 from batch.training.kind import FitRequest, VectorTrainer
-from batch.training.labels.alignment import as_judged
 
 
 def fit_static(data: Sequence[Judged], embedder: Embedder, seed: int, validation: float) -> Trained:
@@ -19,8 +18,7 @@ def fit_static(data: Sequence[Judged], embedder: Embedder, seed: int, validation
 
 
 def _fit(asked: FitRequest) -> Trained:
-    judged = [as_judged(one, asked.models) for one in asked.data]
-    return fit_static(judged, asked.embedder, asked.seed, asked.validation)
+    return fit_static(asked.judged(), asked.embedder, asked.seed, asked.validation)
 
 
 TRAINER = VectorTrainer(
