@@ -41,9 +41,7 @@ def resolve_model(model: ModelSpec, key: str) -> ModelSpec:
         SpecError: as in `resolve_endpoints`; or a key is named and not set.
     """
     filled = _resolved_model(model, key, "COMPLETION")
-    missing = _missing(key, filled)
-    if missing:
-        raise SpecError("\n".join(missing))
+    _refuse_missing(key, filled)
     return filled
 
 
@@ -74,9 +72,7 @@ def resolve_embedder(embedder: EndpointEmbedderSpec, key: str, cache: Path | Non
         SpecError: as in `resolve_endpoints`; or a key is named and not set.
     """
     filled = _resolved_embedder(embedder, key, cache)
-    missing = _missing(key, filled.pool())
-    if missing:
-        raise SpecError("\n".join(missing))
+    _refuse_missing(key, filled.pool())
     return filled
 
 
@@ -127,6 +123,12 @@ def missing_keys(job: ResolvedJob) -> list[str]:
     if job.embedder is not None:
         pools.append((_EMBEDDER, job.embedder))
     return [line for key, model in pools for line in _missing(key, model)]
+
+
+def _refuse_missing(where: str, model: ModelSpec) -> None:
+    missing = _missing(where, model)
+    if missing:
+        raise SpecError("\n".join(missing))
 
 
 def _missing(where: str, model: ModelSpec) -> list[str]:

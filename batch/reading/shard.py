@@ -1,6 +1,7 @@
 """A shard: the part of an input file that one reading task reads."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
@@ -67,6 +68,11 @@ class Shard:
         # JSON has no tuples, and a shard read back from a run directory must equal the one that was stored.
         object.__setattr__(self, "partition", tuple((key, value) for key, value in self.partition))
         object.__setattr__(self, "notes", tuple(tuple(note) for note in self.notes))
+
+
+def index_of_row(shards: Sequence[Shard], row: int) -> int:
+    """The position in `shards`, which are in input order, of the shard that holds a row of the input."""
+    return bisect_right(shards, row, key=lambda shard: shard.first_row) - 1
 
 
 def to_stored(shard: Shard) -> dict[str, Any]:

@@ -167,7 +167,8 @@ class DispatchThread:
                 retry_failed=plan.retry_failed,
                 hash_key=plan.spec.hash_key if plan.spec.balancer == "consistent_hash" else None,
             )
-            each = connections(sum(len(model.endpoints) for model in plan.models))
+            endpoints = sum(len(model.endpoints) for model in plan.models)
+            each = connections(endpoints)
             self._dispatcher = Dispatcher(
                 plan.models,
                 plan.spec,
@@ -184,7 +185,6 @@ class DispatchThread:
                 on_first_request=self._on_first_request,
             )
             ready()
-            endpoints = sum(len(model.endpoints) for model in plan.models)
             _log.info("the dispatcher has started with %d models and %d endpoints", len(plan.models), endpoints)
             remembering = asyncio.create_task(_remember(self._dispatcher, layout, self._environment.wall))
             try:

@@ -1,6 +1,5 @@
 """Finds ids that repeat anywhere in the input, in the same way for `check`, `estimate` and `run`."""
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -14,7 +13,7 @@ from batch.planning.shared_ids import SharedIds
 from batch.reading.columns import ID_FOUND, LINE
 from batch.reading.ids import BATCH_COLUMN, column_of
 from batch.reading.notes import Fact, Note, Notes
-from batch.reading.shard import Shard
+from batch.reading.shard import Shard, index_of_row
 from schemas.job import InputSpec
 
 FAULTS_SHOWN: Final = 20
@@ -75,17 +74,14 @@ class RowVerdicts:
         self._ids = DuplicateIds()
 
     def _place(self, row: int) -> str:
-        return f"{self._shards[self._shard_of(row)].name}:{self._cell(LINE, row)}"
+        return f"{self._shards[index_of_row(self._shards, row)].name}:{self._cell(LINE, row)}"
 
     def _cell(self, column: str, row: int) -> Any:
-        index = self._shard_of(row)
+        index = index_of_row(self._shards, row)
         table = self._columns(index)
         if column not in table.schema.names:
             return None
         return table[column][row - self._shards[index].first_row].as_py()
-
-    def _shard_of(self, row: int) -> int:
-        return bisect_right(self._shards, row, key=lambda shard: shard.first_row) - 1
 
 
 def summed_notes(notes: Iterable[Iterable[Note]], shared: Iterable[SharedIds | None]) -> tuple[Note, ...]:

@@ -1,7 +1,6 @@
 """The shards of a run: what earlier sittings did with each, and what this one knows of it by now."""
 
 import logging
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
@@ -9,7 +8,7 @@ from batch.costs.ledger import Ledger
 from batch.costs.prices import Price
 from batch.errors import InputError
 from batch.reading.notes import Note
-from batch.reading.shard import Shard, from_stored, to_stored
+from batch.reading.shard import Shard, from_stored, index_of_row, to_stored
 from batch.reading.shards import Mapper, refill_spool
 from batch.reading.sources import Source
 from batch.running.find_input import check_hash_key, find_input
@@ -128,8 +127,7 @@ class RunShards:
         return summed_notes((self.scored[i].notes for i in sorted(self.scored)), shared)
 
     def _is_answered(self, row: int) -> bool:
-        shard = bisect_right(self.shards, row, key=lambda shard: shard.first_row) - 1
-        return self.states[shard] in _ANSWERED
+        return self.states[index_of_row(self.shards, row)] in _ANSWERED
 
 
 def find_run_shards(

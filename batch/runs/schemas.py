@@ -88,13 +88,13 @@ def routed_schema(hash_key: str | None = None) -> pa.Schema:
 # `batch.running.stages.planned_part`: what planning looks at.
 PLANNED_COLUMNS: Final = (ROW, SCORE, OWN_CUTOFF, PINNED, ERROR_KIND, ID_HASH, ID_FOUND, HASH, DETERMINISTIC)
 
-# `batch.runs.output.commit`: what the results have from the input, in the order of its `_Row`.
+# `batch.runs.output.scored_rows`: what the results have from the input, in the order of its `ScoredRow`.
 COMMITTED_COLUMNS: Final = (ROW, ID, SCORE, CARRY, ERROR_KIND, ERROR_MESSAGE, PINNED, PROMPT_TOKENS, MAX_TOKENS)
 
 # `batch.running.stages.summary`: how many rows there are, and how many of them are invalid.
 SUMMARY_COLUMNS: Final = (ROW, ERROR_MESSAGE)
 
-# `batch.running.row_verdicts` and `batch.runs.output.commit`: where a row is in its file, and where its id is from.
+# `batch.running.row_verdicts` and `batch.runs.output.scored_rows`: where a row and its id are from.
 PLACE_COLUMNS: Final = (LINE, ID_FOUND)
 
 # `batch.runs.journal.spent`: what the cost of a request is bounded by.

@@ -11,6 +11,10 @@ from batch.limits import Measure
 from schemas.endpoints import LimitsSpec
 from schemas.endpoints import Provider as ProviderName
 
+# A pace above the window's, and a second request at once, make up for late timers.
+_AHEAD = 1.05
+_AT_ONCE = 0.05
+
 
 def build_limiters(spec: LimitsSpec, provider: ProviderName, clock: Clock) -> list[Limiter]:
     """Build the limiters of an endpoint, except the one for its concurrency.
@@ -40,11 +44,9 @@ def limiter_from_header(measure: Measure, limit: float, provider: ProviderName, 
     match measure:
         case "requests":
             return RequestPace(limit, None, clock)
-        case "tokens" if record.token_window is not None:
-            window = record.token_window
-            return TokenPace(limit, clock, count=record.count_tokens, refunds=record.refunds, window=window)
         case "tokens":
-            return TokenPace(limit, clock, count=record.count_tokens, refunds=record.refunds)
+            window = record.token_window or 60.0
+            return TokenPace(limit, clock, count=record.count_tokens, refunds=record.refunds, window=window)
         case "input":
             return TokenPace(limit, clock, measure=measure, count=lambda c: c.input, refunds=record.refunds)
         case "output":
@@ -63,11 +65,6 @@ def _requests(rpm: float, burst: int | None, window: float | None, clock: Clock)
     # that only the window holds requests back.
     at_once = max(2, int(rpm * window / 60 * _AT_ONCE))
     return [RequestPace(rpm * _AHEAD, at_once, clock), RequestWindow(rpm, window, clock)]
-
-
-# A pace above the window's, and a second request at once, make up for late timers.
-_AHEAD = 1.05
-_AT_ONCE = 0.05
 
 
 def _tokens(tpm: float, provider: Provider, window: float | None, clock: Clock) -> list[Limiter]:
