@@ -100,6 +100,7 @@ def test_a_node_that_is_killed_loses_nothing_and_no_key_is_left_anywhere(
         assert Counter(row["model"] for row in rows) == {"small": ROWS // 2, "large": ROWS // 2}
     brought = {node.name: node.read_text() for node in at_work.iterdir()}
     assert brought.keys() > {killed.node_id}
+    assert cluster.head_node.node_id not in brought
     assert set(brought.values()) == {"batch schemas"}
     holders = [name for name, content in everything(cluster, tmp_path) if KEY.encode() in content]
     assert holders == []

@@ -61,6 +61,19 @@ def local_task_options() -> tuple[dict[str, Any], int]:
     return {"scheduling_strategy": this_node(), "num_cpus": 0, "resources": {own: 1 / cpus}}, cpus
 
 
+def scorer_placement() -> dict[str, Any]:
+    """The options of an actor that may score on any node, except on those that offer no CPU.
+
+    Scorers reserve no CPU, so Ray alone would also place them on a head that is meant to take no work.
+    """
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    idle = [node["NodeID"] for node in alive if not node["Resources"].get("CPU", 0)]
+    anywhere: dict[str, Any] = {"scheduling_strategy": "SPREAD", "num_cpus": 0}
+    if not idle or len(idle) == len(alive):
+        return anywhere
+    return anywhere | {"label_selector": {"ray.io/node-id": f"!in({','.join(idle)})"}}
+
+
 def _node_record() -> dict[str, Any]:
     own = ray.get_runtime_context().get_node_id()
     return next(node for node in ray.nodes() if node["NodeID"] == own)

@@ -25,6 +25,7 @@ from batch.running.ray.cluster import (
     join_cluster,
     local_task_options,
     raylet_socket,
+    scorer_placement,
     start_local_cluster,
     this_node,
 )
@@ -261,8 +262,10 @@ class RayEngine:
         options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1}
         if scoring.calls_endpoints:
             options |= {"scheduling_strategy": this_node(), "num_cpus": 0}
+        elif self.gpus:
+            options |= {"scheduling_strategy": "SPREAD", "num_gpus": 1}
         else:
-            options |= {"scheduling_strategy": "SPREAD", **({"num_gpus": 1} if self.gpus else {"num_cpus": 0})}
+            options |= scorer_placement()
         threads = None if self.gpus else max(1, self.cpus // self._most_scorers)
         actor = ray.remote(**options)(RouterActor).remote(scoring, threads, self._environment)
         # Loads while the first shard is being read. If it fails, the first call that scores raises the error.
