@@ -1,13 +1,15 @@
-"""RouteLLM's causal router: a language model that says how well the weak model would answer, from [[1]] to [[5]].
+"""RouteLLM's causal router: a language model that grades how well the weak model would answer, from [[1]] to [[5]].
 
-The layout is that of `routellm/causal_llm_gpt4_augmented`: a Llama with a token for each grade, and two prompt files.
-As RouteLLM asks it: the prompt in Llama 3's format, up to six tokens decoded greedily, and the softmax over the grades'
-logits where the first grade stands; the win rate is 1 - p(grade >= threshold), or 1 where no grade comes.
+A checkpoint has the layout of `routellm/causal_llm_gpt4_augmented`: a Llama with one token for each grade, and two
+prompt files. RouteLLM writes the prompt in Llama 3's format, decodes up to six tokens greedily, and takes the softmax
+over the grades' logits at the position of the first grade. The win rate is 1 - p(grade >= threshold), or 1 if the model
+generates no grade. This router gives the same win rates.
 
-RouteLLM's prompt ends before the header of the assistant's turn, so the model first says that header, token by token.
-We run it through with the prompt and look at all its positions at once: where the model says at each just what follows,
-as a trained one does, one forward pass shows what decoding would. The prompts for which it says anything else are
-decoded. What all prompts begin with, RouteLLM's instruction of about 200 tokens, is run once and kept.
+RouteLLM's prompt ends before the header of the assistant's turn, so the model first generates that header, token by
+token. This router appends the header to the prompt as a draft, and computes the logits at all its positions in one
+forward pass. If the model predicts the header up to a grade, as a trained one does, that pass gives what decoding would
+give. All other prompts are decoded. The tokens that all prompts begin with, RouteLLM's instruction of about 200 tokens,
+are run once, and their keys and values are kept.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,18 +42,18 @@ GRADES = ("[[1]]", "[[2]]", "[[3]]", "[[4]]", "[[5]]")
 SYSTEM_FILE, QUESTION_FILE = "system_ft_v5.txt", "classifier_ft_v5.txt"
 MOST_NEW_TOKENS = 6
 
-# Beginning and end of a turn in Llama 3's format.
+# The beginning and the end of a turn in Llama 3's format.
 HEADER = "<|start_header_id|>{role}<|end_header_id|>\n\n"
 END_OF_TURN = "<|eot_id|>"
 
-# Possible first characters of a prompt, some of which tokenizers join to the text before: the tokens that are the same
-# for all of them are the ones that every prompt begins with.
+# Possible first characters of a prompt. A tokenizer may join some of them to the text before the prompt, so only the
+# tokens that are the same for all of these count as the beginning of every prompt.
 _PROBES = ("", " ", "\n", "\n\n", "a", "A", "1", ".", "é", "你")
 
 
-# Characters that are tokenized at a time. Prompts are tokenized whole, since their ends are kept. The tokenizer needs
-# 65 bytes for each character meanwhile, a quarter of a GiB for so many; and so many are hundreds of prompts of the
-# usual length, enough for all cores.
+# Most characters that are tokenized in one call. The tokenizer truncates nothing, because the text after the prompt
+# must be kept. During a call it needs 65 bytes of memory per character, a quarter of a GiB for this number. So many
+# characters are hundreds of prompts of the usual length, enough for all cores.
 _MOST_CHARACTERS = 1 << 22
 
 
@@ -60,20 +62,22 @@ class PromptFiles:
     """A checkpoint's two prompt files, which turn a prompt into the text that the model reads."""
 
     system: str
+    """Text of the system file."""
     before: str
-    """Text of the question file before the question."""
+    """Text of the question file before `{question}`."""
     after: str
+    """Text of the question file after `{question}`."""
 
     @classmethod
     def read(cls, folder: Path) -> "PromptFiles":
-        """Read them from a checkpoint. Raises OSError if one is missing, and ValueError as `of`."""
+        """Read the two files from a checkpoint. Raises OSError if one is missing, and ValueError as `of` does."""
         return cls.of(
             (folder / SYSTEM_FILE).read_text(encoding="utf-8"), (folder / QUESTION_FILE).read_text(encoding="utf-8")
         )
 
     @classmethod
     def of(cls, system: str, question: str) -> "PromptFiles":
-        """Make them of two texts. Raises ValueError unless the second holds `{question}` exactly once."""
+        """Build them from the files' texts. Raises ValueError unless `question` holds `{question}` exactly once."""
         before, after, asked = "", "", 0
         for text, name, how, conversion in Formatter().parse(question):
             before, after = (before, after + text) if asked else (before + text, after)
@@ -86,7 +90,7 @@ class PromptFiles:
         return cls(system.strip(), before, after)
 
     def text(self, prompt: str) -> str:
-        """The text that the model reads, without the token of the beginning, which its tokenizer adds."""
+        """The text that the model reads, without the beginning-of-text token, which the tokenizer adds."""
         system = HEADER.format(role="system") + self.system + END_OF_TURN if self.system else ""
         asked = (self.before + prompt + self.after).strip()
         return system + HEADER.format(role="user") + asked + END_OF_TURN
@@ -98,7 +102,7 @@ class PromptFiles:
 
 
 def _slices(sizes: Sequence[int], most: int) -> Iterator[slice]:
-    """Cut what has these sizes, in order, into slices of `most` in all, or of one that has more."""
+    """Cut items of these sizes, in order, into slices whose sizes sum to at most `most`; a larger item is alone."""
     start = total = 0
     for place, size in enumerate(sizes):
         if place > start and total + size > most:
@@ -110,10 +114,13 @@ def _slices(sizes: Sequence[int], most: int) -> Iterator[slice]:
 
 
 class Frame:
-    """Turns prompts into the tokens that the model reads, with a draft of what it says before its grade."""
+    """Turns prompts into the tokens that the model reads, followed by a draft of what it generates before its grade."""
 
     def __init__(self, tokenizer: Any, files: PromptFiles, positions: int) -> None:
-        """`positions` is the model's limit of tokens. Raises ValueError if the files leave none for a prompt."""
+        """Turn truncation and padding off in `tokenizer`, and tokenize the draft.
+
+        `positions` is the most tokens that the model reads. Raises ValueError if the files leave none for a prompt.
+        """
         rust = tokenizer.backend_tokenizer
         rust.no_truncation()
         rust.no_padding()
@@ -129,18 +136,18 @@ class Frame:
             raise ValueError(f"its prompt files fill {framed} of {self._limit} tokens, which leaves none for a prompt")
 
     def __call__(self, prompts: Sequence[str]) -> Sequence[Sequence[int]]:
-        """Return the tokens of each prompt; one that is too long for the model is cut at its end."""
+        """Return the tokens of each prompt; a prompt that is too long for the model is cut at its end."""
         most = self._limit * CHARACTERS_PER_TOKEN
         beginnings = [prompt[:most] for prompt in prompts]
         framed: list[list[int]] = []
         for few in _slices(list(map(len, beginnings)), _MOST_CHARACTERS):
             texts = [self._files.text(prompt) for prompt in beginnings[few]]
-            # The tokenizer's output has no name here, so its memory is freed before the next call.
+            # No variable holds the tokenizer's output, so its memory is freed before the next call.
             framed.extend(self._cut(encoded.ids) + self.draft for encoded in self._rust.encode_batch_fast(texts))
         return framed
 
     def _cut(self, ids: list[int]) -> list[int]:
-        """Cut the excess from the end of the prompt, not from the text that follows it."""
+        """Remove excess tokens from the end of the prompt, and keep the text that follows it."""
         return ids if len(ids) <= self._limit else ids[: self._limit - len(self._end)] + self._end
 
     def beginning(self) -> list[int]:
@@ -154,10 +161,10 @@ class Frame:
 
 
 class CausalLlmRouter:
-    """Win rates of the strongest model, shape (prompts, 1).
+    """Scores of shape (prompts, 1): the win rate of the strongest model.
 
-    A prompt that is too long for the model is cut at its end. On a GPU the model runs in bfloat16, as in RouteLLM, on a
-    CPU in float32.
+    A prompt that is too long for the language model is cut at its end. On a GPU the language model runs in bfloat16, as
+    in RouteLLM, on a CPU in float32.
     """
 
     def __init__(
@@ -165,8 +172,9 @@ class CausalLlmRouter:
     ) -> None:
         """Load the language model for `model`, the job's strongest.
 
-        Grades from `threshold` on mean that the weak model suffices. `threads` sets torch's for this whole process.
-        Raises SpecError where the folder holds no Llama in safetensors with rows for the grades, or no prompt files.
+        A grade of `threshold` or higher means that the weak model suffices. `threads` sets the number of torch's
+        threads for the whole process. Raises SpecError if the folder holds no Llama in safetensors with embedding rows
+        for the grades, or no prompt files, or prompt files that leave no token for a prompt.
         """
         import torch
 
@@ -192,7 +200,7 @@ class CausalLlmRouter:
         return self._forward(prompts)
 
     def _keep(self, beginning: list[int]) -> None:
-        """Run the tokens that all prompts begin with, and keep each layer's keys and values."""
+        """Run the tokens that all prompts begin with, and keep the keys and values of each layer."""
         import torch
 
         self._beginning = torch.tensor(beginning, device=self._forward.device, dtype=torch.int64)
@@ -203,14 +211,17 @@ class CausalLlmRouter:
             self._kept = [(layer.keys, layer.values) for layer in cache.layers]
 
     def _rates(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
-        """Win rates of one batch, shape (prompts, 1): by the draft, or decoded if the model says something else."""
+        """Compute the win rates of one batch, shape (prompts, 1).
+
+        They come from one pass over the drafts. Prompts for which the model generates something else are decoded.
+        """
         import torch
 
         drafted = len(self._draft)
         ends = mask.sum(1) - drafted
         logits = self._logits(ids, mask, ends[:, None] - 1 + torch.arange(drafted + 1, device=ids.device))
         said = logits.argmax(-1)
-        # Decoding would reach a position only if the model says the draft at all positions before it.
+        # Decoding reaches a position of the draft only if the model predicts all of the draft's tokens before it.
         comes = torch.ones_like(said, dtype=torch.bool)
         comes[:, 1:] = (said[:, :-1] == self._draft).cumprod(1).bool()
         graded = torch.isin(said, self._grades) & comes
@@ -219,12 +230,13 @@ class CausalLlmRouter:
         (others,) = (~graded.any(1)).nonzero(as_tuple=True)
         if len(others):
             rates[others] = self._decoded(ids[others], ends[others])
-        # A damaged model gives NaN. No grade would be found, and every prompt would seem to need the strong model.
+        # A damaged model gives NaN logits, in which no grade is found. Without this line, every prompt would seem to
+        # need the strong model.
         rates[logits.isnan().flatten(1).any(1)] = torch.nan
         return rates[:, None]
 
     def _decoded(self, ids: "torch.Tensor", ends: "torch.Tensor") -> "torch.Tensor":
-        """Win rates by decoding token by token, from prompts that end before `ends`."""
+        """Compute win rates by decoding token by token; each prompt's tokens end before its position in `ends`."""
         import torch
 
         rates = torch.ones(len(ids), device=ids.device)
@@ -250,13 +262,16 @@ class CausalLlmRouter:
         return rates
 
     def _logits(self, ids: "torch.Tensor", mask: "torch.Tensor", places: "torch.Tensor") -> "torch.Tensor":
-        """Logits of shape (prompts, places, vocabulary), for the given places only: the vocabulary is large."""
+        """Compute the logits at the given positions, shape (prompts, positions, vocabulary).
+
+        The other positions' logits are not computed, because the vocabulary is large.
+        """
         import torch
 
         rows = torch.arange(len(ids), device=ids.device)[:, None]
         kept = len(self._beginning)
         if kept and bool((ids[:, :kept] == self._beginning).all()):
-            # Attention takes a row's padding as its past only in rows that nothing is read from.
+            # Padding is on the right, so no position whose state is used attends to it.
             states = self._llama.base_model(
                 input_ids=ids[:, kept:], attention_mask=mask, past_key_values=self._cache(len(ids)), use_cache=True
             ).last_hidden_state
@@ -275,10 +290,11 @@ class CausalLlmRouter:
 
 
 def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
-    """Return the tokenizer, to which the grades' tokens are added if they are missing, and the model.
+    """Load a Llama's tokenizer and the Llama itself; returns both, the tokenizer first.
 
-    The model's embeddings are not enlarged, so they may have no rows for tokens that were added. Raises ValueError or
-    OSError if the folder holds no Llama in safetensors, lacks some of its weights, or has no fast tokenizer.
+    The grades' tokens are added to the tokenizer if it lacks them. The model's embeddings are not enlarged, so they may
+    have no rows for added tokens. Raises ValueError or OSError if the folder holds no Llama in safetensors, lacks some
+    of its weights, or has no fast tokenizer.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -293,7 +309,7 @@ def load_llama(folder: Path, dtype: str) -> tuple[Any, Any]:
     refuse_missing_weights(loading)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ValueError(f"{type(tokenizer).__name__} is no fast tokenizer; it needs a tokenizer.json")
-    # RouteLLM adds the grades to the base model's own tokenizer, which gives them the same ids.
+    # RouteLLM adds the grades to the base model's own tokenizer in this way, so they get the same ids here.
     tokenizer.add_tokens(list(GRADES), special_tokens=True)
     return tokenizer, llama
 
