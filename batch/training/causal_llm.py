@@ -1,8 +1,9 @@
-"""Fine-tunes a Llama to say a grade, on preferences: RouteLLM's causal router, by low-rank adapters (LoRA, Hu et al.
-2021, arXiv 2106.09685), which `peft` adds and folds into the weights again.
+"""Fine-tunes a Llama to generate grades: RouteLLM's causal router.
 
-The grade is of the weak model's answer against the strong one's: 5 where it is better, 4 where both are alike, and from
-3 down to 1 by how far it is behind. Grades from 4 on mean that the weak model suffices, as in RouteLLM.
+Training uses low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685), which `peft` adds to the model and merges into
+its weights afterwards. A grade compares the weak model's answer with the strong model's: 5 if the weak model's answer
+is better, 4 if both are equally good, and 3, 2 or 1 the further it is behind. A grade of 4 or 5 means that the weak
+model suffices, as in RouteLLM.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ BATCH_TOKENS = 4096
 RANK = 16
 _ALPHA = 2 * RANK
 _DROPOUT = 0.05
-# Layers of attention and of the feed-forward part: adapters on all of them learn more than larger ones on some.
+# Layers of attention and of the feed-forward part: adapters on all of them learn more than larger adapters on some.
 _ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 _ADAPTER = "default"
@@ -60,19 +61,22 @@ def fine_tune_causal_llm(
 ) -> Mapping[str, Any]:
     """Fine-tune the Llama in `base` and write a checkpoint for `kind: causal_llm` into `out`, in RouteLLM's layout.
 
-    The model learns to say the header of its turn and then the grade. What is written is the epoch with the least loss
-    on the validation part, adapters folded into the weights. Deterministic on one machine's CPU. Returns figures for a
-    model card.
+    The model learns to generate the header of its turn and then the grade. The checkpoint has the weights of the epoch
+    with the least loss on the validation part, with the adapters merged into them. The result is deterministic on one
+    machine's CPU. Returns figures for a model card.
 
     Args:
-        base: folder of a Llama in safetensors; its own prompt files are used where it has some.
+        data: judged answers and preferences, as `collect_contests` takes them.
+        base: folder of a Llama in safetensors. If it holds both prompt files, these are used and copied.
+        out: folder for the checkpoint; it is created if missing.
         models: weakest first; needed for preferences.
+        seed: of the validation part, the order of prompts, and the adapters' initial weights and dropout.
         validation: share of the prompts, above 0 and below 1, that decides which epoch is kept.
-        epochs: at most; training ends before where two in a row bring nothing.
+        epochs: most epochs; training ends sooner after two epochs without a better validation loss.
         batch_tokens: most tokens in one batch, padding included.
 
     Raises:
-        InputError: the data has no contest, too few, or all with the same grade.
+        InputError: the data has no contest or too few, or all contests have the same grade.
         SpecError: `base` is no such model, or `peft` is not installed.
     """
     import torch
@@ -106,7 +110,7 @@ def fine_tune_causal_llm(
 
 
 class _Graded:
-    """A Llama with adapters; the output rows of the grades' tokens are trained too."""
+    """A Llama with adapters. The grades' rows in its output matrix are trained too."""
 
     def __init__(self, llama: Any, frame: Frame) -> None:
         import torch
@@ -116,7 +120,7 @@ class _Graded:
         self._grades = torch.tensor(frame.grades, device=device())
         self._draft = torch.tensor(frame.draft, device=device())
         self.module = torch.nn.Module()
-        # Not `get_peft_model`: its wrapper asks transformers for a name that is deprecated there.
+        # `get_peft_model` is not used, because its wrapper reads a name that transformers has deprecated.
         lora = LoraConfig(r=RANK, lora_alpha=_ALPHA, lora_dropout=_DROPOUT, target_modules=list(_ADAPTED))
         self._adapted: Any = LoraModel(llama, {_ADAPTER: lora}, _ADAPTER)
         self.module.adapted = self._adapted
@@ -124,11 +128,14 @@ class _Graded:
         self.module.rows = self._rows
         for parameter in self.module.parameters():
             if parameter.requires_grad:
-                # Adapters are built in the model's precision; in bfloat16 most steps are rounded away.
+                # peft gives adapters the model's precision. In bfloat16 rounding would undo most training steps.
                 parameter.data = parameter.data.float()
 
     def loss(self, ids: "torch.Tensor", mask: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
-        """The loss, in nats, of saying the draft and then the grade, shape (prompts,); prompts end with the draft."""
+        """The cross-entropy of the draft and the grade after it, in nats, summed for each prompt; shape (prompts,).
+
+        The tokens of each prompt end with the draft. `labels` are positions in `GRADES`.
+        """
         import torch
 
         rows, drafted = torch.arange(len(ids), device=ids.device)[:, None], len(self._draft)
@@ -142,7 +149,7 @@ class _Graded:
         return losses.sum(1)
 
     def folded(self) -> Any:
-        """The Llama, after adapters and rows are folded into its own weights."""
+        """Merge the adapters and the trained rows into the Llama's own weights, and return the Llama."""
         import torch
 
         llama = self._adapted.merge_and_unload()
@@ -157,7 +164,7 @@ def _refuse_without_peft() -> None:
 
 
 def _opened(base: Path) -> tuple[Any, Any, Frame]:
-    """Return the tokenizer, the model with rows for the grades' tokens, and the frame of its prompts."""
+    """Load the tokenizer and the model, with rows for the grades' tokens, and build the frame of its prompts."""
     try:
         tokenizer, llama = load_llama(base, "bfloat16" if device().type == "cuda" else "float32")
         if len(tokenizer) > llama.get_input_embeddings().num_embeddings:
@@ -168,7 +175,11 @@ def _opened(base: Path) -> tuple[Any, Any, Frame]:
 
 
 def _add_rows(tokenizer: Any, llama: Any) -> None:
-    """Give each grade's token a row, initialised with that of its digit: the model knows that 4 lies near 5."""
+    """Give each grade's token an embedding row and an output row.
+
+    They begin as copies of the grade's digit, because the model knows already that 4 lies near 5. If the tokenizer has
+    no token for the digit, they begin as the mean of the rows before them.
+    """
     import torch
 
     llama.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -196,7 +207,7 @@ def _save(tokenizer: Any, llama: Any, base: Path, out: Path) -> None:
 
 
 def _grades(part: Contests) -> list[int]:
-    """Places of the grades in `GRADES`."""
+    """The grade of each contest, as a position in `GRADES`."""
     behind = np.clip(np.ceil(part.ahead * 3), 1, 3).astype(int)
     return [3 - int(by) if ahead > 0 else 4 if ahead < 0 else 3 for ahead, by in zip(part.ahead, behind, strict=True)]
 
