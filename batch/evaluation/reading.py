@@ -1,4 +1,4 @@
-"""Reads benchmarks: RouteLLM's response files, tables of the same responses, and labelled files of any kind."""
+"""Reads benchmarks: RouteLLM's response files, tables of the same responses, and other labelled files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,19 +15,25 @@ from batch.reading.rows import Row, read_files, read_rows
 from schemas.evaluation_spec import BenchmarkSpec, Gsm8kSpec, LabelledSpec, MmluSpec, MtBenchSpec
 
 _RELAXED = (
-    "GSM8K's labels of the strong model are mostly parsing errors (119 of 186 failures); relaxed labels repair them"
+    "of the strong model's 186 failures in GSM8K's labels, 119 are parsing errors of the grader; the relaxed labels "
+    "repair them"
 )
 _ODD_SUBJECT = "high_school_mathematics"
-_ODD = f"MMLU's {_ODD_SUBJECT} was graded on one token, which the strong model failed; measured without it as well"
-_MT_BENCH = "so few questions prove nothing: on 72 of them random routers' APGR has a standard deviation of .066"
+_ODD = (
+    f"MMLU's {_ODD_SUBJECT} was graded on one token, which the strong model rarely gave; MMLU is also measured without "
+    "this subject"
+)
+_MT_BENCH = (
+    "too few questions to compare routers: on 72 of them the APGR of random routers has a standard deviation of .066"
+)
 
 
 def read_benchmarks(spec: BenchmarkSpec, key: str, prices: Mapping[str, float]) -> list[Benchmark]:
-    """Read the benchmark that the user calls `key`; several benchmarks if it is measured in several ways.
+    """Read the benchmark that the evaluation file calls `key`; returns several if it is measured in several ways.
 
     Raises:
-        InputError: in one line, for whatever cannot be read or used.
-        SpecError: for a prompt template that cannot be used.
+        InputError: a file cannot be read or used; the message is one line.
+        SpecError: a prompt template cannot be used.
     """
     match spec:
         case Gsm8kSpec():
@@ -97,14 +103,14 @@ def _labelled(spec: LabelledSpec, key: str) -> list[Benchmark]:
     if spec.by is None:
         return [whole]
     sets = np.array(table.texts(spec.by))
-    # Rows whose set is empty are one of their own.
+    # The rows with an empty set form a set too.
     return [
         whole.rows(sets == one, f"{whole.name} {one or f'without {spec.by}'}") for one in dict.fromkeys(sets.tolist())
     ]
 
 
 def _pair(what: str) -> list[str]:
-    """Columns of a table of RouteLLM's responses, weak model first."""
+    """The two columns of a table of RouteLLM's responses that hold `what`, the weak model's first."""
     return [f"weak_{what}", f"strong_{what}"]
 
 
@@ -122,14 +128,14 @@ class _Table:
         optional: Sequence[str] = (),
         texts: Sequence[str] = (),
     ) -> None:
-        """Read them.
+        """Read the files.
 
         Args:
-            prompt: column or template.
-            numbers: columns of numbers that must be there.
-            asked: the same columns by the keys that ask for them, for messages; left out: the path does.
-            optional: columns that need not be there.
-            texts: columns of texts that must be there.
+            prompt: column of the prompt, or a template over columns.
+            numbers: columns of numbers, each of which some row must have.
+            asked: `numbers` and `texts` by the keys of the benchmark that name them, for messages; left out: `path`.
+            optional: columns that no row needs to have.
+            texts: columns of texts, each of which some row must have.
         """
         self._key = key
         files = read_files(path, f"{key}.path")
@@ -146,17 +152,20 @@ class _Table:
             self._rows.append(Row(where, {column: record[column] for column in kept if column in record}))
 
     def has(self, columns: Sequence[str]) -> bool:
-        """Does any row have all of these?"""
+        """Does any row have all of these columns?"""
         return any(all(column in row.record for column in columns) for row in self._rows)
 
     def texts(self, column: str) -> list[str]:
-        """A column as text; nothing where a row has none."""
+        """The column's value in each row, as text; empty for a row without one."""
         return ["" if row.record.get(column) is None else str(row.record[column]) for row in self._rows]
 
     def benchmark(
         self, name: str, models: tuple[str, ...], quality: Sequence[str], costs: Sequence[str] = ()
     ) -> Benchmark:
-        """A benchmark whose quality, and cost, is in these columns, in the order of `models`. Raises InputError."""
+        """Make a benchmark whose qualities and costs are in these columns, in the order of `models`.
+
+        Raises InputError if one of their cells holds no number.
+        """
         return Benchmark(
             name,
             self._prompts,
