@@ -1,4 +1,4 @@
-"""Files of sentence encoders: where they are, and the hash of their weights."""
+"""Finds the files of sentence encoders, and hashes their weights."""
 
 from hashlib import file_digest
 from pathlib import Path
@@ -8,7 +8,7 @@ from batch.routers.checkpoints.hub import find_folder
 
 WEIGHTS = "model.safetensors"
 
-# What a job file calls the encoder.
+# The job file's key for the encoder.
 KEY = "router.embedder.model"
 
 
@@ -20,15 +20,16 @@ def packaged_encoder() -> Path:
 
 
 def encoder_folder(model: str | None, key: str = KEY) -> Path:
-    """Return the folder of `model`: a folder, a hub id that was downloaded before, or by default the packaged one.
+    """Return the encoder's folder: that of `model`, a path or a hub id, or the packaged one if `model` is `None`.
 
-    Nothing is downloaded: scoring must not depend on a network.
+    A hub id is looked up in the hub's cache on this machine. Nothing is downloaded, because scoring must not depend on
+    a network.
 
     Args:
-        key: what the user calls the model, for messages.
+        key: key of the user's file that holds `model`, for messages.
 
     Raises:
-        SpecError: for anything else.
+        SpecError: there is neither such a folder nor such a repository.
     """
     if model is None:
         return packaged_encoder()
@@ -36,7 +37,7 @@ def encoder_folder(model: str | None, key: str = KEY) -> Path:
 
 
 def encoder_sha256(folder: Path, key: str = KEY) -> str:
-    """Hash of the encoder's weights. Raises SpecError where there are none in safetensors format."""
+    """Return the hash of the encoder's weights. Raises SpecError if `model.safetensors` cannot be read."""
     try:
         with (folder / WEIGHTS).open("rb") as weights:
             return file_digest(weights, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Where checkpoints and encoders are: a folder, or a hub id that was downloaded before."""
+"""Finds the folder of a checkpoint, an encoder or a data set: by path, or by hub id in the hub's cache."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,22 +9,23 @@ from batch.errors import SpecError
 def find_folder(
     name: str, key: str, *, revision: str | None = None, holds: Literal["model", "dataset"] = "model"
 ) -> Path:
-    """Return the folder of `name`: a folder, or a hub id on this machine, `owner/name` or `owner/name@revision`.
+    """Return the folder that `name` names: its path, or a hub id, `owner/name` or `owner/name@revision`.
 
-    Nothing is downloaded: scoring must not depend on a network.
+    A folder takes precedence over a hub id, which is looked up in the hub's cache on this machine. Nothing is
+    downloaded, because scoring must not depend on a network.
 
     Args:
-        key: of the job file, for messages.
-        revision: of the hub; the one in `name` goes before.
-        holds: what the hub keeps under that id.
+        key: key of the user's file that holds `name`, for messages.
+        revision: revision of the hub's repository, unless `name` has one.
+        holds: type of the hub's repository.
 
     Raises:
-        SpecError: it is neither, or cannot be looked for.
+        SpecError: there is neither such a folder nor such a repository, or the path cannot be looked up.
     """
     try:
         if Path(name).is_dir():
             return Path(name)
-    except OSError as error:  # a name that no system has, or a folder above that may not be read
+    except OSError as error:  # the name is too long, say, or a folder above it may not be read
         raise SpecError(f"{key}: {name}: {error.strerror}") from error
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -41,6 +42,6 @@ def find_folder(
         command = f"hf download {repository}" + (f" --revision {wanted}" if wanted else "")
         command += "" if holds == "model" else f" --repo-type {holds}"
         raise SpecError(
-            f"{key}: {name}: {absent}, and no such repository in the hub's cache on this machine; mend the path, or "
+            f"{key}: {name}: {absent}, and no such repository in the hub's cache on this machine; correct the path, or "
             f"download it first: {command}"
         ) from error

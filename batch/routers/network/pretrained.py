@@ -1,4 +1,7 @@
-"""Folders that transformers wrote: loaded without a network, without their code, from safetensors only."""
+"""Loads and saves folders in transformers' format.
+
+Loading uses no network, runs no code from the folder, and reads weights from safetensors only.
+"""
 
 import re
 from collections.abc import Iterator
@@ -10,25 +13,26 @@ from typing import Any
 from batch.errors import SpecError
 
 LOCAL_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-# For `refuse_missing_weights`; without the second, weights of another shape end in a table of many lines.
+# For `refuse_missing_weights`. Without `ignore_mismatched_sizes`, transformers raises an error with a table of many
+# lines for weights of another shape.
 REPORT_MISSING_WEIGHTS: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
-# What the hub's cache calls a large file: the sha256 of its bytes.
+# The hub's cache names a large file after the sha256 of its bytes.
 _BLOB = re.compile(r"[0-9a-f]{64}")
-# One of these is where a tokenizer's words are, whichever kind it is.
+# A tokenizer of any kind has its vocabulary in one of these files.
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-# What affects scores; optimizer states and the like do not.
+# The files that affect scores; optimizer states and the like do not.
 _READ = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
 def folder_fingerprint(folder: Path, key: str) -> str:
-    """Hash that changes with anything in the folder that affects what its network says.
+    """Return a hash of the files in the folder that affect its network's outputs.
 
     Args:
-        key: of the job file, for messages.
+        key: key of the job file that names the folder, for messages.
 
     Raises:
-        SpecError: it holds no weights in safetensors format, or cannot be read.
+        SpecError: the folder holds no weights in safetensors format, or a file cannot be read.
     """
     files = sorted({file for pattern in _READ for file in folder.glob(pattern)})
     if not any(file.suffix == ".safetensors" for file in files):
@@ -44,7 +48,7 @@ def folder_fingerprint(folder: Path, key: str) -> str:
 
 def _file_sha256(file: Path) -> str:
     target = file.resolve()
-    # A model of 16 GB takes ten seconds to hash, and the hub's cache has done it.
+    # Hashing a model of 16 GB takes ten seconds, and the hub's cache has hashed it already.
     if target.parent.name == "blobs" and _BLOB.fullmatch(target.name):
         return target.name
     with file.open("rb") as content:
@@ -52,10 +56,10 @@ def _file_sha256(file: Path) -> str:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer.
+    """Load the folder's tokenizer.
 
-    Raises ValueError where it holds none, for transformers makes up one without words then, which reads every text as
-    the same unknown one; ValueError or OSError where it cannot be loaded.
+    Raises ValueError if the folder holds no tokenizer: transformers would invent one with an empty vocabulary, which
+    reads every text as the same unknown token. Raises ValueError or OSError if the tokenizer cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -65,9 +69,10 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def refuse_missing_weights(loading: dict[str, Any]) -> None:
-    """Raise ValueError where transformers made weights up, since the folder has none of that name and shape.
+    """Raise ValueError if the folder lacks weights of the network, or has them in another shape.
 
-    `loading` is what `from_pretrained(..., **MADE_UP_IS_TOLD)` says.
+    transformers would initialise such weights itself. `loading` is the loading info that
+    `from_pretrained(..., **REPORT_MISSING_WEIGHTS)` returns.
     """
     for name, has, wants in sorted(loading["mismatched_keys"]):
         raise ValueError(f"its weights hold {name} of shape {tuple(has)}, not {tuple(wants)}")
@@ -78,7 +83,10 @@ def refuse_missing_weights(loading: dict[str, Any]) -> None:
 
 
 def save_pretrained(folder: Path, *parts: Any) -> None:
-    """Have models and tokenizers write themselves into `folder`, which is made if need be, without a progress bar."""
+    """Save transformers' models and tokenizers into `folder`, without a progress bar.
+
+    The folder is created if it is missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with transformers_muted():
         for part in parts:
@@ -87,9 +95,10 @@ def save_pretrained(folder: Path, *parts: Any) -> None:
 
 @contextmanager
 def transformers_muted() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar and listing the layers that are left out on purpose.
+    """Keep transformers from drawing a progress bar, and from listing the layers that are left out on purpose.
 
-    Raises ValueError for damaged weights, whose own error is neither that nor an OSError.
+    Raises ValueError in place of a SafetensorError, so that callers need to catch only ValueError and OSError for
+    damaged weights.
     """
     from safetensors import SafetensorError
     from transformers.utils import logging

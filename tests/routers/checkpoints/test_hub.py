@@ -29,7 +29,7 @@ def test_what_may_be_a_folder_or_a_hub_id_is_refused_as_both(name: str) -> None:
     command = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
     assert refusal(name) == (
         f"router.checkpoint: {name}: no such folder, and no such repository in the hub's cache on this machine; "
-        f"mend the path, or download it first: {command}"
+        f"correct the path, or download it first: {command}"
     )
 
 
