@@ -1,4 +1,4 @@
-"""Labels from the results of earlier runs: several models' answers to the same prompts, judged."""
+"""Makes labels from the results of earlier runs: judges several models' answers to the same prompts."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,24 +27,28 @@ _NEEDED = ("id", "status", "model", "content")
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """A good row of the input."""
+    """A valid row of the input."""
 
     text: str
+    """The prompt's text, as routers score it."""
     row: Mapping[str, Any]
+    """The row's columns."""
     where: str
+    """`<file>:<line>` of the row."""
 
 
 def read_results(spec: ResultsDataSpec, key: str, judge: Judge) -> Labels:
     """Join results with their input by id, and judge each answer.
 
-    A row that failed, or that has no text, is no label for its model and is left out. Several answers of one model to
-    one row count as their mean.
+    A result that failed or has no text is left out, because it gives no label for its model. If a model answered a row
+    several times, its quality is the mean.
 
     Args:
-        key: what the user calls this item of `data`, for messages.
+        key: the training file's key of this item of `data`, for messages.
 
     Raises:
-        InputError: something cannot be read, does not belong together, or no answer could be judged.
+        InputError: a file cannot be read, lacks a column or holds no results, no answer belongs to a row of the input,
+            or no answer could be judged.
         SpecError: the input's template or parameters cannot be used.
     """
     paths = [part for run in _listed(spec.runs) for part in _result_files(run)]
@@ -59,7 +63,9 @@ def read_results(spec: ResultsDataSpec, key: str, judge: Judge) -> Labels:
         else:
             answers.append(answer)
     if not answers:
-        raise InputError(f"{key}.runs: no answer in them belongs to a row of `input`; is it the input of that job?")
+        raise InputError(
+            f"{key}.runs: no answer belongs to a row of `input`; give the input of the job that made these results"
+        )
     quality = np.asarray(judge([answer for _, answer in answers]), dtype=np.float64)
     models = tuple(dict.fromkeys(answer.model for _, answer in answers))
     ids = tuple(dict.fromkeys(own for own, _ in answers))
@@ -85,7 +91,7 @@ def _means(
     answers: Sequence[tuple[str, AnswerToJudge]],
     quality: np.ndarray[Any, Any],
 ) -> np.ndarray[Any, Any]:
-    """Mean quality of each model's answers to each row, shape (ids, models); NaN if none was judged."""
+    """Return the mean quality of each model's answers to each row, shape (ids, models); NaN if none was judged."""
     row_of = {own: row for row, own in enumerate(ids)}
     column_of = {model: column for column, model in enumerate(models)}
     total = np.zeros((len(ids), len(models)))
@@ -98,7 +104,7 @@ def _means(
 
 
 def _prompts(spec: ResultsDataSpec, key: str) -> dict[str, _Prompt]:
-    """The input's good rows by id."""
+    """Read the valid rows of the input, by id; of rows with the same id, the first."""
     found: dict[str, _Prompt] = {}
     with tempfile.TemporaryDirectory(prefix="batchrouter-") as spool:
         shards = find_shards(spec.input, Path(spool))
@@ -116,7 +122,10 @@ def _prompts(spec: ResultsDataSpec, key: str) -> dict[str, _Prompt]:
 def _answers(
     paths: Sequence[str], key: str, prompts: Mapping[str, _Prompt]
 ) -> Iterator[tuple[str, AnswerToJudge] | str | None]:
-    """Yield for each result its id and answer; only the id if it has no answer; `None` if the input lacks its id."""
+    """Yield each result's id and answer, or only its id if it has no answer.
+
+    Yields `None` for a result whose id no row of the input has.
+    """
     for where, record in read_rows(paths, f"{key}.runs", [(f"{key}.runs", "status")]):
         if any(column not in record for column in _NEEDED):
             lacking = ", ".join(column for column in _NEEDED if column not in record)
@@ -136,11 +145,11 @@ def _listed(paths: str | Sequence[str]) -> Sequence[str]:
 
 
 def _result_files(path: str) -> list[str]:
-    """The result files of a run directory; any other path unchanged."""
+    """Return the result files of a run directory; any other path is returned as it is."""
     if "://" in path or not is_run_directory(Path(path)):
         return [path]
     parts = sorted(Path(path, "output").glob("part-*"))
     found = [str(part) for part in parts if part.suffix in (".jsonl", ".parquet") and ".errors" not in part.suffixes]
     if not found:
-        raise InputError(f"{path}: this run directory holds no results yet; `batchrouter status` says where it stands")
+        raise InputError(f"{path}: this run directory holds no results yet; `batchrouter status` shows its progress")
     return found

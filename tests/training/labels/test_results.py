@@ -59,7 +59,7 @@ def test_answers_become_quality_by_model_and_prompt(tmp_path: Path) -> None:
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     """Other ids, files that are no results, answers that nobody can judge, a reference that is not there."""
-    with pytest.raises(InputError, match=r"^data\.0\.runs: no answer in them belongs to a row of `input`"):
+    with pytest.raises(InputError, match=r"^data\.0\.runs: no answer belongs to a row of `input`"):
         read(tmp_path, [result("elsewhere", "1")])
     with pytest.raises(InputError, match=r"^data\.0\.runs: no row has the column 'status'"):
         read(tmp_path, [{"custom_id": "q0", "response": {}}])
