@@ -22,10 +22,11 @@ from batch.running.scorer import Scorer
 from batch.runs.affinity_keys import hash_key_column
 from schemas.job import JobSpec
 
-# A good file has a row that can be sent among its first ones, so only these few are read of it.
+# A good file usually has a row that can be sent among its first rows, so only these are read at first.
 _HEAD_BYTES = 64 << 10
 _HEAD_ROWS = 64
-# Faults of files that hold no rows at all: the message then says what the bytes look like.
+# Faults that the lines of a file have if it is not JSON Lines at all. For these the message says what the file's first
+# bytes look like.
 _OF_BYTES = frozenset({"invalid_json", "invalid_encoding", "wrong_type"})
 
 
@@ -38,8 +39,8 @@ def find_input(
 ) -> list[Shard]:
     """Cut the input into shards, and check that each of its files has a row that can be sent.
 
-    Raises as `find_shards` does, and InputError where `dispatch.hash_key` names a column that no row has, or where no
-    row of a file can be sent.
+    Raises as `find_shards` does. Raises InputError if `dispatch.hash_key` names a column that no row has, or if no row
+    of a file can be sent.
     """
     leave_pandas_out()
     shards = find_shards(job.input, spool, map=map, sources=sources)
@@ -49,7 +50,7 @@ def find_input(
 
 
 def check_hash_key(job: JobSpec, shards: Sequence[Shard]) -> None:
-    """Raise InputError where `dispatch.hash_key` names a column that no row has."""
+    """Raise InputError if `dispatch.hash_key` names a column that no row has."""
     column = hash_key_column(job.dispatch)
     if column is not None:
         check_column("dispatch.hash_key", column, shards)
@@ -59,9 +60,9 @@ def check_usable(job: JobSpec, shards: Sequence[Shard]) -> None:
     """Raise InputError for the first file of which no row can be sent.
 
     The message says what the file looks like, or else the most frequent fault of its rows. Only the first rows of a
-    good file are read; a file without a good row among them is read until there is one.
+    file are read if one of them can be sent. Otherwise the file is read until a row can be sent.
     """
-    # The plan's scores are left out: they cost the most and do not decide whether a row can be sent.
+    # The job's router scores nothing here: scores cost the most time and do not decide whether a row can be sent.
     scorer = Scorer(job.router, job.models, row_models=job.input.row_models, plan_scores=False)
     files = [list(shards_of_file) for _, shards_of_file in groupby(shards, key=lambda shard: shard.name)]
     for file in files:
@@ -80,14 +81,14 @@ def check_usable(job: JobSpec, shards: Sequence[Shard]) -> None:
 
 
 def _verdicts(job: JobSpec, scorer: Scorer, shards: Sequence[Shard]) -> Iterator[tuple[str | None, str | None]]:
-    """The kind and the message of each row's fault; `None` for rows that can be sent."""
+    """Yield the kind and the message of each row's fault; two `None` for a row that can be sent."""
     for shard in shards:
         table = scorer.score(read_shard(shard, job.input, lambda texts: [0] * len(texts)), shard.name)
         yield from zip(table[ERROR_KIND].to_pylist(), table[ERROR_MESSAGE].to_pylist(), strict=True)
 
 
 def _head(shard: Shard) -> Shard:
-    """The first rows of a shard, as a shard; the whole shard if it is small or begins with a very long row."""
+    """Return the first rows of a shard as a shard; the whole shard if it is small or begins with a very long row."""
     if shard.format in ("parquet", "arrow"):
         rows = min(shard.rows, _HEAD_ROWS)
         return replace(shard, stop=shard.start + rows, rows=rows)
@@ -107,22 +108,22 @@ def _bytes(shard: Shard) -> bytes:
 
 
 def _refusal(shard: Shard, kinds: Counter[str], first: dict[str, str], *, one_of_many: bool, has_template: bool) -> str:
-    """The one-line message that refuses the file that begins with `shard`."""
+    """Write the one-line message that refuses a file; `shard` is the file's first."""
     rows, (kind, most) = kinds.total(), kinds.most_common(1)[0]
     start = (
         f"{shard.name}: none of its {rows:,} rows can be sent"
         if rows > 1
         else f"{shard.name}: its only row cannot be sent"
     )
-    otherwise = "; leave the file out of input.path, or mend it" if one_of_many else ""
+    otherwise = "; leave the file out of input.path, or correct it" if one_of_many else ""
     look = looks_like(_bytes(shard)) if shard.format == "jsonl" and kind in _OF_BYTES else None
     if look is not None:
         return f"{start}; it is {look}{otherwise}"
     if shard.format == "jsonl" and kind == "invalid_json" and looks_like_table(_bytes(shard)):
-        return f"{start}; it is CSV, as it seems; give its name the ending .csv{otherwise}"
+        return f"{start}; it seems to be CSV; give its name the ending .csv{otherwise}"
     message = first[kind].removeprefix(f"{shard.name}:")
     if kind == "missing_column" and not has_template:
-        message += "; input.prompt takes a template over other columns"
+        message += "; if the prompt is in other columns, set input.prompt to a template over them"
     if rows == 1:
         record = next(iter(shard_records(shard)))[1]
         inside = rows_inside(record) if isinstance(record, dict) else None
@@ -130,4 +131,4 @@ def _refusal(shard: Shard, kinds: Counter[str], first: dict[str, str], *, one_of
             message += f"; {inside}"
         return f"{start}: line {message}{otherwise}"
     share = "all" if most == rows else f"{most:,}"
-    return f"{start}; {share} of them are as line {message}{otherwise}"
+    return f"{start}; {share} of them fail like line {message}{otherwise}"
