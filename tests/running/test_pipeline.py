@@ -124,7 +124,7 @@ def test_bad_rows_are_recorded_and_cost_nothing(there: JobFolder) -> None:
     rows = there.results()
     assert [row["status"] for row in rows] == ["ok", "invalid", "invalid", "invalid"]
     assert [row["error"]["kind"] for row in rows[1:]] == ["duplicate_id", "invalid_json", "wrong_type"]
-    assert "prompts.jsonl:2: key is that of prompts.jsonl:1 already; " in rows[1]["error"]["message"]
+    assert "prompts.jsonl:2: key repeats that of prompts.jsonl:1; " in rows[1]["error"]["message"]
     for line, row in enumerate(rows[1:], 2):
         assert row["error"]["message"].startswith(f"prompts.jsonl:{line}: ")
     assert there.served.prompts() == {"one": 1}

@@ -56,7 +56,7 @@ def test_an_id_that_nobody_asked_for_and_that_repeats_is_a_column(there: JobFold
     assert (estimate.rows.ok, found.invalid, report.rows.ok) == (40, 0, 40)
     (note,) = notes_on_ids(report.notes)
     assert notes_on_ids(found.notes) == notes_on_ids(estimate.notes) == [note]
-    assert "column `id` (prompts.jsonl:40 has that of prompts.jsonl:39)" in note
+    assert "column `id` (prompts.jsonl:40 has the id of prompts.jsonl:39)" in note
     assert "(1 row, prompts.jsonl:40)" in note
     again = there.run(job)
     assert notes_on_ids(again.notes) == [note]
@@ -124,7 +124,7 @@ def test_a_column_that_was_asked_for_must_differ(there: JobFolder) -> None:
     messages = [row["error"]["message"] for row in there.results() if row["status"] == "invalid"]
     assert list(found.faults) == list(estimate.faults) == messages
     assert (found.invalid, estimate.rows.invalid, report.rows.invalid) == (2, 2, 2)
-    assert messages[0].startswith("prompts.jsonl:39: key is that of prompts.jsonl:1 already; ")
+    assert messages[0].startswith("prompts.jsonl:39: key repeats that of prompts.jsonl:1; ")
     assert "input.id_column: none" in messages[0]
 
 
@@ -164,7 +164,7 @@ def test_custom_ids_of_batch_lines_stay_strict(there: JobFolder) -> None:
     there.write([{"custom_id": "c", "prompt": "first"}, line, line, {"id": "z", "prompt": "last"}])
     rows = rows_of(there)
     assert [row["status"] for row in rows] == ["ok", "ok", "invalid", "ok"]
-    assert "custom_id is that of prompts.jsonl:2 already" in rows[2]["error"]["message"]
+    assert "custom_id repeats that of prompts.jsonl:2;" in rows[2]["error"]["message"]
     assert [row["id"] for row in rows] == ["prompts.jsonl:1", "c", "c", "prompts.jsonl:4"]
 
 
