@@ -1,4 +1,4 @@
-"""Decides a model for each row of the scored shards, in input order, as soon as the plan allows."""
+"""Chooses a model for each row of the scored shards, in input order, as soon as the plan allows."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,24 +22,28 @@ from batch.runs.schemas import PLACE_COLUMNS
 from schemas.job import JobSpec
 from schemas.plans import Plan, SharePlanSpec
 
+# Shards whose columns for messages about ids are kept in memory.
 _SHARDS_KEPT = 16
 
 
 class Planner:
     """Applies a plan to scored shards.
 
-    A fixed cutoff is applied as shards come. A share plan waits for all scores, and so does a job that refuses invalid
-    rows.
+    It decides a shard as soon as that shard and all earlier ones are scored. With a share plan that is not solved yet,
+    or in a job that refuses invalid rows, it waits until all shards are scored.
 
-    While the planner waits it holds 4 bytes for each row and 24 bytes for each id of the input; afterwards 24 bytes for
-    each request whose answer may be shared. With a fixed cutoff it waits for nothing, and holds both at once.
+    While the planner waits for all shards, it holds 4 bytes of memory for each row and 24 bytes for each id of the
+    input. Afterwards it holds 24 bytes for each request whose answer may be shared. With a fixed cutoff it does not
+    wait, and holds the ids and the requests at the same time.
     """
 
     def __init__(self, job: JobSpec, shards: Sequence[Shard], directory: RunDirectory, routed: Collection[int]) -> None:
-        """
+        """Read the plan, if an earlier sitting has solved it.
+
         Args:
+            shards: all of the input.
             routed: shards that an earlier sitting has grouped by model on disk. The planner reads their rows, because
-                later rows may repeat their ids or share their answers, and does not give them out again.
+                later rows may repeat their ids or share their answers, but `take` does not yield them again.
         """
         self._job = job
         self._names = tuple(model.name for model in job.models)
@@ -64,9 +68,9 @@ class Planner:
         self._scored[scored.index] = scored
 
     def take(self) -> Iterator[RouteTask]:
-        """Yield the tasks that can be decided now; each shard is given out once.
+        """Yield the tasks of the shards that can be decided now; each shard is yielded once.
 
-        A task is made when the caller asks for the next one. A caller that stops early gets the rest from a later call.
+        Each task is made only when the caller takes it. A caller that stops early gets the rest from a later call.
 
         Raises:
             InputError: a row is invalid and the job refuses such input; nothing has been routed then.
@@ -97,7 +101,7 @@ class Planner:
             self._scores.append(deciding_scores(part, repeats_id_of))
         self._repeats[index] = _Repeats.of(repeats_id_of)
         if index == len(self._shards) - 1:
-            # The memory is needed for the requests that may be shared.
+            # This frees the memory of the ids for the requests whose answers may be shared.
             self._verdicts.forget()
 
     def _refuse_faults(self, index: int, repeats_id_of: NDArray[np.int64]) -> None:
@@ -109,7 +113,10 @@ class Planner:
         raise InputError(f"{fault}; input.on_invalid is `fail`, so nothing was sent")
 
     def _places(self, index: int) -> Any:
-        """The columns that messages about ids name. Most messages name rows of few shards, which are kept in memory."""
+        """Return the columns of a shard that messages about ids need.
+
+        Most messages name rows of few shards, so the columns of the last few shards read are kept in memory.
+        """
         if index not in self._lines:
             if len(self._lines) == _SHARDS_KEPT:
                 del self._lines[next(iter(self._lines))]
@@ -139,12 +146,12 @@ class Planner:
 
     @property
     def shared_ids(self) -> list[SharedIds]:
-        """Of each shard that was looked at, in input order: ids that no setting names and that repeat."""
+        """The repeating ids from columns that no setting names, of the shards examined so far, in input order."""
         return [self._shared[index] for index in sorted(self._shared)]
 
     @property
     def plan(self) -> Plan | None:
-        """The solved plan; `None`: it waits for scores."""
+        """The solved plan; `None` while it waits for scores."""
         return self._plan
 
 
@@ -156,10 +163,12 @@ class _Repeats(NamedTuple):
 
     @classmethod
     def of(cls, repeats_id_of: NDArray[np.int64]) -> "_Repeats":
+        """Keep of an array of earlier rows only the entries that are not NO_ROW."""
         places = np.flatnonzero(repeats_id_of != NO_ROW)
         return cls(places, repeats_id_of[places])
 
     def spread(self, count: int) -> NDArray[np.int64]:
+        """Rebuild the array, of length `count`."""
         repeats_id_of = np.full(count, NO_ROW, np.int64)
         repeats_id_of[self.places] = self.rows
         return repeats_id_of

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 UNKNOWN_MODEL = "unknown_model"
 
-# A row's `model` is text of the user's, of any length; a message quotes this much of it.
+# Most characters of a row's `model` that a message quotes; the input may have any length there.
 _SHOWN = 80
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """What a row's own `model` asks for: one of the job's models, or a router of some kind and a cutoff."""
+    """What a row's own `model` asks for: one of the job's models, or a kind of router and a cutoff."""
 
     model: str | None = None
     kind: str | None = None
@@ -40,8 +40,8 @@ class _Choice:
 class Scorer:
     """Adds `score`, `own_cutoff`, `pinned` and `quality:<model>` columns to the rows of a shard.
 
-    Built from values that pickle, so that a Ray actor can be made of it; the job's router is loaded at once, the
-    routers that rows ask for by kind when the first such row comes.
+    Its constructor takes values that pickle, so that a Ray actor can build it. The constructor loads the job's router.
+    `score` loads the router of each other kind when the first row asks for that kind, and keeps it.
     """
 
     def __init__(
@@ -55,11 +55,12 @@ class Scorer:
         threads: int | None = None,
         environment: Environment = NO_ENVIRONMENT,
     ) -> None:
-        """Load the router of a job whose `models` are given cheapest first.
+        """Load the router of a job whose `models` are cheapest first.
 
-        `plan_scores=False` is for plans that need no score, such as `pin`: rows that are left to the plan then have
-        none, and the job's router is not loaded. `threads` is the number of threads of torch. `environment` is for
-        routers that call endpoints. Raises SpecError if a router cannot be built.
+        `plan_scores=False` is for plans that need no score, such as `pin`: rows that the plan decides then have no
+        score, and the constructor does not load the job's router. `threads` is the number of torch's threads.
+        `environment` is for routers that call endpoints. `row_models="ignore"` ignores each row's own `model`. Raises
+        SpecError if the router cannot be built.
         """
         self._models = tuple(model.name for model in models)
         self._by_name = {name: model.name for model in models for name in (model.name, *model.aliases)}
@@ -69,7 +70,7 @@ class Scorer:
         self._environment = environment
         self._spec = router
         self._plan_scores = plan_scores
-        # The job's own router is as good a choice, but rules decide by themselves and have no cutoff.
+        # A row may also ask for the job's own router, unless it is `rules`: rules choose a model without a cutoff.
         own_kind = () if router.kind == "rules" else (router.kind,)
         self._row_kinds = tuple(dict.fromkeys((*ROW_KINDS, *own_kind)))
         self._loaded: dict[str, Router] = {}
@@ -94,12 +95,12 @@ class Scorer:
         )
 
     def score(self, table: "pa.Table", file: str | None = None) -> "pa.Table":
-        """Return the rows of `table`, as read, in the same order, with the columns of a scored part added.
+        """Return the rows of `table`, which `read_shard` made, in the same order, with the columns of a scored part.
 
-        `file` is what messages call the file that the rows are from. A row whose own `model` is neither among the
-        job's nor a router becomes invalid. Rows that are invalid, or pinned to a model, reach no router and have no
-        score. Raises SpecError where a router of the user's own returns anything but one finite number per prompt
-        and column.
+        `file` is the name of the rows' file in messages. A row becomes invalid if its own `model` is neither a model of
+        the job nor a router with a cutoff. Rows that are invalid or pinned to a model are passed to no router and have
+        no score. Raises SpecError if a router cannot be built, or returns anything but one finite number per prompt and
+        column.
         """
         rows = _Rows(table, len(self._columns))
         if self._honoured:
@@ -127,7 +128,8 @@ class Scorer:
     def _choice(self, asked: str) -> _Choice | None:
         if asked in self._by_name:
             return _Choice(model=self._by_name[asked])
-        # RouteLLM's spelling. A kind has no hyphen, and what follows may start with one: a negative cutoff.
+        # RouteLLM's spelling is router-<kind>-<cutoff>. No kind has a hyphen. A negative cutoff begins with one, so the
+        # text is split at its first two hyphens only.
         parts = asked.split("-", 2)
         if len(parts) < 3 or parts[0] != "router" or parts[1] not in self._row_kinds:
             return None
@@ -141,8 +143,8 @@ class Scorer:
     def _refusal(self, asked: str) -> str:
         shown = asked if len(asked) <= _SHOWN else f"{asked[:_SHOWN]}..."
         return (
-            f"asks for the model {shown!r}; known: {', '.join(self._by_name)}, and router-<kind>-<cutoff> of the kinds "
-            f"{', '.join(self._row_kinds)}; `input.row_models: ignore` routes such rows by the plan"
+            f"asks for the model {shown!r}; known: {', '.join(self._by_name)}, and router-<kind>-<cutoff> with the "
+            f"kinds {', '.join(self._row_kinds)}; `input.row_models: ignore` routes such rows by the plan"
         )
 
     def _score_by_plan(self, rows: "_Rows", chosen: list[int]) -> None:
@@ -175,7 +177,7 @@ class Scorer:
 
 
 class _Rows:
-    """The columns of one shard while they are being filled in."""
+    """The columns of one shard while the scorer fills them in."""
 
     def __init__(self, table: "pa.Table", qualities: int) -> None:
         count = table.num_rows
@@ -192,12 +194,12 @@ class _Rows:
         self.quality = np.full((count, qualities), np.nan, dtype=np.float32)
 
     def open(self) -> list[int]:
-        """Rows that are valid and have no model yet."""
+        """The positions of the rows that are valid and not pinned to a model."""
         ends = zip(self.error_kind, self.pinned, strict=True)
         return [i for i, (error, pinned) in enumerate(ends) if error is None and pinned is None]
 
     def columns(self, chosen: Sequence[int]) -> list[Mapping[str, Any]]:
-        """The columns of the input that are carried along, of each chosen row."""
+        """The input columns that each chosen row carries."""
         from batch.reading.exact import carried_columns
 
         carried = self._table[CARRY].take(chosen).to_pylist()
@@ -212,7 +214,10 @@ class _Rows:
         self.error_message[i] = f"{place}: {message}"
 
     def to_table(self, quality_of: Sequence[str]) -> "pa.Table":
-        """The table with the new columns after its own; refused rows lose text and body, as invalid rows do."""
+        """Return the table with the new columns after its own.
+
+        The text and the body of refused rows become null, as those of all invalid rows are.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
