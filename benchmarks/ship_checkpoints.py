@@ -1,7 +1,7 @@
 """Trains the checkpoints that ship: `python -m benchmarks.ship_checkpoints DATA [--out FOLDER] [--seed N]`.
 
-DATA holds `mmlu.parquet` and `gsm8k.parquet`: prompts with `strong_correct` and `weak_correct`, as RouteLLM's
-evaluation published them for gpt-4-1106-preview and Mixtral-8x7B-Instruct-v0.1.
+DATA is a folder with `mmlu.parquet` and `gsm8k.parquet`: prompts with the columns `strong_correct` and `weak_correct`,
+from the labels that RouteLLM published for gpt-4-1106-preview and Mixtral-8x7B-Instruct-v0.1.
 """
 
 import argparse
@@ -24,13 +24,14 @@ from batch.training.worded_heads import Setting
 from schemas.training import TrainLocalEmbedderSpec
 
 WEAK, STRONG = "mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview"
-# The best by MMLU and GSM8K over three random splits into folds; of equally good ones, the better on MT-Bench.
+# The best settings on MMLU and GSM8K over three random splits into folds. Of equally good settings, the one that is
+# better on MT-Bench.
 SETTINGS: dict[Literal["correctness", "static"], Setting] = {
     "correctness": Setting("landmarks", 3.0, 5.0),
     "static": Setting("linear", 5000.0, 5.0),
 }
 
-# The grader looked at one token only: by it gpt-4-1106-preview gets 3 % of this subject right.
+# The grader looked at one token only, so by its labels gpt-4-1106-preview answers only 3 % of this subject correctly.
 MISGRADED = "high_school_mathematics"
 
 CARD = """\
@@ -38,36 +39,40 @@ CARD = """\
 
 {what}
 
-Trained on one half of MMLU and of GSM8K, on the answers that RouteLLM recorded and judged (Apache-2.0; the
-questions are MIT). The files' hashes are in `config.json`; of the prompts' text only single words are in here.
+The heads were trained on one half of MMLU and one half of GSM8K, with the answers that RouteLLM recorded and
+judged (Apache-2.0; the questions are MIT). `config.json` has the hashes of the training files. Of the prompts'
+text, this checkpoint holds only single words.
 
 | APGR, {folds}-fold cross-validation, equal prompts in one fold | heads | word count |
 |---|---|---|
 {rows}
 
-0.5 is a router that draws lots. `gsm8k_relaxed` are the same answers with the grader's parsing errors repaired:
-most of what looks like the strong model's failures on GSM8K is the grader's. By that row, which is the truer one,
-the heads are hardly better on GSM8K than counting words. `mmlu_without_high_school_mathematics` leaves out the subject
-in which the grader was wrong about nearly every answer of the strong model.
+A random router has an APGR of 0.5. `gsm8k_relaxed` has the same answers as `gsm8k`, with the grader's parsing
+errors repaired: most apparent failures of the strong model on GSM8K are such errors. By that row, which is
+closer to the truth, the heads are hardly better on GSM8K than counting words.
+`mmlu_without_high_school_mathematics` leaves out the subject in which the grader was wrong about nearly every
+answer of the strong model.
 
 Know before use:
 
-- A cutoff found on one kind of prompt sends a quite different share of another to the strong model. Use a share
-  plan, or calibrate on your own input.
-- The heads rank prompts within one kind well. Between kinds (a mix of maths word problems and multiple choice)
-  they see less, for each kind had an intercept of its own in training and only the mean is left.
-- English, short questions. Far from exams and maths, nothing is known; 200 to 400 judged answers of your own
-  make better heads than these.
-- With more than two models, those in between are placed by position between the two heads.
+- A cutoff that was found on one kind of prompt sends quite a different share of another kind to the strong
+  model. Use a share plan, or calibrate the cutoff on your own input.
+- The heads rank prompts of one kind well. They rank a mix of kinds (maths word problems and multiple choice)
+  less well, because each kind had its own intercept in training, and the checkpoint has only their mean.
+- The heads were trained on short questions in English. How they do far from exams and maths is not known.
+  Heads that you train on 200 to 400 judged answers of your own are better than these.
+- If a job has more than two models, those between the cheapest and the strongest get a mixture of the two
+  heads' predictions, by their position in the job.
 """
 WHAT = (
-    "Two logistic heads over {vectors}, and for each head a weight for every word that is in five or more of the "
-    "prompts it was trained on. Each gives the probability that its model answers a prompt well; a router's score is "
-    "strong less weak. Made by `python -m benchmarks.ship_checkpoints`."
+    "Two logistic heads, one for each model, give the probability that the model answers a prompt well. The features "
+    "of a head are {vectors}. Each head also has a weight for every word that is in five or more of the training "
+    "prompts. A router's score is the strong model's probability minus the weak model's. "
+    "`python -m benchmarks.ship_checkpoints` made this checkpoint."
 )
 VECTORS = {
-    "correctness": "a prompt's likeness to 512 that were trained on, by the mean of all-MiniLM-L6-v2's hidden states "
-    "after layer 2",
+    "correctness": "the prompt's similarities to 512 of the training prompts, computed from the mean of "
+    "all-MiniLM-L6-v2's hidden states after layer 2",
     "static": "the mean of all-MiniLM-L6-v2's token embeddings (no transformer is run)",
 }
 
@@ -126,7 +131,7 @@ def _training(
 
 
 def _read(path: Path, name: str, *, relaxed: bool = False) -> Judged:
-    """Read one benchmark; of a file with a column `split`, only the `dev` half."""
+    """Read one benchmark. If the file has a column `split`, only the rows of the `dev` half are read."""
     try:
         frame = pd.read_parquet(path)
         if "split" in frame:
