@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_MODEL = "unknown_model"
 
-# Most characters of a row's `model` that a message quotes; the input may have any length there.
+# Most characters of a row's `model` that a message quotes; the input may hold any text there.
 _SHOWN = 80
 
 
@@ -98,9 +98,9 @@ class Scorer:
         """Return the rows of `table`, which `read_shard` made, in the same order, with the columns of a scored part.
 
         `file` is the name of the rows' file in messages. A row becomes invalid if its own `model` is neither a model of
-        the job nor a router with a cutoff. Rows that are invalid or pinned to a model are passed to no router and have
-        no score. Raises SpecError if a router cannot be built, or returns anything but one finite number per prompt and
-        column.
+        the job nor a router with a cutoff. A row that is invalid, or that asks for a model of the job, is passed to no
+        router and has no score. Raises SpecError if a router cannot be built, or returns anything but one finite number
+        per prompt and column.
         """
         rows = _Rows(table, len(self._columns))
         if self._honoured:

@@ -13,8 +13,8 @@ from typing import Any
 from batch.errors import SpecError
 
 LOCAL_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-# For `refuse_missing_weights`. Without `ignore_mismatched_sizes`, transformers raises an error with a table of many
-# lines for weights of another shape.
+# For `refuse_missing_weights`. Without `ignore_mismatched_sizes`, transformers reports weights of another shape in a
+# table of many lines.
 REPORT_MISSING_WEIGHTS: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 # The hub's cache names a large file after the sha256 of its bytes.
