@@ -7,10 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Byte code is made of what is imported, when it is: making it of everything here takes a minute.
 PIP := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
-# Tests run in so many processes.
-WORKERS ?= 2
+# Tests run in so many processes: one more than two cores, since tests also wait, for servers and for Ray.
+WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10
 export LITELLM_LOCAL_MODEL_COST_MAP := True
+# Some machines and images forbid byte code. Then each of some hundred processes would compile all that it imports again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run check test release-check format clean
 

@@ -61,9 +61,8 @@ def fine_tune_causal_llm(
 ) -> Mapping[str, Any]:
     """Fine-tune the Llama in `base` and write a checkpoint for `kind: causal_llm` into `out`, in RouteLLM's layout.
 
-    The model learns to generate the header of its turn and then the grade. The checkpoint has the weights of the epoch
-    with the least loss on the validation part, with the adapters merged into them. The result is deterministic on one
-    machine's CPU. Returns figures for a model card.
+    The model learns to generate the header of its turn and then the grade. The adapters of the epoch with the least
+    validation loss are merged in. Deterministic on one machine's CPU. Returns figures for a model card.
 
     Args:
         data: judged answers and preferences, as `collect_contests` takes them.

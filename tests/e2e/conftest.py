@@ -1,6 +1,6 @@
 """The servers that are not ours and take long to start: one of each for all tests of a process.
 
-Tests that use them are in files called `test_servers_*`, side by side, so that one test process comes to all of them.
+All tests that use them are in `test_servers.py`, since one test process runs a whole file of `real` tests.
 """
 
 from collections.abc import Iterator

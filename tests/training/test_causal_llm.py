@@ -41,7 +41,7 @@ def scores(folder: Path) -> list[float]:
 
 
 def test_a_plain_llama_learns_to_grade(tmp_path: Path) -> None:
-    """A base without grades and prompt files becomes a router that tells two kinds of prompts apart, twice the same."""
+    """A base without grades and prompt files becomes a router that tells two kinds of prompts apart."""
     base = build_tiny_causal(tmp_path / "base", bare=True)
     figures = train(base, tmp_path / "one", judged(140))
     assert figures["grades"]["[[1]]"] + figures["grades"]["[[4]]"] == figures["prompts"]
@@ -49,19 +49,20 @@ def test_a_plain_llama_learns_to_grade(tmp_path: Path) -> None:
     assert losses[figures["epoch"]] == min(losses) < 0.6
     hard, easy = scores(tmp_path / "one")
     assert hard > 0.8 > 0.2 > easy
-    assert train(base, tmp_path / "two", judged(140)) == figures
-    assert scores(tmp_path / "two") == [hard, easy]
     assert {file.suffix for file in (tmp_path / "one").iterdir()} == {".safetensors", ".json", ".txt"}
 
 
 def test_a_router_goes_on_learning(tmp_path: Path) -> None:
-    """A checkpoint of this kind keeps its prompt files, and its grades' rows are where training begins."""
+    """A checkpoint of this kind keeps its prompt files, training begins at its grades' rows, and is twice the same."""
     base = build_tiny_causal(tmp_path / "base")
-    figures = train(base, tmp_path / "out", judged(60, weak=(0.5, 1.0)), epochs=1)
+    data = judged(60, weak=(0.5, 1.0))
+    figures = train(base, tmp_path / "out", data, epochs=1)
     assert figures["grades"]["[[2]]"] + figures["grades"]["[[4]]"] == figures["prompts"]
     assert (tmp_path / "out" / "system_ft_v5.txt").read_text() == SYSTEM
     assert (tmp_path / "out" / "classifier_ft_v5.txt").read_text() == QUESTION
     assert all(0 < rate < 1 for rate in scores(tmp_path / "out"))
+    assert train(base, tmp_path / "again", data, epochs=1) == figures
+    assert scores(tmp_path / "again") == scores(tmp_path / "out")
 
 
 def test_short_steps_are_not_rounded_away(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Real questions, the default router, and two servers that are not ours, through the real command on Ray."""
+"""Servers that are not ours: each starts and answers, and the command on Ray sends real questions to two of them."""
 
 import json
 from collections import Counter
@@ -10,17 +10,19 @@ import pytest
 
 from tests.e2e.commands import Command
 from tests.e2e.conftest import REPLY
-from tests.e2e.servers import BIN, LITELLM_MASTER_KEY, Server
+from tests.e2e.servers import (
+    BIN,
+    LITELLM_MASTER_KEY,
+    Server,
+    ServerFailedError,
+    ask,
+    constant_nginx,
+    nginx_path,
+)
 
 QUESTIONS = Path(__file__).parents[2] / "../shared/data/gsm8k.parquet"
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(not QUESTIONS.exists(), reason="the GSM8K questions are not here"),
-    pytest.mark.skipif(
-        not all((BIN / name).exists() for name in ("transformers", "litellm")), reason="the servers are not installed"
-    ),
-]
+pytestmark = pytest.mark.real
 
 MAX_TOKENS = 16
 # Dollars per million tokens.
@@ -43,6 +45,41 @@ def questions() -> list[dict[str, Any]]:
     return list(pq.read_table(QUESTIONS).to_pylist())
 
 
+def test_transformers_serve_answers_with_the_tiny_llama(llama: Server) -> None:
+    """A checkpoint built here loads, and generates the tokens asked for, the same twice."""
+    first, second = (ask(llama, "Why is the sky blue?", max_tokens=16) for _ in range(2))
+    assert first["choices"] == second["choices"]
+    assert first["usage"]["completion_tokens"] == 16
+
+
+def test_litellm_proxy_answers_with_its_mock(proxy: Server) -> None:
+    """The proxy gives its mock response for the model it was told to serve."""
+    answer = ask(proxy, "Why is the sky blue?")
+    assert answer["choices"][0]["message"]["content"] == REPLY
+
+
+@pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
+def test_nginx_answers_with_its_constant(tmp_path: Path) -> None:
+    """Whatever is asked, the constant comes back."""
+    with constant_nginx("m", "yes", tmp_path, tmp_path / "nginx.log") as server:
+        answer = ask(server, "Is it?")
+    assert answer["choices"][0]["message"]["content"] == "yes"
+
+
+@pytest.mark.skipif(nginx_path() is None, reason="nginx is not installed")
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """The error carries the server's own words."""
+    with (
+        pytest.raises(ServerFailedError, match="invalid variable name"),
+        constant_nginx("m", "$", tmp_path, tmp_path / "nginx.log"),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not QUESTIONS.exists(), reason="the GSM8K questions are not here")
+@pytest.mark.skipif(
+    not all((BIN / name).exists() for name in ("transformers", "litellm")), reason="the servers are not installed"
+)
 def test_half_of_gsm8k_goes_to_the_strongest(
     servers: dict[str, Server],
     questions: list[dict[str, Any]],
