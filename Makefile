@@ -1,5 +1,5 @@
 # make run            sets everything up and runs the quickstart job to its report
-# make check          the contributor's loop: format, lint, types, and every test that needs no real server, Ray or kill
+# make check          the contributor's loop: format, lint, types, and every test that is not `real` (servers, Ray, terminals, kills)
 # make test           sets everything up and passes every check
 # make release-check  makes again what is shipped or frozen, and compares
 PYTHON ?= python3

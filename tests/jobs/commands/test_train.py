@@ -102,6 +102,7 @@ def test_a_checkpoint_that_is_there_stays(command: Command, spec: Spec, tmp_path
     assert (tmp_path / "other" / "README.md").exists()
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_as_ctrl_c_does(number: signal.Signals, spec: Spec, tmp_path: Path) -> None:
     """Status 130, one line that says what is true of a fit, and no hidden folder left beside the output."""

@@ -152,6 +152,7 @@ def hostile_job(job: Job, folder: Path) -> dict[str, Any]:
     return job
 
 
+@pytest.mark.real
 def test_a_terminal_is_not_driven_by_what_a_job_holds(job: Job, tmp_path: Path) -> None:
     """Through `check`, `run`, `status`, and refusals of what is wrong; colours and cursor are Rich's own."""
     good = hostile_job(job, tmp_path)

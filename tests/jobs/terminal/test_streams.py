@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[3]
 BATCHROUTER = (sys.executable, "-m", "jobs.cli")
 STANDARD = (0, 1, 2)
 
+pytestmark = pytest.mark.real
+
 
 def _without_streams() -> None:
     for number in STANDARD:

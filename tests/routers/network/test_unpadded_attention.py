@@ -1,26 +1,14 @@
 """Attention without a mask."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    BertModel,
-    ModernBertConfig,
-    ModernBertModel,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-    RobertaModel,
-    XLMRobertaConfig,
-    XLMRobertaForSequenceClassification,
-    XLMRobertaModel,
-)
 
 from batch.routers.network.unpadded_attention import attend_to_own_tokens, end_at_first_token
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -30,11 +18,22 @@ SIZES: dict[str, Any] = {
     "intermediate_size": 64,
 }
 LENGTHS = (9, 6, 6, 1)
-KINDS: list[Callable[[], PreTrainedModel]] = [
-    lambda: BertModel(BertConfig(**SIZES)),
-    lambda: RobertaModel(RobertaConfig(**SIZES)),
-    lambda: XLMRobertaModel(XLMRobertaConfig(**SIZES)),
-]
+KINDS = ("bert", "roberta", "xlm-roberta")
+
+
+def encoder(kind: str, **more: Any) -> "PreTrainedModel":
+    from transformers import AutoConfig, AutoModel
+
+    network: PreTrainedModel = AutoModel.from_config(AutoConfig.for_model(kind, **SIZES, **more))
+    return network.eval()
+
+
+def classifier_of(kind: str, **more: Any) -> "PreTrainedModel":
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.for_model(kind, **SIZES, num_labels=3, **more)
+    network: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+    return network.eval()
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -43,19 +42,17 @@ def batch() -> dict[str, torch.Tensor]:
     return {"input_ids": torch.where(mask, ids, 1), "attention_mask": mask.long()}
 
 
-def hidden(network: PreTrainedModel) -> torch.Tensor:
+def hidden(network: "PreTrainedModel") -> torch.Tensor:
     with torch.inference_mode():
         states: torch.Tensor = network(**batch()).last_hidden_state
     return states
 
 
-@pytest.mark.parametrize("build", KINDS)
-def test_a_text_gets_what_the_mask_gives_it(
-    build: Callable[[], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_gets_what_the_mask_gives_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over a text's own tokens the states are those with a mask, and no mask reaches torch's kernel."""
     torch.manual_seed(0)
-    network = build().eval()
+    network = encoder(kind)
     masked = hidden(network)
     attend_to_own_tokens(network)
     shapes: list[tuple[int, ...]] = []
@@ -73,24 +70,17 @@ def test_a_text_gets_what_the_mask_gives_it(
     assert own.isfinite().all()
 
 
-CLASSIFIERS: list[Callable[..., PreTrainedModel]] = [
-    lambda **more: BertForSequenceClassification(BertConfig(**SIZES, **more)),
-    lambda **more: RobertaForSequenceClassification(RobertaConfig(**SIZES, **more)),
-    lambda **more: XLMRobertaForSequenceClassification(XLMRobertaConfig(**SIZES, **more)),
-]
-
-
-def logits(classifier: PreTrainedModel) -> torch.Tensor:
+def logits(classifier: "PreTrainedModel") -> torch.Tensor:
     with torch.inference_mode():
         given: torch.Tensor = classifier(**batch()).logits
     return given
 
 
-@pytest.mark.parametrize("build", CLASSIFIERS)
-def test_the_last_layer_computes_what_the_head_reads(build: Callable[..., PreTrainedModel]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_layer_computes_what_the_head_reads(kind: str) -> None:
     """The logits are those of all tokens, and in the last layer the products are over the first ones alone."""
     torch.manual_seed(0)
-    classifier = build(num_labels=3, initializer_range=0.5).eval()
+    classifier = classifier_of(kind, initializer_range=0.5)
     whole = logits(classifier)
     attend_to_own_tokens(classifier)
     end_at_first_token(classifier)
@@ -102,11 +92,11 @@ def test_the_last_layer_computes_what_the_head_reads(build: Callable[..., PreTra
     assert rows == [len(LENGTHS) * max(LENGTHS), len(LENGTHS)]
 
 
-@pytest.mark.parametrize("build", CLASSIFIERS)
-def test_a_decoder_keeps_its_last_layer(build: Callable[..., PreTrainedModel]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_decoder_keeps_its_last_layer(kind: str) -> None:
     """Where tokens see only those before them, the mask is more than padding."""
     torch.manual_seed(0)
-    classifier = build(num_labels=3, is_decoder=True).eval()
+    classifier = classifier_of(kind, is_decoder=True)
     whole = logits(classifier)
     attend_to_own_tokens(classifier)
     end_at_first_token(classifier)
@@ -115,7 +105,7 @@ def test_a_decoder_keeps_its_last_layer(build: Callable[..., PreTrainedModel]) -
 
 def test_a_network_that_masks_more_than_padding_is_left_alone() -> None:
     """ModernBERT looks at a window of tokens in some layers: its masks stay."""
-    network = ModernBertModel(ModernBertConfig(**SIZES, local_attention=4, pad_token_id=0)).eval()
+    network = encoder("modernbert", local_attention=4, pad_token_id=0)
     before = network.config._attn_implementation
     attend_to_own_tokens(network)
     assert network.config._attn_implementation == before
