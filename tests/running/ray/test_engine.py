@@ -1,4 +1,4 @@
-"""Ray as the engine sees it, on one real local cluster."""
+"""The engine on Ray, against one real local cluster."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[RayEngine]:
-    """Keys are in the environment before Ray starts, as they are for a user; a cluster that is named there is left."""
+    """A local cluster. The key is set before Ray starts, as for a user; the cluster in RAY_ADDRESS must be ignored."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(KEY_NAME, KEY)
         environment.setenv("RAY_ADDRESS", "127.0.0.1:9")
@@ -72,7 +72,7 @@ def raises(error: Exception) -> None:
 
 
 def result_of(engine: RayEngine | InlineEngine, handle: Any) -> Any:
-    """Wait as the pipeline does."""
+    """Wait for one handle as the pipeline does, and return its result."""
     waiting = {handle}
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (done := engine.wait(waiting, 1)):
@@ -82,12 +82,12 @@ def result_of(engine: RayEngine | InlineEngine, handle: Any) -> Any:
 
 
 def test_work_returns_what_the_function_returned(engine: RayEngine) -> None:
-    """Arguments travel there and values back."""
+    """Arguments reach the task, and its value comes back."""
     assert result_of(engine, engine.submit(divmod, 17, 5)) == (3, 2)
 
 
 def test_map_keeps_the_order(engine: RayEngine) -> None:
-    """Results come in the order of the items, whichever was done first."""
+    """Results come in the order of the items, whichever was finished first."""
     assert list(engine.map(hex, range(40))) == [hex(number) for number in range(40)]
 
 
@@ -102,7 +102,7 @@ def test_map_keeps_the_order(engine: RayEngine) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_arrives_as_itself(engine: RayEngine, error: Exception) -> None:
-    """What a task raises is raised by `result`: its class, its text and its attributes, and nothing of Ray's."""
+    """`result` raises what the task raised, with its class, text and attributes, and not an error of Ray's."""
     with pytest.raises(type(error)) as caught:
         result_of(engine, engine.submit(raises, error))
     assert type(caught.value) is type(error)
@@ -114,7 +114,7 @@ def test_an_error_arrives_as_itself(engine: RayEngine, error: Exception) -> None
 
 @pytest.mark.parametrize("kind", ["random", "import"])
 def test_a_shard_is_scored_as_in_process(engine: RayEngine, tmp_path: Path, kind: str) -> None:
-    """By a task for a light router, by an actor for a heavy one: the stored part is the same, byte for byte."""
+    """A task scores for a light router, an actor for a heavy one; both store byte for byte what InlineEngine stores."""
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("\n".join(json.dumps({"prompt": "Why" + "?" * (row % 9)}) for row in range(300)))
     router = {"kind": kind, **({"path": "tests.routers.thirdparty:CountsQuestionMarks"} if kind == "import" else {})}
@@ -142,7 +142,7 @@ def test_a_shard_is_scored_as_in_process(engine: RayEngine, tmp_path: Path, kind
 def test_one_actor_asks_an_embedders_endpoints(
     tmp_path: Path, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many shards are asked for at once, so that limits are held in one place; its key does not travel."""
+    """One actor scores several shards, so that limits are held in one place; its pickled task has no key."""
     monkeypatch.setattr(engine, "_most_scorers", 4)
     (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": f"p{row}"}) for row in range(90)))
     with serve({"model": MODEL, "api_key_env": KEY_NAME}, environ={KEY_NAME: KEY}) as served:
@@ -175,7 +175,7 @@ def test_one_actor_asks_an_embedders_endpoints(
 def test_the_dispatcher_is_fed_in_order_and_keeps_the_key_to_itself(
     engine: RayEngine, ledger: Ledger, tmp_path: Path
 ) -> None:
-    """Shards are sent in the order they were fed, none after the feed was closed; Ray writes down no key."""
+    """Shards are sent in the order in which they were fed; no file of the run and no log of Ray's has the key."""
     layout = Layout(tmp_path / "run")
     shards, rows = 12, 5
     for shard in range(shards):
@@ -206,7 +206,7 @@ def test_the_dispatcher_is_fed_in_order_and_keeps_the_key_to_itself(
 def test_log_records_of_the_dispatcher_reach_this_process(
     engine: RayEngine, ledger: Ledger, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It runs in another process, and `--log-file` is written by this one. No record has a prompt."""
+    """The dispatcher runs in another process, while this one writes `--log-file`. No record has a prompt."""
     layout = Layout(tmp_path / "run")
     _route(layout, 0, range(3))
     models = (ModelSpec(name="m", endpoints=(EndpointSpec(url=ledger.url, model="m"),)),)
@@ -222,8 +222,8 @@ def test_log_records_of_the_dispatcher_reach_this_process(
     assert not [message for message in caplog.messages if "What is in row" in message]
 
 
-def test_a_key_that_is_not_set_is_said(engine: RayEngine, tmp_path: Path) -> None:
-    """The dispatcher's own SpecError comes out, not Ray's word for an actor that could not start."""
+def test_a_key_that_is_not_set_is_reported(engine: RayEngine, tmp_path: Path) -> None:
+    """`poll` raises the dispatcher's own SpecError, not Ray's error for an actor that could not start."""
     endpoint = EndpointSpec(url="http://127.0.0.1:9/v1", model="m", api_key_env="NO_SUCH_KEY_IS_SET")
     plan = DispatchPlan(
         str(tmp_path), (ModelSpec(name="m", endpoints=(endpoint,)),), {"m": None}, DispatchSpec(), seed=0
@@ -234,7 +234,7 @@ def test_a_key_that_is_not_set_is_said(engine: RayEngine, tmp_path: Path) -> Non
     dispatcher.close()
 
 
-def test_it_listens_on_loopback_only_and_has_no_dashboard(engine: RayEngine) -> None:
+def test_a_local_cluster_listens_on_loopback_only_and_has_no_dashboard(engine: RayEngine) -> None:
     """No process of a local cluster can be reached from another machine."""
     assert result_of(engine, engine.submit(abs, -1)) == 1
     family = _family(os.getpid())
@@ -245,8 +245,8 @@ def test_it_listens_on_loopback_only_and_has_no_dashboard(engine: RayEngine) -> 
     assert not ray._private.worker._global_node.webui_url
 
 
-def test_an_address_where_nobody_answers_is_said(tmp_path: Path) -> None:
-    """In seconds, where Ray would try for a minute and then end the process."""
+def test_an_address_without_a_cluster_is_refused(tmp_path: Path) -> None:
+    """The engine refuses it within seconds; Ray would try for a minute and then end the process."""
     with pytest.raises(SpecError, match="no Ray cluster answers there"):
         RayEngine(
             address="127.0.0.1:9",
@@ -272,7 +272,7 @@ def _route(layout: Layout, shard: int, rows: range) -> None:
 
 
 def _until_the_end(dispatcher: DispatchHandle) -> list[int]:
-    """Shards in the order they were completed."""
+    """Poll until the dispatcher has ended; return the shards in the order in which they were completed."""
     completed: list[int] = []
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -286,14 +286,14 @@ def _until_the_end(dispatcher: DispatchHandle) -> list[int]:
 
 
 def _logs() -> list[Path]:
-    """What Ray has written of its own."""
+    """The log files that Ray itself has written."""
     files = [path for path in Path(ray._private.worker._global_node.get_logs_dir_path()).rglob("*") if path.is_file()]
     assert files
     return files
 
 
 def _family(pid: int) -> dict[int, str]:
-    """A process and all it started: the command lines by pid."""
+    """A process and all its descendants: their command lines by pid."""
     processes = living()
     parents = {}
     for other in processes:
@@ -308,7 +308,7 @@ def _family(pid: int) -> dict[int, str]:
 
 
 def _listening(pid: int) -> list[str]:
-    """Addresses, as the kernel writes them, of the TCP sockets on which a process listens; one that ended has none."""
+    """The addresses on which a process listens for TCP, as the kernel writes them; none if the process has ended."""
     inodes = set()
     try:
         descriptors = list(Path(f"/proc/{pid}/fd").iterdir())

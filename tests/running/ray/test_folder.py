@@ -21,7 +21,7 @@ LONGEST_SOCKET = "session_2026-01-31_12-34-56_123456_4194304/sockets/plasma_stor
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Short enough for sockets, as pytest's own folders are not."""
+    """A folder with a path short enough for sockets; the paths of pytest's own folders are too long."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         yield Path(folder)
 
@@ -31,7 +31,7 @@ def made_in(folder: RayFolder) -> Path:
 
 
 def test_no_other_user_may_enter_it_and_it_goes_when_it_is_closed(place: Path) -> None:
-    """Whatever the umask, its mode is 0700; what Ray made within goes with it; closing twice is harmless."""
+    """Its mode is 0700 whatever the umask; `close` removes it with all that Ray made in it, and may be called twice."""
     before = os.umask(0)
     try:
         folder = RayFolder([str(place)], 0)
@@ -57,7 +57,7 @@ def test_ray_s_longest_socket_fits(place: Path) -> None:
 
 
 def test_places_that_do_not_serve_are_passed_over(place: Path, tmp_path: Path) -> None:
-    """A path that is too long for sockets, a file, and a folder that is not there; nothing is left in any of them."""
+    """A place is skipped if its path is too long for sockets, or if it is a file or missing; nothing is left in it."""
     long = tmp_path / ("long" * 20)
     long.mkdir()
     a_file = tmp_path / "file"
@@ -69,7 +69,7 @@ def test_places_that_do_not_serve_are_passed_over(place: Path, tmp_path: Path) -
 
 
 def test_where_no_place_serves_one_line_says_why_and_what_to_do(tmp_path: Path) -> None:
-    """Each place is named with its reason, and both ways out are: another folder, or no Ray."""
+    """The error names each place with its reason, and both ways out: another folder, or the engine without Ray."""
     long = tmp_path / ("long" * 20)
     long.mkdir()
     with pytest.raises(SpecError) as refused:
@@ -83,14 +83,14 @@ def test_where_no_place_serves_one_line_says_why_and_what_to_do(tmp_path: Path) 
 
 
 def test_a_place_without_room_for_the_object_store_is_refused(place: Path) -> None:
-    """Where neither shared memory nor the place has room for it."""
+    """A place is refused if neither shared memory nor the place itself has room for the object store."""
     free = os.statvfs(place)
     with pytest.raises(SpecError, match="MiB are free"):
         RayFolder([str(place)], free.f_bavail * free.f_frsize * 2 + (1 << 50))
 
 
 def test_what_a_killed_run_left_is_removed_and_nothing_else(place: Path) -> None:
-    """Stale is a folder of this user whose lock nobody holds and in which nothing listens; others are left alone."""
+    """A folder of this user is stale if no process holds its lock or listens in it; only stale folders are removed."""
     stale, running, listening, other = (place / name for name in ("br-ray-a", "br-ray-b", "br-ray-c", "other"))
     for left_behind in (stale, running, listening, other):
         (left_behind / "r" / "session_x" / "sockets").mkdir(parents=True)
@@ -111,7 +111,7 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else(place: Path) -> None
 
 
 def test_processes_that_a_killed_run_left_are_ended_with_its_folder(place: Path) -> None:
-    """An agent that lives on writes into the stale folder; one of a run that is alive is left alone."""
+    """A killed run's process would go on writing into the stale folder; processes of a running run are left alone."""
     running = RayFolder([str(place)], 0)
     (place / "br-ray-a" / "r").mkdir(parents=True)
     orphan, agent = (
@@ -126,8 +126,8 @@ def test_processes_that_a_killed_run_left_are_ended_with_its_folder(place: Path)
     running.close()
 
 
-def test_two_runs_of_the_same_time_keep_their_folders(place: Path) -> None:
-    """The second takes the first's folder for no stale one."""
+def test_two_runs_at_the_same_time_keep_their_folders(place: Path) -> None:
+    """The second run does not take the first one's folder for a stale one."""
     first = RayFolder([str(place)], 0)
     second = RayFolder([str(place)], 0)
     assert made_in(first).is_dir()

@@ -1,4 +1,4 @@
-"""Keys asked of the process that has them."""
+"""A server that gives keys to processes without the environment, and the client that asks it."""
 
 import pickle
 import socket
@@ -15,8 +15,8 @@ from batch.running.ray.key_server import AskedKeys, KeyServer
 KEY = "sk-äß-" + "x" * 9000
 
 
-def test_a_key_is_told_by_name_and_what_travels_holds_none() -> None:
-    """However long it is; a name that is not set has none, nor does one that is empty."""
+def test_a_client_gets_keys_by_name_and_its_pickle_has_none() -> None:
+    """A key may be of any length; a name that is not set, or set to nothing, has no key."""
     server = KeyServer({"THE_KEY": KEY, "EMPTY": ""}.get)
     server.start()
     try:
@@ -28,8 +28,8 @@ def test_a_key_is_told_by_name_and_what_travels_holds_none() -> None:
         server.close()
 
 
-def test_only_its_own_user_can_ask_and_nobody_after_it_was_closed() -> None:
-    """The socket is in a folder that others cannot enter, and is gone with the server; then a line says so."""
+def test_only_the_same_user_can_ask_and_only_until_the_server_is_closed() -> None:
+    """Other users cannot enter the socket's folder. `close` removes it; after that a client raises a SpecError."""
     server = KeyServer(lambda name: None)
     server.start()
     path = Path(server.keys.path)
@@ -43,7 +43,7 @@ def test_only_its_own_user_can_ask_and_nobody_after_it_was_closed() -> None:
 
 @pytest.fixture
 def long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files go: too deep for the path of a socket."""
+    """The folder for temporary files, at a path too long for a socket."""
     folder = tmp_path / ("x" * 100)
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -51,7 +51,7 @@ def long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_socket_has_a_short_path_where_temporary_files_have_long_ones(long_folder: Path) -> None:
-    """Its folder is in /tmp then, as private as elsewhere, and nothing is left in either."""
+    """The socket's folder is then made in /tmp, with mode 0700 too, and `close` leaves nothing in either place."""
     server = KeyServer({"THE_KEY": KEY}.get)
     server.start()
     try:
@@ -65,7 +65,7 @@ def test_a_socket_has_a_short_path_where_temporary_files_have_long_ones(long_fol
 
 
 def test_a_socket_that_cannot_be_made_is_one_line(long_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system refuses it, or there is no folder for it: what to change is said, and nothing is left."""
+    """If the system refuses the socket or its folder is missing, the error says what to change, and nothing is left."""
     monkeypatch.setattr("batch.running.ray.key_server._MOST_PATH_BYTES", 1000)
     with pytest.raises(SpecError, match=r"AF_UNIX path too long; set TMPDIR to .*") as refused:
         KeyServer(lambda name: None).start()
@@ -77,10 +77,10 @@ def test_a_socket_that_cannot_be_made_is_one_line(long_folder: Path, monkeypatch
 
 
 @pytest.mark.parametrize(("trouble", "said"), [(None, False), (ValueError("a bug"), True)], ids=["gone", "bug"])
-def test_an_asker_that_is_gone_is_nobodys_trouble(
+def test_a_client_that_was_killed_leaves_no_traceback(
     trouble: Exception | None, said: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One that was killed before its answer came leaves no trace on standard error; a bug of ours still does."""
+    """A client that is gone before its answer comes leaves nothing on standard error; an error in our own code does."""
     asked, gone, answering = Event(), Event(), list[Thread]()
 
     def slow(name: str) -> str:
@@ -106,8 +106,8 @@ def test_an_asker_that_is_gone_is_nobodys_trouble(
     assert "ValueError: a bug" in err if said else err == ""
 
 
-def test_why_a_key_cannot_be_told_is_told() -> None:
-    """A file that is gone or a command that failed is one line on the asker's side too, not an empty key."""
+def test_the_client_raises_why_a_key_cannot_be_read() -> None:
+    """If a key's file is gone or its command failed, the client raises that error, and gives no empty key."""
 
     def failing(name: str) -> str:
         raise SpecError(f"{name} ended with status 1")

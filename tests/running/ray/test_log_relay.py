@@ -10,7 +10,7 @@ from batch.running.ray.log_relay import LogBuffer, level_wanted, log_again
 
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
-    """The logger above all of ours, put back afterwards."""
+    """Our top logger; its level and handlers are restored afterwards."""
     root = logging.getLogger("batchrouter")
     before = root.level, root.propagate, list(root.handlers)
     yield root
@@ -19,7 +19,7 @@ def root() -> Iterator[logging.Logger]:
 
 
 def test_records_are_kept_formatted_from_a_level_on(root: logging.Logger) -> None:
-    """What a record named may change afterwards; its text does not, and it is taken once."""
+    """Objects named in a record may change afterwards, but the kept text does not; `take` gives each record once."""
     buffer = LogBuffer()
     buffer.listen(logging.INFO)
     named = ["before"]
@@ -35,8 +35,8 @@ def test_records_are_kept_formatted_from_a_level_on(root: logging.Logger) -> Non
     assert buffer.take() == ()
 
 
-def test_the_oldest_are_dropped_and_counted(root: logging.Logger) -> None:
-    """A process that nobody polls holds no more than so many."""
+def test_the_oldest_records_are_dropped_and_counted(root: logging.Logger) -> None:
+    """A buffer that is not polled keeps only its newest `most` records."""
     buffer = LogBuffer(most=3)
     buffer.listen(logging.INFO)
     for number in range(5):
@@ -47,8 +47,8 @@ def test_the_oldest_are_dropped_and_counted(root: logging.Logger) -> None:
     assert [line.message for line in buffer.take()] == ["5"]
 
 
-def test_they_are_logged_again_with_their_own_times(root: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
-    """By the logger of the same name, if this process wants the level."""
+def test_records_are_logged_again_with_their_own_times(root: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+    """The logger of the same name logs each record, if this process wants its level."""
     buffer = LogBuffer()
     buffer.listen(logging.DEBUG)
     for level in (logging.DEBUG, logging.ERROR):

@@ -1,4 +1,4 @@
-"""The look at whether Ray's own processes are still there."""
+"""Noticing that Ray's own processes have died."""
 
 import os
 import resource
@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 30
 
 
 class Scripted:
-    """A look that tells what it is told to."""
+    """A look that reports `gone` as missing."""
 
     def __init__(self) -> None:
         self.gone: str | None = None
@@ -30,7 +30,7 @@ class Scripted:
 
 @pytest.fixture
 def raylet(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A child that is called what Ray's process is called."""
+    """A child of this process that has the name of one of Ray's."""
     program = tmp_path / "raylet"
     program.symlink_to("/bin/sleep")
     with subprocess.Popen([str(program), "60"]) as child:
@@ -41,7 +41,7 @@ def raylet(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_child_of_ray_s_that_dies_is_noticed_even_before_its_parent_has_waited_for_it(
     tmp_path: Path,
 ) -> None:
-    """Found by its name while it runs, missed once it has ended, named in the reason."""
+    """The child is found by its name while it runs, and is missing once it has ended, although still a zombie."""
     own = OwnProcesses()
     program = tmp_path / "raylet"
     program.symlink_to("/bin/sleep")
@@ -61,7 +61,7 @@ def test_a_child_of_ray_s_that_dies_is_noticed_even_before_its_parent_has_waited
 
 
 def test_a_process_that_cannot_be_looked_at_is_taken_to_live(tmp_path: Path) -> None:
-    """Where this process may open no more files, nothing has died: the run must not end for it."""
+    """If this process can open no more files it cannot see others; the run must not end for that."""
     own = OwnProcesses()
     program = tmp_path / "gcs_server"
     program.symlink_to("/bin/sleep")
@@ -80,8 +80,8 @@ def test_a_process_that_cannot_be_looked_at_is_taken_to_live(tmp_path: Path) -> 
     assert own.missing() is not None
 
 
-def test_what_another_started_before_is_not_watched(raylet: subprocess.Popen[bytes]) -> None:
-    """A child of the same name that was there before the cluster is not the cluster's."""
+def test_a_process_from_before_the_cluster_is_not_watched(raylet: subprocess.Popen[bytes]) -> None:
+    """A child with the name of one of Ray's that ran before the cluster started does not belong to the cluster."""
     while not Path(f"/proc/{raylet.pid}/cmdline").read_bytes().startswith(b"/"):
         pass
     own = OwnProcesses()
@@ -89,8 +89,8 @@ def test_what_another_started_before_is_not_watched(raylet: subprocess.Popen[byt
     assert own.all() == []
 
 
-def test_a_caller_learns_in_one_line_that_the_same_command_goes_on() -> None:
-    """Nothing is raised while all is there; afterwards every check says what is gone, and nothing ends the process."""
+def test_a_caller_is_given_the_loss_and_how_to_resume_in_one_line() -> None:
+    """`check` raises nothing while Ray is alive; afterwards each call raises what is gone. The process is not ended."""
     ended: list[str] = []
     look = Scripted()
     watch = NodeWatch(ended.append, every=0.001)
@@ -107,7 +107,7 @@ def test_a_caller_learns_in_one_line_that_the_same_command_goes_on() -> None:
 
 
 def test_a_process_that_hangs_in_ray_is_ended_after_a_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody closes the watch, since the only thread that would is in a call that never returns."""
+    """The watch is not closed, because the only thread that would close it hangs in a call to Ray."""
     monkeypatch.setattr(watching, "_GRACE_SECONDS", 0.01)
     ended: list[str] = []
     done = threading.Event()
@@ -125,8 +125,8 @@ def test_a_process_that_hangs_in_ray_is_ended_after_a_grace(monkeypatch: pytest.
     assert ended == [f"the raylet has died; {RESUME_HINT}"]
 
 
-def test_a_joined_cluster_s_raylet_is_asked_at_its_socket() -> None:
-    """It is there while something listens, and gone once that is refused."""
+def test_a_joined_cluster_s_raylet_is_checked_at_its_socket() -> None:
+    """The raylet is alive while its socket is listened on, and missing once a connection is refused."""
     with (
         tempfile.TemporaryDirectory(dir="/tmp") as folder,
         socket.create_server(("127.0.0.1", 0)) as head,
@@ -141,7 +141,7 @@ def test_a_joined_cluster_s_raylet_is_asked_at_its_socket() -> None:
 
 
 def test_a_joined_cluster_s_head_may_be_away_for_a_while() -> None:
-    """A head that is restarted is forgiven; one that stays away is not."""
+    """14 failed checks in a row are tolerated, so a head may be restarted; the 15th reports it as missing."""
     with socket.create_server(("127.0.0.1", 0)) as head:
         port = head.getsockname()[1]
     joined = JoinedCluster("/nowhere/raylet", f"127.0.0.1:{port}")
@@ -154,8 +154,8 @@ def test_a_joined_cluster_s_head_may_be_away_for_a_while() -> None:
     assert f"127.0.0.1:{port}" in str(joined.missing())
 
 
-def test_want_of_descriptors_is_no_death(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where this process can open no socket, it has learned nothing of the cluster."""
+def test_a_lack_of_descriptors_is_not_taken_for_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this process can open no socket, it has learned nothing about the cluster."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as raylet:
         raylet.bind(f"{folder}/raylet")
         raylet.listen()
