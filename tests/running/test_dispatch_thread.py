@@ -17,7 +17,7 @@ LONGEST_SECONDS = 20.0
 
 @pytest.fixture
 def lingering(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
-    """Threads stay a while when their loop has closed: set then, and what they wait for."""
+    """Keep threads alive after their loop has closed: an event that is set then, and one that lets them end."""
     closed, may_end = threading.Event(), threading.Event()
 
     class Lingering(asyncio.Runner):  # type: ignore[misc]  # final, and only watched
@@ -31,10 +31,8 @@ def lingering(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event
     may_end.set()
 
 
-def test_what_comes_just_as_it_ends_does_no_harm(
-    tmp_path: Path, lingering: tuple[threading.Event, threading.Event]
-) -> None:
-    """Its loop is closed before its thread ends; a disk error and a Ctrl-C may come at that instant."""
+def test_calls_while_it_ends_do_no_harm(tmp_path: Path, lingering: tuple[threading.Event, threading.Event]) -> None:
+    """A disk error or Ctrl-C may call the dispatcher after its loop has closed and before its thread has ended."""
     closed, may_end = lingering
     endpoint = EndpointSpec(url="http://127.0.0.1:9/v1", model="m")
     model = ModelSpec(name="m", endpoints=(endpoint,))

@@ -1,4 +1,4 @@
-"""Results of a run that has not ended, at any time."""
+"""`--finish`: writing the results of a run that has not ended."""
 
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from tests.rehearsed import serve
 from tests.running.test_resuming import SLOW, narrow
 
 
-def test_what_is_answered_is_written_and_the_run_goes_on_afterwards(tmp_path: Path) -> None:
-    """Stopped after some rows and finished without a server: these are ok, the others unsent. The plain command sends
-    the others alone, and its results are those of an unbroken run.
+def test_answered_rows_are_written_and_the_run_can_be_resumed(tmp_path: Path) -> None:
+    """`--finish` sends nothing and writes a stopped run's answered rows as ok and the others as unsent.
+
+    The plain command then sends only the others, and its results are those of an unbroken run.
     """
     with serve(*SLOW) as served:
         there, whole = JobFolder(tmp_path / "a", served), JobFolder(tmp_path / "b", served)
@@ -40,8 +41,8 @@ def test_what_is_answered_is_written_and_the_run_goes_on_afterwards(tmp_path: Pa
         ]
 
 
-def test_it_may_be_asked_for_as_often_as_one_likes(tmp_path: Path) -> None:
-    """Twice in a row it writes the same; of a finished run it writes what is there."""
+def test_finishing_twice_writes_the_same(tmp_path: Path) -> None:
+    """Finishing twice in a row writes the same results; finishing a complete run writes its results again."""
     with serve(*SLOW) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(40)
@@ -58,7 +59,7 @@ def test_it_may_be_asked_for_as_often_as_one_likes(tmp_path: Path) -> None:
 
 
 def test_there_must_be_a_run_to_finish(tmp_path: Path) -> None:
-    """Without one nothing is scored and nothing is written: one line says so."""
+    """Without a run directory the command refuses in one line, and scores and writes nothing."""
     with serve(*SLOW) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(5)

@@ -1,4 +1,4 @@
-"""What endpoints were found to bear is there for the next sitting."""
+"""The limits that a sitting has found for its endpoints are stored for the next sitting."""
 
 import asyncio
 from pathlib import Path
@@ -18,15 +18,15 @@ FOUND = {"m": {"http://a/v1": LearnedLimits(96, None), "http://b/v1": LearnedLim
 
 
 def test_what_was_found_is_read_back(tmp_path: Path) -> None:
-    """Models, endpoints and numbers, with what is not known."""
+    """Models, endpoints and their limits are read back, including limits that are unknown."""
     path = tmp_path / "limits.json"
     write_found(path, FOUND)
     assert read_found(path) == FOUND
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"m": {"http://a/v1": {"in_flight": "many"}}}'])
-def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
-    """A search that begins anew costs a minute; a run that ends for it would cost a night."""
+def test_a_missing_or_damaged_file_reads_as_empty(tmp_path: Path, text: str) -> None:
+    """A new search for the limits costs a minute; a run that stopped because of the file could cost a night."""
     path = tmp_path / "limits.json"
     assert read_found(path) == {}
     path.write_text(text)
@@ -34,7 +34,7 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
 
 
 def test_the_next_sitting_begins_where_the_last_one_ended() -> None:
-    """An endpoint known to bear 96 requests has 96 under way at once; what is configured goes before what was found."""
+    """An endpoint with a stored limit of 96 gets 96 requests at once; the job file's limit goes before a stored one."""
 
     async def main() -> dict[str, int]:
         most: dict[str, int] = {}

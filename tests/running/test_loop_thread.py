@@ -13,7 +13,7 @@ LONGEST_SECONDS = 20.0
 
 
 def test_calls_are_made_in_order_in_the_thread() -> None:
-    """`start` returns once the coroutine is ready; what is called after that runs in its loop, one after the other."""
+    """`start` returns once the coroutine is ready; later calls run in its loop, one after the other."""
     seen: list[object] = []
     enough = threading.Event()
 
@@ -39,7 +39,7 @@ def test_calls_are_made_in_order_in_the_thread() -> None:
 
 
 def test_what_it_raises_before_it_is_ready_is_raised_by_start() -> None:
-    """And what it raises after that is kept for its owner."""
+    """`start` raises an error from before the coroutine was ready; a later error is kept in `error`."""
 
     async def fails(ready: Callable[[], None]) -> None:
         raise ValueError("not ready")
@@ -66,8 +66,8 @@ def test_what_it_raises_before_it_is_ready_is_raised_by_start() -> None:
     assert str(thread.error) == "later"
 
 
-def test_calls_after_its_end_do_nothing_and_before_its_start_neither() -> None:
-    """Its owner need not know whether the loop has closed."""
+def test_calls_before_its_start_or_after_its_end_do_nothing() -> None:
+    """The owner of the thread need not know whether the loop has closed."""
 
     async def main(ready: Callable[[], None]) -> None:
         ready()

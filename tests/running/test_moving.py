@@ -26,7 +26,7 @@ ROWS = 40
 
 
 def project(folder: Path, served: Served) -> Path:
-    """A folder as people have it: the job file beside its data, all paths relative. Returns the job file."""
+    """Make a project folder: the job file beside its data, with relative paths only. Returns the job file."""
     folder.mkdir()
     there = JobFolder(folder, served)
     there.write_prompts(ROWS)
@@ -51,8 +51,8 @@ def stopped(path: Path) -> JobSpec:
     return job
 
 
-def test_a_moved_project_goes_on(tmp_path: Path) -> None:
-    """Job, input, spool and run directory under another name: what was answered stays, the rest is sent once."""
+def test_a_moved_project_can_be_resumed(tmp_path: Path) -> None:
+    """Job, input, spool and run directory move together: answers are kept, and the other rows are sent once."""
     with serve(*SLOW) as served:
         stopped(project(tmp_path / "before", served))
         before = served.prompts()
@@ -67,7 +67,7 @@ def test_a_moved_project_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_copy_reads_and_writes_nothing_of_the_original(tmp_path: Path) -> None:
-    """With the original's input spoiled the copy ends all the same, and the original's folder is as it was."""
+    """The copy is resumed although the original's input is overwritten; the original's folder does not change."""
     with serve(*SLOW) as served:
         stopped(project(tmp_path / "original", served))
         copytree(tmp_path / "original", tmp_path / "copy")
@@ -81,8 +81,8 @@ def test_a_copy_reads_and_writes_nothing_of_the_original(tmp_path: Path) -> None
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "original").rglob("*")} == before
 
 
-def test_absolute_paths_stay_what_the_user_wrote(tmp_path: Path) -> None:
-    """A run directory moved alone goes on where the job names it, and the input is read where the job says it is."""
+def test_a_moved_run_directory_is_resumed_with_absolute_paths(tmp_path: Path) -> None:
+    """A run directory that moved alone is resumed where the job names it; the input is read where it was."""
     with serve(*SLOW) as served:
         path = project(tmp_path / "data", served)
         job = stopped(path)
@@ -94,7 +94,7 @@ def test_absolute_paths_stay_what_the_user_wrote(tmp_path: Path) -> None:
 
 
 def before_second_shard(monkeypatch: pytest.MonkeyPatch, answered: Callable[[], bool], act: Callable[[], None]) -> None:
-    """Have `act` called once, before the second shard is read and after rows of the first were answered."""
+    """Call `act` once, after rows of the first shard were answered and before the second shard is read."""
     score = InlineEngine._score
     waiting = [act]
 
@@ -111,10 +111,10 @@ def before_second_shard(monkeypatch: pytest.MonkeyPatch, answered: Callable[[], 
 
 
 @pytest.mark.parametrize("change", ["edited", "removed", "edited in place"])
-def test_input_that_changes_under_a_run_keeps_what_was_paid(
+def test_input_that_changes_under_a_run_keeps_paid_answers(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run stops with one line and is no fault of the job: put back, the input is read on and nothing paid twice."""
+    """The run stops with one line; once the input is put back, the run is resumed and no row is paid for twice."""
     with serve(*SLOW) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(30)

@@ -17,7 +17,7 @@ from tests.rehearsed import Served, serve
 
 @pytest.fixture(scope="module")
 def endpoints() -> Iterator[Served]:
-    """Well-behaved ones, that answer with the prompt."""
+    """Endpoints without faults, which answer with the prompt."""
     with serve(*ENDPOINTS) as served:
         yield served
 
@@ -65,7 +65,7 @@ def test_every_row_comes_out_once_and_in_order(there: JobFolder) -> None:
 
 
 def test_a_row_costs_its_tokens_at_its_models_price(there: JobFolder) -> None:
-    """To the last digit, and the counterfactuals are all rows at one model's price."""
+    """Costs are exact to the last digit; a counterfactual is the cost of all rows at one model's price."""
     there.write_prompts(30)
     report = there.run()
     million = Decimal(1_000_000)
@@ -94,7 +94,7 @@ def test_a_share_is_exact_though_all_scores_are_equal(strong: float, there: JobF
 
 
 def test_rows_may_choose_for_themselves(there: JobFolder) -> None:
-    """A name or an alias pins a row, `router-length-0.5` judges it by its own cutoff; the plan divides the rest."""
+    """A model's name or alias pins a row, `router-length-0.5` routes it by its own cutoff; the plan routes the rest."""
     models = there.job().model_dump(mode="json")["models"]
     models[1]["aliases"] = ["gpt-4"]
     there.write(
@@ -116,7 +116,7 @@ def test_rows_may_choose_for_themselves(there: JobFolder) -> None:
 
 
 def test_bad_rows_are_recorded_and_cost_nothing(there: JobFolder) -> None:
-    """A repeated id, half a line and a number for a prompt are `invalid` with a reason, and nothing of them is sent."""
+    """A repeated id, half a line and a number for a prompt make rows `invalid`, with a reason, and are not sent."""
     there.write(
         [{"key": "a", "prompt": "one"}, {"key": "a", "prompt": "two"}, '{"prompt": ', {"key": "b", "prompt": 7}]
     )
@@ -136,7 +136,7 @@ def test_bad_rows_are_recorded_and_cost_nothing(there: JobFolder) -> None:
     ("dedup", "temperature", "sent"), [("auto", 0, 1), ("auto", 1, 4), ("on", 1, 1), ("off", 0, 4)]
 )
 def test_equal_requests_are_sent_once(dedup: str, temperature: int, sent: int, there: JobFolder) -> None:
-    """Over all shards: by default at temperature 0 only. Who shares an answer has it whole, and pays nothing."""
+    """In all shards; by default at temperature 0 only. A row that shares an answer has all of it and costs nothing."""
     for name in ("a.jsonl", "b.jsonl"):
         there.write([{"prompt": "same"}, {"prompt": "same"}, {"prompt": f"own of {name}"}], name)
     report = there.run(
@@ -159,7 +159,7 @@ def test_equal_requests_are_sent_once(dedup: str, temperature: int, sent: int, t
 
 
 def test_embeddings_are_embedded(there: JobFolder) -> None:
-    """Rows with `input` go to /v1/embeddings; they have vectors in `response`, no content, and cost prompt tokens."""
+    """Rows with `input` go to /v1/embeddings; vectors are in `response`, `content` is null, prompt tokens are paid."""
     there.write({"id": str(i), "input": f"text {i}"} for i in range(5))
     report = there.run(there.job(plan={"strategy": "pin", "model": "small"}))
     rows = there.results()
@@ -177,7 +177,7 @@ def test_carried_columns_can_be_left_out(there: JobFolder) -> None:
 
 
 def test_parquet_holds_what_jsonl_holds(there: JobFolder) -> None:
-    """The same rows, with the dollars as decimals and the carried columns typed."""
+    """Parquet has the same rows as JSON Lines, with carried columns typed."""
     import pyarrow.parquet as pq
 
     there.write([{"id": f"r{i}", "prompt": f"p{i}", "stars": i} for i in range(10)] + [{"id": "bad", "prompt": 7}])
@@ -194,7 +194,7 @@ def test_parquet_holds_what_jsonl_holds(there: JobFolder) -> None:
 
 
 def test_openai_batch_output_has_its_failures_beside_it(there: JobFolder) -> None:
-    """Answers in OpenAI's shape in the file, what failed in `.errors.jsonl`; together every row once."""
+    """Answers are in the file in OpenAI's shape, failures in `.errors.jsonl`; together they have every row once."""
     there.write(
         {
             "custom_id": f"c{i}",
@@ -215,7 +215,7 @@ def test_openai_batch_output_has_its_failures_beside_it(there: JobFolder) -> Non
 
 
 def test_a_folder_gets_a_part_for_each_shard(there: JobFolder) -> None:
-    """The parts, in order of their names, are the rows in order."""
+    """The parts, in the order of their names, have the rows in input order."""
     names = ["a.jsonl", "b.jsonl", "c.jsonl"]
     for name in names:
         there.write([{"prompt": f"{name} {i}"} for i in range(4)], name)
@@ -232,7 +232,7 @@ def test_a_folder_gets_a_part_for_each_shard(there: JobFolder) -> None:
 
 
 def test_a_finished_job_sends_nothing_again(there: JobFolder) -> None:
-    """The second run ends alike, with the same bytes of results, and adds a sitting to the report."""
+    """The second run sends nothing, ends with the same report and results, and adds its time to the report."""
     there.write_prompts(20)
     first = there.run()
     bytes_before = there.results_path.read_bytes()
@@ -255,8 +255,8 @@ def test_lost_results_are_written_again(there: JobFolder) -> None:
     assert (there.results_path.read_bytes(), there.served.posts) == (before, [])
 
 
-def test_a_changed_plan_sends_only_what_changed_its_model(there: JobFolder) -> None:
-    """From a share of .3 to .6, the rows in between are sent to the strongest; nothing else is sent again."""
+def test_a_changed_plan_sends_only_rows_whose_model_changed(there: JobFolder) -> None:
+    """If the share rises from 0.3 to 0.6, the rows in between are sent to the strongest model, and no others."""
     there.write_prompts(50)
     there.run(there.job(plan={"strategy": "share", "strong": 0.3}))
     first = there.results()
@@ -271,7 +271,7 @@ def test_a_changed_plan_sends_only_what_changed_its_model(there: JobFolder) -> N
     assert {prompt.split()[0] for prompt in there.served.prompts()} == {f"p{name[1:]}" for name in moved}
     assert Counter(row["model"] for row in rows) == {"small": 20, "large": 30}
     assert report.models["large"].rows == 30
-    # What the small model was paid for them is in no row, and is not passed over.
+    # No row has the cost of the answers that the small model gave to these rows; a note states it.
     bought = dollars(row for row in first if row["id"] in moved)
     note = f"15 answers of an earlier plan, paid for and not in the results, cost ${bought.normalize():f} more"
     assert report.notes == (note,)
@@ -281,7 +281,7 @@ def test_a_changed_plan_sends_only_what_changed_its_model(there: JobFolder) -> N
 
 
 def test_a_changed_job_is_refused_and_fresh_keeps_the_old_run(there: JobFolder) -> None:
-    """Another system message is another run: refused by name, and `fresh` puts the old directory aside."""
+    """Another system message makes another run: the refusal names the key; `fresh` moves the old run aside."""
     there.write_prompts(4)
     there.run()
     there.served.forget()

@@ -1,4 +1,4 @@
-"""Scored shards become routings, in input order, a shard at a time."""
+"""Planner: it routes scored shards in input order, one shard at a time."""
 
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,7 @@ ROWS = 50
 
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
-    """Scored parts of 50 rows; the ids of the first and the last shard are the same."""
+    """A run directory with scored parts of 50 rows each; the first and the last shard have the same ids."""
     directory = RunDirectory.open(tmp_path / "run", Fingerprint(), job="j", created="", version="")
     for shard in range(SHARDS):
         rows = range(shard * ROWS, (shard + 1) * ROWS)
@@ -56,8 +56,8 @@ def decisions(routings: list[RouteTask]) -> list[tuple[int, list[int], list[int]
     return [(r.index, r.rows.model.tolist(), r.rows.repeats_id_of.tolist()) for r in routings]
 
 
-def test_each_routing_is_made_when_it_is_asked_for(directory: RunDirectory) -> None:
-    """Who takes one at a time gets the same as who takes all, and the rest is not made meanwhile."""
+def test_each_routing_is_made_when_it_is_taken(directory: RunDirectory) -> None:
+    """Taking routings one at a time gives what taking all at once gives, and does not read later shards meanwhile."""
     plan = {"strategy": "share", "strong": 0.5}
     at_once, one_by_one = planner(directory, plan), planner(directory, plan)
     for shard in range(SHARDS):
@@ -77,8 +77,8 @@ def test_each_routing_is_made_when_it_is_asked_for(directory: RunDirectory) -> N
     assert repeats_id_of == list(range(ROWS)), "each row of the last shard has the id of one in the first"
 
 
-def test_a_share_waits_for_all_scores_and_a_cutoff_for_those_before(directory: RunDirectory) -> None:
-    """In whatever order shards are scored."""
+def test_a_share_waits_for_all_scores_and_a_cutoff_for_those_of_earlier_shards(directory: RunDirectory) -> None:
+    """This holds in whatever order the shards are scored."""
     share = planner(directory, {"strategy": "share", "strong": 0.5})
     cutoff = planner(directory, {"strategy": "cutoff", "cutoff": 0.5})
     given: dict[str, list[list[int]]] = {"share": [], "cutoff": []}
@@ -90,8 +90,8 @@ def test_a_share_waits_for_all_scores_and_a_cutoff_for_those_before(directory: R
     assert given["cutoff"] == [[], [0, 1], [], [2, 3]]
 
 
-def test_what_is_routed_already_is_looked_at_and_not_given(directory: RunDirectory) -> None:
-    """Later shards are decided as if all were decided now."""
+def test_routed_shards_are_read_but_not_routed_again(directory: RunDirectory) -> None:
+    """Later shards get the same decisions as if all shards were routed now."""
     plan = {"strategy": "share", "strong": 0.5}
     whole, rest = planner(directory, plan), planner(directory, plan, frozenset({0, 1}))
     for shard in range(SHARDS):

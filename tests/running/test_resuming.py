@@ -1,4 +1,4 @@
-"""Runs that stop in the middle, fail in places or run out of money, and what the next sitting does."""
+"""Runs that stop in the middle, have failed rows or reach their budget, and what the next sitting does."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from tests.job_folder import ENDPOINTS, PRICES, ActAfter, JobFolder, dollars, in
 from tests.rehearsed import serve
 from tests.running.test_pipeline import assert_totals_match
 
-# The pipeline looks at its dispatcher ten times a second: in a few looks no more than half of a test's rows go out.
+# The pipeline polls its dispatcher ten times a second: within a few polls at most half of a test's rows are sent.
 SLOW = tuple({**endpoint, "latency": {"median_seconds": 0.06}} for endpoint in ENDPOINTS)
 
 
 def narrow(there: JobFolder, **limits: Any) -> list[dict[str, Any]]:
-    """The job's models with little in flight, so that there is a middle to stop in."""
+    """The job's models with few requests in flight, so that a run can be stopped in the middle."""
     models: list[dict[str, Any]] = there.job().model_dump(mode="json")["models"]
     for model in models:
         for endpoint in model["endpoints"]:
@@ -30,7 +30,7 @@ def narrow(there: JobFolder, **limits: Any) -> list[dict[str, Any]]:
 
 
 def test_ctrl_c_drains_and_the_next_sitting_sends_only_the_rest(tmp_path: Path) -> None:
-    """Two interruptions: all that was answered is kept and never sent again, and nothing is ambiguous."""
+    """Over two interruptions every answer is kept, no row is sent twice, and no row is ambiguous."""
     with serve(*SLOW) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(120)
@@ -51,8 +51,8 @@ def test_ctrl_c_drains_and_the_next_sitting_sends_only_the_rest(tmp_path: Path) 
         assert_totals_match(report, rows)
 
 
-def test_an_interrupted_run_ends_like_an_unbroken_one(tmp_path: Path) -> None:
-    """But for latencies, the results are the same."""
+def test_an_interrupted_run_has_the_results_of_an_unbroken_one(tmp_path: Path) -> None:
+    """The results are the same except for latencies."""
     with serve(*SLOW) as served:
         whole, broken = JobFolder(tmp_path / "whole", served), JobFolder(tmp_path / "broken", served)
         for there in (whole, broken):
@@ -67,8 +67,8 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(tmp_path: Path) -> None:
         ]
 
 
-def test_endpoints_that_go_away_stop_the_run_and_it_goes_on_elsewhere(tmp_path: Path) -> None:
-    """Unreachable for as long as an attempt may take, the run stops, resumable; urls may change in between."""
+def test_endpoints_that_go_away_stop_the_run_and_it_resumes_with_others(tmp_path: Path) -> None:
+    """If no endpoint answers for as long as an attempt may take, the run stops; it may be resumed with other URLs."""
     with ExitStack() as gone:
         there = JobFolder(tmp_path, gone.enter_context(serve(*SLOW)))
         there.write_prompts(60)
@@ -91,7 +91,7 @@ def test_endpoints_that_go_away_stop_the_run_and_it_goes_on_elsewhere(tmp_path: 
 
 
 def test_retry_failed_sends_only_failed_rows(tmp_path: Path) -> None:
-    """Rows that failed stay failed until they are asked for again, and only they are sent then."""
+    """Failed rows stay failed in a plain rerun; `--retry-failed` sends them and no others."""
     flaky = {**ENDPOINTS[0], "faults": {"error_500": 0.5}}
     with serve(flaky, ENDPOINTS[1]) as served:
         there = JobFolder(tmp_path, served)
@@ -114,8 +114,8 @@ def test_retry_failed_sends_only_failed_rows(tmp_path: Path) -> None:
         assert_totals_match(second, after)
 
 
-def test_what_an_interrupted_retry_of_failed_rows_paid_for_is_in_the_next_results(tmp_path: Path) -> None:
-    """Interrupted in the middle of --retry-failed, the next run without it has the new answers and their cost."""
+def test_answers_of_an_interrupted_retry_are_in_the_next_results(tmp_path: Path) -> None:
+    """After an interrupted --retry-failed, a plain rerun sends nothing and has the new answers and their cost."""
     plan = {"strategy": "pin", "model": "small"}
     with serve({**ENDPOINTS[0], "faults": {"error_500": 0.5}}, ENDPOINTS[1]) as served:
         there = JobFolder(tmp_path, served)
@@ -135,8 +135,8 @@ def test_what_an_interrupted_retry_of_failed_rows_paid_for_is_in_the_next_result
         assert_totals_match(report, there.results())
 
 
-def test_who_shares_a_failed_answer_fails_and_is_retried_with_it(tmp_path: Path) -> None:
-    """A row that shares a failed row's answer, across shards, ends like it; sent again, both have the new one."""
+def test_a_row_that_shares_a_failed_answer_fails_and_is_retried_with_it(tmp_path: Path) -> None:
+    """A row that shares a failed row's answer across shards fails too; after a retry both have the new answer."""
     with serve({**ENDPOINTS[0], "faults": {"error_500": 1}}, ENDPOINTS[1]) as served:
         there = JobFolder(tmp_path, served)
         for name in ("a.jsonl", "b.jsonl"):
@@ -164,7 +164,7 @@ def test_who_shares_a_failed_answer_fails_and_is_retried_with_it(tmp_path: Path)
 
 
 def test_faults_are_retried_until_every_row_is_answered(tmp_path: Path) -> None:
-    """Errors, broken connections and half answers cost attempts, not rows; attempts add up to what servers saw."""
+    """Errors, dropped connections and broken answers cost attempts, not rows; attempts are what the servers counted."""
     faulty = {**ENDPOINTS[0], "faults": {"error_500": 0.1, "drop": 0.1, "bad_json": 0.1}}
     with serve(faulty, ENDPOINTS[1]) as served:
         there = JobFolder(tmp_path, served)
@@ -179,7 +179,7 @@ def test_faults_are_retried_until_every_row_is_answered(tmp_path: Path) -> None:
 
 
 def test_a_budget_holds_over_two_sittings(tmp_path: Path) -> None:
-    """What is spent never passes the cap, rows beyond it are unsent, and a raised cap sends only those."""
+    """The cost never exceeds the budget, rows beyond it are unsent, and a raised budget sends only those."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(60, params={"max_tokens": 50})
@@ -206,7 +206,7 @@ def test_a_budget_holds_over_two_sittings(tmp_path: Path) -> None:
 
 
 def test_rows_without_an_upper_bound_are_not_sent_under_a_budget(tmp_path: Path) -> None:
-    """Without max_tokens nobody can say what a row may cost at most."""
+    """Without max_tokens the cost of a row has no upper bound."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write([{"prompt": "bounded", "params": {"max_tokens": 10}}, {"prompt": "unbounded"}])
@@ -218,14 +218,14 @@ def test_rows_without_an_upper_bound_are_not_sent_under_a_budget(tmp_path: Path)
 
 
 def without_permission(there: JobFolder) -> list[dict[str, Any]]:
-    """The job's models, where the small one's endpoint serves something else."""
+    """The job's models, with an endpoint for the small one that does not serve the model it is asked for."""
     models: list[dict[str, Any]] = there.job().model_dump(mode="json")["models"]
     models[0]["endpoints"][0]["model"] = "another"
     return models
 
 
-def test_rows_fall_back_when_a_models_pool_refuses_for_good(tmp_path: Path) -> None:
-    """They are answered by the fallback, counted and priced there, and the report notes the endpoint that went out."""
+def test_rows_fall_back_when_a_models_endpoints_refuse_for_good(tmp_path: Path) -> None:
+    """The fallback answers the rows, which count and cost as its own; the report notes the endpoint that refused."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(20)
@@ -243,7 +243,7 @@ def test_rows_fall_back_when_a_models_pool_refuses_for_good(tmp_path: Path) -> N
 
 
 def test_rows_without_a_fallback_are_unsent_and_sent_later(tmp_path: Path) -> None:
-    """They say why; the same command sends them once the endpoint accepts the key, and nothing else."""
+    """Unsent rows have the reason; once the endpoint accepts the key, the same command sends only them."""
     guarded = {**ENDPOINTS[0], "api_key_env": "SMALL_KEY"}
     with serve(guarded, ENDPOINTS[1], environ={"SMALL_KEY": "right"}) as served:
         there = JobFolder(tmp_path, served)
@@ -269,7 +269,7 @@ def test_rows_without_a_fallback_are_unsent_and_sent_later(tmp_path: Path) -> No
 def test_rows_that_were_in_flight_when_a_run_was_killed(
     on_ambiguous: str, status: str, sent: int, tmp_path: Path
 ) -> None:
-    """They are reported as ambiguous; `retry` sends them again, `fail` records that they may have been billed."""
+    """Such rows are reported as ambiguous; `retry` sends them again, `fail` fails them as possibly billed."""
     with serve(*SLOW) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(40)
@@ -294,7 +294,7 @@ def test_rows_that_were_in_flight_when_a_run_was_killed(
 
 
 def leave_in_flight(layout: Layout, row: int, url: str) -> None:
-    """What a killed process leaves: an intent that nothing follows."""
+    """Leave what a killed process leaves: an intent without an outcome."""
     from batch.runs.journal.group_fsync import GroupSync
 
     with GroupSync(enabled=False) as group:
@@ -304,5 +304,5 @@ def leave_in_flight(layout: Layout, row: int, url: str) -> None:
 
 
 def test_prices_in_these_tests_are_not_binary_fractions() -> None:
-    """A float sum would differ, so that equal totals mean exact ones."""
+    """Binary floats would add such prices up wrongly, so equal totals show that the sums are exact."""
     assert all(Decimal(float(price)) != Decimal(price) for prices in PRICES.values() for price in prices.values())

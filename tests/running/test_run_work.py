@@ -1,4 +1,4 @@
-"""What earlier sittings left to send, as the dispatcher is told."""
+"""RunWork: the rows that earlier sittings have left for the dispatcher to send."""
 
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,7 @@ OTHER = ModelSpec(name="large", endpoints=(EndpointSpec(url="http://b/v1", model
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    """A routed shard of 1200 rows, all for one model; a reader takes three batches for it."""
+    """A routed shard of 1200 rows for one model, which a reader gets in three batches."""
     layout = Layout(tmp_path)
     count = pa.array([1] * ROWS, pa.int32())
     columns = {"row": pa.array(range(ROWS), pa.int64()), "url": ["/v1/chat/completions"] * ROWS}
@@ -42,8 +42,8 @@ def rows(work: RunWork) -> list[int]:
     return [request.row for request in chain.from_iterable(work.routed(0, "small"))]
 
 
-def test_only_rows_without_an_end_are_read(layout: Layout) -> None:
-    """They are counted and given in order, each once, however they lie in the batches."""
+def test_only_rows_without_an_outcome_are_read(layout: Layout) -> None:
+    """Rows left to send are counted and read in order, each once, wherever in the batches they are."""
     left = [5, 511, 512, 1199]
     with OpenJournal(layout.journal(0, "small")) as journal:
         for row in range(ROWS):
@@ -57,13 +57,13 @@ def test_only_rows_without_an_end_are_read(layout: Layout) -> None:
 
 
 def test_a_shard_without_journals_is_read_whole(layout: Layout) -> None:
-    """Nothing was sent of it."""
+    """Nothing of such a shard was sent yet."""
     fresh = work(layout)
     assert fresh.history(0).remaining == {"small": ROWS}
     assert rows(fresh) == list(range(ROWS))
 
 
-def test_answers_of_fallbacks_end_rows_and_failures_do_unless_asked_for_again(layout: Layout) -> None:
+def test_rows_end_by_a_fallbacks_answer_or_by_failing_unless_failures_are_retried(layout: Layout) -> None:
     """An answer under any model of the chain ends the row; `retry_failed` sends failed rows and no others."""
     with OpenJournal(layout.journal(0, "small")) as journal:
         for row in range(ROWS):
@@ -76,8 +76,8 @@ def test_answers_of_fallbacks_end_rows_and_failures_do_unless_asked_for_again(la
     assert rows(again) == [row for row in range(ROWS) if row != 7]
 
 
-def test_what_was_sent_of_a_row_is_told_only_where_something_was(layout: Layout) -> None:
-    """Attempts go on counting, over all models of the chain; a row in flight at a kill is ambiguous."""
+def test_history_lists_only_rows_that_were_sent(layout: Layout) -> None:
+    """A row's attempts are numbered over all models of its fallback chain; a row in flight at a kill is ambiguous."""
     with OpenJournal(layout.journal(0, "small")) as journal:
         journal.intent(3, 2, 0)
         journal.attempt(FailedAttempt(3, 2, 0, kind="timeout", status=None, latency=1.0))
@@ -92,7 +92,7 @@ def test_what_was_sent_of_a_row_is_told_only_where_something_was(layout: Layout)
 
 
 def test_requests_of_a_resumed_shard_are_whole(layout: Layout) -> None:
-    """Passing rows over mixes nothing up: each request has its own row's values."""
+    """Skipping the finished rows mixes nothing up: each request has its own row's values."""
     with OpenJournal(layout.journal(0, "small")) as journal:
         answered(journal, 0)
     resumed = work(layout)

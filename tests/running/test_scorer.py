@@ -1,4 +1,4 @@
-"""Table A in, Table B out."""
+"""Scorer: a table of rows as read becomes a table with scores, pinned models and own cutoffs."""
 
 import json
 import pickle
@@ -38,7 +38,7 @@ THIRD_PARTY = "tests.routers.thirdparty"
 def table(
     texts: Sequence[str | None], asked: Sequence[str | None] = (), carry: Sequence[dict[str, object]] = ()
 ) -> pa.Table:
-    """Rows as reading gives them; a text of `None` makes an invalid row."""
+    """Rows as `read_shard` gives them; a text of `None` makes an invalid row."""
     count = len(texts)
     values: dict[str, list[object]] = {
         "row": list(range(count)),
@@ -61,7 +61,7 @@ def alone(text: str) -> float:
 
 
 def test_scored_rows_keep_their_order_and_columns() -> None:
-    """Every row comes back in its place with all it had; the score of a pair router is its one column."""
+    """Rows come back in order with all their columns; a pair router's one column is the score."""
     given_rows = table(["a", "b", "c"])
     scored = Scorer(RANDOM, MODELS).score(given_rows)
     assert scored.column_names == [*READ_SCHEMA.names, "score", "own_cutoff", "pinned"]
@@ -79,7 +79,7 @@ def test_invalid_rows_reach_no_router() -> None:
 
 
 def test_no_valid_rows() -> None:
-    """A shard in which every row is invalid or pinned calls no router, not even with nothing."""
+    """A shard whose rows are all invalid or pinned does not call its router, not even with an empty list."""
     rules = RulesRouterSpec(kind="rules", rules=(RuleSpec(topic="law", score=1),))
     broken = ImportRouterSpec(kind="import", path=f"{THIRD_PARTY}:WrongShape")
     for router in (rules, broken):
@@ -94,7 +94,7 @@ def test_a_row_may_choose_its_model() -> None:
 
 
 def test_a_row_may_choose_its_router() -> None:
-    """`router-<kind>-<cutoff>` is scored by that router and carries its cutoff; the other rows by the job's."""
+    """`router-<kind>-<cutoff>` scores a row with that router and stores its cutoff; other rows get the job's router."""
     asked = ["router-random-0.25", "router-constant--0.5", None]
     scored = Scorer(LengthRouterSpec(kind="length", midpoint=1), MODELS).score(table(["a", "b", "c"], asked=asked))
     assert scored["score"].to_pylist() == [alone("a"), 0.5, 0.5]
@@ -102,8 +102,8 @@ def test_a_row_may_choose_its_router() -> None:
     assert scored["pinned"].to_pylist() == [None] * 3
 
 
-def test_the_jobs_own_router_by_kind_is_the_job_files() -> None:
-    """A row that asks for the kind the job uses gets it with the job file's settings, not with defaults."""
+def test_a_row_that_names_the_jobs_router_gets_it_as_configured() -> None:
+    """A row that names the job's kind of router gets it with the job file's settings, not with defaults."""
     scorer = Scorer(ConstantRouterSpec(kind="constant", value=0.75), MODELS)
     assert scorer.score(table(["a"], asked=["router-constant-0.5"]))["score"].to_pylist() == [0.75]
 
@@ -112,8 +112,8 @@ def test_the_jobs_own_router_by_kind_is_the_job_files() -> None:
     "asked",
     ["gpt-9", "", "router-mf-0.1", "router-random-high", "router-random-nan", "router-random-1e99", "router-random"],
 )
-def test_what_cannot_be_honoured_is_invalid(asked: str) -> None:
-    """An unknown model or router makes the row invalid, in one line that lists what is known and what to do."""
+def test_a_row_with_an_unknown_model_or_router_is_invalid(asked: str) -> None:
+    """The message is one line that lists the known models and says what to do."""
     scored = Scorer(RANDOM, MODELS).score(table(["a", "b"], asked=[None, asked]), "in.jsonl")
     message = scored["error_message"][1].as_py()
     assert scored["error_kind"].to_pylist() == [None, UNKNOWN_MODEL]
@@ -127,7 +127,7 @@ def test_what_cannot_be_honoured_is_invalid(asked: str) -> None:
         assert scored[column][0].as_py() is not None
 
 
-def test_a_long_name_is_not_repeated_whole() -> None:
+def test_a_long_model_name_is_cut_in_the_message() -> None:
     """Whatever a row holds in `model`, the message stays short and on one line."""
     scored = Scorer(RANDOM, MODELS).score(table(["a"], asked=["x\n" * 5000]))
     message = scored["error_message"][0].as_py()
@@ -137,7 +137,7 @@ def test_a_long_name_is_not_repeated_whole() -> None:
 
 
 def test_row_models_may_be_ignored() -> None:
-    """With `row_models: ignore` every row is scored for the plan, whatever it asks for."""
+    """With `row_models: ignore` every row is scored for the plan, whatever model it names."""
     scorer = Scorer(RANDOM, MODELS, row_models="ignore")
     scored = scorer.score(table(["a", "b"], asked=["large", "gpt-9"]))
     assert scored["score"].to_pylist() == [alone("a"), alone("b")]
@@ -145,7 +145,7 @@ def test_row_models_may_be_ignored() -> None:
 
 
 def test_rules_see_columns_and_may_pin() -> None:
-    """A rule looks at the row's own columns, and gives a score or pins a model; the row's own wish comes first."""
+    """A rule reads the row's columns, and scores the row or pins a model; a model that the row names goes first."""
     rules = (RuleSpec(topic="law", model="large"), RuleSpec(column="tier", equals=2, score=0.75))
     scorer = Scorer(RulesRouterSpec(kind="rules", rules=rules, otherwise=0.25), MODELS)
     carry: list[dict[str, object]] = [{"topic": "law"}, {"tier": 2}, {}, {"topic": "law"}]
@@ -156,7 +156,7 @@ def test_rules_see_columns_and_may_pin() -> None:
 
 
 def test_one_quality_column_per_model() -> None:
-    """A router with a column per model gives qualities by name, and scores the strongest less the cheapest."""
+    """A router with a column per model stores every model's quality; the score is strongest minus cheapest."""
     spec = ImportRouterSpec(kind="import", path=f"{THIRD_PARTY}:QualityOfThree")
     scored = Scorer(spec, MODELS).score(table(["a", "b", "c"], asked=[None, "large", "router-constant-0.1"]))
     assert scored["score"].to_pylist() == [0.25, None, 0.5]
@@ -165,7 +165,7 @@ def test_one_quality_column_per_model() -> None:
 
 
 def test_the_default_router() -> None:
-    """The correctness router scores the gain in probability and keeps both probabilities."""
+    """The correctness router's score is the gain in probability; both probabilities are stored."""
     scored = Scorer(CorrectnessRouterSpec(), MODELS).score(table(["What is 2 + 2?", None]))
     gain = scored["quality:large"][0].as_py() - scored["quality:small"][0].as_py()
     assert scored["score"][0].as_py() == pytest.approx(gain, abs=1e-6)
@@ -174,14 +174,14 @@ def test_the_default_router() -> None:
 
 @pytest.mark.parametrize(("name", "says"), [("NotFinite", "not finite"), ("WrongShape", r"shape \(2,\), not \(2, 1\)")])
 def test_a_router_that_breaks_its_promise(name: str, says: str) -> None:
-    """A router of the user's own that returns no finite score per prompt ends the job, not the ranking."""
+    """A user's router that does not return one finite score per prompt ends the job with a SpecError."""
     scorer = Scorer(ImportRouterSpec(kind="import", path=f"{THIRD_PARTY}:{name}"), MODELS)
     with pytest.raises(SpecError, match=says):
         scorer.score(table(["a", "b"]))
 
 
 def test_a_pin_plan_asks_for_no_score() -> None:
-    """Under `pin` the job's router is never loaded, and rows that ask for a router have it all the same."""
+    """Under `pin` the job's router is not loaded, but rows that name another router are scored by it."""
     job = JobSpec.model_validate(
         {
             "input": {"path": "in.jsonl"},
@@ -197,22 +197,22 @@ def test_a_pin_plan_asks_for_no_score() -> None:
 
 
 def test_no_rows() -> None:
-    """A shard without rows keeps the columns' types."""
+    """A table without rows keeps the types of its columns."""
     scored = Scorer(RANDOM, MODELS).score(table([]))
     assert scored.num_rows == 0
     assert scored.schema.field("score").type == pa.float32()
     assert scored.schema.field("pinned").type == pa.string()
 
 
-def test_what_it_is_made_from_pickles() -> None:
-    """Ray sends a job's values to an actor, and the scorer that is made there gives the same scores."""
+def test_a_scorer_made_from_pickled_values_gives_the_same_scores() -> None:
+    """Ray pickles a job's values to send them to an actor, which makes the scorer there."""
     values = pickle.loads(pickle.dumps((RANDOM, MODELS)))
     assert Scorer(*values).score(table(["a"]))["score"].to_pylist() == [alone("a")]
 
 
 @given(st.lists(st.text(max_size=5), max_size=30), st.floats(0, 1), st.data())
-def test_scores_to_models(texts: list[str], strong: float, data: st.DataObject) -> None:
-    """From text to model, a share is exact over the rows left to the plan, however the input is cut in shards."""
+def test_a_share_is_exact_from_text_to_model(texts: list[str], strong: float, data: st.DataObject) -> None:
+    """The share is exact over the rows left to the plan, however the input is divided into shards."""
     cut = data.draw(st.integers(0, len(texts)))
     scorer = Scorer(RANDOM, MODELS)
     whole = table(texts, asked=["large" if text.startswith("0") else None for text in texts])

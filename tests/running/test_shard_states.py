@@ -1,4 +1,4 @@
-"""States of shards: the table of transitions, and what is kept of them."""
+"""ShardStates: the table of transitions, and which shards are in which state."""
 
 import logging
 from itertools import pairwise
@@ -21,7 +21,7 @@ WAYS = {
     ShardState.UNCHECKED: ("checking", "routed", "sending", "answered", "committing", "committed"),
     ShardState.COMMITTED: (),
 }
-# Back where ids turn out to repeat, so that a part has to be written again.
+# Transitions back, made if ids turn out to repeat and a part has to be written again.
 BACK = {(ShardState.COMMITTING, ShardState.ANSWERED), (ShardState.COMMITTED, ShardState.ANSWERED)}
 
 
@@ -38,7 +38,7 @@ def brought_to(state: ShardState) -> ShardStates:
 
 
 def test_the_table_has_the_ways_to_the_end_and_back_and_nothing_else() -> None:
-    """Every transition of the table lies on a way from a first state to `committed`, or is one of the two back."""
+    """Every transition of the table is on a path from a first state to `committed`, or is one of the two back."""
     on_ways = set(BACK)
     for first, way in WAYS.items():
         path = [first, *map(ShardState, way)]
@@ -64,7 +64,7 @@ def test_a_transition_is_made_if_the_table_has_it(state: ShardState, after: Shar
 
 @pytest.mark.parametrize("first", sorted(set(ShardState) - FIRST_STATES))
 def test_no_sitting_finds_a_shard_in_the_middle_of_work(first: ShardState) -> None:
-    """Work that was under way when a sitting ended has left nothing, or a stored step."""
+    """Work that was under way when a sitting ended has stored nothing, or a whole step."""
     with pytest.raises(IllegalTransitionError, match=f"shard 1 cannot begin as {first}"):
         ShardStates([ShardState.UNSCORED, first])
 
@@ -88,7 +88,7 @@ def test_on_a_random_walk_every_shard_is_in_one_state(seed: int) -> None:
 
 
 def test_transitions_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Each with its shard and both states, and at the beginning how many shards are in which state."""
+    """Each transition is logged with its shard and both states, and the first line counts the shards in each state."""
     with caplog.at_level(logging.DEBUG, "batchrouter.running"):
         states = ShardStates([ShardState.UNSCORED, ShardState.COMMITTED, ShardState.UNSCORED])
         states.move(2, ShardState.SCORING)

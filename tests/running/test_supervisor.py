@@ -1,4 +1,4 @@
-"""A dispatcher whose process dies in the middle of a run, and the one that goes on."""
+"""RestartingDispatcher: the dispatcher's process dies in the middle of a run, and another takes over."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,12 +22,12 @@ from tests.rehearsed import serve
 from tests.running.test_pipeline import assert_totals_match
 
 ROWS = 60
-# The pipeline looks ten times a second, and sees a dispatcher die when it has sent some of the rows.
+# The pipeline polls ten times a second, so it sees a dispatcher die after some of the rows were sent.
 SLOW = tuple({**endpoint, "latency": {"median_seconds": 0.06}} for endpoint in ENDPOINTS)
 
 
 class MortalThread(DispatchThread):
-    """A dispatcher that ends without a word, its requests under way, when so many rows have ended."""
+    """A dispatcher that dies, with requests in flight, once `rows` rows have ended; `None`: it never dies."""
 
     def __init__(self, plan: DispatchPlan, rows: int | None) -> None:
         super().__init__(plan, ENVIRONMENT)
@@ -43,7 +43,7 @@ class MortalThread(DispatchThread):
 
 @pytest.fixture
 def lives(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
-    """Rows after which each dispatcher dies, in the order they are started; `None`, and all further: it does not."""
+    """Rows after which each dispatcher dies, in the order they start; `None` and all further dispatchers never die."""
     planned: list[int | None] = []
     waiting: Iterator[int | None] | None = None
 
@@ -59,7 +59,7 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 
 
 def two_at_once(there: JobFolder, **changes: Any) -> JobSpec:
-    """The job with little in flight, all of it for one model, so that there is a middle to die in."""
+    """The job with two requests in flight, all for one model, so that the dispatcher can die in the middle."""
     models: list[dict[str, Any]] = there.job().model_dump(mode="json")["models"]
     for model in models:
         model["endpoints"][0]["limits"] = {"max_in_flight": 2}
@@ -67,8 +67,8 @@ def two_at_once(there: JobFolder, **changes: Any) -> JobSpec:
 
 
 @pytest.mark.parametrize("on_ambiguous", ["retry", "fail"])
-def test_a_run_outlives_its_dispatchers(tmp_path: Path, lives: list[int | None], on_ambiguous: str) -> None:
-    """Nothing answered is sent again; what was in flight is listed, and sent again or failed as the job says."""
+def test_a_run_survives_the_deaths_of_dispatchers(tmp_path: Path, lives: list[int | None], on_ambiguous: str) -> None:
+    """Answered rows are not sent again; rows in flight are ambiguous, and are sent again or failed as the job says."""
     lives += [10, 10]
     with serve(*SLOW) as served:
         there = JobFolder(tmp_path, served)
@@ -88,8 +88,8 @@ def test_a_run_outlives_its_dispatchers(tmp_path: Path, lives: list[int | None],
         assert_totals_match(report, rows)
 
 
-def test_what_a_dead_dispatcher_spent_counts(tmp_path: Path, lives: list[int | None]) -> None:
-    """The cap holds over all of them, requests whose end nobody saw counted with the most they can have cost."""
+def test_the_budget_counts_what_dead_dispatchers_spent(tmp_path: Path, lives: list[int | None]) -> None:
+    """The budget holds over all dispatchers; a request without a known end counts at the most it can have cost."""
     lives += [8, 8, 8]
     with serve(*SLOW) as served:
         there = JobFolder(tmp_path, served)
@@ -104,8 +104,8 @@ def test_what_a_dead_dispatcher_spent_counts(tmp_path: Path, lives: list[int | N
         assert {row["error"]["kind"] for row in rows if row["status"] == "unsent"} == {"budget"}
 
 
-def test_one_that_keeps_dying_stops_the_run(tmp_path: Path, lives: list[int | None]) -> None:
-    """After so many restarts the run ends with one clear line, and rerun the same command to resume."""
+def test_a_dispatcher_that_keeps_dying_stops_the_run(tmp_path: Path, lives: list[int | None]) -> None:
+    """After MOST_RESTARTS restarts the next death ends the run with one line; rerunning the command resumes it."""
     lives += [1] * (MOST_RESTARTS + 1)
     with serve(*SLOW) as served:
         there = JobFolder(tmp_path, served)
@@ -124,10 +124,10 @@ def test_one_that_keeps_dying_stops_the_run(tmp_path: Path, lives: list[int | No
 
 
 class ScriptedDispatcher:
-    """Says what it is told to, and writes down what it is asked."""
+    """A dispatcher whose polls are given; it records all other calls."""
 
     def __init__(self, *states: DispatchState | None) -> None:
-        """`None`: it has died."""
+        """A state of `None` makes `poll` raise DispatcherDied."""
         self._states = list(states)
         self.asked: list[Any] = []
 
@@ -155,7 +155,7 @@ def at(*completed: int, end: DispatchEnd | None = None) -> DispatchState:
 
 
 class Started:
-    """Starts each of these in its turn."""
+    """A RestartingDispatcher that starts the given dispatchers in turn, on a clock set by hand."""
 
     def __init__(self, *dispatchers: ScriptedDispatcher) -> None:
         self._waiting = iter(dispatchers)
@@ -165,8 +165,8 @@ class Started:
 
 
 @pytest.mark.parametrize(("seconds", "survives"), [(WITHIN_SECONDS / MOST_RESTARTS, True), (199.0, False)])
-def test_deaths_long_ago_are_forgiven(seconds: float, survives: bool) -> None:
-    """Only so many within ten minutes stop a run: one that goes on for days may see more."""
+def test_only_deaths_within_ten_minutes_stop_a_run(seconds: float, survives: bool) -> None:
+    """A run that goes on for days may see more deaths than MOST_RESTARTS."""
     deaths = 3 * MOST_RESTARTS
     started = Started(*[ScriptedDispatcher(at(), None) for _ in range(deaths)], ScriptedDispatcher(at(), at()))
 
@@ -183,8 +183,8 @@ def test_deaths_long_ago_are_forgiven(seconds: float, survives: bool) -> None:
 
 
 @pytest.mark.parametrize("last", ["close_feed", "drain"])
-def test_the_next_is_asked_for_what_is_open(last: str) -> None:
-    """Shards that were fed and not completed, in the order they were fed, and then what was asked last."""
+def test_the_next_dispatcher_gets_what_is_left(last: str) -> None:
+    """It is fed the shards that are not completed, in the order they were fed, and then gets the last call repeated."""
     first, second = ScriptedDispatcher(at(1), None), ScriptedDispatcher(at(0, 2, 3))
     started = Started(first, second)
     started.dispatcher.feed([0, 1, 2])
@@ -196,8 +196,8 @@ def test_the_next_is_asked_for_what_is_open(last: str) -> None:
     assert second.asked == [[0, 2, 3], last]
 
 
-def test_what_the_dead_have_done_still_counts() -> None:
-    """Progress goes on from where it was, with rows, dollars and refusals of all dispatchers together."""
+def test_progress_includes_what_dead_dispatchers_did() -> None:
+    """Rows, dollars and refusals of all dispatchers are added up."""
     first = LaneSnapshot("m", 10, 4, 3, 1, in_flight=2, throttled=5, cost=Decimal("0.3"))
     second = LaneSnapshot("m", 6, 2, 2, 0, in_flight=1, throttled=1, cost=Decimal("0.2"))
     started = Started(
@@ -213,8 +213,8 @@ def test_what_the_dead_have_done_still_counts() -> None:
     ]
 
 
-def test_nobody_asks_a_dispatcher_that_has_ended() -> None:
-    """Its process goes before the last shards are committed, once, and nothing is sent again for that."""
+def test_a_dispatcher_that_has_ended_is_not_polled_again() -> None:
+    """Its process ends before the last shards are committed; it is closed once, and no other dispatcher is started."""
     end = DispatchEnd(interrupted=False, stalled=("m: nobody answers",), notes=())
     ended = ScriptedDispatcher(at(0, end=end), None)
     started = Started(ended)

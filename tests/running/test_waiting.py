@@ -1,4 +1,4 @@
-"""What a person is told while endpoints ask to be left alone, in virtual time and from the run directory."""
+"""What progress and `status` show while endpoints ask for a pause: in virtual time, and from a run directory."""
 
 import asyncio
 from pathlib import Path
@@ -25,8 +25,8 @@ from tests.rehearsed import serve
 from tests.virtual_time import run
 
 
-def test_a_lane_says_how_long_it_waits_and_what_the_server_said() -> None:
-    """An hour by Retry-After: the seconds that are left, the moment, and the words."""
+def test_a_pool_says_how_long_it_waits_and_what_the_server_said() -> None:
+    """After a Retry-After of an hour the pool gives the seconds left, the time of day and the server's message."""
     told: list[tuple[str | None, float]] = []
 
     async def main() -> None:
@@ -64,7 +64,7 @@ def test_a_lane_says_how_long_it_waits_and_what_the_server_said() -> None:
 
 
 def test_the_time_that_is_left_includes_the_wait() -> None:
-    """100 rows are left and endpoints may be asked again in an hour: that hour is in the estimate of what is left."""
+    """With 100 rows left and an hour's wait, the estimated time left is at least that hour."""
     with ProgressDisplay() as progress:
         for wait in (0.0, 3600.0):
             lane = LaneSnapshot("m", 200, 100, 100, 0, 0, 3, None, "http://a/v1", wait)
@@ -74,8 +74,8 @@ def test_the_time_that_is_left_includes_the_wait() -> None:
         assert progress.view.eta >= 3600
 
 
-def test_status_tells_waits_that_are_not_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From the run directory alone, so also when the run has stopped for it; a damaged file tells nothing."""
+def test_status_shows_waits_that_are_not_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`status` reads waits from the run directory, so also those of a stopped run; a damaged file reads as none."""
     from rich.console import Console
 
     with serve(*ENDPOINTS) as served:
@@ -100,5 +100,5 @@ def test_status_tells_waits_that_are_not_over(tmp_path: Path, capsys: pytest.Cap
     [(0.2, "0 s"), (45, "45 s"), (90, "1 min 30 s"), (3600, "1 h"), (4800, "1 h 20 min"), (198_300, "2 d 7 h")],
 )
 def test_durations_have_two_units(seconds: float, text: str) -> None:
-    """The two largest, and none that is zero."""
+    """A duration has at most its two largest units, and no unit that is zero."""
     assert duration(seconds) == text
