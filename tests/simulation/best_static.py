@@ -1,4 +1,4 @@
-"""What the best fixed number in flight reaches on each simulated server: found once by search, and kept in a table.
+"""The best throughput of a fixed number in flight on each simulated server, found by search and kept in a table.
 
 The search runs each server once with every number of RUNGS; the tests that compare with its result run it once.
 `python -m benchmarks.best_static` searches again and writes the table, `best_static.json`.
@@ -21,17 +21,17 @@ RUNGS = sorted({round(1.25**k) for k in range(28)} | {CEILING})
 
 
 def batching(speed: float, half: float) -> SharedServer:
-    """Like vLLM: all together make `speed * half * c / (c + half)` tokens per second."""
+    """A server like vLLM: all requests together get `speed * half * c / (c + half)` tokens per second."""
     return SharedServer(lambda c: speed * half / (c + half))
 
 
 def thrashing(speed: float, half: float, best: int) -> SharedServer:
-    """The same, but beyond `best` at once it wastes its time."""
+    """As `batching`, but with more than `best` requests at once the server thrashes and gets slower."""
     return SharedServer(lambda c: speed * half / (c + half) / (1 + 2 * max(0, c - best) / best))
 
 
 def slots(number: int, speed: float, *, queues: bool = True) -> SharedServer:
-    """So many at once; the others wait in line, as with Ollama, or are refused."""
+    """A server that works on `number` requests at once; it queues others, as Ollama does, or refuses them."""
     return SharedServer(lambda _: speed, slots=number, queues=queues)
 
 
@@ -48,14 +48,14 @@ QUEUEING: Mapping[str, Callable[[], Server]] = {
 SLOW: Mapping[str, Callable[[], Server]] = {
     "thrashes beyond 100, 8 s": lambda: thrashing(33, 60, 100),
     "vLLM, 10 s and more": lambda: batching(100, 5),
-    # Its best is at 300 in flight, where an answer takes three minutes.
+    # The best is 300 in flight, where an answer takes three minutes.
     "vLLM, 10 s and much more": lambda: batching(10, 20),
 }
 SERVERS: Mapping[str, Callable[[], Server]] = {**QUEUEING, **SLOW}
 
 
 class Case(NamedTuple):
-    """One server with one seed's answers, measured in one span of seconds."""
+    """One server with the answers of one seed, and the span of seconds over which it is measured."""
 
     name: str
     seed: int
@@ -77,18 +77,18 @@ CASES = [
 
 
 def answers(seed: int) -> Callable[[], float]:
-    """A hundred tokens on average; the longest of a hundred answers has 500."""
+    """Answer lengths: a hundred tokens on average, 500 for the longest of a hundred answers."""
     return lognormal_tokens(100, 0.8, Random(seed))
 
 
 def reached(case: Case, in_flight: int) -> float:
-    """Tokens per second of a server with so many requests in flight at any time."""
+    """Tokens per second of a server with this many requests in flight at any time."""
     client = Client(SERVERS[case.name](), Concurrency(in_flight), answers(case.seed), case.seed)
     return client.until(case.end).throughput(case.start, case.end)
 
 
 def search(case: Case) -> Best:
-    """Try every rung."""
+    """Try every number of RUNGS."""
     tokens_per_second, in_flight = max((reached(case, in_flight), in_flight) for in_flight in RUNGS)
     return Best(in_flight, tokens_per_second)
 

@@ -1,4 +1,4 @@
-"""Pools of simulated servers behind the real dispatcher, in virtual time. The servers count, not we."""
+"""Pools of simulated servers behind the real dispatcher, in virtual time. The servers do the counting."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from tests.virtual_time import run
 
 @dataclass(frozen=True)
 class Row:
-    """What a row asks for, and how many tokens its answer will have."""
+    """The tokens of a row's prompt and answer, and its limit."""
 
     prompt: int
     answer: int
@@ -41,7 +41,7 @@ Answers = Callable[["Server", Row], Awaitable[Completion]]
 
 @dataclass
 class Server:
-    """One endpoint: what its client is told of it, and how it answers."""
+    """One simulated endpoint: the spec that the dispatcher gets, how it answers, and the requests it has seen."""
 
     spec: EndpointSpec
     behaviour: Answers
@@ -49,7 +49,7 @@ class Server:
     in_flight: int = 0
 
     async def serve(self, row: Row) -> Completion:
-        """Answer, and keep the books."""
+        """Answer one row, and record the request."""
         clock = asyncio.get_running_loop().time
         started = clock()
         good = False
@@ -72,7 +72,7 @@ class Server:
 
 
 def answering(fixed_seconds: float, seconds_per_token: float) -> Answers:
-    """A server that always answers, in time proportional to the answer's length."""
+    """A server that always answers, in a time that grows with the answer's length."""
 
     async def behave(server: Server, row: Row) -> Completion:
         await asyncio.sleep(fixed_seconds + seconds_per_token * row.answer)
@@ -108,7 +108,7 @@ class RowsWork(MemoryWork):
 
 @dataclass(frozen=True)
 class SimulatedDispatch:
-    """How a simulated dispatch ended."""
+    """How a simulated dispatch ended, and how many seconds it took."""
 
     end: DispatchEnd
     seconds: float
@@ -153,7 +153,7 @@ def simulate(
 
 
 def failing(share: float, error: Callable[[], DispatchError], then: Answers, random: Random) -> Answers:
-    """A server of which this share of requests fails."""
+    """A server that fails this share of its requests, and answers the others as `then` does."""
 
     async def behave(server: Server, row: Row) -> Completion:
         if random.random() < share:

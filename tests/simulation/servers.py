@@ -1,4 +1,4 @@
-"""Servers as formulas, and a client of them, on a clock of their own: how much they do at once, what they refuse."""
+"""Servers as formulas, with limits on what they do at once or accept, and a client of them, on a clock of their own."""
 
 import heapq
 import math
@@ -14,29 +14,29 @@ from batch.dispatch.request import LimitCost
 from batch.errors import RateLimited
 
 EndpointSpeed = Callable[[int], float]
-"""Tokens per second of each request, by how many are served at once."""
+"""Tokens per second of each request, as a function of the number served at once."""
 
 
 class Server(Protocol):
-    """What a simulation asks of a server. Times only ever grow."""
+    """What a client needs from a simulated server. Times passed to it never decrease."""
 
     def submit(self, name: int, tokens: float, now: float) -> bool:
-        """A request arrives; `False`: it is refused."""
+        """Take a request that arrives; `False`: the server refuses it."""
         ...
 
     def next_end(self) -> float:
-        """When the next request ends, if nothing else arrives; infinity: never."""
+        """When the next request ends, if no other arrives; infinity: none ends."""
         ...
 
     def end(self, now: float) -> int:
-        """The request that ends now."""
+        """End the request that ends now; return its name."""
         ...
 
 
 class SharedServer:
-    """Serves up to `slots` requests at once, all at the same speed, which depends on how many there are.
+    """Serves up to `slots` requests at once, all at the same speed, which depends on their number.
 
-    The others wait in line, first come first served, or are refused where there is no line.
+    Further requests wait in a queue, first come first served, or are refused if `queues` is false.
     """
 
     def __init__(self, speed: EndpointSpeed, *, slots: float = math.inf, queues: bool = True) -> None:
@@ -71,14 +71,14 @@ class SharedServer:
         return name
 
     def _advance(self, now: float) -> None:
-        """Everybody served got as many tokens since the last look."""
+        """Give each request that is served the tokens of the time since the last call."""
         if self._served:
             self._done += (now - self._as_of) * self.speed(len(self._served))
         self._as_of = now
 
 
 class RatedServer:
-    """A token bucket of `burst` requests before another server; a refusal takes nothing."""
+    """A server behind a token bucket of `burst` requests; a refusal takes no token."""
 
     def __init__(self, behind: Server, rate: float, burst: float) -> None:
         self.rate = rate
@@ -102,12 +102,12 @@ class RatedServer:
 
 
 def lognormal_tokens(mean: float, sigma: float, random: Random) -> Callable[[], float]:
-    """Lengths of answers; sigma 0: all the same."""
+    """Answer lengths in tokens; with sigma 0 they are all the same."""
     return lambda: random.lognormvariate(math.log(mean) - sigma * sigma / 2, sigma)
 
 
 class Limits(Protocol):
-    """What `AdaptiveConcurrency` and `Concurrency` have in common."""
+    """The methods that `AdaptiveConcurrency` and `Concurrency` share."""
 
     in_flight: int
 
@@ -120,22 +120,22 @@ class Limits(Protocol):
 
 @dataclass
 class Run:
-    """What a server saw."""
+    """What a client got from its server."""
 
     ended: list[tuple[float, float]] = field(default_factory=list)
-    """When an answer was given, and its tokens."""
+    """The time of each answer, and its tokens."""
     refused: list[float] = field(default_factory=list)
 
     def throughput(self, start: float, end: float) -> float:
-        """Tokens per second of the answers given in this time."""
+        """Tokens per second of the answers given in this span."""
         return sum(tokens for at, tokens in self.ended if start <= at < end) / (end - start)
 
     def answers(self, start: float, end: float) -> int:
-        """Answers given in this time."""
+        """Answers given in this span."""
         return sum(start <= at < end for at, _ in self.ended)
 
     def refusals(self, start: float, end: float) -> int:
-        """Requests refused in this time."""
+        """Requests refused in this span."""
         return sum(start <= at < end for at in self.refused)
 
 
@@ -144,9 +144,9 @@ _ONE = LimitCost(1, 0, 0, 0)
 
 
 class Client:
-    """Sends whenever its limits let it, with as many rows waiting as you like, pausing after refusals as endpoints do.
+    """Sends as much as its limits allow, never runs out of rows, and pauses after refusals as an endpoint does.
 
-    Without asyncio: a search over all concurrencies takes a hundred runs.
+    It does without asyncio, which would be too slow: a search over all concurrencies takes a hundred runs.
     """
 
     def __init__(self, server: Server, concurrency: Limits, tokens: Callable[[], float], seed: int = 1) -> None:
@@ -162,11 +162,11 @@ class Client:
         self._refused: deque[tuple[float, int]] = deque()
 
     def clock(self) -> float:
-        """Now, for what asks a clock."""
+        """Now, on the simulated clock."""
         return self.now
 
     def until(self, end: float) -> Run:
-        """Go on until then."""
+        """Simulate up to this time."""
         while True:
             due = self._send()
             answer = self._server.next_end()
@@ -185,7 +185,7 @@ class Client:
                 self._answered(self._server.end(soonest))
 
     def _send(self) -> float:
-        """Send what may go now; when to look again."""
+        """Send what the limits allow now; return when to try again."""
         while self._concurrency.delay() == 0.0:
             wait = self._health.delay()
             if self.pace is not None:

@@ -1,4 +1,4 @@
-"""Balancers against simulated endpoints, over 100,000 requests: how work is divided where speed and errors differ."""
+"""Balancers over 100,000 requests to simulated endpoints: how they divide work where speeds and errors differ."""
 
 import heapq
 from collections import Counter
@@ -17,29 +17,29 @@ from schemas.job import BalancerName
 from tests.fakes import answer, fake_endpoint, request
 
 REQUESTS = 100_000
-# Where the difference is great.
+# Enough where the difference is great.
 FEWER = 30_000
 START = 1000.0
 
 
 @dataclass
 class Server:
-    """Answers at its own pace, and fails at random."""
+    """A simulated server that answers at its own speed and fails at random."""
 
     seconds_per_token: float = 0.02
     seconds_to_first: float = 0.5
     error_share: float = 0.0
     error_seconds: float = 0.01
     slots: int = 10**9
-    """Requests it works on at once; the others wait in line."""
+    """Requests it works on at once; others wait in a queue."""
     prefixes: int = 0
-    """Prefixes its cache holds, the latest used ones; where a prefix is there, the first token comes at once."""
+    """Prefixes its cache holds, the last used ones; on a cached prefix the first token takes no time."""
     hits: int = 0
     _ends: list[float] = field(default_factory=list)
     _cache: dict[int, None] = field(default_factory=dict)
 
     def serve(self, row: Request, tokens: int, now: float, draw: Random) -> tuple[float, bool]:
-        """When the request ends, and whether it does well."""
+        """When the request ends, and whether it succeeds."""
         if draw.random() < self.error_share:
             return now + self.error_seconds, False
         begins = heapq.heappop(self._ends) if len(self._ends) >= self.slots else now
@@ -59,14 +59,14 @@ class Server:
 
 @dataclass
 class Loop:
-    """So many requests under way at any time, each end followed by the next start."""
+    """A closed loop: a constant number of requests in flight, each end followed by the next start."""
 
     servers: Sequence[Server]
     balancer: BalancerName
     under_way: int
     weights: Sequence[float] = ()
     most_each: int = 10**9
-    """The pool's own limit: an endpoint with so many under way is not ready."""
+    """The pool's own limit: an endpoint with this many in flight is not ready."""
     key: Callable[[int], int] = lambda row: 0
     now: float = START
 
@@ -83,7 +83,7 @@ class Loop:
         self._row = 0
 
     def run(self, requests: int = REQUESTS) -> Counter[int]:
-        """Requests that each endpoint got of so many; those under way stay for the next run."""
+        """Send this many requests and count them by endpoint; those in flight stay for the next call."""
         counts: Counter[int] = Counter()
         for _ in range(requests):
             if len(self._ends) == self.under_way:
@@ -119,19 +119,19 @@ def one_slow() -> list[Server]:
 @pytest.mark.parametrize(
     ("balancer", "share"),
     [
-        # As many under way as elsewhere, each taking four times as long.
+        # As many in flight as the others, each taking four times as long.
         ("least_connections", 1 / 13),
         ("power_of_two", 1 / 13),
         # Turns in the ratio of the tokens per second that were measured.
         ("adaptive", 1 / 13),
-        # A quarter as many under way as elsewhere, each taking four times as long.
+        # A quarter as many in flight as the others, each taking four times as long.
         ("peak_ewma", 1 / 49),
-        # It knows nothing of speed.
+        # This balancer does not measure speed.
         ("weighted_round_robin", 1 / 4),
     ],
 )
 def test_an_endpoint_four_times_as_slow_gets_its_share(balancer: BalancerName, share: float) -> None:
-    """What each rule comes to where more work makes no server slower; the three equals get the same."""
+    """The share of a slow endpoint under each balancer, if load slows no server; the three equal ones share evenly."""
     got = shares(Loop(one_slow(), balancer, under_way=200).run())
     assert got[3] == pytest.approx(share, rel=0.08)
     assert max(got[:3]) - min(got[:3]) < 0.012
@@ -143,9 +143,10 @@ def test_least_connections_follows_weights_when_speeds_are_equal() -> None:
     assert counts[0] / counts[1] == pytest.approx(3, rel=0.03)
 
 
-def test_peak_ewma_fills_servers_that_queue_without_complaint() -> None:
-    """Servers that differ sixteenfold in what they do at once, and say nothing when it is too much: all of them are
-    kept busy, where equal numbers under way leave the largest idle.
+def test_peak_ewma_fills_servers_of_unequal_size_that_queue() -> None:
+    """Servers that queue silently and differ sixteenfold in slots are all kept busy.
+
+    With equal numbers in flight the largest would be idle for part of the time.
     """
 
     def seconds(balancer: BalancerName) -> float:
@@ -161,7 +162,7 @@ def test_peak_ewma_fills_servers_that_queue_without_complaint() -> None:
 @pytest.mark.parametrize("balancer", ["peak_ewma", "adaptive"])
 @pytest.mark.parametrize("error_share", [0.5, 1.0])
 def test_an_endpoint_that_fails_fast_gets_less(balancer: BalancerName, error_share: float) -> None:
-    """Its errors come in 10 ms, and it still gets less than its third; by requests in flight alone it gets more."""
+    """An endpoint whose errors come in 10 ms gets less than its third; by requests in flight alone it gets more."""
     servers = [Server(), Server(), Server(error_share=error_share)]
     most = 0.25 if error_share < 1 else 0.05
     assert 0 < shares(Loop(servers, balancer, under_way=60).run(FEWER))[2] < most
@@ -169,10 +170,10 @@ def test_an_endpoint_that_fails_fast_gets_less(balancer: BalancerName, error_sha
 
 
 def test_adaptive_shares_follow_speed_errors_and_weight() -> None:
-    """Each gets turns in the ratio of weight x tokens per second x (share of successes) squared."""
+    """Each endpoint gets turns in the ratio of weight x tokens per second x (share of successes) squared."""
     servers = [Server(), Server(0.04, 1.0), Server(error_share=0.3), Server(error_share=0.5, error_seconds=4.5)]
     weights = [1, 3, 2, 4]
-    # Failures that take as long as answers take half of the last one's tokens per second.
+    # Failures that take as long as answers halve the last one's tokens per second.
     wanted = [1 * 1, 3 * 0.5, 2 * 0.7**2, 4 * 0.5 * 0.5**2]
     got = shares(Loop(servers, "adaptive", under_way=400, weights=weights).run())
     assert got == pytest.approx([share / sum(wanted) for share in wanted], rel=0.06)
@@ -180,7 +181,7 @@ def test_adaptive_shares_follow_speed_errors_and_weight() -> None:
 
 @pytest.mark.parametrize("balancer", ["peak_ewma", "adaptive"])
 def test_an_endpoint_that_recovers_gets_its_share_back(balancer: BalancerName) -> None:
-    """Twenty times as slow, it is all but left alone; a minute after it is well it has its third again."""
+    """An endpoint twenty times as slow gets under 3 %; a minute after it recovers it has its third again."""
     servers = [Server(), Server(), Server(0.4, 10.0)]
     loop = Loop(servers, balancer, under_way=120)
     assert shares(loop.run(20_000))[2] < 0.03
@@ -192,7 +193,7 @@ def test_an_endpoint_that_recovers_gets_its_share_back(balancer: BalancerName) -
 
 
 def random_key(keys: int) -> Callable[[int], int]:
-    """Rows of so many keys, in no order."""
+    """Keys of rows, drawn at random from this many."""
     draw = Random(3)
     known = [draw.randrange(1, 2**64) for _ in range(keys)]
     return lambda row: known[draw.randrange(keys)]
@@ -200,8 +201,9 @@ def random_key(keys: int) -> Callable[[int], int]:
 
 @pytest.mark.parametrize(("under_way", "hits"), [(100, 0.97), (32, 0.9)])
 def test_a_key_finds_its_prefix_in_the_servers_cache(under_way: int, hits: float) -> None:
-    """200 prefixes, and four servers that hold 80 each: nearly all rows meet theirs, where at random two in five do,
-    and what each server gets differs by no more than its share of keys and the bound do.
+    """With 200 prefixes and four servers that cache 80 each, nearly all rows go to a server that has their prefix.
+
+    At random two in five would. The servers' loads differ by no more than their shares of keys and the bound.
     """
 
     def run(balancer: BalancerName) -> tuple[list[float], float]:

@@ -1,4 +1,4 @@
-"""Endpoints that fail, die, return and throttle, as the servers see it."""
+"""Endpoints that fail, die, return and throttle: what the servers see of the dispatcher."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def server(name: str, behaviour: Answers, **limits: float) -> Server:
 
 
 def down(start: float, end: float, error: Callable[[], DispatchError], seconds: float) -> Answers:
-    """Answers after half a second, but for a while; those under way when it dies are lost."""
+    """A server that answers in half a second, and from `start` to `end` fails; what is in flight at `start` is lost."""
 
     async def behave(server: Server, row: Row) -> Completion:
         loop = asyncio.get_running_loop()
@@ -55,8 +55,10 @@ def down(start: float, end: float, error: Callable[[], DispatchError], seconds: 
 def test_an_endpoint_that_dies_and_returns(
     error: Callable[[], DispatchError], seconds: float, limits: dict[str, float]
 ) -> None:
-    """The others keep 97 % of their rate; once five have failed, but for those under way, no ten seconds bring the dead
-    one two requests; within 15 seconds of its return it has 95 % of its share again; no row is lost.
+    """When one of three endpoints dies, the others keep 97 % of their rate, and no row is lost.
+
+    Once five requests have failed, the dead endpoint gets at most one probe in ten seconds, apart from requests then
+    in flight. Within 15 seconds of its return it has 95 % of its share again.
     """
     dies, returns, total = 60.0, 120.0, 200.0
     rate = 20.0
@@ -83,7 +85,7 @@ def test_an_endpoint_that_dies_and_returns(
 
 @pytest.mark.parametrize(("share", "most"), [(0.01, 1.02), (0.2, 1.30)])
 def test_random_failures_cost_no_more_than_their_share(share: float, most: float) -> None:
-    """Requests sent over rows answered stay near 1 / (1 - share), no row is lost, and the time grows as little."""
+    """Requests sent per row answered stay near 1 / (1 - share), no row is lost, and the time grows as little."""
     pools = {
         name: [
             server(
@@ -101,9 +103,10 @@ def test_random_failures_cost_no_more_than_their_share(share: float, most: float
     assert bad.seconds <= (most + 0.02) * good.seconds
 
 
-def test_retry_after_is_kept_to_the_second_and_by_nobody_else() -> None:
-    """A 429 that asks for 90 seconds: its endpoint sees nothing for 90 seconds and is at work right after; the other
-    one's rate does not change.
+def test_retry_after_pauses_its_endpoint_to_the_second_and_no_other() -> None:
+    """After a 429 with a Retry-After of 90 seconds its endpoint gets no request for 90 seconds, and then works at once.
+
+    The other endpoint's rate does not change.
     """
 
     async def behave(self: Server, row: Row) -> Completion:
@@ -124,7 +127,7 @@ def test_retry_after_is_kept_to_the_second_and_by_nobody_else() -> None:
 
 @pytest.mark.parametrize("status", [401, 429])
 def test_a_refusal_that_waiting_cannot_cure_ends_the_endpoint(status: int) -> None:
-    """Once different rows were refused it is asked five more, one at a time; the other one takes all its rows."""
+    """Once different rows were refused, the endpoint gets five probes, one at a time; then the other takes over."""
 
     async def behave(self: Server, row: Row) -> Completion:
         await asyncio.sleep(0.2)
@@ -142,8 +145,8 @@ def test_a_refusal_that_waiting_cannot_cure_ends_the_endpoint(status: int) -> No
     assert any("spent" in note for note in outcome.end.notes)
 
 
-def test_a_pool_that_is_wholly_away_is_waited_for_without_knocking() -> None:
-    """Both endpoints are down for 100 seconds: no row fails, and they see a handful of probes each."""
+def test_a_pool_that_is_down_is_only_probed() -> None:
+    """Both endpoints are down for 100 seconds: no row fails, and each sees a handful of probes."""
     pool = [
         server(f"e{i}", down(10, 110, lambda: ServerError("x", status=503), 0.01), max_in_flight=10) for i in (0, 1)
     ]
@@ -154,8 +157,8 @@ def test_a_pool_that_is_wholly_away_is_waited_for_without_knocking() -> None:
     assert outcome.seconds <= 2000 / 40 + 100 + COOLDOWN_SECONDS + 2 * SLOW_START_SECONDS
 
 
-def test_a_throttle_of_everybody_fails_no_row() -> None:
-    """Ten minutes of nothing but 429 use up no row's attempts."""
+def test_throttling_every_request_fails_no_row() -> None:
+    """Ten minutes in which every answer is a 429 use up no row's attempts."""
 
     async def behave(self: Server, row: Row) -> Completion:
         await asyncio.sleep(0.05)
@@ -170,9 +173,10 @@ def test_a_throttle_of_everybody_fails_no_row() -> None:
 
 
 @pytest.mark.parametrize("slots", [4, 60])
-def test_what_nobody_configured_is_found_and_remembered(slots: int) -> None:
-    """A server that refuses whatever is beyond its slots: within a minute it is kept at 95 % of them, and what was
-    found is there for the next run.
+def test_a_limit_that_is_not_configured_is_found_and_reported(slots: int) -> None:
+    """A server refuses whatever is beyond its slots: within a minute 95 % of the slots are in use.
+
+    The dispatcher reports the limit that it found, for the next sitting.
     """
     found: list[LearnedLimits] = []
 
@@ -196,7 +200,7 @@ def test_what_nobody_configured_is_found_and_remembered(slots: int) -> None:
 
 
 def test_rows_of_one_key_go_to_one_endpoint_while_all_are_full() -> None:
-    """With `consistent_hash` and rows that come in any order, nine of ten find the endpoint that has seen their key."""
+    """With `consistent_hash` and rows in random order, nine of ten rows reach an endpoint that has seen their key."""
     random = Random(2)
     keys = 64
     seen: dict[str, set[int]] = {}
@@ -221,8 +225,9 @@ def test_rows_of_one_key_go_to_one_endpoint_while_all_are_full() -> None:
 
 
 def test_a_chance_refusal_does_not_slow_down_a_limit_that_is_configured() -> None:
-    """One 429 in two hundred, though the configured rate is held: 97 % of the rate stay in use. Where the server allows
-    half of what is configured, it sees few more than that.
+    """With one 429 in two hundred although the configured rate is held, 97 % of that rate stay in use.
+
+    If the server allows half of the configured rate, it gets little more than that.
     """
     random = Random(4)
 

@@ -1,6 +1,6 @@
-"""Random programs of faults, run by the real dispatcher in virtual time against a model of what must come out.
+"""Random programs of faults, run by the real dispatcher in virtual time, with claims on the outcome of every row.
 
-`FAULT_PROGRAMS=300` in the environment runs three hundred of them; the default is fewer, so that a check stays fast.
+With `FAULT_PROGRAMS=300` in the environment three hundred of them run; the default is fewer, to keep a check fast.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ PROGRAMS = int(os.environ.get("FAULT_PROGRAMS", "40"))
 TIMEOUT = 60.0
 LONGEST_WAIT = 2 * 3600.0
 PRICE = Decimal("0.01")
-# Of a request: ten prompt tokens, and up to ten of the answer, of which five come.
+# For one request: ten prompt tokens, and an answer of at most ten tokens that has five.
 BOUND, COST = 20 * PRICE, 15 * PRICE
 ANSWER = orjson.dumps(
     {
@@ -45,7 +45,7 @@ ANSWER = orjson.dumps(
 
 @dataclass(frozen=True)
 class Fault:
-    """What an endpoint does with a request."""
+    """What an endpoint does with a request other than answer it."""
 
     kind: str
     """`status`, `unreadable`, `drop`, `refuse` (no connection) or `hang`."""
@@ -55,29 +55,29 @@ class Fault:
 
     @property
     def billed(self) -> bool:
-        """Does the server charge for it all the same? It may have finished."""
+        """Whether the server bills the request all the same, since it may have finished it."""
         return self.kind in ("unreadable", "drop", "hang") or self.status in (502, 504)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """From a moment on, until the next phase."""
+    """How an endpoint behaves for a number of seconds."""
 
     seconds: float
     fault: Fault | None
-    """`None`: it answers."""
+    """`None`: the endpoint answers."""
     delay: float
 
 
 @dataclass(frozen=True)
 class Program:
-    """A pool, its rows, and all that goes wrong."""
+    """A pool, its rows, and everything that goes wrong."""
 
     rows: int
     endpoints: tuple[tuple[Phase, ...], ...]
-    """By endpoint; each ends with a phase that lasts."""
+    """The phases of each endpoint; the last one goes on without end."""
     bad_rows: Mapping[int, Fault]
-    """Rows that end so at every endpoint that answers others."""
+    """Rows with a fault of their own, at every endpoint that answers other rows."""
     max_in_flight: int | None
     max_attempts: int
     budget: Decimal | None
@@ -85,7 +85,7 @@ class Program:
 
 @dataclass
 class Seen:
-    """What the servers saw."""
+    """What the servers saw, and what they billed."""
 
     requests: Counter[int] = field(default_factory=Counter)
     sent: int = 0
@@ -98,7 +98,7 @@ def _error(code: str | None, message: str) -> bytes:
     return orjson.dumps({"error": {"message": message, "type": "x", "code": code}})
 
 
-# What a server says of a row; and of an account, which two rows at the end of an input are enough for.
+# Faults of a row, and faults of an account, which refusals of two rows at the end of an input already suggest.
 OF_ROW = [b"", b"<html>no</html>", _error(None, "no"), _error("unsupported", "no")]
 OF_ANY = [*OF_ROW, _error("invalid_api_key", "no")]
 
@@ -192,7 +192,7 @@ async def _dispatch(program: Program, work: MemoryWork, seen: Seen) -> tuple[Dis
 
 
 def _answer(fault: Fault | None, request: Request, index: int, seen: Seen) -> Completion:
-    """What the real transport makes of the bytes that come."""
+    """What the real transport makes of the server's bytes."""
     if fault is None:
         seen.answered.add(index)
         return completion(ANSWER, request.url)
@@ -208,9 +208,9 @@ def _answer(fault: Fault | None, request: Request, index: int, seen: Seen) -> Co
 
 
 def _bound(program: Program) -> float:
-    """Seconds within which the run has to end: what its endpoints need to settle down, and what its rows may take."""
+    """Seconds within which the run must end: its endpoints' phases and cooldowns, and all attempts of its rows."""
     phases = sum(phase.seconds for phases in program.endpoints for phase in phases if phase.seconds < 1e9)
-    # A row has so many attempts, each of which ends within the timeout and is followed by a pause or a cooldown.
+    # Each attempt of a row ends within the timeout, and a pause or a cooldown follows it.
     attempts = program.rows * program.max_attempts * (TIMEOUT + 60.0)
     return phases + 4 * LONGEST_WAIT + attempts
 
@@ -224,9 +224,10 @@ def _bound(program: Program) -> float:
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(programs())
-def test_whatever_goes_wrong_the_run_ends_and_every_row_has_one_end(program: Program) -> None:
-    """Every run ends within its bounds, every row has exactly one end or waits for the next sitting, the bill never
-    passes the cap, and an endpoint that answers is never out.
+def test_whatever_goes_wrong_the_run_ends_and_each_row_has_one_outcome(program: Program) -> None:
+    """The run ends within its bound, and every row has exactly one outcome or is left for the next sitting.
+
+    The bill never exceeds the budget, and an endpoint that answers is never taken out.
     """
     work = MemoryWork({(0, "m"): list(range(program.rows))}, max_tokens=10)
     seen = Seen()
@@ -238,12 +239,12 @@ def test_whatever_goes_wrong_the_run_ends_and_every_row_has_one_end(program: Pro
     assert not end.interrupted
     if program.budget is not None:
         assert seen.bill <= program.budget
-    # Who asks for a second of patience each time is asked again each second.
+    # A row whose endpoint asks for a pause of one second each time is sent again every second.
     assert max(seen.requests.values(), default=0) <= 40 * program.max_attempts + seconds
     event("stalled" if end.stalled else "ended")
 
     always_well = [i for i, phases in enumerate(program.endpoints) if all(phase.fault is None for phase in phases)]
-    # One that was sent only bad rows answered nobody: nothing tells it from one that refuses everything.
+    # An endpoint that got only bad rows answered none of them, so it looks like one that refuses everything.
     for index in set(always_well) & seen.answered:
         assert not lane.pool.endpoints[index].out, end.notes
     for outcome in work.outcomes.values():

@@ -1,4 +1,4 @@
-"""Limits that nobody configured are found: on servers written as formulas, against the best that any number reaches."""
+"""Finding limits that are not configured: on servers written as formulas, compared with the best fixed number."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ BEST = read()
 
 @dataclass
 class Found:
-    """A run with nothing configured."""
+    """A run without configured limits."""
 
     concurrency: AdaptiveConcurrency
     client: Client
@@ -50,8 +50,8 @@ def share_of_best(name: str, seed: int, start: float, end: float) -> float:
     return found / BEST[Case(name, seed, start, end)].tokens_per_second
 
 
-def test_the_table_is_of_these_servers() -> None:
-    """Each number in flight reaches what the table says; where not, run `python -m benchmarks.best_static`."""
+def test_the_table_belongs_to_these_servers() -> None:
+    """Each number in flight reaches what the table says; if not, run `python -m benchmarks.best_static`."""
     assert list(BEST) == CASES
     for case, best in BEST.items():
         assert reached(case, best.in_flight) == pytest.approx(best.tokens_per_second, rel=1e-9), case
@@ -59,13 +59,13 @@ def test_the_table_is_of_these_servers() -> None:
 
 @pytest.mark.release
 def test_no_number_does_better_than_the_table() -> None:
-    """The whole search finds the table again."""
+    """The whole search gives the same table."""
     assert {case: search(case) for case in CASES} == BEST
 
 
 @pytest.mark.parametrize("name", QUEUEING)
 def test_servers_that_queue(name: str) -> None:
-    """From 60 s on, servers that queue without complaint do 95 % of what the best fixed number would have them do."""
+    """From 60 s on, servers that queue reach 95 % of the throughput of the best fixed number in flight."""
     shares = [share_of_best(name, seed, 60, 120) for seed in SEEDS]
     assert sum(shares) / len(shares) >= 0.95
 
@@ -79,7 +79,7 @@ def test_servers_that_queue(name: str) -> None:
     ],
 )
 def test_slow_answers(name: str, after_one: float, after_four: float) -> None:
-    """Where a minute holds few round trips, less than the best is reached after one, and more after four."""
+    """With answers so slow that a minute has few round trips, less is reached after one minute, and more after four."""
     assert sum(share_of_best(name, seed, 60, 120) for seed in SEEDS) / len(SEEDS) >= after_one
     assert share_of_best(name, SEEDS[0], 240, 480) >= after_four
 
@@ -90,7 +90,7 @@ def utilisation(run: Run, possible: float, start: float, end: float) -> float:
 
 @pytest.mark.parametrize(("number", "speed"), [(1, 100), (4, 100), (32, 200), (32, 50), (32, 10), (200, 50)])
 def test_slots_and_refusals(number: int, speed: float) -> None:
-    """Slots without a line are kept busy from 60 s on, at two refusals or one in a hundred requests."""
+    """From 60 s on, slots without a queue are 95 % used, at no more than two refusals or one in a hundred requests."""
     used = []
     for seed in SEEDS:
         run = find(slots(number, speed, queues=False), seed).client.until(120)
@@ -107,17 +107,17 @@ def test_slots_and_refusals(number: int, speed: float) -> None:
         (50, 10, 0.2, 0.95),
         (10, 5, 1, 0.95),
         (20, 5, 5, 0.9),
-        # No burst at all: two requests that come closer than the pace are one too many.
+        # Without any burst, of two requests closer together than the rate one is refused.
         (100, 1, 1, 0.92),
         (10, 1, 1, 0.85),
         (2, 1, 1, 0.9),
         (1, 1, 0.5, 0.8),
-        # 200 in flight at once, which takes four doublings of 10 s.
+        # 200 in flight at once take four doublings of 10 s.
         (20, 5, 10, 0.6),
     ],
 )
 def test_rates_and_refusals(rate: float, burst: float, seconds: float, least: float) -> None:
-    """A request rate is kept to from 60 s on; a refusal now and then, every 10 s or so, is what finds it."""
+    """A server's request rate is used from 60 s on; refusals, one in about 10 s, are what finds it."""
     used = []
     for seed in SEEDS:
         run = find(RatedServer(slots(10_000, 100 / seconds), rate, burst), seed).client.until(120)
@@ -129,7 +129,7 @@ def test_rates_and_refusals(rate: float, burst: float, seconds: float, least: fl
 @pytest.mark.parametrize("factor", [2.0, 0.5])
 @pytest.mark.parametrize("queues", [True, False])
 def test_slots_that_change(factor: float, queues: bool) -> None:
-    """A server that gets twice the slots, or loses half of them, is used to 95 % a minute later."""
+    """A server whose slots double or halve is 95 % used a minute later."""
     for seed in SEEDS:
         server = slots(32 if factor > 1 else 64, 100, queues=queues)
         found = find(server, seed, paced=False)
@@ -139,8 +139,8 @@ def test_slots_that_change(factor: float, queues: bool) -> None:
 
 
 @pytest.mark.parametrize("factor", [2.0, 0.5])
-def test_rate_that_changes(factor: float) -> None:
-    """A rate that doubles or halves is used to 93 % a minute later, with less than 1 % refused."""
+def test_a_rate_that_changes(factor: float) -> None:
+    """A rate that doubles or halves is 93 % used a minute later, with at most 1 % refused."""
     for seed in SEEDS:
         server = RatedServer(slots(10_000, 100), 100 / factor, 10)
         found = find(server, seed)
@@ -151,8 +151,8 @@ def test_rate_that_changes(factor: float) -> None:
         assert run.refusals(120, 180) <= 0.01 * server.rate * 60
 
 
-def test_known_from_an_earlier_run() -> None:
-    """What an earlier run found is used from the first second on."""
+def test_a_limit_known_from_an_earlier_run_is_used_at_once() -> None:
+    """The limit that an earlier run found is used within seconds, and never beyond the ceiling."""
     first = find(slots(32, 100, queues=False), 1)
     first.client.until(120)
     assert first.concurrency.found == 32
@@ -164,7 +164,7 @@ def test_known_from_an_earlier_run() -> None:
 
 
 def test_nothing_is_learned_while_another_limit_binds() -> None:
-    """With four rows at a time, of the eight that may go, it does not grow."""
+    """With four rows in flight at a time, where eight would be allowed, the limit does not grow."""
     concurrency = AdaptiveConcurrency(CEILING)
     for now in range(1000):
         for _ in range(4):
@@ -176,7 +176,7 @@ def test_nothing_is_learned_while_another_limit_binds() -> None:
 
 
 def test_answers_without_usage_are_counted() -> None:
-    """Servers that tell no tokens are found all the same."""
+    """The limit of a server that reports no tokens is found all the same."""
 
     class Silent(AdaptiveConcurrency):
         def answered(self, tokens: int, started: float, now: float) -> None:
@@ -187,7 +187,7 @@ def test_answers_without_usage_are_counted() -> None:
 
 
 def test_one_decrease_per_round_trip() -> None:
-    """Refusals of requests sent before the last decrease take no more than the requests themselves."""
+    """Refusals of requests that were sent before the last decrease do not decrease the limit again."""
     concurrency = AdaptiveConcurrency(CEILING, known=100)
     for _ in range(100):
         concurrency.take()
@@ -208,7 +208,7 @@ def test_one_decrease_per_round_trip() -> None:
     events=st.lists(st.tuples(st.sampled_from("aaaar"), st.floats(0.001, 5), st.integers(0, 500)), max_size=200),
 )
 def test_bounds(ceiling: int, known: int | None, events: list[tuple[str, float, int]]) -> None:
-    """Whatever happens, at least one and at most the ceiling may be in flight."""
+    """Whatever happens, the limit is at least one and at most the ceiling."""
     concurrency = AdaptiveConcurrency(ceiling, known)
     started: list[float] = []
     now = 0.0
@@ -228,7 +228,7 @@ def test_bounds(ceiling: int, known: int | None, events: list[tuple[str, float, 
 
 
 class HandClock:
-    """Moved by hand."""
+    """A clock that a test moves by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -238,7 +238,7 @@ class HandClock:
 
 
 def paced(clock: HandClock, pace: AdaptiveRate, seconds: float) -> int:
-    """Requests that go out in so many seconds, if all may."""
+    """Count the requests that the pace lets out in this many seconds."""
     sent = 0
     end = clock.now + seconds
     while clock.now + (wait := pace.delay(ONE)) < end:
@@ -252,7 +252,7 @@ def paced(clock: HandClock, pace: AdaptiveRate, seconds: float) -> int:
 
 
 def test_no_pace_until_a_refusal() -> None:
-    """Nothing is held back, and nothing known, before the first refusal; then what was accepted, less a twentieth."""
+    """Before the first refusal there is no pace; after it the rate is the accepted one less a twentieth."""
     clock = HandClock()
     pace = AdaptiveRate(clock)
     assert paced(clock, pace, 10) == pytest.approx(1000, abs=2)
@@ -263,7 +263,7 @@ def test_no_pace_until_a_refusal() -> None:
 
 
 def test_the_curve() -> None:
-    """The rate comes back, rests there, and then leaves faster and faster: 40 % above after three times as long."""
+    """The rate recovers, rests, and then grows faster and faster: 40 % above after three times as long."""
     clock = HandClock()
     pace = AdaptiveRate(clock)
     paced(clock, pace, 10)
@@ -281,7 +281,7 @@ def test_the_curve() -> None:
 
 
 def test_one_lowering_per_round_trip() -> None:
-    """Refusals of what was sent before the rate was lowered do not lower it again."""
+    """Refusals of requests that were sent before the rate was lowered do not lower it again."""
     clock = HandClock()
     pace = AdaptiveRate(clock)
     paced(clock, pace, 10)
@@ -294,7 +294,7 @@ def test_one_lowering_per_round_trip() -> None:
 
 
 def test_a_pace_begins_at_what_an_earlier_run_found() -> None:
-    """What is known of the server holds requests back from the first one on."""
+    """A rate known from an earlier run is held from the first request on."""
     clock = HandClock()
     pace = AdaptiveRate(clock, known=120)
     assert pace.rate == pytest.approx(2.0)

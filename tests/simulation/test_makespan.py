@@ -1,4 +1,4 @@
-"""Five endpoints that differ tenfold in everything: how long 20,000 rows take, against what is possible."""
+"""Five endpoints that differ tenfold in every respect: how long 20,000 rows take, compared with a lower bound."""
 
 import asyncio
 import math
@@ -20,7 +20,7 @@ from schemas.job import DispatchSpec
 from tests.fakes import answer
 from tests.simulation.pools import Row, Server, answering, simulate
 
-# Requests a minute, tokens a minute, requests in flight, seconds an answer takes and each of its tokens adds.
+# Requests a minute, tokens a minute, requests in flight, seconds of an answer, and seconds for each of its tokens.
 ENDPOINTS = (
     (1000, 1_000_000, 8, 0.2, 0.004),
     (100, 100_000, 80, 2.0, 0.04),
@@ -28,12 +28,12 @@ ENDPOINTS = (
     (600, 300_000, 40, 1.0, 0.02),
     (180, 500_000, 16, 0.4, 0.008),
 )
-# Labels, extractions, essays, conversations: `max_tokens`, and the prompt's length as a lognormal.
+# Labels, extractions, essays, conversations: `max_tokens`, and mu and sigma of the prompt's lognormal length.
 TASKS = ((16, 3.5, 0.5), (128, 5.0, 0.8), (512, 6.5, 0.6), (1024, 4.5, 0.9))
 
 
 def rows_of_four_tasks(count: int) -> list[Row]:
-    """Each answer takes about four sevenths of what it may."""
+    """Rows of four tasks; an answer takes about four sevenths of its `max_tokens`."""
     random = Random(3)
     rows = []
     for _ in range(count):
@@ -54,10 +54,10 @@ def servers() -> list[Server]:
 
 
 def bound(rows: Sequence[Row]) -> float:
-    """Least seconds in which the rows can be done: a linear program over kinds of rows and endpoints.
+    """The least seconds in which the rows can be done: a linear program over kinds of rows and endpoints.
 
-    A kind is what is known of a row before it is sent, its `max_tokens` and its prompt within a factor of 1.4, and
-    counts with its mean: which answer turns out long is known to nobody.
+    A kind is what is known of a row before it is sent: its `max_tokens`, and its prompt's length within a factor of
+    1.4. A kind counts with its mean answer, since the length of one answer is not known beforehand.
     """
     kinds: Counter[tuple[int, int]] = Counter()
     prompts: Counter[tuple[int, int]] = Counter()
@@ -88,7 +88,7 @@ def bound(rows: Sequence[Row]) -> float:
 
 
 def test_no_order_of_rows_would_be_much_faster() -> None:
-    """The makespan is at most 1.03 times the linear program's bound, and one long answer."""
+    """The makespan is at most 1.03 times the linear program's bound, plus one long answer."""
     rows = rows_of_four_tasks(20_000)
     pool = servers()
     outcome = simulate({"m": pool}, {"m": rows})
@@ -99,10 +99,10 @@ def test_no_order_of_rows_would_be_much_faster() -> None:
 
 
 def test_each_endpoint_sees_its_limits_and_no_more() -> None:
-    """No minute of any of the five holds more requests than allowed, and no instant more in flight.
+    """In any minute each endpoint gets no more requests than allowed, and at no time more in flight.
 
-    Tokens may exceed their limit by 512 for each request that may be in flight, which is up to 41 % of it here: until
-    an answer ends, only its expected length is charged.
+    Tokens may exceed their limit by 512 for each request that may be in flight, here up to 41 % of it: until an
+    answer ends, only its expected length is charged.
     """
     rows = rows_of_four_tasks(8_000)
     pool = servers()
@@ -122,8 +122,9 @@ def test_each_endpoint_sees_its_limits_and_no_more() -> None:
 
 
 def test_the_last_rows_do_not_wait_for_one_long_answer() -> None:
-    """Where one answer in a hundred takes fifty times as long and the row says so, the last hundredth of the rows takes
-    at most a twentieth of the time.
+    """One answer in a hundred takes fifty times as long, and its row's max_tokens shows it.
+
+    The last hundredth of the rows then takes at most a twentieth of the time.
     """
     random = Random(5)
     rows = [Row(50, 2000, 2000) if random.random() < 0.01 else Row(50, 40, 40) for _ in range(6000)]
@@ -135,8 +136,9 @@ def test_the_last_rows_do_not_wait_for_one_long_answer() -> None:
 
 
 def test_a_standstill_of_one_model_leaves_the_others_alone() -> None:
-    """While one pool answers nothing, with a hundred times more rows waiting for it than are read ahead, the other
-    model's rate is what it was.
+    """One pool answers nothing, with a hundred times more rows waiting for it than are read ahead.
+
+    The other model's rate does not change.
     """
 
     def rate(stuck: bool) -> tuple[float, int]:
@@ -162,7 +164,7 @@ def test_a_standstill_of_one_model_leaves_the_others_alone() -> None:
 
 
 class DearestFirst:
-    """Has every endpoint take the row that may cost most."""
+    """Assigns to every endpoint the row that may cost most."""
 
     def __init__(self, endpoints: Sequence[Endpoint], cost_of: object) -> None:
         pass
@@ -184,8 +186,9 @@ class DearestFirst:
 
 
 def test_choosing_rows_overshoots_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is reserved and spent stays within the cap at every request, though the row that is chosen may cost a
-    hundred times the one whose turn it was.
+    """Dollars reserved and spent stay within the budget at every request.
+
+    The row that is chosen may cost a hundred times the one whose turn it was.
     """
     monkeypatch.setattr("batch.dispatch.dispatcher.LinearProgramAssigner", DearestFirst)
     cap = Decimal("60.5")

@@ -12,9 +12,11 @@ ROW = Row(10, 10, 10)
 
 
 @pytest.mark.parametrize(("share", "most"), [(0.05, 100), (0.2, 200), (0.35, 200), (0.5, 1000)])
-def test_slow_answers_are_asked_for_together(share: float, most: float) -> None:
-    """Answers take a second, and a share of the requests is refused by lots: 3,000 rows take less than a fifteenth of
-    the time that one request after the other would, or a third where half are refused. No row fails for its refusals.
+def test_chance_refusals_do_not_stop_requests_in_parallel(share: float, most: float) -> None:
+    """Answers take a second, and a share of the requests is refused at random: no row fails for that.
+
+    3,000 rows take less than a fifteenth of the time that one request at a time would, and less than a third if half
+    of the requests are refused.
     """
     for seed in range(3):
         lots = failing(share, lambda: RateLimited("x", status=429), answering(1.0, 0.0), Random(seed))
