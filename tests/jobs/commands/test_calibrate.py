@@ -1,4 +1,4 @@
-"""Cutoffs for a job's own input."""
+"""`calibrate`: it finds cutoffs for a job's own input."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def write_prompts(folder: Path, count: int = 40) -> None:
 
 
 def test_a_pasted_cutoff_sends_the_share(command: Command, job: Job, tmp_path: Path, served: Served) -> None:
-    """Nothing is sent; the line that is printed, put into the job, sends exactly that share to the strongest model."""
+    """`calibrate` sends nothing; its printed `plan:` line, pasted into the job, sends exactly that share to the strongest."""
     write_prompts(tmp_path)
     ended = command("calibrate", written(job, tmp_path), "--strong", "0.3")
     assert (ended.status, ended.faults, served.posts) == (Exit.OK, [], [])
@@ -31,7 +31,7 @@ def test_a_pasted_cutoff_sends_the_share(command: Command, job: Job, tmp_path: P
 
 
 def test_several_shares_as_json(command: Command, job: Job, tmp_path: Path) -> None:
-    """One cutoff for each share, in the order they were asked for, falling as the share grows."""
+    """The JSON has one cutoff per share, in the order of the options; cutoffs fall as shares grow."""
     write_prompts(tmp_path)
     ended = command(
         "calibrate", written(job, tmp_path), "--strong", "0.2", "--strong", "0.5", "--strong", "1", "--json"
@@ -44,7 +44,7 @@ def test_several_shares_as_json(command: Command, job: Job, tmp_path: Path) -> N
 
 
 def test_rows_that_a_plan_does_not_decide_do_not_count(job: Job, tmp_path: Path) -> None:
-    """Invalid rows, repeated ids, and rows with a model or a cutoff of their own are left out, as a share plan does."""
+    """Invalid rows, repeated ids, and rows with a model or cutoff of their own are left out, as a share plan does."""
     write_prompts(tmp_path, 10)
     line = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions"}
     with (tmp_path / "prompts.jsonl").open("a") as more:
@@ -61,7 +61,7 @@ def test_rows_that_a_plan_does_not_decide_do_not_count(job: Job, tmp_path: Path)
 
 
 def test_any_plan_is_calibrated(job: Job, tmp_path: Path) -> None:
-    """A job that pins every row, and so would score none, is scored all the same."""
+    """A job that pins every row would score none, but `calibrate` scores its rows all the same."""
     write_prompts(tmp_path)
     shared = calibrate(written(job, tmp_path), [0.25])
     pinned = calibrate(written(job | {"plan": {"strategy": "pin", "model": "small"}}, tmp_path), [0.25])
@@ -69,14 +69,14 @@ def test_any_plan_is_calibrated(job: Job, tmp_path: Path) -> None:
 
 
 def test_a_sample_is_scored_only(job: Job, tmp_path: Path) -> None:
-    """About so many rows, and the report says so."""
+    """With `sample` only about that many rows are scored, and the report says so."""
     write_prompts(tmp_path, 100)
     found = calibrate(written(job, tmp_path), [0.5], sample=20)
     assert (found.total, found.sampled, found.scored, found.cutoffs[0].rows) == (100, 20, 20, 10)
 
 
 def test_ties_are_reported(command: Command, job: Job, tmp_path: Path) -> None:
-    """Where all rows have one score no cutoff sends half: it is said what it sends, and which plan would."""
+    """If all rows have the same score, no cutoff sends half: the output says what it sends, and which plan would."""
     ended = command("calibrate", written(job | {"router": {"kind": "constant"}}, tmp_path), "--strong", "0.3")
     assert ended.status == Exit.OK
     said = " ".join(ended.out.split())
@@ -87,7 +87,7 @@ def test_ties_are_reported(command: Command, job: Job, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trouble", ["one model", "no score", "no share", "share above one"])
 def test_what_cannot_be_calibrated(command: Command, job: Job, tmp_path: Path, trouble: str) -> None:
-    """It ends with 2 and says in a line why."""
+    """The command ends with status 2 and, for a fault of the job, with one line that gives the reason."""
     options = {"no share": (), "share above one": ("--strong", "1.5")}.get(trouble, ("--strong", "0.5"))
     if trouble == "one model":
         job["models"].pop()

@@ -41,7 +41,7 @@ def problems(tmp_path: Path, *, balancer: object = "round_robin", transport: obj
 def test_a_class_that_cannot_be_built_is_a_problem(
     tmp_path: Path, own: dict[str, Any], of_balancer: str, of_transport: str
 ) -> None:
-    """The line is the one with which a run would end, and names the key of the job file."""
+    """The line is the one that would end a run, and names the key of the job file."""
     (balancer,) = [p for p in problems(tmp_path, balancer={"kind": "import", **own}) if "dispatch.balancer" in p]
     (transport,) = [p for p in problems(tmp_path, transport={"kind": "import", **own}) if p.startswith("transport.")]
     assert of_balancer in balancer
@@ -49,7 +49,7 @@ def test_a_class_that_cannot_be_built_is_a_problem(
 
 
 def test_classes_that_can_be_built_are_no_problem(tmp_path: Path) -> None:
-    """An endpoint with a transport of the user's own is not asked for its models."""
+    """`check` does not ask an endpoint with a user's own transport for its models."""
     own = {
         "balancer": {"kind": "import", "path": f"{OWN}:Last"},
         "transport": {"kind": "import", "path": f"{OWN}:Notes"},

@@ -24,7 +24,7 @@ SURROUNDINGS = ("EMBEDDING_BASE_URL", "EMBEDDING_API_KEY", "OPENAI_BASE_URL", "O
 
 @pytest.fixture(scope="module")
 def vectors() -> Iterator[Served]:
-    """An embedding endpoint that wants a key."""
+    """An embedding endpoint that requires a key."""
     with serve({"model": MODEL, "api_key_env": "KEY"}, environ={"KEY": KEY}) as served:
         yield served
 
@@ -56,7 +56,7 @@ def router(there: JobFolder, **embedder: Any) -> dict[str, Any]:
 def test_scores_come_from_the_embedding_endpoint(
     prefix: str, there: JobFolder, vectors: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its url and key are the environment's; each prompt is embedded once, packed, and its key is written nowhere."""
+    """The endpoint's URL and key come from the environment; prompts are embedded once, in packs; no file has the key."""
     monkeypatch.setenv(f"{prefix}_BASE_URL", vectors.urls[0] + "/")
     monkeypatch.setenv(f"{prefix}_API_KEY", KEY)
     if prefix == "EMBEDDING":
@@ -65,7 +65,7 @@ def test_scores_come_from_the_embedding_endpoint(
     assert report.rows.ok == 40
     assert sorted(len(post["input"]) for post in vectors.posts) == [8, 32]
     scored = pq.read_table(there.run_dir / "scored" / "00000.parquet")
-    # The checkpoint looks at 50 tokens.
+    # The checkpoint reads 50 tokens.
     expected = np.array([embed(text[:100], DIMENSION)[:2] for text in scored["text"].to_pylist()])
     chances = 1 / (1 + np.exp(-expected))
     np.testing.assert_allclose(scored["score"].to_numpy(), chances[:, 1] - chances[:, 0], atol=1e-6)
@@ -77,7 +77,7 @@ def test_scores_come_from_the_embedding_endpoint(
 def test_a_cache_serves_estimates_and_later_runs(
     there: JobFolder, vectors: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an estimate has paid for the run does not pay for again, nor does a run begun afresh."""
+    """Embeddings that an estimate has paid for are not paid for again by a run, not even by a fresh one."""
     monkeypatch.setenv("KEY", KEY)
     shared = router(there, url=vectors.urls[0], api_key_env="KEY", cache=str(there.folder / "cache"))
     estimate_job(there.job(router=shared))
@@ -92,7 +92,7 @@ def test_a_cache_serves_estimates_and_later_runs(
 def test_another_way_to_the_same_vectors_is_the_same_run(
     there: JobFolder, vectors: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Urls, keys and limits of an embedder may change between sittings; its model and dimensions may not."""
+    """URLs, keys and limits of an embedder may change between sittings; its model and dimensions may not."""
     monkeypatch.setenv("KEY", KEY)
     monkeypatch.setenv("OTHER", KEY)
     there.run(there.job(router=router(there, url=vectors.urls[0], api_key_env="KEY")))
@@ -104,8 +104,8 @@ def test_another_way_to_the_same_vectors_is_the_same_run(
         there.run(there.job(router=router(there, **pool, dimensions=4)))
 
 
-def test_what_is_missing_is_said_before_anything_is_sent(there: JobFolder, vectors: Served) -> None:
-    """No url, no key, and nobody there: one line each."""
+def test_a_missing_url_key_or_server_is_reported_before_anything_is_sent(there: JobFolder, vectors: Served) -> None:
+    """Each of these faults is one line, in `run` and in `check`."""
     for embedder, said in (
         ({}, r"^router\.embedder\.endpoints\.0 has no url: give one, or set EMBEDDING_BASE_URL or OPENAI_BASE_URL$"),
         (
@@ -124,17 +124,17 @@ def test_what_is_missing_is_said_before_anything_is_sent(there: JobFolder, vecto
     assert not there.run_dir.exists()
 
 
-def test_an_embedder_that_nothing_is_scored_by_needs_nothing(there: JobFolder) -> None:
-    """Pinned rows are sent without a url or a key for it."""
+def test_an_embedder_that_is_not_used_needs_no_url_or_key(there: JobFolder) -> None:
+    """If the plan pins every row, the job runs although its embedder has neither URL nor key."""
     job = there.job(router=router(there), plan={"strategy": "pin", "model": "small"})
     assert there.run(job).rows.ok == 40
     assert check_job(job).problems == ()
 
 
-def test_check_looks_at_the_embedding_endpoint(
+def test_check_asks_the_embedding_endpoint_for_its_models(
     there: JobFolder, vectors: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is asked for its list of models like the others, and embeds nothing."""
+    """`check` asks it for its list of models, like other endpoints, and has nothing embedded."""
     monkeypatch.setenv("KEY", KEY)
     found = check_job(there.job(router=router(there, url=vectors.urls[0], api_key_env="KEY")))
     assert found.problems == ()
@@ -143,7 +143,7 @@ def test_check_looks_at_the_embedding_endpoint(
 
 
 def test_a_dress_rehearsal_embeds_at_stand_ins(there: JobFolder, vectors: Served) -> None:
-    """The real endpoint sees nothing, its key is not needed, and no made-up vector gets into its cache."""
+    """The real endpoint gets no request, its key is not needed, and its cache gets no made-up vector."""
     cache = there.folder / "cache"
     asked = router(there, url=vectors.urls[0], api_key_env="ABSENT", cache=str(cache), dimensions=None)
     with rehearsed(there.job(router=asked)) as job:
@@ -152,8 +152,8 @@ def test_a_dress_rehearsal_embeds_at_stand_ins(there: JobFolder, vectors: Served
     assert not cache.exists()
 
 
-def test_packed_rows_come_out_as_unpacked_ones_do(there: JobFolder) -> None:
-    """Every result but its times is the same, in the input's order, with texts, tokens and bad rows mixed."""
+def test_packed_rows_have_the_results_of_unpacked_ones(there: JobFolder) -> None:
+    """All results are equal except for latencies, and in input order, also with base64 rows and a bad row among them."""
     rows: list[dict[str, Any]] = [{"id": f"r{i}", "input": f"text {i}"} for i in range(50)]
     rows[10] |= {"params": {"dimensions": 3, "encoding_format": "base64"}}
     rows[20] |= {"params": {"dimensions": 0}}
@@ -182,7 +182,7 @@ def test_packed_rows_come_out_as_unpacked_ones_do(there: JobFolder) -> None:
 
 
 def test_a_budget_bounds_embeddings_by_their_bytes(there: JobFolder) -> None:
-    """They need no `max_tokens`: rows that fit are sent, and what is spent is never above the cap."""
+    """Embeddings need no `max_tokens`: rows that fit are sent, and the cost never exceeds the budget."""
     there.write({"input": f"text {i:03}"} for i in range(200))
     report = there.run(there.job(plan={"strategy": "pin", "model": "small"}, dispatch={"budget_usd": "0.00001"}))
     assert report.rows.ok > 0

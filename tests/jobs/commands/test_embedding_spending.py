@@ -1,4 +1,4 @@
-"""What routing pays an embedding endpoint is in the budget, in the report, and in both after a kill."""
+"""The cost of a router's embedding endpoint counts in the budget and in the report, also after a kill."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -21,7 +21,7 @@ from tests.job_folder import ENDPOINTS, JobFolder, dollars
 from tests.rehearsed import Served, serve
 from tests.routers.embedders.endpoint_checkpoint import DIMENSION, MODEL, write_checkpoint
 
-# Dollars per million tokens; prompts of these jobs have some ten tokens.
+# Dollars per million tokens; a prompt of these jobs has about ten tokens.
 PRICE = {"input": "10", "output": "0"}
 
 
@@ -47,7 +47,7 @@ def there(answers: Served, vectors: Served, tmp_path: Path) -> JobFolder:
 
 
 def job(there: JobFolder, vectors: Served, price: Any = PRICE, **changes: Any) -> JobSpec:
-    """Half of the rows to the strongest model, by vectors from an endpoint that takes eight prompts a request."""
+    """A job that sends half of the rows to the strongest model, and embeds eight prompts a request to score them."""
     checkpoint = write_checkpoint(there.folder / "checkpoint")
     embedder = {
         "kind": "endpoint",
@@ -63,12 +63,12 @@ def job(there: JobFolder, vectors: Served, price: Any = PRICE, **changes: Any) -
 
 
 def embedded_tokens(vectors: Served) -> int:
-    """Prompt tokens that the rehearsed endpoint counts for what it was sent: a quarter of the bytes, rounded up."""
+    """Prompt tokens that the rehearsed endpoint counts for the texts it got: a quarter of their bytes, rounded up."""
     return sum(-(-len(text.encode()) // 4) for text in sent(vectors))
 
 
 def sent(vectors: Served) -> list[str]:
-    """Every text that the embedding endpoint was sent."""
+    """Every text that the embedding endpoint got."""
     texts: list[str] = []
     for post in vectors.posts:
         texts += [post["input"]] if isinstance(post["input"], str) else post["input"]
@@ -76,7 +76,7 @@ def sent(vectors: Served) -> list[str]:
 
 
 def with_parts(report: Report) -> Decimal:
-    """The sum of what the report says of its parts."""
+    """The sum of the costs of the report's parts."""
     assert report.embeddings is not None
     assert report.embeddings.cost_usd is not None
     return report.embeddings.cost_usd + sum(
@@ -85,7 +85,7 @@ def with_parts(report: Report) -> Decimal:
 
 
 def test_the_report_counts_what_routing_cost(there: JobFolder, vectors: Served) -> None:
-    """Prompts, tokens and dollars of the embedder are shown, and are part of the total and of what was saved."""
+    """The report has the embedder's prompts, tokens and dollars, and includes them in the cost and the saving."""
     report = there.run(job(there, vectors))
     assert report.embeddings is not None
     assert (report.embeddings.model, report.embeddings.inputs, report.embeddings.in_doubt) == (MODEL, 40, 0)
@@ -99,16 +99,16 @@ def test_the_report_counts_what_routing_cost(there: JobFolder, vectors: Served) 
     assert "embeddings for its router: 40 prompts by vec" in render_html(report)
 
 
-def test_going_on_counts_earlier_sittings_once(there: JobFolder, vectors: Served) -> None:
-    """The same command after the end asks for nothing and reports the same dollars."""
+def test_a_second_sitting_counts_the_first_one_once(there: JobFolder, vectors: Served) -> None:
+    """Rerunning the finished job embeds nothing and reports the same dollars."""
     first = there.run(job(there, vectors))
     again = there.run(job(there, vectors))
     assert len(sent(vectors)) == 40
     assert (again.cost_usd, again.embeddings) == (first.cost_usd, first.embeddings)
 
 
-def test_an_unknown_price_is_unknown(there: JobFolder, vectors: Served) -> None:
-    """Not zero: the total is marked as incomplete, and nothing is claimed to have been saved."""
+def test_an_unknown_price_of_the_embedder_is_not_zero(there: JobFolder, vectors: Served) -> None:
+    """The report's cost is marked as incomplete, and no saving is claimed."""
     report = there.run(job(there, vectors, price=None))
     assert report.embeddings is not None
     assert report.embeddings.cost_usd is None
@@ -118,14 +118,14 @@ def test_an_unknown_price_is_unknown(there: JobFolder, vectors: Served) -> None:
 
 
 def test_a_budget_needs_the_embedders_price(there: JobFolder, vectors: Served) -> None:
-    """As it needs that of every model; nothing is sent."""
+    """Without the embedder's price, as without a model's, the job is refused before anything is sent."""
     with pytest.raises(SpecError, match=f"^dispatch.budget_usd needs a price for {MODEL}$"):
         there.run(job(there, vectors, price=None, dispatch={"budget_usd": "1"}))
     assert vectors.posts == []
 
 
 def test_embeddings_and_answers_share_one_budget(there: JobFolder, vectors: Served) -> None:
-    """What routing spent is not there for answers, and both together stay within the cap."""
+    """Dollars spent on embeddings are not left for answers, and both together stay within the budget."""
     whole = there.run(job(there, vectors))
     assert whole.embeddings is not None
     assert whole.embeddings.cost_usd is not None
@@ -139,7 +139,7 @@ def test_embeddings_and_answers_share_one_budget(there: JobFolder, vectors: Serv
 
 
 def test_a_budget_that_embeddings_use_up_stops_the_run(there: JobFolder, vectors: Served) -> None:
-    """Nothing goes out that might pass the cap; with a larger one the same command resumes from the vectors it has."""
+    """No request that might exceed the budget is sent; with a larger budget the same command resumes with its vectors."""
     tight = job(there, vectors, dispatch={"budget_usd": "0.0015"})
     with pytest.raises(
         EmbedderError, match=r"dispatch\.budget_usd does not cover embedding .*rerun the same command to resume"
@@ -157,7 +157,7 @@ def test_a_budget_that_embeddings_use_up_stops_the_run(there: JobFolder, vectors
 
 
 def test_what_was_in_flight_at_a_kill_counts_against_the_budget(there: JobFolder, vectors: Served) -> None:
-    """A killed sitting had prompts out that may have been billed: so much less is left, and the report says it."""
+    """A killed sitting's prompts may have been billed: less of the budget is left, and the report counts them."""
     with pytest.raises(EmbedderError):
         there.run(job(there, vectors, dispatch={"budget_usd": "0.0000001"}))
     log = Layout(there.run_dir).embeddings
@@ -174,8 +174,8 @@ def test_what_was_in_flight_at_a_kill_counts_against_the_budget(there: JobFolder
     assert (report.embeddings.inputs, report.embeddings.in_doubt) == (43, 3)
 
 
-def test_an_estimate_says_what_it_has_paid(there: JobFolder, vectors: Served) -> None:
-    """It embeds for real, and says that the run will do so again."""
+def test_an_estimate_reports_what_it_has_paid(there: JobFolder, vectors: Served) -> None:
+    """`estimate` has prompts embedded for real, and its note says that `run` will pay for them again."""
     (note,) = [note for note in estimate_job(job(there, vectors)).notes if "embedded" in note]
     cost = usd(Decimal(embedded_tokens(vectors)) * Decimal("0.00001"))
     assert note.startswith(
@@ -183,15 +183,15 @@ def test_an_estimate_says_what_it_has_paid(there: JobFolder, vectors: Served) ->
     )
 
 
-def test_calibrating_says_what_it_has_paid(there: JobFolder, vectors: Served) -> None:
-    """As an estimate does."""
+def test_calibrate_reports_what_it_has_paid(there: JobFolder, vectors: Served) -> None:
+    """`calibrate` has the same note as `estimate`."""
     (note,) = calibrate_job(job(there, vectors), [0.5]).notes
     assert note.startswith("embedded 40 prompts by vec: ")
 
 
 @pytest.mark.real
 def test_an_actor_records_what_it_spends(there: JobFolder, vectors: Served) -> None:
-    """On Ray the scoring actor's spending is in the same log, and in the same budget."""
+    """On Ray the scoring actor's spending goes to the same log and the same budget."""
     report = there.run(job(there, vectors, engine="ray", dispatch={"budget_usd": "5"}))
     assert report.rows.ok == 40
     assert report.embeddings is not None

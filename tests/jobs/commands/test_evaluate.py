@@ -31,7 +31,7 @@ Evaluated = dict[str, Any]
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Evaluated:
-    """Two instant routers on forty prompts of two models."""
+    """Two routers without weights, on forty prompts of two models."""
     rows = [{"prompt": f"p{at}" + " word" * at, "s": at % 4 == 0, "l": at % 5 > 0} for at in range(40)]
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {
@@ -48,8 +48,8 @@ def written(spec: Evaluated, folder: Path) -> Path:
     return path
 
 
-def test_the_example_runs_and_again_loads_no_model(command: Command, tmp_path: Path) -> None:
-    """Its table shows both routers and all baselines; the second time only routers without weights are asked."""
+def test_the_example_runs_and_its_rerun_scores_less(command: Command, tmp_path: Path) -> None:
+    """The table has both routers and all baselines; the rerun scores the 160 prompts of routers without weights only."""
     out = tmp_path / "out"
     first = command("evaluate", EXAMPLE, "--set", f"output={out}")
     assert first.status == Exit.OK, first.err
@@ -64,7 +64,7 @@ def test_the_example_runs_and_again_loads_no_model(command: Command, tmp_path: P
 
 
 def test_names_are_drawn_as_they_are(spec: Evaluated, tmp_path: Path, command: Command) -> None:
-    """A dollar begins no formula, an underscore hides no router, a letter the font lacks says nothing on stderr."""
+    """A dollar starts no formula, an underscore hides no router, and a letter that the font lacks causes no warning."""
     spec["routers"] = {"$x^$": {"kind": "constant"}, "_日本": {"kind": "length"}, "[red]c": {"kind": "constant"}}
     spec["benchmarks"][0] |= {"quality": {"$m_{$": "s", "lar$ge\x1b": "l"}, "name": "$\\frac{$"}
     done = command("evaluate", written(spec, tmp_path))
@@ -74,7 +74,7 @@ def test_names_are_drawn_as_they_are(spec: Evaluated, tmp_path: Path, command: C
 
 
 def test_every_benchmark_has_figures_and_a_plot(spec: Evaluated, tmp_path: Path) -> None:
-    """From RouteLLM's files too; nothing is averaged over them, and equal figures give an equal picture."""
+    """Benchmarks may be RouteLLM's files; nothing is averaged over them, and equal figures make an equal plot."""
     write_responses(tmp_path / "gsm8k_responses.csv", [(f"g{at}", at % 3 == 0, at % 4 > 0) for at in range(30)])
     write_mt_bench(tmp_path / "mt", {at: (5.0 + at % 3, 7.0 + at % 4) for at in range(81, 101)})
     spec["benchmarks"] += [
@@ -94,8 +94,8 @@ def test_every_benchmark_has_figures_and_a_plot(spec: Evaluated, tmp_path: Path)
     assert found.benchmarks[2].grades
 
 
-def test_a_router_that_is_not_here_is_named_in_a_line(command: Command, spec: Evaluated, tmp_path: Path) -> None:
-    """The others are measured and the status is 1; where none is left nothing is written and it is 2."""
+def test_a_router_that_cannot_be_loaded_is_named_in_a_line(command: Command, spec: Evaluated, tmp_path: Path) -> None:
+    """The other routers are measured and the status is 1; if none is left, nothing is written and the status is 2."""
     absent = {"kind": "bert", "checkpoint": "nobody/nothing"}
     spec["routers"]["absent"] = absent
     ended = command("evaluate", written(spec, tmp_path))
@@ -111,10 +111,10 @@ def test_a_router_that_is_not_here_is_named_in_a_line(command: Command, spec: Ev
     assert not (tmp_path / "other" / "evaluation.json").exists()
 
 
-def test_a_router_that_knows_some_models_only_is_measured_where_it_does(
+def test_a_router_of_some_models_is_measured_on_their_benchmarks_only(
     command: Command, spec: Evaluated, tmp_path: Path
 ) -> None:
-    """All benchmarks that it is not measured on are named, each time with the reason."""
+    """The report names each benchmark that the router is not measured on, with the reason."""
     responses = [(f"g{at}", at % 3 == 0, at % 4 > 0) for at in range(30)]
     write_responses(tmp_path / "gsm8k_responses.csv", responses)
     spec["benchmarks"] += [{"kind": "gsm8k", "path": "gsm8k_responses.csv", "name": name} for name in ("one", "two")]
@@ -144,10 +144,10 @@ def test_a_router_that_knows_some_models_only_is_measured_where_it_does(
     ],
     ids=str,
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_a_fault_of_the_file_is_one_line(
     change: Evaluated, said: str, command: Command, spec: Evaluated, tmp_path: Path
 ) -> None:
-    """Status 2, and the file's own terms."""
+    """The status is 2, and the line uses the words of the file."""
     ended = command("evaluate", written(spec | change, tmp_path))
     assert ended.status == Exit.WRONG
     [fault] = ended.faults
@@ -156,7 +156,7 @@ def test_what_is_wrong_is_said_in_one_line(
 
 
 def test_routers_may_be_a_list(spec: Evaluated, tmp_path: Path) -> None:
-    """They are called after their kinds, and by their place where a baseline or another has that name."""
+    """A router of a list is named after its kind, and also by its place if that name is taken."""
     spec["routers"] = [{"kind": "constant"}, {"kind": "length", "midpoint": 3}, {"kind": "constant", "value": 0.1}]
     found = evaluate(written(spec, tmp_path))
     routers = found.benchmarks[0].routers
@@ -166,15 +166,15 @@ def test_routers_may_be_a_list(spec: Evaluated, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def vectors() -> Iterator[Served]:
-    """An embedding endpoint that wants a key."""
+    """An embedding endpoint that requires a key."""
     with serve({"model": MODEL, "api_key_env": "KEY"}, environ={"KEY": KEY}) as served:
         yield served
 
 
-def test_an_embedding_endpoint_is_asked_once(
+def test_an_embedding_endpoint_embeds_each_prompt_once(
     spec: Evaluated, vectors: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A router behind an endpoint is measured, its vectors and scores are kept, and its key is written nowhere."""
+    """A router with an embedding endpoint is measured, its vectors and scores are stored, and no file has the key."""
     vectors.forget()
     embedder = {
         "kind": "endpoint",
@@ -202,7 +202,7 @@ def test_an_embedding_endpoint_is_asked_once(
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the recorded answers of RouteLLM's evaluation")
 def test_on_the_recorded_answers(tmp_path: Path) -> None:
-    """Random comes out at 0.50 by RouteLLM's protocol, word count near .60 on GSM8K, and traps are measured twice."""
+    """By RouteLLM's protocol random has an APGR of 0.50; word count has about 0.60 on GSM8K."""
     found = evaluate(
         written(
             {
@@ -234,8 +234,8 @@ def test_on_the_recorded_answers(tmp_path: Path) -> None:
     assert by_name["mmlu"].duplicates == 55
 
 
-def test_an_output_that_cannot_be_written_is_known_first(command: Command, spec: Evaluated, tmp_path: Path) -> None:
-    """Before a benchmark is read: the one here is not even there."""
+def test_an_output_that_cannot_be_written_is_refused_first(command: Command, spec: Evaluated, tmp_path: Path) -> None:
+    """The output is checked before a benchmark is read: here the benchmark's file does not even exist."""
     (tmp_path / "file").touch()
     benchmarks = [{"kind": "gsm8k", "path": "nowhere.parquet"}]
     ended = command("evaluate", written(spec | {"output": "file/out", "benchmarks": benchmarks}, tmp_path))

@@ -1,4 +1,4 @@
-"""Answers graded by a model, through a job of our own."""
+"""Grading answers by a model, which is asked through a job."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from schemas.training import ModelJudgeSpec
 from tests.rehearsed import Served, serve
 
 PROMPT = "{prompt} | {response} | {hint}"
-# What the judge says to each.
+# The judge's reply to each prompt.
 REPLIES = {
     "q | good | h": "Right.\n10",
     "q | fair | h": "Half of it is right: 5.5/10",
@@ -27,7 +27,7 @@ REPLIES = {
 
 @pytest.fixture(scope="module")
 def judging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A judge with a reply for each of these."""
+    """A rehearsed judge that has a reply for each prompt of REPLIES."""
     path = tmp_path_factory.mktemp("judge") / "replies.jsonl"
     path.write_text("".join(json.dumps({"prompt": p, "reply": r}) + "\n" for p, r in REPLIES.items()))
     with serve({"model": "judge", "answers": {"file": str(path)}}) as served:
@@ -57,7 +57,7 @@ def judge_in(folder: Path, served: Served, **keys: Any) -> Judge:
 
 
 def test_grades_become_quality(served: Served, tmp_path: Path) -> None:
-    """On the scale that was asked for; what is off it, or no grade, is none, and equal answers are asked about once."""
+    """Grades are scaled to 0..1; a grade off the scale or none is NaN; equal answers are graded by one request."""
     judge = judge_in(tmp_path, served)
     quality = judge(answers("good", "fair", "poor", "odd", "mute", "good"))
     np.testing.assert_allclose(quality, [1.0, 0.5, 0.0, np.nan, np.nan, 1.0])
@@ -65,8 +65,8 @@ def test_grades_become_quality(served: Served, tmp_path: Path) -> None:
     assert {post["temperature"] for post in served.posts} == {0}
 
 
-def test_what_was_graded_is_not_asked_again(served: Served, tmp_path: Path) -> None:
-    """Not by a later call with more answers either; another judge, or other parameters, are another matter."""
+def test_what_was_graded_is_not_graded_again(served: Served, tmp_path: Path) -> None:
+    """A later call with more answers sends only new ones; a judge with other parameters grades anew."""
     judge_in(tmp_path, served)(answers("good", "poor"))
     served.forget()
     np.testing.assert_allclose(judge_in(tmp_path, served)(answers("poor", "fair", "good")), [0.0, 0.5, 1.0])
@@ -76,14 +76,14 @@ def test_what_was_graded_is_not_asked_again(served: Served, tmp_path: Path) -> N
 
 
 def test_a_grade_where_a_pattern_finds_it(served: Served, tmp_path: Path) -> None:
-    """On a scale of the user's own."""
+    """`extract` finds the grade, on the scale that the spec gives."""
     judge = judge_in(tmp_path, served, extract=r"(Right|Wrong)\.", lowest=0, highest=1)
     assert np.isnan(judge(answers("good"))).all()
     np.testing.assert_allclose(judge_in(tmp_path, served, extract=r"\d+$", highest=20)(answers("good")), [9 / 19])
 
 
-def test_a_judge_that_never_answers_is_said_to(served: Served, tmp_path: Path) -> None:
-    """With the first reason; one that cannot see the answer is refused before it is asked."""
+def test_a_judge_that_grades_nothing_is_an_error(served: Served, tmp_path: Path) -> None:
+    """The error has the first reason; a prompt without the answer is refused before any request."""
     never = r"^data\.0\.judge: judge graded none of 1 answers; the first: bad_request, HTTP 422"
     with pytest.raises(SpecError, match=never):
         judge_in(tmp_path, served)(answers("never recorded"))
@@ -94,7 +94,7 @@ def test_a_judge_that_never_answers_is_said_to(served: Served, tmp_path: Path) -
 
 
 def test_the_plain_prompt_shows_request_response_and_scale(served: Served, tmp_path: Path) -> None:
-    """Without a template of the user's own the judge is told what it needs."""
+    """Without a template of the user's, the prompt has the request, the response and the scale."""
     with pytest.raises(SpecError, match="graded none"):
         judge_in(tmp_path, served, prompt=None, lowest=0, highest=5)(answers("the {answer} given"))
     (prompt,) = served.prompts()

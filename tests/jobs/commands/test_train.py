@@ -26,7 +26,7 @@ def written(spec: Spec, folder: Path) -> Path:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Spec:
-    """A training file that is good, with labels of sums, which the small model gets wrong, and animals."""
+    """A valid training file: labels of sums, which the small model gets wrong, and of animals, which it gets right."""
     texts = [f"How much is {i} plus {i}?" if i % 2 else f"Which animal is number {i}?" for i in range(80)]
     rows = [{"prompt": text, "s": "plus" not in text, "l": True} for text in texts]
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -34,8 +34,8 @@ def spec(tmp_path: Path) -> Spec:
     return {"kind": "static", "data": [labels], "validation": 0.4, "output": "made"}
 
 
-def test_a_table_and_json_say_how_well_it_does(command: Command, spec: Spec, tmp_path: Path) -> None:
-    """The figures beside their baselines, the warnings, and where it is; paths are relative to the file."""
+def test_a_table_and_json_show_how_good_the_router_is(command: Command, spec: Spec, tmp_path: Path) -> None:
+    """The table has figures beside baselines, warnings, and the checkpoint's path; paths are relative to the file."""
     path = written(spec, tmp_path)
     ended = command("train", path)
     assert ended.status == 0, ended.err
@@ -80,7 +80,7 @@ REFUSED: dict[str, tuple[Spec, str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_each_fault_is_one_line_and_leaves_nothing(case: str, command: Command, spec: Spec, tmp_path: Path) -> None:
-    """Exit status 2, what is wrong and where, and no folder."""
+    """The status is 2, one line says what is wrong and where, and no folder is left."""
     changes, said = REFUSED[case]
     before = set(tmp_path.iterdir())
     ended = command("train", written(spec | changes, tmp_path))
@@ -90,8 +90,8 @@ def test_each_fault_is_one_line_and_leaves_nothing(case: str, command: Command, 
     assert set(tmp_path.iterdir()) - before == {tmp_path / "train.yaml"}
 
 
-def test_a_checkpoint_that_is_there_stays(command: Command, spec: Spec, tmp_path: Path) -> None:
-    """Without --overwrite; `--set` gives another place, relative to the current folder."""
+def test_an_existing_checkpoint_is_kept(command: Command, spec: Spec, tmp_path: Path) -> None:
+    """Without --overwrite the command is refused; `--set` gives another output, relative to the current folder."""
     path = written(spec, tmp_path)
     assert command("train", path).status == 0
     ended = command("train", path)
