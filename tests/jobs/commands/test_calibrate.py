@@ -19,7 +19,7 @@ def write_prompts(folder: Path, count: int = 40) -> None:
 
 
 def test_a_pasted_cutoff_sends_the_share(command: Command, job: Job, tmp_path: Path, served: Served) -> None:
-    """`calibrate` sends nothing; its printed `plan:` line, pasted into the job, sends exactly that share to the strongest."""
+    """`calibrate` sends nothing; its `plan:` line, pasted into the job, sends exactly that share to the strongest."""
     write_prompts(tmp_path)
     ended = command("calibrate", written(job, tmp_path), "--strong", "0.3")
     assert (ended.status, ended.faults, served.posts) == (Exit.OK, [], [])

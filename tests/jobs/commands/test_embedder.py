@@ -56,7 +56,7 @@ def router(there: JobFolder, **embedder: Any) -> dict[str, Any]:
 def test_scores_come_from_the_embedding_endpoint(
     prefix: str, there: JobFolder, vectors: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The endpoint's URL and key come from the environment; prompts are embedded once, in packs; no file has the key."""
+    """URL and key come from the environment; prompts are embedded once, in packs; no file has the key."""
     monkeypatch.setenv(f"{prefix}_BASE_URL", vectors.urls[0] + "/")
     monkeypatch.setenv(f"{prefix}_API_KEY", KEY)
     if prefix == "EMBEDDING":
@@ -153,7 +153,7 @@ def test_a_dress_rehearsal_embeds_at_stand_ins(there: JobFolder, vectors: Served
 
 
 def test_packed_rows_have_the_results_of_unpacked_ones(there: JobFolder) -> None:
-    """All results are equal except for latencies, and in input order, also with base64 rows and a bad row among them."""
+    """All results are equal except for latencies, and in input order, also with base64 rows and a bad row."""
     rows: list[dict[str, Any]] = [{"id": f"r{i}", "input": f"text {i}"} for i in range(50)]
     rows[10] |= {"params": {"dimensions": 3, "encoding_format": "base64"}}
     rows[20] |= {"params": {"dimensions": 0}}

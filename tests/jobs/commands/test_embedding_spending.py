@@ -139,7 +139,7 @@ def test_embeddings_and_answers_share_one_budget(there: JobFolder, vectors: Serv
 
 
 def test_a_budget_that_embeddings_use_up_stops_the_run(there: JobFolder, vectors: Served) -> None:
-    """No request that might exceed the budget is sent; with a larger budget the same command resumes with its vectors."""
+    """No request that might exceed the budget is sent; with a larger budget the same command keeps its vectors."""
     tight = job(there, vectors, dispatch={"budget_usd": "0.0015"})
     with pytest.raises(
         EmbedderError, match=r"dispatch\.budget_usd does not cover embedding .*rerun the same command to resume"

@@ -49,7 +49,7 @@ def written(spec: Evaluated, folder: Path) -> Path:
 
 
 def test_the_example_runs_and_its_rerun_scores_less(command: Command, tmp_path: Path) -> None:
-    """The table has both routers and all baselines; the rerun scores the 160 prompts of routers without weights only."""
+    """The table has both routers and all baselines; the rerun scores only for routers without weights: 160 prompts."""
     out = tmp_path / "out"
     first = command("evaluate", EXAMPLE, "--set", f"output={out}")
     assert first.status == Exit.OK, first.err
