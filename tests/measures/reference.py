@@ -1,7 +1,7 @@
-"""RouteLLM's measures (arXiv 2406.18665), written as they are defined: what `batch.measures.pair` is compared with.
+"""RouteLLM's measures (arXiv 2406.18665), written straight from their definitions to check `batch.measures.pair`.
 
 `weak` and `strong` are the quality of each model's answer to each prompt: 0 and 1, or any number.
-Prompts with equal scores are taken in random order, and what is returned is the expected value over it.
+Prompts with equal scores are taken in random order, and each function returns the expected value over that order.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ def recovery_curve(scores: ArrayLike, weak: ArrayLike, strong: ArrayLike) -> tup
     _, rank = np.unique(-np.asarray(scores, dtype=np.float64), return_inverse=True)
     share = np.cumsum(np.bincount(rank)) / len(gains)
     recovered = np.cumsum(np.bincount(rank, weights=gains)) / gap
-    recovered[-1] = 1.0  # it is, but for rounding
+    recovered[-1] = 1.0  # exactly; the sum may be off by rounding
     return np.concatenate([[0.0], share]), np.concatenate([[0.0], recovered])
 
 

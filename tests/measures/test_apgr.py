@@ -1,4 +1,4 @@
-"""APGR, and the reference that it is compared with."""
+"""APGR as `batch.measures.pair` computes it, and the reference implementation that other tests compare it with."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ Verdicts = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 @st.composite
 def verdicts(draw: st.DrawFn) -> Verdicts:
-    """Two models' answers to some prompts, the strong one better on the whole."""
+    """Draw the quality of two models' answers to some prompts, with the strong model better in total."""
     pairs = draw(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
     weak, strong = np.array(pairs, dtype=np.float64).T
     assume(strong.sum() > weak.sum())
@@ -23,7 +23,7 @@ def verdicts(draw: st.DrawFn) -> Verdicts:
 
 @given(verdicts())
 def test_equal_scores_are_a_random_router(judged: Verdicts) -> None:
-    """A router that scores all prompts alike recovers in proportion: one half, and `level` needs that share."""
+    """A router with equal scores recovers the gap in proportion: APGR is one half, and CPT equals its level."""
     weak, strong = judged
     scores = np.zeros(len(weak))
     assert apgr(scores, weak, strong) == pytest.approx(0.5)
@@ -32,7 +32,7 @@ def test_equal_scores_are_a_random_router(judged: Verdicts) -> None:
 
 @given(verdicts(), st.lists(st.floats(0, 1), min_size=40, max_size=40))
 def test_no_router_beats_the_oracle(judged: Verdicts, drawn: list[float]) -> None:
-    """Ordering prompts by the true gain is the best there is, the reverse the worst; they mirror each other."""
+    """Sorting prompts by the true gain gives the highest APGR, the reverse order the lowest; the two add up to 1."""
     weak, strong = judged
     scores = drawn[: len(weak)]
     best, worst = apgr(strong - weak, weak, strong), apgr(weak - strong, weak, strong)
@@ -42,10 +42,10 @@ def test_no_router_beats_the_oracle(judged: Verdicts, drawn: list[float]) -> Non
 
 @given(verdicts(), st.lists(st.integers(0, 3), min_size=40, max_size=40))
 def test_ties_are_the_mean_over_their_orders(judged: Verdicts, drawn: list[int]) -> None:
-    """The area with ties is the mean over random orders of the tied prompts."""
+    """With tied scores, APGR is the mean of the APGRs over all orders of the tied prompts."""
     weak, strong = judged
     scores = np.array(drawn[: len(weak)], dtype=np.float64)
-    # Over an order and its reverse every tied pair is taken both ways, so two orders are the mean over all.
+    # An order and its reverse take every tied pair both ways, so their mean equals the mean over all orders.
     nudge = np.linspace(0.0, 0.5, len(weak))
     both = [apgr(scores + nudge, weak, strong), apgr(scores - nudge, weak, strong)]
     assert apgr(scores, weak, strong) == pytest.approx(np.mean(both))
@@ -53,14 +53,14 @@ def test_ties_are_the_mean_over_their_orders(judged: Verdicts, drawn: list[int])
 
 @given(verdicts())
 def test_only_the_order_counts(judged: Verdicts) -> None:
-    """Any rising function of the scores leaves the measures as they are."""
+    """A strictly increasing function of the scores leaves APGR unchanged."""
     weak, strong = judged
     scores = np.arange(len(weak)) % 5 / 7.0
     assert apgr(np.exp(3 * scores) - 9, weak, strong) == apgr(scores, weak, strong)
 
 
 def test_by_hand() -> None:
-    """Four prompts, worked out on paper."""
+    """The curve, APGR and CPT of four prompts equal values worked out on paper."""
     weak, strong = [0, 1, 0, 1], [1, 1, 1, 0]
     share, recovered = recovery_curve([0.9, 0.8, 0.7, 0.1], weak, strong)
     np.testing.assert_allclose(share, [0, 0.25, 0.5, 0.75, 1])
@@ -71,13 +71,13 @@ def test_by_hand() -> None:
 
 
 def test_random_scores_are_worth_one_half() -> None:
-    """Over many prompts, scores by lot have an area near one half."""
+    """Over 50,000 prompts, random scores have an APGR near one half."""
     chance = np.random.default_rng(0)
     weak, strong = chance.random(50_000) < 0.6, chance.random(50_000) < 0.8
     assert apgr(chance.random(50_000), weak, strong) == pytest.approx(0.5, abs=0.02)
 
 
 def test_no_gap_to_recover() -> None:
-    """Where the strong model is no better the measures are undefined, and say so."""
+    """If the strong model is no better, `apgr` raises ValueError with that reason."""
     with pytest.raises(ValueError, match="strong model is not better"):
         apgr([0.1, 0.2], [1, 0], [0, 1])

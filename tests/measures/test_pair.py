@@ -1,4 +1,4 @@
-"""The exact measures over resamples."""
+"""The exact measures over bootstrap resamples: APGR, CPT and their intervals."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ LEVELS = (0.2, 0.5, 0.8)
 
 @given(st.integers(0, 10_000), st.integers(2, 60), st.integers(1, 60))
 def test_over_all_prompts_they_are_the_exact_measures(seed: int, prompts: int, distinct: int) -> None:
-    """With weights of one, APGR and CPT are those of the reference, however many scores are equal."""
+    """With all weights 1, APGR and CPT equal those of the reference, however many scores are equal."""
     chance = np.random.default_rng(seed)
     scores, weak = chance.integers(0, distinct, prompts) / 3.0, chance.random(prompts)
     strong = weak + chance.random(prompts) - 0.2
@@ -33,7 +33,7 @@ def test_over_all_prompts_they_are_the_exact_measures(seed: int, prompts: int, d
 
 
 def test_rounding_is_no_gap() -> None:
-    """Models of equal mean quality have none, though their sums differ in the last bit; a small one is one."""
+    """A gap of rounding size counts as no gap, so APGR and CPT are undefined; a gap of 5e-7 counts as one."""
     weak, strong = np.array([0.1, 0.7]), np.array([0.3, 0.5])
     assert (strong - weak).sum() > 0
     for scale in (1.0, 1e6):
@@ -47,7 +47,7 @@ def test_rounding_is_no_gap() -> None:
 
 @given(st.integers(0, 10_000))
 def test_a_weight_is_so_many_copies(seed: int) -> None:
-    """A resample is measured as if its prompts had been written out."""
+    """A resample is measured as if each prompt had been listed as often as its weight says."""
     chance = np.random.default_rng(seed)
     scores, weak, strong = np.round(chance.random(30), 1), chance.random(30), chance.random(30) + 0.5
     weights = chance.integers(0, 4, (3, 30))
@@ -60,7 +60,7 @@ def test_a_weight_is_so_many_copies(seed: int) -> None:
 
 
 def test_equal_prompts_are_drawn_together() -> None:
-    """Copies of a prompt have one weight; each resample draws as many as there are different prompts."""
+    """Copies of a prompt share one weight, and each resample draws as many prompts as there are distinct ones."""
     groups = np.array([0, 1, 0, 2, 1])
     weights = np.concatenate(list(resampled(groups, 500, seed=3)))
     assert weights.shape == (500, 5)
@@ -70,7 +70,7 @@ def test_equal_prompts_are_drawn_together() -> None:
 
 
 def test_blocks_do_not_change_what_is_drawn() -> None:
-    """Many prompts come in several blocks of bounded size; the same seed draws the same."""
+    """Resamples of many prompts come in several bounded blocks, and the same seed draws the same resamples."""
     groups = np.arange(400_000)
     blocks = list(resampled(groups, 5, seed=0))
     assert len(blocks) > 1
@@ -81,7 +81,7 @@ def test_blocks_do_not_change_what_is_drawn() -> None:
 
 
 def test_an_interval_holds_what_is_true_as_often_as_it_says() -> None:
-    """Of 200 draws of 150 prompts from a population, some 95 % have its APGR in their interval."""
+    """For 200 samples of 150 prompts, about 95 % of the intervals contain the population's APGR."""
     chance = np.random.default_rng(4)
     size = 150
     truth, held = _population_apgr(), 0
@@ -96,7 +96,7 @@ def test_an_interval_holds_what_is_true_as_often_as_it_says() -> None:
 
 
 def test_an_interval_needs_a_measure_that_is_defined() -> None:
-    """Where more resamples than a tail have no gap there is no interval."""
+    """There is no interval if the measure is NaN on more resamples than a tail of 2.5 % holds."""
     values = np.linspace(0.0, 1.0, 100)
     assert interval(values) == pytest.approx((0.025, 0.975), abs=0.001)
     values[:2] = np.nan

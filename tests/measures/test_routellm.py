@@ -1,4 +1,4 @@
-"""RouteLLM's protocol, beside a reference written from its evaluation program with the calls that it makes."""
+"""RouteLLM's protocol, compared with a reference that makes the same calls as its evaluation program."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from batch.routers.random import RandomRouter
 
 
 def reference(scores: Floats, weak: Floats, strong: Floats) -> dict[str, float]:
-    """CPT in percent of calls, AUC and APGR as their program has them, with quality in percent."""
+    """CPT (percent of calls), AUC and APGR as RouteLLM's program computes them, with quality in percent."""
     _, cutoffs = pd.qcut(scores, 10, retbins=True)
     last = len(cutoffs) - 1
     rows = []
@@ -42,9 +42,9 @@ def ours(scores: Floats, weak: Floats, strong: Floats) -> dict[str, float]:
 
 @given(st.integers(0, 10_000), st.integers(11, 400), st.sampled_from([0, 1, 2, 3]))
 def test_it_agrees_with_the_reference(seed: int, prompts: int, digits: int) -> None:
-    """APGR, CPT and AUC are equal within 1e-6, with ties too; where theirs cannot cut, ours refuses.
+    """APGR, CPT and AUC agree within 1e-6, also with ties; if `pandas.qcut` raises ValueError, so do we.
 
-    Fewer digits make more ties; nought stands for none at all.
+    Scores rounded to fewer digits hold more ties; 0 digits stands for unrounded scores.
     """
     chance = np.random.default_rng(seed)
     weak = (chance.random(prompts) < 0.6).astype(float)
@@ -62,7 +62,7 @@ def test_it_agrees_with_the_reference(seed: int, prompts: int, digits: int) -> N
 
 
 def test_cutoffs_that_are_scores_fall_as_theirs_do() -> None:
-    """Where every decile is itself a score, one wrong rounding would send a prompt to the other model."""
+    """If every decile is itself a score, one wrong rounding would send a prompt to the other model; none does."""
     for prompts in (11, 21, 101, 1001):
         scores = np.arange(prompts) / 7.0
         weak, strong = np.zeros(prompts), np.arange(prompts) % 3 / 2.0
@@ -70,7 +70,7 @@ def test_cutoffs_that_are_scores_fall_as_theirs_do() -> None:
 
 
 def test_the_random_baseline_comes_out_at_one_half() -> None:
-    """The mean of ten random routers, averaged share by share as they do, has an APGR of 0.50."""
+    """The mean of ten random routers, averaged at each share as RouteLLM averages it, has an APGR of 0.50."""
     chance = np.random.default_rng(0)
     prompts = [f"question {i}" for i in range(14_000)]
     weak, strong = (chance.random(14_000) < 0.68).astype(float), (chance.random(14_000) < 0.81).astype(float)
@@ -81,7 +81,7 @@ def test_the_random_baseline_comes_out_at_one_half() -> None:
 
 
 def test_the_mean_of_curves_is_taken_share_by_share() -> None:
-    """Curves with the same shares are averaged point by point, and a curve with itself is itself."""
+    """Curves with the same shares are averaged point by point, and the mean of a curve with itself is that curve."""
     chance = np.random.default_rng(1)
     weak, strong = chance.random(50), chance.random(50) + 0.5
     one, other = (protocol_curve(chance.random(50), weak, strong) for _ in range(2))
@@ -92,7 +92,7 @@ def test_the_mean_of_curves_is_taken_share_by_share() -> None:
 
 
 def test_it_is_near_the_exact_measure() -> None:
-    """Over many prompts eleven points are nearly the whole curve."""
+    """Over 20,000 prompts, the protocol's eleven points give nearly the APGR of the exact curve."""
     chance = np.random.default_rng(2)
     weak = chance.random(20_000)
     strong = weak + chance.random(20_000)
@@ -102,7 +102,7 @@ def test_it_is_near_the_exact_measure() -> None:
 
 
 def test_no_gap_is_refused() -> None:
-    """Between equal models nothing can be recovered."""
+    """If both models are equally good, there is no gap, and `protocol_figures` raises ValueError."""
     scores, quality = np.arange(20.0), np.arange(20) % 2 / 1.0
     with pytest.raises(ValueError, match="equally good"):
         protocol_figures(protocol_curve(scores, quality, quality), 0.5, 0.5)
