@@ -1,4 +1,4 @@
-"""Choosing a cutoff from scores."""
+"""`cutoff_for` chooses a cutoff from scores."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def scores(*values: float) -> NDArray[np.float32]:
 
 @given(st.lists(numbers, min_size=1, max_size=40), st.floats(0, 1))
 def test_no_cutoff_comes_nearer(values: list[float], strong: float) -> None:
-    """The cutoff divides the scores as stated, and no other cutoff comes nearer to the share."""
+    """`above` rows score at least the cutoff, and no other cutoff comes nearer to the share."""
     given_scores = scores(*values)
     cut = cutoff_for(strong, given_scores)
     assert np.count_nonzero(given_scores >= as_score(cut.cutoff)) == cut.above
@@ -53,7 +53,7 @@ def test_it_is_short(strong: float, cutoff: float, above: int) -> None:
 
 
 def test_ties_are_counted() -> None:
-    """If the share would end among equal scores, the nearest possible share is chosen, and they are counted."""
+    """If the share would end among equal scores, the nearest reachable share is chosen and `tied` counts them."""
     equal = scores(0.9, 0.5, 0.5, 0.5, 0.5, 0.1, 0.1)
     few, many = cutoff_for(2 / 7, equal), cutoff_for(4 / 7, equal)
     assert (few.above, few.tied) == (1, 4)

@@ -24,7 +24,7 @@ def test_every_later_row_finds_the_first_with_its_key(parts: list[list[tuple[int
 
 
 def test_the_same_request_to_two_models_is_two_requests() -> None:
-    """Keys differ by model, and only by model."""
+    """Equal keys stay equal for the same model and become different for different models."""
     keys = np.array([7, 7, 7], np.uint64)
     mixed = keys_with_model(keys, np.array([0, 1, 0], np.int16))
     assert mixed[0] == mixed[2] != mixed[1]

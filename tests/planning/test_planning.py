@@ -1,4 +1,4 @@
-"""Solving and applying plans."""
+"""`solve` computes plans from scores, and `assign` applies them to rows."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from schemas.plans import CutoffPlanSpec, PinPlanSpec, Plan, PlanSpec, SharePlan
 MODELS = ("small", "middle", "large")
 NONE = np.float32(np.nan)
 
-# Few values, so that ties are the rule; both zeros, which are equal; neighbours in float32; rows without a score.
+# A few values, so that ties are frequent; both zeros, which are equal; neighbours in float32; rows without a score.
 TIED = st.sampled_from([0.0, -0.0, 0.1, 0.10000001, 0.5, -1.0, float("nan"), float("inf")])
 SCORES = st.lists(TIED | st.floats(-1, 1, width=32), max_size=80).map(lambda s: np.array(s, dtype=np.float32))
 
@@ -30,7 +30,7 @@ def stored(plan: Plan) -> Plan:
 
 @given(SCORES, st.floats(0, 1), st.data())
 def test_a_share_is_exact(scores: NDArray[np.float32], strong: float, data: st.DataObject) -> None:
-    """Exactly round(strong * n) rows go to the strongest, best first, earlier rows first, whatever the parts."""
+    """Exactly round(strong * n) rows go to the strongest model: highest score first, ties by row, however cut."""
     numbers = st.lists(st.integers(0, 10**12), min_size=len(scores), max_size=len(scores), unique=True)
     rows = np.array(data.draw(numbers), dtype=np.int64)
     plan = stored(solve(SharePlanSpec(strategy="share", strong=strong), MODELS, scores, rows))
@@ -59,7 +59,7 @@ def test_equal_scores_are_divided_by_row(strong: float) -> None:
 
 
 def test_a_share_of_nothing() -> None:
-    """An input in which no row has a score gives a plan that can be stored and applied to nothing."""
+    """If no row has a score, the plan can still be stored and applied to no rows."""
     empty = np.array([], dtype=np.float32)
     plan = stored(solve(SharePlanSpec(strategy="share", strong=0.5), MODELS, empty, empty.astype(np.int64)))
     assert plan.cutoff is None
@@ -69,7 +69,7 @@ def test_a_share_of_nothing() -> None:
 
 @given(SCORES, st.floats(-1, 1))
 def test_a_cutoff_takes_in_its_own_score(scores: NDArray[np.float32], cutoff: float) -> None:
-    """Rows that score at least the cutoff, rounded to float32, go to the strongest; others to the cheapest."""
+    """Rows that score at least the cutoff, rounded to float32, go to the strongest model, others to the cheapest."""
     rows = np.arange(len(scores), dtype=np.int64)
     plan = stored(solve(CutoffPlanSpec(cutoff=cutoff), MODELS, scores, rows))
     expected = np.where(np.isfinite(scores), np.where(scores >= np.float32(cutoff), 2, 0), UNDECIDED)
@@ -78,7 +78,7 @@ def test_a_cutoff_takes_in_its_own_score(scores: NDArray[np.float32], cutoff: fl
 
 @pytest.mark.parametrize(("cutoff", "model"), [(0.116, 2), (1e300, 0), (-1e300, 2)])
 def test_cutoffs_beyond_float32(cutoff: float, model: int) -> None:
-    """0.116 takes in a float32 score of 0.116, and cutoffs that no float32 holds are above or below every score."""
+    """A cutoff of 0.116 admits a float32 score of 0.116; a cutoff outside float32 admits every score or none."""
     scores = np.array([0.116], dtype=np.float32)
     plan = solve(CutoffPlanSpec(cutoff=cutoff), MODELS, scores, np.array([0]))
     assert apply(plan, scores, np.array([0])).tolist() == [model]
@@ -105,7 +105,7 @@ def test_a_row_chooses_before_the_plan(spec: PlanSpec) -> None:
 
 
 def test_a_pin_needs_no_scores() -> None:
-    """Under `pin` every row without a model of its own goes to the pinned model, scored or not."""
+    """A pin plan, made without any score, sends every row to the pinned model, scored or not."""
     plan = stored(
         solve(PinPlanSpec(strategy="pin", model="middle"), MODELS, np.array([], np.float32), np.array([], int))
     )
@@ -115,7 +115,7 @@ def test_a_pin_needs_no_scores() -> None:
 
 
 def test_one_model_is_both_ends() -> None:
-    """With a single model, cheapest and strongest are the same, and the share adds up to one."""
+    """With one model, cheapest and strongest are the same, and that model's share is 1."""
     scores = np.array([0.1, 0.9], dtype=np.float32)
     plan = solve(SharePlanSpec(strategy="share", strong=0.5), ("only",), scores, np.arange(2))
     assert plan.expected_share == {"only": 1.0}
