@@ -1,4 +1,4 @@
-"""RouteLLM's response files in small, laid out as its repository has them."""
+"""Writes small copies of RouteLLM's response files, in the layout of its repository."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ WEAK, STRONG = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
 
 
 def write_responses(path: Path, rows: list[tuple[str, bool, bool]]) -> None:
-    """A CSV file of (prompt, weak right, strong right), with answers that hold commas and line ends."""
+    """Write a CSV file of (prompt, weak right, strong right), with answers that hold commas and line ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -22,7 +22,7 @@ def write_contaminated(folder: Path, *prompts: str) -> None:
 
 
 def write_mt_bench(folder: Path, grades: dict[int, tuple[float, float]]) -> None:
-    """Questions with both turns' grade of the weak and of the strong model; the second turn's is one lower."""
+    """Write questions and both models' grades (weak, strong) of the first turn; the second turn's are 1 lower."""
     folder.mkdir(parents=True, exist_ok=True)
     questions = [{"question_id": number, "turns": [f"question {number}", "and then?"]} for number in grades]
     judged = [

@@ -1,4 +1,4 @@
-"""Figures of routers and baselines on benchmarks whose answer is known."""
+"""`measure` on made-up benchmarks: the figures of routers and baselines, and the notes beside them."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from tests.measures.reference import apgr, cpt
 
 
 def benchmark(prompts: int = 300, models: int = 2, *, costs: bool = False, seed: int = 0) -> Benchmark:
-    """Longer prompts are harder for all models but the last; each model is right more often than the one before."""
+    """Longer prompts are harder for every model but the last, and each model is right more often than the previous."""
     chance = np.random.default_rng(seed)
     words = chance.integers(1, 60, prompts)
     ease = np.linspace(0.35, 0.9, models)
@@ -30,7 +30,7 @@ def figures(found: BenchmarkFigures, name: str) -> RouterFigures:
 
 
 def test_a_router_has_its_exact_measures_and_intervals_around_them() -> None:
-    """APGR and CPT are those of the metrics, their intervals hold them, and baselines are all there."""
+    """APGR and CPT equal the reference, each interval contains its figure, and all baselines are listed."""
     made = benchmark()
     scores = np.random.default_rng(1).random((300, 1)) + made.quality[:, 1:] - made.quality[:, :1]
     found = measure(made, {"mine": scores}, seed=0, bootstrap=200, plot="x.png")
@@ -50,7 +50,7 @@ def test_a_router_has_its_exact_measures_and_intervals_around_them() -> None:
 
 
 def test_models_that_cost_the_same_have_no_aiq() -> None:
-    """Neither has the mix of them, where there is no range of cost to average over."""
+    """If all models cost the same, no router or baseline has an AIQ, and a note gives the reason."""
     made = benchmark(models=3)
     alike = replace(made, cost=np.ones_like(made.quality))
     found = measure(alike, {"mine": made.quality}, seed=0, bootstrap=20, plot="x.png")
@@ -58,8 +58,8 @@ def test_models_that_cost_the_same_have_no_aiq() -> None:
     assert "all models cost the same, so there is no AIQ" in found.notes
 
 
-def test_a_gap_that_resamples_lose_is_told() -> None:
-    """APGR without an interval says why; with one, or where none was asked for, there is nothing to say."""
+def test_a_gap_too_small_for_intervals_is_noted() -> None:
+    """A note says why APGR lacks an interval, but only if a bootstrap was requested and gave none."""
     said = "the gap is so small that many resamples have none, so APGR and CPT have no intervals"
     wide, narrow = benchmark(), benchmark()
     narrow.quality[:, 1] = narrow.quality[:, 0]
@@ -73,7 +73,7 @@ def test_a_gap_that_resamples_lose_is_told() -> None:
 
 
 def test_baselines_are_what_they_are_called() -> None:
-    """No router beats the oracle, random is near one half, best single is the better model."""
+    """A router that predicts the true quality equals the oracle, random is near one half, best single is the best."""
     made = benchmark(2000)
     found = measure(made, {"mine": made.quality}, seed=0, bootstrap=0, plot="x.png")
     oracle, mine, lots = (figures(found, name).apgr for name in ("oracle", "mine", "random"))
@@ -88,7 +88,7 @@ def test_baselines_are_what_they_are_called() -> None:
 
 
 def test_routellms_figures_stand_beside_ours() -> None:
-    """By its protocol random comes out at 0.50; where scores are too equal for it there are none."""
+    """RouteLLM's protocol gives random an APGR of 0.50, and has no figures for a router whose scores are too equal."""
     made = benchmark(2000)
     chosen = (made.quality[:, 1:] > made.quality[:, :1]).astype(float)
     found = measure(made, {"coarse": chosen}, seed=0, bootstrap=0, plot="x.png")
@@ -99,7 +99,7 @@ def test_routellms_figures_stand_beside_ours() -> None:
 
 
 def test_more_than_two_models_with_costs_have_an_aiq() -> None:
-    """The oracle's is the highest, a router that predicts noise is no better than the best mix of models."""
+    """The oracle has the highest AIQ, and a router that predicts noise does no better than the mix of models."""
     made = benchmark(1500, 3, costs=True)
     noise = np.random.default_rng(2).random((1500, 3))
     found = measure(made, {"noise": noise, "pair": noise[:, :1]}, seed=0, bootstrap=50, plot="x.png")
@@ -116,14 +116,14 @@ def test_more_than_two_models_with_costs_have_an_aiq() -> None:
 
 
 def test_without_costs_there_is_no_aiq_and_a_note() -> None:
-    """What is missing is said."""
+    """The note names `prices` and `costs`, the keys that would give one."""
     found = measure(benchmark(50, 3), {"mine": np.zeros((50, 1))}, seed=0, bootstrap=0, plot="x.png")
     assert all(one.aiq is None for one in found.routers.values())
     assert any("`prices` or `costs`" in note for note in found.notes)
 
 
-def test_no_gap_is_said_and_the_rest_is_measured() -> None:
-    """Where the last model is no better there is no APGR and no CPT, and AUC is."""
+def test_without_a_gap_auc_is_still_measured() -> None:
+    """If the last model is no better, there is no APGR and no CPT, a note says so, and AUC is still measured."""
     made = benchmark(100)
     turned = Benchmark("turned", made.prompts, made.models, made.quality[:, ::-1])
     found = measure(turned, {"mine": np.arange(100.0)[:, None]}, seed=0, bootstrap=20, plot="x.png")
@@ -135,7 +135,7 @@ def test_no_gap_is_said_and_the_rest_is_measured() -> None:
 
 
 def test_a_gap_that_is_rounding_is_none() -> None:
-    """Models that are equally good have no gap, by RouteLLM's protocol neither, and that is said."""
+    """Models that differ only by rounding have no APGR, no CPT and no figures by RouteLLM; a note says so."""
     quality = np.array([[0.3, 0.1], [0.5, 0.7]] * 50)
     weak, strong = quality.mean(axis=0)
     assert strong > weak
@@ -147,7 +147,7 @@ def test_a_gap_that_is_rounding_is_none() -> None:
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
-    """Also the intervals; another seed draws others."""
+    """The bootstrap is seeded too: the same seed gives equal figures and intervals, another seed different ones."""
     made, scores = benchmark(80), {"mine": np.arange(80.0)[:, None]}
     one, same, other = (measure(made, scores, seed=seed, bootstrap=50, plot="x.png") for seed in (3, 3, 4))
     assert one == same
@@ -155,7 +155,7 @@ def test_the_same_seed_gives_the_same_figures() -> None:
 
 
 def test_grades_are_measured_as_they_are() -> None:
-    """On a scale from 1 to 10 the order of things is the same, in grades."""
+    """Quality mapped to grades from 1 to 10 leaves APGR unchanged and gives AUC in grades."""
     made = benchmark(200)
     graded = Benchmark("graded", made.prompts, made.models, 1 + 9 * made.quality, grades=True)
     scores = {"mine": np.random.default_rng(0).random((200, 1))}

@@ -1,4 +1,4 @@
-"""Benchmarks read from RouteLLM's own files, from tables of them, and from labelled files."""
+"""Benchmarks read from RouteLLM's response files, from tables of the same responses, and from labelled files."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def lines(path: Path, *rows: dict[str, Any]) -> str:
 
 
 def test_gsm8k_as_routellm_has_it(tmp_path: Path) -> None:
-    """The folder or the file itself is read, models by their columns, contaminated prompts left out."""
+    """`path` may be the folder or the CSV file; models come from the columns, contaminated prompts are left out."""
     rows = [("one,\ntwo?", True, False), ("three?", False, True), ("seen before?", True, True)]
     write_responses(tmp_path / "gsm8k_responses.csv", rows)
     write_contaminated(tmp_path, "seen before?")
@@ -39,7 +39,7 @@ def test_gsm8k_as_routellm_has_it(tmp_path: Path) -> None:
 
 
 def test_mmlu_as_routellm_has_it(tmp_path: Path) -> None:
-    """Every subject's file is read, and the badly graded one is left out in a second measurement."""
+    """All subjects' files are read, and a second benchmark leaves out the badly graded subject."""
     write_responses(tmp_path / "responses" / "mmlu_anatomy.csv", [("a", True, True), ("b", False, True)])
     write_responses(tmp_path / "responses" / "mmlu_high_school_mathematics.csv", [("c", True, False)])
     write_contaminated(tmp_path, "b")
@@ -50,7 +50,7 @@ def test_mmlu_as_routellm_has_it(tmp_path: Path) -> None:
 
 
 def test_mt_bench_as_routellm_has_it(tmp_path: Path) -> None:
-    """Quality is the mean grade of both turns; a failed judgement, -1, is none."""
+    """A question's quality is the mean grade of both turns; a question with a failed judgement, -1, is left out."""
     write_mt_bench(tmp_path, {81: (6.0, 9.0), 82: (8.0, 7.0), 83: (-1.0, 9.0)})
     [found] = read(kind="mt-bench", path=str(tmp_path))
     assert found.grades
@@ -61,7 +61,7 @@ def test_mt_bench_as_routellm_has_it(tmp_path: Path) -> None:
 
 
 def test_tables_give_the_same(tmp_path: Path) -> None:
-    """Parquet with weak_ and strong_ columns stands for the response files, relaxed labels beside strict ones."""
+    """Parquet files with weak_ and strong_ columns replace response files; relaxed labels make a second benchmark."""
     frame = pd.DataFrame({"prompt": ["a", "b"], "weak_correct": [True, False], "strong_correct": [False, True]})
     frame.assign(weak_correct_relaxed=True, strong_correct_relaxed=[True, True]).to_parquet(tmp_path / "gsm8k.parquet")
     strict, relaxed = read(kind="gsm8k", path=str(tmp_path / "gsm8k.parquet"), weak="small", strong="large")
@@ -77,7 +77,7 @@ def test_tables_give_the_same(tmp_path: Path) -> None:
 
 
 def test_labelled_files_hold_any_number_of_models(tmp_path: Path) -> None:
-    """Quality and costs come from columns, the prompt from a template, each set by itself, unjudged rows left out."""
+    """Columns hold quality and costs, a template makes the prompt, `by` makes the sets; unjudged rows are left out."""
     path = lines(
         tmp_path / "mine.jsonl",
         {"q": "one", "topic": "law", "s": True, "m": 0.5, "l": 1, "cs": 1, "cm": 2, "cl": 3},
@@ -101,7 +101,7 @@ def test_labelled_files_hold_any_number_of_models(tmp_path: Path) -> None:
 
 
 def test_rows_that_name_no_set_are_one(tmp_path: Path) -> None:
-    """They are measured by themselves, under a name that says so; what is left out is told in plain words."""
+    """Rows without a value in `by` form a benchmark called "without set"; notes say what is left out and why."""
     rows = [{"q": f"p{at}", "a": at % 2 if at else None, "b": 1, "set": "x" if at > 1 else None} for at in range(4)]
     path = lines(tmp_path / "l.jsonl", *rows)
     found = read(kind="labelled", path=path, prompt="q", quality={"small": "a", "large": "b"}, by="set")
@@ -112,7 +112,7 @@ def test_rows_that_name_no_set_are_one(tmp_path: Path) -> None:
 
 
 def test_prices_make_costs(tmp_path: Path) -> None:
-    """Where every model has a price, every answer costs it, and one without is named; numbers beyond 1 are grades."""
+    """A model's price is the cost of its answers; a note names a model without one; values over 1 are grades."""
     path = lines(tmp_path / "mine.jsonl", {"prompt": "a", "s": 3, "l": 9}, {"prompt": "b", "s": 2, "l": 8})
     spec = {"kind": "labelled", "path": path, "quality": {"small": "s", "large": "l"}}
     [found] = read({"small": 1.0, "large": 5.0}, **spec)
@@ -154,7 +154,7 @@ def test_prices_make_costs(tmp_path: Path) -> None:
 def test_bad_labels_are_refused_in_one_line(
     kind: str, content: str, more: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    """What, where and which row."""
+    """The message names the file or the row, and what is wrong with it, in one line."""
     path = tmp_path / "x.jsonl"
     path.write_text(content + "\n")
     with pytest.raises(InputError) as refused:
@@ -164,7 +164,7 @@ def test_bad_labels_are_refused_in_one_line(
 
 
 def test_models_that_response_files_do_not_hold_are_refused(tmp_path: Path) -> None:
-    """The message names the models that are there; so does one for a question that nobody judged."""
+    """The message names the models that the file does hold, or the model and question without a grade."""
     write_responses(tmp_path / "gsm8k_responses.csv", [("a", True, True)])
     with pytest.raises(InputError, match=f"no column 'other'; benchmarks.0 names models as the files do: .*{STRONG}"):
         read(kind="gsm8k", path=str(tmp_path), weak="other")

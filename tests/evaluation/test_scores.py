@@ -1,4 +1,4 @@
-"""Scores of benchmarks' prompts, and what is kept of them."""
+"""Scores of benchmarks' prompts, and the cache that keeps them between runs."""
 
 import shutil
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ PROMPTS = ["What is two plus two?", "Prove that there are infinitely many primes
 
 
 class Told:
-    """Columns of its own order, and how often it was asked: a class of the user's own."""
+    """A user's own router: its columns come in the order of `columns`, and `ASKED` records each prompt it scores."""
 
     def __init__(self, columns: list[str]) -> None:
         self.models = tuple(columns)
@@ -65,7 +65,7 @@ def router() -> Router:
 
 
 def test_scores_are_the_routers_and_are_kept(router: Router, tmp_path: Path) -> None:
-    """Each different prompt is asked for once; the second time no model is loaded: its weights are gone."""
+    """Each distinct prompt is scored once; the second run takes scores from the cache, without the router's weights."""
     spec = copied(tmp_path / "mine")
     first = score(spec, PROMPTS, tmp_path)
     np.testing.assert_allclose(first.predicted, router.score(PROMPTS), atol=1e-5)
@@ -79,7 +79,7 @@ def test_scores_are_the_routers_and_are_kept(router: Router, tmp_path: Path) -> 
 
 
 def test_other_weights_models_or_versions_have_other_scores(tmp_path: Path) -> None:
-    """What is kept for one router is not taken for another; a folder that moved is the same router."""
+    """Another config, model list or version is not served cached scores; a checkpoint that only moved is."""
     spec = copied(tmp_path / "mine")
     score(spec, PROMPTS, tmp_path)
     (tmp_path / "mine").rename(tmp_path / "moved")
@@ -93,7 +93,7 @@ def test_other_weights_models_or_versions_have_other_scores(tmp_path: Path) -> N
 
 
 def test_routers_without_weights_are_asked_every_time(tmp_path: Path) -> None:
-    """The word count is not worth keeping, and a class of the user's own may have changed."""
+    """Scores of the word count are not worth caching, and a user's own class may have changed between two runs."""
     mine = ImportRouterSpec(kind="import", path=f"{__name__}:Told", options={"columns": ["large", "small", "other"]})
     ASKED.clear()
     for _ in range(2):
@@ -105,7 +105,7 @@ def test_routers_without_weights_are_asked_every_time(tmp_path: Path) -> None:
 
 
 def test_scores_by_an_embedder_of_the_users_own_are_not_kept(tmp_path: Path) -> None:
-    """The class may have changed, although the checkpoint has not."""
+    """Scores are not cached: the embedder's class may have changed although the checkpoint has not."""
     own = ImportEmbedderSpec(
         kind="import", path="tests.routers.thirdparty:CountsCharacters", options={"characters": "abcdefgh"}
     )
@@ -117,14 +117,14 @@ def test_scores_by_an_embedder_of_the_users_own_are_not_kept(tmp_path: Path) -> 
 
 
 def test_rules_name_the_benchmarks_models(tmp_path: Path) -> None:
-    """A model that the benchmark does not have is refused."""
+    """Rules that name a model which the benchmark does not have are refused."""
     rules = RulesRouterSpec(kind="rules", rules=(RuleSpec(min_words=1, model="huge"),))
     with pytest.raises(SpecError, match="'huge', which is not among: small, large"):
         score(rules, PROMPTS, tmp_path)
 
 
 def test_a_checkpoint_tells_what_it_was_trained_on(tmp_path: Path) -> None:
-    """By the hash of the file; routers without a checkpoint were trained on nothing."""
+    """`trained_on` finds the SHA-256 of a training file in `config.json`; without a checkpoint it returns False."""
     digest = sha256(b"labels").hexdigest()
     spec = copied(tmp_path / "mine")
     assert not trained_on(spec, [digest])
@@ -139,8 +139,8 @@ def test_a_checkpoint_tells_what_it_was_trained_on(tmp_path: Path) -> None:
         trained_on(CorrectnessRouterSpec(checkpoint="nobody/nothing"), [digest])
 
 
-def test_so_does_a_fine_tuned_one(tmp_path: Path) -> None:
-    """Its config.json is the model's own, and what is said about training lies beside it."""
+def test_a_fine_tuned_checkpoint_tells_what_it_was_trained_on(tmp_path: Path) -> None:
+    """Its config.json is the model's own, so `trained_on` also reads the training report beside it."""
     digest = sha256(b"labels").hexdigest()
     (tmp_path / CONFIG).write_text("{}")
     specs = (
