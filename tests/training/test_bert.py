@@ -19,7 +19,7 @@ from tests.routers.tiny_bert import USUAL, WORDS, build_tiny_bert, build_tiny_xl
 
 
 def judged(count: int, seed: int = 0) -> Judged:
-    """Prompts of which the weak model gets those right that begin with "write"; a few lack a verdict."""
+    """Prompts of which the weak model gets those right that begin with "write"; every tenth lacks its verdict."""
     chance = random.Random(seed)
     begins = ("prove that", "write a")
     prompts = [" ".join([chance.choice(begins), *chance.choices(WORDS, k=5)]) for _ in range(count)]
@@ -39,7 +39,7 @@ def preferences() -> Preferences:
 
 
 def test_contests_of_both_kinds_of_data() -> None:
-    """The strongest is compared with the weakest, whichever came first; what is not judged or of others is left out."""
+    """A contest sets the strongest model against the weakest; unjudged rows and rows of other models are left out."""
     quality = np.array([[0.0, 0.3, 1.0], [1.0, 0.3, 0.5], [np.nan, 0.0, 0.0]])
     both: list[Judged | Preferences] = [
         Judged("x", ["p", "q", "r"], ("small", "middle", "large"), quality),
@@ -50,7 +50,7 @@ def test_contests_of_both_kinds_of_data() -> None:
 
 
 def test_preferences_need_an_order() -> None:
-    """Who is the stronger is not guessed, and data without a single contest is refused."""
+    """Preferences do not say which model is stronger, so `models` must; data without a contest is refused."""
     with pytest.raises(InputError, match="list them, weakest first"):
         collect_contests([preferences()])
     with pytest.raises(InputError, match="no prompt with judged answers"):
@@ -58,7 +58,7 @@ def test_preferences_need_an_order() -> None:
 
 
 def test_equal_prompts_stay_together() -> None:
-    """A prompt is either trained on or validated with, and too few prompts are refused."""
+    """Equal prompts are all trained on or all validated with, and too few prompts are refused."""
     many = judged(40)
     whole = collect_contests([many, many])
     parts = split_contests(whole, 0.25, seed=1)
@@ -70,7 +70,7 @@ def test_equal_prompts_stay_together() -> None:
 
 @pytest.mark.parametrize("build", [build_tiny_bert, build_tiny_xlmr])
 def test_what_is_learned_is_loaded(build: Callable[..., Path], tmp_path: Path) -> None:
-    """The checkpoint sends prompts that ask for a proof to the strong model and others not; training repeats itself."""
+    """The router sends prompts for a proof to the strong model, others not; training again gives the same weights."""
     base = build(tmp_path / "base", spread=USUAL)
     told: list[str] = []
 
@@ -101,7 +101,7 @@ def test_what_is_learned_is_loaded(build: Callable[..., Path], tmp_path: Path) -
 
 
 def test_only_the_last_layers(tmp_path: Path) -> None:
-    """Layers below those asked for, and the embeddings, come out as they went in; the others do not."""
+    """Only the requested last layers and the head change; lower layers and the embeddings keep their weights."""
     base = build_tiny_bert(tmp_path / "base")
     fine_tune_bert([judged(60)], base, tmp_path / "out", seed=0, validation=0.2, layers=1, epochs=1, learning_rate=1e-2)
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "out"))
@@ -112,7 +112,7 @@ def test_only_the_last_layers(tmp_path: Path) -> None:
 
 
 def test_labels_of_one_kind_are_refused(tmp_path: Path) -> None:
-    """Where all contests end alike there is nothing to learn, and nothing is written."""
+    """If all contests end alike, there is nothing to learn: training is refused and writes nothing."""
     easy = judged(60)
     easy = Judged(easy.name, easy.prompts, easy.models, np.ones_like(easy.quality))
     with pytest.raises(InputError, match="prompts end in `tie`; there is nothing to learn"):
@@ -129,7 +129,7 @@ def test_a_base_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_decoder_is_refused(tmp_path: Path) -> None:
-    """One is not trained that could not be scored with: its head reads the last token, by its own padding."""
+    """A decoder is refused because `bert` could not score with it: its head finds the last token by padding."""
     base = build_tiny_bert(tmp_path / "base")
     swap_classifier(base, "gpt2", n_embd=32, n_layer=2, n_head=4)
     with pytest.raises(SpecError, match=r"^fine_tuning\.base: .*it is a decoder, of architecture 'gpt2'"):
@@ -138,7 +138,7 @@ def test_a_decoder_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_encoder_with_a_part_missing_is_refused(tmp_path: Path) -> None:
-    """An encoder of which weights are missing is not filled with random ones; a head that is missing is new."""
+    """Missing encoder weights are refused rather than filled with random ones; a missing head is created anew."""
     base = build_tiny_bert(tmp_path / "base")
     weights = load_file(base / "model.safetensors")
     del weights["classifier.weight"]

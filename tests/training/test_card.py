@@ -51,7 +51,7 @@ def test_running_text_has_lines_of_one_length() -> None:
 
 
 def test_names_of_any_kind_can_be_copied_into_a_job() -> None:
-    """What the card shows as the `router` block is YAML that says so, whatever models and encoders are called."""
+    """The card's `router` block parses as YAML to the same values, whatever models and encoders are called."""
     embedder = {"kind": "endpoint", "model": "3"}
     router: dict[str, str | Mapping[str, str]] = {"kind": "mf", "strong": "a: b, {c} #d", "weak": "no"}
     router["embedder"] = embedder
@@ -61,7 +61,7 @@ def test_names_of_any_kind_can_be_copied_into_a_job() -> None:
 
 
 def test_tables_stand_in_columns() -> None:
-    """Every line of a table is as long as the others, whatever the names; a bar within a name is escaped."""
+    """All lines of a table have the same length, whatever the names; a bar within a name is escaped."""
     text = model_card(REPORT, {"kind": "correctness"}, matched_by="name")
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 4
@@ -72,7 +72,7 @@ def test_tables_stand_in_columns() -> None:
 
 
 def test_warnings_are_a_list() -> None:
-    """One that takes several lines goes on below its own text."""
+    """Each warning is one list item, and its continuation lines are indented."""
     text = model_card(REPORT, {"kind": "correctness"}, matched_by="name")
     block = text.split("## Know before use\n\n")[1].split("\n\n")[0].splitlines()
     assert [line[:2] for line in block] == ["- ", "  ", "  ", "  ", "- "]
@@ -81,7 +81,7 @@ def test_warnings_are_a_list() -> None:
 
 
 def test_what_is_copied_stays_on_its_line() -> None:
-    """The block for a job is as a job file has it."""
+    """The block for a job is not wrapped, even if a line is longer than the card's prose may be."""
     text = model_card(REPORT, {"kind": "mf", "strong": "s" * 60, "weak": "w" * 60}, matched_by="name")
     block = text.split("```yaml\n")[1].split("\n```")[0].splitlines()
     assert block[0] == f"router: {{kind: mf, strong: {'s' * 60}, weak: {'w' * 60}, checkpoint: path/to/this/folder}}"

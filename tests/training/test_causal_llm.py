@@ -1,4 +1,4 @@
-"""Fine-tuning of Llamas by adapters."""
+"""Fine-tuning of Llamas with low-rank adapters."""
 
 import random
 import sys
@@ -41,7 +41,7 @@ def scores(folder: Path) -> list[float]:
 
 
 def test_a_plain_llama_learns_to_grade(tmp_path: Path) -> None:
-    """A base without grades and prompt files becomes a router that tells two kinds of prompts apart."""
+    """A base without grades and prompt files becomes a router that separates hard prompts from easy ones."""
     base = build_tiny_causal(tmp_path / "base", bare=True)
     figures = train(base, tmp_path / "one", judged(140))
     assert figures["grades"]["[[1]]"] + figures["grades"]["[[4]]"] == figures["prompts"]
@@ -53,7 +53,7 @@ def test_a_plain_llama_learns_to_grade(tmp_path: Path) -> None:
 
 
 def test_a_router_goes_on_learning(tmp_path: Path) -> None:
-    """A checkpoint of this kind keeps its prompt files, training begins at its grades' rows, and is twice the same."""
+    """A checkpoint of this kind keeps its prompt files, and training it twice gives the same figures and scores."""
     base = build_tiny_causal(tmp_path / "base")
     data = judged(60, weak=(0.5, 1.0))
     figures = train(base, tmp_path / "out", data, epochs=1)
@@ -90,7 +90,7 @@ def test_short_steps_are_not_rounded_away(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
-    """Labels of one kind, and a base that is no Llama, are refused in one line, and nothing is written."""
+    """Labels of one kind and a base that is no Llama are each refused, and nothing is written."""
     base = build_tiny_causal(tmp_path / "base", bare=True)
     with pytest.raises(InputError, match=r"have the grade \[\[4\]\]; there is nothing to learn"):
         train(base, tmp_path / "out", judged(60, weak=(1.0, 1.0)))
@@ -100,7 +100,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_peft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where peft is not installed, one line says so before anything is loaded."""
+    """Without peft, training is refused with the command that installs it, before anything is loaded."""
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(SpecError, match="pip install peft"):
         train(tmp_path, tmp_path / "out", judged(60))

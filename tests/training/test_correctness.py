@@ -27,7 +27,7 @@ def router(trained: Trained) -> CorrectnessRouter:
 
 
 def test_what_was_judged_tells_models_apart() -> None:
-    """Trained on two sets with answers left out, three models' scores rank fresh prompts far better than by lot."""
+    """Trained on two sets with answers left out, three models' scores rank fresh prompts far better than chance."""
     sets = [hills(70, seed, models=THREE) for seed in (1, 2)]
     for judged in sets:
         judged.quality[np.random.default_rng(5).random(judged.quality.shape) < 0.3] = np.nan
@@ -44,7 +44,7 @@ def training(vectors: Floats, one: Judged) -> Training:
 
 
 def test_a_model_judged_in_one_set_only() -> None:
-    """Its intercept is that of the set where it was judged; the empty one does not pull it anywhere."""
+    """A model's intercept comes from the set in which it was judged; a set without its labels does not pull it."""
     sets = [hills(200, seed, models=THREE) for seed in (1, 2)]
     sets[1].quality[:, 1] = np.nan
     both = next(fit_heads([training(np.zeros((200, 1)), one) for one in sets], "linear", [1.0])).heads()
@@ -54,7 +54,7 @@ def test_a_model_judged_in_one_set_only() -> None:
 
 @pytest.mark.parametrize("form", PENALTIES)
 def test_a_penalty_tried_before_changes_nothing(form: Form) -> None:
-    """Heads that were fitted from those of another penalty are those fitted from nothing."""
+    """Heads that start from those of another penalty come out equal to heads fitted from scratch."""
     one = hills(300, seed=4)
     sets = [training(NumbersInText().embed(one.prompts).astype(float), one)]
     (fresh,) = fit_heads(sets, form, [50.0])
@@ -64,7 +64,7 @@ def test_a_penalty_tried_before_changes_nothing(form: Form) -> None:
 
 
 def test_landmarks_see_what_is_no_straight_line() -> None:
-    """Prompts in a ring around those that the weak model gets right: chance for straight heads, plain for landmarks."""
+    """Linear heads cannot find a ring of prompts around those that the weak model gets right; the other forms can."""
     chance = np.random.default_rng(0)
     vectors = chance.normal(size=(200, 2))
     inside = (vectors**2).sum(axis=1) < 1.2
@@ -81,10 +81,9 @@ def test_landmarks_see_what_is_no_straight_line() -> None:
 
 
 def test_likeness_looks_where_models_differ() -> None:
-    """Of two traits that prompts vary in, the one that tells right answers from wrong counts more, though it varies
-    less.
+    """The trait that separates right answers from wrong ones weighs more than one in which prompts vary more.
 
-    Components are 64 at most. Where all answers are right nothing is to be learned, and the head says so.
+    There are at most 64 components. The head of a model whose answers are all right predicts just that.
     """
     chance = np.random.default_rng(2)
     traits = chance.normal(size=(300, 2))
@@ -106,7 +105,7 @@ def test_likeness_looks_where_models_differ() -> None:
 
 
 def test_data_that_does_not_suffice_is_refused() -> None:
-    """Sets of different models, a model nobody judged, and too few prompts each end in one line."""
+    """Sets of different models, a model without judged answers, and too few prompts are each refused."""
     one = hills(50, seed=1, models=THREE)
     two = hills(50, seed=1)
     unjudged = Judged("none", one.prompts, THREE, np.where([True, False, True], one.quality, np.nan))
@@ -118,6 +117,6 @@ def test_data_that_does_not_suffice_is_refused() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_twenty_prompts_suffice(seed: int) -> None:
-    """However they are dealt: of ten parts some are empty then, and are passed over."""
+    """The 18 prompts that training keeps of 20 are enough for any seed: of ten folds, empty ones are skipped."""
     trained = fit_correctness([hills(18, seed, models=THREE)], NumbersInText(), seed, 0.1)
     assert np.isfinite(trained.chosen["validation_loss"])

@@ -26,7 +26,7 @@ class NumbersInText:
 
 
 def judged(name: str, count: int, easiness: float, seed: int) -> Judged:
-    """Prompts whose first number tells whether only the strong model gets them right, on a level of their own."""
+    """Prompts whose first number decides whether only the strong model gets them right; `easiness` shifts the level."""
     chance = np.random.default_rng(seed)
     vectors = chance.normal(size=(count, 3))
     difficulty = vectors[:, 0] - easiness
@@ -37,7 +37,7 @@ def judged(name: str, count: int, easiness: float, seed: int) -> Judged:
 @settings(max_examples=25)
 @given(st.integers(0, 1000), st.floats(0.1, 100.0))
 def test_the_fit_is_the_minimum(seed: int, penalty: float) -> None:
-    """At the coefficients returned, the penalised loss has no slope left."""
+    """The penalised loss has a gradient of zero at the returned coefficients."""
     chance = np.random.default_rng(seed)
     features, labels = chance.normal(size=(80, 4)), (chance.random(80) < 0.3).astype(float)
     penalties = np.full(4, penalty)
@@ -48,7 +48,7 @@ def test_the_fit_is_the_minimum(seed: int, penalty: float) -> None:
 
 @pytest.mark.parametrize("form", PENALTIES)
 def test_labels_of_one_kind(form: Form) -> None:
-    """A model that is always right gets a head that says so, instead of one that runs off."""
+    """A model that is always right gets high log odds from finite weights, instead of weights that diverge."""
     one = Training(np.random.default_rng(0).normal(size=(50, 2)), np.ones((50, 2)), np.arange(50))
     heads = next(fit_heads([one], form, [10.0])).heads()
     assert np.isfinite(heads.weight).all()
@@ -68,10 +68,10 @@ def test_training_finds_what_separates_prompts_and_repeats_itself() -> None:
 
 
 def test_equal_prompts_share_a_fold() -> None:
-    """Labels that only repeat cannot be learned by heart: cross-validation of noise stays near one half."""
+    """Copies of a prompt share a fold, so random labels cannot be memorised: cross-validation stays near one half."""
     chance = np.random.default_rng(0)
     prompts = [" ".join(f"{x:.3f}" for x in chance.normal(size=40)) for _ in range(60)] * 5
     good = np.stack([np.tile(chance.random(60) < 0.4, 5), np.tile(chance.random(60) < 0.9, 5)], axis=1).astype(float)
-    # Seen in training four times out of five, each prompt would give itself away: an area near .8.
+    # If four of a prompt's five copies were in training, they would reveal its label: the APGR would be near .8.
     noise = [Judged("noise", prompts, PAIR, good)]
     assert fit_and_cross_validate(noise, NumbersInText(), seed=0, setting=STRAIGHT).apgr["noise"] < 0.65

@@ -28,7 +28,7 @@ both = pytest.mark.parametrize("kind", ["knn", "cluster"])
 
 @both
 def test_what_was_judged_tells_models_apart(kind: NeighbourKind) -> None:
-    """Trained on two sets with answers left out, three models' scores rank fresh prompts far better than by lot."""
+    """Trained on two sets with answers left out, three models' scores rank fresh prompts far better than chance."""
     fit, router = KINDS[kind]
     sets = [hills(400, seed, models=THREE) for seed in (1, 2)]
     for judged in sets:
@@ -45,7 +45,7 @@ def test_what_was_judged_tells_models_apart(kind: NeighbourKind) -> None:
 
 @both
 def test_training_again_gives_the_same(kind: NeighbourKind) -> None:
-    """The same data and seed, the same tensors and options; what was settled on is there to read."""
+    """The same data and seed give the same tensors and options, and `chosen` lists these options and more."""
     fit, _ = KINDS[kind]
     one, two = (fit([hills(300, seed=1)], NumbersInText(), 3, 0.2) for _ in range(2))
     assert one.options == two.options
@@ -57,7 +57,7 @@ def test_training_again_gives_the_same(kind: NeighbourKind) -> None:
 
 @both
 def test_prompts_held_out_are_used_in_the_end(kind: NeighbourKind) -> None:
-    """Options are chosen on a part, then every judged answer counts."""
+    """Options are chosen on held-out prompts, but the router stores every judged answer."""
     fit, _ = KINDS[kind]
     trained = fit([hills(300, seed=1)], NumbersInText(), 0, 0.5)
     assert trained.tensors["judged"].sum(axis=0).tolist() == [300, 300]
@@ -66,20 +66,20 @@ def test_prompts_held_out_are_used_in_the_end(kind: NeighbourKind) -> None:
 @both
 @pytest.mark.parametrize("seed", range(8))
 def test_twenty_prompts_suffice(kind: NeighbourKind, seed: int) -> None:
-    """However they are dealt: a tenth of so few may be none of them, and then one is held out all the same."""
+    """18 prompts are enough for any seed: if the tenth to hold out is empty, one is held out all the same."""
     fit, _ = KINDS[kind]
     assert np.isfinite(fit([hills(18, seed)], NumbersInText(), seed, 0.1).chosen["validation_log_loss"])
 
 
 def test_few_prompts_make_few_clusters_and_not_one() -> None:
-    """Sixty labels are enough for more than one cluster: with a single one all scores would be equal."""
+    """Sixty prompts make more than one cluster; with a single cluster all scores would be equal."""
     trained = fit_cluster([hills(60, seed=1)], NumbersInText(), 0, 0.1)
     scores = ClusterRouter(PAIR, checkpoint("cluster", trained.tensors, trained.options, PAIR), NumbersInText())
     assert len(np.unique(scores.score(hills(60, seed=2).prompts)[:, 0])) > 1
 
 
 def test_equal_vectors_share_a_place() -> None:
-    """A prompt that came five times is one neighbour with five judged answers, not five that crowd others out."""
+    """A prompt that came five times is one neighbour with five judged answers, so it does not crowd out others."""
     vectors = np.array([[1, 0]] * 5 + [[0, 1], [0, -1]], np.float32)
     quality = np.array([[1, 0], [0, 0], [np.nan, 0], [1, 1], [1, 0], [0.5, 1], [np.nan, 1]])
     places = neighbours_of_prompts(vectors, quality)
@@ -91,7 +91,7 @@ def test_equal_vectors_share_a_place() -> None:
 
 
 def test_no_cluster_is_empty() -> None:
-    """With fewer different prompts than clusters, there are as many clusters as prompts, and no warning."""
+    """If distinct prompts are fewer than the clusters asked for, each becomes one cluster, without a warning."""
     vectors = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
     stored = neighbours_of_clusters(vectors, np.ones((15, 2)), 16, seed=0)
     assert stored.judged.tolist() == [[5, 5]] * 3
@@ -100,7 +100,7 @@ def test_no_cluster_is_empty() -> None:
 @both
 @pytest.mark.parametrize("trouble", ["other models", "never judged", "too few", "nothing judged"])
 def test_data_that_does_not_suffice_is_refused(kind: NeighbourKind, trouble: str) -> None:
-    """In one line that says what is wrong with it."""
+    """The message is one line that begins with `data` and names the trouble."""
     fit, _ = KINDS[kind]
     data = [hills(50, seed=1)]
     if trouble == "other models":

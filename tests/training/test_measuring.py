@@ -11,7 +11,7 @@ from tests.measures.reference import apgr, cpt
 
 
 def held(count: int, seed: int = 0) -> tuple[Judged, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """Prompts of different lengths, quality of two models, and scores that know something of the gap."""
+    """Prompts of different lengths, the quality of two models, and scores that correlate with the quality gap."""
     chance = default_rng(seed)
     quality = np.stack([chance.random(count) < 0.5, chance.random(count) < 0.8], axis=1).astype(float)
     scores = quality[:, 1] - quality[:, 0] + chance.normal(size=count)
@@ -20,7 +20,7 @@ def held(count: int, seed: int = 0) -> tuple[Judged, np.ndarray[tuple[int], np.d
 
 
 def test_figures_are_those_of_the_exact_measures() -> None:
-    """APGR and CPT are as defined, the word count is that of the prompts, and the interval holds the figure."""
+    """APGR and CPT equal the reference, `apgr_length` is the APGR of word counts, the interval contains the APGR."""
     data, scores = held(400)
     found = measure(data, scores, seed=0)
     assert isinstance(found, HeldOut)
@@ -36,7 +36,7 @@ def test_figures_are_those_of_the_exact_measures() -> None:
 
 
 def test_only_prompts_with_labels_of_both_count() -> None:
-    """Of three models, the middle one's labels are not needed; too few prompts give a reason and no figure."""
+    """The middle of three models needs no labels; too few prompts, or no gap, give a reason and no figures."""
     data, scores = held(100)
     middle = np.full((100, 1), np.nan)
     three = Judged("set", data.prompts, ("a", "b", "c"), np.hstack([data.quality[:, :1], middle, data.quality[:, 1:]]))
@@ -54,7 +54,7 @@ def test_only_prompts_with_labels_of_both_count() -> None:
 
 
 def test_cutoffs_send_their_share() -> None:
-    """Scores from the cutoff on are that share of those it comes from: the held-out ones where there are enough."""
+    """Each cutoff sends its share of the held-out prompts; if these are too few, training prompts count as well."""
     scores = default_rng(0).random(1000)
     for share, cutoff in cutoffs(scores, lambda: np.zeros(0)).items():
         assert (scores.astype(np.float32) >= np.float32(cutoff)).mean() == pytest.approx(float(share), abs=1e-3)
@@ -63,7 +63,7 @@ def test_cutoffs_send_their_share() -> None:
 
 
 def test_cautions_say_what_is_weak() -> None:
-    """Few labels, one model with far fewer, no better than the word count, and what may be chance: a sentence each."""
+    """A sentence warns of each: few labels, one model with far fewer, no gain over word counts, chance, no figures."""
     good = HeldOut(
         prompts=300, weakest=0.5, strongest=0.8, apgr=0.7, interval=(0.6, 0.8), cpt50=0.3, cpt80=0.6, apgr_length=0.6
     )
@@ -82,7 +82,7 @@ def test_cautions_say_what_is_weak() -> None:
 
 
 def test_cautions_say_where_fine_tuning_brought_nothing() -> None:
-    """The base model as it was, and one that does not beat the shares of the labels; other kinds are not tuned."""
+    """A sentence warns of a base model kept as it was, and of a loss no better than that of the labels' shares."""
     good = {"epoch": 2, "validation_losses": [1.1, 0.9, 0.8], "validation_loss_of_shares": 1.0}
     causal = {"epoch": 0, "validation_losses": [1.1, 1.2, 1.3]}
     for chosen in (good, {"penalty": 3.0}, {"epochs": 7}, causal | {"epoch": 1}):

@@ -17,7 +17,7 @@ from tests.routers.vectors import NumbersInText, texts
 
 MODELS = ("middle", "strong", "weak")
 LEVEL = np.array([0.0, 1.0, -1.0])
-# Each model's own field, in which it is better than its level says.
+# Each model has a field of its own, in which it is better than its level says.
 FIELD = np.eye(3, 6) * 3.0
 
 
@@ -26,14 +26,14 @@ def prompts(count: int, seed: int) -> Floats:
 
 
 def strengths(vectors: Floats) -> Floats:
-    """Of each model, by its level and its field, shape (prompts, models)."""
+    """Each model's strength by its level and its field, shape (prompts, models)."""
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     of_each: Floats = LEVEL + (units - units.mean(axis=0)) @ FIELD.T
     return of_each
 
 
 def preferences(count: int, seed: int) -> Preferences:
-    """Two models drawn for each prompt; the stronger there wins more often, and every sixth is a tie."""
+    """Preferences between two random models: the stronger on the prompt wins more often, one in six is a tie."""
     chance = np.random.default_rng(seed)
     vectors = prompts(count, seed)
     first = chance.integers(0, 3, count)
@@ -46,7 +46,7 @@ def preferences(count: int, seed: int) -> Preferences:
 
 
 def judged(count: int, seed: int) -> Judged:
-    """Answers of the middle and the strong model, right where chance and strength say so, a few not judged."""
+    """Answers of the middle and the strong model, right at random by their strength; every 20th lacks a verdict."""
     chance = np.random.default_rng(seed)
     vectors = prompts(count, seed)
     quality = (chance.random((count, 2)) < 1 / (1 + np.exp(-strengths(vectors)[:, :2]))).astype(float)
@@ -55,7 +55,7 @@ def judged(count: int, seed: int) -> Judged:
 
 
 def stored(trained: Trained, folder: Path) -> MfRouterSpec:
-    """As a checkpoint on disk; the router that uses it."""
+    """Write the checkpoint to disk, and return the spec of a router that uses it."""
     encoder = EncoderConfig(name="numbers", layer=0, max_tokens=9, dimension=6)
     save_checkpoint(
         folder,
@@ -72,7 +72,7 @@ def stored(trained: Trained, folder: Path) -> MfRouterSpec:
 
 
 def correlation(spec: MfRouterSpec, strong: str, weak: str) -> float:
-    """Of win rates on fresh prompts with those by which preferences were drawn."""
+    """Correlation of the router's win rates on fresh prompts with the true ones, by which preferences are drawn."""
     fresh = prompts(500, seed=99)
     scores = MfRouter("x", open_factors(spec), strong, weak, NumbersInText()).score(texts(fresh))[:, 0]
     strength = strengths(fresh)
@@ -81,7 +81,7 @@ def correlation(spec: MfRouterSpec, strong: str, weak: str) -> float:
 
 
 def test_preferences_and_judged_answers_train_one_checkpoint(tmp_path: Path) -> None:
-    """Together they tell any two of three models apart, prompt by prompt, and order them by strength."""
+    """Trained on both, the router predicts the win rates of any two of three models, and orders them by strength."""
     trained = fit_mf([preferences(2000, 1), judged(500, 2)], NumbersInText(), 0, 0.15)
     assert trained.options["models"] == ["weak", "middle", "strong"]
     assert trained.chosen["ties"] > 250
@@ -94,7 +94,7 @@ def test_preferences_and_judged_answers_train_one_checkpoint(tmp_path: Path) -> 
 
 
 def test_the_seed_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal data and seed give equal factors, another seed others, and the names stay in order."""
+    """The same data and seed give equal factors, another seed gives others, and the models stay in order."""
     monkeypatch.setattr("batch.training.mf.MOST_EPOCHS", 20)
     one, same, other = (fit_mf([judged(150, 3)], NumbersInText(), seed, 0.2) for seed in (1, 1, 2))
     assert one.options == other.options == {"models": ["middle", "strong"]}
@@ -105,7 +105,7 @@ def test_the_seed_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_training_stops_where_nothing_is_left_to_learn() -> None:
-    """Outcomes by lot are not learned: the first epochs predict what is held out best."""
+    """Random outcomes cannot be learned: training stops after fewer epochs, with a held-out loss near chance."""
     noise = judged(400, 4)
     noise.quality[:] = np.random.default_rng(0).integers(0, 2, noise.quality.shape)
     lot = fit_mf([noise], NumbersInText(), 0, 0.3)
@@ -123,7 +123,7 @@ def test_training_stops_where_nothing_is_left_to_learn() -> None:
     ],
 )
 def test_what_says_too_little_is_refused(quality: Sequence[Sequence[float]], message: str) -> None:
-    """Only ties, no two answers to compare, or one prompt: each is refused in one line."""
+    """Data with only ties, without two answers to compare, or with one prompt to compare them on is refused."""
     data = Judged("few", ["1 2", "3 4", "5 6"], ("a", "b"), np.array(quality, dtype=np.float64))
     with pytest.raises(InputError, match=f"data: {message}"):
         fit_mf([data], NumbersInText(), 0, 0.1)

@@ -1,4 +1,4 @@
-"""From labels, or from the results of earlier runs, to a router that routes a job."""
+"""`train` makes a router from labels or from results of earlier runs, and that router routes a job."""
 
 import json
 import re
@@ -25,25 +25,25 @@ from tests.routers.tiny_bert import USUAL, build_tiny_bert
 from tests.routers.tiny_causal import build_tiny_causal
 
 MODELS = ("small", "large")
-# What the card of a router of this kind says besides.
+# Further keys that a router of this kind needs in a job.
 MF_PAIR = {"mf": {"strong": "large", "weak": "small"}}
 
 
 def question(number: int) -> tuple[str, str]:
-    """A prompt and its right answer: every other one is a sum, which the small model gets wrong."""
+    """A prompt and its right answer; odd numbers give sums, which the small model gets wrong."""
     if number % 2:
         return f"How much is {number} plus {3 * number}? Work it out step by step.", str(4 * number)
     return f"Which animal is in my photo {number}, a cat or a dog?", "a cat"
 
 
 def reply(model: str, prompt: str, answer: str) -> str:
-    """What a model says: the small one cannot add."""
+    """A model's answer; the small model cannot add."""
     return "It is 7." if model == "small" and "plus" in prompt else f"It is {answer}."
 
 
 QUESTIONS = [question(number) for number in range(80)]
 REPLIES = {model: {prompt: reply(model, prompt, answer) for prompt, answer in QUESTIONS} for model in MODELS}
-# What the judge is asked holds the answer that it grades.
+# The judge's prompt contains the answer that it grades.
 REPLIES["judge"] = {
     f"Is it right that {prompt} {said}": "10" if said == f"It is {answer}." else "That is wrong: 1"
     for prompt, answer in QUESTIONS
@@ -53,7 +53,7 @@ REPLIES["judge"] = {
 
 @pytest.fixture(scope="module")
 def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The two models, and a judge."""
+    """Serve both models and the judge."""
     folder = tmp_path_factory.mktemp("replies")
     for model, replies in REPLIES.items():
         lines = (json.dumps({"prompt": prompt, "reply": reply}) + "\n" for prompt, reply in replies.items())
@@ -69,7 +69,7 @@ def served(endpoints: Served) -> Served:
 
 
 def best(figures: HeldOut) -> float:
-    """APGR of a router that knows which prompts are sums, of which the large model gets all right."""
+    """APGR of a router that knows which prompts are sums; only these does the small model get wrong."""
     sums = 1 - figures.weakest
     return 1 - sums / 2
 
@@ -80,7 +80,7 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def labelled(folder: Path) -> dict[str, Any]:
-    """Judgements in which the large model is always right, and the small one where nothing is to be added."""
+    """Judgements: the large model is always right, the small one wherever nothing is to be added."""
     rows = [{"prompt": prompt, "s": "plus" not in prompt, "l": True} for prompt, _ in QUESTIONS]
     return {"kind": "judged", "path": write(folder / "labels.jsonl", rows), "models": {"small": "s", "large": "l"}}
 
@@ -91,7 +91,7 @@ def trained(folder: Path, *data: Mapping[str, Any], overwrite: bool = False, **k
 
 
 def job(folder: Path, served: Served, **changes: Any) -> JobSpec:
-    """A job over the questions, whose ids are their numbers."""
+    """A job over QUESTIONS, whose ids are q0, q1 and so on."""
     rows = [{"id": f"q{i}", "question": q, "answer": a} for i, (q, a) in enumerate(QUESTIONS)]
     path = folder / "questions.jsonl"
     if not path.exists():
@@ -107,7 +107,7 @@ def job(folder: Path, served: Served, **changes: Any) -> JobSpec:
 
 
 def answered(folder: Path, served: Served, output_format: str = "jsonl") -> list[str]:
-    """Results of each model over all questions."""
+    """Send all questions to each model, and return the paths of the results."""
     outputs = []
     for model in MODELS:
         output = {"path": str(folder / f"{model}.{output_format}"), "format": output_format}
@@ -125,7 +125,7 @@ def results(runs: Sequence[str], folder: Path, **judge: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["correctness", "static", "knn"])
 def test_a_trained_router_routes_a_job(kind: str, served: Served, tmp_path: Path) -> None:
-    """Trained on which prompts need the large model, it sends exactly those there; the card shows how to use it."""
+    """The router sends exactly the sums to the large model; the card's block and the reported cutoff fit a job."""
     report = trained(tmp_path, labelled(tmp_path), kind=kind)
     assert report.models == MODELS
     assert report.prompts + report.held_out_prompts == len(QUESTIONS)
@@ -145,7 +145,7 @@ def test_a_trained_router_routes_a_job(kind: str, served: Served, tmp_path: Path
 
 
 def test_the_same_labels_give_the_same_checkpoint(tmp_path: Path) -> None:
-    """Byte for byte, in any folder; another seed holds out other prompts."""
+    """The same labels and seed give the same bytes in any folder; another seed holds out other prompts."""
     data = labelled(tmp_path)
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         trained(tmp_path, data, output=str(tmp_path / name), seed=seed)
@@ -160,7 +160,7 @@ def test_the_same_labels_give_the_same_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
 def test_from_the_results_of_earlier_runs(output_format: str, served: Served, tmp_path: Path) -> None:
-    """Two runs of the same input, one for each model, compared with the reference: what the small one gets wrong."""
+    """Two runs of one input, one per model, are judged by comparing each answer with the reference column."""
     runs = answered(tmp_path, served, output_format)
     report = trained(tmp_path, results(runs, tmp_path, kind="exact", column="answer", extract=r"(\d+|a cat)\.?$"))
     assert report.quality == {"small": 0.5, "large": 1.0}
@@ -172,19 +172,18 @@ def test_from_the_results_of_earlier_runs(output_format: str, served: Served, tm
 def test_from_run_directories_judged_by_a_function(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run directory stands for its results, and a function of the user's own says how good an answer is."""
+    """`runs` takes run directories too, and a user's own function judges the answers."""
     (tmp_path / "own_judge.py").write_text("def holds(prompt, answer, row): return row['answer'] in answer\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_judge", raising=False)
     runs = [f"{run}.run" for run in answered(tmp_path, served)]
     report = trained(tmp_path, results(runs, tmp_path, kind="function", path="own_judge:holds"))
-    # Now and then 7 is right, or within what is.
     assert report.quality["small"] == pytest.approx(0.5, abs=0.02)
     assert report.quality["large"] == 1.0
 
 
 def test_judged_by_a_model(served: Served, tmp_path: Path) -> None:
-    """The judge is asked once about each answer, and not at all by the same command again."""
+    """The judge grades each answer once, and the same command again sends it nothing."""
     runs = answered(tmp_path, served)
     judge = {
         "kind": "model",
@@ -204,9 +203,9 @@ def test_judged_by_a_model(served: Served, tmp_path: Path) -> None:
 
 
 def test_a_judge_that_was_interrupted_goes_on(served: Served, tmp_path: Path) -> None:
-    """Nothing is written until all is graded, and no answer is graded twice."""
+    """Interrupted training writes no checkpoint; when rerun, it grades only the answers that have no grade."""
     runs = answered(tmp_path, served)
-    # Slow enough to be interrupted before the last one.
+    # A rate limit makes the judge slow enough to be interrupted before its last answer.
     endpoint = {"url": served.urls[2], "limits": {"rpm": 6000, "burst": 1}}
     judge = {"model": {"name": "judge", "endpoints": [endpoint]}, "prompt": "Is it right that {prompt} {response}"}
     data = [results(runs, tmp_path, kind="model", **judge)]
@@ -221,7 +220,7 @@ def test_a_judge_that_was_interrupted_goes_on(served: Served, tmp_path: Path) ->
 
 
 def test_a_judge_without_its_key_is_refused(served: Served, tmp_path: Path) -> None:
-    """In the words of the training file, before anything is read."""
+    """The message names the judge by its place in the training file, before any run is read."""
     endpoint = {"url": served.urls[2], "api_key_env": "NO_SUCH_KEY"}
     data = results(["absent.jsonl"], tmp_path, kind="model", model={"name": "judge", "endpoints": [endpoint]})
     with pytest.raises(SpecError, match=r"^data\.0\.judge\.model\.endpoints\.0: .* NO_SUCH_KEY is not set$"):
@@ -230,7 +229,7 @@ def test_a_judge_without_its_key_is_refused(served: Served, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["static", "mf"])
 def test_preferences_train_too(kind: str, served: Served, tmp_path: Path) -> None:
-    """A win is quality 1 and a loss 0, ties are one half for both, and mf takes them as they are."""
+    """A win is quality 1, a loss 0, and a tie one half for both; mf trains on the preferences themselves."""
     rows = [
         {"prompt": prompt, "model_a": "large", "model_b": "small", "winner": "model_a" if "plus" in prompt else "tie"}
         for prompt, _ in QUESTIONS
@@ -239,14 +238,14 @@ def test_preferences_train_too(kind: str, served: Served, tmp_path: Path) -> Non
     report = trained(tmp_path, battles, kind=kind)
     assert report.quality == {"small": 0.25, "large": 0.75}
     figures = report.held_out["battles"]
-    # Wins and ties: a gap of one, or of none.
+    # A win is a gap of one, a tie a gap of none.
     assert figures.apgr > 1 - (figures.strongest - figures.weakest) / 2 - 0.01
     run_job(job(tmp_path, served, router={"kind": kind, "checkpoint": report.output, **MF_PAIR.get(kind, {})}))
     assert {(model, "plus" in prompt) for model, prompt in served.sent()} == {("large", True), ("small", False)}
 
 
 def test_data_from_several_places(tmp_path: Path) -> None:
-    """Each has its own figures, its own name, and is measured by itself."""
+    """Each item of `data` has a name of its own and is measured by itself."""
     rows = [{"q": f"{prompt} Please.", "x": 2 if "plus" in prompt else 9, "y": 10} for prompt, _ in QUESTIONS]
     scores = {
         "kind": "scores",
@@ -266,7 +265,7 @@ def test_data_from_several_places(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_lost(tmp_path: Path) -> None:
-    """A checkpoint is replaced only on demand, anything else never, and a refusal leaves nothing behind."""
+    """Only `overwrite` replaces a checkpoint, nothing replaces another folder, and no other file is left behind."""
     data = labelled(tmp_path)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
@@ -294,13 +293,13 @@ def test_what_is_there_is_not_lost(tmp_path: Path) -> None:
     ],
 )
 def test_a_whole_model_is_fine_tuned(kind: str, tuning: dict[str, Any], served: Served, tmp_path: Path) -> None:
-    """The checkpoint is the model's own layout with a card and figures beside it, and routes a job."""
+    """The checkpoint has the base model's layout, with a card and figures beside it, and routes a job."""
     base = tmp_path / "base"
     if kind == "bert":
         build_tiny_bert(base, spread=USUAL)
     else:
         build_tiny_causal(base, bare=True)
-    # The tiny models know these words, and letters.
+    # The tiny models' vocabulary holds these words, and single characters.
     rows = [{"prompt": f"{('prove', 'write')[i % 2]} {i} of the sum", "s": i % 2, "l": 1} for i in range(80)]
     data = {"kind": "judged", "path": write(tmp_path / "l.jsonl", rows), "models": {"small": "s", "large": "l"}}
     tuning = {"base": str(base), "epochs": 8, "batch_tokens": 512, **tuning}
@@ -314,8 +313,8 @@ def test_a_whole_model_is_fine_tuned(kind: str, tuning: dict[str, Any], served: 
     assert len(served.posts) == len(QUESTIONS)
 
 
-def test_fine_tuning_that_brings_nothing_is_told(tmp_path: Path) -> None:
-    """Steps so long that no epoch predicts better leave a random head, and report and card say so."""
+def test_fine_tuning_that_brings_nothing_is_reported(tmp_path: Path) -> None:
+    """If steps are so long that no epoch predicts better, the random head stays, and report and card warn of it."""
     base = build_tiny_bert(tmp_path / "base", spread=USUAL)
     tuning = {"base": str(base), "epochs": 2, "learning_rate": 1.0}
     report = trained(tmp_path, labelled(tmp_path), kind="bert", fine_tuning=tuning)
@@ -325,7 +324,7 @@ def test_fine_tuning_that_brings_nothing_is_told(tmp_path: Path) -> None:
 
 
 def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    """In one line that says what it could have been."""
+    """The message names the key, and says that the base is neither a folder nor a repository."""
     with pytest.raises(SpecError, match=r"^fine_tuning\.base: no/such: no such folder, and no such repository"):
         trained(tmp_path, labelled(tmp_path), kind="bert", fine_tuning={"base": "no/such"})
 
@@ -342,7 +341,7 @@ def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_an_encoder_that_cannot_be_used_is_refused(embedder: dict[str, Any], said: str, tmp_path: Path) -> None:
-    """By its key in this file, which is not the job's, before anything is read or kept."""
+    """The message names the key in the training file, and nothing is written."""
     data = labelled(tmp_path)
     before = set(tmp_path.iterdir())
     with pytest.raises(SpecError, match=said):
@@ -350,8 +349,8 @@ def test_an_encoder_that_cannot_be_used_is_refused(embedder: dict[str, Any], sai
     assert set(tmp_path.iterdir()) == before
 
 
-def test_an_encoder_that_refuses_is_told_by_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an endpoint does that does not know the model."""
+def test_an_endpoint_without_the_embedding_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoint does not know the model; the message begins with the key `embedder`."""
     with serve({"model": "vectors"}) as embedding:
         monkeypatch.setenv("EMBEDDING_BASE_URL", embedding.urls[0])
         with pytest.raises(SpecError, match=r"^embedder: .*other"):
@@ -359,7 +358,7 @@ def test_an_encoder_that_refuses_is_told_by_its_key(tmp_path: Path, monkeypatch:
 
 
 def test_vectors_from_an_endpoint(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their length is found out, what was embedded is not paid for again, and a job embeds with the same model."""
+    """Training measures the vectors' length and pays for no vector twice; a job embeds with the same model."""
     with serve({"model": "vectors"}) as embedding:
         monkeypatch.setenv("EMBEDDING_BASE_URL", embedding.urls[0])
         vectors = {"kind": "endpoint", "model": "vectors"}
@@ -377,7 +376,7 @@ def test_vectors_from_an_endpoint(served: Served, tmp_path: Path, monkeypatch: p
 
 
 def test_vectors_from_a_class_of_the_users_own(served: Served, tmp_path: Path) -> None:
-    """A job with the same embedder routes by them, and the card names the class with its options."""
+    """A job with the same embedder can use the router, and the card names the class with its options."""
     own = {"kind": "import", "path": "tests.routers.thirdparty:CountsCharacters", "options": {"characters": "+-?"}}
     report = trained(tmp_path, labelled(tmp_path), kind="knn", embedder=own)
     encoder = load_checkpoint(Path(report.output), "knn").config.encoder

@@ -1,4 +1,4 @@
-"""The maintainer's script that trains the checkpoints that ship, run as its own process: tests import no benchmarks."""
+"""The maintainer's script that trains the shipped checkpoints; a subprocess, because tests import no benchmarks."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def test_the_script_refuses_what_is_no_table(tmp_path: Path, content: bytes | No
 @pytest.mark.release
 @pytest.mark.skipif(not (DATA / "mmlu.parquet").exists(), reason="the judged answers are not here")
 def test_the_shipped_checkpoints_come_from_this_code(tmp_path: Path) -> None:
-    """Training anew on the recorded data gives routers that score as those that ship, to rounding."""
+    """Retraining on the recorded data gives the shipped cards, and the shipped routers' scores to rounding."""
     ended = ship_checkpoints(DATA, "--out", tmp_path)
     assert ended.returncode == 0, ended.stderr
     prompts = pd.read_parquet(DATA / "mmlu.parquet", columns=["prompt"])["prompt"].head(200).tolist()

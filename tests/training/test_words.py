@@ -22,7 +22,7 @@ def subjects(count: int) -> Judged:
     """Prompts that name a subject among other words; the weak model is bad at physics."""
     chance = np.random.default_rng(0)
     names = chance.choice(SUBJECTS, count)
-    # Some are longer than what is looked at.
+    # Some prompts are longer than the part that is tokenized.
     after = [" by the way" * (120 if place % 40 == 0 else 0) for place in range(count)]
     prompts = [
         f"a question on {name} number {place}, if you please{more}"
@@ -33,7 +33,7 @@ def subjects(count: int) -> Judged:
 
 
 def test_the_matrix_holds_one_over_the_length() -> None:
-    """For each different token of a prompt; rows are prompts, also where there are none or several chunks."""
+    """Each distinct token of a prompt has that value; rows are prompts, also with no prompt or with several chunks."""
     words = word_tokens()
     found = words_of(["physics physics", ""] * 3000, words)
     assert found.shape == (6000, words.vocabulary)
@@ -45,7 +45,7 @@ def test_the_matrix_holds_one_over_the_length() -> None:
 
 
 def test_the_fit_is_the_minimum_and_leaves_rare_words_out() -> None:
-    """The penalised loss has no slope left in any word; words of few prompts and of all have no weight."""
+    """The penalised loss has a gradient of zero; words of too few prompts, and words of all, get no weight."""
     judged = subjects(200)
     words, logits = words_of(judged.prompts, word_tokens()), np.full((200, 2), 0.3)
     (_, fitted) = fit_words([words[:50], words[50:]], np.arange(200), judged.quality, logits, [1.0, 4.0])
@@ -64,7 +64,7 @@ def test_the_fit_is_the_minimum_and_leaves_rare_words_out() -> None:
 
 
 def test_words_of_one_prompt_stay_out_however_often_it_is_labelled() -> None:
-    """A name that one prompt has is not in the checkpoint, and its other words are no commoner than they were."""
+    """A word of one prompt gets no weight, even if that prompt has 30 labels; a word of many prompts does."""
     judged = subjects(200)
     words = word_tokens()
     prompts = [*judged.prompts, *["Nakamura asks on physics"] * 30]
@@ -77,7 +77,7 @@ def test_words_of_one_prompt_stay_out_however_often_it_is_labelled() -> None:
 
 
 def test_labels_left_out_do_not_count() -> None:
-    """A model's weights are those of the prompts on which it was judged."""
+    """A model's word weights depend only on the prompts on which it was judged."""
     judged = subjects(200)
     judged.quality[:80, 0] = np.nan
     words, logits = words_of(judged.prompts, word_tokens()), np.zeros((200, 2))
@@ -91,7 +91,7 @@ def test_labels_left_out_do_not_count() -> None:
 
 
 def test_words_are_taken_where_they_tell_something() -> None:
-    """Vectors that say nothing leave it to them, and the router scores as the heads that were fitted."""
+    """If the vectors carry no information, words get weights, and the router scores as the fitted heads do."""
     judged = subjects(240)
     trained = fit_correctness([judged], Nothing(), 0, 0.2)
     assert trained.chosen["word_penalty"] in (3.0, 10.0)
@@ -110,7 +110,7 @@ def test_words_are_taken_where_they_tell_something() -> None:
 
 
 def test_words_explain_what_each_sets_own_heads_do_not() -> None:
-    """Of sets with different levels and no words in common, words are not to make up for the level."""
+    """If two sets differ in level and share no word, their heads explain the level, not the words."""
     chance = np.random.default_rng(2)
     easy, hard = (np.stack([chance.random(300) < odds, np.ones(300)], axis=1).astype(float) for odds in (0.95, 0.05))
     names = [f"number {place}" for place in range(300)]
@@ -125,7 +125,7 @@ def test_words_explain_what_each_sets_own_heads_do_not() -> None:
 
 
 def test_what_was_held_out_is_scored_by_heads_that_have_not_seen_it() -> None:
-    """Scores of all prompts in order; where labels are lots, they know nothing of the labels, as its own ones do."""
+    """Heads fitted without a prompt know nothing of its random label; heads fitted with it do. Order is kept."""
     chance = np.random.default_rng(1)
     prompts = texts(chance.normal(size=(300, 60)))
     right = np.stack([chance.random(300) < 0.5, chance.random(300) < 0.9], axis=1).astype(float)
@@ -138,7 +138,7 @@ def test_what_was_held_out_is_scored_by_heads_that_have_not_seen_it() -> None:
 
 
 def test_words_are_left_out_where_they_tell_nothing() -> None:
-    """Right answers by lot: of all that is tried, heads alone predict those held out best."""
+    """If the labels are random, heads without words predict the held-out labels best, so words are left out."""
     chance = np.random.default_rng(1)
     right = np.stack([chance.random(200) < 0.5, chance.random(200) < 0.9], axis=1).astype(float)
     trained = fit_correctness([Judged("lots", subjects(200).prompts, PAIR, right)], Nothing(), 0, 0.2)

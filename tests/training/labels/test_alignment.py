@@ -1,4 +1,4 @@
-"""Labels from several places in one order of models, and a part kept out of training."""
+"""Labels from several sources get one order of models, and some prompts are held out of training."""
 
 import numpy as np
 import pytest
@@ -16,12 +16,12 @@ def labels(data: Judged | Preferences) -> Labels:
 
 
 def judged(models: tuple[str, ...], *quality: float) -> Judged:
-    """Every prompt with the same quality of each model."""
+    """A set in which each model has the same quality on every prompt."""
     return Judged("set", PROMPTS, models, np.tile(quality, (len(PROMPTS), 1)))
 
 
 def test_models_are_ordered_by_how_good_they_are() -> None:
-    """Weakest first over everything; a model that a set does not know has no labels there."""
+    """Models come weakest first by mean quality over all sets; a set has no labels of a model that it lacks."""
     models, data = aligned([labels(judged(("b", "a"), 0.9, 0.2)), labels(judged(("c", "a"), 0.5, 0.4))], None)
     assert models == ("a", "c", "b")
     first, second = (as_judged(one, models) for one in data)
@@ -33,7 +33,7 @@ def test_models_are_ordered_by_how_good_they_are() -> None:
 
 
 def test_models_that_are_named_are_all_there_are() -> None:
-    """Others leave the data, and so do prompts that say nothing about those that stay."""
+    """Other models leave the data, and so do prompts that do not compare two of the named models."""
     battles = Preferences("b", PROMPTS[:3], ["x", "y", "x"], ["y", "z", "x"], np.array([0.0, 1.0, 0.5]))
     models, data = aligned([labels(judged(("y", "x", "w"), 0.9, 0.2, 0.5)), labels(battles)], ("x", "y"))
     assert models == ("x", "y")
@@ -43,13 +43,13 @@ def test_models_that_are_named_are_all_there_are() -> None:
 
 
 def test_a_tie_is_half_a_victory_for_both() -> None:
-    """And whoever did not take part has no label."""
+    """A model that did not take part has no label."""
     battles = Preferences("b", ["p", "q"], ["x", "x"], ["y", "y"], np.array([0.5, 1.0]))
     np.testing.assert_array_equal(as_judged(battles, ("y", "z", "x")).quality, [[0.5, np.nan, 0.5], [0, np.nan, 1]])
 
 
 def test_what_cannot_make_a_router_is_refused() -> None:
-    """One line that says which model, or what is missing."""
+    """The message names the model, or what is missing."""
     good = labels(judged(("small", "large"), 0.2, 0.8))
     unjudged = labels(judged(("small", "large", "huge"), 0.2, 0.8, np.nan))
     few = labels(Judged("few", PROMPTS[:7] * 9, ("small", "large"), np.tile([0.0, 1.0], (63, 1))))
@@ -67,7 +67,7 @@ def test_what_cannot_make_a_router_is_refused() -> None:
 
 
 def test_equal_prompts_are_all_held_out_or_none() -> None:
-    """About the share that is asked for, whichever set a prompt is in; another seed holds out others."""
+    """A prompt's text and the seed alone decide whether it is held out, at about the share that was asked for."""
     prompts = [f"{i}" for i in range(5000)]
     out = choose_held_out(prompts, 0.3, seed=1)
     assert 0.27 < out.mean() < 0.33
@@ -77,7 +77,7 @@ def test_equal_prompts_are_all_held_out_or_none() -> None:
 
 
 def test_a_part_has_the_rows_that_were_chosen() -> None:
-    """Of judgements, with their other verdicts, and of preferences."""
+    """`part_of` takes rows of judgements, with their repeated verdicts, and of preferences."""
     chosen = np.array([True, False, True])
     whole = Judged("j", ["a", "b", "c"], ("x", "y"), np.arange(6.0).reshape(3, 2), {"again": np.ones((3, 2))})
     part = part_of(whole, chosen)

@@ -1,4 +1,4 @@
-"""Files of labels become what routers are trained on, or are refused with file and row."""
+"""Label files are read as judgements or preferences, or refused with file and row."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ PAIR = {"small": "s", "large": "l"}
 
 
 def read(folder: Path, rows: Sequence[Mapping[str, Any]], **keys: Any) -> Labels:
-    """Labels of rows that stand in labels.jsonl."""
+    """Write the rows to labels.jsonl, and read their labels."""
     path = folder / "labels.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return read_labels(SPEC.validate_python({"path": str(path), **keys}), "data.0")
@@ -42,7 +42,7 @@ def battles(folder: Path, rows: Sequence[Mapping[str, Any]], **keys: Any) -> Pre
 
 
 def test_judgements_in_every_spelling(tmp_path: Path) -> None:
-    """Truth values, numbers and their texts mean the same; what is empty was not judged."""
+    """Booleans, numbers and their text forms mean the same; an empty label means not judged."""
     rows: list[dict[str, Any]] = [
         {"prompt": "a", "s": True, "l": 1},
         {"prompt": "b", "s": "false", "l": "0.5"},
@@ -58,7 +58,7 @@ def test_judgements_in_every_spelling(tmp_path: Path) -> None:
 
 
 def test_in_parquet_a_null_is_no_label_and_a_nan_is_a_fault(tmp_path: Path) -> None:
-    """What was not judged is null; a NaN beside nulls comes of arithmetic that went wrong."""
+    """A null means not judged; a NaN beside nulls comes from arithmetic that went wrong, and is refused."""
     path = tmp_path / "labels.parquet"
 
     def found(*column: float | None) -> Labels:
@@ -75,13 +75,13 @@ def test_in_parquet_a_null_is_no_label_and_a_nan_is_a_fault(tmp_path: Path) -> N
 
 
 def test_a_template_makes_prompts_of_columns(tmp_path: Path) -> None:
-    """As in a job's input."""
+    """`prompt` may be a template, as in a job's input."""
     found = judged(tmp_path, [{"q": "why", "c": "be brief", "s": 0, "l": 1}], prompt="{q}? {c}")
     assert found.prompts == ["why? be brief"]
 
 
 def test_messages_are_the_text_that_routers_score(tmp_path: Path) -> None:
-    """All that the user says, as in a job; what is no list of messages is refused with its row."""
+    """The prompt is all that the user says, as in a job; a value that is no list of messages is refused."""
     talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "why?"}]
     assert judged(tmp_path, [{"m": talk, "s": 0, "l": 1}], prompt="m").prompts == ["why?"]
     with pytest.raises(InputError, match=r"labels\.jsonl:1: messages\[0\] must be an object with a role"):
@@ -108,14 +108,14 @@ SHAREGPT = [
     ],
 )
 def test_conversations_are_read_in_every_shape_that_a_job_takes(tmp_path: Path, value: Any, whole: str) -> None:
-    """The text is that of the user; where answers were compared, only what the user said first."""
+    """A judgement's prompt is all that the user says; a preference's prompt is only the user's first turn."""
     assert judged(tmp_path, [{"m": value, "s": 0, "l": 1}], prompt="m").prompts == [whole]
     sides = {"model_a": "x", "model_b": "y", "winner": "tie"}
     assert battles(tmp_path, [{**sides, "prompt": value}]).prompts == ["why?"]
 
 
 def test_scores_are_brought_to_one_scale(tmp_path: Path) -> None:
-    """Of any scale, also one on which less is better."""
+    """Scores of any scale become quality from 0 to 1, also of a scale on which less is better."""
     rows: list[dict[str, Any]] = [{"prompt": "a", "s": 1, "l": 10}, {"prompt": "b", "s": "5.5", "l": None}]
     up = read(tmp_path, rows, kind="scores", models=PAIR, lowest=1, highest=10).data
     down = read(tmp_path, rows, kind="scores", models=PAIR, lowest=10, highest=1).data
@@ -126,7 +126,7 @@ def test_scores_are_brought_to_one_scale(tmp_path: Path) -> None:
 
 
 def test_preferences_as_the_arena_spells_them(tmp_path: Path) -> None:
-    """By a winner's column, by a model's name, or by three columns; a tie, of either sort, is one half."""
+    """The winner is a side, a model's name, or one of three columns; a tie of either sort is one half."""
     sides = {"prompt": "p", "model_a": "x", "model_b": "Y"}
     said = ["model_a", "model_b", "tie", "tie (bothbad)", "y", "x"]
     by_word = battles(tmp_path, [{**sides, "winner": word} for word in said])
@@ -138,7 +138,7 @@ def test_preferences_as_the_arena_spells_them(tmp_path: Path) -> None:
 
 
 def test_of_a_conversation_the_first_turn_counts(tmp_path: Path) -> None:
-    """Whether it is a list, the JSON text of one, or messages; a prompt in brackets stays what it is."""
+    """The first turn is found in a list, in its JSON text and in messages; a prompt in brackets stays as it is."""
     sides = {"model_a": "x", "model_b": "y", "winner": "tie"}
     turns: list[Any] = ['["one", "two"]', ["one", "two"], [{"role": "user", "content": "one"}], "[sic] a prompt"]
     found = battles(tmp_path, [{**sides, "prompt": turn} for turn in turns])
@@ -176,7 +176,7 @@ REFUSED: dict[str, tuple[Mapping[str, Any], Mapping[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_no_label_is_refused(case: str, tmp_path: Path) -> None:
-    """One line with the file and the row, or the key, and what it should have been."""
+    """The message is one line that names file and row, or the key, and what is wrong."""
     changed, keys, said = REFUSED[case]
     good = {"prompt": "p", "s": 0, "l": 1}
     with pytest.raises(SpecError, match=said) as caught:
@@ -185,7 +185,7 @@ def test_what_is_no_label_is_refused(case: str, tmp_path: Path) -> None:
 
 
 def test_nothing_but_empty_labels(tmp_path: Path) -> None:
-    """A file in which nobody judged anything is refused."""
+    """A file without a single verdict is refused."""
     with pytest.raises(InputError, match=r"data\.0: none of its 1 rows has a label in s, l$"):
         judged(tmp_path, [{"prompt": "p", "s": None, "l": ""}])
     with pytest.raises(InputError, match=r"data\.0: none of its 1 rows says which answer was preferred$"):
@@ -193,7 +193,7 @@ def test_nothing_but_empty_labels(tmp_path: Path) -> None:
 
 
 def test_a_winner_that_did_not_take_part(tmp_path: Path) -> None:
-    """A preference for a third model, or none that is said anywhere, is refused with its row."""
+    """A winner other than the two models, or a row without any column for the winner, is refused with its row."""
     sides = {"prompt": "p", "model_a": "x", "model_b": "y"}
     with pytest.raises(InputError, match=r"data\.0\.winner: labels\.jsonl:1: the winner is neither model_a, model_b"):
         battles(tmp_path, [{**sides, "winner": "z"}])

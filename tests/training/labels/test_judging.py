@@ -1,4 +1,4 @@
-"""How good answers are found to be."""
+"""Judges that compare an answer with a reference, and judges that are a user's own function."""
 
 import sys
 from pathlib import Path
@@ -42,20 +42,20 @@ def exact(content: str, reference: Any, **keys: Any) -> float:
     ],
 )
 def test_the_last_number_in_a_text(text: str, number: str | None) -> None:
-    """Whatever it is wrapped in, in one spelling."""
+    """The last number is found whatever surrounds it, and is returned in one spelling."""
     assert last_number(text) == number
 
 
 @given(st.integers(-(10**9), 10**9))
 def test_a_number_is_one_number_in_every_spelling(number: int) -> None:
-    """With commas, decimals or a currency it stays the same."""
+    """Commas between thousands and decimal zeros do not change the number."""
     assert {last_number(f"It is {shown}.") for shown in (number, f"{number:,}", f"{number}.00")} == {
         last_number(str(number))
     }
 
 
 def test_an_answer_is_right_where_it_is_the_reference() -> None:
-    """Whole, in part, and in the case that is asked for; numbers of the reference may be numbers."""
+    """An answer is compared whole or in part, by case or not; a reference may be a number, and `None` is no verdict."""
     assert exact(" yes\n", "yes") == 1.0
     assert exact("Yes", "yes") == 0.0
     assert exact("Yes", "yes", ignore_case=True) == 1.0
@@ -66,7 +66,7 @@ def test_an_answer_is_right_where_it_is_the_reference() -> None:
 
 
 def test_a_reference_in_which_nothing_is_found_is_refused() -> None:
-    """With the place of the row it is in; also one that is no text."""
+    """The message names the reference's row; a reference that is no text is refused too."""
     with pytest.raises(InputError, match=r"^prompts\.jsonl:3: `extract` finds nothing in the reference"):
         exact("5", "five", extract="last_number")
     with pytest.raises(InputError, match=r"^prompts\.jsonl:3: column 'reference' holds no text"):
@@ -74,14 +74,14 @@ def test_a_reference_in_which_nothing_is_found_is_refused() -> None:
 
 
 def test_a_pattern_that_is_none_is_refused() -> None:
-    """Before anything is judged."""
+    """The message names the key, before anything is judged."""
     with pytest.raises(SpecError, match=r"^judge\.extract: '\(' is not a regular expression"):
         extractor("(", "judge.extract")
 
 
 @pytest.fixture
 def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module of the user's own."""
+    """A user's own module of judges; returns its name."""
     (tmp_path / "own_judges.py").write_text(
         "def length(prompt, answer, row): return min(len(answer) / row['most'], 1)\n"
         "def says(prompt, answer, row): return row['verdict']\n"
@@ -98,14 +98,14 @@ def asked(path: str, *answers: AnswerToJudge) -> list[float]:
 
 
 def test_a_function_judges(functions: str) -> None:
-    """It is given the prompt, the answer and the row; truth values count, and `None` is no verdict."""
+    """The function receives prompt, answer and row; a boolean counts as 1 or 0, and `None` is no verdict."""
     assert asked(f"{functions}:length", answer("1234", most=8), answer("1234", most=2)) == [0.5, 1.0]
     verdicts = asked(f"{functions}:says", *(answer("", verdict=v) for v in (True, False, 0.3, None)))
     np.testing.assert_array_equal(verdicts, [1.0, 0.0, 0.3, np.nan])
 
 
-def test_a_module_that_fails_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the user's own code raises while it is imported."""
+def test_a_module_that_fails_at_import_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the module and the exception that its import raised."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "judges_nothing.py").write_text("1 / 0\n")
     with pytest.raises(SpecError, match=r"^judge\.path: importing 'judges_nothing' failed: ZeroDivisionError"):
@@ -113,7 +113,7 @@ def test_a_module_that_fails_is_told_in_one_line(tmp_path: Path, monkeypatch: py
 
 
 def test_a_function_that_cannot_be_used_is_refused(functions: str) -> None:
-    """In one line that says which, and for which answer."""
+    """The message names the function, and the answer on which it failed."""
     for path, row, said in (
         ("no_such_module:f", {}, r"^judge\.path: cannot import 'no_such_module'"),
         (f"{functions}:nothing", {}, r"^judge\.path: the module 'own_judges' has no function 'nothing'"),

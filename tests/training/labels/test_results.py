@@ -29,7 +29,7 @@ def result(own: str, content: str | None, model: str = "small", status: str = "o
 
 
 def by_content(answers: Sequence[AnswerToJudge]) -> list[float]:
-    """A judge that takes an answer's word for it."""
+    """A judge that reads the quality from the answer's text; "?" gets no verdict."""
     return [nan if answer.content == "?" else float(answer.content) for answer in answers]
 
 
@@ -41,7 +41,7 @@ def read(folder: Path, *runs: Sequence[Mapping[str, Any]], **judge: Any) -> Labe
 
 
 def test_answers_become_quality_by_model_and_prompt(tmp_path: Path) -> None:
-    """Several answers count as their mean; what failed, has no text or cannot be judged says nothing."""
+    """A model's answers to one prompt count as their mean; failed, empty and unjudged answers are left out."""
     small = [result("q0", "1"), result("q1", "0"), result("q0", "0"), result("q2", "?")]
     large = [result("q1", "1", "large"), result("q0", None, "large", "failed"), result("other", "1", "large")]
     found = read(tmp_path, small, large)
@@ -58,7 +58,7 @@ def test_answers_become_quality_by_model_and_prompt(tmp_path: Path) -> None:
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
-    """Other ids, files that are no results, answers that nobody can judge, a reference that is not there."""
+    """Foreign ids, files that hold no results, answers without a verdict and a missing reference are refused."""
     with pytest.raises(InputError, match=r"^data\.0\.runs: no answer belongs to a row of `input`"):
         read(tmp_path, [result("elsewhere", "1")])
     with pytest.raises(InputError, match=r"^data\.0\.runs: no row has the column 'status'"):
@@ -74,7 +74,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_input_that_is_not_there_is_named_by_its_own_key(tmp_path: Path) -> None:
-    """In the training file, `input` stands under an item of `data`."""
+    """The message names `data.0.input.path`, the key in the training file."""
     source = {"path": str(tmp_path / "nowhere.jsonl"), "prompt": "{question}"}
     runs = write(tmp_path / "run.jsonl", [result("q0", "1")])
     spec = {"kind": "results", "input": source, "runs": runs, "judge": {"kind": "exact"}}
@@ -83,7 +83,7 @@ def test_an_input_that_is_not_there_is_named_by_its_own_key(tmp_path: Path) -> N
 
 
 def test_a_run_directory_without_results(tmp_path: Path) -> None:
-    """It is said where to look."""
+    """The message points to `batchrouter status`."""
     (tmp_path / "r.run").mkdir()
     (tmp_path / "r.run" / "run.json").write_text("{}")
     source = {"path": write(tmp_path / "prompts.jsonl", INPUT), "prompt": "{question}"}
