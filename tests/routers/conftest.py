@@ -1,4 +1,4 @@
-"""The packaged encoder is loaded once for all tests."""
+"""The packaged encoder, and a router of each kind that loads a checkpoint, each built once for all tests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Small checkpoints, battles and vectors in the layouts that RouteLLM published."""
+"""Writes small checkpoints, battles and vectors in the layouts that RouteLLM published."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ MODELS = tuple(f"model-{i}" for i in range(14))
 
 
 def write_mf(folder: Path, dimension: int, spelling: Literal["sequence", "bare"] = "sequence") -> str:
-    """64 models' vectors, a projection and a classifier, all drawn by lot; the folder."""
+    """Write 64 models' vectors, a projection and a classifier, all drawn at random; return the folder."""
     chance = np.random.default_rng(0)
     at = ".0" if spelling == "sequence" else ""
     tensors = {
@@ -34,7 +34,7 @@ def write_mf(folder: Path, dimension: int, spelling: Literal["sequence", "bare"]
 
 
 def draw_battles(count: int, dimension: int, seed: int = 0) -> tuple[Battles, NDArray[np.float32]]:
-    """Battles of models whose strengths depend on the prompt, and the prompts' vectors; every tenth too short."""
+    """Draw battles of models whose strengths depend on the prompt, with prompt vectors; every tenth is too short."""
     chance = np.random.default_rng(seed)
     first, second = chance.integers(0, len(MODELS), (2, count))
     vectors = chance.normal(size=(count, dimension)).astype(np.float32) + np.float32(0.4)
@@ -48,7 +48,7 @@ def draw_battles(count: int, dimension: int, seed: int = 0) -> tuple[Battles, ND
 
 
 def battle_table(battles: Battles) -> pd.DataFrame:
-    """As RouteLLM's data sets have it; short prompts have 15 characters once they are stripped."""
+    """The columns of RouteLLM's data sets; a short prompt has 15 characters once it is stripped."""
     return pd.DataFrame(
         {
             "id": range(len(battles.first)),
@@ -66,7 +66,7 @@ def battle_table(battles: Battles) -> pd.DataFrame:
 
 
 def write_arena(folder: Path, battles: Battles, vectors: NDArray[np.float32]) -> tuple[str, str]:
-    """A folder of battles in one CSV and one of vectors in two Parquet files, as on the hub; both folders."""
+    """Write battles as one CSV and vectors as two Parquet files, as on the hub; return both folders."""
     for name in ("battles", "vectors/data"):
         (folder / name).mkdir(parents=True)
     battle_table(battles).to_csv(folder / "battles" / "train.csv", index=False)

@@ -1,4 +1,4 @@
-"""RouteLLM's similarity-weighted ranking as its formulas say, one fit for each prompt, converged tight."""
+"""RouteLLM's similarity-weighted ranking, straight from its formulas: one tightly converged fit for each prompt."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from batch.arrays import Floats
 
 
 def elo(first: Sequence[str], second: Sequence[str], outcome: Floats, weight: Floats | None = None) -> dict[str, float]:
-    """Ratings of greatest weighed likelihood, with every battle twice: a tie is won by either once."""
+    """Ratings of greatest weighted likelihood; each battle counts twice, and a tie is one win for each model."""
     names = list(dict.fromkeys([*first, *second]))
     battles = np.arange(len(first))
     features = np.zeros((len(first), len(names)))
     features[battles, [names.index(name) for name in first]] = np.log(10)
-    # In a battle of equals, this overwrites the line above.
+    # If a model battles itself, this overwrites the line above.
     features[battles, [names.index(name) for name in second]] = -np.log(10)
     weights = np.ones(len(first)) if weight is None else weight / weight.max()
     features, weights = np.tile(features, (2, 1)), np.tile(weights, 2) / len(first)
@@ -34,12 +34,12 @@ def elo(first: Sequence[str], second: Sequence[str], outcome: Floats, weight: Fl
 
 
 def tiers(ratings: dict[str, float], count: int) -> dict[str, int]:
-    """Each model's tier: the split of the ratings, best first, whose variances sum to the least, by trying all."""
+    """Each model's tier: tries all splits of the ratings, best first, for the least sum of the tiers' variances."""
     names = sorted(ratings, key=lambda name: -ratings[name])
     values = np.array([ratings[name] for name in names])
 
     def best(upto: int, groups: int) -> tuple[float, list[int]]:
-        """Least sum over the first `upto` models, and the ends of the groups but for the last."""
+        """The least sum over the first `upto` models, and the ends of all groups but the last."""
         if upto == 1:
             return 0.0, []
         if groups == 1:
@@ -58,7 +58,7 @@ def tiers(ratings: dict[str, float], count: int) -> dict[str, int]:
 def win_rate(
     first: Sequence[str], second: Sequence[str], outcome: Floats, vectors: Floats, prompt: Floats, pair: tuple[str, str]
 ) -> float:
-    """How likely the first of the pair beats the other, given battles of tiers, their vectors and a prompt's."""
+    """Probability that the first of the pair beats the second, given battles of tiers, their vectors and a prompt's."""
     cosine = vectors @ prompt / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(prompt))
     rated = elo(first, second, outcome, 10 * 10 ** (cosine / cosine.max()))
     strong, weak = rated[pair[0]], rated[pair[1]]

@@ -1,4 +1,4 @@
-"""RouteLLM's BERT router, against its formula one prompt at a time."""
+"""RouteLLM's BERT router, compared with its formula applied to one prompt at a time."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def one_at_a_time(folder: Path, prompts: list[str]) -> NDArray[np.float32]:
-    """1 - (p(tie) + p(weak wins)) of each prompt alone, without padding, through transformers' own front door."""
+    """1 - (p(tie) + p(weak wins)) of each prompt alone, without padding, through transformers' public classes."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -62,7 +62,7 @@ def test_win_rates_are_those_of_the_formula(folder: Path) -> None:
 
 
 def test_long_prompts_end_where_the_model_does(folder: Path) -> None:
-    """What follows the tokens that the model has positions for changes nothing."""
+    """Tokens beyond the model's positions do not change the score."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -75,7 +75,7 @@ def test_long_prompts_end_where_the_model_does(folder: Path) -> None:
 
 
 def test_a_tokenizer_without_a_limit(folder: Path, tmp_path: Path) -> None:
-    """Where the tokenizer's configuration names no limit, the model's positions are the limit."""
+    """If the tokenizer's configuration names no limit, the model's positions are the limit."""
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / "tokenizer_config.json").write_text(
         (copy / "tokenizer_config.json").read_text().replace('"model_max_length": 64', '"model_max_length": 1e30')
@@ -86,7 +86,7 @@ def test_a_tokenizer_without_a_limit(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_configuration_that_asks_for_tuples(folder: Path, tmp_path: Path) -> None:
-    """`return_dict: false` changes nothing."""
+    """`return_dict: false` in the configuration changes neither scores nor the use as an encoder."""
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"return_dict": False}))
@@ -143,7 +143,7 @@ SIZES: dict[str, Any] = {
     ],
 )
 def test_decoders_are_refused(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
-    """A head that reads the last token goes by its model's own padding, so scores would depend on the batch."""
+    """A decoder's head finds the last token by its model's own padding, so scores would depend on the batch."""
     swap_classifier(build_tiny_bert(tmp_path), kind, built=kind != "mistral4", **options)
     with pytest.raises(SpecError, match=rf"cannot be loaded: it is a decoder, of architecture '{kind}'") as refused:
         BertRouter("large", tmp_path, batch_tokens=64)
@@ -162,7 +162,7 @@ def test_decoders_are_refused(tmp_path: Path, kind: str, options: dict[str, Any]
     ],
 )
 def test_encoders_of_all_kinds_are_taken(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
-    """Batched or alone, a prompt has the same score."""
+    """A prompt has the same score in a batch and alone."""
     swap_classifier(build_tiny_bert(tmp_path), kind, **options)
     router = BertRouter("large", tmp_path, batch_tokens=4096)
     alone = np.concatenate([router.score([prompt]) for prompt in PROMPTS])
@@ -170,7 +170,7 @@ def test_encoders_of_all_kinds_are_taken(tmp_path: Path, kind: str, options: dic
 
 
 def test_an_encoder_without_a_classifier_is_refused(tmp_path: Path) -> None:
-    """Weights without the classifier's are refused, where transformers would make them up."""
+    """Weights without the classifier's are refused, because transformers would draw random ones."""
     from transformers import AutoModel
 
     build_tiny_bert(tmp_path)
@@ -180,7 +180,7 @@ def test_an_encoder_without_a_classifier_is_refused(tmp_path: Path) -> None:
 
 
 def test_pickles_are_not_read(tmp_path: Path) -> None:
-    """Weights in torch's own format, which runs code when read, are refused with a word on what is read."""
+    """Weights in torch's own format, which runs code when read, are refused; the message names safetensors."""
     build_tiny_bert(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save({}, tmp_path / "pytorch_model.bin")
@@ -191,7 +191,7 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
-    """A file that was cut off is refused in one line, as everything else is."""
+    """A file of weights that was cut off is refused in one line."""
     weights = build_tiny_bert(tmp_path) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(SpecError, match="cannot be loaded: its weights are damaged") as refused:
@@ -200,7 +200,7 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    """transformers would make up one without words, and every prompt would have the score of unknown words."""
+    """transformers would make up a tokenizer without words, and all words would count as unknown."""
     build_tiny_bert(tmp_path)
     for file in tmp_path.glob("token*"):
         file.unlink()
@@ -215,13 +215,13 @@ def test_a_checkpoint_that_is_not_here() -> None:
 
 
 def test_a_checkpoint_of_another_kind() -> None:
-    """One that `batchrouter train` made of vectors is named as such, and not by what transformers misses in it."""
+    """A checkpoint that `batchrouter train` made for another kind is named as such, by the file that it holds."""
     with pytest.raises(SpecError, match=r"is not for a router of kind 'bert': it holds weights\.safetensors$"):
         build_router(BertRouterSpec(kind="bert", checkpoint=str(DEFAULT_CHECKPOINT)), PAIR, seed=0)
 
 
 def test_a_folder_that_is_not_here(tmp_path: Path) -> None:
-    """A path is not taken for a hub id: nothing could be downloaded."""
+    """A path is not taken for a hub id, because nothing could be downloaded."""
     file = tmp_path / "a file"
     file.touch()
     for path, reason in ((tmp_path / "nowhere", "no such folder"), (file, "not a folder")):
@@ -230,7 +230,7 @@ def test_a_folder_that_is_not_here(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_goes_by_content(folder: Path, tmp_path: Path) -> None:
-    """It is the same for a copy, and another once the weights or the vocabulary change."""
+    """The fingerprint is the same for a copy, whatever other files it has, and changes with the tokenizer."""
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / "optimizer.pt").write_bytes(b"not read")
     assert folder_fingerprint(copy, "k") == folder_fingerprint(folder, "k")
@@ -240,7 +240,7 @@ def test_the_fingerprint_goes_by_content(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_hubs_own_hashes_serve(tmp_path: Path) -> None:
-    """In the hub's cache a file's name is its hash: large weights are not read for a fingerprint."""
+    """In the hub's cache a file's name is its hash, and the fingerprint takes it instead of reading large weights."""
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
     blobs.mkdir()
     snapshot.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""RouteLLM's causal router, against decoding one prompt at a time."""
+"""RouteLLM's causal router, compared with decoding one prompt at a time."""
 
 import shutil
 from pathlib import Path
@@ -36,13 +36,13 @@ def router(folder: Path, threshold: int = 4, batch_tokens: int = 500) -> CausalL
 
 
 def framed(prompt: str) -> str:
-    """Llama 3's format of the prompt files, written out."""
+    """The prompt files' text in Llama 3's format, written out by hand."""
     asked = QUESTION.replace("{question}", prompt).strip()
     return f"{START}system{END}\n\n{SYSTEM.strip()}{EOT}{START}user{END}\n\n{asked}{EOT}"
 
 
 def decoded(folder: Path, prompts: list[str], threshold: int = 4) -> tuple[NDArray[np.float32], list[int | None]]:
-    """RouteLLM's win rates by `generate`, one prompt at a time, and the place of each grade among the new tokens."""
+    """RouteLLM's win rates by `generate`, one prompt at a time, and each grade's place among the new tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -69,7 +69,7 @@ def decoded(folder: Path, prompts: list[str], threshold: int = 4) -> tuple[NDArr
 
 
 class RecordingTokenizer:
-    """Notes how many texts it is asked for at a time."""
+    """Records how many texts each call tokenizes."""
 
     def __init__(self, rust: Any) -> None:
         self._rust = rust
@@ -92,7 +92,7 @@ class RecordingTokenizer:
     ],
 )
 def test_win_rates_are_those_of_decoding(says: Saying, expected: set[int | None], tmp_path: Path) -> None:
-    """Wherever the grade comes, or none does, batched win rates are those of decoding each prompt, within 1e-5."""
+    """Wherever the grade comes, or if none comes, batched win rates equal those of decoding each prompt."""
     folder = build_tiny_causal(tmp_path, says)
     wanted, places = decoded(folder, PROMPTS)
     assert set(places) == expected
@@ -107,7 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("threshold", [1, 2, 5])
 def test_the_threshold_is_the_jobs(folder: Path, threshold: int) -> None:
-    """Grades from the threshold on count for the weak model; from 1 on, all of them do."""
+    """Grades of at least the job's threshold count for the weak model; with threshold 1, all grades do."""
     spec = CausalLlmRouterSpec(kind="causal_llm", checkpoint=str(folder), threshold=threshold)
     built = build_router(spec, PAIR, seed=0)
     assert built.models == ("large",)
@@ -115,7 +115,7 @@ def test_the_threshold_is_the_jobs(folder: Path, threshold: int) -> None:
 
 
 def test_the_instruction_is_run_once(folder: Path) -> None:
-    """What all prompts begin with is not run again, and a batch in which a prompt begins otherwise is run whole."""
+    """The tokens that all prompts begin with are not run again; a batch with another beginning is run whole."""
     built = router(folder)
     lengths: list[int] = []
     built._llama.base_model.register_forward_pre_hook(
@@ -131,7 +131,7 @@ def test_the_instruction_is_run_once(folder: Path) -> None:
 
 
 def test_long_prompts_lose_their_end_and_nothing_else(folder: Path) -> None:
-    """Beyond the model's positions a prompt is cut at its end; the frame around it stays whole."""
+    """A prompt beyond the model's positions is cut at its end, and the frame around it stays whole."""
     tokenizer, llama = load_llama(folder, "float32")
     frame = Frame(tokenizer, PromptFiles.read(folder), llama.config.max_position_embeddings)
     long = "why? how? " * 200
@@ -144,7 +144,7 @@ def test_long_prompts_lose_their_end_and_nothing_else(folder: Path) -> None:
 
 
 def test_long_prompts_are_tokenized_a_few_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that memory does not grow with how many there are; a prompt has the tokens it has alone, in its place."""
+    """Memory does not grow with the number of prompts; each keeps the tokens it has alone, and its place."""
     tokenizer, llama = load_llama(folder, "float32")
     frame = Frame(tokenizer, PromptFiles.read(folder), llama.config.max_position_embeddings)
     prompts = ["why? " * 30, "how?", "", "a" * 500, "b" * 20, "what? " * 10]
@@ -158,7 +158,7 @@ def test_long_prompts_are_tokenized_a_few_at_a_time(folder: Path, monkeypatch: p
 
 
 def test_what_the_model_reads(folder: Path) -> None:
-    """The text is RouteLLM's, to the blank, and braces in a prompt mean nothing."""
+    """The text equals RouteLLM's character by character, and braces in a prompt mean nothing."""
     files = PromptFiles.read(folder)
     for prompt in PROMPTS:
         assert files.text(prompt) == framed(prompt)
@@ -179,7 +179,7 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     ],
 )
 def test_a_broken_prompt_file_is_refused(copy: Path, template: str, says: str) -> None:
-    """A question file that is no template for one question is refused in one line."""
+    """A question file that is no template for exactly one question is refused in one line."""
     (copy / "classifier_ft_v5.txt").write_text(template)
     with pytest.raises(SpecError) as refused:
         router(copy)
@@ -210,7 +210,7 @@ def test_other_architectures_are_refused(copy: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_has_no_scores(copy: Path) -> None:
-    """Weights that are not numbers give none, where nothing said would count as the strong model's win."""
+    """Weights that are NaN are refused; otherwise a prompt without a grade would count as the strong model's win."""
     weights = load_file(copy / "model.safetensors")
     weights["model.norm.weight"][:] = torch.nan
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Clusters as neighbours."""
+"""The cluster router, whose neighbours are clusters of prompts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What every router promises."""
+"""The contract that every router keeps."""
 
 from typing import get_args
 
@@ -31,7 +31,7 @@ SPECS: dict[str, RouterSpec] = {
 PROMPTS = ["", "Why?", "Añade 你好 🎉", "one two three four five", " ".join(["word"] * 700), "a\x00b", "Why?"]
 
 
-# Fixtures of conftest: routers that load a checkpoint.
+# Kinds of router that load a checkpoint; fixtures in conftest have these names.
 LOADED = ("correctness", "static", "bert", "causal_llm", "knn", "cluster", "mf", "sw_ranking")
 
 
@@ -52,12 +52,12 @@ def test_shape_and_type(router: Router) -> None:
 
 
 def test_no_prompts(router: Router) -> None:
-    """No prompts give no rows, and the columns are there all the same."""
+    """No prompts give no rows, but still one column per model."""
     assert router.score([]).shape == (0, len(router.models))
 
 
 def test_neighbours_do_not_matter(router: Router) -> None:
-    """A prompt's scores are the same alone, in company and in another order, to 1e-5."""
+    """A prompt's scores are the same alone, in a batch and in another order, to 1e-5."""
     together = router.score(PROMPTS)
     alone = np.concatenate([router.score([prompt]) for prompt in PROMPTS])
     reversed_ = router.score(PROMPTS[::-1])[::-1]
@@ -71,7 +71,7 @@ def test_no_hidden_state(router: Router) -> None:
 
 
 def test_kinds_that_rows_may_name() -> None:
-    """A row may name each router that needs nothing but its defaults, and no other."""
+    """A row may name a router of each kind that needs nothing but its defaults, and no other."""
     assert {kind: spec.kind for kind in ROW_KINDS if (spec := row_spec(kind))} == {kind: kind for kind in ROW_KINDS}
     assert row_spec("rules") is None
     assert row_spec("mf") is None

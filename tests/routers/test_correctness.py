@@ -1,4 +1,4 @@
-"""The default router: encoder, checkpoint, heads."""
+"""The default router: an encoder, a checkpoint and logistic heads."""
 
 import json
 import shutil
@@ -41,14 +41,14 @@ HARD = (
 
 
 class FirstLetters:
-    """Embeds a text as the codes of its first two letters, in tens."""
+    """Embeds a text as the character codes of its first two letters, divided by ten."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return np.array([[ord(c) / 10 for c in text[:2]] for text in texts], dtype=np.float32).reshape(-1, 2)
 
 
 def checkpoint(*heads: str, matched_by: str) -> Checkpoint:
-    """Heads that weigh the two letters: the first head the first one, the last the second."""
+    """The first head reads the first letter, the second head the second, a third head their sum."""
     encoder = EncoderConfig(name="letters", sha256="", layer=1, max_tokens=2, dimension=2)
     values = {"models": heads, "matched_by": matched_by, "encoder": encoder, "weights_sha256": ""}
     config = CheckpointConfig.model_validate(values)
@@ -71,14 +71,14 @@ def test_probabilities_of_both_models(correctness: Router) -> None:
 
 
 def test_long_prompts_end_at_256_tokens(embedder: LocalEmbedder) -> None:
-    """What follows the first 256 tokens changes nothing, however long it is."""
+    """Text beyond the first 256 tokens does not change the vector, however long it is."""
     beginning = "word " * 300
     vectors = embedder.embed([beginning, beginning + "something else " * 100_000])
     np.testing.assert_allclose(vectors[0], vectors[1], rtol=0, atol=1e-5)
 
 
 def test_the_first_layers_are_those_of_the_whole_encoder(embedder: LocalEmbedder) -> None:
-    """Leaving the upper layers out gives the hidden states the whole encoder has after layer 2."""
+    """The encoder without its upper layers gives the hidden states that the whole encoder has after layer 2."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -91,7 +91,7 @@ def test_the_first_layers_are_those_of_the_whole_encoder(embedder: LocalEmbedder
 
 
 def test_models_in_between_lie_between_the_heads() -> None:
-    """By position: the ends have the ends' heads, and a model in the middle the mean of their log odds."""
+    """Matched by position, the ends have the two heads, and a model in between has the mean of their log odds."""
     router = CorrectnessRouter(("s", "m", "l"), checkpoint("weak", "strong", matched_by="position"), FirstLetters())
     log_odds = logit(router.score(["AZ", "ab"]))
     np.testing.assert_allclose(log_odds[:, 1], (log_odds[:, 0] + log_odds[:, 2]) / 2, atol=1e-5)
@@ -99,7 +99,7 @@ def test_models_in_between_lie_between_the_heads() -> None:
 
 
 def test_named_heads_go_by_name() -> None:
-    """A checkpoint trained on named models gives each its own head, in the job's order, and knows no others."""
+    """Matched by name, each of the job's models has its own head, and a name without a head is refused."""
     named = checkpoint("a", "b", "c", matched_by="name")
     log_odds = logit(CorrectnessRouter(("b", "a"), named, FirstLetters()).score(["AZ"]))
     np.testing.assert_allclose(log_odds[0], [2.5, 0.0], atol=1e-5)
@@ -108,7 +108,7 @@ def test_named_heads_go_by_name() -> None:
 
 
 def test_the_shipped_checkpoint_is_small_and_fits_the_packaged_encoder() -> None:
-    """It is below a megabyte and names the encoder that is installed."""
+    """The shipped checkpoint is below a megabyte and names the encoder that is installed."""
     shipped = load_checkpoint()
     assert sum(file.stat().st_size for file in DEFAULT_CHECKPOINT.iterdir()) < 1_000_000
     assert shipped.config.encoder.sha256 == encoder_sha256(packaged_encoder())
@@ -145,14 +145,14 @@ def change(folder: Path, **values: object) -> None:
 
 
 def test_a_checkpoint_that_was_altered_is_refused(copy: Path) -> None:
-    """Weights that are not the ones `config.json` describes are not loaded."""
+    """Weights whose hash is not the one in `config.json` are not loaded."""
     save_file({"weight": np.zeros((2, 384), np.float32), "bias": np.zeros(2, np.float32)}, copy / WEIGHTS)
     with pytest.raises(SpecError, match="is not the file that"):
         load_checkpoint(copy)
 
 
 def test_numbers_of_a_type_that_numpy_lacks_are_refused(copy: Path) -> None:
-    """A checkpoint that someone saved again in bfloat16 is refused in one line that names the type."""
+    """A checkpoint saved again in bfloat16 is refused, and the message names the type."""
     import torch
     from safetensors.torch import load_file as load_tensors
     from safetensors.torch import save_file as save_tensors
@@ -164,7 +164,7 @@ def test_numbers_of_a_type_that_numpy_lacks_are_refused(copy: Path) -> None:
 
 
 def test_an_encoder_whose_weights_are_of_another_network_is_refused(tmp_path: Path) -> None:
-    """transformers would make the missing ones up, others each time, and vectors would mean nothing."""
+    """transformers would draw the missing weights at random, so the vectors would mean nothing."""
     folder = Path(shutil.copytree(packaged_encoder(), tmp_path / "encoder"))
     tensors = load_file(folder / "model.safetensors")
     kept = {name: tensor for name, tensor in tensors.items() if "layer.0.attention" not in name}
@@ -197,13 +197,13 @@ def test_a_broken_config_is_refused(copy: Path, values: dict[str, object], says:
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
-    """A folder without a checkpoint is named together with the file that is missing."""
+    """The message names the folder and the missing file."""
     with pytest.raises(SpecError, match=r"cannot read .*config\.json: No such file"):
         build_router(CorrectnessRouterSpec(checkpoint=str(tmp_path)), PAIR, seed=0)
 
 
 def test_another_encoder_is_refused(tmp_path: Path) -> None:
-    """Heads are not used on vectors of an encoder they were not trained on."""
+    """Heads are not used on vectors of an encoder that they were not trained on."""
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
     spec = CorrectnessRouterSpec(embedder=LocalEmbedderSpec(model=str(tmp_path)))
     with pytest.raises(SpecError, match="is not the encoder that the checkpoint was trained on"):
@@ -224,13 +224,13 @@ def test_nothing_is_downloaded() -> None:
 
 
 def test_more_layers_than_there_are(tmp_path: Path) -> None:
-    """Layers that the encoder does not have are refused: they would be made up."""
+    """A layer that the encoder does not have is refused, because its weights would be random."""
     with pytest.raises(SpecError, match="it has 6 layers, not 7"):
         LocalEmbedder(packaged_encoder(), layer=7, max_tokens=8, batch_tokens=8)
 
 
 def test_more_tokens_than_there_are_positions(tmp_path: Path) -> None:
-    """They are refused before anything is embedded; RoBERTa's kind has fewer than its configuration's positions."""
+    """The limit is checked when the encoder is loaded; RoBERTa takes fewer tokens than its configuration says."""
     assert LocalEmbedder(packaged_encoder(), layer=1, max_tokens=512, batch_tokens=512).embed(["word " * 600]).any()
     for folder, most in ((packaged_encoder(), 512), (build_tiny_xlmr(tmp_path), POSITIONS)):
         with pytest.raises(SpecError, match=rf"cannot be loaded: it takes {most} tokens, not {most + 1}$"):

@@ -1,4 +1,4 @@
-"""Nearest neighbours over any number of models."""
+"""The nearest-neighbour router over any number of models."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.routers.vectors import NumbersInText, checkpoint, texts, write_neighb
 
 THREE = ("small", "middle", "large")
 NEAR = {"neighbours": 2, "temperature": 0.1, "shrinkage": 0.5}
-# East, north and west of the middle; nobody judged the large model's answer in the west.
+# East, north and west of the middle; no answer of the large model was judged in the west.
 PLACES = Neighbours(
     mean=np.zeros(2, np.float32),
     vectors=np.array([[1, 0], [0, 1], [-1, 0]], np.float16),
@@ -28,7 +28,7 @@ PLACES = Neighbours(
 
 
 def test_scores_are_the_weighted_mean_of_judged_quality() -> None:
-    """By hand: softmax weights less that of the first left out, times answers judged, and the usual quality."""
+    """By hand: a place's softmax weight, less that of the first place left out, times its judged answers."""
     router = KnnRouter(THREE, checkpoint("knn", PLACES.tensors(), NEAR, THREE), NumbersInText())
     a, b = 0.8, 0.6
     east, north = 1 - np.exp((-a - a) / 0.1), np.exp((b - a) / 0.1) - np.exp((-a - a) / 0.1)
@@ -39,7 +39,7 @@ def test_scores_are_the_weighted_mean_of_judged_quality() -> None:
 
 
 def test_what_was_not_judged_is_left_out() -> None:
-    """In the west the large model has its usual quality: nothing was judged there, which is not a bad answer."""
+    """In the west no answer of the large model was judged, so it keeps its usual quality instead of a bad one."""
     alone = {"neighbours": 1, "temperature": 0.1, "shrinkage": 0.5}
     router = KnnRouter(THREE, checkpoint("knn", PLACES.tensors(), alone, THREE), NumbersInText())
     scores = router.score(["-1 0"])
@@ -47,8 +47,8 @@ def test_what_was_not_judged_is_left_out() -> None:
     assert scores[0, 0] > 0.8
 
 
-def test_few_answers_do_not_shout() -> None:
-    """The more the usual quality weighs, the nearer every score is to it."""
+def test_shrinkage_pulls_scores_to_the_usual_quality() -> None:
+    """The larger `shrinkage` is, the nearer each score is to the model's usual quality."""
     scores = [
         KnnRouter(THREE, checkpoint("knn", PLACES.tensors(), NEAR | {"shrinkage": s}, THREE), NumbersInText()).score(
             ["1 0.1"]
@@ -61,7 +61,7 @@ def test_few_answers_do_not_shout() -> None:
 
 
 def test_the_jobs_models_are_found_by_name() -> None:
-    """A job has any of the checkpoint's models in any order, and no others."""
+    """A job may have any of the checkpoint's models in any order, and no others."""
     stored = checkpoint("knn", PLACES.tensors(), NEAR, THREE)
     both = KnnRouter(("large", "small"), stored, NumbersInText()).score(["1 1"])
     np.testing.assert_array_equal(both, KnnRouter(THREE, stored, NumbersInText()).score(["1 1"])[:, [2, 0]])
@@ -70,9 +70,9 @@ def test_the_jobs_models_are_found_by_name() -> None:
 
 
 def test_company_and_tiny_noise_change_nothing() -> None:
-    """Among thousands of places, many of them ties, a score moves less than 1e-5 with batch, order and rounding."""
+    """Among thousands of places with many ties, batch, order and rounding move a score by less than 1e-5."""
     chance = np.random.default_rng(0)
-    vectors = np.repeat(chance.normal(size=(1500, 8)), 2, axis=0)  # each twice, with unlike verdicts
+    vectors = np.repeat(chance.normal(size=(1500, 8)), 2, axis=0)  # each twice, with different quality
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     places = Neighbours(
         np.zeros(8, np.float32),
@@ -111,7 +111,7 @@ def test_it_is_built_from_a_folder(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_say_nothing_sensible_are_refused(options: dict[str, float], says: str, tmp_path: Path) -> None:
-    """In one line that names the key."""
+    """The message is one line that names the key."""
     folder = write_neighbours(tmp_path / "checkpoint", "knn")
     config = tmp_path / "checkpoint" / CONFIG
     config.write_text(json.dumps(json.loads(config.read_text()) | {"options": options}))
@@ -121,7 +121,7 @@ def test_options_that_say_nothing_sensible_are_refused(options: dict[str, float]
 
 
 def test_a_checkpoint_of_another_kind_or_of_nothing_is_refused(tmp_path: Path) -> None:
-    """Clusters are not taken for prompts, and where nothing is stored nothing is near."""
+    """A checkpoint of clusters is not taken for one of prompts, and a checkpoint without vectors is refused."""
     folder = write_neighbours(tmp_path / "clusters", "cluster")
     with pytest.raises(SpecError, match="is for a router of kind 'cluster', not 'knn'"):
         build_router(KnnRouterSpec(kind="knn", checkpoint=folder), PAIR, seed=0)

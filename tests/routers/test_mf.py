@@ -1,4 +1,4 @@
-"""RouteLLM's matrix factorisation, from their layout and from ours."""
+"""RouteLLM's matrix factorisation, read from RouteLLM's layout and from this project's own."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ ENDPOINT = EndpointEmbedderSpec(kind="endpoint", model="text-embedding-3-small")
 
 
 def formula(folder: Path, strong: str, weak: str, prompts: NDArray[np.float32]) -> list[float]:
-    """Win rates a prompt at a time: both models' logits, and the sigmoid of their difference."""
+    """Win rates by the formula, one prompt at a time: the sigmoid of the difference of both models' logits."""
     tensors = {name: tensor.astype(np.float64) for name, tensor in load_file(folder / "model.safetensors").items()}
     projection = next(tensor for name, tensor in tensors.items() if name.startswith("text_proj"))
     classifier = next(tensor for name, tensor in tensors.items() if name.startswith("classifier"))
@@ -55,7 +55,7 @@ def published(folder: Path, **changes: Any) -> MfRouterSpec:
 def test_win_rates_are_those_of_the_formula(
     tmp_path: Path, spelling: Literal["sequence", "bare"], strong: str, weak: str
 ) -> None:
-    """To 1e-5, with 1,536 numbers a prompt, for both spellings of the layout and any two of its models."""
+    """Scores equal the formula within 1e-5 on 1,536 numbers a prompt, in both spellings and for any two models."""
     write_mf(tmp_path, DIMENSION, spelling)
     spec = published(tmp_path, strong=strong, weak=weak)
     prompts = prompt_vectors(20)
@@ -67,7 +67,7 @@ def test_win_rates_are_those_of_the_formula(
 
 
 def test_a_layout_without_projection(tmp_path: Path) -> None:
-    """Where the weights project nothing, a prompt's vector is as long as a model's and taken as it is."""
+    """If the weights hold no projection, a prompt's vector, as long as a model's, is used unchanged."""
     write_mf(tmp_path, 8)
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["text_proj.0.weight"] = np.eye(8, dtype=np.float32)
@@ -81,7 +81,7 @@ def test_a_layout_without_projection(tmp_path: Path) -> None:
 
 
 def test_a_local_encoder_is_used_as_its_makers_do(tmp_path: Path) -> None:
-    """RouteLLM's layout on the packaged MiniLM: its last layer, at length 1, as sentence-transformers gives it."""
+    """RouteLLM's layout uses the packaged MiniLM as sentence-transformers does: the last layer, scaled to length 1."""
     write_mf(tmp_path, 384)
     router = build_router(MfRouterSpec(kind="mf", checkpoint=str(tmp_path)), PAIR, seed=0)
     prompts = ["Why is the sky blue?", "Prove that there are infinitely many primes."]
@@ -93,7 +93,7 @@ def test_a_local_encoder_is_used_as_its_makers_do(tmp_path: Path) -> None:
 
 
 def ours(folder: Path, matched_by: Literal["position", "name"] = "name", **encoder: Any) -> Path:
-    """A checkpoint of ours over two numbers: the first is the middle model's, the second the large one's."""
+    """Write a checkpoint of this project's layout; the first number favours the middle model, the second the large."""
     config = {"name": "numbers", "layer": 0, "max_tokens": 9, "dimension": 2} | encoder
     save_checkpoint(
         folder,
@@ -115,7 +115,7 @@ def ours(folder: Path, matched_by: Literal["position", "name"] = "name", **encod
 
 
 def test_our_layout_by_hand(tmp_path: Path) -> None:
-    """Models and prompts at length 1, the bias added to what is projected: (0.6, 0.8) and so on, by hand."""
+    """Log odds equal values worked out by hand: vectors have length 1, and the bias is added after projecting."""
     factors = open_factors(MfRouterSpec(kind="mf", checkpoint=str(ours(tmp_path))))
     log_odds = {
         ("large", "small"): 2 * (0.8 + 0.5) - 4 * 0.25,
@@ -127,8 +127,8 @@ def test_our_layout_by_hand(tmp_path: Path) -> None:
         assert np.log(score / (1 - score)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_who_is_asked_for(tmp_path: Path) -> None:
-    """The models named; where the defaults are not known, the job's own; by position, the first and the last."""
+def test_which_pair_is_compared(tmp_path: Path) -> None:
+    """The pair is the one named; if the defaults are unknown, the job's own; by position, the last and the first."""
     named = MfRouterSpec(kind="mf", checkpoint=str(ours(tmp_path / "a")), strong="middle", weak="small")
     unnamed = MfRouterSpec(kind="mf", checkpoint=str(tmp_path / "a"))
     factors = open_factors(unnamed)
@@ -141,7 +141,7 @@ def test_who_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    """Each in one line that says what to do: pickles, other layouts, unknown models, other encoders."""
+    """Pickles, other layouts, unknown models and other encoders are each refused in one line that says what to do."""
     folder = tmp_path / "mf"
     write_mf(folder, DIMENSION)
     spec = published(folder)
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "named"), [("bfloat16", "BF16"), ("float8_e4m3fn", "F8_E4M3")])
 def test_numbers_of_a_type_that_numpy_lacks_are_refused(tmp_path: Path, kind: str, named: str) -> None:
-    """RouteLLM's layout saved again in such a type is refused in one line that names it."""
+    """RouteLLM's layout saved again in a type that numpy lacks is refused, and the message names the type."""
     import torch
     from safetensors.torch import load_file as load_tensors
     from safetensors.torch import save_file as save_tensors
@@ -184,7 +184,7 @@ def test_numbers_of_a_type_that_numpy_lacks_are_refused(tmp_path: Path, kind: st
 
 
 def test_numbers_beyond_float32_are_refused(tmp_path: Path) -> None:
-    """They would be infinite, in either layout."""
+    """Such numbers would become infinite; both layouts refuse them."""
     write_mf(tmp_path / "theirs", 8)
     ours(tmp_path / "ours")
     for folder, file, name in (
@@ -204,7 +204,7 @@ def test_numbers_beyond_float32_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_known_before_it_is_built(tmp_path: Path) -> None:
-    """The encoder of ours is the checkpoint's; the fingerprint changes with the weights, in both layouts."""
+    """The encoder is read from our checkpoint or the job; in both layouts the fingerprint changes with the weights."""
     weights = encoder_sha256(packaged_encoder())
     mine = MfRouterSpec(kind="mf", checkpoint=str(ours(tmp_path / "a", sha256=weights)))
     assert trained_encoder(mine).sha256 == weights

@@ -1,4 +1,4 @@
-"""Routers are asked for a bounded number of scores at a time, and one number a prompt is made of them."""
+"""Routers score a bounded number of prompts at a time, and `ranking_scores` makes one number of a prompt's scores."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from batch.routers.scores import ranking_scores, scores_of
 
 
 class Remembers:
-    """Scores a text by its length, and remembers how many it was given."""
+    """Scores a text by its length, and records how many texts each call had."""
 
     def __init__(self) -> None:
         self.models: tuple[str, ...] = ("any",)
@@ -24,7 +24,7 @@ class Remembers:
 
 @pytest.mark.parametrize(("count", "given"), [(0, [0]), (4, [4]), (5, [4, 1]), (12, [4, 4, 4])])
 def test_many_texts_are_asked_for_in_turn(count: int, given: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are, a router sees a few at a time, and scores come in the order of the texts."""
+    """However many texts there are, the router gets a few at a time, and scores keep the order of the texts."""
     monkeypatch.setattr(calling, "_AT_ONCE", 4)
     router = Remembers()
     scores = scores_of(router, "own", ["x" * i for i in range(count)])
@@ -33,7 +33,7 @@ def test_many_texts_are_asked_for_in_turn(count: int, given: list[int], monkeypa
 
 
 def test_rows_are_ranked_by_one_number() -> None:
-    """A pair router's column as it is; else the strongest model's less the cheapest's, wherever their columns are."""
+    """A pair router's column is the rank; else it is the strongest model's column less the cheapest's."""
     pair, several = np.array([[0.5], [0.25]]), np.array([[0.75, 0.0, 0.5], [0.25, 1.0, 0.5]], dtype=np.float32)
     assert ranking_scores(pair, ("large",), ("small", "large")).tolist() == [0.5, 0.25]
     found = ranking_scores(several, ("large", "middle", "small"), ("small", "middle", "large"))

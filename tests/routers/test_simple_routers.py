@@ -1,4 +1,4 @@
-"""The routers without a model: random, constant, length, rules, and the user's own."""
+"""The routers without weights: random, constant, length, rules, and a user's own."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_random_is_uniform() -> None:
 
 
 def test_random_depends_on_the_seed() -> None:
-    """Another seed deals unrelated scores."""
+    """Scores of two seeds do not correlate."""
     prompts = [f"prompt {i}" for i in range(5000)]
     one, two = (RandomRouter("large", seed).score(prompts)[:, 0] for seed in (0, 1))
     assert abs(np.corrcoef(one, two)[0, 1]) < 0.06
@@ -52,7 +52,7 @@ def test_length_keeps_the_order_of_word_counts(fewer: int, more: int, midpoint: 
 
 
 def test_the_first_rule_that_holds_decides() -> None:
-    """Rules are tried from the top, and a prompt that none fits gets `otherwise`."""
+    """Rules are tried from the top, and a prompt that matches no rule gets `otherwise`."""
     router = rules(RuleSpec(matches="(?i)prove", model="large"), RuleSpec(min_words=3, score=0.5), otherwise=0.125)
     decisions = router.decide(["Prove that it is so", "one two three", "hello"], [{}] * 3)
     assert decisions == [Decision(1.0, "large"), Decision(0.5, None), Decision(0.125, None)]
@@ -83,24 +83,24 @@ def test_the_first_rule_that_holds_decides() -> None:
     ],
 )
 def test_conditions(rule: RuleSpec, columns: dict[str, object], holds: bool) -> None:
-    """A rule holds where every one of its conditions does; a column that is absent meets none."""
+    """A rule holds if all of its conditions hold; an absent column meets no condition."""
     assert rules(rule).decide(["two words"], [columns]) == [Decision(float(holds), None)]
 
 
 def test_rules_without_columns() -> None:
-    """As a plain router, a rule that names a model scores as that model's place between the ends."""
+    """Without columns, a rule that names a model gives that model's place between cheapest and strongest as score."""
     router = rules(*(RuleSpec(matches=name, model=name) for name in THREE))
     np.testing.assert_array_equal(router.score(THREE)[:, 0], [0.0, 0.5, 1.0])
 
 
 def test_a_broken_expression_is_the_job_files_fault() -> None:
-    """A regular expression that does not compile is refused with the place of its rule."""
+    """A regular expression that does not compile is refused, and the message names its rule."""
     with pytest.raises(SpecError, match=r"router\.rules\[1\]\.matches: '\(' is no regular expression"):
         rules(RuleSpec(min_words=1, score=1), RuleSpec(matches="(", score=1))
 
 
 def test_own_router_takes_options() -> None:
-    """A class named by its path is built with the job file's options."""
+    """A class named by its path gets the job file's options."""
     spec = ImportRouterSpec(kind="import", path=f"{HERE}:CountsQuestionMarks", options={"scale": 0.5})
     assert build_router(spec, PAIR, seed=0).score(["a?b?"])[0, 0] == 1.0
 
@@ -118,14 +118,14 @@ def test_own_router_takes_options() -> None:
     ],
 )
 def test_what_is_no_router_is_refused(path: str, options: dict[str, object], says: str) -> None:
-    """A path that leads to no router ends in one line that says what is missing."""
+    """A path that leads to no router is refused in one line that says what is missing."""
     with pytest.raises(SpecError, match=says) as refused:
         build_router(ImportRouterSpec(kind="import", path=path, options=options), PAIR, seed=0)
     assert "\n" not in str(refused.value)
 
 
-def test_a_module_that_fails_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where it is no Python, or does not come to its end."""
+def test_a_module_that_fails_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module may not be Python, or may raise while it is imported."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "no_python_at_all.py").write_text("class Mine\n")
     (tmp_path / "divides_by_zero.py").write_text("import math\n1 / 0\n")
@@ -136,8 +136,8 @@ def test_a_module_that_fails_is_told_in_one_line(tmp_path: Path, monkeypatch: py
         assert "\n" not in str(refused.value)
 
 
-def test_own_router_that_fails_is_told_in_one_line() -> None:
-    """With what it raised and where, however many lines its message has."""
+def test_own_router_that_fails_is_reported_in_one_line() -> None:
+    """The line names the exception and its place in the user's code, also if the message has several lines."""
     router = build_router(ImportRouterSpec(kind="import", path=f"{HERE}:Fails"), PAIR, seed=0)
     says = r"`score` failed: RuntimeError: no answer to 2 prompts \(thirdparty\.py:\d+\)$"
     with pytest.raises(SpecError, match=says) as failed:
@@ -146,7 +146,7 @@ def test_own_router_that_fails_is_told_in_one_line() -> None:
 
 
 def test_own_router_must_know_both_ends() -> None:
-    """A router with a column per model needs one for the job's cheapest and for its strongest."""
+    """A router with a column per model needs one for the job's cheapest model and one for its strongest."""
     spec = ImportRouterSpec(kind="import", path=f"{HERE}:QualityOfThree")
     assert build_router(spec, PAIR, seed=0).models == ("large", "small", "extra")
     with pytest.raises(SpecError, match="no column for 'gpt-9'"):

@@ -1,4 +1,4 @@
-"""The router that runs no transformer."""
+"""The static router, which scores by means over token vectors and runs no transformer."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from tests.routers.network.own_tokenizer import own_tokenizer
 EASY = "What is the capital of France?"
 HARD = "Let G be a finite group of order 56. Show that G has a normal Sylow subgroup.\nAnswer:"
 
-# Two columns from which a mean over tokens can be told: which tokens, and how many.
+# Two columns that reveal over which tokens a mean was taken, and over how many.
 TABLE = np.stack([np.arange(30522.0), np.arange(30522.0) % 97], axis=1).astype(np.float32)
 
 
@@ -35,13 +35,13 @@ def lookups() -> TokenMeans:
 
 
 def expected(text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """The mean over the tokens of the encoder's own tokenizer."""
+    """The mean over the tokens that the encoder's own tokenizer gives."""
     mean: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = TABLE[own_tokenizer().encode(text).ids].mean(axis=0)
     return mean
 
 
 def test_a_mean_is_over_the_tokens_of_a_text(lookups: TokenMeans) -> None:
-    """Marks and the last token looked at are counted, and what comes after it is not, in each of a batch's chunks."""
+    """Marks and the last of the 20 tokens count, later tokens do not, in each chunk of a batch."""
     texts = [EASY, "", HARD, "word " * 300] * 300
     np.testing.assert_allclose(lookups.embed(texts), [expected(text) for text in texts[:4]] * 300, rtol=1e-5)
 
@@ -56,7 +56,7 @@ def test_probabilities_of_both_models(static: Router) -> None:
 
 
 def test_scores_are_those_of_heads_over_the_mean(static: Router) -> None:
-    """Looking up what the heads make of each token gives what they make of the mean vector."""
+    """Adding up what the heads make of each token gives the same score as the heads on the mean vector."""
     from batch.routers.estimators.logistic_heads import Heads, probabilities
 
     checkpoint = load_checkpoint(CHECKPOINTS / "static", "static")
@@ -68,7 +68,7 @@ def test_scores_are_those_of_heads_over_the_mean(static: Router) -> None:
 
 
 def test_the_shipped_checkpoint_is_small_and_fits_the_packaged_encoder() -> None:
-    """It is below a megabyte and names the encoder that is installed."""
+    """The shipped checkpoint is below a megabyte and names the encoder that is installed."""
     shipped = load_checkpoint(CHECKPOINTS / "static", "static")
     assert sum(file.stat().st_size for file in (CHECKPOINTS / "static").iterdir()) < 1_000_000
     assert shipped.config.encoder.sha256 == encoder_sha256(packaged_encoder())
@@ -77,7 +77,7 @@ def test_the_shipped_checkpoint_is_small_and_fits_the_packaged_encoder() -> None
 
 @pytest.mark.parametrize("encoder", [{"layer": 2}, {"sha256": "0" * 64}])
 def test_another_encoder_is_refused(encoder: dict[str, object], tmp_path: Path) -> None:
-    """Heads are not used on vectors of a layer or encoder they were not trained on."""
+    """Heads are not used on vectors of a layer or an encoder that they were not trained on."""
     copy = Path(shutil.copytree(CHECKPOINTS / "static", tmp_path / "copy"))
     config = json.loads((copy / CONFIG).read_text())
     (copy / CONFIG).write_text(json.dumps(config | {"encoder": config["encoder"] | encoder}))
@@ -86,7 +86,7 @@ def test_another_encoder_is_refused(encoder: dict[str, object], tmp_path: Path) 
 
 
 def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
-    """Neither a tokenizer nor vectors are made up."""
+    """A missing tokenizer and missing vectors are refused, not replaced."""
     with pytest.raises(SpecError, match=r"cannot read .*tokenizer\.json"):
         WordTokens(tmp_path, 20, "router.checkpoint")
     with pytest.raises(SpecError, match="holds no vectors"):
@@ -94,7 +94,7 @@ def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
 
 
 def test_trained_and_built_it_tells_prompts_apart(tmp_path: Path) -> None:
-    """Heads trained on the encoder's means are used by a router that looks words up, and follow the labels."""
+    """Heads trained on the encoder's means score by looked-up words in the router, and follow the labels."""
     encoder = token_encoder()
     prompts = [f"{word} number {i}" for i in range(60) for word in ("physics", "poetry")]
     quality = np.tile([[0.0, 1.0], [1.0, 1.0]], (60, 1))

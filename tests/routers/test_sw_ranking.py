@@ -27,7 +27,7 @@ def prompts(count: int, dimension: int, shift: float = 0.4) -> NDArray[np.float3
 
 
 def references(battles: Battles, vectors: NDArray[np.float32], asked: NDArray[np.float32]) -> list[float]:
-    """One fit a prompt, by the formulas."""
+    """Win rates by the formulas, with one fit for each prompt."""
     kept = np.flatnonzero(battles.long_enough)
     first, second = [battles.first[i] for i in kept], [battles.second[i] for i in kept]
     outcome = battles.outcome[kept]
@@ -44,7 +44,7 @@ def router(arena: Arena, strong: str = STRONG, weak: str = WEAK) -> SwRankingRou
 
 @pytest.mark.parametrize("shift", [0.4, 0.0, -3.0])
 def test_win_rates_are_those_of_one_fit_a_prompt(shift: float) -> None:
-    """To 1e-6, with ties, battles within a tier, and prompts that are like some, few or no battles."""
+    """They agree within 1e-6, with ties, battles within a tier, and prompts similar to some, few or no battles."""
     battles, vectors = draw_battles(1200, 24)
     asked = prompts(12, 24, shift)
     scores = router(build_arena(battles, [vectors[:500], vectors[500:]], 1200, TIERS)).win_rates(asked)
@@ -54,7 +54,7 @@ def test_win_rates_are_those_of_one_fit_a_prompt(shift: float) -> None:
 
 
 def test_published_layouts_score_as_the_formulas(tmp_path: Path) -> None:
-    """A CSV of battles and Parquet files of vectors, one for each battle with a prompt that is long enough."""
+    """A CSV of battles, and Parquet files with one vector for each battle whose prompt is long enough, are read."""
     battles, vectors = draw_battles(600, 16)
     places = write_arena(tmp_path, battles, vectors)
     spec = SwRankingRouterSpec(kind="sw_ranking", battles=places[:1], embeddings=places[1:], tiers=TIERS)
@@ -66,7 +66,7 @@ def test_published_layouts_score_as_the_formulas(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("battle_file", "vector_file"), [("b.jsonl", "v.npy"), ("b.parquet", "v.safetensors")])
 def test_files_of_other_kinds_say_the_same(tmp_path: Path, battle_file: str, vector_file: str) -> None:
-    """JSON lines or Parquet with one column `winner`, and arrays with a vector for every battle, short or long."""
+    """JSON lines or Parquet with one column `winner`, and arrays with a vector for every battle, score the same."""
     from safetensors.numpy import save_file
 
     battles, vectors = draw_battles(400, 16)
@@ -93,7 +93,7 @@ def test_files_of_other_kinds_say_the_same(tmp_path: Path, battle_file: str, vec
 
 
 def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More prompts than fit at once have the scores they have alone, and a vector of zeros has one too."""
+    """Prompts that need several batches score as in one batch, and a vector of zeros has a finite score."""
     battles, vectors = draw_battles(500, 12)
     ranked = router(build_arena(battles, [vectors], 500, TIERS))
     asked = np.vstack([prompts(30, 12), np.zeros((1, 12), np.float32)])
@@ -103,8 +103,8 @@ def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.isfinite(together).all()
 
 
-def test_who_never_lost_is_very_strong_and_finite() -> None:
-    """Where one model won every battle, its win rate is near 1 and nothing overflows."""
+def test_a_model_that_never_lost_is_very_strong_and_finite() -> None:
+    """If a model won every battle, its win rate is near 1 and nothing overflows."""
     outcome = np.array([1.0, 1.0, 0.0, 1.0] * 5)
     battles = Battles(["a", "a", "b", "b"] * 5, ["b", "c", "a", "c"] * 5, outcome, np.ones(20, np.bool_))
     vectors = prompts(20, 4)
@@ -120,7 +120,7 @@ def spec_of(tmp_path: Path, **changes: object) -> SwRankingRouterSpec:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    """Each in one line that names the key: unknown models, one tier for both, another encoder, too few vectors."""
+    """Unknown models, one tier for both, another encoder and too few vectors are refused in one line by their key."""
     spec = spec_of(tmp_path)
     (tmp_path / "few").mkdir()
     np.save(tmp_path / "few" / "v.npy", np.ones((50, 384), np.float32))
@@ -147,8 +147,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_type_that_numpy_was_taught_is_refused_too(tmp_path: Path) -> None:
-    """Some libraries bring bfloat16 to numpy; whether one is there must not decide what can be read."""
-    import ml_dtypes  # noqa: F401  brings it
+    """Some libraries add bfloat16 to numpy; what can be read must not depend on whether one is imported."""
+    import ml_dtypes  # noqa: F401  adds bfloat16 to numpy
     import torch
     from safetensors.torch import save_file
 
@@ -158,8 +158,8 @@ def test_a_type_that_numpy_was_taught_is_refused_too(tmp_path: Path) -> None:
         build_router(spec.model_copy(update={"embeddings": (str(tmp_path / "half.safetensors"),)}), PAIR, seed=0)
 
 
-def test_two_who_never_met_are_refused() -> None:
-    """Battles that connect the two in no way say nothing of them."""
+def test_models_that_no_battles_connect_are_refused() -> None:
+    """Battles that do not connect two models, not even through others, say nothing about that pair."""
     first, second = ["a", "b", "c", "c", "d"], ["b", "a", "d", "d", "c"]
     battles = Battles(first, second, np.array([1.0, 0.5, 1.0, 1.0, 0.5]), np.ones(5, np.bool_))
     arena = build_arena(battles, [prompts(5, 4)], 5, 4)
@@ -168,7 +168,7 @@ def test_two_who_never_met_are_refused() -> None:
 
 
 def test_what_is_known_before_it_is_built(tmp_path: Path) -> None:
-    """The encoder is the job's, if its vectors are as long as the battles'; the fingerprint goes by what is on disk."""
+    """The encoder is the job's, with vectors as long as the battles'; the fingerprint changes with the files."""
     spec = spec_of(tmp_path)
     encoder = trained_encoder(spec)
     assert (encoder.dimension, encoder.layer, encoder.max_tokens) == (384, 6, 256)

@@ -1,4 +1,4 @@
-"""Routers and embedders as a user might bring them, good and broken."""
+"""Routers and embedders as a user might write them, working and broken."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 class CountsQuestionMarks:
-    """One column: question marks, scaled."""
+    """A router with one column: the number of question marks, times `scale`."""
 
     def __init__(self, scale: float = 1.0) -> None:
         self.models = ("any",)
@@ -18,7 +18,7 @@ class CountsQuestionMarks:
 
 
 class QualityOfThree:
-    """One column per model, in an order of its own."""
+    """A router with one column per model, in an order of its own."""
 
     models = ("large", "small", "extra")
 
@@ -27,7 +27,7 @@ class QualityOfThree:
 
 
 class NotFinite:
-    """Scores that cannot be ranked."""
+    """A router whose scores are NaN, so they cannot be ranked."""
 
     models = ("any",)
 
@@ -36,7 +36,7 @@ class NotFinite:
 
 
 class WrongShape:
-    """Forgets the column axis."""
+    """A router whose scores lack the axis of columns."""
 
     models = ("any",)
 
@@ -45,7 +45,7 @@ class WrongShape:
 
 
 class Fails:
-    """Scores nothing, and cannot be made where it is told so."""
+    """A router whose `score` raises; with `made=False`, its constructor raises too."""
 
     models = ("any",)
 
@@ -58,24 +58,24 @@ class Fails:
 
 
 class Nameless:
-    """Does not say what its columns mean."""
+    """A router without `models`."""
 
     def score(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         return np.zeros((len(prompts), 1), dtype=np.float32)
 
 
 class NoRouter:
-    """Has no `score`."""
+    """A class without `score`."""
 
     models = ("any",)
 
 
 def a_function() -> None:
-    """Not a class."""
+    """A function where a class is expected."""
 
 
 class CountsCharacters:
-    """Embeds a text as how often it has each of these characters."""
+    """An embedder that counts each of these characters in a text."""
 
     def __init__(self, characters: str = "ab") -> None:
         self._characters = characters
@@ -85,7 +85,7 @@ class CountsCharacters:
 
 
 class Embeds:
-    """Returns what it was made with, whatever the texts."""
+    """An embedder that returns `returned`, whatever the texts."""
 
     def __init__(self, returned: object) -> None:
         self._returned = returned
@@ -95,7 +95,7 @@ class Embeds:
 
 
 class EmbedsNothing:
-    """Cannot embed."""
+    """An embedder whose `embed` raises."""
 
     def embed(self, texts: Sequence[str]) -> object:
         raise RuntimeError("out of\nmemory")

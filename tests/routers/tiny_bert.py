@@ -1,4 +1,4 @@
-"""Sequence classifiers of three labels with random weights, in RouteLLM's layout: BERT's kind and XLM-RoBERTa's."""
+"""Writes classifiers of three labels with random weights, in RouteLLM's layout: BERT and XLM-RoBERTa."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 WORDS = ["the", "a", "of", "to", "and", "is", "in", "what", "why", "how", "prove", "that", "theorem", "capital"]
 WORDS += ["france", "write", "poem", "sum", "two", "numbers", "word"]
 POSITIONS = 64
-# Of random weights: with usual ones, every prompt would have the same score.
+# Spreads of random weights: with the usual one, every prompt would have the same score.
 FAR_APART, USUAL = 0.3, 0.05
 
 
@@ -30,7 +30,7 @@ def build_tiny_bert(folder: Path, *, labels: int = 3, spread: float = FAR_APART)
 
 
 def build_tiny_xlmr(folder: Path, *, spread: float = FAR_APART) -> Path:
-    """Write an XLM-RoBERTa with a Unigram vocabulary into `folder`, as the published checkpoint is one."""
+    """Write an XLM-RoBERTa with a Unigram vocabulary into `folder`; the published checkpoint is one."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
@@ -70,7 +70,7 @@ def _saved(folder: Path, tokenizer: Any, architecture: Any, config: Any, special
 
 
 def swap_classifier(folder: Path, kind: str, *, built: bool = True, **options: Any) -> None:
-    """Write a classifier of another architecture into `folder`, whose tokenizer stays; or only its configuration."""
+    """Replace the classifier in `folder` by another architecture, or only its configuration; keep the tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""A tiny Llama in RouteLLM's causal layout, with weights set by hand so that it says what a trained one says."""
+"""Writes a tiny Llama in RouteLLM's causal layout, with weights set by hand so that it answers like a trained one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,10 @@ Saying = Literal["header", "at once", "mixed", "detour", "nothing", "endless"]
 def build_tiny_causal(folder: Path, says: Saying = "header", *, bare: bool = False) -> Path:
     """Write the checkpoint into `folder`; the weights are the same every time.
 
-    `says` is what stands before the grade: the header of a turn, nothing, one or the other by prompt, a part of the
-    header; or it says nothing but the token of the end, whatever would follow that, or goes on without a grade.
-    `bare` leaves grades and prompt files out: a base to train on, which knows how a turn begins.
+    `says` is what the model generates before the grade: the header of its turn ("header"), nothing ("at once"), one or
+    the other by prompt ("mixed"), or a part of the header ("detour"). With "nothing" it generates only the token of
+    the end, and with "endless" it goes on without a grade. `bare` leaves out grades and prompt files: a base to train
+    on, which knows how a turn begins.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -72,7 +73,7 @@ def _tokenizer(grades: Sequence[str]) -> Any:
 
 
 def _teach(model: Any, tokenizer: Any, says: Saying, grades: Sequence[str]) -> None:
-    """Make each token's successor the one that points along its vector; what the layers add decides between several."""
+    """Make each token's successor the one whose head points along its vector; between several, the layers decide."""
     import torch
 
     chance = torch.Generator().manual_seed(1)

@@ -1,4 +1,4 @@
-"""Texts that are vectors, and checkpoints of what was judged near them."""
+"""Texts that spell vectors, and checkpoints of judged answers near such vectors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,12 +23,12 @@ class NumbersInText:
 
 
 def texts(vectors: NDArray[Any]) -> list[str]:
-    """What NumbersInText reads as these vectors."""
+    """Texts that NumbersInText embeds as these vectors."""
     return [" ".join(repr(float(number)) for number in vector) for vector in vectors]
 
 
 def hills(count: int, seed: int, dimension: int = 6, models: tuple[str, ...] = PAIR) -> Judged:
-    """Prompts in four groups, of which the weaker models are good at fewer and fewer; the strongest nearly always."""
+    """Prompts in four groups: the weakest model is good at two of them, a stronger one at more, the best at all."""
     chance = np.random.default_rng(seed)
     group = chance.integers(0, 4, count)
     vectors = chance.normal(size=(count, dimension)) * 0.4
@@ -45,7 +45,7 @@ def checkpoint(
     models: tuple[str, ...] = PAIR,
     matched_by: Literal["position", "name"] = "name",
 ) -> Checkpoint:
-    """One in memory, of vectors that NumbersInText makes."""
+    """A checkpoint in memory, for vectors that NumbersInText makes."""
     encoder = EncoderConfig(name="numbers", layer=0, max_tokens=9, dimension=tensors["vectors"].shape[1])
     config = CheckpointConfig(
         kind=kind, models=models, matched_by=matched_by, encoder=encoder, options=dict(options), weights_sha256=""
@@ -54,7 +54,7 @@ def checkpoint(
 
 
 def write_neighbours(folder: Path, kind: NeighbourKind, places: int = 300) -> str:
-    """A checkpoint of the packaged encoder's second layer, with places drawn by lot; the folder."""
+    """Write a checkpoint for the packaged encoder's second layer, with random places; return the folder."""
     chance = np.random.default_rng(0)
     vectors = chance.normal(size=(places, 384))
     tensors = {

@@ -1,4 +1,4 @@
-"""Files of battles and of their vectors."""
+"""Files of battles, and files of their vectors."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ KEY = "router.battles"
     ],
 )
 def test_the_training_split_of_a_folder(tmp_path: Path, names: list[str], read: list[str | int]) -> None:
-    """Files whose path says so, else those whose path names no other split; sorted, hidden ones left out."""
+    """Files whose path says "train" are taken, else those that name no other split; sorted, without hidden files."""
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -32,7 +32,7 @@ def test_the_training_split_of_a_folder(tmp_path: Path, names: list[str], read: 
 
 
 def test_a_folder_without_a_training_split(tmp_path: Path) -> None:
-    """Only a test split, or a file of another kind: refused, naming the key."""
+    """A folder with only a test split, and a file of another kind, are refused by their key."""
     (tmp_path / "test.csv").touch()
     (tmp_path / "notes.txt").touch()
     for place in (tmp_path, tmp_path / "notes.txt"):
@@ -41,7 +41,7 @@ def test_a_folder_without_a_training_split(tmp_path: Path) -> None:
 
 
 def test_prompts_and_winners(tmp_path: Path) -> None:
-    """The first turn's length counts once stripped, plain texts too; two winners are the first's."""
+    """A first turn counts by its stripped length, a plain text too; if both models win, the first does."""
     prompts = [
         '["' + "x" * 16 + '", "y"]',
         '["  ' + "x" * 15 + '  "]',
@@ -73,7 +73,7 @@ def test_prompts_and_winners(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_battle_is_named(tmp_path: Path, line: str, message: str) -> None:
-    """File, row and what is wrong with it, in one line."""
+    """The message is one line that names the file, the row and what is wrong."""
     file = tmp_path / "b.jsonl"
     file.write_text('{"model_a": "a", "model_b": "b", "winner": "tie"}\n' + line + "\n")
     with pytest.raises(SpecError, match=message) as refused:
@@ -83,7 +83,7 @@ def test_a_bad_battle_is_named(tmp_path: Path, line: str, message: str) -> None:
 
 
 def test_vectors_that_are_none(tmp_path: Path) -> None:
-    """Lists of different lengths, numbers that are none, another column and pickled arrays are refused."""
+    """Ragged lists, infinite numbers, another column, pickles, and arrays without rows or dimensions are refused."""
     names = ("r.jsonl", "i.npy", "o.jsonl", "p.npy", "n.npy", "e.npy")
     ragged, infinite, other, pickled, number, empty = (tmp_path / name for name in names)
     ragged.write_text('{"embeddings": [1, 2]}\n{"embeddings": [1]}\n')

@@ -1,4 +1,4 @@
-"""Where checkpoints and encoders are looked for."""
+"""`find_folder` looks up checkpoints and encoders: first as a folder, then in the hub's cache."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def refusal(name: str) -> str:
 
 
 def test_a_folder_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also a relative one that could be a hub id."""
+    """A relative path that could be a hub id is taken as the folder if that exists."""
     (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert find_folder("checkpoints/mine", "router.checkpoint") == Path("checkpoints/mine")
@@ -24,7 +24,7 @@ def test_a_folder_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", ["checkpoints/mine", "mine", "checkpoints/mine@v2"])
 def test_what_may_be_a_folder_or_a_hub_id_is_refused_as_both(name: str) -> None:
-    """One line says that neither is there, and what to do about either."""
+    """One line says that neither exists, and what to do about either."""
     repository, _, revision = name.partition("@")
     command = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
     assert refusal(name) == (
@@ -35,7 +35,7 @@ def test_what_may_be_a_folder_or_a_hub_id_is_refused_as_both(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["./checkpoints/mine", "/nowhere/mine", "out/checkpoints/mine", "my checkpoint"])
 def test_what_can_be_no_hub_id_is_refused_as_a_folder(name: str) -> None:
-    """By its beginning or by its form; nothing could be downloaded."""
+    """Such a name cannot be downloaded, because of its beginning or its form, so the message offers no download."""
     assert re.fullmatch(rf"router\.checkpoint: {re.escape(name)}: no such folder", refusal(name))
 
 

@@ -1,4 +1,4 @@
-"""A tiny checkpoint whose encoder is behind an endpoint."""
+"""Writes a tiny checkpoint whose encoder is behind an endpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ DIMENSION = 8
 
 
 def write_checkpoint(folder: Path, **encoder: Any) -> str:
-    """Heads for two models, that weigh the first and the second number of a vector; the folder."""
+    """Write heads of two models that read the first and the second number of a vector; return the folder."""
     config = EncoderConfig.model_validate(
         {"kind": "endpoint", "name": MODEL, "max_tokens": 50, "dimension": DIMENSION} | encoder
     )

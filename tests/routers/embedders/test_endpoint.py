@@ -1,4 +1,4 @@
-"""Prompts embedded by endpoints: rehearsed ones, over real HTTP."""
+"""Prompts embedded by endpoints: servers of the rehearsal, over real HTTP."""
 
 import asyncio
 import gc
@@ -57,7 +57,7 @@ def vectors(texts: list[str], dimension: int = DIMENSION) -> NDArray[np.float32]
 
 
 def inputs(served: Served) -> list[str]:
-    """Every text that was sent."""
+    """Every text that the endpoints received."""
     sent: list[str] = []
     for post in served.posts:
         sent += [post["input"]] if isinstance(post["input"], str) else post["input"]
@@ -65,7 +65,7 @@ def inputs(served: Served) -> list[str]:
 
 
 def test_vectors_come_in_order_and_equal_texts_are_sent_once(served: Served, spec: Spec) -> None:
-    """Each text has its own vector, whatever was packed with what, and repetitions cost nothing."""
+    """Each text gets its own vector, whatever was packed with it, and a repeated text is sent once."""
     asked = [*TEXTS, TEXTS[3], *TEXTS[::-1]]
     got = embedder(spec()).embed(asked)
     np.testing.assert_array_equal(got, vectors(asked))
@@ -73,14 +73,14 @@ def test_vectors_come_in_order_and_equal_texts_are_sent_once(served: Served, spe
     assert sorted(inputs(served)) == sorted(TEXTS)
 
 
-def test_nothing_is_asked_for_nothing(served: Served, spec: Spec) -> None:
-    """No texts give no rows of the right width, and need no endpoint."""
+def test_no_texts_send_no_request(served: Served, spec: Spec) -> None:
+    """No texts give an array without rows, of the right width, and no request is sent."""
     assert embedder(spec()).embed([]).shape == (0, DIMENSION)
     assert served.posts == []
 
 
 def test_a_pool_shares_the_work(served: Served) -> None:
-    """With `endpoints` all of them are asked, each with its own key, which is looked up by name."""
+    """`endpoints` embeds all texts with a key looked up by name, and no request exceeds `max_inputs`."""
     pool = [{"url": url, "limits": {"max_inputs": 4}} for url in served.urls]
     several = EndpointEmbedderSpec.model_validate(
         {
@@ -96,7 +96,7 @@ def test_a_pool_shares_the_work(served: Served) -> None:
 
 
 def test_what_is_cached_is_not_asked_for_again(served: Served, spec: Spec, tmp_path: Path) -> None:
-    """By any embedder, of the same model and dimensions; the file holds no text and only its owner reads it."""
+    """A cached text is not sent again for the same model and dimensions; the file is private and holds no text."""
     cached = spec(cache=str(tmp_path / "cache"))
     embedder(cached).embed(TEXTS[:5])
     served.forget()
@@ -113,7 +113,7 @@ def test_what_is_cached_is_not_asked_for_again(served: Served, spec: Spec, tmp_p
 
 
 def test_long_prompts_are_cut(served: Served, spec: Spec) -> None:
-    """At two bytes a token, never within a character; what is blank is sent as a space."""
+    """A prompt is cut at two bytes a token, never within a character; a blank prompt is sent as a space."""
     texts = ["abcdefgh", "ääää", ""]
     embedder(spec(max_tokens=3)).embed([*texts, "abcdefzz"])
     assert sorted(inputs(served)) == [" ", "abcdef", "äää"]
@@ -133,14 +133,14 @@ def test_long_prompts_are_cut(served: Served, spec: Spec) -> None:
         ),
     ],
 )
-def test_what_can_never_work_is_said_in_one_line(changes: dict[str, Any], said: str, spec: Spec) -> None:
-    """Vectors of another size, a missing key and an unknown model are faults of the job."""
+def test_faults_of_the_job_are_refused(changes: dict[str, Any], said: str, spec: Spec) -> None:
+    """Vectors of another size, a missing key and an unknown model raise SpecError, so the run is not retried."""
     with pytest.raises(SpecError, match=said):
         embedder(spec(**changes)).embed(TEXTS[:3])
 
 
 def test_a_refused_key_names_no_key(served: Served, spec: Spec) -> None:
-    """Its variable's value is in no message."""
+    """The message does not contain the key's value."""
     environment = Environment(keys={"SECRET": "wr0ng"}.get, wall=lambda: 0.0)
     with pytest.raises(SpecError, match=r"HTTP 401") as caught:
         embedder(spec(url=served.urls[0], api_key_env="SECRET"), environment).embed(["a"])
@@ -148,7 +148,7 @@ def test_a_refused_key_names_no_key(served: Served, spec: Spec) -> None:
 
 
 def test_unreachable_endpoints_stop_the_run_for_now(spec: Spec) -> None:
-    """Once they were silent for as long as one waits, the same command may be tried again."""
+    """If no endpoint has answered within the time allowed, the error says that the same command may be rerun."""
     silent = embedder(spec(url="http://127.0.0.1:9/v1"), dispatch=DispatchSpec(timeout_seconds=0.1))
     for _ in range(2):
         with pytest.raises(EmbedderError, match=r"no endpoint has answered .*; rerun the same command to resume$"):
@@ -156,7 +156,7 @@ def test_unreachable_endpoints_stop_the_run_for_now(spec: Spec) -> None:
 
 
 def test_answered_texts_are_kept_when_others_fail(tmp_path: Path) -> None:
-    """A call that fails returns nothing, but what it paid for is in the cache and is not paid for again."""
+    """A call that fails returns nothing, but the vectors it received are in the cache and are not paid for again."""
     with serve({"model": MODEL, "faults": {"error_500": 0.5}}) as served:
         flaky = EndpointEmbedderSpec.model_validate(
             {
@@ -180,7 +180,7 @@ def test_answered_texts_are_kept_when_others_fail(tmp_path: Path) -> None:
 
 
 def test_answered_texts_are_kept_while_a_call_goes_on(tmp_path: Path) -> None:
-    """A process that is killed within a call of many texts has kept the vectors that came, and goes on from there."""
+    """Vectors are cached as they arrive, so a process killed within a long call loses only those in flight."""
 
     async def kept_meanwhile() -> int:
         answered = 0
@@ -220,7 +220,7 @@ def test_answered_texts_are_kept_while_a_call_goes_on(tmp_path: Path) -> None:
 
 
 def said_by_a_server(status: int, body: object) -> NDArray[np.float32]:
-    """What an embedder makes of this answer to one text."""
+    """The vectors that an embedder reads from this answer to one text."""
 
     async def asked() -> NDArray[np.float32]:
         async with raw_server(says(http(status, orjson.dumps(body)))) as server:
@@ -231,7 +231,7 @@ def said_by_a_server(status: int, body: object) -> NDArray[np.float32]:
 
 
 def test_a_refused_prompt_is_not_shown() -> None:
-    """The line says what can be done, and not what the prompt was."""
+    """The message says what can be done, but does not quote the prompt."""
     with pytest.raises(
         SpecError, match=r"a prompt is refused: HTTP 400: \[\.\.\.\] is too long; router\.embedder\.max_tokens cuts"
     ) as caught:
@@ -240,14 +240,14 @@ def test_a_refused_prompt_is_not_shown() -> None:
 
 
 def test_vectors_in_base64_are_read() -> None:
-    """Some servers send little-endian float32 in base64."""
+    """Some servers send the vector as little-endian float32 in base64."""
     numbers = b64encode(struct.pack("<2f", 0.5, -3.0)).decode()
     np.testing.assert_array_equal(said_by_a_server(200, {"data": [{"index": 0, "embedding": numbers}]}), [[0.5, -3.0]])
 
 
 @pytest.mark.parametrize("data", [[{}], [1], [{}, {}]])
 def test_an_answer_without_an_embedding_may_come_right_later(data: object) -> None:
-    """The prompt was not embedded, for now: nothing says that the endpoint is the wrong one."""
+    """Such an answer may be a passing fault, so the error says that the same command may be rerun."""
     with pytest.raises(
         EmbedderError, match=r"an item of the answer has no embedding; rerun the same command to resume$"
     ):
@@ -255,14 +255,14 @@ def test_an_answer_without_an_embedding_may_come_right_later(data: object) -> No
 
 
 @pytest.mark.parametrize("data", [[{"embedding": "?"}], [{"embedding": ["x", 1]}], [{"embedding": [None, 1]}]])
-def test_what_is_no_vector_is_none(data: object) -> None:
-    """Nothing but numbers, and of the right length, becomes a score."""
+def test_an_answer_without_numbers_is_refused(data: object) -> None:
+    """An embedding that holds anything but numbers raises SpecError and becomes no score."""
     with pytest.raises(SpecError, match=r"vec gives no numbers; the checkpoint was trained on vectors of 2$"):
         said_by_a_server(200, {"data": data})
 
 
 def test_the_thread_ends_with_its_embedder(spec: Spec) -> None:
-    """Nothing is left behind once an embedder is forgotten."""
+    """An embedder that is garbage-collected leaves no thread behind."""
     before = threading.active_count()
     one = embedder(spec())
     one.embed(["a"])
@@ -274,15 +274,15 @@ def test_the_thread_ends_with_its_embedder(spec: Spec) -> None:
     assert threading.active_count() <= before + 1
 
 
-def test_a_damaged_cache_is_said_in_one_line(tmp_path: Path) -> None:
-    """What is no database stops the run, and the message says that it may be deleted."""
+def test_a_damaged_cache_is_refused_in_one_line(tmp_path: Path) -> None:
+    """A file that is no database stops the run, and the message says that it may be deleted."""
     (tmp_path / FILE).write_bytes(b"nonsense" * 1000)
     with pytest.raises(StorageError, match=r"^cannot use .*embeddings\.sqlite: .*; it may be deleted$"):
         VectorCache(tmp_path)
 
 
 def test_several_may_write_one_cache(tmp_path: Path) -> None:
-    """Writers at the same time lose nothing and wait for each other."""
+    """Concurrent writers wait for each other and lose nothing."""
 
     def write(number: int) -> None:
         cache = VectorCache(tmp_path)
@@ -299,14 +299,14 @@ def test_several_may_write_one_cache(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_scores_with_its_endpoint(spec: Spec, tmp_path: Path) -> None:
-    """Each score is the sigmoid of the head's weight times the vector that the endpoint gave."""
+    """Each score is the sigmoid of the head applied to the vector that the endpoint gave."""
     router = build_router(CorrectnessRouterSpec(checkpoint=write_checkpoint(tmp_path), embedder=spec()), PAIR, seed=0)
     expected = 1 / (1 + np.exp(-vectors(TEXTS)[:, :2]))
     np.testing.assert_allclose(router.score(TEXTS), expected, rtol=1e-6)
 
 
 def test_encoders_must_be_those_of_the_checkpoint(spec: Spec, tmp_path: Path) -> None:
-    """A local encoder for an endpoint's checkpoint, the other way round, and another model are refused in a line."""
+    """A local encoder, another kind of checkpoint and another model are refused."""
     theirs = write_checkpoint(tmp_path)
     for router, said in (
         (CorrectnessRouterSpec(checkpoint=theirs), r"trained on vec, which is of kind 'endpoint', not 'local'$"),
@@ -326,14 +326,14 @@ def test_encoders_must_be_those_of_the_checkpoint(spec: Spec, tmp_path: Path) ->
         ({"api_key_env": "sk-123"}, "not the key"),
     ],
 )
-def test_what_is_wrong_with_an_embedder_is_said(embedder: dict[str, Any], said: str) -> None:
-    """As for the endpoints of models."""
+def test_a_wrong_endpoint_is_refused(embedder: dict[str, Any], said: str) -> None:
+    """An embedder's endpoints are checked as the endpoints of models are."""
     with pytest.raises(ValueError, match=said):
         EndpointEmbedderSpec.model_validate({"kind": "endpoint", "model": MODEL, **embedder})
 
 
 def test_one_actor_holds_the_limits(spec: Spec) -> None:
-    """More than one scoring actor is refused where the embedder is an endpoint, and only there."""
+    """An embedder behind an endpoint allows only one scoring actor; other embedders allow more."""
     with pytest.raises(ValueError, match="actors 2: only one actor can keep the limits of an embedder's endpoints"):
         CorrectnessRouterSpec(embedder=spec(), actors=2)
     assert CorrectnessRouterSpec(actors=2).actors == 2
@@ -341,5 +341,5 @@ def test_one_actor_holds_the_limits(spec: Spec) -> None:
 
 
 def test_an_embedder_without_a_kind_is_local() -> None:
-    """As it was when there was no other."""
+    """Job files from before `kind` existed stay valid."""
     assert CorrectnessRouterSpec.model_validate({"embedder": {"model": "x"}}).embedder.kind == "local"

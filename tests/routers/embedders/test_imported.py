@@ -1,4 +1,4 @@
-"""Embedders of the user's own."""
+"""Embedders that are a user's own class."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def test_a_router_scores_by_its_vectors(tmp_path: Path) -> None:
 
 
 def test_the_checkpoint_must_be_of_the_same_class(tmp_path: Path) -> None:
-    """Another kind of encoder, another class, and vectors of another length are refused by their keys."""
+    """Another class, another kind of encoder and vectors of another length are refused."""
     other = router(tmp_path, spec("Embeds", returned=[[0.0]]))
     with pytest.raises(SpecError, match=r"^router\.embedder\.path: the checkpoint was trained on .*, not .*:Embeds$"):
         build_router(other, PAIR, seed=0)
@@ -49,7 +49,7 @@ def test_the_checkpoint_must_be_of_the_same_class(tmp_path: Path) -> None:
 
 
 def test_weights_that_name_no_encoder_take_its_vectors(tmp_path: Path) -> None:
-    """RouteLLM's own weights do not say what they were trained on: the job's word is taken for it."""
+    """RouteLLM's weights do not name their encoder, so the job's embedder is taken as the right one."""
     from tests.routers.routellm_layouts import write_mf
 
     theirs = MfRouterSpec(kind="mf", checkpoint=write_mf(tmp_path, 8), embedder=spec(characters="abcdefgh"))
@@ -70,7 +70,7 @@ def test_weights_that_name_no_encoder_take_its_vectors(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_vector_is_refused(returned: object, said: str) -> None:
-    """In one line that names the class."""
+    """The message names the key, the class and what is wrong with the returned value."""
     embedder = ImportedEmbedder(spec("Embeds", returned=returned), dimension=None)
     with pytest.raises(SpecError, match=rf"^router\.embedder\.path: {HERE}:Embeds: `embed` returned {said}"):
         embedder.embed(["one text"])
@@ -85,20 +85,20 @@ def test_what_is_no_vector_is_refused(returned: object, said: str) -> None:
     ],
 )
 def test_a_class_that_cannot_be_made_is_refused(name: str, options: dict[str, Any], said: str) -> None:
-    """By the key that the user's file has for it."""
+    """The message names the key in the user's file."""
     with pytest.raises(SpecError, match=said):
         ImportedEmbedder(spec(name, **options), dimension=None, key="embedder")
 
 
 def test_a_failure_names_the_place_in_the_users_code() -> None:
-    """In one line, whatever it raised."""
+    """The message is one line with the exception and its place in the user's code."""
     embedder = ImportedEmbedder(spec("EmbedsNothing"), dimension=None)
     with pytest.raises(SpecError, match=r": `embed` failed: RuntimeError: out of memory \(thirdparty\.py:\d+\)$"):
         embedder.embed(["one text"])
 
 
 def test_another_class_or_other_options_make_another_run() -> None:
-    """Both are part of a job's fingerprint."""
+    """The class and its options are both part of a job's fingerprint."""
 
     def parts(embedder: ImportEmbedderSpec) -> Any:
         job = JobSpec.model_validate(

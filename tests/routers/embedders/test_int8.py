@@ -1,4 +1,4 @@
-"""The embedder in int8: how texts reach the encoder, and where."""
+"""The int8 embedder: how it tokenizes and batches texts, and on which machines it is chosen."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def build(folder: Path, threads: int | None = None, batch_tokens: int = 16_384) 
 
 @needs_int8
 def test_more_tokens_than_the_encoder_takes_are_refused() -> None:
-    """In one line, as in float32, and not in the middle of a run."""
+    """The limit is checked when the embedder is built, as in float32, and not in the middle of a run."""
     ranges = ranges_of(encoder_sha256(packaged_encoder()), 2)
     assert ranges is not None
     with pytest.raises(SpecError, match="it takes 512 tokens, not 513"):
@@ -44,13 +44,13 @@ def test_more_tokens_than_the_encoder_takes_are_refused() -> None:
 
 @needs_int8
 def test_the_default_router_scores_without_torch() -> None:
-    """Neither torch nor transformers is imported, which would take four times as long as the rest of loading."""
+    """Scoring imports neither torch nor transformers, which would take four times as long as the rest of loading."""
     subprocess.run([sys.executable, "-c", _SPY], check=True, timeout=120)
 
 
 @needs_int8
 def test_vectors_are_in_the_order_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However texts are cut into chunks and batches, and however many threads run them, each gets its own vector."""
+    """Each text gets its own vector, whatever the chunks, batches and threads."""
     texts = ["word " * (i % 7) + "and more " * (i % 3) for i in range(40)]
     one = build(packaged_encoder(), threads=1)
     alone = np.concatenate([one.embed([text]) for text in texts])
@@ -61,7 +61,7 @@ def test_vectors_are_in_the_order_of_texts(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_file_that_is_missing_or_of_another_kind_is_named(tmp_path: Path) -> None:
-    """An encoder without its tokenizer or configuration is refused by the name of the file."""
+    """An encoder without its tokenizer or with a wrong configuration is refused by the name of the file."""
     with pytest.raises(SpecError, match=r"router\.embedder\.model: cannot read .*tokenizer\.json"):
         build(tmp_path)
     shutil.copy(packaged_encoder() / "tokenizer.json", tmp_path)
@@ -74,7 +74,7 @@ def test_a_file_that_is_missing_or_of_another_kind_is_named(tmp_path: Path) -> N
 
 @needs_int8
 def test_a_gpu_that_torch_sees_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Torch is asked where the system shows a GPU's device, and only there."""
+    """Torch is asked for a GPU only if the system shows a GPU's device; int8 gives way if torch sees one."""
     import torch
 
     asked: list[str] = []

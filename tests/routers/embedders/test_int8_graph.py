@@ -1,4 +1,4 @@
-"""The encoder in int8."""
+"""The int8 graph of the packaged encoder, compared with the encoder in float32."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def int8() -> Int8Embedder:
 
 @needs_int8
 def test_vectors_are_nearly_those_of_float32(int8: Int8Embedder, embedder: LocalEmbedder) -> None:
-    """Vectors point where those of float32 do, to a cosine of .995."""
+    """Each int8 vector has a cosine above .995 with the float32 vector."""
     near, exact = int8.embed(TEXTS), embedder.embed(TEXTS)
     assert (int8.precision, embedder.precision) == ("int8", "float32")
     cosines = (near * exact).sum(1) / np.linalg.norm(near, axis=1) / np.linalg.norm(exact, axis=1)
@@ -39,14 +39,14 @@ def test_vectors_are_nearly_those_of_float32(int8: Int8Embedder, embedder: Local
 
 @needs_int8
 def test_neighbours_do_not_matter(int8: Int8Embedder) -> None:
-    """A text's vector is the same alone and beside a much longer one: no scale is taken from the batch."""
+    """A text's vector is the same alone and beside a much longer text: no scale is taken from the batch."""
     alone = np.concatenate([int8.embed([text]) for text in TEXTS])
     np.testing.assert_allclose(int8.embed(TEXTS), alone, rtol=0, atol=1e-5)
 
 
 @needs_int8
 def test_the_graph_in_float32_is_the_encoder(embedder: LocalEmbedder) -> None:
-    """Without ranges the graph computes what torch does, so that only rounding to int8 tells them apart."""
+    """Without ranges the graph computes what torch does, so only rounding to int8 makes a difference."""
     from onnxruntime import InferenceSession
     from transformers import AutoTokenizer
 
@@ -57,8 +57,8 @@ def test_the_graph_in_float32_is_the_encoder(embedder: LocalEmbedder) -> None:
     np.testing.assert_allclose(means, embedder.embed([TEXTS[2]]), rtol=0, atol=1e-5)
 
 
-def test_what_nobody_measured_has_no_ranges() -> None:
-    """Four ranges a layer for the packaged encoder's first two, none for other layers or encoders."""
+def test_only_measured_layers_have_ranges() -> None:
+    """The packaged encoder's first two layers have four ranges each; other layers and encoders have none."""
     packaged = encoder_sha256(packaged_encoder())
     assert [len(ranges_of(packaged, layers) or ()) for layers in (0, 1, 2, 3)] == [0, 4, 8, 0]
     assert ranges_of("0" * 64, 2) is None

@@ -1,4 +1,4 @@
-"""What embeddings cost is kept through kills, and damage to its log is never silent."""
+"""The log of what embeddings cost survives kills, and damage to it is always reported."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +14,7 @@ PRICE = Price(Decimal("2E-8"), Decimal(0))
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """A log of one sitting: 32 texts asked for and answered with 900 tokens."""
+    """A log of one sitting: 32 texts were sent and answered, with 900 tokens."""
     path = tmp_path / "run" / "embeddings.jsonl"
     with SpendingLog(path, "embed-small", PRICE) as written:
         written.sent(32, 5120)
@@ -24,7 +24,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def test_what_was_answered_is_charged_as_counted(log: Path) -> None:
-    """900 tokens at two hundredths of a dollar a million."""
+    """900 tokens cost their number times $0.02 per million."""
     spending = read_spending(log)
     assert (spending.model, spending.inputs, spending.tokens, spending.in_doubt) == ("embed-small", 32, 900, 0)
     assert spending.usd == Decimal("0.000018")
@@ -37,7 +37,7 @@ def test_without_a_log_nothing_was_spent(tmp_path: Path) -> None:
 
 
 def test_what_was_in_flight_at_a_kill_is_charged_at_its_bound(log: Path) -> None:
-    """Ten texts went out, and the process was killed before their answer; the next sitting asks again."""
+    """The process is killed before ten texts are answered; the next sitting sends them again, and both count."""
     killed = SpendingLog(log, "embed-small", PRICE)
     killed.sent(10, 1000)
     killed.close()
@@ -51,7 +51,7 @@ def test_what_was_in_flight_at_a_kill_is_charged_at_its_bound(log: Path) -> None
 
 
 def test_nothing_is_sent_that_a_flush_has_not_written(log: Path) -> None:
-    """The line is in the file when `flush` returns, though nothing was closed or synced."""
+    """The line is in the file when `flush` returns, before the log is closed."""
     written = SpendingLog(log, "embed-small", PRICE)
     written.sent(7, 70)
     before = log.stat().st_size
@@ -61,7 +61,7 @@ def test_nothing_is_sent_that_a_flush_has_not_written(log: Path) -> None:
 
 
 def test_each_sitting_has_its_own_price(log: Path) -> None:
-    """Dollars that were spent do not change with a later price, and tokens without a price are said to lack one."""
+    """A later price does not change what was spent before, and tokens without a price make the total incomplete."""
     with SpendingLog(log, "embed-small", None) as written:
         written.sent(1, 10)
         written.ended(1, 10, 4)
@@ -73,7 +73,7 @@ def test_each_sitting_has_its_own_price(log: Path) -> None:
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))
 def test_a_torn_last_line_counts_at_most_as_in_flight(log: Path, cut: int) -> None:
-    """A kill within a write loses only the end of a request that was sent, so its bound is charged."""
+    """A kill within a write can lose only the end of a request, whose upper bound is then charged."""
     log.write_bytes(log.read_bytes()[:-cut])
     assert read_spending(log).tokens == (900 if cut == 1 else 5120)
     with SpendingLog(log, "embed-small", PRICE) as written:
@@ -83,8 +83,8 @@ def test_a_torn_last_line_counts_at_most_as_in_flight(log: Path, cut: int) -> No
 
 
 @pytest.mark.parametrize("damage", [b"{", b"[1]", b'{"tokens": "9"}', b'{"other": 1}', b'{"model": "m"}', b"\xff"])
-def test_a_damaged_line_is_said_with_its_number(log: Path, damage: bytes) -> None:
-    """What it said is not known, so no total is made up."""
+def test_a_damaged_line_is_named_by_its_number(log: Path, damage: bytes) -> None:
+    """The damaged line's content is unknown, so reading the log fails instead of giving a wrong total."""
     header, *rest = [line for line in log.read_bytes().splitlines() if line]
     log.write_bytes(b"\n".join([header, damage, *rest]) + b"\n")
     with pytest.raises(StorageError, match=r"embeddings\.jsonl is damaged in its 2\. line.*delete it to go on"):

@@ -1,4 +1,4 @@
-"""Strengths from who beat whom, and groups of like strength."""
+"""Bradley-Terry strengths fitted to wins, and groups of similar strength."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tests.routers import sw_reference
 
 
 def test_two_players_by_hand() -> None:
-    """Three wins to one are odds of three to one, in each tournament for itself, whatever the start."""
+    """Three wins to one give odds of three to one, in each tournament separately, from any start."""
     wins = np.array([[[0, 3], [1, 0]], [[0, 1], [1, 0]], [[0, 10], [90, 0]]], dtype=np.float64)
     expected = [[np.log(3), 0], [0, 0], [-np.log(9), 0]]
     for start in (None, np.array([5.0, 0.0]), np.array([-20.0, 0.0])):
@@ -16,7 +16,7 @@ def test_two_players_by_hand() -> None:
 
 
 def test_the_slope_is_zero_at_the_end() -> None:
-    """In a thousand tournaments of eleven, each player's expected wins are those it had."""
+    """At the fitted strengths, each player's expected wins equal its wins: a thousand tournaments of eleven."""
     wins = np.random.default_rng(0).gamma(0.5, 10.0, (1000, 11, 11))
     wins[:, np.arange(11), np.arange(11)] = 0.0
     strengths = fit_strengths(wins)
@@ -26,14 +26,14 @@ def test_the_slope_is_zero_at_the_end() -> None:
 
 
 def test_bad_weights_are_an_error() -> None:
-    """Weights that are not numbers end in an error, not in strengths that are none."""
+    """Wins that are NaN raise an error instead of giving strengths that are NaN."""
     with pytest.raises(ArithmeticError, match="strengths were not found"):
         fit_strengths(np.array([[[0.0, np.nan], [1.0, 0.0]]]))
 
 
 @pytest.mark.parametrize(("count", "groups"), [(2, 10), (3, 3), (7, 3), (9, 4), (8, 2)])
 def test_groups_are_the_best_of_all_splits(count: int, groups: int) -> None:
-    """The same groups as trying every split, with outliers and with equal strengths."""
+    """Groups equal those found by trying every split."""
     for seed in range(5):
         strengths = np.sort(np.random.default_rng(seed).standard_t(2, count))[::-1]
         names = [str(i) for i in range(count)]
@@ -44,8 +44,8 @@ def test_groups_are_the_best_of_all_splits(count: int, groups: int) -> None:
         )
 
 
-def test_who_met() -> None:
-    """Through others counts, and a lost battle is a meeting too."""
+def test_which_players_are_connected() -> None:
+    """A chain of battles connects two players, and a lost battle connects as well as a won one."""
     wins = np.zeros((5, 5))
     wins[0, 1] = wins[2, 1] = wins[4, 3] = 1.0
     assert are_connected(wins, 0, 2)

@@ -1,4 +1,4 @@
-"""Nearest vectors, exactly, and weights that rounding does not change."""
+"""Exact search of the nearest vectors, and weights that rounding does not change."""
 
 import tracemalloc
 
@@ -19,7 +19,7 @@ def drawn(count: int, dimension: int, seed: int) -> NDArray[np.float32]:
 @settings(max_examples=40)
 @given(st.integers(0, 30), st.integers(1, 40), st.integers(1, 50), st.integers(0, 99))
 def test_the_nearest_are_those_of_a_whole_sort(queries: int, stored: int, count: int, seed: int) -> None:
-    """However they are cut in blocks, products fall and are the largest there are, and places say whose they are."""
+    """Cut into any blocks, the search finds the largest products in falling order, with the places they belong to."""
     asked, there = drawn(queries, 3, seed), drawn(stored, 3, seed + 1)
     with pytest.MonkeyPatch.context() as small:
         small.setattr(similarity, "_QUERIES", 4)
@@ -33,7 +33,7 @@ def test_the_nearest_are_those_of_a_whole_sort(queries: int, stored: int, count:
 
 
 def test_memory_does_not_grow_with_what_is_stored_or_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four times the prompts against four times the vectors takes the same memory on top of them."""
+    """Four times the prompts and four times the vectors need no more working memory."""
     monkeypatch.setattr(similarity, "_QUERIES", 32)
     monkeypatch.setattr(similarity, "_STORED", 1024)
     peaks = []
@@ -48,13 +48,13 @@ def test_memory_does_not_grow_with_what_is_stored_or_asked(monkeypatch: pytest.M
 
 
 def test_directions_have_length_one_about_the_mean() -> None:
-    """What all vectors have in common is taken away; one that is nothing else stays zero."""
+    """The mean of all vectors is subtracted; a vector equal to the mean stays zero."""
     vectors = np.array([[5.0, 9.0], [5.0, 7.0], [5.0, 8.0]], np.float32)
     np.testing.assert_array_equal(directions(vectors, vectors.mean(axis=0)), [[0, 1], [0, -1], [0, 0]])
 
 
-def test_weights_end_at_nothing() -> None:
-    """They fall from at most one, to zero where the first that is left out begins; with none left out they do not."""
+def test_weights_fall_to_zero() -> None:
+    """Weights fall from at most 1 to 0 at the first neighbour left out; if none is left out, nothing is subtracted."""
     cosines = np.array([[0.9, 0.7, 0.2, 0.2], [0.5, 0.5, 0.5, -1.0]], np.float32)
     weights = tapered(cosines, 3, 0.5)
     assert weights.shape == (2, 3)
@@ -65,7 +65,7 @@ def test_weights_end_at_nothing() -> None:
 
 
 def test_a_swap_of_candidates_changes_nothing() -> None:
-    """Where rounding decides which of two takes the last place, their weights are the same to rounding."""
+    """If rounding decides which of two neighbours takes the last place, both have nearly the same weight, zero."""
     before = tapered(np.array([[0.9, 0.5 + 1e-7, 0.5]], np.float32), 2, 0.05)
     after = tapered(np.array([[0.9, 0.5, 0.5]], np.float32), 2, 0.05)
     np.testing.assert_allclose(before, after, rtol=0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""What single words add to the log odds."""
+"""Word weights, which are added to the heads' log odds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from batch.routers.estimators.word_weights import WordWeights, word_logits, word
 from batch.routers.network.wordpiece import distinct
 from tests.routers.conftest import PAIR
 
-# What `physics`, `poetry` and `number` are to the packaged encoder's tokenizer.
+# The packaged encoder's tokens for `physics`, `poetry` and `number`.
 PHYSICS, POETRY, NUMBER = word_tokens()(["physics poetry number"])[0][1:-1].tolist()
 
 
@@ -27,7 +27,7 @@ class Nothing:
 
 
 def checkpoint(weights: WordWeights, **changed: Any) -> Checkpoint:
-    """Heads without a say, beside these words."""
+    """Heads whose weights are all zero, with these word weights."""
     encoder = EncoderConfig(name="nothing", layer=0, max_tokens=9, dimension=1)
     config = CheckpointConfig(
         models=PAIR, matched_by="name", encoder=encoder, options=weights.options(), weights_sha256=""
@@ -40,14 +40,14 @@ WEIGHTS = WordWeights(np.array([PHYSICS, POETRY], np.int32), np.array([[-6.0, 3.
 
 
 def test_distinct_tokens_of_each_text() -> None:
-    """Each is there once for each text that has it, and texts do not mix."""
+    """Each token is listed once for each text that has it, and texts do not mix."""
     tokens, counts = distinct(np.array([5, 3, 5, 3, 3, 9, 5]), np.array([3, 2, 2]))
     assert tokens.tolist() == [3, 5, 3, 5, 9]
     assert counts.tolist() == [2, 1, 2]
 
 
 def test_a_word_counts_once_and_by_the_length_of_the_prompt() -> None:
-    """Its weight is divided by all tokens of the prompt, marks and repetitions included; other words add nothing."""
+    """A weight is divided by the number of the prompt's tokens, marks and repetitions included; other words add 0."""
     logits = word_logits(checkpoint(WEIGHTS), np.eye(2, dtype=np.float32))
     assert logits is not None
     added = logits.embed(["Physics", "physics physics number", "poetry, physics!", "number", ""])
@@ -57,7 +57,7 @@ def test_a_word_counts_once_and_by_the_length_of_the_prompt() -> None:
 
 
 def test_words_are_added_to_what_the_heads_say() -> None:
-    """A router's probability is that of both together, for the job's models in the job's order."""
+    """The router adds heads and word weights, in the order of the job's models; without word weights it has none."""
     router = CorrectnessRouter(PAIR[::-1], checkpoint(WEIGHTS), Nothing())
     odds = np.array([[1 / 3, -2.0], [2 / 3, 1.0]])
     np.testing.assert_allclose(router.score(["physics", "poetry"]), 1 / (1 + np.exp(-odds)), rtol=1e-6)
@@ -87,14 +87,14 @@ def test_words_are_added_to_what_the_heads_say() -> None:
     ],
 )
 def test_words_that_fit_nothing_are_refused(tokens: NDArray[Any], weight: NDArray[Any], says: str) -> None:
-    """In one line, before anything is scored."""
+    """Such a checkpoint is refused when the router is built, before anything is scored."""
     spoilt = checkpoint(WEIGHTS, word_tokens=tokens, word_weight=weight)
     with pytest.raises(SpecError, match=says):
         CorrectnessRouter(PAIR, spoilt, Nothing())
 
 
 def test_words_of_another_tokenizer_are_refused() -> None:
-    """The same number would be another word."""
+    """The same token number would be another word there."""
     fine = checkpoint(WEIGHTS)
     for name in ("0" * 64, None, 5):
         other = replace(fine, config=fine.config.model_copy(update={"options": {"words": name}}))
@@ -103,7 +103,7 @@ def test_words_of_another_tokenizer_are_refused() -> None:
 
 
 def test_each_model_has_its_own_weights() -> None:
-    """Of three models that a job names in another order, each has the weights that were trained for it."""
+    """If a job lists three models in another order, each gets the weights that were trained for it."""
     table = WordWeights(np.array([PHYSICS], np.int32), np.array([[1.0], [2.0], [3.0]], np.float32))
     # The job's models are the checkpoint's third, first and second.
     mixture = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], np.float32)

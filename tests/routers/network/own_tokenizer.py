@@ -1,4 +1,4 @@
-"""The packaged encoder's own tokenizer, beside which words that are looked up must give the same tokens."""
+"""The packaged encoder's own tokenizer, with which `WordTokens` must agree."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ from batch.routers.checkpoints.encoder_files import packaged_encoder
 
 @cache
 def own_tokenizer() -> Tokenizer:
-    """For the first 20 tokens, marks included."""
+    """The tokenizer, cut to the first 20 tokens, marks included."""
     tokenizer = Tokenizer.from_file(str(packaged_encoder() / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(20)

@@ -1,4 +1,4 @@
-"""Batches by token budget."""
+"""Batches within a budget of tokens."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,7 @@ def test_every_prompt_once_within_the_budget(lengths: list[int], budget: int) ->
 
 @given(LENGTHS, st.integers(1, 2000))
 def test_batches_of_equal_length(lengths: list[int], budget: int) -> None:
-    """They hold each prompt once, longest first, all of one length, within the budget, and no more of them than that
-    takes."""
+    """Batches hold each prompt once, longest first, of one length and within the budget, and are as few as possible."""
     batches = equal_batches(lengths, budget)
     taken = [int(i) for batch in batches for i in batch]
     assert sorted(taken) == list(range(len(lengths)))
@@ -61,7 +60,7 @@ class SmallMemory:
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(50, 400))
 def test_out_of_memory_halves_the_budget(lengths: list[int], tokens: int) -> None:
-    """Where memory is short the rest goes on in smaller batches, nothing is lost, and what worked is told."""
+    """When memory runs out, the rest runs in smaller batches, no prompt is lost, and the working budget is returned."""
     memory = SmallMemory(lengths, tokens)
     done, budget = run_in_batches(lengths, 4096, memory.run, FullError)
     results = {int(i): float(row[0]) for batch, rows in done for i, row in zip(batch, rows, strict=True)}
@@ -70,6 +69,6 @@ def test_out_of_memory_halves_the_budget(lengths: list[int], tokens: int) -> Non
 
 
 def test_one_prompt_too_many() -> None:
-    """Where not even one prompt fits, the error is passed on: no smaller batch could help."""
+    """If not even one prompt fits, the error is raised: no smaller batch could help."""
     with pytest.raises(FullError):
         run_in_batches([10, 60], 4096, SmallMemory([10, 60], 50).run, FullError)

@@ -1,4 +1,4 @@
-"""The batched forward pass that everything with torch shares."""
+"""The batched forward pass that all routers and embedders with torch share."""
 
 import threading
 import time
@@ -18,12 +18,12 @@ from batch.routers.network.pretrained import LOCAL_ONLY
 
 
 def letters(texts: Sequence[str]) -> list[list[int]]:
-    """A token a letter."""
+    """One token per letter."""
     return [[ord(letter) for letter in text] for text in texts]
 
 
 class Sums:
-    """A network that gives each text the sum and the number of its tokens, and remembers what it ran."""
+    """A network that gives each text the sum and the number of its tokens, and records the shapes of its batches."""
 
     def __init__(self, room: int = 10**9) -> None:
         self.shapes: list[tuple[int, int]] = []
@@ -38,7 +38,7 @@ class Sums:
 
 @contextmanager
 def cores(number: int) -> Iterator[None]:
-    """As if torch had so many."""
+    """Let torch use this many threads meanwhile."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     yield
@@ -47,7 +47,7 @@ def cores(number: int) -> Iterator[None]:
 
 @pytest.fixture
 def one_core() -> Iterator[None]:
-    """As on a GPU: one batch at a time."""
+    """Run one batch at a time, as on a GPU."""
     with cores(1):
         yield
 
@@ -58,8 +58,8 @@ def expected(texts: Sequence[str]) -> np.ndarray:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text("abc", max_size=12), max_size=60), st.integers(1, 100), st.integers(1, 9), st.integers(1, 3))
-def test_every_text_gets_its_own(texts: list[str], batch_tokens: int, chunk: int, number: int) -> None:
-    """Results are in the order of the texts, whatever they are cut into, and no batch exceeds the budget."""
+def test_every_text_gets_its_own_result(texts: list[str], batch_tokens: int, chunk: int, number: int) -> None:
+    """Results keep the order of the texts, whatever the chunks and batches, and no batch exceeds the budget."""
     network = Sums()
     with pytest.MonkeyPatch.context() as patch, cores(number):
         patch.setattr(forward, "_CHUNK", chunk)
@@ -69,7 +69,7 @@ def test_every_text_gets_its_own(texts: list[str], batch_tokens: int, chunk: int
 
 
 def test_each_core_has_batches_of_its_own() -> None:
-    """Batches run side by side, each in one thread of torch's; of a few texts too each core has some."""
+    """Batches run side by side, each with one of torch's threads; even two texts are spread over two cores."""
     together = threading.Barrier(2)
     threads: list[int] = []
 
@@ -87,7 +87,7 @@ def test_each_core_has_batches_of_its_own() -> None:
 
 
 def test_cores_do_not_wait_for_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the first chunk is run, the second is tokenized."""
+    """While the network runs the first chunk, the second one is tokenized."""
     monkeypatch.setattr(forward, "_CHUNK", 2)
     second = threading.Event()
 
@@ -105,7 +105,7 @@ def test_cores_do_not_wait_for_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_interruption_does_not_wait_for_what_was_not_begun() -> None:
-    """Batches under way end, the others of the chunk are dropped, and later threads have all of torch's threads."""
+    """Running batches end, the chunk's other batches are dropped, and later threads get all of torch's threads."""
     begun: list[int] = []
 
     def network(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -128,7 +128,7 @@ def test_an_interruption_does_not_wait_for_what_was_not_begun() -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_what_a_network_raises_comes_out(number: int) -> None:
-    """Whichever thread runs it."""
+    """The network's exception reaches the caller, whichever thread runs the network."""
 
     def network(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         raise ArithmeticError("no such weights")
@@ -139,7 +139,7 @@ def test_what_a_network_raises_comes_out(number: int) -> None:
 
 @pytest.mark.usefixtures("one_core")
 def test_padding_is_the_token_asked_for() -> None:
-    """Rows are filled up on the right with the padding token, and a text without tokens is one of it."""
+    """Rows are padded on the right with the given token, and a text without tokens becomes one such token."""
     seen: list[list[list[int]]] = []
 
     def network(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -153,7 +153,7 @@ def test_padding_is_the_token_asked_for() -> None:
 
 @pytest.mark.usefixtures("one_core")
 def test_the_next_chunk_is_tokenized_while_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the network runs a chunk, the next one's tokens are made in another thread."""
+    """While the network runs a chunk, another thread tokenizes the next one."""
     monkeypatch.setattr(forward, "_CHUNK", 2)
     tokenized = [threading.Event() for _ in range(3)]
     calls = iter(tokenized)
@@ -175,7 +175,7 @@ def test_the_next_chunk_is_tokenized_while_one_runs(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("one_core")
 def test_out_of_memory_halves_the_budget_for_good() -> None:
-    """Where memory is short the texts go on in smaller batches, and later calls start with those."""
+    """When memory runs out, the texts run in smaller batches, and later calls start with those."""
     network = Sums(room=40)
     run = Forward(letters, network, width=2, batch_tokens=128)
     texts = ["abcdefgh"] * 16 + ["xy"]
@@ -188,7 +188,7 @@ def test_out_of_memory_halves_the_budget_for_good() -> None:
 
 
 def test_a_broken_tokenizer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What tokenizing ahead raises comes out of the call, and the call ends."""
+    """An exception of the tokenizer, which runs ahead, reaches the caller, and the call ends."""
     monkeypatch.setattr(forward, "_CHUNK", 1)
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
@@ -201,7 +201,7 @@ def test_a_broken_tokenizer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_same_tokens_as_the_tokenizer_gives() -> None:
-    """Asking the Rust half directly gives exactly the ids that calling the tokenizer gives."""
+    """Calling the tokenizer's Rust half directly gives exactly the ids that the tokenizer gives."""
     from transformers import AutoTokenizer
 
     texts = ["", "Why?", "Añade 你好 🎉", "word " * 90, "a\x00b [SEP] c", " \n\t "]
@@ -210,6 +210,6 @@ def test_the_same_tokens_as_the_tokenizer_gives() -> None:
 
 
 def test_a_slow_tokenizer_is_refused() -> None:
-    """A tokenizer that has no Rust half is refused by name."""
+    """A tokenizer without a Rust half is refused by name."""
     with pytest.raises(ValueError, match="object is no fast tokenizer"):
         first_tokens(object(), 8)

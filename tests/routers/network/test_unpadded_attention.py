@@ -1,4 +1,4 @@
-"""Attention without a mask."""
+"""Attention that runs without a mask, because each text attends only to its own tokens."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def hidden(network: "PreTrainedModel") -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_gets_what_the_mask_gives_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over a text's own tokens the states are those with a mask, and no mask reaches torch's kernel."""
+    """A text's states equal those computed with a mask, and torch's kernel gets no mask."""
     torch.manual_seed(0)
     network = encoder(kind)
     masked = hidden(network)
@@ -78,7 +78,7 @@ def logits(classifier: "PreTrainedModel") -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_last_layer_computes_what_the_head_reads(kind: str) -> None:
-    """The logits are those of all tokens, and in the last layer the products are over the first ones alone."""
+    """The logits equal those of the whole network, but the last layer's products cover only the first tokens."""
     torch.manual_seed(0)
     classifier = classifier_of(kind, initializer_range=0.5)
     whole = logits(classifier)
@@ -94,7 +94,7 @@ def test_the_last_layer_computes_what_the_head_reads(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_decoder_keeps_its_last_layer(kind: str) -> None:
-    """Where tokens see only those before them, the mask is more than padding."""
+    """In a decoder tokens see only those before them, so the mask is more than padding and the scores stay."""
     torch.manual_seed(0)
     classifier = classifier_of(kind, is_decoder=True)
     whole = logits(classifier)
@@ -104,7 +104,7 @@ def test_a_decoder_keeps_its_last_layer(kind: str) -> None:
 
 
 def test_a_network_that_masks_more_than_padding_is_left_alone() -> None:
-    """ModernBERT looks at a window of tokens in some layers: its masks stay."""
+    """ModernBERT attends to a window of tokens in some layers, so its masks stay."""
     network = encoder("modernbert", local_attention=4, pad_token_id=0)
     before = network.config._attn_implementation
     attend_to_own_tokens(network)

@@ -1,4 +1,4 @@
-"""Tokens that are looked up word by word."""
+"""`WordTokens` tokenizes by looking up whole words."""
 
 import numpy as np
 import pytest
@@ -38,19 +38,19 @@ def looked_up(tokens: WordTokens, texts: list[str]) -> list[list[int]]:
 
 
 def test_words_looked_up_are_the_tokenizers(tokens: WordTokens) -> None:
-    """Texts of a batch have the tokens of the encoder's own tokenizer, whatever is in them, none and too many too."""
+    """Texts of a batch get the tokens of the encoder's own tokenizer, also empty, long and unusual texts."""
     assert looked_up(tokens, TEXTS) == [own_tokenizer().encode(text).ids for text in TEXTS]
 
 
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_any_text(text: str, tokens: WordTokens) -> None:
-    """The same of texts nobody thought of."""
+    """Random texts get the tokens of the encoder's own tokenizer too."""
     assert looked_up(tokens, [text]) == [own_tokenizer().encode(text).ids]
 
 
 def test_what_is_forgotten_is_learned_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words beyond what is remembered change no token, and memory stays bounded."""
+    """Dropping remembered words changes no token, and the number of remembered words stays bounded."""
     few = WordTokens(packaged_encoder(), 20, "encoder")
     before = looked_up(few, TEXTS)
     monkeypatch.setattr(word_tokens, "_MOST_WORDS", 10)
