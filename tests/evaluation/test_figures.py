@@ -73,7 +73,7 @@ def test_a_gap_too_small_for_intervals_is_noted() -> None:
 
 
 def test_baselines_are_what_they_are_called() -> None:
-    """A router that predicts the true quality equals the oracle, random is near one half, best single is the best."""
+    """A router of the true quality equals the oracle, random is near one half, best single is the better model."""
     made = benchmark(2000)
     found = measure(made, {"mine": made.quality}, seed=0, bootstrap=0, plot="x.png")
     oracle, mine, lots = (figures(found, name).apgr for name in ("oracle", "mine", "random"))

@@ -154,7 +154,7 @@ def test_prices_make_costs(tmp_path: Path) -> None:
 def test_bad_labels_are_refused_in_one_line(
     kind: str, content: str, more: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    """The message names the file or the row, and what is wrong with it, in one line."""
+    """The message is one line that says what is wrong, and in which row if one row is at fault."""
     path = tmp_path / "x.jsonl"
     path.write_text(content + "\n")
     with pytest.raises(InputError) as refused:

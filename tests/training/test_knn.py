@@ -100,7 +100,7 @@ def test_no_cluster_is_empty() -> None:
 @both
 @pytest.mark.parametrize("trouble", ["other models", "never judged", "too few", "nothing judged"])
 def test_data_that_does_not_suffice_is_refused(kind: NeighbourKind, trouble: str) -> None:
-    """The message is one line that begins with `data` and names the trouble."""
+    """The message is one line that begins with `data`."""
     fit, _ = KINDS[kind]
     data = [hills(50, seed=1)]
     if trouble == "other models":

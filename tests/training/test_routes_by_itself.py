@@ -125,7 +125,7 @@ def results(runs: Sequence[str], folder: Path, **judge: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["correctness", "static", "knn"])
 def test_a_trained_router_routes_a_job(kind: str, served: Served, tmp_path: Path) -> None:
-    """The router sends exactly the sums to the large model; the card's block and the reported cutoff fit a job."""
+    """The router sends exactly the sums to the large model; the card shows it, and a cutoff sends about its share."""
     report = trained(tmp_path, labelled(tmp_path), kind=kind)
     assert report.models == MODELS
     assert report.prompts + report.held_out_prompts == len(QUESTIONS)
@@ -220,7 +220,7 @@ def test_a_judge_that_was_interrupted_goes_on(served: Served, tmp_path: Path) ->
 
 
 def test_a_judge_without_its_key_is_refused(served: Served, tmp_path: Path) -> None:
-    """The message names the judge by its place in the training file, before any run is read."""
+    """A missing API key is reported by the judge's place in the training file, before any run is read."""
     endpoint = {"url": served.urls[2], "api_key_env": "NO_SUCH_KEY"}
     data = results(["absent.jsonl"], tmp_path, kind="model", model={"name": "judge", "endpoints": [endpoint]})
     with pytest.raises(SpecError, match=r"^data\.0\.judge\.model\.endpoints\.0: .* NO_SUCH_KEY is not set$"):
