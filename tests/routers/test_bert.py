@@ -244,11 +244,11 @@ def test_the_hubs_own_hashes_serve(tmp_path: Path) -> None:
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
     blobs.mkdir()
     snapshot.mkdir(parents=True)
-    for content in (b"one", b"two"):
-        (blobs / ("a" * 64)).write_bytes(content)
-        (snapshot / "model.safetensors").unlink(missing_ok=True)
-        (snapshot / "model.safetensors").symlink_to(blobs / ("a" * 64))
-        first = folder_fingerprint(snapshot, "k")
+    (snapshot / "model.safetensors").symlink_to(blobs / ("a" * 64))
+    (blobs / ("a" * 64)).write_bytes(b"one")
+    first = folder_fingerprint(snapshot, "k")
+    (blobs / ("a" * 64)).write_bytes(b"two")
+    assert folder_fingerprint(snapshot, "k") == first
     (blobs / ("b" * 64)).write_bytes(b"two")
     (snapshot / "model.safetensors").unlink()
     (snapshot / "model.safetensors").symlink_to(blobs / ("b" * 64))

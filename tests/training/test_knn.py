@@ -98,8 +98,16 @@ def test_no_cluster_is_empty() -> None:
 
 
 @both
-@pytest.mark.parametrize("trouble", ["other models", "never judged", "too few", "nothing judged"])
-def test_data_that_does_not_suffice_is_refused(kind: NeighbourKind, trouble: str) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [
+        ("other models", "need sets that judge the same models"),
+        ("never judged", "no answer of large was judged"),
+        ("too few", "2 judged prompts are too few"),
+        ("nothing judged", "no answer of small was judged"),
+    ],
+)
+def test_data_that_does_not_suffice_is_refused(kind: NeighbourKind, trouble: str, says: str) -> None:
     """The message is one line that begins with `data`."""
     fit, _ = KINDS[kind]
     data = [hills(50, seed=1)]
@@ -109,6 +117,6 @@ def test_data_that_does_not_suffice_is_refused(kind: NeighbourKind, trouble: str
         data = [Judged("few", texts(np.ones((2, 2))), PAIR, np.ones((2, 2)))]
     else:
         data[0].quality[:, 1 if trouble == "never judged" else slice(None)] = np.nan
-    with pytest.raises(InputError, match=r"^data: ") as refused:
+    with pytest.raises(InputError, match=f"^data: .*{says}") as refused:
         fit(data, NumbersInText(), 0, 0.001)
     assert "\n" not in str(refused.value)

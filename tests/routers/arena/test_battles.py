@@ -92,8 +92,16 @@ def test_vectors_that_are_none(tmp_path: Path) -> None:
     np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     np.save(number, np.array(3.0))
     empty.touch()
-    for file in (ragged, infinite, other, pickled, number, empty):
-        with pytest.raises(ValueError, match=r"."):
+    says = {
+        ragged: "inhomogeneous shape",
+        infinite: "not finite",
+        other: "no list `embeddings`",
+        pickled: "Python objects",
+        number: r"an array of shape \(\)",
+        empty: "the file is empty",
+    }
+    for file, why in says.items():
+        with pytest.raises(ValueError, match=why):
             list(vector_blocks(file))
     with pytest.raises(ValueError, match=r"pickle|Array can't be memory-mapped"):
         count_vectors(pickled)
