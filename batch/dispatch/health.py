@@ -190,6 +190,10 @@ class Health:
 
     def _throttle(self, error: DispatchError, started: float) -> None:
         now = self._clock()
+        if self.state is not State.UP and started < self._cooled_at:
+            # Sent before the cooldown began, so it says nothing of the present; a time that it states counts.
+            self._until = max(self._until, now + (error.retry_after or 0.0))
+            return
         if self.state is State.PROBING:
             self.state = State.COOLING if self.doubted else State.UP
         self._failures = 0

@@ -290,6 +290,24 @@ def test_an_answer_that_was_on_its_way_before_a_cooldown_does_not_end_it() -> No
     assert patient.health.state is State.UP
 
 
+def test_a_throttle_that_was_on_its_way_before_a_cooldown_does_not_end_it() -> None:
+    """Neither the cooldown nor its probe ends by a 429 to an older request; the next cooldown is as long as it was."""
+    patient = Patient()
+    health, clock = patient.health, patient.clock
+    before = clock.now
+    patient.pass_time(1)
+    patient.fail(FAILURES_IN_A_ROW)
+    down = health.down_since
+    health.failed(RateLimited("x"), before)
+    assert (health.state, health.delay(), health.down_since) == (State.COOLING, FIRST_COOLDOWN_SECONDS, down)
+    patient.pass_time(FIRST_COOLDOWN_SECONDS)
+    health.started()
+    health.failed(RateLimited("x", retry_after=30), before)
+    assert (health.state, health.delay()) == (State.PROBING, math.inf)
+    health.failed(ServerError("x"), clock.now)
+    assert (health.state, health.delay()) == (State.COOLING, 30)
+
+
 def test_a_doubted_endpoint_is_asked_one_row_at_a_time_until_it_answers() -> None:
     """A refused probe is followed by the next at once, an answered one ends the doubt, also after a throttle."""
     patient = Patient()

@@ -19,6 +19,12 @@ _ROUNDING_MARGIN = 1 + 1e-7
 _CATCH_UP_SECONDS = 0.05
 _CATCH_UP_FROM_RPM = 150
 
+# After a configured burst, requests keep this much behind the server's bucket, at most half of what it holds: two
+# requests may come closer together on their way, and the bucket has nothing left. A bucket of a single request can hold
+# nothing back, so the pace is lowered instead.
+_BEHIND_SECONDS = 0.01
+_SINGLE_PACE = 0.992
+
 # On their way, two requests may come closer together by this much, so a window is kept longer by as much. It is at most
 # `_MOST_JITTER` of the window: beyond that, waiting costs more than a refusal now and then.
 _JITTER_SECONDS = 0.1
@@ -70,8 +76,9 @@ class RequestPace:
     """Requests per minute by GCRA: one timestamp, equal to a token bucket of `burst` requests.
 
     A configured burst is allowed on top of the pace: any window of `w` seconds sees at most `rpm * w / 60 + burst`
-    requests. Without one, no minute holds more than `rpm` requests: the pace is lowered by the few requests that may
-    catch up after a late timer.
+    requests. A full bucket is emptied at once; the requests after that keep `_BEHIND_SECONDS` behind it. Without a
+    configured burst, no minute holds more than `rpm` requests: the pace is lowered by the few requests that may catch
+    up after a late timer.
     """
 
     measure: Measure = "requests"
@@ -82,21 +89,36 @@ class RequestPace:
         self._burst = burst
         self._clock = clock
         self._next = clock()
-        self.interval = self.tolerance = 0.0
+        # How many requests may still be sent of a bucket that was full.
+        self._at_once = 0
+        self.interval = self.tolerance = self._behind = 0.0
         self._pace(rpm)
 
     def _pace(self, rpm: float) -> None:
-        catch_up = max(1, math.floor(rpm / 60 * _CATCH_UP_SECONDS)) if rpm >= _CATCH_UP_FROM_RPM else 0
-        pace = rpm if self._burst is not None else rpm - catch_up
+        if self._burst is None:
+            catch_up = max(1, math.floor(rpm / 60 * _CATCH_UP_SECONDS)) if rpm >= _CATCH_UP_FROM_RPM else 0
+            pace, burst = rpm - catch_up, 1 + catch_up
+        else:
+            pace, burst = rpm * (_SINGLE_PACE if self._burst == 1 else 1.0), self._burst
         self.interval = 60.0 / pace * _ROUNDING_MARGIN
-        self.tolerance = self.interval * ((self._burst if self._burst is not None else 1 + catch_up) - 1)
+        self.tolerance = self.interval * (burst - 1)
+        if self._burst is not None:
+            self._behind = min(_BEHIND_SECONDS, self.tolerance / 2)
 
     def delay(self, cost: LimitCost) -> float:
         wait = self._next - self.tolerance - self._clock()
+        if not self._at_once:
+            wait += self._behind
         return wait if wait > ROUNDING_SECONDS else 0.0
 
     def take(self, cost: LimitCost) -> None:
-        self._next = max(self._clock(), self._next) + self.interval * cost.requests
+        now = self._clock()
+        if self._burst is not None:
+            if now >= self._next:
+                self._at_once = self._burst - 1
+            elif self._at_once:
+                self._at_once -= 1
+        self._next = max(now, self._next) + self.interval * cost.requests
 
     def settle(self, taken: LimitCost, used: LimitCost, age: float) -> None:
         """A request counts from its start, however it ends."""
