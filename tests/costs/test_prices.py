@@ -1,12 +1,16 @@
+import subprocess
 import sys
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 
 import orjson
 import pytest
 
 from batch.costs.prices import Listing, Price, litellm_prices, look_up, prices_for
 from schemas.endpoints import EndpointSpec, ModelSpec, PriceSpec
+
+ROOT = Path(__file__).parents[2]
 
 
 def price(prompt: str, completion: str, up_to: int | None = None) -> Price:
@@ -35,10 +39,12 @@ def test_litellm_knows_the_rest() -> None:
 
 def test_litellm_is_not_imported() -> None:
     """Prices are read without the seconds that importing LiteLLM takes."""
-    before = "litellm" in sys.modules
-    litellm_prices.cache_clear()
-    assert litellm_prices()["gpt-4"].provider == "openai"
-    assert ("litellm" in sys.modules) == before
+    program = (
+        "import sys; from batch.costs.prices import litellm_prices; "
+        "print(litellm_prices()['gpt-4'].provider, 'litellm' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout.split() == ["openai", "False"]
 
 
 def test_the_endpoints_names_are_asked_when_the_models_is_not_listed() -> None:

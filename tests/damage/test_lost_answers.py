@@ -133,7 +133,7 @@ def test_a_journal_that_was_copied_over_another_is_set_aside(tmp_path: Path) -> 
 
 
 def test_lost_answers_are_not_forgotten_by_the_budget(tmp_path: Path) -> None:
-    """An attempt whose line is damaged still counts against the budget, at its bound."""
+    """Rows whose journals are gone still count against the budget, at the most that they can have cost."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(20)
