@@ -1,4 +1,4 @@
-"""Limits are held, and used."""
+"""Limiters keep requests and tokens below the limit of an endpoint, and still use almost all of it."""
 
 import heapq
 import math
@@ -21,7 +21,7 @@ from schemas.endpoints import LimitsSpec, Provider
 
 
 class HandClock:
-    """Time moved by hand."""
+    """A clock that the test moves by hand."""
 
     def __init__(self) -> None:
         self.at = 0.0
@@ -34,7 +34,7 @@ ONE = LimitCost(1, 0, 0, 0)
 
 
 def starts(pace: RequestPace, clock: HandClock, seconds: float, late: float) -> list[float]:
-    """Start times of a client with work always waiting whose timers are `late` seconds late."""
+    """Return when a client sends its requests if work is always waiting and its timers fire `late` seconds late."""
     times = []
     while clock.at < seconds:
         wait = pace.delay(ONE)
@@ -48,7 +48,7 @@ def starts(pace: RequestPace, clock: HandClock, seconds: float, late: float) -> 
 
 @given(rpm=st.sampled_from([1, 7, 60, 140, 150, 600, 6000]), late=st.floats(0, 0.004))
 def test_no_minute_holds_more_than_rpm_and_at_least_98_percent_of_it(rpm: int, late: float) -> None:
-    """Without a stated burst no minute sees more than `rpm` requests, and work that waits gets 98 % of them."""
+    """Without a configured burst, no minute holds more than `rpm` requests, and at least 98 % of `rpm` are sent."""
     clock = HandClock()
     times = starts(RequestPace(rpm, None, clock), clock, 125.0, late)
     first = 0
@@ -96,7 +96,7 @@ def test_a_bucket_of_the_same_burst_refuses_one_request_in_a_thousand_at_most(bu
 
 
 def test_tokens_are_reserved_before_and_corrected_after() -> None:
-    """What an answer did not use goes back, so the pace follows the tokens really used."""
+    """The limiter gives back the tokens that an answer did not use, so the pace follows the tokens really used."""
     clock = HandClock()
     pace = TokenPace(60_000, clock)
     used = 0
@@ -110,7 +110,7 @@ def test_tokens_are_reserved_before_and_corrected_after() -> None:
 
 
 def test_a_request_larger_than_the_bucket_goes_out_and_the_next_one_pays() -> None:
-    """A request above the burst is not stuck for ever, and leaves a debt."""
+    """A request larger than the bucket is sent at once and leaves the bucket in debt, so the next one waits."""
     clock = HandClock()
     pace = TokenPace(6_000, clock)
     large = LimitCost(1, 5_000, 0, 0)
@@ -120,7 +120,10 @@ def test_a_request_larger_than_the_bucket_goes_out_and_the_next_one_pays() -> No
 
 
 def test_concurrency_falls_once_per_round_trip_and_grows_back() -> None:
-    """Sixty-four refusals of one round trip count as one; good answers raise the ceiling again."""
+    """Refusals of 64 requests of one round trip lower the limit once, and good answers raise it to the ceiling again.
+
+    A refusal while a single request is in flight lowers it to one.
+    """
     limit = Concurrency(64)
     for _ in range(64):
         limit.take()
@@ -144,7 +147,7 @@ def test_concurrency_falls_once_per_round_trip_and_grows_back() -> None:
     offset=st.floats(0, 60),
 )
 def test_no_window_is_overfilled_wherever_it_begins(limit: int, seconds: int, late: float, offset: float) -> None:
-    """Whatever the phase of the server's windows, none holds more than the limit; 97 % and more of it are used."""
+    """No window of the server holds more than the limit, whatever its phase, and at least 97 % of the limit is used."""
     clock = HandClock()
     spec = LimitsSpec.model_validate({"rpm": limit * 60 / seconds, "window_seconds": seconds})
     limiters = build_limiters(spec, "generic", clock)
@@ -164,7 +167,9 @@ def test_no_window_is_overfilled_wherever_it_begins(limit: int, seconds: int, la
 
 
 def test_azure_takes_what_may_be_used_and_gives_nothing_back() -> None:
-    """Its estimate stands until the minute is over: answers that use less do not let more requests through."""
+    """Azure counts the estimate until the minute is over, so answers that use fewer tokens let no more requests
+    through.
+    """
     clock = HandClock()
     limiters = build_limiters(LimitsSpec(tpm=60_000), "azure", clock)
     cost, used = LimitCost(1, 100, 900, 200), LimitCost(1, 100, 50, 50)
@@ -181,7 +186,7 @@ def test_azure_takes_what_may_be_used_and_gives_nothing_back() -> None:
 
 
 def test_openai_counts_the_larger_of_prompt_and_answer() -> None:
-    """A limit of 60,000 tokens lets 100 requests a minute through whose prompt and answer may have 600 each."""
+    """OpenAI counts the larger of prompt and answer: 60,000 tokens per minute allow 100 requests of 600 tokens each."""
     clock = HandClock()
     (pace,) = build_limiters(LimitsSpec(tpm=60_000), "openai", clock)
     cost = LimitCost(1, 600, 600, 600)
@@ -194,8 +199,8 @@ def test_openai_counts_the_larger_of_prompt_and_answer() -> None:
 
 
 def test_a_server_that_reserves_and_refunds_is_never_asked_for_what_it_lacks() -> None:
-    """Long answers under way keep their `max_tokens` reserved at the server: its bucket, mirrored, is never overdrawn
-    and the pace of tokens really used comes within 3 % of the limit.
+    """An Anthropic server reserves `max_tokens` until the answer ends. Its bucket, mirrored here, is never overdrawn,
+    and the tokens really used come within 3 % of the limit.
     """
     clock = HandClock()
     limiters = build_limiters(LimitsSpec(tpm=60_000), "anthropic", clock)
@@ -247,7 +252,9 @@ def test_the_servers_word_slows_us_down_at_once_and_never_speeds_us_up() -> None
 
 
 def test_an_old_header_is_read_with_its_age() -> None:
-    """A server that wrote `remaining: 0` when a ten-second answer began has refilled since, but for what was sent."""
+    """A server that wrote `remaining: 0` when a ten-second answer began has refilled 10,000 tokens since, of which
+    later requests took 4,000.
+    """
     clock = HandClock()
     pace = TokenReserve(60_000, clock, measure="tokens", count=lambda cost: cost.input)
     pace.correct(Allowance("tokens", 60_000, 0, None), LimitCost(4, 4000, 0, 0), age=10.0)
@@ -256,7 +263,7 @@ def test_an_old_header_is_read_with_its_age() -> None:
 
 
 def test_a_window_that_the_server_calls_empty_is_waited_out() -> None:
-    """`remaining: 0` with a reset closes the window until then."""
+    """`remaining: 0` with a reset time closes the window until the reset."""
     clock = HandClock()
     window = RequestWindow(100, 60, clock)
     window.correct(Allowance("requests", 100, 0, 42.0), NO_COST, age=2.0)
@@ -264,5 +271,5 @@ def test_a_window_that_the_server_calls_empty_is_waited_out() -> None:
 
 
 def test_every_provider_of_a_job_file_has_a_record() -> None:
-    """The names that the schema knows are those of the records."""
+    """Each provider name that the schema allows has a provider record, and no record has another name."""
     assert set(PROVIDERS) == set(get_args(Provider))

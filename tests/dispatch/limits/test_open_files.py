@@ -1,4 +1,4 @@
-"""Requests are bounded by the files that this process may open."""
+"""The dispatcher sends no more requests at once than the open-file limit of this process has room for."""
 
 import asyncio
 import errno
@@ -42,7 +42,7 @@ def endpoints(count: int, max_in_flight: int | None = None) -> ModelSpec:
 
 
 def most_at_once(model: ModelSpec, allowed: int | None) -> int:
-    """The most requests that were under way at once, of a run whose every row was answered."""
+    """Dispatch all rows, check that each was answered, and return the most requests that were in flight at once."""
     under_way = most = 0
 
     async def slow(asked: Request, endpoint: EndpointSpec) -> Completion:
@@ -69,18 +69,21 @@ def most_at_once(model: ModelSpec, allowed: int | None) -> int:
 
 @pytest.mark.parametrize("max_in_flight", [None, 300])
 def test_no_endpoint_gets_more_requests_than_there_are_connections(max_in_flight: int | None) -> None:
-    """Whether it is unlimited or its own limit is higher; without a bound both are sent more."""
+    """The bound on connections holds if an endpoint has no limit or a higher one; without it, more are in flight."""
     assert most_at_once(endpoints(2, max_in_flight), 8) <= 16
     assert most_at_once(endpoints(2, max_in_flight), None) > 16
 
 
 def test_a_lower_limit_of_the_endpoint_s_own_holds() -> None:
-    """The bound is one above, never a target."""
+    """The bound on connections does not raise an endpoint's own limit of three requests in flight."""
     assert most_at_once(endpoints(1, 3), 20) == 3
 
 
 def test_endpoints_share_what_is_left_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Together they stay below the limit; each has one at least; where there is no limit there is no bound."""
+    """The connections of all endpoints stay below the file limit, and each endpoint has at least one.
+
+    If the process has no file limit, there is no bound.
+    """
     monkeypatch.setattr(resource, "getrlimit", lambda which: (FEW_FILES, FEW_FILES))
     one, four = connections(1), connections(4)
     assert one is not None
@@ -93,7 +96,7 @@ def test_endpoints_share_what_is_left_of_the_files(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
-    """A shell's 256 of a possible 1,000 become 1,000, and no more is asked for."""
+    """`raise_limit` raises a soft limit of 256 to the hard limit of 1,000, and a second call changes nothing."""
     program = (
         "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (256, 1000));"
         "from batch.dispatch.limits.open_files import raise_limit; raise_limit(); raise_limit();"
@@ -105,7 +108,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
 def test_want_of_files_is_ours_and_not_the_endpoint_s(number: int) -> None:
-    """Told by the system's words among the library's; a refused connection is the endpoint's trouble as before."""
+    """An error whose text names a lack of files or memory is this process's; a refused connection is the endpoint's."""
     access = resolve(EndpointSpec(url="http://m/v1", model="m"), no_keys)
     ours = not_connected(f"tcp open error: {os.strerror(number)} (os error {number})", access)
     assert isinstance(ours, NoFileLeft)
@@ -117,7 +120,7 @@ def test_want_of_files_is_ours_and_not_the_endpoint_s(number: int) -> None:
 
 @contextmanager
 def no_files_left() -> Iterator[None]:
-    """Have this process be unable to open anything meanwhile."""
+    """Leave this process unable to open any file inside the `with` block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as taken:
         resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, hard))
@@ -129,7 +132,7 @@ def no_files_left() -> Iterator[None]:
 
 
 def test_a_connection_that_this_process_cannot_open_is_told_from_one_that_is_refused() -> None:
-    """The real client in a process that has no descriptor left, and again once it has one."""
+    """With no descriptor left the real client raises `NoFileLeft`; once there are some again, it gets an answer."""
 
     async def main() -> None:
         async with raw_server(says(http(200, b'{"choices":[{"message":{"content":"ok"}}]}'))) as server:
@@ -143,8 +146,8 @@ def test_a_connection_that_this_process_cannot_open_is_told_from_one_that_is_ref
     asyncio.run(main())
 
 
-def test_rows_wait_for_a_file_and_nobody_is_blamed() -> None:
-    """Attempts that could open no connection count for nothing, and the endpoint is neither in cooldown nor out."""
+def test_rows_wait_for_a_file_and_the_endpoint_is_not_blamed() -> None:
+    """An attempt that finds no free file is not counted; the endpoint is charged with no error and stays in use."""
     tried = 0
 
     async def short(asked: Request, endpoint: EndpointSpec) -> Completion:
@@ -173,7 +176,7 @@ def test_rows_wait_for_a_file_and_nobody_is_blamed() -> None:
 
 @pytest.mark.real
 def test_a_run_with_few_files_asks_an_unlimited_endpoint_to_the_end(tmp_path: Path) -> None:
-    """Every row is ok at the first attempt under a hard limit of 128 open files, and the report says what held it."""
+    """With a hard limit of 128 open files every row is ok at its first attempt, and the report names the limit."""
     lines = [json.dumps({"id": f"r{row}", "prompt": f"row {row}"}) for row in range(ROWS)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
     with serve({"model": "m", "answers": "echo", "latency": {"median_seconds": 0.2}}) as served:

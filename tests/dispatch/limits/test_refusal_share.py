@@ -1,4 +1,4 @@
-"""A server that refuses a share of requests at any pace is not asked ever more slowly."""
+"""Some servers refuse a share of the requests at any pace; the limiter does not keep slowing down for them."""
 
 from collections.abc import Callable
 from random import Random
@@ -12,7 +12,7 @@ ONE = LimitCost(1, 0, 0, 0)
 
 
 class Clock:
-    """Moved by hand."""
+    """A clock that the test moves by hand."""
 
     now = 0.0
 
@@ -21,7 +21,12 @@ class Clock:
 
 
 def seconds_for(answers: int, refuses: Callable[[int, float], bool], *, most: float = 3600.0) -> float:
-    """Time until so many requests were answered, one after the other, by a server that refuses by number and time."""
+    """Return the seconds until `answers` requests were answered, sent one after the other.
+
+    Args:
+        refuses: whether the server refuses a request, by the request's number and the time it is sent.
+        most: the seconds after which to stop.
+    """
     clock = Clock()
     pace = AdaptiveRate(clock)
     sent = answered = 0
@@ -34,7 +39,7 @@ def seconds_for(answers: int, refuses: Callable[[int, float], bool], *, most: fl
         clock.now += 0.002
         if refused:
             pace.refused(started)
-            # As an endpoint pauses for a refusal that does not say how long.
+            # An endpoint pauses as long after a refusal without `retry-after`.
             clock.now += 0.05
         else:
             answered += 1
@@ -42,7 +47,7 @@ def seconds_for(answers: int, refuses: Callable[[int, float], bool], *, most: fl
 
 
 class Bucket:
-    """Lets `rate(now)` requests a second through after a burst, less a share by lots, and notes refusals."""
+    """Accepts `rate(now)` requests per second after a burst, refuses `share` of them by chance; records refusals."""
 
     def __init__(self, rate: Callable[[float], float], burst: float, share: float = 0.0) -> None:
         self.refused: list[float] = []
@@ -64,20 +69,20 @@ class Bucket:
 
 
 def by_lots(share: float, seed: int) -> Callable[[int, float], bool]:
-    """Refuses this share of the requests, whatever the pace."""
+    """Refuse this share of the requests by chance, whatever the pace."""
     random = Random(seed)
     return lambda sent, now: random.random() < share
 
 
 @pytest.mark.parametrize("every", [2, 3, 4, 6])
 def test_refusals_by_turns_do_not_stop_a_job(every: int) -> None:
-    """Each second to sixth request is refused, however slowly they come: thirty answers take less than a minute."""
+    """If every second to sixth request is refused at any pace, 30 answers take less than a minute."""
     assert seconds_for(30, lambda sent, now: sent % every == 0) < 60
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.35, 0.5])
 def test_refusals_by_lots_do_not_stop_a_job(share: float) -> None:
-    """The same where chance decides: a thousand answers come at more than one a second, for each of five seeds."""
+    """If a share of the requests is refused by chance, 1,000 answers take less than 1,000 s, for each of five seeds."""
     for seed in range(5):
         assert seconds_for(1000, by_lots(share, seed)) < 1000
 
@@ -89,7 +94,7 @@ def test_refusals_by_lots_do_not_stop_a_job(share: float) -> None:
 def test_limits_that_a_lower_pace_satisfies_are_kept(
     rate: float, burst: float, answers: int, seconds: float, most: int
 ) -> None:
-    """A server that lets so many requests a second through is asked about that often, with few refusals."""
+    """A server with a real limit is sent requests at about that rate, and refuses few of them."""
     server = Bucket(lambda now: rate, burst)
     assert seconds_for(answers, server) < seconds
     assert len(server.refused) < most
@@ -97,7 +102,9 @@ def test_limits_that_a_lower_pace_satisfies_are_kept(
 
 @pytest.mark.parametrize("rate", [1.0, 3.0, 5.0])
 def test_a_server_that_gets_slower_is_followed_down(rate: float) -> None:
-    """Ten a second for a minute, then fewer: a minute later one request in eight is refused at the most."""
+    """A server's limit falls from ten requests per second after a minute; from a minute later on, it refuses less than
+    12 % of what it accepts.
+    """
     server = Bucket(lambda now: 10.0 if now < 60 else rate, 10)
     answers = 600 + int(300 * rate)
     assert seconds_for(answers, server) < 60 + 300 * 1.15
@@ -105,15 +112,15 @@ def test_a_server_that_gets_slower_is_followed_down(rate: float) -> None:
 
 
 def test_a_limit_behind_chance_is_found() -> None:
-    """Three requests in ten are refused by lots, and no more than ten a second let through: that rate is reached."""
+    """If the server refuses 30 % by chance and accepts at most ten per second, about ten per second are accepted."""
     server = Bucket(lambda now: 10.0, 5, share=0.3)
     assert seconds_for(3000, server) < 360
-    # By lots alone it would be 1,286.
+    # The refusals by chance alone would be 1,286.
     assert len(server.refused) < 2500
 
 
 def test_a_limit_that_arrives_ends_the_overlooking() -> None:
-    """A server refuses a third by lots for a minute and then has a limit of two a second: it is followed down."""
+    """A server refuses a third by chance for a minute, then has a limit of two per second, which the pace follows."""
     lots, bucket = by_lots(1 / 3, 1), Bucket(lambda now: 2.0, 2)
     late: list[float] = []
 
@@ -139,6 +146,6 @@ def test_a_limit_that_arrives_ends_the_overlooking() -> None:
 
 
 def test_without_refusals_the_pace_is_given_back() -> None:
-    """Once a server that refused a third by lots refuses nothing more, requests grow beyond the pace that was held."""
+    """Once a server that refused a third by chance stops refusing, the pace grows beyond the one held before."""
     lots = by_lots(1 / 3, 2)
     assert seconds_for(20_000, lambda sent, now: now < 20 and lots(sent, now)) < 20 + 240
