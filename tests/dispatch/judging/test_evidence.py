@@ -1,4 +1,4 @@
-"""Whose fault an error is: the dispatcher compares what an endpoint says to different rows, in virtual time."""
+"""The dispatcher decides from errors of different rows whether a row or an endpoint is at fault, in virtual time."""
 
 import asyncio
 from collections import Counter
@@ -22,7 +22,7 @@ from tests.fakes import answer
 from tests.virtual_time import run
 
 Says = Callable[[Request, EndpointSpec, float], DispatchError | None]
-"""What a server says to a row at a moment, in seconds since the start; `None`: it answers."""
+"""The error that a server returns for a row at a time, in seconds since the start; `None`: it answers."""
 
 
 def send(
@@ -35,7 +35,11 @@ def send(
     history: History | None = None,
     **limits: Any,
 ) -> tuple[MemoryWork, DispatchEnd, float, Counter[int]]:
-    """Dispatch rows of one model; errors come after 10 ms. Also: seconds taken, and requests by row."""
+    """Dispatch rows of one model; the server fails after 10 ms and answers after `answer_seconds`.
+
+    Returns:
+        The work, how the dispatch ended, the seconds it took, and the number of requests of each row.
+    """
     sent: Counter[int] = Counter()
     work = MemoryWork({(0, "m"): list(range(rows))}, histories={0: history} if history is not None else {})
     limit = LimitsSpec.model_validate(limits or {"max_in_flight": 8})
@@ -71,7 +75,7 @@ def ends(work: MemoryWork) -> dict[str, int]:
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 400, 422])
 @pytest.mark.parametrize("row", [0, 50, 99])
 def test_one_refused_row_of_a_hundred_fails_and_takes_nothing_along(status: int, row: int) -> None:
-    """First, in the middle or last: it fails with the server's words, and the endpoint answers all others."""
+    """A refused row fails with the server's words, wherever it is in the input; the endpoint answers all others."""
     kind = BadRequest if status in (400, 422) else Refused
 
     def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
@@ -87,7 +91,7 @@ def test_one_refused_row_of_a_hundred_fails_and_takes_nothing_along(status: int,
 
 
 def test_a_row_that_one_endpoint_refuses_is_answered_by_another() -> None:
-    """Three of a hundred rows may not use the first endpoint; both are busy all the time."""
+    """The first of two busy endpoints refuses three of a hundred rows; the second endpoint answers them."""
 
     def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
         refuses = request.row in (3, 40, 99) and endpoint.url == "http://e0/v1"
@@ -108,7 +112,7 @@ def test_a_row_that_one_endpoint_refuses_is_answered_by_another() -> None:
 )
 @pytest.mark.parametrize("slow", [0.005, 0.5])
 def test_a_sudden_wall_of_refusals_leaves_rows_unsent(error: DispatchError, slow: float) -> None:
-    """Credit ends after a while, told by any status: no row fails, few are sent, and the note has the words."""
+    """When the credit ends, no row fails, whatever the status: few requests are sent, and the note quotes the error."""
     work, end, _, sent = send(
         lambda request, endpoint, at: error if at >= 50 * slow else None, 1000, answer_seconds=slow
     )
@@ -121,7 +125,7 @@ def test_a_sudden_wall_of_refusals_leaves_rows_unsent(error: DispatchError, slow
 
 
 def test_where_the_first_rows_are_all_refused_alike_the_run_stops_early() -> None:
-    """Even where a code speaks of the row, as for prompts that are too long: nobody was answered at all."""
+    """An endpoint that has answered no row is out, even if the error code is about the row (a prompt too long)."""
     error = BadRequest("HTTP 400: context_length_exceeded", status=400, code="context_length_exceeded")
     work, end, _, sent = send(lambda request, endpoint, at: error, 10_000)
     assert ends(work) == {"unsent": 10_000}
@@ -130,7 +134,7 @@ def test_where_the_first_rows_are_all_refused_alike_the_run_stops_early() -> Non
 
 
 def test_a_clump_of_bad_rows_at_the_start_takes_no_endpoint_out() -> None:
-    """Forty rows in a row are refused alike, at the start; rows from elsewhere in the input tell that all is well."""
+    """The server refuses the first forty rows alike; rows from elsewhere in the input show that the endpoint works."""
     error = BadRequest("HTTP 400", status=400, words="bad image")
     work, end, _, _ = send(lambda request, endpoint, at: error if request.row < 40 else None, 400)
     assert ends(work) == {"ok": 360, "failed": 40}
@@ -138,7 +142,7 @@ def test_a_clump_of_bad_rows_at_the_start_takes_no_endpoint_out() -> None:
 
 
 def test_a_clump_of_rows_that_an_account_may_not_send_takes_no_endpoint_out() -> None:
-    """The same for 403 in the middle of the input, with one request at a time."""
+    """The server refuses thirty rows in the middle of the input with 403, while one request is in flight at a time."""
     error = Refused("HTTP 403", status=403)
     work, end, _, _ = send(
         lambda request, endpoint, at: error if 100 <= request.row < 130 else None, 300, max_in_flight=1
@@ -148,14 +152,14 @@ def test_a_clump_of_rows_that_an_account_may_not_send_takes_no_endpoint_out() ->
 
 
 def test_a_key_that_is_refused_for_a_moment_costs_no_row() -> None:
-    """401 for half a second, as while a key is rotated: refused rows are tried once more."""
+    """The server returns 401 for 20 ms, as while a key is rotated; the dispatcher tries the refused rows once more."""
     error = Refused("HTTP 401", status=401)
     work, _, _, _ = send(lambda request, endpoint, at: error if 1.0 < at < 1.02 else None, 200)
     assert ends(work) == {"ok": 200}
 
 
 def test_a_replica_that_does_not_know_the_key_costs_no_row() -> None:
-    """One of four servers behind an address answers 401: the key is never the row's fault, so rows are tried on."""
+    """One of four servers behind a URL returns 401. A refused key is never the row's fault, so rows are tried again."""
     error = Refused("HTTP 401", status=401)
     asked = iter(range(10**6))
     work, end, _, _ = send(lambda request, endpoint, at: error if next(asked) % 4 == 1 else None, 60)
@@ -164,7 +168,7 @@ def test_a_replica_that_does_not_know_the_key_costs_no_row() -> None:
 
 
 def test_credit_that_ends_before_the_last_rows_fails_none_of_them() -> None:
-    """400 whose words speak of the credit: the last three rows stay unsent, and the note says why."""
+    """The server refuses the last three rows for a lack of credit; they stay unsent, and the note gives the reason."""
     error = AccountRefused("HTTP 400", status=400, code="invalid_request_error", words="credit balance is too low")
     work, end, _, _ = send(lambda request, endpoint, at: error if request.row >= 37 else None, 40, max_in_flight=1)
     assert ends(work) == {"ok": 37, "unsent": 3}
@@ -172,7 +176,7 @@ def test_credit_that_ends_before_the_last_rows_fails_none_of_them() -> None:
 
 
 def test_no_note_calls_an_endpoint_down_for_the_last_rows_that_it_may_not_answer() -> None:
-    """Five rows are refused, and tried again when all others are done: they fail, and the endpoint is well."""
+    """The endpoint refuses five rows with 403, also when they are tried again at the end: they fail, without a note."""
     error = Refused("HTTP 403", status=403, code="guardrail_blocked")
     work, end, _, _ = send(lambda request, endpoint, at: error if request.row % 12 == 5 else None, 60, answer_seconds=0)
     assert ends(work) == {"ok": 55, "failed": 5}
@@ -181,8 +185,8 @@ def test_no_note_calls_an_endpoint_down_for_the_last_rows_that_it_may_not_answer
 
 @pytest.mark.parametrize("share", [3, 10, 33])
 def test_rows_that_always_fail_end_as_failed_and_do_not_hold_up_the_others(share: int) -> None:
-    """Every tenth row is answered by 500: they fail after `max_attempts`, in the time that back-off takes, and the
-    endpoint is never in a cooldown for them.
+    """3, 10 or 33 % of the rows always get a 500. They fail after `max_attempts`, within the time that back-off takes,
+    and never put the endpoint into a cooldown.
     """
 
     def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
@@ -196,7 +200,7 @@ def test_rows_that_always_fail_end_as_failed_and_do_not_hold_up_the_others(share
 
 
 def test_the_last_rows_that_always_fail_wait_for_no_cooldown() -> None:
-    """Three rows at the end of the input, always 500: done in the time of their back-off."""
+    """The last three rows always get a 500; they fail within the time of their back-off."""
     work, _, seconds, _ = send(
         lambda request, endpoint, at: ServerError("x", status=500) if request.row >= 97 else None, answer_seconds=0.05
     )
@@ -205,7 +209,7 @@ def test_the_last_rows_that_always_fail_wait_for_no_cooldown() -> None:
 
 
 def test_attempts_of_earlier_sittings_count() -> None:
-    """A row with five counted attempts has one left."""
+    """A row with five attempts in an earlier sitting has one attempt left."""
     history = History({}, sent={7: 5}, failures={7: (5, "server_error", 500)})
     work, _, _, sent = send(
         lambda request, endpoint, at: ServerError("x", status=500) if request.row == 7 else None, history=history
@@ -215,7 +219,7 @@ def test_attempts_of_earlier_sittings_count() -> None:
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, 1.0, 20.0])
 def test_a_lone_row_that_is_always_throttled_fails_after_a_bound(retry_after: float | None) -> None:
-    """Nobody else is left, and two minutes pass in which it is only ever told to wait."""
+    """The last row left is throttled at each attempt; it fails in less than 300 s, with the server's words."""
 
     def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
         error = RateLimited("HTTP 429", status=429, retry_after=retry_after, words="too large")
@@ -230,7 +234,7 @@ def test_a_lone_row_that_is_always_throttled_fails_after_a_bound(retry_after: fl
 
 
 def test_unreadable_first_answers_stop_the_lane_early() -> None:
-    """They are paid for: after a handful of rows the endpoint is out, and the note says what came."""
+    """Unreadable answers are billed, so the endpoint is out after fewer than 60 of them, and the note quotes one."""
     error = BadAnswer("the answer is not JSON", status=200, words="<html>Welcome to nginx")
     work, end, seconds, sent = send(lambda request, endpoint, at: error, 1000)
     assert "ok" not in ends(work)
@@ -241,7 +245,9 @@ def test_unreadable_first_answers_stop_the_lane_early() -> None:
 
 @pytest.mark.parametrize("rows", [3, 10])
 def test_a_small_job_too_learns_soon_that_every_answer_is_unreadable(rows: int) -> None:
-    """Repeated rows count where there are no others: it does not wait a cooldown for each of six attempts a row."""
+    """In a job of few rows repeated attempts of the same row count as evidence, so that rows need not wait for a
+    cooldown before each of six attempts.
+    """
     error = BadAnswer("an error in a 2xx answer", status=200, words="Unexpected endpoint or method")
     work, end, seconds, sent = send(lambda request, endpoint, at: error, rows)
     assert ends(work) == {"unsent": rows}
@@ -251,7 +257,7 @@ def test_a_small_job_too_learns_soon_that_every_answer_is_unreadable(rows: int) 
 
 
 def test_a_wait_beyond_all_dates_is_said_as_any_other() -> None:
-    """1e300 seconds are no date: the run ends as for any wait that is too long."""
+    """A `retry_after` of 1e300 seconds has no date; the run ends as for any other wait that is too long."""
     error = RateLimited("HTTP 429", status=429, retry_after=1e300)
     _, end, seconds, _ = send(lambda request, endpoint, at: error, 10)
     assert "asks to stay away" in end.stalled[0]
@@ -261,7 +267,7 @@ def test_a_wait_beyond_all_dates_is_said_as_any_other() -> None:
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_a_server_that_loads_its_model_costs_no_attempts(rows: int) -> None:
-    """503 for five minutes from a server that has answered nobody yet: every row is answered in the end."""
+    """A server returns 503 for five minutes before its first answer; every row is answered in the end."""
 
     def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
         return ServerError("HTTP 503", status=503, words="Loading model") if at < 300 else None
@@ -272,7 +278,7 @@ def test_a_server_that_loads_its_model_costs_no_attempts(rows: int) -> None:
 
 
 def test_a_wait_that_is_too_long_ends_the_run_and_says_until_when() -> None:
-    """An endpoint that asks to stay away for 55 hours; with a bound of three days it is waited for."""
+    """An endpoint asks for a pause of 55 hours, so the run ends; with `longest_wait` of three days the pool waits."""
 
     def says(request: Request, endpoint: EndpointSpec, at: float) -> DispatchError | None:
         error = RateLimited("HTTP 429", status=429, retry_after=198_300.0, words="weekly quota")
@@ -289,7 +295,9 @@ def test_a_wait_that_is_too_long_ends_the_run_and_says_until_when() -> None:
 
 
 def test_an_endpoint_that_throttles_everybody_for_longer_than_one_waits_ends_the_run() -> None:
-    """Nothing but 429 without a time, with rows that were never tried: after `longest_wait` the run stops with it."""
+    """An endpoint only returns 429 without `retry-after`, and most rows were never tried: the run ends after
+    `longest_wait`.
+    """
     work, end, seconds, _ = send(
         lambda request, endpoint, at: RateLimited("HTTP 429", status=429, words="come back later"),
         10_000,
@@ -301,12 +309,12 @@ def test_an_endpoint_that_throttles_everybody_for_longer_than_one_waits_ends_the
 
 
 def test_the_numbers_of_different_rows_are_few() -> None:
-    """Who reads the documentation expects about ten refused rows, not hundreds."""
+    """A user who reads the documentation expects about ten refused rows before an endpoint is out, not hundreds."""
     assert REFUSED_ROWS + PROBES <= BAD_ROWS + PROBES <= 15
 
 
 def test_a_date_of_another_year_has_its_year() -> None:
-    """A quota that comes back in January, seen in December; a date that no computer knows ends nothing."""
+    """`date` adds the year to a date of another year, and does not raise for a date that cannot be represented."""
     december = datetime(2026, 12, 31, 23, 50, tzinfo=UTC).timestamp()
     assert date(december + 300, december) == "Thu 31 Dec 23:55 UTC"
     assert date(december + 900, december) == "Fri 01 Jan 2027 00:05 UTC"
