@@ -1,4 +1,4 @@
-"""Balancers, as claims about many picks of endpoints whose requests are started, and ended, by hand."""
+"""Balancers pick endpoints as they promise, over many picks; the tests start and end the requests by hand."""
 
 import math
 from collections import Counter
@@ -25,18 +25,20 @@ WEIGHTS = st.lists(st.integers(1, 30), min_size=1, max_size=12)
 
 
 def assert_shares(counts: Counter[int], weights: Sequence[float], deviations: float = 4.5) -> None:
-    """Drawn by weight, so within so many standard deviations of it."""
+    """Check that each endpoint's picks are within `deviations` standard deviations of its weight's share."""
     total = sum(counts.values())
     for i, weight in enumerate(weights):
         share = weight / sum(weights)
         assert abs(counts[i] - total * share) <= deviations * math.sqrt(total * share * (1 - share)), counts
 
 
-# The contract.
+# What every balancer promises.
 
 
 def history_of_picks(name: BalancerName, seed: int) -> list[int]:
-    """Picks among changing endpoints whose requests end well or not, after times that differ."""
+    """Return 10,000 picks while endpoints are ready or not at random, and requests are answered, fail or are
+    abandoned after varying times.
+    """
     clock = Clock()
     pool = endpoints([1, 2, 3, 4], clock)
     balancer = build_balancer(name, Random(seed))
@@ -66,8 +68,8 @@ def history_of_picks(name: BalancerName, seed: int) -> list[int]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_balancer_picks_one_of_the_ready_and_the_same_again(name: BalancerName) -> None:
-    """Whatever is ready and however requests end, the pick is ready, every endpoint has its turn, and one seed gives
-    one history.
+    """A balancer only picks ready endpoints, picks every endpoint at some time, and repeats its picks with the same
+    seed.
     """
     picked = history_of_picks(name, seed=1)
     assert set(picked) == {0, 1, 2, 3}
@@ -76,7 +78,7 @@ def test_every_balancer_picks_one_of_the_ready_and_the_same_again(name: Balancer
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_balancer_takes_the_only_one(name: BalancerName) -> None:
-    """One endpoint gets everything, however much it has under way."""
+    """A single endpoint gets all requests, however many it has in flight."""
     (only,) = pool = endpoints([2])
     balancer = build_balancer(name, Random(1))
     for row in keys(200):
@@ -84,11 +86,11 @@ def test_every_balancer_takes_the_only_one(name: BalancerName) -> None:
         only.start(row)
 
 
-# Turns.
+# Taking turns.
 
 
 def test_round_robin_goes_round() -> None:
-    """Each in its turn, and one that is not ready loses only its turn."""
+    """Endpoints get requests in order; an endpoint that is not ready is skipped."""
     pool = endpoints([9, 1, 1])
     balancer = build_balancer("round_robin", Random(0))
     assert picks(balancer, pool, [request()] * 5) == [0, 1, 2, 0, 1]
@@ -97,7 +99,7 @@ def test_round_robin_goes_round() -> None:
 
 
 def test_smooth_weighted_round_robin_of_5_1_1() -> None:
-    """nginx's own example: a a b a c a a."""
+    """With weights 5, 1, 1 the picks are those of nginx's own example: a a b a c a a."""
     balancer = build_balancer("weighted_round_robin", Random(0))
     assert picks(balancer, endpoints([5, 1, 1]), [request()] * 7) == [0, 0, 1, 0, 2, 0, 0]
 
@@ -105,8 +107,8 @@ def test_smooth_weighted_round_robin_of_5_1_1() -> None:
 @pytest.mark.parametrize("unit", [1, 0.1])
 @given(weights=WEIGHTS)
 def test_weighted_round_robin_is_exact_over_a_cycle_and_never_a_pick_ahead(unit: float, weights: list[int]) -> None:
-    """After each cycle every endpoint had exactly its weight, and none is ever a whole pick ahead of its share, also
-    where weights are no whole numbers.
+    """After each cycle every endpoint has been picked exactly as often as its weight says, and none is ever a whole
+    pick ahead of its share, also with fractional weights.
     """
     balancer = build_balancer("weighted_round_robin", Random(0))
     pool = endpoints([unit * weight for weight in weights])
@@ -115,7 +117,7 @@ def test_weighted_round_robin_is_exact_over_a_cycle_and_never_a_pick_ahead(unit:
     for t in range(1, 3 * total + 1):
         picked = balancer.pick(request(), pool).index
         counts[picked] += 1
-        # Only who was picked can have come ahead.
+        # Only the picked endpoint can have got ahead.
         assert counts[picked] * total - t * weights[picked] < total
         if t % total == 0:
             assert [counts[i] for i in range(len(weights))] == [w * t // total for w in weights]
@@ -123,8 +125,8 @@ def test_weighted_round_robin_is_exact_over_a_cycle_and_never_a_pick_ahead(unit:
 
 @given(weights=WEIGHTS, away=st.integers(0, 500), before=st.integers(0, 100))
 def test_an_endpoint_that_was_away_does_not_catch_up(weights: list[int], away: int, before: int) -> None:
-    """However long it could not be picked, in its first cycle after its return each gets its weight, give or take one
-    pick: what was missed is no debt.
+    """An endpoint that was not ready for a while does not make up for it: in the next cycle each endpoint gets its
+    weight, give or take one pick.
     """
     balancer = build_balancer("weighted_round_robin", Random(0))
     pool = endpoints(weights)
@@ -136,19 +138,19 @@ def test_an_endpoint_that_was_away_does_not_catch_up(weights: list[int], away: i
 
 @given(WEIGHTS)
 def test_adaptive_takes_turns_by_weight_until_something_is_measured(weights: list[int]) -> None:
-    """With nothing known of any endpoint its picks are those of weighted_round_robin."""
+    """While no endpoint has been measured, adaptive picks the same endpoints as weighted_round_robin."""
     pool = endpoints(weights)
     adaptive, plain = (build_balancer(name, Random(0)) for name in ("adaptive", "weighted_round_robin"))
     asked = [request()] * 100
     assert picks(adaptive, pool, asked) == picks(plain, pool, asked)
 
 
-# Loads.
+# Requests in flight.
 
 
 @given(WEIGHTS)
 def test_least_connections_fills_by_weight(weights: list[int]) -> None:
-    """With requests that stay, the loads over weights are as even as whole requests can be."""
+    """If no request ends, the requests in flight are exactly in proportion to the weights."""
     pool = endpoints(weights)
     balancer = LeastConnections()
     for _ in range(5 * sum(weights)):
@@ -157,7 +159,7 @@ def test_least_connections_fills_by_weight(weights: list[int]) -> None:
 
 
 def test_idle_equals_take_turns() -> None:
-    """Two idle endpoints share work evenly, though the first is always free again."""
+    """Two idle endpoints get 500 requests each, though the first is always idle again."""
     counts = Counter(picks(LeastConnections(), endpoints([1, 1]), [request()] * 1000))
     assert counts[0] == counts[1] == 500
 
@@ -172,8 +174,8 @@ def fullest_above_mean(name: BalancerName, requests: int, endpoint_count: int) -
 
 
 def test_power_of_two_keeps_loads_close_however_many_there_are() -> None:
-    """The fullest of 50 endpoints is O(ln ln n) above the mean after 10,000 requests as after 100,000; drawn at random
-    it is tens above, and the more the longer.
+    """With power_of_two, the fullest of 50 endpoints stays within 4 requests of the mean, after 10,000 requests as
+    after 100,000. With random it is more than 20 and more than 60 above the mean.
     """
     assert fullest_above_mean("power_of_two", 10_000, 50) <= 4
     assert fullest_above_mean("power_of_two", 100_000, 50) <= 4
@@ -182,7 +184,7 @@ def test_power_of_two_keeps_loads_close_however_many_there_are() -> None:
 
 
 def test_power_of_two_fills_by_weight() -> None:
-    """A heavy endpoint is drawn as often as it can take it: loads over weights stay even."""
+    """With weights 10, 1, 1, 1, the requests in flight per weight stay within 20 of 1,000."""
     weights = [10, 1, 1, 1]
     pool = endpoints(weights)
     balancer = build_balancer("power_of_two", Random(3))
@@ -192,14 +194,14 @@ def test_power_of_two_fills_by_weight() -> None:
 
 
 def test_random_follows_weights() -> None:
-    """Draws come in the ratio of the weights."""
+    """The random balancer picks endpoints in the ratio of their weights."""
     weights = [3, 1, 0.5]
     counts = Counter(picks(build_balancer("random", Random(4)), endpoints(weights), [request()] * 100_000))
     assert_shares(counts, weights)
 
 
 def test_priority_fills_the_first_listed_and_then_overflows() -> None:
-    """Each endpoint is at its limit before the next one gets anything, and what becomes free is filled again first."""
+    """An endpoint gets requests only while all endpoints listed before it are at their limits."""
     limits = (3, 2, 10)
     pool = [
         fake_endpoint(EndpointSpec(url=f"http://e{i}/v1", limits=LimitsSpec(max_in_flight=most)), i, Clock(), Random(0))
@@ -223,23 +225,23 @@ def test_priority_fills_the_first_listed_and_then_overflows() -> None:
 
 
 def test_a_key_stays_with_its_endpoint_while_there_is_room() -> None:
-    """The same key goes to the same endpoint, in another process's balancer too, whatever came in between."""
+    """Each key goes to the same endpoint, also in another balancer and in whatever order keys and endpoints come."""
     pool = endpoints([1, 2, 3, 4])
     rows = keys(10_000)
     first = picks(ConsistentHash(), pool, rows)
     assert picks(ConsistentHash(), pool[::-1], rows[::-1])[::-1] == first
-    # As found once: a server's cache outlives our process.
+    # Recorded once: keys must stay where they are across runs, since a server's prefix cache outlives this process.
     assert first[:12] == [2, 2, 3, 3, 2, 2, 2, 2, 3, 3, 3, 2]
 
 
 def test_keys_follow_weights() -> None:
-    """Of 100,000 keys every endpoint has its weight's share."""
+    """Of 100,000 keys each endpoint gets its weight's share."""
     weights = [1, 2, 3, 0.5]
     assert_shares(Counter(picks(ConsistentHash(), endpoints(weights), keys(100_000))), weights)
 
 
 def test_rows_without_a_key_are_spread() -> None:
-    """They go by their number."""
+    """Rows without a key are distributed by their row number."""
     weights = [1, 1, 1]
     assert_shares(
         Counter(picks(ConsistentHash(), endpoints(weights), [request(row) for row in range(30_000)])), weights
@@ -248,7 +250,7 @@ def test_rows_without_a_key_are_spread() -> None:
 
 @pytest.mark.parametrize("removed", range(4))
 def test_removing_an_endpoint_moves_its_own_keys_alone(removed: int) -> None:
-    """Every other key stays where it was, and those that move are shared out by weight."""
+    """The keys of the other endpoints stay where they are, and the removed endpoint's keys are shared by weight."""
     weights = [1, 2, 3, 4]
     pool = endpoints(weights)
     rows = keys(20_000)
@@ -289,7 +291,9 @@ def test_no_endpoint_has_more_than_its_bound(weights: list[int], bursts: list[tu
 
 
 def test_one_key_for_all_rows_is_spread_evenly() -> None:
-    """Where the whole input begins alike, no endpoint has more than a quarter above its share, and all get work."""
+    """If all rows have the same key, no endpoint has more than a quarter above its share, and each has over a fifth of
+    it.
+    """
     weights = [1, 1, 2]
     pool = endpoints(weights)
     balancer = ConsistentHash()

@@ -1,4 +1,4 @@
-"""Which rows suit which endpoint."""
+"""The linear program decides which kinds of rows each endpoint gets; tests of its parts are here too."""
 
 from collections import Counter
 from random import Random
@@ -25,8 +25,8 @@ def endpoint(index: int, **limits: float) -> Endpoint:
     return fake_endpoint(spec, index, lambda: 0.0, Random(0))
 
 
-def test_who_is_held_back_by_tokens_gets_the_short_rows() -> None:
-    """One endpoint allows many tokens in few requests, the other the reverse: each gets the rows it is good at."""
+def test_an_endpoint_held_back_by_tokens_gets_the_short_rows() -> None:
+    """One endpoint allows few requests and many tokens, so it gets the long rows; the other gets the short ones."""
     few_requests, few_tokens = endpoint(0, rpm=60, tpm=1e6), endpoint(1, rpm=6000, tpm=3_000)
     unknown = {0: Latency(), 1: Latency()}
     shares = best_shares([few_requests, few_tokens], {SHORT: 90, LONG: 60}, COSTS, unknown)
@@ -35,7 +35,7 @@ def test_who_is_held_back_by_tokens_gets_the_short_rows() -> None:
 
 
 def test_an_endpoint_that_is_out_gets_no_share() -> None:
-    """With one of two left there is nothing to choose."""
+    """With one of two endpoints out there is nothing to decide, so there are no shares."""
     first, second = endpoint(0, rpm=60), endpoint(1, tpm=600)
     asked = request()
     first.start(asked)
@@ -45,7 +45,7 @@ def test_an_endpoint_that_is_out_gets_no_share() -> None:
 
 
 def test_kinds_are_taken_in_their_shares() -> None:
-    """Of a thousand picks as many are of each kind as the program says, however few there are at hand at a time."""
+    """Over 1,000 picks, each endpoint gets each kind in the share that the linear program computed."""
     pool = [endpoint(0, rpm=600, tpm=120_000), endpoint(1, rpm=600, tpm=30_000)]
     fit = LinearProgramAssigner(pool, COSTS.__getitem__)
     at_hand = {SHORT: 600, LONG: 400}
@@ -61,7 +61,9 @@ def test_kinds_are_taken_in_their_shares() -> None:
 
 @given(st.lists(st.integers(1, 500), min_size=10, max_size=60), st.floats(0, 0.1))
 def test_latency_is_a_line_through_what_was_seen(seen: list[int], slope: float) -> None:
-    """Answers that take `0.3 + slope * tokens` seconds are foretold, those of no other length included."""
+    """If answers take `0.3 + slope * tokens` seconds, the estimate at their mean length is within 20 % of that, also
+    if all have the same length; no estimate is negative.
+    """
     latency = Latency()
     assert latency.seconds(100) == 0.0
     for tokens in seen:
@@ -74,8 +76,8 @@ def test_latency_is_a_line_through_what_was_seen(seen: list[int], slope: float) 
 @given(
     st.lists(st.tuples(st.sampled_from(["pop", "kind", "far", "first", "add", "sort"]), st.integers(0, 2)), max_size=60)
 )
-def test_rows_leave_by_either_door_once(steps: list[tuple[str, int]]) -> None:
-    """Whatever is taken, brought back and sorted, each row is given out once at a time, and the counts are right."""
+def test_a_row_buffer_gives_out_each_row_once(steps: list[tuple[str, int]]) -> None:
+    """In any sequence of steps a row buffer gives out each row once until it is put back, and its counts are right."""
     rows = [request(row, prompt_tokens=10 * 4 ** (row % 3), max_tokens=5) for row in range(200)]
     kinds = {row.row: kind_of(row) for row in rows}
     waiting = list(rows)
@@ -123,7 +125,7 @@ def test_rows_leave_by_either_door_once(steps: list[tuple[str, int]]) -> None:
 
 
 def test_what_is_expected_follows_the_answers_of_rows_alike() -> None:
-    """Until eight have answered, `max_tokens` stands; rows of another kind keep theirs."""
+    """Until eight rows of a kind are answered, `max_tokens` is expected; for rows of another kind it still is."""
     expected = ExpectedTokens()
     alike, other = request(max_tokens=1000), request(max_tokens=100)
     for _ in range(8):

@@ -1,4 +1,4 @@
-"""Balancers that go by what was measured."""
+"""Balancers that pick by the measured speed and failures of endpoints."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tests.fakes import answer, request
 
 
 def measured(seconds: Sequence[float], clock: Clock) -> list[Endpoint]:
-    """Idle endpoints, each of which has just taken so long for its only answer."""
+    """Idle endpoints, each of which has just given its only answer, after these seconds."""
     pool = endpoints([1] * len(seconds), clock)
     begun = clock.now
     for endpoint, latency in sorted(zip(pool, seconds, strict=True), key=lambda pair: pair[1]):
@@ -27,7 +27,7 @@ def measured(seconds: Sequence[float], clock: Clock) -> list[Endpoint]:
 
 
 def test_adaptive_measures_a_slow_endpoint_again() -> None:
-    """However slow it was, it gets a twentieth of an average endpoint's turns."""
+    """However slow an endpoint was, adaptive gives it a twentieth of an average endpoint's turns."""
     pool = measured([1, 1, 10_000], Clock())
     counts = Counter(picks(build_balancer("adaptive", Random(0)), pool, [request()] * 100_000))
     average = (1 + 1 + 0) / 3
@@ -35,7 +35,7 @@ def test_adaptive_measures_a_slow_endpoint_again() -> None:
 
 
 def test_peak_ewma_tries_a_slow_endpoint_again() -> None:
-    """Though the other one is idle and quick, a peak is forgotten while nothing is under way."""
+    """peak_ewma forgets the peak of an idle slow endpoint, so it tries it again although the other is idle and fast."""
     clock = Clock()
     pool = measured([1, 50], clock)
     balancer = build_balancer("peak_ewma", Random(0))
@@ -52,7 +52,9 @@ def test_peak_ewma_tries_a_slow_endpoint_again() -> None:
 
 
 def test_an_endpoint_of_which_nothing_is_known_gets_one_request_until_it_answers() -> None:
-    """peak_ewma sends others everything else meanwhile, however much they have under way."""
+    """Until the unmeasured endpoint has answered, peak_ewma sends all other requests to the measured ones, however many
+    these have in flight.
+    """
     clock = Clock()
     pool = [*measured([1, 1], clock), endpoints([1, 1, 1], clock)[2]]
     balancer = build_balancer("peak_ewma", Random(0))
@@ -70,7 +72,7 @@ def test_an_endpoint_of_which_nothing_is_known_gets_one_request_until_it_answers
 
 
 def test_endpoints_of_which_nothing_is_known_share_the_first_requests() -> None:
-    """Before any endpoint has answered, peak_ewma goes by requests in flight."""
+    """Before any endpoint has answered, peak_ewma picks by requests in flight and weight."""
     pool = endpoints([1, 2, 1])
     balancer = build_balancer("peak_ewma", Random(0))
     for _ in range(400):
@@ -79,7 +81,9 @@ def test_endpoints_of_which_nothing_is_known_share_the_first_requests() -> None:
 
 
 def test_an_endpoint_that_hangs_does_not_look_faster_by_the_second() -> None:
-    """Of two equals the one that stops answering keeps about what it has under way, and the other takes the rest."""
+    """One of two equally fast endpoints stops answering; it never has more than 12 requests in flight, and the other
+    endpoint gets the rest.
+    """
     clock = Clock()
     pool = measured([1, 1], clock)
     balancer = build_balancer("peak_ewma", Random(0))
@@ -96,7 +100,7 @@ def test_an_endpoint_that_hangs_does_not_look_faster_by_the_second() -> None:
 
 
 def test_a_short_answer_does_not_make_an_endpoint_slow() -> None:
-    """Half a second before the first token and 20 ms for each: answers of any length cost about the same per token."""
+    """An answer takes 0.5 s to its first token and 20 ms per token; the speed per token is the same for any length."""
     clock = Clock()
     for tokens in (1, 10, 100, 1000):
         (endpoint,) = endpoints([1], clock)
@@ -112,7 +116,7 @@ def test_a_short_answer_does_not_make_an_endpoint_slow() -> None:
 
 @pytest.mark.parametrize("latency", [0.01, 5.0, 600.0])
 def test_failures_count_until_they_are_long_past(latency: float) -> None:
-    """The share of failures rises with each, whether they come fast or slowly, and fades when nothing more fails."""
+    """The share of failures rises with each failure, at any latency, and fades once failures stop."""
     clock = Clock()
     (endpoint,) = endpoints([1], clock)
     shares = [endpoint.speed.error_share]
