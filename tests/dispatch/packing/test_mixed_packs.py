@@ -1,4 +1,4 @@
-"""Packed embeddings whose answers do not say clearly which is whose."""
+"""The answer to a pack of embeddings may not say clearly which item belongs to which row."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.fakes import request
 
 
 def packed(count: int) -> Request:
-    """So many rows in one request."""
+    """A request of `count` packed rows."""
     rows = tuple(request(row, max_tokens=None) for row in range(count))
     whole = request(0, max_tokens=None)
     whole.url, whole.rows = EMBEDDINGS_URL, rows
@@ -22,7 +22,7 @@ def packed(count: int) -> Request:
 
 
 def taken_apart(items: list[Any]) -> list[float]:
-    """The first number of each row's vector, where the server sent these items for three rows."""
+    """The first number of each row's vector, if the server sends these items for three rows."""
     raw = orjson.dumps({"data": items, "usage": {"prompt_tokens": 12}})
     answers = split_answers(packed(3), Completion(raw, 12, 0))
     return [orjson.loads(answer.raw)["data"][0]["embedding"][0] for answer in answers]
@@ -46,7 +46,9 @@ def item(number: float, **index: Any) -> dict[str, Any]:
     ],
 )
 def test_items_are_told_apart_where_it_is_clear_which_they_are(items: list[Any]) -> None:
-    """By index; a 0 that was left out is the one that is missing; without any, the order is the inputs'."""
+    """Items are matched by `index`. A single missing index is the one that no other item has; if several are missing,
+    the items are in the order of the inputs.
+    """
     assert taken_apart(items) == [0, 1, 2]
 
 
@@ -64,14 +66,18 @@ def test_items_are_told_apart_where_it_is_clear_which_they_are(items: list[Any])
     ],
 )
 def test_where_it_is_not_clear_nothing_is_guessed(items: list[Any]) -> None:
-    """Too few, too many, an index twice or out of range, one that contradicts the order; what they cost is kept."""
+    """Too few or too many items, an index used twice, out of range or against the order: the answer raises
+    `PackMixedUp`, which keeps the usage that is billed.
+    """
     with pytest.raises(PackMixedUp) as caught:
         taken_apart(items)
     assert (caught.value.usage, caught.value.billed, caught.value.blame) == ((12, 0), True, "row")
 
 
 def test_where_the_first_pack_is_mixed_up_inputs_go_alone_from_then_on() -> None:
-    """One pack tells; an endpoint whose packs were taken apart before had an accident, and its halves go on."""
+    """An endpoint whose first pack was mixed up gets inputs one by one. If an earlier pack of it was split, the size
+    stays.
+    """
     never = PackSize(16)
     assert never.mixed_up()
     assert never.allowed == 1

@@ -1,4 +1,4 @@
-"""Embedding rows through the dispatcher: they share requests and nothing else."""
+"""The dispatcher packs embedding rows into shared requests; rows have nothing else in common."""
 
 import asyncio
 from collections import Counter
@@ -34,7 +34,7 @@ from tests.virtual_time import run
 
 @dataclass(eq=False)
 class KeptJournal(MemoryJournal):
-    """Keeps answers too."""
+    """A journal that also keeps answers, or the kind of error of a failed row."""
 
     answers: dict[int, Any] = field(default_factory=dict)
 
@@ -50,7 +50,7 @@ class KeptJournal(MemoryJournal):
 
 @dataclass
 class EmbeddingWork(MemoryWork):
-    """Rows to embed; row 7 says "7"."""
+    """Embedding rows; the input of row 7 is "7"."""
 
     answers: dict[int, Any] = field(default_factory=dict)
 
@@ -65,13 +65,13 @@ class EmbeddingWork(MemoryWork):
 
 @dataclass
 class Server:
-    """Embeds "7" as [7.0]; counts requests and inputs."""
+    """A server that embeds "7" as [7.0] and records the size and the time of each request."""
 
     most: int = 2048
     bad: frozenset[str] = frozenset()
     trouble: Callable[[int], DispatchError | None] = lambda number: None
     deaf: bool = False
-    """It looks at the first input only."""
+    """It embeds only the first input of a request."""
     sizes: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
 
@@ -104,7 +104,11 @@ def sent_to(
     drained_after: float | None = None,
     **limits: Any,
 ) -> EmbeddingWork:
-    """Rows 0 to `rows`, planned for the model `m` and sent by the real dispatcher; the model `n` may take over."""
+    """Dispatch `rows` rows that are planned for the model `m`, with a second model `n`, and check the final counts.
+
+    Args:
+        drained_after: the seconds after which the dispatcher is drained.
+    """
     work = EmbeddingWork({(0, "m"): list(range(rows))})
 
     async def main() -> None:
@@ -130,7 +134,7 @@ def sent_to(
 
 
 def own_answers(work: EmbeddingWork) -> set[int]:
-    """Rows that have their own embedding, and their own share of the usage."""
+    """The rows that got their own embedding and their own share of the usage."""
     return {
         row
         for row, told in work.answers.items()
@@ -141,7 +145,7 @@ def own_answers(work: EmbeddingWork) -> set[int]:
 
 
 def test_rows_share_requests_and_nothing_else() -> None:
-    """A hundred rows go in four requests; each has its intent before its outcome, and its own answer."""
+    """100 rows are sent in four requests; each row gets its own intent, outcome and answer."""
     server = Server()
     work = sent_to(server, 100)
     assert sorted(server.sizes) == [4, 32, 32, 32]
@@ -150,7 +154,7 @@ def test_rows_share_requests_and_nothing_else() -> None:
 
 
 def test_a_packed_request_costs_one_request_and_all_its_tokens() -> None:
-    """One request a second carries 32 rows a second; 6,000 tokens a minute carry ten."""
+    """60 requests per minute carry 32 rows per second, and 6,000 tokens per minute carry ten rows per second."""
     by_requests, by_tokens = Server(), Server()
     sent_to(by_requests, 320, rpm=60)
     assert len(by_requests.sizes) == 10
@@ -161,7 +165,7 @@ def test_a_packed_request_costs_one_request_and_all_its_tokens() -> None:
 
 @pytest.mark.parametrize("most", [2048, 5, 1])
 def test_bad_rows_fail_alone(most: int) -> None:
-    """Whatever the server's batch limit, the bad rows fail as bad requests and no other row loses an attempt."""
+    """Whatever the server's batch limit, only the bad rows fail, and no other row loses its single attempt."""
     server = Server(most=most, bad=frozenset({"13", "57", "58"}))
     work = sent_to(server, 100, spec=DispatchSpec(max_attempts=1), max_in_flight=4)
     assert own_answers(work) == set(range(100)) - {13, 57, 58}
@@ -169,7 +173,7 @@ def test_bad_rows_fail_alone(most: int) -> None:
 
 
 def test_a_smaller_batch_limit_is_found_once() -> None:
-    """A server that takes 5 inputs at once refuses some requests at first, and then none of hundreds."""
+    """A server that takes at most 5 inputs refuses requests only among the first 50; most requests then have 4."""
     server = Server(most=5)
     work = sent_to(server, 2000, max_in_flight=2)
     assert own_answers(work) == set(range(2000))
@@ -181,7 +185,7 @@ def test_a_smaller_batch_limit_is_found_once() -> None:
     "error", [RateLimited("HTTP 429", status=429, retry_after=1.0), ServerError("HTTP 500"), TimedOut("late")]
 )
 def test_trouble_puts_all_rows_back(error: DispatchError) -> None:
-    """A quarter of the requests fail in one way or another; every row is answered, and each sending has its intent."""
+    """A quarter of the requests fail; every row is answered in the end, and each attempt of a row has an intent."""
     server = Server(trouble=lambda number: error if number % 4 == 0 else None)
     work = sent_to(server, 300)
     assert own_answers(work) == set(range(300))
@@ -191,7 +195,10 @@ def test_trouble_puts_all_rows_back(error: DispatchError) -> None:
 
 
 def test_a_server_that_looks_at_one_input_only_is_found_out() -> None:
-    """Its answers are nobody's: after one pack each row goes alone, and what the pack cost is on its rows' bills."""
+    """The answer to a pack has too few embeddings, so each row is sent alone afterwards.
+
+    The tokens of the first pack are billed to its rows.
+    """
     server = Server(deaf=True)
     work = sent_to(server, 64, max_in_flight=1)
     assert own_answers(work) == set(range(64))
@@ -204,7 +211,7 @@ def test_a_server_that_looks_at_one_input_only_is_found_out() -> None:
 
 
 def test_a_budget_is_held_row_by_row() -> None:
-    """Where a whole pack does not fit into what is left, those of its rows are sent that do."""
+    """If the remaining budget is too small for a whole pack, as many of its rows are sent as it covers."""
     pricing = Pricing(
         lambda request: Decimal(max(1, len(request.rows))), lambda prompt, answer: Decimal(prompt or 0) / 10
     )
@@ -214,7 +221,7 @@ def test_a_budget_is_held_row_by_row() -> None:
 
 
 def test_rows_of_a_pack_fall_back_like_others() -> None:
-    """Where a whole pool refuses for good, each of them goes to the next model, and is packed there again."""
+    """Each row of a pack goes to the next model if all endpoints of the first refuse it, and is packed there again."""
     server = Server()
 
     async def refuses(request: Request, endpoint: EndpointSpec) -> Completion:
@@ -228,8 +235,8 @@ def test_rows_of_a_pack_fall_back_like_others() -> None:
     assert max(server.sizes) == 32
 
 
-def test_what_reached_nobody_counts_for_nobody() -> None:
-    """A server that was not there at first costs no row an attempt."""
+def test_an_attempt_that_reaches_no_server_is_not_counted() -> None:
+    """A server that cannot be reached at first costs no row an attempt."""
     server = Server(trouble=lambda number: NotConnected("no connection") if number <= 3 else None)
     work = sent_to(server, 100, spec=DispatchSpec(max_attempts=1))
     assert own_answers(work) == set(range(100))
@@ -237,7 +244,9 @@ def test_what_reached_nobody_counts_for_nobody() -> None:
 
 
 def test_a_stop_leaves_no_row_in_doubt() -> None:
-    """Stopped while a pack is being halved: what was sent has ended, and the rest waits for the next sitting."""
+    """The dispatcher is drained while a pack is halved: the sent attempts end, and no row gets an outcome, so all rows
+    are left for the next sitting.
+    """
     server = Server(bad=frozenset({"3"}))
     work = sent_to(server, 32, drained_after=0.25)
     assert server.sizes == [32, 16, 8]

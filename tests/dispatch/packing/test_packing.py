@@ -1,4 +1,4 @@
-"""Embedding rows packed into requests, and their answers taken apart."""
+"""Embedding rows are packed into one request, and its answer is split among them."""
 
 from collections import deque
 from random import Random
@@ -21,7 +21,7 @@ from tests.fakes import fake_endpoint
 
 
 class Rows:
-    """Rows at hand."""
+    """A queue of rows for `fill_pack`."""
 
     def __init__(self, *rows: Request) -> None:
         self.left = deque(rows)
@@ -43,7 +43,7 @@ def numbers(request: Request) -> list[int]:
 
 
 def test_one_request_has_all_inputs_and_the_sum_of_tokens() -> None:
-    """The packed body is the rows' own with a list for `input`, whatever the order of their keys."""
+    """A packed body has the rows' own parameters and the list of their inputs, whatever the order of its keys."""
     other = Request(2, 0, EMBEDDINGS_URL, b'{"encoding_format":"base64","dimensions":4,"input":"b"}', 5, None, "m")
     one = packed(embedding(1, "a", tokens=3, dimensions=4, encoding_format="base64"), other)
     assert orjson.loads(one.body) == {"input": ["a", "b"], "dimensions": 4, "encoding_format": "base64"}
@@ -69,7 +69,7 @@ def test_a_single_row_goes_as_it_is() -> None:
     ],
 )
 def test_what_is_not_one_input_goes_alone(row: Request) -> None:
-    """Lists of inputs, odd inputs and other requests are left as they are."""
+    """A row with a list of inputs, an odd input or another URL is sent alone, unchanged."""
     assert packable_row(row) is None
     assert fill_pack(row, Rows(embedding(1)), endpoints({})) is row
 
@@ -85,7 +85,9 @@ def test_what_is_not_one_input_goes_alone(row: Request) -> None:
     ],
 )
 def test_only_rows_alike_travel_together(one: Request, other: Request, together: bool) -> None:
-    """Bodies must be equal but for the input, and texts do not go with tokens; what does not fit stays in the queue."""
+    """Rows are packed together if their bodies are equal except for the input, and all inputs are texts or all are
+    tokens. A row that does not fit goes back to the queue.
+    """
     rows = Rows(other)
     assert numbers(fill_pack(one, rows, endpoints({}))) == ([0, 1] if together else [0])
     assert list(rows.left) == ([] if together else [other])
@@ -99,27 +101,27 @@ def test_only_rows_alike_travel_together(one: Request, other: Request, together:
         ([{"max_inputs": 1}], 1),
         ([{"max_inputs": 50}, {"max_inputs": 7}], 7),
         ([{"max_inputs": 2048}], 100),
-        # 100 tokens a row: six seconds of 60,000 a minute, one second, and the fewer of two endpoints.
+        # A row has 100 tokens. 10,000 per minute are 1,000 in six seconds and 167 in one; the lower limit decides.
         ([{"max_inputs": 2048, "tpm": 10_000}], 10),
         ([{"max_inputs": 2048, "tpm": 10_000, "window_seconds": 1}], 1),
         ([{"max_inputs": 2048, "input_tpm": 10_000}, {"input_tpm": 5_000}], 5),
     ],
 )
 def test_a_pack_is_what_every_endpoint_takes(limits: list[dict[str, Any]], count: int) -> None:
-    """At most `max_inputs` of each endpoint of the pool, and at most what its token limit lets through at once."""
+    """A pack has at most each endpoint's `max_inputs`, and at most the tokens that each endpoint accepts at once."""
     rows = Rows(*(embedding(i, tokens=100) for i in range(1, 100)))
     assert numbers(fill_pack(embedding(0, tokens=100), rows, endpoints(*limits))) == list(range(count))
     assert len(rows.left) == 100 - count
 
 
 def test_bodies_stay_below_what_servers_take() -> None:
-    """Texts of 100 kB go by the dozen, not by the hundred."""
+    """A packed body stays below 1.6 MB, even if 50 texts of 100 kB are at hand and allowed."""
     rows = Rows(*(embedding(i, "x" * 100_000) for i in range(1, 50)))
     assert len(fill_pack(embedding(0, "x" * 100_000), rows, endpoints({"max_inputs": 50})).body) < 1_600_000
 
 
 def test_halves_are_the_whole() -> None:
-    """In order, and down to the rows themselves."""
+    """The halves hold all rows in order; a half of one row is the row itself."""
     rows = [embedding(i, f"t{i}") for i in range(3)]
     first, second = halves(packed(*rows))
     assert first is rows[0]
@@ -128,7 +130,9 @@ def test_halves_are_the_whole() -> None:
 
 
 def test_each_row_gets_its_own_answer() -> None:
-    """By `index`, not by place; with index 0, and everything else as the server said it."""
+    """Answers are matched by `index` and not by place. Each gets index 0 and keeps everything else that the server
+    sent.
+    """
     one, two = split_answers(
         packed(embedding(0), embedding(1)),
         answer({"index": 1, "embedding": "AAAA"}, {"index": 0, "embedding": [0.1, 1e-8]}, id="x"),
@@ -143,7 +147,9 @@ def test_each_row_gets_its_own_answer() -> None:
     st.lists(st.integers(0, 10_000), min_size=2, max_size=40), st.integers(0, 10**6), st.none() | st.integers(0, 1000)
 )
 def test_usage_adds_up(weights: list[int], total: int, cached: int | None) -> None:
-    """Every count is shared out exactly, within one of each row's proportion, and rows' tokens are what usage says."""
+    """Each count in the usage is divided exactly, each row's part is within one token of its proportion, and the
+    tokens of a row's answer equal those in its usage.
+    """
     usage = {"prompt_tokens": total, "total_tokens": total, "details": {"cached": cached}}
     rows = packed(*(embedding(i, tokens=tokens) for i, tokens in enumerate(weights)))
     parts = split_answers(rows, answer(*({"index": i, "embedding": []} for i in range(len(weights))), usage=usage))
@@ -172,7 +178,7 @@ def test_usage_adds_up(weights: list[int], total: int, cached: int | None) -> No
     ],
 )
 def test_an_answer_must_have_one_item_for_each_input(items: list[object]) -> None:
-    """Too few, too many, the same twice or none that can be told apart are no answer to anybody."""
+    """An answer with too few or too many items, the same index twice, or items without a usable index is refused."""
     with pytest.raises(PackMixedUp, match=r"not one for each of 2 inputs"):
         split_answers(packed(embedding(0), embedding(1)), answer(*items))
 
@@ -180,7 +186,7 @@ def test_an_answer_must_have_one_item_for_each_input(items: list[object]) -> Non
 @pytest.mark.parametrize("where", [b'"usage":', b'"more":'])
 @pytest.mark.parametrize("levels", [300, 900])
 def test_an_answer_nested_too_deeply_is_a_bad_one(where: bytes, levels: int) -> None:
-    """What can be read but not taken apart is the endpoint's trouble, and not the end of the run."""
+    """An answer that can be parsed but is nested too deeply to be split is a `BadAnswer`, not a crash."""
     deep = where + b'{"a":' * levels + b"1" + b"}" * levels
     raw = b'{"data":[{"index":0},{"index":1}],' + deep + b"}"
     with pytest.raises(BadAnswer, match="nested too deeply"):
@@ -188,7 +194,10 @@ def test_an_answer_nested_too_deeply_is_a_bad_one(where: bytes, levels: int) -> 
 
 
 def test_a_refusal_halves_until_it_is_settled() -> None:
-    """While halves are under way requests are smaller; one bad input changes nothing, too many inputs change it."""
+    """While the halves of a refused request are in flight, new requests are smaller.
+
+    If one input was bad, the size returns to what it was; if there were too many inputs, it stays halved.
+    """
     size = PackSize(64)
     size.refused(64)
     size.refused(32)
@@ -205,7 +214,7 @@ def test_a_refusal_halves_until_it_is_settled() -> None:
 
 
 def test_trouble_halves_and_answers_double() -> None:
-    """Down to one input, and up to what is allowed again."""
+    """Each failure halves the pack size, down to one input, and each answer doubles it, up to the configured size."""
     size = PackSize(8)
     seen = []
     for _ in range(4):
@@ -218,7 +227,7 @@ def test_trouble_halves_and_answers_double() -> None:
 
 
 def test_throttling_says_nothing_for_a_minute() -> None:
-    """Only what is throttled for longer than the minute that limits are made of is too large to pass."""
+    """Throttling for up to a minute keeps the pack size, since limits are per minute; longer throttling halves it."""
     size, refused = PackSize(8), RateLimited("HTTP 429", status=429)
     for now in (0.0, 30.0, 60.0):
         size.failed(8, refused, now)
@@ -235,8 +244,8 @@ def test_throttling_says_nothing_for_a_minute() -> None:
     bad=st.sets(st.integers(0, 199), max_size=5),
 )
 def test_the_server_decides_how_many(limit: int, bad: set[int]) -> None:
-    """Against a server of any batch limit, with bad rows among the good ones, exactly the bad ones are refused, and
-    the limit is found out once: only bad rows make it be looked for again.
+    """Against a server with any batch limit, exactly the bad rows are refused, and the limit is found once: only bad
+    rows make the size be searched again.
     """
     pool = endpoints({"max_inputs": 64})
     size = pool[0].pack_size
@@ -263,5 +272,5 @@ def test_the_server_decides_how_many(limit: int, bad: set[int]) -> None:
     while (row := rows.get_nowait()) is not None:
         send(fill_pack(row, rows, pool))
     assert refused == bad
-    # To find it takes at most 63 refusals, if 64 inputs go down to one.
+    # Finding the limit takes at most 63 refusals, if 64 inputs go down to one.
     assert oversized <= 63 * (1 + len(bad))
