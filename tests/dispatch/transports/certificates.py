@@ -1,4 +1,4 @@
-"""Certificates made for a test: an authority of its own, a server on loopback, a client."""
+"""Certificates made for a test: an authority of its own, a loopback server and a client."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -45,7 +45,7 @@ def _written(folder: Path, name: str, pair: Pair, password: bytes | None = None)
 
 
 class Certificates:
-    """Files in `folder`: paths of the authority, and of the client's certificate, its key, and its locked key."""
+    """PEM files in `folder`; attributes are the paths of the authority, the client's certificate and its keys."""
 
     def __init__(self, folder: Path) -> None:
         authority = _signed("tests' authority", None)
@@ -56,7 +56,7 @@ class Certificates:
         _, self.locked_key = _written(folder, "locked", client, b"passphrase")
 
     def server_context(self, *, ask_client: bool = False) -> ssl.SSLContext:
-        """What a server takes that has the certificate of 127.0.0.1."""
+        """The TLS context of a server with a certificate for 127.0.0.1."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self._server)
         if ask_client:

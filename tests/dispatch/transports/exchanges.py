@@ -1,4 +1,4 @@
-"""Answers, keys and servers that tests of transports have in common."""
+"""Answers, keys and servers that the tests of transports share."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ def free_port() -> int:
 
 
 def streams_for_ever(closed: asyncio.Event) -> Handler:
-    """A body of chunks without an end, and what tells that the client has gone."""
+    """Return a handler that sends chunks without end, and sets `closed` once the client has closed the connection."""
 
     async def handler(request: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -35,5 +35,5 @@ def streams_for_ever(closed: asyncio.Event) -> Handler:
 
 
 def no_keys(name: str) -> str | None:
-    """The keys of a process in whose environment there is nothing."""
+    """The keys of a process whose environment is empty."""
     return None

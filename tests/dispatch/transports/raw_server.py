@@ -1,4 +1,4 @@
-"""A server that answers with the very bytes it is given, and keeps what it was sent."""
+"""A loopback server that sends exactly the bytes it is given, and keeps the requests it received."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,18 +10,18 @@ Handler = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class RawServer:
-    """One port on loopback."""
+    """A server on one loopback port, as its tests see it."""
 
     url: str = ""
     received: list[bytes] = field(default_factory=list)
-    """Each request, headers and body."""
+    """The requests received, each with its headers and body."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once there is one."""
+    """Set once a request has arrived."""
 
 
 @asynccontextmanager
 async def raw_server(handler: Handler) -> AsyncIterator[RawServer]:
-    """Serve meanwhile; after `handler` has written what it wants to, the connection is closed."""
+    """Serve inside the `async with` block; the connection is closed once `handler` returns."""
     served = RawServer()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,13 +47,13 @@ async def raw_server(handler: Handler) -> AsyncIterator[RawServer]:
 
 
 def http(status: int, body: bytes = b"{}", *headers: str) -> bytes:
-    """A whole HTTP/1.1 answer."""
+    """Return a whole HTTP/1.1 response."""
     lines = [f"HTTP/1.1 {status} Said", f"content-length: {len(body)}", "content-type: application/json", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def says(answer: bytes) -> Handler:
-    """A handler that writes these bytes, then closes."""
+    """Return a handler that writes these bytes."""
 
     async def handler(request: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)

@@ -1,4 +1,4 @@
-"""TLS with authorities and certificates of one's own, and servers that listen on Unix domain sockets."""
+"""Endpoints with their own certificate authority, with client certificates, and on Unix domain sockets."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @asynccontextmanager
 async def served(answer: bytes = http(200, GOOD), **listening: Any) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A port or, with `path`, a socket; yields the port's url and the heads of requests."""
+    """Serve on a port or, with `path`, on a socket; yield the port's URL and the heads of the requests."""
     heads: list[bytes] = []
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,7 +63,7 @@ async def send(spec: EndpointSpec, seconds: float = 5.0) -> Completion:
 
 
 def test_an_authority_of_ones_own_is_trusted_where_it_is_named(certificates: Certificates) -> None:
-    """Without `ca_file` the server is refused before anything is sent, and the message speaks of its certificate."""
+    """With `ca_file` the server is trusted; without it nothing is sent, and the error names the certificate."""
 
     async def main() -> None:
         async with served(ssl=certificates.server_context()) as (url, heads):
@@ -78,7 +78,7 @@ def test_an_authority_of_ones_own_is_trusted_where_it_is_named(certificates: Cer
 
 
 def test_a_client_shows_its_certificate(certificates: Certificates, tmp_path: Path) -> None:
-    """From two files or one; a server that asks for one gets no request from a client without."""
+    """The client's certificate comes from one file or two; without one the server accepts no request."""
     both = tmp_path / "both.pem"
     both.write_text(Path(certificates.client).read_text() + Path(certificates.client_key).read_text())
 
@@ -113,7 +113,7 @@ def test_a_client_shows_its_certificate(certificates: Certificates, tmp_path: Pa
 def test_files_that_cannot_be_used_are_one_line(
     certificates: Certificates, tmp_path: Path, endpoint: dict[str, Any], said: str
 ) -> None:
-    """Before anything is sent; nobody is asked for a passphrase."""
+    """An unusable file raises a one-line `SpecError` before anything is sent; a passphrase is not asked for."""
     (tmp_path / "text").write_text("no certificate")
     (tmp_path / "broken").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     names = {**vars(certificates), "text": tmp_path / "text", "broken": tmp_path / "broken"}
@@ -138,7 +138,7 @@ def test_files_that_cannot_be_used_are_one_line(
     ],
 )
 def test_a_unix_socket_is_a_server_like_any_other(tmp_path: Path, address: dict[str, Any], asked: bytes) -> None:
-    """With key, headers and query; proxies have nothing to do with it, and `check` reaches it too."""
+    """A server on a socket gets key, headers and query, is not reached through a proxy, and `check` can probe it."""
     socket = str(tmp_path / "server.sock")
     filled: dict[str, Any] = {key: value.format(socket=socket) for key, value in address.items()}
     spec = EndpointSpec(**filled, model="m", api_key_env="K", headers={"x-a": "1"})
@@ -159,7 +159,7 @@ def test_a_unix_socket_is_a_server_like_any_other(tmp_path: Path, address: dict[
 
 
 def test_faults_of_a_unix_socket_are_those_of_any_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None is there, it breaks off, it is too slow, its answer is too long, it repeats the key."""
+    """On a socket too, a missing server, a broken, slow or too long answer, and a repeated key are handled."""
     socket = str(tmp_path / "server.sock")
     spec = EndpointSpec(url=f"unix://{socket}", model="m", api_key_env="K")
 
@@ -196,7 +196,7 @@ def test_faults_of_a_unix_socket_are_those_of_any_server(tmp_path: Path, monkeyp
 
 
 def test_tls_goes_through_a_proxy_that_sees_neither_key_nor_prompt(certificates: Certificates) -> None:
-    """The proxy is asked for a tunnel, with its own password; refusing it is no connection, and nothing was sent."""
+    """The proxy gets a CONNECT with its own password, but neither key nor prompt. If it refuses, nothing is sent."""
     asked: list[bytes] = []
 
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

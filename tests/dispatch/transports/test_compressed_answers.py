@@ -1,4 +1,4 @@
-"""Answers whose bodies are compressed, or say that they are."""
+"""Transports read compressed answers, and name the fault of those that cannot be decompressed."""
 
 import gzip
 
@@ -19,14 +19,14 @@ PACKED = gzip.compress(GOOD, mtime=0)
     ids=["plain", "cut", "no zstd", "no brotli"],
 )
 def test_a_body_that_cannot_be_decompressed_is_called_that(body: bytes, encoding: str) -> None:
-    """The body came whole: plain text, or half of what was compressed."""
+    """A complete body that is plain text, or only half of the compressed data, raises `ConnectionLost` and says why."""
     found = fault(says(http(200, body, f"content-encoding: {encoding}")))
     assert type(found) is ConnectionLost
     assert "the answer cannot be decompressed" in str(found)
 
 
 def test_a_compressed_body_that_is_cut_off_is_a_broken_connection() -> None:
-    """The server announced more bytes than came."""
+    """If fewer bytes come than the server announced, the error is a broken connection, not a decompression failure."""
     whole = http(200, PACKED, "content-encoding: gzip")
     found = fault(says(whole[:-12]))
     assert type(found) is ConnectionLost
@@ -34,6 +34,6 @@ def test_a_compressed_body_that_is_cut_off_is_a_broken_connection() -> None:
 
 
 def test_a_compressed_answer_is_read() -> None:
-    """As gateways send it whether or not it was asked for."""
+    """A gzip answer is read; gateways compress whether or not the client asked for it."""
     answer, _ = ask(says(http(200, PACKED, "content-encoding: gzip")))
     assert orjson.loads(answer.raw) == orjson.loads(GOOD)

@@ -1,4 +1,4 @@
-"""The key of an endpoint, read again when the server refuses it."""
+"""An endpoint's key is read again when the server refuses it."""
 
 import asyncio
 
@@ -9,7 +9,9 @@ from batch.errors import SpecError
 
 
 def test_a_command_that_fails_is_run_once_for_all_requests_that_were_refused() -> None:
-    """It may take seconds and ask for a login; the requests that wait for it keep the server's own refusal."""
+    """When twenty requests are refused at once, the key command runs once more, for the first; its failure is raised
+    there, and the other requests learn that there is no new key. The command may take seconds and ask for a login.
+    """
     calls: list[str] = []
 
     def command(reference: str) -> str:
@@ -29,7 +31,7 @@ def test_a_command_that_fails_is_run_once_for_all_requests_that_were_refused() -
 
 
 def test_a_file_that_could_not_be_read_is_read_once_it_has_changed(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A failure is remembered for the file as it was, not for the one that takes its place."""
+    """A failure to read a key file counts only for that version of the file; a changed file is read again."""
     file = tmp_path_factory.mktemp("keys") / "key"
     file.write_text("old")
 

@@ -1,4 +1,4 @@
-"""Good answers that are not quite as promised: NaN, half an emoji, event streams, no choices."""
+"""Good answers are read even with NaN, half an emoji or as event streams; answers without choices are errors."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ USAGE = b'"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}'
 
 
 def read(raw: bytes, url: str = CHAT_URL) -> dict[str, Any]:
-    """The answer as it is stored: one line of JSON."""
+    """The answer as it is stored, parsed; checks that it is one line."""
     answer = completion(raw, url)
     assert b"\n" not in answer.raw
     parsed: dict[str, Any] = orjson.loads(answer.raw)
@@ -21,13 +21,13 @@ def read(raw: bytes, url: str = CHAT_URL) -> dict[str, Any]:
 
 
 def content(raw: bytes) -> object:
-    """Of the first choice."""
+    """The content of the first choice."""
     return read(raw)["choices"][0]["message"]["content"]
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
 def test_numbers_that_json_has_not_become_null(number: bytes) -> None:
-    """As Python's json.dumps writes them; the rest of the answer and its usage are kept."""
+    """NaN and infinities, which Python's `json.dumps` writes, become null; the rest of the answer is kept."""
     raw = b'{"choices":[{"message":{"content":"ok"},"logprobs":{"x":[' + number + b"]}}]," + USAGE + b"}"
     answer = completion(raw, CHAT_URL)
     assert (answer.prompt_tokens, answer.completion_tokens) == (10, 5)
@@ -46,12 +46,12 @@ def test_numbers_that_json_has_not_become_null(number: bytes) -> None:
     ],
 )
 def test_broken_characters_cost_no_answer(said: bytes, kept: str) -> None:
-    """A model that stops within an emoji leaves half a pair; it becomes U+FFFD, as browsers show it."""
+    """A model that stops within an emoji leaves half a surrogate pair; it becomes U+FFFD, as in browsers."""
     assert content(b'{"choices":[{"message":{"content":"' + said + b'"}}]}') == kept
 
 
 def test_marks_and_comments_around_an_answer_are_passed_over() -> None:
-    """A byte order mark; OpenRouter's comments while it waits."""
+    """A byte order mark, blanks and comments (OpenRouter sends them while it waits) before an answer are skipped."""
     good = b'{"choices":[{"message":{"content":"ok"}}]}'
     assert content(b"\xef\xbb\xbf" + good) == "ok"
     assert content(b"  \n\n" + good) == "ok"
@@ -60,7 +60,7 @@ def test_marks_and_comments_around_an_answer_are_passed_over() -> None:
 
 
 def test_an_answer_in_a_wrapping_is_taken_out() -> None:
-    """Some gateways put the answer into a list, or encode it twice."""
+    """An answer in a list of one, or encoded twice, is unwrapped, as some gateways send it."""
     good = b'{"choices":[{"message":{"content":"ok"}}]}'
     assert content(b"[" + good + b"]") == "ok"
     assert content(orjson.dumps(good.decode())) == "ok"
@@ -72,7 +72,9 @@ def test_an_answer_in_a_wrapping_is_taken_out() -> None:
 
 
 def test_a_vector_with_nan_is_its_rows_fault() -> None:
-    """A null among numbers is of no use to anybody, and the same text gets it again; a null elsewhere does no harm."""
+    """A vector with NaN is useless and would come again for the same text, so it is the row's fault. NaN outside the
+    vector does no harm.
+    """
     with pytest.raises(BadVector) as caught:
         completion(b'{"data":[{"embedding":[0.5,NaN]}],"usage":{"prompt_tokens":4}}', EMBEDDINGS_URL)
     assert (caught.value.blame, caught.value.retryable, caught.value.usage) == ("row", False, (4, 0))
@@ -81,13 +83,13 @@ def test_a_vector_with_nan_is_its_rows_fault() -> None:
 
 @pytest.mark.parametrize("raw", [b"[" * 100_000, b'{"a":' * 100_000 + b"NaN", b"NaN", b'{"choices":[NaN]}', b"\x00"])
 def test_what_is_nothing_stays_a_bad_answer(raw: bytes) -> None:
-    """However deep or odd it is, it ends in one error."""
+    """A body that is too deep or too odd to be an answer raises `BadAnswer` and nothing else."""
     with pytest.raises(BadAnswer):
         completion(raw, CHAT_URL)
 
 
 def test_an_answer_that_was_cut_is_settled_at_its_usage() -> None:
-    """The last usage in it counts; without one nothing is known, and it may have been billed all the same."""
+    """A broken-off answer is billed by its last usage; without one the usage is unknown, but it counts as billed."""
     with pytest.raises(BadAnswer) as caught:
         completion(b'{"id":"c",' + USAGE + b',"choices":[{"message":{"content":"secret', CHAT_URL)
     assert (caught.value.usage, caught.value.billed, caught.value.words) == ((10, 5), True, "")
@@ -110,7 +112,9 @@ def chunk(delta: dict[str, Any], index: int = 0, **more: Any) -> dict[str, Any]:
 
 
 def test_a_stream_becomes_the_answer_that_was_asked_for() -> None:
-    """Texts, calls of tools, log-probabilities and choices are put together; the usage is the last one's."""
+    """A stream is assembled into one answer, with its texts, tool calls, log-probabilities and choices, and its last
+    usage.
+    """
     call = {"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": '{"a"'}}
     raw = stream(
         chunk({"role": "assistant", "content": ""}),
@@ -152,12 +156,12 @@ def test_a_stream_becomes_the_answer_that_was_asked_for() -> None:
     ids=["carriage returns", "no blank after the colon", "no blank lines", "NaN", "one whole answer"],
 )
 def test_streams_are_written_in_many_ways(raw: bytes) -> None:
-    """All of them say `ok`."""
+    """Streams may differ in line ends, blanks and framing; all of these give the content `ok`."""
     assert content(raw) == "ok"
 
 
 def test_plain_completions_and_responses_stream_too() -> None:
-    """Each in its own shape."""
+    """Streams of the completions API and of the Responses API are assembled too."""
     texts = stream({"choices": [{"index": 0, "text": "o"}]}, {"choices": [{"index": 0, "text": "k"}]})
     assert read(texts, COMPLETIONS_URL)["choices"] == [{"index": 0, "text": "ok"}]
     response = {"id": "r", "status": "completed", "output": [{"type": "message", "content": []}]}
@@ -166,7 +170,9 @@ def test_plain_completions_and_responses_stream_too() -> None:
 
 
 def test_a_stream_that_broke_off_is_no_answer() -> None:
-    """Half an answer would look like a whole one. An error in the stream is what its code says."""
+    """Half an answer would look like a whole one, so it is a `BadAnswer`; an error in the stream is raised by its
+    code.
+    """
     with pytest.raises(BadAnswer, match="the stream ended before the answer did") as caught:
         completion(stream(chunk({"content": "The"}), end=b""), CHAT_URL)
     assert caught.value.billed
@@ -189,7 +195,7 @@ def test_a_stream_that_broke_off_is_no_answer() -> None:
 def test_an_error_event_ends_a_stream_however_it_is_written(
     event: dict[str, Any], url: str, kind: type[DispatchError]
 ) -> None:
-    """vLLM and the Responses API put it at the top of the event; what came before it is no answer."""
+    """vLLM and the Responses API put the error at the top of an event; the pieces before it are not used."""
     with pytest.raises(kind) as caught:
         completion(stream(chunk({"content": "The"}), event), url)
     assert event.get("message", "x") in str(caught.value)
@@ -210,7 +216,7 @@ def test_an_error_event_ends_a_stream_however_it_is_written(
 )
 @pytest.mark.parametrize("choices", [[], None])
 def test_no_choices_are_a_blocked_row(more: dict[str, Any], said: str, choices: object) -> None:
-    """The endpoint is well, the row is given up after two tries, and what it cost is known."""
+    """An answer without choices is the row's fault: the row has two attempts, and the usage is billed."""
     raw = orjson.dumps({"choices": choices, "usage": {"prompt_tokens": 10, "completion_tokens": 0}, **more})
     with pytest.raises(NoChoices) as caught:
         completion(raw, CHAT_URL)
@@ -220,26 +226,26 @@ def test_no_choices_are_a_blocked_row(more: dict[str, Any], said: str, choices: 
 
 
 def test_what_orjson_reads_is_stored_as_it_came() -> None:
-    """Not a byte of a good answer is changed."""
+    """A good answer is stored byte for byte."""
     raw = b'{ "choices": [ {"message": {"content": "\\u00e9"}} ], "x": 1.0 }'
     assert completion(raw, CHAT_URL).raw == raw
 
 
 @pytest.mark.parametrize("beside", [b"NaN", b"-Infinity"])
 def test_a_whole_number_that_no_float_holds_becomes_null(beside: bytes) -> None:
-    """It must not end the run: one answer of a server is at fault."""
+    """A number that fits into no float becomes null and does not end the run."""
     raw = b'{"choices":[{"message":{"content":"ok"},"logprobs":[' + beside + b"," + b"9" * 400 + b"]}]}"
     assert read(raw)["choices"][0]["logprobs"] == [None, None]
 
 
 def streamed(*choices: dict[str, Any]) -> bytes:
-    """A stream with these pieces of its only choice."""
+    """A stream with these pieces of a single choice."""
     events = [b"data: " + orjson.dumps({"choices": [{"index": 0, **choice}]}) for choice in choices]
     return b"\n\n".join((*events, b"data: [DONE]", b""))
 
 
 def test_a_stream_may_begin_with_null_where_later_pieces_have_something() -> None:
-    """OpenAI's first chunk has `logprobs: null`; others have `text: null` or `message: null` there."""
+    """OpenAI's first chunk has `logprobs: null`, others have `text: null` or `message: null`; later values count."""
     chat = streamed(
         {"delta": {"role": "assistant"}, "logprobs": None, "message": None},
         {"delta": {"content": "a"}, "logprobs": {"content": [{"token": "a"}]}},

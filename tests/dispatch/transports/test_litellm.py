@@ -1,4 +1,4 @@
-"""What the transport through LiteLLM makes of servers: the same as the other one."""
+"""The LiteLLM transport gives the same answers and errors as the OpenAI transport."""
 
 import asyncio
 from dataclasses import replace
@@ -28,7 +28,7 @@ from tests.rehearsed import serve
 @pytest.mark.real
 @pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
 def test_litellm_answers_and_refusals_come_out_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through LiteLLM: an answer with its counts, an unknown model is refused, a closed port is no answer."""
+    """Through LiteLLM an answer has its token counts, an unknown model is `Refused`, a closed port `NotConnected`."""
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     with serve({"model": "m", "answers": "echo"}) as served:
 
@@ -60,7 +60,7 @@ def test_litellm_answers_and_refusals_come_out_alike(monkeypatch: pytest.MonkeyP
 @pytest.mark.real
 @pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
 def test_through_litellm_a_server_says_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LiteLLM changes statuses and drops codes and headers; what comes out is what the server sent."""
+    """LiteLLM changes statuses and drops codes and headers; the transport returns those that the server sent."""
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     good = orjson.loads(GOOD) | {"id": "x", "object": "chat.completion", "created": 1, "model": "m"}
     good["choices"][0] |= {"index": 0, "finish_reason": "stop"}
@@ -94,7 +94,7 @@ def test_through_litellm_a_server_says_what_it_said(monkeypatch: pytest.MonkeyPa
 @pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
 @pytest.mark.parametrize("model", ["openai/m", "anthropic/claude-3-haiku-20240307"])
 def test_through_litellm_no_answer_is_without_end(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too long, it is a bad answer; a byte now and then, and the time runs out."""
+    """An answer that is too long is a `BadAnswer`, and one that arrives byte by byte times out."""
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
     async def drips(request: bytes, writer: asyncio.StreamWriter) -> None:
@@ -122,7 +122,7 @@ def test_through_litellm_no_answer_is_without_end(model: str, monkeypatch: pytes
 @pytest.mark.real
 @pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
 def test_litellm_without_a_key_is_refused_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing could be sent for want of a key, trying again would not help."""
+    """LiteLLM sends nothing without a key, and retrying would not help, so the attempt is `Refused`."""
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 

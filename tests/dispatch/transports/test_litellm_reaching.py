@@ -1,4 +1,4 @@
-"""What LiteLLM is told about reaching a server, and what of it comes back."""
+"""LiteLLM reaches servers with the endpoint's headers, keys and proxies, and secrets in its answers are masked."""
 
 import asyncio
 from typing import Any
@@ -39,7 +39,7 @@ def _local_prices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def through(handler: Handler, keys: Keys, model: str = "openai/m", **endpoint: Any) -> tuple[Completion, RawServer]:
-    """One attempt; the url is the server's own unless the endpoint has one."""
+    """Make one attempt against a raw server, whose URL is used unless the endpoint has one."""
 
     async def main() -> tuple[Completion, RawServer]:
         async with raw_server(handler) as server:
@@ -65,7 +65,7 @@ def answers(*bodies: tuple[int, bytes]) -> Handler:
 
 
 def test_litellm_sends_headers_and_hides_what_comes_back() -> None:
-    """With variables filled in; the key and their values are masked in a good answer, escaped ones too."""
+    """Headers are sent with their variables filled in; key and variables are masked in the answer, even if escaped."""
     echo = ANSWER.replace(b"yes", KEY.replace("/", "\\/").encode() + b" " + TEAM.encode())
     completion, server = through(
         answers((200, echo)), {"K": KEY, "T": TEAM}.get, api_key_env="K", headers={"x-team": "${T}", "x-a": "1"}
@@ -79,7 +79,7 @@ def test_litellm_sends_headers_and_hides_what_comes_back() -> None:
 
 @pytest.mark.parametrize("model", ["openai/m", "anthropic/claude-3-haiku-20240307"])
 def test_an_error_of_litellm_gives_no_key_away(model: str) -> None:
-    """Neither its message, its code, its words nor its body, however the server spelled the key."""
+    """Neither message, code, words nor body of an error show the key, however the server spelled it."""
     spelt = KEY.replace("/", "\\/").replace("+", "\\u002b")
     body = f'{{"type":"error","error":{{"message":"bad {spelt}","code":"{spelt}","type":"{KEY}"}}}}'.encode()
     with pytest.raises(DispatchError) as refused:
@@ -91,7 +91,7 @@ def test_an_error_of_litellm_gives_no_key_away(model: str) -> None:
 
 
 def test_litellm_takes_a_renewed_key() -> None:
-    """The server refuses the first: the command is run again, and the same attempt goes on with what it gives."""
+    """When the server refuses the key, the key command runs again, and the same attempt succeeds with the new key."""
     tokens = iter(["first-token-0123456789", "second-token-0123456789"])
 
     def keys(reference: str) -> str | None:
@@ -107,7 +107,7 @@ def test_litellm_takes_a_renewed_key() -> None:
 
 
 def test_litellm_goes_through_the_proxy() -> None:
-    """Where it uses OpenAI's protocol; the proxy is asked for the whole address."""
+    """With OpenAI's protocol the request goes to the proxy, with the whole address."""
 
     async def main() -> list[bytes]:
         async with raw_server(answers((200, ANSWER))) as proxy:
@@ -123,7 +123,7 @@ def test_litellm_goes_through_the_proxy() -> None:
 
 
 def test_litellm_is_told_azures_version() -> None:
-    """From `api_version`, or from the url as people copy it."""
+    """Azure's version comes from `api_version`, or from the query of the url."""
     ways: tuple[dict[str, Any], ...] = ({"api_version": "2024-06-01"}, {})
     for endpoint in ways:
 
@@ -142,18 +142,18 @@ def test_litellm_is_told_azures_version() -> None:
 
 
 def test_more_than_a_hundred_requests_are_in_flight_at_once() -> None:
-    """httpx's own limit would have the others wait unseen until they time out."""
+    """120 requests are in flight at once; with httpx's default limit of 100 the rest would wait until they time out."""
     wanted = 120
 
     async def main() -> list[int]:
-        everybody = asyncio.Event()
+        all_arrived = asyncio.Event()
         arrived: list[bytes] = []
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             arrived.append(await reader.readuntil(b"\r\n\r\n"))
             if len(arrived) == wanted:
-                everybody.set()
-            await everybody.wait()
+                all_arrived.set()
+            await all_arrived.wait()
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
             await writer.drain()
             writer.close()

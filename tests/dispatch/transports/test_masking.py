@@ -1,4 +1,4 @@
-"""Secrets that a server repeats do not leave the transport, however they are spelled."""
+"""The transport masks secrets that a server repeats, in whatever spelling."""
 
 import asyncio
 import html
@@ -43,7 +43,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_key_is_masked_in_every_spelling(spelling: str) -> None:
-    """What surrounds the key stays, and JSON stays JSON."""
+    """The key is replaced, the text around it stays, and JSON stays valid JSON."""
     spelt = SPELLINGS[spelling](KEY)
     answer = f'{{"message": "wrong key: {spelt} <- that one", "code": 7}}'.encode()
     assert mask([KEY])(answer) == b'{"message": "wrong key: [key] <- that one", "code": 7}'
@@ -54,7 +54,7 @@ def test_a_key_is_masked_in_every_spelling(spelling: str) -> None:
     escaped=st.lists(st.sampled_from(["plain", "json", "JSON", "percent"]), min_size=40, max_size=40),
 )
 def test_any_mixture_of_escapes_is_masked(key: str, escaped: list[str]) -> None:
-    """Each character may be spelled in another way: a decoder would put the key together again."""
+    """A key whose characters are escaped in different ways is masked, since a decoder would restore it."""
     spell: dict[str, Callable[[str], str]] = {
         "plain": lambda char: char,
         "json": lambda char: f"\\u{ord(char):04x}",
@@ -70,7 +70,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ." + "Zm9v_bar-BAZ09." * 120
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_token_of_two_thousand_characters_is_masked_too(spelling: str) -> None:
-    """As a short key, to its last character and no further; where a server cut it off, what is left of it."""
+    """A long token is masked exactly, and what a server left of a token that it cut off is masked too."""
     spelt = SPELLINGS[spelling](TOKEN)
     hide = mask([TOKEN])
     assert hide(f'{{"a":"<{spelt}> and more"}}'.encode()) == b'{"a":"<[key]> and more"}'
@@ -81,13 +81,13 @@ def test_a_token_of_two_thousand_characters_is_masked_too(spelling: str) -> None
 
 
 def test_what_only_begins_like_a_token_stays() -> None:
-    """Tokens of one issuer begin alike; another one is none of ours, unless a hundred characters are the same."""
+    """Another token of the same issuer, which shares fewer than a hundred characters with ours, is not masked."""
     other = f"{TOKEN[:60]}another-one-entirely"
     assert mask([TOKEN])(other.encode()) == other.encode()
 
 
 def test_an_answer_without_a_key_is_the_very_same_object() -> None:
-    """Nothing is copied, whatever signs of escapes are in it."""
+    """An answer without the key is returned as it is and not copied, even if it contains escapes."""
     for answer in (
         b'{"content": "50% off, \\u00e9t\\u00e9, a\\\\b, R&amp;D, c2stQWI="}',
         orjson.dumps({"data": [{"embedding": [0.25] * 2000}]}),
@@ -97,26 +97,26 @@ def test_an_answer_without_a_key_is_the_very_same_object() -> None:
 
 @pytest.mark.parametrize("word", ["EMPTY", "none", "not-needed", "lm-studio", "sk-1234", ""])
 def test_stand_ins_for_keys_are_ordinary_words(word: str) -> None:
-    """Servers without keys are given some word, and an answer may use it."""
+    """A stand-in key for a server without keys is not masked, since answers may use that word."""
     answer = f'{{"content": "{word} is what I was given"}}'.encode()
     assert mask([word, None])(answer) == answer
 
 
 def test_each_of_several_secrets_is_masked() -> None:
-    """A key and the values of headers' variables, of which one may be a part of another."""
+    """The key and the values of header variables are all masked, even if one is a part of another."""
     hide = mask(["0123-tenant-a", "0123-tenant-a-token-longer", KEY])
     raw = f'{{"a":"{KEY}","b":"0123-tenant-a","c":"0123-tenant-a-token-longer"}}'.encode()
     assert hide(raw) == b'{"a":"[key]","b":"[key]","c":"[key]"}'
 
 
 def test_a_wall_of_backslashes_is_read_in_time() -> None:
-    """A hostile answer cannot make the search take long: a MiB of escapes that lead nowhere."""
+    """A megabyte of escapes that spell no key is read in reasonable time and stays unchanged."""
     answer = b'{"a":"' + b"\\\\u0073\\\\u006b" * 65_536 + b"%73" * 65_536 + b"s" * 65_536 + b'"}'
     assert mask([KEY])(answer) == answer
 
 
 def test_a_key_that_comes_in_pieces_of_a_stream_is_masked() -> None:
-    """No event holds it whole; the answer that they make would."""
+    """A key that is split over two events of a stream is masked in the assembled answer."""
 
     async def main() -> bytes:
         pieces = [{"choices": [{"index": 0, "delta": {"content": part}}]} for part in ("it is ", KEY[:7], KEY[7:])]
@@ -133,5 +133,5 @@ def test_a_key_that_comes_in_pieces_of_a_stream_is_masked() -> None:
 
 
 def test_no_secret_is_in_a_repr() -> None:
-    """What masks a secret holds it, and does not show it."""
+    """The masking function holds the secret but does not show it in its repr."""
     assert KEY not in repr(mask([KEY]))

@@ -1,4 +1,4 @@
-"""What headers say about limits: from text to numbers, without a server."""
+"""Rate-limit headers are parsed into numbers, without a server."""
 
 import time
 from datetime import UTC, datetime, timedelta, timezone
@@ -28,7 +28,7 @@ def now() -> float:
 
 
 def at(seconds: float) -> str:
-    """A moment after NOW, as RFC 3339 has it."""
+    """A moment after NOW in RFC 3339 format."""
     return (datetime.fromtimestamp(NOW, UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
@@ -77,12 +77,12 @@ def at(seconds: float) -> str:
     ],
 )
 def test_a_reset_is_seconds_from_now(text: str | None, seconds: float | None) -> None:
-    """Durations as Go writes them, bare seconds, seconds and milliseconds since 1970, dates; all else says nothing."""
+    """A reset may be a Go duration, bare seconds, seconds or milliseconds since 1970, or a date; other text is none."""
     assert seconds_until(text, NOW) == (None if seconds is None else pytest.approx(seconds))
 
 
 def go_duration(nanoseconds: int) -> str:
-    """How Go prints a time.Duration."""
+    """Print a duration as Go prints a `time.Duration`."""
     if nanoseconds == 0:
         return "0s"
     for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
@@ -99,19 +99,19 @@ def go_duration(nanoseconds: int) -> str:
 @example(360_000_000_000)
 @example(1_000_000)
 def test_every_go_duration_is_read(nanoseconds: int) -> None:
-    """What Go prints is read as what it stands for."""
+    """Every duration that Go prints is read as the seconds it stands for."""
     assert seconds_until(go_duration(nanoseconds), NOW) == pytest.approx(nanoseconds / 1e9)
 
 
 @given(st.integers(0, 7_000_000_000), st.integers(-14 * 60, 14 * 60))
 def test_a_date_is_the_same_moment_in_every_zone(then: int, offset: int) -> None:
-    """RFC 3339 with its offset is read as the moment it names."""
+    """A date in RFC 3339 format with any offset is read as the moment it names."""
     local = datetime.fromtimestamp(then, timezone(timedelta(minutes=offset)))
     assert parse_timestamp(local.isoformat()) == then
 
 
 def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever we are."""
+    """A date without a zone is read as UTC, whatever the local time zone."""
     try:
         with monkeypatch.context() as there:
             there.setenv("TZ", "JST-9")
@@ -123,18 +123,18 @@ def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "Jan +99999999999 1 12.30.40 GMT", "Mon, 32 Foo 2024 00:00:00 GMT"])
 def test_what_is_no_date_is_none(text: str) -> None:
-    """Neither one that cannot be read nor one that no calendar has."""
+    """A text that is no date, or names a date that does not exist, gives no moment."""
     assert parse_timestamp(text) is None
 
 
 def openai(what: str, limit: str, remaining: str, reset: str | None = None) -> dict[str, str]:
-    """One limit in OpenAI's words."""
+    """The headers of one limit as OpenAI sends them."""
     said = {f"x-ratelimit-limit-{what}": limit, f"x-ratelimit-remaining-{what}": remaining}
     return said | ({f"x-ratelimit-reset-{what}": reset} if reset is not None else {})
 
 
 def anthropic(what: str, limit: str, remaining: str, reset: str) -> dict[str, str]:
-    """One limit in Anthropic's words."""
+    """The headers of one limit as Anthropic sends them."""
     stem = f"anthropic-ratelimit-{what}"
     return {f"{stem}-limit": limit, f"{stem}-remaining": remaining, f"{stem}-reset": reset}
 
@@ -179,13 +179,13 @@ def anthropic(what: str, limit: str, remaining: str, reset: str) -> dict[str, st
 def test_each_provider_is_understood(
     providers: tuple[Provider, ...], headers: dict[str, str], allowances: list[Allowance]
 ) -> None:
-    """In its own words, and in no other's; `generic` understands all."""
+    """Each provider's headers are read, other providers' headers are ignored, and `generic` reads them all."""
     for provider in providers:
         assert list(parse_rate_limits(headers.get, provider, now)) == allowances
 
 
 def test_the_servers_own_clock_is_used() -> None:
-    """A date is as far away as the answer's `date` says; ours, which may be off, is asked only without one."""
+    """A date in a header is compared with the answer's `date`; the local clock, which may be off, is the fallback."""
     headers = anthropic("requests", "50", "49", at(5))
     assert parse_rate_limits(headers.get, "anthropic", now)[0].reset_seconds == 5
     headers["date"] = formatdate(NOW + 3, usegmt=True)
@@ -205,20 +205,20 @@ def test_the_servers_own_clock_is_used() -> None:
     ],
 )
 def test_what_is_no_limit_limits_nothing(limit: str, remaining: str, reset: str) -> None:
-    """Azure's Responses API says -1 of -1: nobody is stopped by a remainder of no limit."""
+    """A limit that is no number, or not above 0, is ignored with what remains of it: Azure's Responses API sends -1."""
     headers = openai("tokens", limit, remaining, reset) | openai("requests", "60", "59")
     assert parse_rate_limits(headers.get, "openai", now) == (Allowance("requests", 60, 59, None),)
 
 
 def test_a_bad_remainder_leaves_the_limit() -> None:
-    """Each value stands for itself, as long as the limit is one."""
+    """An unreadable `remaining` and reset do not invalidate a readable limit."""
     assert parse_rate_limits(openai("requests", "60", "-3", "x").get, "openai", now) == (
         Allowance("requests", 60, None, None),
     )
 
 
 def test_a_days_limit_is_no_minutes_limit() -> None:
-    """Groq counts requests by the day: what is left of them holds, and the pace is not taken from it."""
+    """Groq states a limit of requests per day: its remaining requests are kept, but it sets no limit per minute."""
     headers = openai("requests", "14400", "14370", "2m59.56s") | openai("tokens", "18000", "17997", "7.66ms")
     requests, tokens = parse_rate_limits(headers.get, "generic", now)
     assert requests == Allowance("requests", None, 14_370, pytest.approx(179.56))  # type: ignore[arg-type]
@@ -231,7 +231,9 @@ counts = st.integers(1, 10**6)
 
 @given(st.lists(st.tuples(counts, counts), min_size=3, max_size=3))
 def test_limits_that_hold_at_once_are_as_the_tightest(said: list[tuple[int, int]]) -> None:
-    """An organisation's tokens, a project's, those used: the smallest limit, the least that remains, and its reset."""
+    """Of several token limits (organisation, project, usage-based) the smallest limit, the fewest remaining tokens
+    and the reset of those are taken.
+    """
     headers: dict[str, str] = {}
     for seconds, (what, (limit, remaining)) in enumerate(zip(KINDS_OF_TOKENS, said, strict=True), start=1):
         headers |= openai(what, str(limit), str(remaining), f"{seconds}s")
@@ -242,13 +244,15 @@ def test_limits_that_hold_at_once_are_as_the_tightest(said: list[tuple[int, int]
 
 
 def test_what_litellm_repeats_counts_once() -> None:
-    """Its transport gives Anthropic's headers and OpenAI's made of them; the reset is only in the former."""
+    """LiteLLM passes on Anthropic's headers and adds OpenAI's copy of them; both are read as one limit."""
     headers = openai("requests", "50", "49") | anthropic("requests", "50", "49", at(2))
     assert parse_rate_limits(headers.get, "generic", now) == (Allowance("requests", 50, 49, 2),)
 
 
 def test_one_deployment_behind_a_proxy_does_not_speak_for_it() -> None:
-    """LiteLLM's proxy repeats the headers of the deployment that answered, marked as such; its own are its word."""
+    """LiteLLM's proxy repeats the headers of the deployment that answered, marked by a prefix. They are ignored, and
+    the proxy's own limits are kept.
+    """
     repeated = openai("requests", "60", "59", "1s")
     repeated |= {f"llm_provider-{name}": value for name, value in repeated.items()}
     assert parse_rate_limits(repeated.get, "generic", now) == ()
@@ -271,7 +275,9 @@ def test_one_deployment_behind_a_proxy_does_not_speak_for_it() -> None:
     ],
 )
 def test_a_limit_of_another_time_is_made_a_minutes(limit: str, policy: str | None, per_minute: float | None) -> None:
-    """The IETF's drafts say of how many seconds it is; where they do not, only what remains is believed."""
+    """A limit is converted to one per minute by the period that the IETF drafts state. Without a period, only what
+    remains of it is kept.
+    """
     for prefix in ("", "x-"):
         headers = {f"{prefix}ratelimit-limit": limit, f"{prefix}ratelimit-remaining": "5"}
         headers |= {f"{prefix}ratelimit-reset": "3"} | ({"ratelimit-policy": policy} if policy else {})
@@ -297,7 +303,9 @@ def test_a_limit_of_another_time_is_made_a_minutes(limit: str, policy: str | Non
     ],
 )
 def test_a_used_up_window_says_when_it_opens(provider: Provider, headers: dict[str, str], wait: float | None) -> None:
-    """The latest reset of those used up; a limit that fills evenly has something left long before its reset."""
+    """The wait is the latest reset of the windows that are used up. Limits that refill evenly give no wait, since they
+    allow something long before their reset.
+    """
     assert window_reset_after(headers.get, provider, now) == wait
 
 
@@ -313,7 +321,7 @@ odd_text = st.text(max_size=12) | st.sampled_from(ODD + ODD_DATES)
 
 @given(st.data())
 def test_nothing_that_a_header_may_say_is_a_failure(data: st.DataObject) -> None:
-    """Any text in any header: a handful of sane numbers, and never an exception."""
+    """Whatever text the headers hold, parsing them raises nothing and gives sane numbers."""
     drawn: dict[str, str | None] = {}
 
     def header(name: str) -> str | None:
@@ -333,7 +341,7 @@ def test_nothing_that_a_header_may_say_is_a_failure(data: st.DataObject) -> None
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_silence_costs_next_to_nothing(provider: Provider) -> None:
-    """Of an answer that says nothing about limits, as most servers' do, at most six headers are looked for."""
+    """For an answer without limits, as most servers send, at most six headers are looked up."""
     asked: list[str] = []
 
     def header(name: str) -> None:

@@ -1,4 +1,4 @@
-"""How requests reach endpoints: addresses, headers, queries, keys that change, proxies, certificates and sockets."""
+"""Requests reach endpoints by the right address, with the right headers, query and key, and through proxies."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ TOKEN = "tok-0123456789-abcdef"
 
 
 async def send(spec: EndpointSpec, keys: Keys = no_keys, path: str = CHAT_URL, seconds: float = 5.0) -> Completion:
-    """One attempt by the transport that a run would build."""
+    """Make one attempt with the transport that a run would build."""
     sender = build_transport(spec, timeout_seconds=seconds, keys=keys, wall=lambda: 0.0)
     asked = request()
     asked.url = path
@@ -35,7 +35,7 @@ async def send(spec: EndpointSpec, keys: Keys = no_keys, path: str = CHAT_URL, s
 
 
 def received(keys: Keys = no_keys, path: str = CHAT_URL, suffix: str = "", **endpoint: Any) -> str:
-    """What a server is sent by an endpoint of its own, head and body."""
+    """Return the request that a raw server receives, head and body."""
 
     async def main() -> str:
         async with raw_server(says(http(200, ANSWER))) as server:
@@ -98,12 +98,12 @@ def asked_path(**options: Any) -> str:
     ],
 )
 def test_paths_go_before_queries(suffix: str, endpoint: dict[str, Any], path: str, asked: str) -> None:
-    """Of the url, of `query`, and Azure's version; an address copied with its call is a base too."""
+    """The query of the url, `query` and Azure's version follow the path; a url that already has the path is fine."""
     assert asked_path(keys={"ID": "i/d"}.get, path=path, suffix=suffix, **endpoint) == asked
 
 
 def test_headers_are_sent_with_variables_filled_in() -> None:
-    """With every request, beside our own; a header may carry the key itself."""
+    """The configured headers are sent beside batchrouter's own; a header may carry the key itself."""
     head = received(
         keys={"TEAM": "research", "T": TOKEN}.get,
         headers={"X-Team": "${TEAM}/nightly", "Authorization": "Token ${T}", "x-plain": "1"},
@@ -118,7 +118,7 @@ def test_headers_are_sent_with_variables_filled_in() -> None:
 
 
 def test_a_variable_that_is_not_set_is_named() -> None:
-    """Before anything is sent; so is one that holds what no header takes."""
+    """A variable that is not set, or has a value that no header can hold, is named before anything is sent."""
     spec = EndpointSpec(url="http://127.0.0.1:9/v1", model="m", headers={"x-team": "${TEAM}"}, query={"q": "${QUERY}"})
     with pytest.raises(SpecError, match="the header x-team: the environment variable TEAM is not set"):
         resolve(spec, no_keys)
@@ -165,7 +165,7 @@ def test_a_variable_that_is_not_set_is_named() -> None:
     ],
 )
 def test_what_cannot_be_sent_or_would_be_shown_is_refused(endpoint: dict[str, Any], said: str) -> None:
-    """When the file is read, in a sentence that repeats no secret."""
+    """The job file is refused when it is read, with a message that repeats no secret."""
     with pytest.raises(ValueError, match=said) as refused:
         EndpointSpec.model_validate({"url": "http://127.0.0.1:9/v1", **endpoint})
     sentence = refused.value.errors()[0]["msg"]  # type: ignore[attr-defined]
@@ -177,12 +177,12 @@ def test_what_cannot_be_sent_or_would_be_shown_is_refused(endpoint: dict[str, An
     "header", ["x-idempotency", "openai-organization", "x-design", "anthropic-version", "x-signal"]
 )
 def test_ordinary_headers_are_no_secrets(header: str) -> None:
-    """A word that only resembles one is not taken for a secret."""
+    """A header whose name merely resembles that of a secret is accepted."""
     assert EndpointSpec(url="http://a/v1", headers={header: "2023-06-01"}).headers == {header: "2023-06-01"}
 
 
 def test_dates_and_numbers_of_yaml_are_text() -> None:
-    """YAML makes a date of an unquoted version."""
+    """YAML parses an unquoted version as a date; the spec turns it back into text."""
     from datetime import date
 
     spec = EndpointSpec.model_validate(
@@ -192,7 +192,10 @@ def test_dates_and_numbers_of_yaml_are_text() -> None:
 
 
 def test_endpoints_are_told_apart_by_their_keys() -> None:
-    """A url that is there once is a name as before; names that are given stay; what is the same twice is refused."""
+    """Endpoints with the same url are named by their keys; a url that is unique, or a given name, stays the name.
+
+    The same endpoint or the same name twice is refused.
+    """
     url, other = "http://a/v1", "http://b/v1"
     endpoints = (
         EndpointSpec(url=url, api_key_env="KEY_A"),
@@ -219,7 +222,7 @@ def test_endpoints_are_told_apart_by_their_keys() -> None:
 
 
 def refuses_all_but(good: Callable[[], str]) -> Handler:
-    """401 for any other key than the one of now."""
+    """A handler that answers 401 to any key other than the current one, `good()`."""
 
     async def handler(asked: bytes, writer: Any) -> None:
         right = f"authorization: bearer {good()}\r\n".encode() in asked.lower()
@@ -231,7 +234,7 @@ def refuses_all_but(good: Callable[[], str]) -> Handler:
 
 
 def keyed(spec: dict[str, Any], keys: Keys, good: Callable[[], str], act: Callable[[Any], Awaitable[None]]) -> None:
-    """Run `act` with what sends one request, against a server that takes only the key of now."""
+    """Run `act`, which gets a function that sends one request, against a server that accepts only the current key."""
 
     async def main() -> None:
         async with raw_server(refuses_all_but(good)) as server:
@@ -246,7 +249,7 @@ def keyed(spec: dict[str, Any], keys: Keys, good: Callable[[], str], act: Callab
 
 
 def test_a_key_that_ran_out_is_fetched_once_for_all_who_were_refused() -> None:
-    """Twenty requests at once after its hour: one run of the command, and no request fails."""
+    """When the key expires under twenty requests, the key command runs once, and no request fails."""
     tokens = iter(["first", "second", "third"])
     fetched: list[str] = []
 
@@ -269,7 +272,7 @@ def test_a_key_that_ran_out_is_fetched_once_for_all_who_were_refused() -> None:
 
 
 def test_a_key_that_stays_refused_is_a_refusal_and_not_fetched_for_every_row() -> None:
-    """The source gives the same key again: the refusal stands, and the source has peace for a while."""
+    """If the command prints the same key again, the refusal stands; five requests cause only one more run of it."""
     fetched = [0]
 
     def keys(reference: str) -> str | None:
@@ -286,7 +289,7 @@ def test_a_key_that_stays_refused_is_a_refusal_and_not_fetched_for_every_row() -
 
 
 def test_why_no_new_key_came_is_said() -> None:
-    """The command failed in the middle of a run: the refusal says so."""
+    """If the key command fails during a run, the refusal says so."""
     calls = [0]
 
     def keys(reference: str) -> str | None:
@@ -305,7 +308,7 @@ def test_why_no_new_key_came_is_said() -> None:
 
 
 def test_a_key_file_is_followed_before_the_server_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was replaced: the next request has the new key, and both keys are masked in what comes back."""
+    """After the key file was replaced, the next request has the new key; both keys are masked in answers."""
     monkeypatch.setattr("batch.dispatch.transports.keys._LOOK_SECONDS", 0.0)
     path = tmp_path / "token"
     path.write_text("old-key-0123456789")
@@ -327,7 +330,7 @@ def test_a_key_file_is_followed_before_the_server_refuses(tmp_path: Path, monkey
             fresh.write_text("new-key-0123456789")
             fresh.replace(path)
             answers = [(await sender.send(request())).raw]
-            path.unlink()  # between two keys
+            path.unlink()  # no key file for a moment: the last key stays in use
             answers.append((await sender.send(request())).raw)
             await sender.aclose()
             assert [b"new-key" in asked for asked in server.received] == [False, True, True]
@@ -363,12 +366,14 @@ def test_a_key_file_is_followed_before_the_server_refuses(tmp_path: Path, monkey
     ],
 )
 def test_proxies_are_those_of_the_environment(url: str, environment: dict[str, str], proxy: str | None) -> None:
-    """As curl reads the variables, with networks in NO_PROXY; no other machine is asked for a server on this one."""
+    """Proxy variables are read as curl reads them, with networks in NO_PROXY; a server on this machine is reached
+    without a proxy unless the proxy is on this machine too.
+    """
     assert proxy_for(url, environment.get) == proxy
 
 
 def test_requests_go_through_the_proxy_with_its_password() -> None:
-    """The proxy is asked for the whole address; a password in its url is sent to it, masked, and not shown."""
+    """The proxy gets the whole address and its own password, which is masked in answers and shown nowhere."""
 
     async def main() -> tuple[str, bytes]:
         answer = http(200, GOOD.replace(b"yes", b"proxypass-0123456789"))
@@ -387,7 +392,7 @@ def test_requests_go_through_the_proxy_with_its_password() -> None:
 
 
 def test_a_proxy_that_is_not_there_is_named() -> None:
-    """Nothing was sent; the message leads to the environment."""
+    """An unreachable proxy is named, without its password, and the error points to the environment."""
     keys = {"HTTP_PROXY": "http://user:pass-word-1234@127.0.0.1:9"}.get
     with pytest.raises(
         NotConnected, match=r"through the proxy http://127\.0\.0\.1:9, which the environment names"

@@ -1,4 +1,4 @@
-"""What refusals mean: by status, by their words, by waits, and inside of 2xx answers."""
+"""Refusals become errors by their status, code, words and waits, also inside 2xx answers."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
 
 def refused(status: int, body: object = None, **headers: str) -> DispatchError:
-    """What this answer stands for."""
+    """The error for a response with this status, body and headers."""
     said = {name.replace("_", "-"): value for name, value in headers.items()}
     return refusal(status, orjson.dumps(body), said.get, "generic", lambda: NOW)
 
 
 def inside(answer: dict[str, Any], url: str = CHAT_URL, **headers: str) -> DispatchError:
-    """The error that a 2xx answer stands for."""
+    """The error that reading a 2xx answer raises."""
     said = {name.replace("_", "-"): value for name, value in headers.items()}
     with pytest.raises(DispatchError) as caught:
         completion(orjson.dumps(answer), url, header=said.get, wall=lambda: NOW)
@@ -40,14 +40,14 @@ def inside(answer: dict[str, Any], url: str = CHAT_URL, **headers: str) -> Dispa
     ],
 )
 def test_a_status_by_itself(kind: type[DispatchError], statuses: list[int]) -> None:
-    """An unknown 4xx is not the row's fault; capacity that is exceeded is a throttle."""
+    """Without a code the status decides: an unknown 4xx is not the row's fault, and exceeded capacity is a throttle."""
     assert {status: type(refused(status)) for status in statuses} == dict.fromkeys(statuses, kind)
 
 
 @pytest.mark.parametrize("status", [413, 414, 431])
 @pytest.mark.parametrize("code", ["rate_limit_exceeded", "insufficient_quota", "new"])
 def test_a_request_that_is_too_long_stays_so(status: int, code: str) -> None:
-    """Whatever its code, and although it says when to come back."""
+    """A request that is too long is a `BadRequest`, whatever its code and even with a `retry-after`."""
     assert type(refused(status, {"error": {"code": code}}, retry_after="2")) is BadRequest
 
 
@@ -63,14 +63,16 @@ def test_a_request_that_is_too_long_stays_so(status: int, code: str) -> None:
 )
 @pytest.mark.parametrize("code", ["rate_limit_exceeded", None])
 def test_a_429_that_no_waiting_cures_is_the_rows(words: str, kind: int, code: str | None) -> None:
-    """A request that alone is more than the limit can never pass; only the server's words say so."""
+    """A request larger than the whole limit can never pass; only the server's words tell it from other 429s."""
     error = refused(429, {"error": {"message": words, "type": "tokens", "code": code}}, retry_after="3")
     assert type(error) is (BadRequest if kind else RateLimited)
 
 
 @pytest.mark.parametrize("status", [400, 402, 403, 404, 409, 424, 500, 502, 503])
 def test_a_refusal_that_says_when_to_come_back_is_a_throttle(status: int) -> None:
-    """By header; a wait of nothing says nothing, and a code that no waiting cures is more precise."""
+    """A `retry-after` header makes a refusal a throttle, unless the wait is 0 or the code says that waiting is
+    useless.
+    """
     assert (type(refused(status, None, retry_after="1")), refused(status, None, retry_after="1").retry_after) == (
         RateLimited,
         1.0,
@@ -112,7 +114,7 @@ def test_a_refusal_that_says_when_to_come_back_is_a_throttle(status: int) -> Non
 )
 @pytest.mark.parametrize("status", [402, 429, 503])
 def test_waits_are_read_from_the_body(body: object, wait: float | None, status: int) -> None:
-    """Google's RetryInfo, Hugging Face's loading time, and what others call it; never from prose."""
+    """Waits are read from Google's RetryInfo, Hugging Face's loading time and other fields, but never from prose."""
     error = refused(status, body)
     assert error.retry_after == wait
     assert (type(error) is RateLimited) == (wait is not None or status == 429)
@@ -143,7 +145,7 @@ def test_waits_are_read_from_the_body(body: object, wait: float | None, status: 
 def test_an_error_in_a_2xx_answer_is_what_its_code_would_be(
     error: object, kind: type[DispatchError], status: int, choices: object
 ) -> None:
-    """Whatever choices stand beside it; its status is the one that it stands for, and its words are kept."""
+    """The error decides, whatever choices come with it; it gets the status that its code stands for, and its words."""
     found = inside({"id": "c", "choices": choices, "error": error})
     assert (type(found), found.status) == (kind, status)
     assert found.words or not error.get("message")  # type: ignore[attr-defined]
@@ -166,21 +168,23 @@ def test_an_error_in_a_2xx_answer_is_what_its_code_would_be(
 def test_what_minimax_says_beneath_base_resp_is_its_error(
     code: int, kind: type[DispatchError], status: int, choices: dict[str, Any]
 ) -> None:
-    """MiniMax answers 200 without choices; a limit is a throttle, key and balance are of the account."""
+    """MiniMax reports errors with status 200 and no choices: a limit is a throttle, and key and balance are about the
+    account.
+    """
     found = inside({**choices, "base_resp": {"status_code": code, "status_msg": "told so"}})
     assert (type(found), found.status, found.code, found.words) == (kind, status, str(code), "told so")
     assert about_account(found) is (kind is Refused)
 
 
 def test_a_base_resp_of_success_is_no_error() -> None:
-    """MiniMax sends it with every answer; with 0 in it and no choices, the answer was blocked."""
+    """MiniMax sends `base_resp` with every answer; if its code is 0 and there are no choices, the row was blocked."""
     fine = {"status_code": 0, "status_msg": ""}
     assert completion(orjson.dumps({"choices": [CHOICE], "base_resp": fine}), CHAT_URL).raw
     assert type(inside({"choices": None, "base_resp": fine})) is NoChoices
 
 
 def test_an_error_beside_usage_is_billed_by_it() -> None:
-    """What the answer tells was paid for; a refusal that tells nothing was not."""
+    """An error with usage is billed by it; without usage a refusal is not billed, but a 502 is."""
     assert inside({"error": {"code": 502}, "usage": USAGE}).usage == (10, 5)
     assert inside({"error": {"code": 429, "message": "x"}}).billed is False
     assert inside({"error": {"code": 502, "message": "x"}}).billed is True
@@ -191,7 +195,7 @@ def test_an_error_beside_usage_is_billed_by_it() -> None:
     "error", [None, {}, "", False, {"code": None, "message": None}, {"code": 0, "message": ""}, {"code": "OK"}]
 )
 def test_an_error_that_says_nothing_is_none(error: object) -> None:
-    """Some servers send the key with every answer."""
+    """An empty `error` is ignored, since some servers send one with every answer."""
     assert completion(orjson.dumps({"choices": [CHOICE], "error": error}), CHAT_URL).raw
 
 
@@ -205,7 +209,7 @@ def test_an_error_that_says_nothing_is_none(error: object) -> None:
     ],
 )
 def test_a_choice_that_broke_off_is_no_answer(choice: dict[str, Any], status: int) -> None:
-    """OpenRouter gives what came so far, and it looks like an answer; one such choice of several spoils them."""
+    """OpenRouter returns the part of the answer that came; one broken-off choice makes the whole answer an error."""
     answer = {"choices": [CHOICE, CHOICE | choice], "usage": USAGE}
     error = inside(answer)
     assert (error.status, error.usage, error.retryable) == (status, (10, 5), True)
@@ -222,7 +226,7 @@ def test_a_choice_that_broke_off_is_no_answer(choice: dict[str, Any], status: in
     ],
 )
 def test_an_error_at_the_top_of_a_2xx_answer(answer: dict[str, Any], kind: type[DispatchError]) -> None:
-    """Without choices the body itself is the error; its words are kept."""
+    """If the body has no choices, the body itself is read as the error, with its words."""
     error = inside(answer)
     assert type(error) is kind
     assert error.words
@@ -245,28 +249,28 @@ def test_an_error_at_the_top_of_a_2xx_answer(answer: dict[str, Any], kind: type[
 def test_a_400_that_is_not_about_the_row_is_known_by_its_words(
     body: object, headers: dict[str, str], kind: type[DispatchError]
 ) -> None:
-    """AWS throttles with 400 and says so by type or header; keys and credit are refused with 400 as well."""
+    """AWS throttles with status 400 and a type or header; other servers refuse keys and credit with 400."""
     error = refused(400, body, **headers)
     assert isinstance(error, kind)
     assert about_account(error) is (kind is Refused)
 
 
 def test_a_wait_is_a_year_at_most() -> None:
-    """What servers send is not always a time: NaN is none."""
+    """A longer wait is cut to a year, and NaN is no wait."""
     assert refused(429, {}, retry_after="1e300").retry_after == 365 * 86400
     assert RateLimited("x", retry_after=float("nan")).retry_after is None
 
 
 @pytest.mark.parametrize("item", [{"embedding": None}, {"embedding": []}, {"index": 0}, None, 5])
 def test_an_item_without_an_embedding_is_its_rows_fault(item: object) -> None:
-    """It was stored as an ok row without a vector; in a pack the others are answered on their own."""
+    """An item without a vector is the row's fault, and not stored as an ok row."""
     answer = {"data": [{"embedding": [0.5]}, item], "usage": {"prompt_tokens": 4}}
     error = inside(answer, EMBEDDINGS_URL)
     assert (error.blame, error.retryable, error.usage) == ("row", False, (4, 0))
 
 
 def test_an_item_may_hold_an_error() -> None:
-    """It is classified by its code, as an error of the whole answer is."""
+    """An error in an item is classified by its code, as an error of the whole answer is."""
     error = inside({"data": [{"index": 0, "error": {"code": 429, "message": "busy"}}]}, EMBEDDINGS_URL)
     assert isinstance(error, RateLimited)
     error = inside({"data": [{"index": 0, "error": {"message": "no text"}}]}, EMBEDDINGS_URL)
@@ -275,7 +279,7 @@ def test_an_item_may_hold_an_error() -> None:
 
 @pytest.mark.parametrize("choice", [{"message": None, "finish_reason": "stop"}, {"index": 0}, {}])
 def test_a_choice_with_nothing_in_it_is_no_answer(choice: dict[str, Any]) -> None:
-    """The row is given up after two tries; a choice whose end says why it is empty stays an answer."""
+    """An empty choice is `NoChoices`; if its finish reason says why it is empty, it is an answer."""
     error = inside({"choices": [choice], "usage": USAGE})
     assert (type(error), error.usage) == (NoChoices, (10, 5))
     whole = orjson.dumps({"choices": [{"index": 0, "finish_reason": "length"}]})
@@ -283,7 +287,7 @@ def test_a_choice_with_nothing_in_it_is_no_answer(choice: dict[str, Any]) -> Non
 
 
 def test_a_status_is_three_digits() -> None:
-    """A longer run of digits in its place says nothing, and Python refuses to read thousands of them."""
+    """Only a code of three digits is read as a status; Python refuses to parse numbers of thousands of digits."""
     for code in ("9" * 5000, "0429", "42"):
         assert inside({"error": {"code": code, "message": "x"}}).status == 200
     assert inside({"error": {"code": "429", "message": "x"}}).status == 429

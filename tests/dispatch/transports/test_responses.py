@@ -1,4 +1,4 @@
-"""From bytes to a Completion or an error, without a server."""
+"""Response bytes become a `Completion` or an error, without a server."""
 
 import json
 from contextlib import suppress
@@ -27,12 +27,12 @@ def now() -> float:
 
 
 def silent(name: str) -> str | None:
-    """No header at all."""
+    """A response without any header."""
     return None
 
 
 def refused(status: int, error: object, provider: Provider = "generic", **headers: str) -> DispatchError:
-    """What a refusal with this `error` in its body stands for."""
+    """The error for a response of this status with `error` in its body."""
     said = {name.replace("_", "-"): value for name, value in headers.items()}
     return refusal(status, orjson.dumps({"error": error}), said.get, provider, now)
 
@@ -51,13 +51,13 @@ def refused(status: int, error: object, provider: Provider = "generic", **header
 def test_a_count_that_was_not_said_is_unknown(
     usage: object, prompt_tokens: int | None, completion_tokens: int | None
 ) -> None:
-    """Whatever is not a whole number from 0 is no count; unknown is not 0."""
+    """A token count that is not a whole number from 0 is unknown, which is not the same as 0."""
     answer = completion(orjson.dumps({"choices": [{"text": "ok"}], "usage": usage}), CHAT_URL)
     assert (answer.prompt_tokens, answer.completion_tokens) == (prompt_tokens, completion_tokens)
 
 
 def test_embeddings_have_no_answer_tokens() -> None:
-    """Where the prompt was counted the answer's count is 0; where it was not, both are unknown."""
+    """If the server counted the prompt, the answer has 0 tokens; if it did not, both counts are unknown."""
     counted = completion(b'{"data":[{"embedding":[1]}],"usage":{"prompt_tokens":4}}', EMBEDDINGS_URL)
     assert (counted.prompt_tokens, counted.completion_tokens) == (4, 0)
     uncounted = completion(b'{"data":[{"embedding":[1]}]}', EMBEDDINGS_URL)
@@ -68,7 +68,7 @@ def test_embeddings_have_no_answer_tokens() -> None:
 
 @given(st.binary(max_size=60), st.integers(300, 599))
 def test_any_bytes_with_any_status_are_an_error_of_ours(raw: bytes, status: int) -> None:
-    """Nothing a server writes makes reading a refusal fail, and what is kept of it is one line of JSON."""
+    """Whatever bytes a server sends with an error status, a `DispatchError` results; its body is one line of JSON."""
     error = refusal(status, raw, silent, "generic", now)
     assert isinstance(error, DispatchError)
     assert error.status == status
@@ -80,7 +80,7 @@ def test_any_bytes_with_any_status_are_an_error_of_ours(raw: bytes, status: int)
 
 @given(st.binary(max_size=60))
 def test_any_bytes_with_200_are_an_answer_or_a_bad_one(raw: bytes) -> None:
-    """Reading raises BadAnswer and nothing else."""
+    """Any bytes with status 200 are either read as an answer or raise `BadAnswer`."""
     with suppress(BadAnswer):
         completion(raw, CHAT_URL)
 
@@ -109,7 +109,7 @@ PARTS = st.recursive(
 def test_any_json_with_200_is_an_answer_or_an_error_of_ours(
     events: list[dict[str, Any]], url: str, *, streamed: bool
 ) -> None:
-    """Members of any type, in one object or in the events of a stream, never end the run."""
+    """Members of any type, in one object or in the events of a stream, give an answer or a `DispatchError`."""
     texts = [json.dumps(event).encode() for event in events]
     raw = b"".join(b"data: %b\n\n" % text for text in texts) + b"data: [DONE]\n\n" if streamed else texts[0]
     said = ""
@@ -128,7 +128,7 @@ def test_any_json_with_200_is_an_answer_or_an_error_of_ours(
     )
 )
 def test_one_line_changes_nothing_but_breaks(value: object) -> None:
-    """The same JSON on one line, however it was printed."""
+    """`one_line` returns the same JSON on one line, however it was printed."""
     for option in (0, orjson.OPT_INDENT_2, orjson.OPT_APPEND_NEWLINE):
         raw = orjson.dumps(value, option=option)
         line = one_line(raw, orjson.loads(raw))
@@ -138,7 +138,7 @@ def test_one_line_changes_nothing_but_breaks(value: object) -> None:
 
 @given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=30))
 def test_any_header_says_how_long_or_nothing(milliseconds: str, seconds: str, date: str) -> None:
-    """A wait is never negative, infinite or a failure."""
+    """Whatever the headers say, the wait is none, or finite and not negative."""
     wait = retry_after({"retry-after-ms": milliseconds, "retry-after": seconds, "date": date}.get, now)
     assert wait is None or 0 <= wait < float("inf")
 
@@ -153,7 +153,7 @@ def test_any_header_says_how_long_or_nothing(milliseconds: str, seconds: str, da
     ],
 )
 def test_dates_good_and_bad(text: str, wait: float | None) -> None:
-    """A date in the past is no wait, one that is no date says nothing."""
+    """A date in the past is a wait of 0, a text that is no date gives none; the year 9999 gives none or a huge one."""
     said = retry_after({"retry-after": text}.get, now)
     assert said == wait or (wait is None and (said is None or said > 1e9))
 
@@ -161,7 +161,7 @@ def test_dates_good_and_bad(text: str, wait: float | None) -> None:
 @pytest.mark.parametrize("status", [400, 402, 403, 404, 429])
 @pytest.mark.parametrize("code", sorted(ACCOUNT_CODES))
 def test_what_no_waiting_cures_takes_the_endpoint_out(code: str, status: int) -> None:
-    """Spent credit, a bad key, an unknown model: by the code, whichever status it comes with."""
+    """Spent credit, a bad key and an unknown model are recognized by the code, whichever status comes with it."""
     error = refused(status, {"code": code, "type": "rate_limit_error"})
     assert (type(error), error.blame, error.code) == (Refused, "gone", code)
     assert type(refused(429, {"code": f"not_{code}"})) is RateLimited
@@ -169,20 +169,25 @@ def test_what_no_waiting_cures_takes_the_endpoint_out(code: str, status: int) ->
 
 @pytest.mark.parametrize("code", sorted(ACCOUNT_CODES))
 def test_a_5xx_is_never_for_good(code: str) -> None:
-    """Gateways say that a model is unknown while none of its servers is up."""
+    """With a 5xx status these codes do not count: gateways call a model unknown while all its servers are down."""
     assert type(refused(503, {"code": code})) is ServerError
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 429, 500])
 @pytest.mark.parametrize("code", sorted(ROW_CODES))
 def test_what_a_row_says_is_the_rows_fault(code: str, status: int) -> None:
-    """A content filter that answers 403, a prompt too long: the endpoint stays, and the row is not sent again."""
+    """A code about the row, such as a content filter or a prompt too long, is the row's fault at any status.
+
+    The endpoint stays in use, and the row is not sent again.
+    """
     error = refused(status, {"code": code})
     assert (type(error), error.blame, error.retryable) == (BadRequest, "row", False)
 
 
 def test_a_flagged_prompt_is_the_rows_fault() -> None:
-    """OpenRouter says it by status 403 and `metadata`; another 403 with metadata is about the endpoint."""
+    """OpenRouter reports a flagged prompt with status 403 and `metadata`; another 403 with metadata is about the
+    endpoint.
+    """
     metadata = {"reasons": ["violence"], "flagged_input": "...", "provider_name": "x"}
     assert refused(403, {"code": 403, "message": "", "metadata": metadata}).blame == "row"
     assert refused(403, {"code": 403, "message": "", "metadata": {"provider_name": "x"}}).blame == "gone"
@@ -191,13 +196,13 @@ def test_a_flagged_prompt_is_the_rows_fault() -> None:
 @pytest.mark.parametrize("status", [400, 403, 429, 500, 503, 529])
 @pytest.mark.parametrize("code", sorted(code for code, kind in KINDS.items() if kind is RateLimited))
 def test_an_overloaded_server_asks_for_a_slower_pace(code: str, status: int) -> None:
-    """It is well: it is not ejected, its rows wait without using up their attempts, and a wait it asks for is kept."""
+    """An overloaded server is throttling: its rows wait without using up attempts, for as long as it asks."""
     error = refused(status, {"code": code}, retry_after="7")
     assert (type(error), error.blame, error.retry_after) == (RateLimited, "throttle", 7.0)
 
 
 def test_a_status_decides_where_no_code_is_known() -> None:
-    """529 is an overload by itself; a bare 503 may be a proxy with nobody behind it."""
+    """If the code is unknown, the status decides: 529 is an overload, but a bare 503 may be a proxy with no server."""
     kinds = {status: type(refused(status, {"code": "new"})) for status in (400, 403, 404, 413, 429, 500, 503, 529)}
     assert kinds == {
         400: BadRequest,
@@ -225,13 +230,15 @@ def test_a_status_decides_where_no_code_is_known() -> None:
     ],
 )
 def test_the_most_precise_word_decides_wherever_it_stands(body: object, code: str) -> None:
-    """LiteLLM's proxy has it in `type`, Anthropic in `details`, Mistral and DashScope at the top, Google in a list."""
+    """LiteLLM's proxy has the code in `type`, Anthropic in `details`, Mistral and DashScope at the top, Google in a
+    list.
+    """
     error = refusal(429, orjson.dumps(body), silent, "generic", now)
     assert (type(error), error.code, str(error)) == (Refused, code, f"HTTP 429: {code}")
 
 
 def test_googles_details_are_a_list() -> None:
-    """Whatever shape the parts have that others use for codes, reading goes on."""
+    """Parts of another shape than expected, as Google's list of `details`, do not stop the code from being read."""
     error = refused(429, {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [{"reason": "x"}], "innererror": 7})
     assert (type(error), error.code) == (RateLimited, "RESOURCE_EXHAUSTED")
 
@@ -243,30 +250,32 @@ USED_UP = {"x_ratelimit_limit_requests": "60", "x_ratelimit_remaining_requests":
     ("provider", "wait"), [("azure", 9.0), ("openai", None), ("generic", None), ("anthropic", None)]
 )
 def test_only_a_windows_reset_is_a_wait(provider: Provider, wait: float | None) -> None:
-    """Azure's limit opens again at its reset; one that fills evenly says by it when it is full, far too long a wait."""
+    """Azure's limit opens again at its reset, so the reset is a wait. A limit that refills evenly is full at its reset,
+    which would be far too long a wait.
+    """
     error = refused(429, {}, provider, **USED_UP, x_ratelimit_reset_requests="9s")
     assert error.retry_after == wait
     assert error.allowances == (() if provider == "anthropic" else (Allowance("requests", 60, 0, 9),))
 
 
 def test_a_wait_that_is_said_is_kept() -> None:
-    """`retry-after` is the server's own word, whatever its resets are; and no reset makes a failure a pause."""
+    """`retry-after` takes precedence over resets, and no reset turns a failure into a throttle."""
     assert refused(429, {}, "azure", **USED_UP, x_ratelimit_reset_requests="9s", retry_after="2").retry_after == 2
     assert refused(500, {}, "azure", **USED_UP, x_ratelimit_reset_requests="9s").retry_after is None
 
 
 def test_a_redirect_is_a_redirect() -> None:
-    """Whatever its body says, the endpoint is elsewhere."""
+    """A redirect refuses the endpoint, whatever code its body has."""
     assert type(refused(307, {"code": "rate_limit_exceeded"})) is Refused
 
 
 def test_a_status_is_no_code() -> None:
-    """A code that only repeats the status gives way to the type."""
+    """A code that only repeats the status is replaced by the type."""
     assert (refused(400, {"code": "400", "type": "new"}).code, refused(400, {"code": "400"}).code) == ("new", None)
 
 
 @pytest.mark.parametrize("code", ["the prompt was: hello", "x" * 81, "a\nb", "", None, 7, ["x"]])
 def test_only_codes_are_shown(code: object) -> None:
-    """What is not one short word may be a prompt or a key, and is no code."""
+    """A code that is not one short word may be a prompt or a key, so it is neither kept nor shown."""
     error = refused(400, {"code": code})
     assert (str(error), error.code) == ("HTTP 400", None)

@@ -1,4 +1,4 @@
-"""What refusals and headers over real HTTP mean: statuses, waits, and what is left of limits."""
+"""Statuses and headers received over real HTTP become the right error, wait and remaining limits."""
 
 import asyncio
 from email.utils import formatdate
@@ -37,7 +37,7 @@ from tests.dispatch.transports.test_transports import ask, fault
     ],
 )
 def test_a_429_says_how_long_to_stay_away(headers: tuple[str, ...], wait: float | None) -> None:
-    """In milliseconds, seconds whole or not, or as a date; by the server's own clock where it tells it."""
+    """The wait is read in milliseconds, in seconds or as a date, compared with the server's own `date` if given."""
     error = fault(says(http(429, b'{"error":{"code":"rate_limit_exceeded"}}', *headers)))
     assert isinstance(error, RateLimited)
     assert error.retry_after == wait
@@ -69,7 +69,7 @@ def test_a_429_says_how_long_to_stay_away(headers: tuple[str, ...], wait: float 
     ],
 )
 def test_each_status_means_one_thing(status: int, body: bytes, kind: type[DispatchError]) -> None:
-    """The row's fault, the endpoint's, or the end of the endpoint."""
+    """Status and code decide which error an attempt ends in, and no error shows the key."""
     with pytest.raises(DispatchError) as caught:
         ask(says(http(status, body)))
     assert type(caught.value) is kind
@@ -78,13 +78,13 @@ def test_each_status_means_one_thing(status: int, body: bytes, kind: type[Dispat
 
 
 def test_a_server_may_say_when_it_is_back() -> None:
-    """A 503's Retry-After is kept."""
+    """The Retry-After of a 503 is kept."""
     assert fault(says(http(503, b"", "retry-after: 3"))).retry_after == 3
 
 
 @pytest.mark.parametrize("body", [GOOD, GOOD.replace(b"choices", b"data").replace(b"message", b"embedding")])
 def test_a_good_answer_says_what_is_left(body: bytes) -> None:
-    """Its headers' word on the server's limits comes with it, for completions and embeddings."""
+    """A good answer comes with the limits that its headers state, for completions and for embeddings."""
     completion, _ = ask(says(http(200, body, *LIMITS)), EMBEDDINGS_URL if b"data" in body else CHAT_URL)
     assert completion.allowances == SAID
     assert ask(says(http(200, GOOD)))[0].allowances == ()
@@ -92,12 +92,12 @@ def test_a_good_answer_says_what_is_left(body: bytes) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500])
 def test_a_refusal_says_what_is_left(status: int) -> None:
-    """Whatever it refuses."""
+    """An error of any status comes with the limits that its headers state."""
     assert fault(says(http(status, b"", *LIMITS))).allowances == SAID
 
 
 def test_headers_are_read_as_the_provider_means_them() -> None:
-    """Anthropic's limits are not looked for at OpenAI."""
+    """Anthropic's limit headers are ignored for an OpenAI endpoint."""
     limits = ("anthropic-ratelimit-requests-limit: 9", "anthropic-ratelimit-requests-remaining: 3")
     assert ask(says(http(200, GOOD, *limits)), provider="openai")[0].allowances == ()
     assert ask(says(http(200, GOOD, *limits)), provider="anthropic")[0].allowances == (
@@ -106,7 +106,7 @@ def test_headers_are_read_as_the_provider_means_them() -> None:
 
 
 def test_headers_in_another_tongue_are_as_if_not_there() -> None:
-    """Bytes that are not ASCII neither lose a good answer nor make of a 429 anything else."""
+    """Headers that are not ASCII are ignored: a good answer is kept, and a 429 stays a `RateLimited` without a wait."""
 
     async def odd(request: bytes, writer: asyncio.StreamWriter) -> None:
         head = (

@@ -1,4 +1,4 @@
-"""What the transports make of servers, good and bad: a Completion or a DispatchError, and nothing else."""
+"""The OpenAI transport turns whatever a server does into a `Completion` or a `DispatchError`."""
 
 import asyncio
 import gzip
@@ -35,7 +35,7 @@ def transport(url: str, timeout_seconds: float = 5.0, **endpoint: Any) -> OpenAI
 
 
 async def send(url: str, path: str = CHAT_URL, **options: Any) -> Completion:
-    """One attempt against whatever is there."""
+    """Make one attempt at this URL."""
     sender = transport(url, **options)
     asked = request()
     asked.url = path
@@ -46,7 +46,7 @@ async def send(url: str, path: str = CHAT_URL, **options: Any) -> Completion:
 
 
 def ask(handler: Handler, path: str = CHAT_URL, **options: Any) -> tuple[Completion, RawServer]:
-    """One attempt against a server of its own."""
+    """Make one attempt against a raw server with this handler."""
 
     async def main() -> tuple[Completion, RawServer]:
         async with raw_server(handler) as server:
@@ -56,7 +56,7 @@ def ask(handler: Handler, path: str = CHAT_URL, **options: Any) -> tuple[Complet
 
 
 def fault(handler: Handler, **options: Any) -> DispatchError:
-    """The error that one attempt ends in; it has a cause or a status, and gives nothing away."""
+    """Return the error of one attempt; check that it has a cause or a status and shows neither key nor prompt."""
     with pytest.raises(DispatchError) as caught:
         ask(handler, **options)
     error = caught.value
@@ -67,7 +67,7 @@ def fault(handler: Handler, **options: Any) -> DispatchError:
 
 
 def test_a_good_answer_comes_whole(capfd: pytest.CaptureFixture[str]) -> None:
-    """Its bytes as they came and its token counts; what was sent is the row's body behind the endpoint's model."""
+    """The answer comes back with its bytes and token counts; the request is the row's body and the endpoint's model."""
     completion, server = ask(says(http(200, GOOD)))
     assert (completion.raw, completion.prompt_tokens, completion.completion_tokens) == (GOOD, 3, 1)
     (received,) = server.received
@@ -90,7 +90,7 @@ def test_a_good_answer_comes_whole(capfd: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_each_path_is_asked_where_it_is(path: str, body: bytes) -> None:
-    """The row's path follows the endpoint's base URL, once."""
+    """The row's path follows the endpoint's base URL and occurs once."""
     _, server = ask(says(http(200, body)), path)
     assert server.received[0].startswith(f"POST {path} HTTP/1.1\r\n".encode())
 
@@ -99,20 +99,20 @@ def test_each_path_is_asked_where_it_is(path: str, body: bytes) -> None:
     ("provider", "header"), [("generic", f"authorization: bearer {KEY}"), ("azure", f"api-key: {KEY}")]
 )
 def test_the_key_goes_where_the_provider_wants_it(provider: str, header: str) -> None:
-    """As a bearer token, for Azure as `api-key`, and nowhere else."""
+    """The key is sent as a bearer token, for Azure as `api-key`, and nowhere else."""
     _, server = ask(says(http(200, GOOD)), api_key_env="K", provider=provider)
     lines = server.received[0].lower().split(b"\r\n")
     assert [line for line in lines if KEY.encode() in line] == [header.lower().encode()]
 
 
 def test_without_a_key_none_is_sent() -> None:
-    """No api_key_env, no authorization."""
+    """Without `api_key_env` there is no authorization header."""
     _, server = ask(says(http(200, GOOD)))
     assert b"authorization" not in server.received[0].lower()
 
 
 def test_a_key_is_not_in_any_repr() -> None:
-    """Neither the transport nor its endpoint shows it, and one that is not set is named by its variable."""
+    """Neither the transport nor the endpoint shows the key, and a missing key is named by its variable."""
     spec = EndpointSpec(url="http://127.0.0.1:9/v1", model="m", api_key_env="K")
     built = OpenAITransport(spec, timeout_seconds=1, keys={"K": KEY}.get, wall=lambda: NOW)
     assert KEY not in f"{built!r} {vars(built)!r} {spec!r}"
@@ -121,7 +121,7 @@ def test_a_key_is_not_in_any_repr() -> None:
 
 
 def test_an_answer_with_line_breaks_comes_out_on_one_line() -> None:
-    """Pretty-printed JSON is written anew, so that it fits on a journal's line; an error's body too."""
+    """Pretty-printed JSON is rewritten on one line, so that it fits into a journal; so is the body of an error."""
     pretty = orjson.dumps(orjson.loads(GOOD), option=orjson.OPT_INDENT_2)
     completion, _ = ask(says(http(200, pretty.replace(b"\n", b"\r\n"))))
     assert b"\n" not in completion.raw
@@ -131,20 +131,20 @@ def test_an_answer_with_line_breaks_comes_out_on_one_line() -> None:
 
 
 def test_a_refused_connection_reached_nobody() -> None:
-    """NotConnected: nothing was sent, so nothing was billed."""
+    """A refused connection raises `NotConnected`: nothing was sent, so nothing was billed."""
     with pytest.raises(NotConnected) as caught:
         asyncio.run(send(f"http://127.0.0.1:{free_port()}/v1"))
     assert not caught.value.reached
 
 
 def test_a_name_that_does_not_resolve_reached_nobody() -> None:
-    """`.invalid` never does."""
+    """A host name that does not resolve (`.invalid` never does) raises `NotConnected`."""
     with pytest.raises(NotConnected):
         asyncio.run(send("http://nowhere.invalid/v1"))
 
 
 def test_a_connection_that_is_never_accepted_reached_nobody() -> None:
-    """The time for connecting runs out first, however short the time for the answer is."""
+    """The time limit for connecting raises `NotConnected`, however short the time limit for the answer is."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         address = server.getsockname()
         fillers = [socket.socket() for _ in range(8)]
@@ -160,7 +160,7 @@ def test_a_connection_that_is_never_accepted_reached_nobody() -> None:
 
 
 def test_a_server_that_is_no_tls_server_reached_nobody() -> None:
-    """A failed handshake comes before the request."""
+    """A failed TLS handshake comes before the request, so it raises `NotConnected`."""
 
     async def main() -> None:
         async with raw_server(says(b"not tls")) as server:
@@ -181,7 +181,9 @@ def test_a_server_that_is_no_tls_server_reached_nobody() -> None:
     ],
 )
 def test_an_answer_that_breaks_off_is_a_lost_connection(answer: bytes) -> None:
-    """Before it began, in its head, in its body: the server had the request, and may have billed it."""
+    """An answer that breaks off anywhere, even before its first byte, may have been billed: the server got the
+    request.
+    """
     error = fault(says(answer))
     assert isinstance(error, ConnectionLost)
     assert error.billed
@@ -190,7 +192,7 @@ def test_an_answer_that_breaks_off_is_a_lost_connection(answer: bytes) -> None:
 
 
 def test_a_slow_answer_is_timed_out() -> None:
-    """Before the first byte and after it."""
+    """An answer times out if its first byte comes too late, and if its end does."""
 
     async def never(request: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(60)
@@ -211,14 +213,14 @@ def test_a_slow_answer_is_timed_out() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"{}", b'{"choices":{}}', b'{"error":"x"}', b"\xff"])
 def test_a_200_that_is_no_answer_is_a_bad_answer(body: bytes) -> None:
-    """Whatever is not the JSON that was promised may be asked for again."""
+    """A 200 without the promised JSON is the endpoint's fault, and may be retried."""
     error = fault(says(http(200, body)))
     assert isinstance(error, BadAnswer)
     assert (error.status, error.retryable, error.blame) == (200, True, "endpoint")
 
 
 def test_an_answer_without_end_is_given_up() -> None:
-    """Once it is longer than any answer it is a bad one, and the server may stop."""
+    """An answer longer than 64 MiB is a bad answer, and the transport closes the connection."""
 
     async def main() -> None:
         closed = asyncio.Event()
@@ -233,7 +235,7 @@ def test_an_answer_without_end_is_given_up() -> None:
 
 @pytest.mark.parametrize(("spare", "fits"), [(0, True), (-1, False)])
 def test_the_longest_answer_is_taken(monkeypatch: pytest.MonkeyPatch, spare: int, fits: bool) -> None:
-    """To the byte; decompressed, so that a little of gzip cannot become a lot of memory."""
+    """The limit on an answer's length is exact, and applies to the decompressed body, which could fill the memory."""
     monkeypatch.setattr("batch.dispatch.transports.openai.MOST_ANSWER_BYTES", len(GOOD) + spare)
     for answer in (http(200, GOOD), http(200, gzip.compress(GOOD, mtime=0), "content-encoding: gzip")):
         if fits:
@@ -243,7 +245,7 @@ def test_the_longest_answer_is_taken(monkeypatch: pytest.MonkeyPatch, spare: int
 
 
 def test_an_answer_nested_deeper_than_can_be_written_is_kept() -> None:
-    """orjson reads deeper nesting than it writes: such an answer loses its line breaks and nothing else."""
+    """orjson reads deeper nesting than it writes; such an answer only has its line breaks replaced."""
     deep = GOOD[:-1] + b',"x":' + b"[\n" * 300 + b"]" * 300 + b"}"
     raw = ask(says(http(200, deep)))[0].raw
     assert raw == deep.replace(b"\n", b" ")
@@ -251,14 +253,14 @@ def test_an_answer_nested_deeper_than_can_be_written_is_kept() -> None:
 
 @pytest.mark.parametrize("count", [b"-1", b"1.5", b"true", b"1000000001", b"18446744073709551615", b"null"])
 def test_a_count_of_tokens_that_cannot_be_is_unknown(count: bytes) -> None:
-    """It would not fit into a column of the results, and a sum of it would mean nothing."""
+    """A token count that does not fit into a column of the results, or is no count, is unknown."""
     completion, _ = ask(says(http(200, GOOD.replace(b'"completion_tokens":1', b'"completion_tokens":' + count))))
     assert (completion.prompt_tokens, completion.completion_tokens) == (3, None)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(status: int) -> None:
-    """Prompt and key never reach the target; the endpoint is out, and the message says what to do."""
+    """Prompt and key never reach the target of a redirect; the attempt is refused with advice to give the final url."""
 
     async def main() -> RawServer:
         async with raw_server(says(http(200, GOOD))) as target:
@@ -272,7 +274,7 @@ def test_redirects_are_not_followed(status: int) -> None:
 
 
 def errors_of_pyreqwest() -> list[type[Exception]]:
-    """Every error class that it can raise."""
+    """All error classes of pyreqwest."""
     named = vars(pyreqwest.exceptions).values()
     return [c for c in named if inspect.isclass(c) and issubclass(c, pyreqwest.exceptions.PyreqwestError)]
 
@@ -284,7 +286,7 @@ def made(kind: type[Exception]) -> Exception:
 
 @pytest.mark.parametrize("kind", errors_of_pyreqwest(), ids=lambda kind: kind.__name__)
 def test_every_error_of_the_client_ends_in_our_tree(kind: type[Exception]) -> None:
-    """A new class in a new version of the client ends as a DispatchError too, with its cause kept."""
+    """Each error class of the client, also a future one, becomes a `DispatchError` that keeps its cause."""
 
     class RaisingClient:
         def request(self, method: str, url: str) -> None:
@@ -306,7 +308,7 @@ def test_every_error_of_the_client_ends_in_our_tree(kind: type[Exception]) -> No
 
 
 def test_a_cancelled_attempt_is_cancelled() -> None:
-    """Cancellation passes through, and is not taken for a broken connection."""
+    """Cancellation passes through the transport and does not become a `DispatchError`."""
 
     async def never(request: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(60)
@@ -323,7 +325,7 @@ def test_a_cancelled_attempt_is_cancelled() -> None:
 
 
 def test_a_base_url_with_more_in_its_path_is_kept() -> None:
-    """A proxy may serve the API below a path of its own."""
+    """The path of the base URL is kept, since a proxy may serve the API below a path of its own."""
 
     async def main() -> RawServer:
         async with raw_server(says(http(200, GOOD))) as server:

@@ -1,4 +1,4 @@
-"""What a server says of an error, as it is shown: short, printable, and without the prompt."""
+"""The server's words in an error are shown short, printable, and without the prompt."""
 
 import pickle
 
@@ -16,7 +16,7 @@ CHAT = orjson.dumps({"messages": [{"role": "user", "content": PROMPT}], "max_tok
 
 
 def said(body: object, asked: bytes = CHAT) -> str:
-    """The words of an error answer with this JSON."""
+    """The words found in an error body with this JSON."""
     return server_words(orjson.dumps(body), body, asked)
 
 
@@ -39,13 +39,13 @@ def said(body: object, asked: bytes = CHAT) -> str:
     ],
 )
 def test_the_servers_words_are_found_wherever_it_puts_them(body: object, words: str) -> None:
-    """OpenAI, Hugging Face, vLLM, Google, FastAPI, Cloudflare and OpenRouter each have their own shape."""
+    """The words are found in the bodies of OpenAI, Hugging Face, vLLM, Google, FastAPI, Cloudflare and OpenRouter."""
     assert words in said(body)
     assert bool(words) == bool(said(body))
 
 
 def test_of_a_page_its_title_is_shown_and_of_a_text_the_text() -> None:
-    """Firewalls and proxies answer in HTML; without a title, its text is shown without the tags and scripts."""
+    """Of an HTML page the title is shown, or its text without tags and scripts; plain text is shown as it is."""
     page = b"<!DOCTYPE html><html><head><title>Attention Required! | Cloudflare</title></head><body>x</body></html>"
     assert server_words(page, None, CHAT) == "Attention Required! | Cloudflare"
     untitled = b"<html><script>if (a < b) alert(1)</script><h1>502 Bad&nbsp;Gateway</h1>\n<hr>nginx</html>"
@@ -67,7 +67,7 @@ def test_of_a_page_its_title_is_shown_and_of_a_text_the_text() -> None:
     ids=["whole", "repr", "json", "cut", "upper case", "escaped"],
 )
 def test_an_echo_of_the_prompt_is_left_out(echo: str) -> None:
-    """However the server quotes it, what is left says what is wrong, and nothing of what was asked."""
+    """However the server quotes the prompt, only its own words remain."""
     words = said({"error": {"message": f"Invalid value {echo} for content: too sad"}})
     assert words.startswith("Invalid value")
     assert words.endswith("for content: too sad")
@@ -78,14 +78,14 @@ def test_an_echo_of_the_prompt_is_left_out(echo: str) -> None:
 
 @pytest.mark.parametrize("prompt", ["hunter22", "My name", "我的姐姐左臂上起了皮疹这是什么病", "ü" * 40])
 def test_short_prompts_and_those_without_blanks_are_left_out_too(prompt: str) -> None:
-    """One or two words that are a whole message, and scripts that put no blanks between words."""
+    """A message of one or two words is left out, and so is a prompt in a script without spaces between words."""
     asked = orjson.dumps({"messages": [{"role": "user", "content": prompt}]})
     words = said({"error": {"message": f"Refused: {prompt!r} is not allowed"}}, asked)
     assert words == f"Refused: '{LEFT_OUT}' is not allowed"
 
 
 def test_what_the_server_says_itself_is_kept_although_prompts_have_the_same_words() -> None:
-    """Three words in a row happen by chance; the names of parameters are not the prompt's."""
+    """The server's own words stay even if the prompt has three of them in a row; so do the names of parameters."""
     asked = orjson.dumps(
         {"messages": [{"role": "user", "content": "It is not supported by tea. Please try again later, thanks."}]}
     )
@@ -94,7 +94,7 @@ def test_what_the_server_says_itself_is_kept_although_prompts_have_the_same_word
 
 
 def test_keys_are_masked_in_words_however_they_are_written() -> None:
-    """Our own, however short and although JSON hid it in escapes; and whatever looks like somebody's key."""
+    """The endpoint's own key is masked even if it is short or escaped, and so is any text that looks like a key."""
     parsed = {"error": {"message": "bad key swordfish, upstream: Bearer abcdefgh12 or sk-proj-12345678901"}}
     words = server_words(b"", parsed, CHAT, hiding("swordfish"))
     assert words == "bad key [key], upstream: [key] or [key]"
@@ -103,7 +103,7 @@ def test_keys_are_masked_in_words_however_they_are_written() -> None:
 
 
 def test_words_are_short_printable_and_on_one_line() -> None:
-    """Escape sequences would reach the terminal, line breaks the log, and half an emoji no file at all."""
+    """Control characters, line breaks and half an emoji are removed: they would reach terminal, log and files."""
     words = said({"error": {"message": "\x1b[31mred\x07\u202e " + "long " * 200}})
     assert words.startswith("[31mred long")
     assert len(words) <= MOST_CHARACTERS
@@ -115,14 +115,14 @@ def test_words_are_short_printable_and_on_one_line() -> None:
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
 def test_any_bytes_are_shown_on_one_line(raw: bytes, asked: bytes) -> None:
-    """Nothing that a server writes, or that was asked, makes its words fail."""
+    """Whatever bytes the response and the request hold, the words are one printable line."""
     words = str(refusal(500, raw, lambda name: None, "generic", lambda: 0.0, asked=asked))
     assert words.isprintable()
     words.encode()
 
 
 def test_an_error_shows_code_parameter_path_and_words() -> None:
-    """One line says what to change; what was asked for is there where the server does not know it."""
+    """An error shows code, parameter and words on one line, and for an unknown address the path that was requested."""
     body = orjson.dumps({"error": {"message": "Use 'max_completion_tokens'.", "param": "max_tokens", "code": "unsup"}})
     error = refusal(400, body, lambda name: None, "openai", lambda: 0.0, asked=CHAT, path="/v1/chat/completions")
     assert isinstance(error, BadRequest)
@@ -134,7 +134,7 @@ def test_an_error_shows_code_parameter_path_and_words() -> None:
 
 
 def test_an_error_with_words_to_be_found_later_can_be_pickled() -> None:
-    """Errors travel between processes; what finds the words stays behind."""
+    """An error can be pickled before its words were read, since errors travel between processes."""
     error = refusal(500, b'{"error":"CUDA out of memory"}', lambda name: None, "openai", lambda: 0.0, asked=CHAT)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), again.words) == (ServerError, "HTTP 500: CUDA out of memory", "CUDA out of memory")
@@ -145,6 +145,6 @@ def test_an_error_with_words_to_be_found_later_can_be_pickled() -> None:
     [(400, False), (429, False), (500, False), (503, False), (502, True), (504, True), (524, True)],
 )
 def test_an_attempt_is_billed_where_a_server_may_have_finished(status: int, billed: bool) -> None:
-    """A gateway that gave up on its server says nothing of what that did; a server that refuses bills nothing."""
+    """A gateway may bill after a timeout, since its server may have finished; a server that refuses bills nothing."""
     error: DispatchError = refusal(status, b"", lambda name: None, "openai", lambda: 0.0)
     assert error.billed is billed

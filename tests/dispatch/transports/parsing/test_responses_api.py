@@ -1,4 +1,4 @@
-"""Answers of the Responses API: what is one, what it used, and through LiteLLM too."""
+"""Answers of the Responses API are read with their usage, and requests to it are sent, through LiteLLM too."""
 
 import asyncio
 from typing import Any
@@ -40,7 +40,7 @@ def read(**answer: Any) -> Completion:
     ],
 )
 def test_a_finished_response_is_an_answer(answer: dict[str, Any], content: str | None) -> None:
-    """The texts of its messages are the content, its usage counts reasoning, and one cut at its limit is good."""
+    """The content is the text of all messages, the usage includes reasoning, and an answer cut at its limit is good."""
     good = read(**answer)
     assert (good.prompt_tokens, good.completion_tokens) == (5, 7)
     assert content_of(orjson.loads(good.raw)) == content
@@ -60,14 +60,14 @@ def test_a_finished_response_is_an_answer(answer: dict[str, Any], content: str |
     ],
 )
 def test_a_response_that_is_not_finished_is_no_answer(answer: dict[str, Any]) -> None:
-    """Neither is one without output, nor a chat's answer."""
+    """A response that is unfinished or has no output, or a chat answer, raises `BadAnswer`."""
     with pytest.raises(BadAnswer):
         read(**answer)
 
 
 @pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": 5, "completion_tokens": 7}, {"input_tokens": "5"}])
 def test_usage_that_a_response_does_not_say_is_unknown(usage: object) -> None:
-    """Unknown is not 0."""
+    """Missing or unreadable usage is unknown, and not 0."""
     good = read(output=[MESSAGE], usage=usage)
     assert (good.prompt_tokens, good.completion_tokens) == (None, None)
 
@@ -75,7 +75,7 @@ def test_usage_that_a_response_does_not_say_is_unknown(usage: object) -> None:
 @pytest.mark.real
 @pytest.mark.filterwarnings("default")  # LiteLLM's own models make pydantic warn
 def test_litellm_sends_responses_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through LiteLLM a request of the Responses API reaches the server's path for it, and its counts come back."""
+    """LiteLLM sends the request to the server's path for responses, and its token counts come back."""
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     with serve({"model": "m", "answers": "echo"}) as served:
 
@@ -116,5 +116,5 @@ def test_litellm_sends_responses_too(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_responses_have_an_address_at_every_provider(url: str, options: dict[str, Any], address: str) -> None:
-    """Azure's deployments do not serve them; there the path stands beside the deployments."""
+    """Azure serves responses beside its deployments, not below them."""
     assert resolve(EndpointSpec(url=url, model="m", **options), lambda name: None).url(RESPONSES_URL) == address

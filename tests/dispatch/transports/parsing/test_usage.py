@@ -1,4 +1,4 @@
-"""How many tokens an answer was billed for, however its provider counts."""
+"""The tokens that an answer is billed for are read from its usage, whatever the provider's way of counting."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from schemas.openai_batch import CHAT_URL, EMBEDDINGS_URL, RESPONSES_URL
 
 
 def chat(**usage: Any) -> Tokens:
-    """The tokens that a chat's answer with this usage tells."""
+    """The tokens in the usage of a chat answer."""
     return tokens(usage, CHAT_URL)
 
 
@@ -20,7 +20,7 @@ def chat(**usage: Any) -> Tokens:
     [
         ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}, (10, 5)),
         ({"prompt_tokens": 10, "completion_tokens": 5}, (10, 5)),
-        # xAI and Gemini: reasoning is in the total only.
+        # xAI and Gemini count reasoning in the total only.
         ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 515}, (10, 505)),
         (
             {
@@ -31,13 +31,13 @@ def chat(**usage: Any) -> Tokens:
             },
             (10, 505),
         ),
-        # It is in no sum at all.
+        # Reasoning may be in neither the completion nor the total.
         (
             {"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 500}},
             (10, 505),
         ),
         ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "reasoning_tokens": 50}, (10, 55)),
-        # OpenAI: it is a part of the completion.
+        # OpenAI counts reasoning as a part of the completion.
         (
             {
                 "prompt_tokens": 10,
@@ -47,7 +47,7 @@ def chat(**usage: Any) -> Tokens:
             },
             (10, 505),
         ),
-        # What the cache held is a part of the prompt, also where the prompt's count leaves it out.
+        # Cached tokens belong to the prompt, even if the prompt's count leaves them out.
         (
             {
                 "prompt_tokens": 10,
@@ -67,9 +67,9 @@ def chat(**usage: Any) -> Tokens:
             },
             (240, 5),
         ),
-        # A total that is less than the sum says nothing.
+        # A total below the sum is ignored.
         ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 0}, (10, 5)),
-        # One of the two follows from the others.
+        # A missing count follows from the other one and the total.
         ({"prompt_tokens": 10, "total_tokens": 15}, (10, 5)),
         ({"completion_tokens": 5, "total_tokens": 15}, (10, 5)),
         ({"total_tokens": 15}, (None, None)),
@@ -79,19 +79,19 @@ def chat(**usage: Any) -> Tokens:
     ],
 )
 def test_a_chat_is_billed_for_all_that_its_usage_tells(usage: dict[str, Any], told: Tokens) -> None:
-    """Reasoning belongs to the answer, the cache to the prompt, whichever count has them."""
+    """Reasoning counts as completion tokens and cached tokens as prompt tokens, wherever the usage lists them."""
     assert tokens(usage, CHAT_URL) == told
 
 
 def test_embeddings_have_prompts_only() -> None:
-    """Some tell the total alone; what is above the prompt's count was read too."""
+    """Embeddings have prompt tokens only; if a server states only the total, that is the prompt's count."""
     assert tokens({"prompt_tokens": 8, "total_tokens": 8}, EMBEDDINGS_URL) == (8, 0)
     assert tokens({"total_tokens": 8}, EMBEDDINGS_URL) == (8, 0)
     assert tokens({}, EMBEDDINGS_URL) == (None, None)
 
 
 def test_responses_count_inputs_and_outputs() -> None:
-    """There the cache and reasoning are parts of the two counts."""
+    """In the Responses API, input tokens include cached tokens, and output tokens include reasoning."""
     usage = {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}
     details = {"input_tokens_details": {"cached_tokens": 90}, "output_tokens_details": {"reasoning_tokens": 40}}
     assert tokens(usage | details, RESPONSES_URL) == (100, 50)
@@ -104,6 +104,6 @@ def test_responses_count_inputs_and_outputs() -> None:
     )
 )
 def test_no_usage_makes_reading_fail(usage: dict[str, Any]) -> None:
-    """Whatever stands there, a count is a whole number that fits, or unknown."""
+    """Whatever the usage holds, each count is unknown or a whole number within range."""
     for count in chat(**usage):
         assert count is None or 0 <= count <= 2 * 10**9
