@@ -1,4 +1,4 @@
-"""The real dispatcher over servers written as functions."""
+"""Builds the real dispatcher with servers that are written as functions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from tests.fakes import Behaviour, FunctionTransport
 def built(
     work: Work, behaviour: Behaviour, models: Sequence[ModelSpec], spec: DispatchSpec | None = None, **options: Any
 ) -> Dispatcher:
-    """Nothing is fed yet. `options` are the dispatcher's own."""
+    """Return a dispatcher that was fed nothing yet. `options` are passed on to `Dispatcher`."""
     return Dispatcher(
         models,
         spec or DispatchSpec(),

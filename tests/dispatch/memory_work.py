@@ -1,4 +1,4 @@
-"""The dispatcher's rows and journals, in memory."""
+"""Rows and journals for the dispatcher, in memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ class EndedRow:
 
 @dataclass(eq=False)
 class MemoryJournal:
-    """Keeps what it is told; fails at the n-th outcome if asked to."""
+    """A journal that keeps its events in memory; with `fail_on`, that outcome raises `StorageError`."""
 
     model: str
     events: list[tuple[str, int]]
@@ -63,7 +63,7 @@ class MemoryJournal:
 
 @dataclass
 class MemoryWork:
-    """`rows` of each (shard, model)."""
+    """The rows of each shard and model, with their journals."""
 
     rows: dict[tuple[int, str], list[int]]
     histories: dict[int, History] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class MemoryWork:
     journals: list[MemoryJournal] = field(default_factory=list)
     batches_read: int = 0
     billed: list[tuple[int, Billed]] = field(default_factory=list)
-    """Attempts without an answer that may have been billed."""
+    """Rows with what their attempts without an answer may have been billed."""
 
     def history(self, shard: int) -> History:
         known = self.histories.get(shard, History({}))

@@ -1,4 +1,4 @@
-"""Endpoints to balance between, and requests with keys."""
+"""Endpoints and keyed requests for the tests of balancers."""
 
 from collections.abc import Iterable, Sequence
 from random import Random
@@ -11,7 +11,7 @@ from tests.fakes import fake_endpoint, request
 
 
 class Clock:
-    """Moved by hand."""
+    """A clock that the test moves by hand."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -35,11 +35,11 @@ def keyed(key: int) -> Request:
 
 
 def keys(count: int) -> list[Request]:
-    """Requests of so many keys."""
+    """Return `count` requests with different keys."""
     draw = Random(5)
     return [keyed(draw.randrange(1, 2**64)) for _ in range(count)]
 
 
 def picks(balancer: Balancer, ready: Sequence[Endpoint], asked: Iterable[Request]) -> list[int]:
-    """Which endpoint each request gets while nothing is under way."""
+    """Return the index of the endpoint picked for each request; no request is started."""
     return [balancer.pick(row, ready).index for row in asked]

@@ -1,4 +1,4 @@
-"""What attempts without an answer may have cost, row by row."""
+"""An attempt without an answer is billed by its usage or by the most it can have cost, for each of its rows."""
 
 from batch.dispatch.billed_tokens import billed_tokens
 from batch.dispatch.request import Request
@@ -11,7 +11,7 @@ BODY = b'{"messages":[{"role":"user","content":"Why?"}],"max_tokens":7}'
 
 
 def asked(**changes: object) -> Request:
-    """A row of text with a limit."""
+    """A chat row with `max_tokens`."""
     row = request(0, max_tokens=7)
     row.url, row.body = CHAT_URL, BODY
     for name, value in changes.items():
@@ -20,7 +20,7 @@ def asked(**changes: object) -> Request:
 
 
 def test_told_usage_counts_and_otherwise_the_bound() -> None:
-    """Half a usage is none; what nobody can have billed costs nothing."""
+    """A complete usage is billed exactly, an incomplete one or none at the bound, and a plain 500 not at all."""
     row = asked()
     assert billed_tokens([row], BadAnswer("x", usage=(9, 4))) == [Billed(9, 4, exact=True)]
     assert billed_tokens([row], BadAnswer("x", usage=(9, None))) == [Billed(len(BODY), 7, exact=False)]
@@ -30,7 +30,7 @@ def test_told_usage_counts_and_otherwise_the_bound() -> None:
 
 
 def test_rows_that_travelled_together_share_what_was_billed_exactly() -> None:
-    """By their tokens; the parts add up to the whole."""
+    """Usage is divided by the rows' tokens and adds up exactly; without usage each row is billed its own bound."""
     rows = [asked(url=EMBEDDINGS_URL, body=b'{"input":"a"}', prompt_tokens=n) for n in (1, 1, 5)]
     told = billed_tokens(rows, BadAnswer("x", usage=(100, 0)))
     assert [billed.prompt_tokens for billed in told if billed] == [14, 14, 72]

@@ -1,4 +1,4 @@
-"""The real dispatcher against servers written as functions, in virtual time."""
+"""The real dispatcher sends rows to servers written as functions, in virtual time."""
 
 import asyncio
 from collections import Counter
@@ -65,7 +65,7 @@ async def slow_yes(request: Request, endpoint: EndpointSpec) -> Completion:
 
 
 def test_every_row_has_one_outcome_and_every_intent_precedes_it() -> None:
-    """All rows of all shards and lanes end ok, each after its intent."""
+    """All rows of two shards and two lanes end ok, and each intent is journaled before its outcome."""
     work = MemoryWork(
         {(s, m): list(range(1000 * s + b, 1000 * s + b + 300)) for s in (0, 1) for m, b in (("a", 0), ("b", 500))}
     )
@@ -82,7 +82,7 @@ def test_every_row_has_one_outcome_and_every_intent_precedes_it() -> None:
 
 
 def test_the_server_sees_its_rate_and_no_more() -> None:
-    """600 a minute over 3 minutes: at most 600 in any minute, at least 98 % of them used."""
+    """With 600 requests per minute, no minute sees more than 600, and at least 98 % of them are used."""
     arrivals: list[float] = []
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
@@ -96,7 +96,7 @@ def test_the_server_sees_its_rate_and_no_more() -> None:
 
 
 def test_no_more_in_flight_than_allowed() -> None:
-    """The server never sees more than `max_in_flight` at once, and sees that many."""
+    """The most requests that the server sees at once are exactly `max_in_flight`."""
     now = peak = 0
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
@@ -126,7 +126,7 @@ def test_a_failure_prefers_another_endpoint() -> None:
 
 
 def test_a_row_is_given_up_after_max_attempts_and_keeps_its_error() -> None:
-    """Six 500s end a row as failed with six attempts."""
+    """A row that gets a 500 six times fails, with six attempts and the last error."""
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
         if request.row == 3:
@@ -143,7 +143,7 @@ def test_a_row_is_given_up_after_max_attempts_and_keeps_its_error() -> None:
 
 
 def test_a_bad_request_is_not_tried_again() -> None:
-    """A 400 is the row's own fault."""
+    """A 400 is the row's own fault, so the row has one attempt."""
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
         raise BadRequest("HTTP 400", status=400)
@@ -154,7 +154,7 @@ def test_a_bad_request_is_not_tried_again() -> None:
 
 
 def test_retry_after_is_obeyed_whatever_its_length() -> None:
-    """Retry-After: 90 on one endpoint: it sees nothing for 90 s, the other one goes on."""
+    """An endpoint that sends `retry-after: 90` gets no request for 90 s, while the other endpoint works on."""
     seen: dict[str, list[float]] = {}
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
@@ -172,7 +172,9 @@ def test_retry_after_is_obeyed_whatever_its_length() -> None:
 
 
 def test_throttling_alone_loses_no_row() -> None:
-    """A server that takes 20 requests a second and refuses the rest, limit not configured: every row is answered."""
+    """The server accepts 20 requests per second, which the job does not configure, and refuses the rest; every row is
+    answered.
+    """
     tokens, stamp = 20.0, 1000.0
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
@@ -190,24 +192,24 @@ def test_throttling_alone_loses_no_row() -> None:
 
 
 def test_no_connection_is_no_attempt_and_a_dead_server_is_waited_for() -> None:
-    """A server down for a minute costs no row its attempts and is not hammered."""
-    knocks = 0
+    """A server that is down for a minute costs no row an attempt, and sees at most 14 connection attempts meanwhile."""
+    connections = 0
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
-        nonlocal knocks
+        nonlocal connections
         if asyncio.get_running_loop().time() < 1060:
-            knocks += 1
+            connections += 1
             raise NotConnected("no connection")
         return await slow_yes(request, endpoint)
 
     work = MemoryWork({(0, "a"): list(range(200))})
     run(dispatch(work, server, [model("a", max_in_flight=8)]))
     assert {(o.status, o.attempts) for o in work.outcomes.values()} == {("ok", 1)}
-    assert knocks <= 8 + 6
+    assert connections <= 8 + 6
 
 
 def test_a_dead_pool_stalls_its_lane_only() -> None:
-    """One model unreachable for ever: the other lane ends, the dead one is reported and its rows stay open."""
+    """If one model is never reachable, the other lane ends; the dead one is reported as stalled, its rows stay open."""
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
         if endpoint.model == "a":
@@ -221,7 +223,7 @@ def test_a_dead_pool_stalls_its_lane_only() -> None:
 
 
 def test_an_endpoint_that_refuses_for_good_is_asked_few_times() -> None:
-    """A wrong key on one endpoint: its rows go to the other, and after ten different rows it is out."""
+    """One endpoint refuses its key: after ten different rows it is out, and the other endpoint answers them."""
     calls: Counter[str] = Counter()
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
@@ -240,7 +242,7 @@ def test_an_endpoint_that_refuses_for_good_is_asked_few_times() -> None:
 
 
 def test_a_refusing_pool_hands_its_rows_to_the_fallback_or_leaves_them_unsent() -> None:
-    """With a fallback every row is answered there; without one every row is unsent, and says why."""
+    """With a fallback every row is answered there; without one every row is unsent, with the refusal as its error."""
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
         if endpoint.model == "a":
@@ -257,7 +259,7 @@ def test_a_refusing_pool_hands_its_rows_to_the_fallback_or_leaves_them_unsent() 
 
 
 def test_lanes_do_not_wait_for_each_other_and_read_only_what_they_send() -> None:
-    """A pool at a standstill leaves the other lane's rate alone, and its rows stay on disk."""
+    """While one pool hangs, the other lane keeps its full rate, and only the look-ahead of the hanging lane is read."""
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
         await asyncio.sleep(3600 if endpoint.model == "a" else 0.5)
@@ -276,12 +278,12 @@ def test_lanes_do_not_wait_for_each_other_and_read_only_what_they_send() -> None
     end = run(dispatch(work, server, models, also=watch, on_shard=done))
     assert end.interrupted
     assert finished == {1: 50.0}
-    # Of the lane that stands still, what its look-ahead holds.
+    # All batches of the lane that works, and those in the look-ahead of the lane that hangs.
     assert work.batches_read == 100 + 64 * 64 // 64
 
 
 def test_a_drain_lets_what_is_in_flight_end_and_starts_nothing_new() -> None:
-    """Drained at 0.7 s, the requests under way end and are journaled; no other row is touched."""
+    """After a drain at 0.7 s the requests in flight end and are journaled, and no other row is sent."""
     work = MemoryWork({(0, "a"): list(range(1000))})
 
     def watch(dispatcher: Dispatcher) -> None:
@@ -294,7 +296,7 @@ def test_a_drain_lets_what_is_in_flight_end_and_starts_nothing_new() -> None:
 
 
 def test_an_outcome_that_cannot_be_stored_stops_the_run() -> None:
-    """A full disk ends the run with StorageError at once, not with lost rows."""
+    """A full disk ends the run with `StorageError` after at most ten more requests."""
     work = MemoryWork({(0, "a"): list(range(1000))}, fail_on=30)
     with pytest.raises(StorageError):
         run(dispatch(work, slow_yes, [model("a", max_in_flight=10)]))
@@ -302,7 +304,7 @@ def test_an_outcome_that_cannot_be_stored_stops_the_run() -> None:
 
 
 def test_rows_with_an_outcome_are_not_sent_again_and_ambiguous_ones_follow_the_spec() -> None:
-    """Finished rows are skipped; an ambiguous row is sent again, or failed, as the job says."""
+    """Finished rows are skipped; an ambiguous row is sent again or fails, depending on `on_ambiguous`."""
     history = History({}, finished={0, 1}, sent={2: 1}, ambiguous={2: "http://a0/v1"})
     work = MemoryWork({(0, "a"): [0, 1, 2, 3]}, histories={0: history})
     run(dispatch(work, slow_yes, [model("a")]))
@@ -313,7 +315,7 @@ def test_rows_with_an_outcome_are_not_sent_again_and_ambiguous_ones_follow_the_s
 
 
 def test_a_budget_is_never_overshot_and_what_does_not_fit_is_unsent() -> None:
-    """A dollar at up to ten cents a row: the spending the server sees stays within it at every moment."""
+    """With a budget of $1 and rows of at most $0.10, the money spent at the server is never more than $1."""
     price = Decimal("0.005")
     spent = Decimal(0)
 
@@ -338,12 +340,12 @@ def test_a_budget_is_never_overshot_and_what_does_not_fit_is_unsent() -> None:
     counts = Counter(o.status for o in work.outcomes.values())
     assert counts["unsent"] > 30
     assert counts["ok"] >= 8
-    # A broken connection may have been billed: its reservation stays spent.
+    # A broken connection may have been billed, so its reservation counts as spent.
     assert spent + counts["failed"] * Decimal("0.1") <= 1
 
 
 def test_cancelling_everything_leaves_nothing_held() -> None:
-    """A run cancelled in the middle gives every slot back."""
+    """When a run is cancelled, no slot stays taken and no request waits."""
     work = MemoryWork({(0, "a"): list(range(1000))})
     held: list[Dispatcher] = []
 
@@ -361,7 +363,7 @@ def test_cancelling_everything_leaves_nothing_held() -> None:
 
 
 def test_an_answer_in_place_of_a_cancellation_is_kept_and_nothing_more_is_sent() -> None:
-    """A transport that answers at the very instant it is cancelled: the answer has its outcome, and the run ends."""
+    """A transport returns answers although it is cancelled: they are stored, nothing more is sent, and the run ends."""
     work = MemoryWork({(0, "a"): list(range(1000))})
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:

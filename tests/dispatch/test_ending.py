@@ -1,4 +1,4 @@
-"""How a dispatch ends: asked to stop, failing, or with rows that nobody can send."""
+"""A dispatch ends when it is drained, when it fails, and when its last rows cannot be sent."""
 
 import asyncio
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def model(name: str, **limits: Any) -> ModelSpec:
 def dispatcher(
     work: MemoryWork, behaviour: Behaviour, models: list[ModelSpec], spec: DispatchSpec | None = None
 ) -> Dispatcher:
-    """Fed with shard 0 and nothing else."""
+    """A dispatcher that was fed shard 0 and nothing else."""
     made = built(work, behaviour, models, spec)
     made.feed(0)
     made.close_feed()
@@ -46,8 +46,8 @@ def now() -> float:
     [({"rpm": 1, "max_in_flight": 32}, False), ({"max_in_flight": 4}, True)],
     ids=["a row a minute", "told to wait an hour"],
 )
-def test_a_drain_sends_nothing_to_those_who_wait_for_an_endpoint(limits: dict[str, Any], *, slow_down: bool) -> None:
-    """Rows that wait for a limit or a cooldown stay on disk, and the run ends with what is under way."""
+def test_a_drain_sends_no_row_that_waits_for_an_endpoint(limits: dict[str, Any], *, slow_down: bool) -> None:
+    """After a drain, rows that wait for a limit or a pause are not sent; the run ends with the requests in flight."""
     sent: list[float] = []
 
     async def drained() -> tuple[DispatchEnd, float]:
@@ -73,7 +73,7 @@ def test_a_drain_sends_nothing_to_those_who_wait_for_an_endpoint(limits: dict[st
 
 
 def test_rows_that_fall_back_to_a_model_that_has_stalled_end_the_run() -> None:
-    """Nobody can send them now: they wait for the next sitting, and this one does not wait for them."""
+    """No model can answer these rows now, so they are left for the next sitting, and this run ends."""
 
     async def fallen_back() -> DispatchEnd:
         began = now()
@@ -98,8 +98,8 @@ def test_rows_that_fall_back_to_a_model_that_has_stalled_end_the_run() -> None:
     assert end.stalled == ("model 'small': no endpoint has answered for 600 seconds; http://small/v1: no connection",)
 
 
-def test_the_second_half_of_packed_rows_is_not_sent_by_who_was_cancelled() -> None:
-    """A transport may hand over an answer in place of a cancellation: the first half's is kept, and that is all."""
+def test_the_second_half_of_a_pack_is_not_sent_after_a_cancellation() -> None:
+    """A transport may return an answer although it is cancelled; the second half of a refused pack is then not sent."""
     sent: list[int] = []
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
@@ -132,8 +132,8 @@ def test_the_second_half_of_packed_rows_is_not_sent_by_who_was_cancelled() -> No
     assert sent == [32, 16]
 
 
-def test_what_failed_first_is_told() -> None:
-    """What tasks raise while they are cancelled for a failing disk does not hide it."""
+def test_the_first_failure_is_raised() -> None:
+    """Errors that tasks raise while a full disk cancels them do not hide the `StorageError`."""
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
         try:

@@ -1,4 +1,4 @@
-"""An endpoint's probe, by a clock that moves between any two looks at it, as real ones do."""
+"""An endpoint knows its probe although the clock moves between any two readings, as real clocks do."""
 
 from random import Random
 
@@ -9,7 +9,7 @@ from tests.fakes import fake_endpoint, request
 
 
 def test_a_probe_that_fails_is_known_as_the_probe() -> None:
-    """The endpoint cools down again; it would wait for its probe for ever, and with it every row."""
+    """A failed probe starts the next cooldown; if it were not recognized, the endpoint would wait for it forever."""
     now = 0.0
 
     def clock() -> float:

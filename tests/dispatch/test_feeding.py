@@ -1,4 +1,4 @@
-"""Shards fed several at once: what is left of them is found out while others are sent."""
+"""Several shards are fed at once: the dispatcher reads their journals while it sends rows of earlier shards."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ from tests.dispatch.built import built
 from tests.dispatch.memory_work import MemoryWork
 from tests.fakes import Behaviour, answer
 
-# Far more than it takes; only a test that fails waits so long.
+# Far longer than needed; only a failing test waits this long.
 _PATIENCE_SECONDS = 10.0
 
 
 @dataclass
 class SlowWork(MemoryWork):
-    """Finds out what is left of shard 1 only once it is told to go on."""
+    """Work whose history of shard 1 is only returned once `go_on` is set."""
 
     go_on: Event = field(default_factory=Event)
     told: bool | None = None
@@ -33,7 +33,7 @@ class SlowWork(MemoryWork):
 
 
 class UnreadableWork(MemoryWork):
-    """The journal of shard 1 cannot be read."""
+    """Work whose journal of shard 1 cannot be read."""
 
     def history(self, shard: int) -> History:
         if shard == 1:
@@ -62,7 +62,7 @@ async def yes(request: Request, endpoint: EndpointSpec) -> Completion:
 
 
 def test_rows_of_the_first_shard_are_sent_while_the_next_is_looked_up() -> None:
-    """Reading a journal holds up nobody, and the end waits for it."""
+    """Reading the journal of one shard does not delay the rows of another, and the run ends only after both."""
     work = SlowWork({(0, "a"): [0, 1], (1, "a"): [2, 3]})
 
     async def tell(request: Request, endpoint: EndpointSpec) -> Completion:
@@ -76,15 +76,15 @@ def test_rows_of_the_first_shard_are_sent_while_the_next_is_looked_up() -> None:
 
 
 def test_a_journal_that_cannot_be_read_stops_the_run() -> None:
-    """Its rows may have been paid for, so none of them is sent."""
+    """The rows of that shard may have been paid for already, so none of them is sent."""
     work = UnreadableWork({(0, "a"): [0], (1, "a"): [1]})
     with pytest.raises(StorageError, match="cannot read the journal"):
         dispatch(work, yes)
     assert 1 not in work.outcomes
 
 
-def test_shards_that_nobody_looked_at_before_a_drain_are_left_over() -> None:
-    """The run was interrupted, and nothing was sent."""
+def test_shards_that_were_not_read_before_a_drain_are_left_over() -> None:
+    """After a drain before any shard was read, the run ends as interrupted and nothing was sent."""
     work = MemoryWork({(0, "a"): [0], (1, "a"): [1]})
     assert dispatch(work, yes, drain_first=True).interrupted
     assert not work.outcomes

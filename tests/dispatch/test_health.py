@@ -1,4 +1,4 @@
-"""Pauses, cooldowns, probes and the end of an endpoint, with a clock moved by hand."""
+"""An endpoint's health goes through pauses, cooldowns and probes until it is up or out; the test moves the clock."""
 
 import math
 from random import Random
@@ -33,7 +33,7 @@ from batch.errors import (
 
 
 class HandClock:
-    """Shows the time it was set to."""
+    """A clock that the test moves by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -43,14 +43,14 @@ class HandClock:
 
 
 class Patient:
-    """A health and its clock."""
+    """The health of one endpoint, and its clock."""
 
     def __init__(self) -> None:
         self.clock = HandClock()
         self.health = Health(self.clock, Random(0))
 
     def fail(self, times: int, error: DispatchError | None = None) -> None:
-        """So many attempts in a row that end so."""
+        """Let this many attempts in a row fail with this error."""
         for _ in range(times):
             self.health.started()
             self.health.failed(error or ServerError("x"), self.clock.now)
@@ -61,7 +61,7 @@ class Patient:
 
 @pytest.mark.parametrize("kind", [ServerError, TimedOut, ConnectionLost, BadAnswer])
 def test_five_failures_in_a_row_cool_it_down(kind: type[DispatchError]) -> None:
-    """Four do not, and an answer in between starts the count anew."""
+    """Four failures do not start a cooldown, and an answer in between restarts the count."""
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW - 1, kind("x"))
     assert patient.health.delay() == 0
@@ -73,14 +73,14 @@ def test_five_failures_in_a_row_cool_it_down(kind: type[DispatchError]) -> None:
 
 
 def test_one_refused_connection_cools_it_down() -> None:
-    """Nobody is there: four more would only cost time."""
+    """No server is there, so four more attempts would only cost time."""
     patient = Patient()
     patient.fail(1, NotConnected("x"))
     assert patient.health.state is State.COOLING
 
 
 def test_a_cooldown_ends_with_a_single_probe() -> None:
-    """After the first request nothing more may be sent until that one has ended; its answer ends the cooldown."""
+    """After a cooldown a single request is sent; no other may be sent until its answer ends the cooldown."""
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW)
     patient.pass_time(FIRST_COOLDOWN_SECONDS)
@@ -92,8 +92,8 @@ def test_a_cooldown_ends_with_a_single_probe() -> None:
 
 
 def test_a_failed_probe_is_followed_by_a_longer_cooldown() -> None:
-    """One failure is enough then. The waits are a tenth of the absence, between ten seconds and a minute, so that no
-    ten seconds see two probes; an answer brings the first cooldown back.
+    """A single failed probe starts the next cooldown: a tenth of the absence, between ten seconds and a minute, so that
+    ten seconds never see two probes. An answer brings the first, short cooldown back.
     """
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW)
@@ -115,7 +115,7 @@ def test_a_failed_probe_is_followed_by_a_longer_cooldown() -> None:
 
 
 def test_an_endpoint_that_fails_most_of_the_time_cools_down_without_five_in_a_row() -> None:
-    """Three of four attempts, never five in a row; where one in five fails at random it never does so by its share."""
+    """An endpoint that fails three of four attempts cools down; one that fails every fifth attempt never does."""
     patient = Patient()
     for attempt in range(40):
         if attempt % 4:
@@ -154,7 +154,7 @@ def test_a_return_is_a_slow_start() -> None:
 
 
 def test_late_failures_do_not_lengthen_a_cooldown() -> None:
-    """Requests that were in flight when it began fail as well, and say nothing new."""
+    """Failures of requests that were sent before the cooldown neither lengthen it nor end the probe after it."""
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW)
     for _ in range(20):
@@ -167,7 +167,7 @@ def test_late_failures_do_not_lengthen_a_cooldown() -> None:
 
 
 def test_a_late_answer_ends_a_cooldown() -> None:
-    """Whoever answers is well."""
+    """An answer during a cooldown shows that the endpoint is up."""
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW)
     patient.health.answered()
@@ -175,7 +175,7 @@ def test_a_late_answer_ends_a_cooldown() -> None:
 
 
 def test_an_abandoned_probe_is_sent_again() -> None:
-    """A cancelled probe says nothing, and another one may go at once."""
+    """A cancelled probe is no evidence, so another one may be sent at once."""
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW)
     patient.pass_time(FIRST_COOLDOWN_SECONDS)
@@ -186,7 +186,7 @@ def test_an_abandoned_probe_is_sent_again() -> None:
 
 @given(st.lists(st.floats(1, 500), min_size=1, max_size=10))
 def test_a_shorter_pause_never_shortens_a_longer_one(waits: list[float]) -> None:
-    """Of several refusals at once the longest counts."""
+    """Of several throttles at once, the one with the longest `retry-after` counts."""
     patient = Patient()
     for wait in waits:
         patient.health.failed(RateLimited("x", retry_after=wait), patient.clock.now)
@@ -194,7 +194,7 @@ def test_a_shorter_pause_never_shortens_a_longer_one(waits: list[float]) -> None
 
 
 def test_a_pause_does_not_shorten_a_cooldown_nor_a_servers_own_wait() -> None:
-    """Whichever is longest counts, and a 503 may ask for longer than a cooldown."""
+    """The longest wait counts; here it is the `retry-after` of a 503, which is longer than the cooldown."""
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW - 1)
     patient.fail(1, ServerError("x", retry_after=90))
@@ -203,8 +203,8 @@ def test_a_pause_does_not_shorten_a_cooldown_nor_a_servers_own_wait() -> None:
 
 
 def test_a_refusal_without_a_time_pauses_longer_each_time() -> None:
-    """A moment at first, between a quarter and half a second after that, then twice that with each in a row, a minute
-    at most; an answer ends the row.
+    """The first pause is a moment, the second a quarter to half a second, and each further one in a row is twice as
+    long, up to a minute. After an answer the pause is a moment again.
     """
     patient = Patient()
     full = MOMENT_SECONDS
@@ -219,15 +219,15 @@ def test_a_refusal_without_a_time_pauses_longer_each_time() -> None:
     assert patient.health.delay() <= MOMENT_SECONDS
 
 
-def test_zero_seconds_are_no_leave_to_knock_at_once() -> None:
-    """A server that rounds its wait down to nothing is waited for as one that says none."""
+def test_a_retry_after_of_zero_still_pauses() -> None:
+    """A `retry-after` of 0, as servers send that round down, is treated as none: the endpoint pauses for a moment."""
     patient = Patient()
     patient.fail(1, RateLimited("x", retry_after=0.0))
     assert patient.health.delay() >= MOMENT_SECONDS / 2
 
 
 def test_refusals_of_one_round_trip_are_one_refusal() -> None:
-    """Fifty requests that were under way when the first was refused do not add up to a minute's pause."""
+    """Fifty throttles of requests that were in flight together do not add up to a pause of a minute."""
     patient = Patient()
     sent = patient.clock.now
     patient.pass_time(0.2)
@@ -237,7 +237,7 @@ def test_refusals_of_one_round_trip_are_one_refusal() -> None:
 
 
 def test_a_throttled_probe_shows_that_it_is_well() -> None:
-    """It answers, if only to slow us down: it is paused, not failing."""
+    """A throttle is a response, so the endpoint is up, and only pauses for as long as it asks."""
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW)
     patient.pass_time(FIRST_COOLDOWN_SECONDS)
@@ -246,7 +246,7 @@ def test_a_throttled_probe_shows_that_it_is_well() -> None:
 
 
 def test_a_rows_own_fault_shows_that_it_is_well() -> None:
-    """A 400 is an answer: it ends a row of failures and a probe."""
+    """A 400 is a response, so it ends the cooldown and the count of failures."""
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW)
     patient.pass_time(FIRST_COOLDOWN_SECONDS)
@@ -255,7 +255,7 @@ def test_a_rows_own_fault_shows_that_it_is_well() -> None:
 
 
 def test_out_is_for_good() -> None:
-    """Neither time nor a late answer brings it back, and it says why."""
+    """Neither time nor a late answer brings an endpoint back that is out, and its reason is kept."""
     patient = Patient()
     patient.health.out("HTTP 401")
     patient.pass_time(1e6)
@@ -266,7 +266,7 @@ def test_out_is_for_good() -> None:
 
 
 def test_unreadable_answers_are_failures_like_any_other() -> None:
-    """A maintenance page under status 200 is paid for by nobody's row: its pool is waited for, and given up in time."""
+    """Five unreadable answers, such as a maintenance page with status 200, start a cooldown like other failures."""
     patient = Patient()
     since = patient.clock.now
     patient.fail(FAILURES_IN_A_ROW, BadAnswer("x", status=200))
@@ -274,7 +274,7 @@ def test_unreadable_answers_are_failures_like_any_other() -> None:
 
 
 def test_an_answer_that_was_on_its_way_before_a_cooldown_does_not_end_it() -> None:
-    """Nor does it reset its history: the cooldown after the next failed probe is the second one."""
+    """Neither does it reset the count of cooldowns: after the next failed probe comes the second, longer one."""
     patient = Patient()
     sent = patient.clock.now
     patient.pass_time(1)
@@ -309,7 +309,7 @@ def test_a_throttle_that_was_on_its_way_before_a_cooldown_does_not_end_it() -> N
 
 
 def test_a_doubted_endpoint_is_asked_one_row_at_a_time_until_it_answers() -> None:
-    """A refused probe is followed by the next at once, an answered one ends the doubt, also after a throttle."""
+    """After a refused probe the next may be sent at once; an answered probe ends the doubt, also after a throttle."""
     patient = Patient()
     patient.health.doubt("HTTP 403")
     for error in (Refused("HTTP 403", status=403), RateLimited("x", retry_after=3)):
@@ -325,7 +325,7 @@ def test_a_doubted_endpoint_is_asked_one_row_at_a_time_until_it_answers() -> Non
 
 
 def test_a_probe_with_a_row_that_fails_everywhere_is_no_evidence() -> None:
-    """The next probe follows after a second, and the cooldowns do not grow."""
+    """Such a probe is followed by another after the first, short cooldown, and the cooldowns do not grow."""
     patient = Patient()
     patient.fail(FAILURES_IN_A_ROW)
     for _ in range(3):
@@ -335,8 +335,8 @@ def test_a_probe_with_a_row_that_fails_everywhere_is_no_evidence() -> None:
         assert (patient.health.state, patient.health.delay()) == (State.COOLING, FIRST_COOLDOWN_SECONDS)
 
 
-def test_down_since_is_when_it_last_answered_no_more() -> None:
-    """The first failure of the row that goes on, not the latest."""
+def test_down_since_is_the_first_failure_after_an_answer() -> None:
+    """`down_since` is the time of the first failure since the last answer, not of the latest one."""
     patient = Patient()
     patient.fail(1)
     since = patient.clock.now

@@ -1,4 +1,4 @@
-"""Balancers and transports of the user's own, named in the job file by their import paths."""
+"""The job file may name the user's own balancers and transports by their import paths."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -37,7 +37,7 @@ class Last:
 
 
 class Notes:
-    """Answers as `sends` says, and notes what it was built with."""
+    """A transport that answers, throttles or fails as `sends` says, and records its constructor arguments."""
 
     built: ClassVar[list[dict[str, Any]]] = []
     closed: ClassVar[list[str]] = []
@@ -63,14 +63,14 @@ class Notes:
 
 
 class NoTransport:
-    """Has no `send`."""
+    """A class without a method `send`."""
 
     def __init__(self, endpoint: EndpointSpec, **given: Any) -> None:
         pass
 
 
 def dispatch(balancer: object = "least_connections", *, transport: object = None) -> tuple[MemoryWork, Dispatcher]:
-    """Send rows to two endpoints."""
+    """Send 200 rows to two endpoints of one model."""
     spec = DispatchSpec.model_validate({"balancer": balancer})
     transport = transport or {"kind": "import", "path": f"{HERE}:Notes"}
     endpoints = tuple(
@@ -92,8 +92,8 @@ def dispatch(balancer: object = "least_connections", *, transport: object = None
     return work, built[0]
 
 
-def test_both_are_built_from_their_options_and_used() -> None:
-    """The balancer decides for every row, and each endpoint has a transport of its own, which is closed."""
+def test_an_imported_balancer_and_transport_are_built_and_used() -> None:
+    """The balancer picks the endpoint of every row; each endpoint has its own transport, which is closed at the end."""
     Notes.built.clear()
     Notes.closed.clear()
     work, dispatcher = dispatch({"kind": "import", "path": f"{HERE}:Last"})
@@ -117,7 +117,7 @@ def test_both_are_built_from_their_options_and_used() -> None:
     ],
 )
 def test_a_balancer_that_fails_ends_the_run_in_one_line(balancer: dict[str, Any], message: str) -> None:
-    """The line names the key, the class and what went wrong."""
+    """The error is one line with the key or the class and the cause."""
     with pytest.raises(SpecError, match=message) as error:
         dispatch({"kind": "import", **balancer})
     assert "\n" not in str(error.value)
@@ -133,7 +133,7 @@ def test_a_balancer_that_fails_ends_the_run_in_one_line(balancer: dict[str, Any]
     ],
 )
 def test_a_transport_that_fails_ends_the_run_in_one_line(transport: dict[str, Any], message: str) -> None:
-    """What is no error of the server's is one of the class."""
+    """An exception other than `DispatchError`, or a result that is no answer, is the class's fault and ends the run."""
     with pytest.raises(SpecError, match=message) as error:
         dispatch(transport={"kind": "import", **transport})
     assert "\n" not in str(error.value)
@@ -158,7 +158,7 @@ JOB: dict[str, Any] = {
     ],
 )
 def test_a_wrong_balancer_is_explained_in_one_line(balancer: object, sentence: str) -> None:
-    """One fault, at its key, in the words of the form that was meant."""
+    """A wrong balancer gives one problem, at its key, worded for the form (name or import) that the user meant."""
     data = {**JOB, "dispatch": {"balancer": balancer}}
     with pytest.raises(ValidationError) as error:
         JobSpec.model_validate(data)
@@ -169,7 +169,7 @@ def test_a_wrong_balancer_is_explained_in_one_line(balancer: object, sentence: s
 
 
 def test_names_stay_names_and_a_class_makes_no_other_run() -> None:
-    """A job that names a balancer is stored as before, and neither class is part of the fingerprint."""
+    """A built-in balancer is stored by its name, and the fingerprint depends on neither balancer nor transport."""
     named = JobSpec.model_validate({**JOB, "models": [{"name": "m"}], "dispatch": {"balancer": "random"}})
     own = JobSpec.model_validate({**JOB, "dispatch": {"balancer": {"kind": "import", "path": "a.b:C"}}})
     assert named.model_dump(mode="json")["dispatch"]["balancer"] == "random"
@@ -181,7 +181,7 @@ def test_names_stay_names_and_a_class_makes_no_other_run() -> None:
 
 
 def test_errors_of_the_transport_are_retried() -> None:
-    """A DispatchError that the class raises is one of the attempt, not of the run."""
+    """A `DispatchError` from the class ends only the attempt, and the row is sent again."""
     work, _ = dispatch(transport={"kind": "import", "path": f"{HERE}:Notes", "options": {"sends": "throttles"}})
     assert len(work.outcomes) == ROWS
     assert any(row.attempts > 1 for row in work.outcomes.values())

@@ -1,4 +1,4 @@
-"""What was told to journals, and when it is written."""
+"""The journal batcher writes what was added to journals before a request is sent or the event loop waits."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ from tests.virtual_time import run
 
 @dataclass(eq=False)
 class WaitingJournal(MemoryJournal):
-    """Has in `written` what was flushed; takes nothing more once `full` flushes were made."""
+    """A journal that holds lines back until `flush`, which fails once it was called `full` times."""
 
     written: list[tuple[str, int]] = field(default_factory=list)
     full: int | None = None
     flushes: int = 0
-    # Told to this journal alone.
+    # The lines of this journal alone.
     own: list[tuple[str, int]] = field(default_factory=list)
 
     def intent(self, row: int, attempt: int, endpoint: int) -> None:
@@ -50,7 +50,7 @@ class WaitingJournal(MemoryJournal):
 
 @dataclass
 class WaitingWork(MemoryWork):
-    """Rows whose journals hold back what they are told until they are flushed."""
+    """Rows whose journals hold lines back until they are flushed."""
 
     full: int | None = None
     opened: dict[tuple[int, str], WaitingJournal] = field(default_factory=dict)
@@ -63,12 +63,12 @@ class WaitingWork(MemoryWork):
 
 
 class Server:
-    """Answers after a second, many rows at the same instant; notes what the journals held then."""
+    """A server that answers after a second, and records the rows whose intent was not written when they arrived."""
 
     def __init__(self, work: WaitingWork) -> None:
         self.sent: list[int] = []
         self.unwritten: list[int] = []
-        """Rows that came here though their intent was in no journal."""
+        """Rows that arrived before their intent was written."""
         self._work = work
 
     async def __call__(self, request: Request, endpoint: EndpointSpec) -> Completion:
@@ -110,7 +110,7 @@ def rows() -> dict[tuple[int, str], list[int]]:
 
 
 def test_no_request_goes_out_before_its_intent_is_written_and_a_row_costs_one_write() -> None:
-    """Each intent is with the kernel when its request is sent, and shares its write with the outcome before it."""
+    """Each intent is written before its request is sent, together with the outcome before it."""
     work = WaitingWork(rows())
     server, done = Server(work), list[int]()
     run(dispatch(work, server, done))
@@ -119,13 +119,13 @@ def test_no_request_goes_out_before_its_intent_is_written_and_a_row_costs_one_wr
     assert len(work.outcomes) == 160
     for journal in work.opened.values():
         assert journal.written == journal.own
-        # One for each intent; where a lane goes on to the next shard, one for what is left.
+        # One flush for each intent, and some for the last outcomes before a lane goes on to the next shard.
         assert journal.flushes <= 40 + 8
 
 
 @pytest.mark.parametrize("full", range(12))
 def test_nothing_is_sent_or_trusted_after_a_write_that_failed(full: int) -> None:
-    """Whichever write fails, no request is sent whose intent was not written, and no shard is done that lacks rows."""
+    """Whichever write fails, no request is sent without its written intent, and no shard is reported as done."""
     work = WaitingWork(rows(), full=full)
     server, done = Server(work), list[int]()
     with pytest.raises(StorageError, match="the disk is full"):
@@ -135,8 +135,8 @@ def test_nothing_is_sent_or_trusted_after_a_write_that_failed(full: int) -> None
     assert all(journal.closed or journal.own != journal.written for journal in work.opened.values())
 
 
-def test_what_is_told_is_written_before_the_loop_waits() -> None:
-    """With no request to send, what was told is written at the end of the turn, once for all that was told."""
+def test_lines_are_written_before_the_loop_waits() -> None:
+    """If no request is sent, the lines of one turn of the event loop are written at its end, in one flush."""
 
     async def test() -> None:
         writes = JournalBatcher(lambda error: None)
@@ -152,8 +152,8 @@ def test_what_is_told_is_written_before_the_loop_waits() -> None:
     run(test())
 
 
-def test_a_failure_at_the_end_of_a_turn_is_told_and_told_again_to_whoever_writes() -> None:
-    """Nobody can go on as if what was told before had been written."""
+def test_a_failure_at_the_end_of_a_turn_is_reported_and_raised_by_later_writes() -> None:
+    """The failure goes to the callback, and each later `write` raises it, since lines before it were not written."""
 
     async def test() -> None:
         told: list[StorageError] = []

@@ -1,4 +1,4 @@
-"""What the dispatcher logs: what happens to endpoints and rows, and never what rows say or keys are."""
+"""The dispatcher logs what happens to endpoints and rows, and never logs prompts or keys."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ WORDS = f"you said {PROMPT!r} with the key {KEY}"
 
 
 class Server:
-    """Behaves by the name of the endpoint."""
+    """A server whose behaviour depends on the name of the endpoint."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
@@ -65,7 +65,7 @@ def dispatch(names: tuple[str, ...], **options: object) -> None:
 
 
 def test_the_log_tells_what_happens_to_endpoints_and_rows(caplog: pytest.LogCaptureFixture) -> None:
-    """Cooldowns, their ends, endpoints that are out, limits that a server states and rows that are given up."""
+    """The log has cooldowns and their ends, pauses, stated limits, endpoints that are out and rows given up."""
     with caplog.at_level(logging.DEBUG, "batchrouter"):
         dispatch(("refuses", "breaks", "limits"))
     said = [(record.name.removeprefix("batchrouter.dispatch."), record.getMessage()) for record in caplog.records]
@@ -81,7 +81,7 @@ def test_the_log_tells_what_happens_to_endpoints_and_rows(caplog: pytest.LogCapt
 
 
 def test_the_log_tells_that_the_budget_is_used_up(caplog: pytest.LogCaptureFixture) -> None:
-    """Once for a pool, however many rows stay unsent."""
+    """The pool logs this once, however many rows stay unsent."""
     with caplog.at_level(logging.INFO, "batchrouter"):
         dispatch(("limits",), budget_usd=1)
     said = [record.getMessage() for record in caplog.records if record.name == "batchrouter.dispatch.pool"]
@@ -90,7 +90,7 @@ def test_the_log_tells_that_the_budget_is_used_up(caplog: pytest.LogCaptureFixtu
 
 
 def test_no_prompt_and_no_key_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Even at the finest level, and though every server repeats both in its errors."""
+    """The log holds neither, even at the level DEBUG and though the servers repeat both in their errors."""
     with caplog.at_level(logging.DEBUG, "batchrouter"):
         dispatch(("refuses", "breaks", "limits"))
         dispatch(("limits",), budget_usd=1)
@@ -104,7 +104,7 @@ def test_no_prompt_and_no_key_reaches_the_log(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_row_that_goes_well_costs_no_record(caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is logged for a row on its way, at any level."""
+    """Rows that are answered at once leave no log record at any level."""
     with caplog.at_level(logging.DEBUG, "batchrouter"):
         dispatch(("well",))
     assert caplog.records == []

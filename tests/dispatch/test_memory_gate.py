@@ -1,4 +1,4 @@
-"""Large requests under way, weighed."""
+"""A semaphore bounds the bytes of the requests in flight."""
 
 import asyncio
 
@@ -13,8 +13,8 @@ from tests.fakes import answer
 from tests.virtual_time import run
 
 
-def test_who_would_be_too_much_waits_his_turn() -> None:
-    """First come, first served, a small one behind a large one too; one that is larger than all goes alone."""
+def test_a_request_that_does_not_fit_waits_its_turn() -> None:
+    """Requests are served in order, also a small one behind a large one; one larger than the bound is sent alone."""
 
     async def test() -> None:
         scales = ByteSemaphore(most=10)
@@ -42,7 +42,7 @@ def test_who_would_be_too_much_waits_his_turn() -> None:
 
 
 def test_cancelled_while_waiting_or_just_served_nothing_is_held() -> None:
-    """Whoever waits behind is served all the same."""
+    """A request that is cancelled while it waits, or just after it was served, holds no bytes and blocks no other."""
 
     async def test() -> None:
         scales = ByteSemaphore(most=10)
@@ -67,7 +67,7 @@ def test_cancelled_while_waiting_or_just_served_nothing_is_held() -> None:
 
 
 def test_long_prompts_under_way_do_not_fill_the_memory() -> None:
-    """Of prompts of 100 MiB two are under way at a time, while a short one between them is not held up."""
+    """Two prompts of 100 MiB are in flight at once, and not three; a short one between them is not held up."""
     most = 0
     under_way: set[int] = set()
     ended: list[int] = []

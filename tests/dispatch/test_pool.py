@@ -1,4 +1,4 @@
-"""The pool, in virtual time: who gets which endpoint, and what is held when something ends early."""
+"""The pool, in virtual time: it serves waiting requests in order, and holds nothing when one of them ends early."""
 
 import asyncio
 from contextlib import suppress
@@ -39,7 +39,7 @@ def pool_of(count: int = 1, *, budget: Budget | None = None, **limits: Any) -> E
 
 
 async def settle() -> None:
-    """Let everything that can go on do so."""
+    """Let all tasks run that need not wait for time to pass."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -49,8 +49,8 @@ def assert_nothing_is_held(pool: EndpointPool) -> None:
     assert pool.budget is None or pool.budget.reserved == 0
 
 
-def test_who_asks_first_is_served_first() -> None:
-    """With one slot, twenty requests get it in the order they asked."""
+def test_requests_are_served_in_the_order_of_asking() -> None:
+    """Twenty requests get the only slot in the order in which they asked for it."""
 
     async def test() -> None:
         pool = pool_of(max_in_flight=1)
@@ -70,7 +70,7 @@ def test_who_asks_first_is_served_first() -> None:
 
 
 def test_a_small_request_does_not_pass_a_large_one() -> None:
-    """One that waits for tokens is not starved by later ones that would fit."""
+    """A request that waits for tokens is served before later, smaller ones that would fit."""
 
     async def test() -> None:
         pool = pool_of(tpm=6000, max_in_flight=10)
@@ -87,8 +87,8 @@ def test_a_small_request_does_not_pass_a_large_one() -> None:
     run(test())
 
 
-def test_a_waiter_that_is_cancelled_holds_nothing_and_blocks_nobody() -> None:
-    """Those behind it are served as if it had not been there."""
+def test_a_waiter_that_is_cancelled_holds_nothing_and_blocks_no_other() -> None:
+    """The requests behind a cancelled one are served as if it had not been there."""
 
     async def test() -> None:
         pool = pool_of(max_in_flight=1)
@@ -109,7 +109,7 @@ def test_a_waiter_that_is_cancelled_holds_nothing_and_blocks_nobody() -> None:
 
 
 def test_a_waiter_cancelled_in_the_very_turn_it_is_served_gives_it_on() -> None:
-    """The endpoint it was given goes to the next in line, and reserved money comes back."""
+    """The slot of the cancelled request goes to the next one in line, and its reserved money is returned."""
 
     async def test() -> None:
         pool = pool_of(max_in_flight=1, budget=Budget(Decimal(10)))
@@ -132,7 +132,7 @@ def test_a_waiter_cancelled_in_the_very_turn_it_is_served_gives_it_on() -> None:
 
 
 def test_a_lease_that_is_cancelled_counts_as_billed() -> None:
-    """The slot comes back; the money does not, since the server may have done the work."""
+    """A cancelled request frees its slot, but its money counts as spent, since the server may have done the work."""
 
     async def test() -> None:
         pool = pool_of(max_in_flight=1, budget=Budget(Decimal(10)))
@@ -154,8 +154,8 @@ def test_a_lease_that_is_cancelled_counts_as_billed() -> None:
 
 
 def test_only_one_request_probes() -> None:
-    """After a cooldown, of ten requests that wait one is sent; when it is answered the others follow, one by one and
-    then all.
+    """After a cooldown one of ten waiting requests is sent; after its answer the others follow, first one by one and
+    then all of them.
     """
 
     async def test() -> None:
@@ -179,7 +179,7 @@ def test_only_one_request_probes() -> None:
 
 
 def test_a_cancelled_probe_lets_the_next_one_probe() -> None:
-    """No request waits for ever for the end of a probe that was given up."""
+    """After a probe is cancelled, a waiting request becomes the next probe and does not wait forever."""
 
     async def test() -> None:
         pool = pool_of(max_in_flight=10)
@@ -197,7 +197,7 @@ def test_a_cancelled_probe_lets_the_next_one_probe() -> None:
 
 
 def test_a_pause_is_kept_to_its_end() -> None:
-    """Nobody is served before what the server asked for has passed, though a shorter pause came later."""
+    """No request is sent before `retry-after` has passed, even if the server asks for a shorter pause later."""
 
     async def test() -> None:
         pool = pool_of(max_in_flight=10)
@@ -212,7 +212,7 @@ def test_a_pause_is_kept_to_its_end() -> None:
 
 
 def test_a_row_prefers_an_endpoint_that_has_not_failed_it() -> None:
-    """Unless that one alone is ready."""
+    """A row is sent to an endpoint that failed it only if no other one is ready."""
 
     async def test() -> None:
         pool = pool_of(2, max_in_flight=1)
@@ -225,7 +225,7 @@ def test_a_row_prefers_an_endpoint_that_has_not_failed_it() -> None:
 
 
 def test_a_pool_whose_endpoints_all_refuse_says_why() -> None:
-    """Once enough different rows were refused, those that wait are told at once, and so is whoever comes later."""
+    """Once enough different rows were refused, waiting and later requests raise `PoolOut` with the refusal."""
 
     async def test() -> None:
         pool = pool_of(max_in_flight=1)
@@ -250,21 +250,21 @@ def test_a_pool_whose_endpoints_all_refuse_says_why() -> None:
     run(test())
 
 
-def test_a_pool_that_nobody_can_reach_is_given_up() -> None:
-    """After as long as an attempt may take, and not before, though a single request waits at a time."""
+def test_a_pool_that_cannot_be_reached_is_given_up() -> None:
+    """The pool gives up after 60 seconds without a connection and not before, even with one request at a time."""
 
     async def test() -> None:
         pool = pool_of(2)
         start = asyncio.get_running_loop().time()
 
-        async def knock_for_ever() -> None:
+        async def connect_forever() -> None:
             while True:
                 with suppress(NotConnected):
                     async with pool.lease(request()):
                         raise NotConnected("x")
 
         with pytest.raises(match="60 seconds"):
-            await knock_for_ever()
+            await connect_forever()
         assert asyncio.get_running_loop().time() - start >= 60
         assert_nothing_is_held(pool)
 
@@ -287,8 +287,8 @@ def test_a_pool_that_nobody_can_reach_is_given_up() -> None:
         (RateLimited("x", status=429, usage=(10, 0)), Decimal("0.25")),
     ],
 )
-def test_money_comes_back_where_nothing_can_have_been_billed(error: Exception, charged: int) -> None:
-    """What the server refused costs nothing; what it may have done counts in full."""
+def test_money_is_returned_if_nothing_can_have_been_billed(error: Exception, charged: int) -> None:
+    """A refusal costs nothing, an attempt with usage costs that, and one that may have been billed its full bound."""
 
     async def test() -> None:
         pool = pool_of(budget=Budget(Decimal(10)))
@@ -307,7 +307,7 @@ def test_money_comes_back_where_nothing_can_have_been_billed(error: Exception, c
 
 
 def test_where_answers_cost_more_than_their_bound_the_bound_is_raised() -> None:
-    """A server that bills more than `max_tokens` is found out by its first answer; the next ones reserve as much."""
+    """When an answer costs more than its bound, later requests reserve as much as that answer cost."""
 
     async def test() -> None:
         pool = pool_of(max_in_flight=1, budget=Budget(Decimal(10)))
@@ -324,7 +324,7 @@ def test_where_answers_cost_more_than_their_bound_the_bound_is_raised() -> None:
 
 
 def test_a_cap_below_what_is_spent_already_sends_nothing() -> None:
-    """Not even what may be free: a cap that was lowered between sittings ends the spending."""
+    """If the cap was lowered below what is spent already, no request is sent, not even one that costs nothing."""
 
     async def test() -> None:
         for bound in (Decimal(1), Decimal(0)):
@@ -339,7 +339,7 @@ def test_a_cap_below_what_is_spent_already_sends_nothing() -> None:
 
 
 def test_the_cap_holds_however_many_ask_at_once() -> None:
-    """With $2.50 and requests of up to $1, two are under way at a time; what they leave over lets others go."""
+    """With $2.50 and requests of at most $1 the cap holds at every moment, and unused money is spent on later ones."""
 
     async def test() -> None:
         pool = pool_of(max_in_flight=100, budget=Budget(Decimal("2.5")))
@@ -359,7 +359,7 @@ def test_the_cap_holds_however_many_ask_at_once() -> None:
                 ended.append("ok")
 
         await asyncio.gather(*(one(row) for row in range(20)))
-        # $0.25 each: after seven, $0.75 is left and no request of up to $1 fits.
+        # Each costs $0.25; after seven, $0.75 is left, and no request of at most $1 fits.
         assert (ended.count("ok"), ended.count("over")) == (7, 13)
         assert budget.spent == Decimal("1.75")
         assert_nothing_is_held(pool)

@@ -1,4 +1,4 @@
-"""Who goes next in a lane."""
+"""The queue of a lane decides which row is sent next."""
 
 import asyncio
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ async def next_row(queue: RowQueue) -> int:
 
 
 def test_rows_come_in_order_and_the_last_ones_longest_first() -> None:
-    """Only so many are read ahead; once there is nothing more to read, those at hand go by their expected work."""
+    """Few rows are read ahead; once all are read, the remaining rows are sorted by expected work, the most first."""
 
     async def test() -> None:
         rows = [request(row, prompt_tokens=row % 5 + 1) for row in range(20)]
@@ -53,7 +53,7 @@ def test_rows_come_in_order_and_the_last_ones_longest_first() -> None:
 
 
 def test_large_rows_are_not_read_far_ahead() -> None:
-    """Rows of 16 MiB: two are at hand, and not the four that are asked for."""
+    """Of rows of 16 MiB the queue reads two ahead, not the four that are asked for."""
 
     async def test() -> None:
         rows = [request(row) for row in range(6)]
@@ -67,7 +67,7 @@ def test_large_rows_are_not_read_far_ahead() -> None:
 
 
 def test_a_row_that_comes_back_goes_when_its_time_has_come_and_before_fresh_ones() -> None:
-    """A worker that has nothing else to do waits for it."""
+    """A retry is due after its back-off; a worker without other rows waits for it."""
 
     async def test() -> None:
         queue, _ = queue_of([[request(0)], [request(1)]])
@@ -84,7 +84,7 @@ def test_a_row_that_comes_back_goes_when_its_time_has_come_and_before_fresh_ones
 
 
 def test_every_idle_worker_gets_a_row_when_its_time_has_come() -> None:
-    """Ten workers and ten rows with back-offs of their own: nobody sleeps while a row is due."""
+    """Ten idle workers get ten rows with different back-offs, each row at its own time."""
 
     async def test() -> None:
         queue, _ = queue_of([])
@@ -107,7 +107,7 @@ def test_every_idle_worker_gets_a_row_when_its_time_has_come() -> None:
 
 
 def test_retries_never_become_most_of_what_is_sent() -> None:
-    """A thousand rows that all fail once: fresh ones go first, and retries as far as the budget allows, to the last."""
+    """1,000 rows fail once each: at every moment the retries stay within their budget, and all rows are retried."""
 
     async def test() -> None:
         rows = [request(row) for row in range(1000)]
@@ -133,7 +133,7 @@ def test_retries_never_become_most_of_what_is_sent() -> None:
 
 
 def test_a_throttled_row_needs_no_budget() -> None:
-    """It was refused, not tried: it goes back at once, as often as need be."""
+    """A throttled row goes back into the queue at once, any number of times."""
 
     async def test() -> None:
         queue, _ = queue_of([[request(0)]])

@@ -1,4 +1,4 @@
-"""The retry rule, asked about states that were made for it; nothing sleeps."""
+"""The retry rule decides from a request's attempts and its error; nothing in these tests sleeps."""
 
 from random import Random
 
@@ -30,46 +30,46 @@ def delay(error: DispatchError, attempts: int = 1, *, most: int = 6, seed: int =
 
 @pytest.mark.parametrize("kind", [ServerError, TimedOut, ConnectionLost, BadAnswer, RateLimited])
 def test_what_may_pass_is_tried_up_to_the_last_attempt(kind: type[DispatchError]) -> None:
-    """The last attempt allowed is the last; one before it there is another."""
+    """A retryable error is retried until the row has had `max_attempts`."""
     assert delay(kind("x"), 5, most=6) is not None
     assert delay(kind("x"), 6, most=6) is None
     assert delay(kind("x"), 1, most=1) is None
 
 
 def test_an_error_may_allow_fewer_attempts_than_the_job() -> None:
-    """An answer without choices may be chance once, and is not asked for a third time."""
+    """An answer without choices may be chance once, so the row has two attempts."""
     assert NoChoices.most_attempts == 2
     assert delay(NoChoices("x"), 1, most=6) is not None
     assert delay(NoChoices("x"), 2, most=6) is None
 
 
 def test_a_rows_own_fault_is_never_tried_again() -> None:
-    """A refused row is refused everywhere."""
+    """A row that one endpoint refuses as bad would be refused by all, so it is not retried."""
     assert delay(BadRequest("x"), 1) is None
 
 
 @pytest.mark.parametrize("kind", [NotConnected, Refused])
 @pytest.mark.parametrize("attempts", [0, 1, 6, 100])
 def test_an_endpoints_fault_costs_the_row_nothing(kind: type[DispatchError], attempts: int) -> None:
-    """Where nothing was sent, or the endpoint is out, the row goes on at once, however often it has been tried."""
+    """If nothing was sent, or the endpoint is out, the row is retried at once, however many attempts it has had."""
     assert delay(kind("x"), attempts) == 0.0
 
 
 def test_a_throttled_row_waits_for_the_endpoint_only() -> None:
-    """The pause is the endpoint's; the row itself may go at once, to another."""
+    """Only the endpoint pauses; the row may be sent to another one at once."""
     assert delay(RateLimited("x", retry_after=60), 1) == 0.0
 
 
 @given(st.integers(1, 40), st.integers(0, 10_000))
 def test_back_off_is_full_jitter(attempts: int, seed: int) -> None:
-    """From 0 to half a second after the first attempt, twice as long after each, never beyond the longest."""
+    """The back-off is between 0 and a bound, which doubles with each attempt up to `LONGEST_BACKOFF_SECONDS`."""
     wait = delay(ServerError("x"), attempts, most=100, seed=seed)
     assert wait is not None
     assert 0 <= wait <= min(LONGEST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** (attempts - 1))
 
 
 def test_back_off_is_spread_evenly() -> None:
-    """Over ten thousand draws the mean is half of the longest, and both ends are reached."""
+    """Over 10,000 draws the mean back-off is half of the bound, and both ends of the range are reached."""
     rule = RetryRule(10, Random(1))
     asked = request()
     asked.attempts = 3
@@ -81,7 +81,7 @@ def test_back_off_is_spread_evenly() -> None:
 
 
 def test_the_same_seed_draws_the_same_waits() -> None:
-    """Randomness is the caller's."""
+    """The rule draws from the `Random` it is given, so a seed fixes the back-offs."""
     assert [delay(ServerError("x"), n, seed=7) for n in range(1, 5)] == [
         delay(ServerError("x"), n, seed=7) for n in range(1, 5)
     ]

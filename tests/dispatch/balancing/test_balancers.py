@@ -270,7 +270,7 @@ def test_removing_an_endpoint_moves_its_own_keys_alone(removed: int) -> None:
 )
 def test_no_endpoint_has_more_than_its_bound(weights: list[int], bursts: list[tuple[int, int, int, int]]) -> None:
     """With a few hot keys, requests that end in any order and any endpoints ready, a pick never takes an endpoint above
-    ceil(1.25 x its weight's share) of what those that are ready have under way.
+    ceil(1.25 x its weight's share) of what the ready endpoints have in flight.
     """
     pool = endpoints(weights)
     balancer = ConsistentHash()

@@ -130,20 +130,20 @@ def test_an_answer_with_line_breaks_comes_out_on_one_line() -> None:
     assert fault(says(http(400, b'{\n "error": {}\n}'))).body == b'{"error":{}}'
 
 
-def test_a_refused_connection_reached_nobody() -> None:
+def test_a_refused_connection_raises_not_connected() -> None:
     """A refused connection raises `NotConnected`: nothing was sent, so nothing was billed."""
     with pytest.raises(NotConnected) as caught:
         asyncio.run(send(f"http://127.0.0.1:{free_port()}/v1"))
     assert not caught.value.reached
 
 
-def test_a_name_that_does_not_resolve_reached_nobody() -> None:
+def test_a_name_that_does_not_resolve_raises_not_connected() -> None:
     """A host name that does not resolve (`.invalid` never does) raises `NotConnected`."""
     with pytest.raises(NotConnected):
         asyncio.run(send("http://nowhere.invalid/v1"))
 
 
-def test_a_connection_that_is_never_accepted_reached_nobody() -> None:
+def test_a_connection_that_is_never_accepted_raises_not_connected() -> None:
     """The time limit for connecting raises `NotConnected`, however short the time limit for the answer is."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         address = server.getsockname()
@@ -159,7 +159,7 @@ def test_a_connection_that_is_never_accepted_reached_nobody() -> None:
                 filler.close()
 
 
-def test_a_server_that_is_no_tls_server_reached_nobody() -> None:
+def test_a_server_that_is_no_tls_server_raises_not_connected() -> None:
     """A failed TLS handshake comes before the request, so it raises `NotConnected`."""
 
     async def main() -> None:

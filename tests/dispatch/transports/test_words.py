@@ -103,7 +103,7 @@ def test_keys_are_masked_in_words_however_they_are_written() -> None:
 
 
 def test_words_are_short_printable_and_on_one_line() -> None:
-    """Control characters, line breaks and half an emoji are removed: they would reach terminal, log and files."""
+    """Escape sequences (for the terminal), line breaks (for the log) and half an emoji (for any file) are removed."""
     words = said({"error": {"message": "\x1b[31mred\x07\u202e " + "long " * 200}})
     assert words.startswith("[31mred long")
     assert len(words) <= MOST_CHARACTERS
