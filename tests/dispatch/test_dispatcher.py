@@ -193,19 +193,19 @@ def test_throttling_alone_loses_no_row() -> None:
 
 def test_no_connection_is_no_attempt_and_a_dead_server_is_waited_for() -> None:
     """A server that is down for a minute costs no row an attempt, and sees at most 14 connection attempts meanwhile."""
-    connections = 0
+    knocks = 0
 
     async def server(request: Request, endpoint: EndpointSpec) -> Completion:
-        nonlocal connections
+        nonlocal knocks
         if asyncio.get_running_loop().time() < 1060:
-            connections += 1
+            knocks += 1
             raise NotConnected("no connection")
         return await slow_yes(request, endpoint)
 
     work = MemoryWork({(0, "a"): list(range(200))})
     run(dispatch(work, server, [model("a", max_in_flight=8)]))
     assert {(o.status, o.attempts) for o in work.outcomes.values()} == {("ok", 1)}
-    assert connections <= 8 + 6
+    assert knocks <= 8 + 6
 
 
 def test_a_dead_pool_stalls_its_lane_only() -> None:

@@ -257,14 +257,14 @@ def test_a_pool_that_cannot_be_reached_is_given_up() -> None:
         pool = pool_of(2)
         start = asyncio.get_running_loop().time()
 
-        async def connect_forever() -> None:
+        async def knock_for_ever() -> None:
             while True:
                 with suppress(NotConnected):
                     async with pool.lease(request()):
                         raise NotConnected("x")
 
         with pytest.raises(match="60 seconds"):
-            await connect_forever()
+            await knock_for_ever()
         assert asyncio.get_running_loop().time() - start >= 60
         assert_nothing_is_held(pool)
 

@@ -146,14 +146,14 @@ def test_more_than_a_hundred_requests_are_in_flight_at_once() -> None:
     wanted = 120
 
     async def main() -> list[int]:
-        all_arrived = asyncio.Event()
+        everybody = asyncio.Event()
         arrived: list[bytes] = []
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             arrived.append(await reader.readuntil(b"\r\n\r\n"))
             if len(arrived) == wanted:
-                all_arrived.set()
-            await all_arrived.wait()
+                everybody.set()
+            await everybody.wait()
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
             await writer.drain()
             writer.close()
