@@ -12,7 +12,7 @@ TEXT = [{"role": "user", "content": "Why?"}]
 
 
 def of(url: str = CHAT_URL, most: int | None = 10, **request: Any) -> str | None:
-    """Why a request with these keys has no bound."""
+    """Returns why a request with these keys has no bound, or None if it has one."""
     return unbounded_by(url, orjson.dumps(request), most)
 
 
@@ -55,7 +55,7 @@ def test_texts_with_usual_parameters_are_bounded(extra: dict[str, Any]) -> None:
 )
 @pytest.mark.parametrize("role", ["user", "tool"])
 def test_parts_that_are_no_text_have_no_bound(part: object, role: str) -> None:
-    """The cost of media, tools and unknown parameters does not follow from the body's length, so they have no bound."""
+    """A message part that is not text has no bound, because its cost does not follow from the body's length."""
     messages = [*TEXT, {"role": role, "content": [{"type": "text", "text": "See:"}, part]}]
     assert of(messages=messages) is not None
     assert most_tokens(CHAT_URL, orjson.dumps({"messages": messages}), 10) is None
@@ -81,12 +81,12 @@ def test_parts_that_are_no_text_have_no_bound(part: object, role: str) -> None:
     ],
 )
 def test_whatever_is_not_known_to_be_bounded_is_named(extra: dict[str, Any], named: str) -> None:
-    """Under a budget a row without a bound is not sent, and the message says why."""
+    """`unbounded_by` names the parameter that leaves a request without a bound, because a budget refuses such a row."""
     assert of(messages=TEXT, **extra) == named
 
 
 def test_messages_may_refer_to_what_is_not_in_the_body() -> None:
-    """An earlier answer's sound, Ollama's pictures, an item of an earlier response."""
+    """A message with earlier audio, Ollama's images or an item of an earlier response has no bound."""
     assert of(messages=[{"role": "assistant", "audio": {"id": "a"}}]) == "audio in a message"
     assert of(messages=[{"role": "user", "content": "x", "images": ["aGk="]}]) == "images in a message"
     assert of(input=[{"type": "item_reference", "id": "x"}]) == "item_reference in the input"
@@ -94,7 +94,7 @@ def test_messages_may_refer_to_what_is_not_in_the_body() -> None:
 
 
 def test_an_answer_needs_a_limit_and_a_vector_does_not() -> None:
-    """`max_tokens` bounds answers; embeddings have none."""
+    """A completion has a bound only with `max_tokens`; an embedding request has no completion and needs none."""
     assert of(messages=TEXT, most=None) == "no max_tokens"
     assert of(EMBEDDINGS_URL, None, input="a", dimensions=8) is None
     assert most_tokens(EMBEDDINGS_URL, b'{"input":"abc"}', None) == (15, 0)
@@ -104,19 +104,19 @@ def test_an_answer_needs_a_limit_and_a_vector_does_not() -> None:
 
 @pytest.mark.parametrize("prompt", ["a", ["a", "b"], [1, 2, 3], [[1, 2], [3]]])
 def test_prompts_are_texts_or_tokens(prompt: object) -> None:
-    """A token id is at least a digit and a comma."""
+    """A prompt of texts or token ids has a bound: a token id takes at least two bytes, a digit and a comma."""
     assert of(COMPLETIONS_URL, 5, prompt=prompt) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"7"])
 def test_what_cannot_be_read_has_no_bound(body: bytes) -> None:
-    """A body that is no JSON object has no bound, so it is not sent under a budget."""
+    """A body that is not a JSON object has no bound, so a job with a budget does not send it."""
     assert most_tokens(CHAT_URL, body, 5) is None
 
 
 @pytest.mark.parametrize("kind", [[], {}, ["text"], 7, True])
 def test_a_type_that_is_no_word_has_no_bound(kind: object) -> None:
-    """A parameter that is null counts as left out."""
+    """A `type` that is not a string has no bound; a `type` that is null counts as left out."""
     assert of(messages=[{"role": "user", "content": [{"type": kind, "text": "x"}]}]) == "content that is no text"
     if kind:
         assert of(messages=[{"type": kind, "role": "user", "content": "x"}]) is not None

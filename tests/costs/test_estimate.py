@@ -34,7 +34,7 @@ def estimate_of(loads: dict[str, ModelLoad], dear: Price | None) -> Estimate:
     ],
 )
 def test_answers_lie_between_a_token_and_their_limit(load: ModelLoad, tokens: Range) -> None:
-    """Answers are one token, 120, or `max_tokens` long; 1,024 stands for a limit that is not given."""
+    """An answer has at least 1 token, 120 expected, and at most `max_tokens`, or 1,024 if there is no such limit."""
     assert completion_range(load) == tokens
 
 
@@ -57,7 +57,6 @@ def test_the_limits_set_the_time(endpoints: tuple[EndpointSpec, ...], seconds: f
 
 
 def test_a_model_without_rows_takes_no_time() -> None:
-    """A pool without rows takes no time."""
     assert eta_seconds((endpoint(),), 0, 0, 0) == 0
 
 
@@ -90,7 +89,7 @@ def test_an_unknown_price_is_said() -> None:
     assert any("no max_tokens" in note for note in result.notes)
 
 
-def test_a_price_that_nobody_needs_may_be_unknown() -> None:
+def test_the_price_of_a_model_without_rows_may_be_unknown() -> None:
     """A model that gets no rows does not make the cost incomplete."""
     assert estimate_of({"cheap": ModelLoad(1, 10, 10)}, None).cost_is_complete
 

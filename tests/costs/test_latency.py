@@ -33,7 +33,7 @@ def test_merging_is_counting_together(ours: list[float], theirs: list[float]) ->
 
 
 def test_nothing_has_no_quantile() -> None:
-    """Without latencies there is no median; a latency of zero is one of a microsecond."""
+    """Without latencies there is no median; a latency of zero counts as a microsecond."""
     assert LatencyHistogram().quantile(0.5) is None
     instant = filled([0.0]).quantile(0.5)
     assert instant is not None

@@ -58,7 +58,7 @@ def report_of(ledger: Ledger) -> Report:
 
 @given(ROWS)
 def test_the_total_is_exactly_the_sum_of_the_rows(rows: list[Row]) -> None:
-    """Dollars of a report are what `Price.cost` says of each row, added up without rounding."""
+    """A report's cost is the exact sum of `Price.cost` over the rows that have an answer of their own."""
     total = Decimal(0)
     for row in rows:
         if row.deduplicated or row.model is None or row.status != "ok":
@@ -78,8 +78,8 @@ def test_shards_merge_to_the_whole(ours: list[Row], theirs: list[Row]) -> None:
         assert report_of(merged) == whole
 
 
-def test_rows_end_where_they_ended() -> None:
-    """Every row is counted once, by status, model and endpoint, and the four statuses make the total."""
+def test_each_row_is_counted_once() -> None:
+    """Each row is counted once by status, model and endpoint, and the four statuses add up to the total."""
     ledger = ledger_of(
         [
             Row(),
@@ -107,8 +107,8 @@ def test_rows_end_where_they_ended() -> None:
     assert abs(dear.p50_seconds - 2.0) <= 0.01
 
 
-def test_a_shared_answer_costs_nothing_and_would_have_cost() -> None:
-    """A deduplicated row adds no dollars, and the counterfactual charges it."""
+def test_a_deduplicated_row_is_free_except_in_the_counterfactual() -> None:
+    """A deduplicated row adds nothing to the cost, but the counterfactual charges for it."""
     report = report_of(ledger_of([Row(), Row(deduplicated=True)]))
     other = report.counterfactual
     assert report.cost_usd == CHEAP.cost(10, 5)
@@ -119,7 +119,7 @@ def test_a_shared_answer_costs_nothing_and_would_have_cost() -> None:
 
 
 def test_an_unknown_price_is_not_zero() -> None:
-    """Without a price the cost is unknown, the known cost is called incomplete, and no saving is claimed."""
+    """If a model has no price, its cost is unknown, the report's cost is incomplete, and no saving is reported."""
     report = report_of(ledger_of([Row(), Row(model="dear")], {"cheap": None, "dear": DEAR}))
     assert report.cost_usd == DEAR.cost(10, 5)
     assert not report.cost_is_complete
@@ -130,8 +130,8 @@ def test_an_unknown_price_is_not_zero() -> None:
     assert report.notes == ("the price of cheap is not known; the cost leaves out 1 of its answers",)
 
 
-def test_answers_without_usage_are_on_neither_side() -> None:
-    """An answer whose usage is not known makes the cost incomplete and leaves the comparison of the others whole."""
+def test_answers_without_usage_are_left_out_of_the_saving() -> None:
+    """An answer without usage makes the cost incomplete; the saving is computed from the other answers."""
     report = report_of(ledger_of([Row(), Row(prompt_tokens=None, completion_tokens=None)]))
     assert not report.cost_is_complete
     assert report.models["cheap"].cost_usd is None
@@ -140,7 +140,7 @@ def test_answers_without_usage_are_on_neither_side() -> None:
 
 
 def test_a_prompt_beyond_the_strongest_models_price_makes_the_comparison_unknown() -> None:
-    """A prompt longer than a price covers makes the counterfactual unknown."""
+    """A prompt longer than the strongest model's price covers makes the counterfactual unknown."""
     report = report_of(ledger_of([Row(prompt_tokens=101)]))
     assert report.cost_is_complete
     assert report.counterfactual.all_strongest_usd is None
@@ -155,7 +155,7 @@ def test_committed_dollars_outlive_a_change_of_price() -> None:
 
 
 def test_models_are_listed_cheapest_first_even_without_rows() -> None:
-    """A model without rows is in the report too, in the job's order."""
+    """A model without rows is in the report too; models keep the job's order."""
     report = report_of(ledger_of([Row(model="dear", endpoint="http://b/v1")]))
     assert list(report.models) == ["cheap", "dear"]
     assert report.models["cheap"].rows == 0

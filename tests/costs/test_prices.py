@@ -22,7 +22,7 @@ def table(**prices: Price) -> Mapping[str, Listing]:
 
 
 def test_the_job_file_comes_first() -> None:
-    """A price in the job file wins over LiteLLM's and is dollars per million tokens, exactly."""
+    """A price in the job file, in dollars per million tokens, takes precedence over LiteLLM's and is kept exactly."""
     own = PriceSpec(input=Decimal("0.1234567"), output=Decimal("0.60"))
     assert prices_for([ModelSpec(name="gpt-4", price=own)]) == {"gpt-4": price("1.234567E-7", "6.0E-7")}
 
@@ -47,7 +47,7 @@ def test_litellm_is_not_imported() -> None:
     assert ended.stdout.split() == ["openai", "False"]
 
 
-def test_the_endpoints_names_are_asked_when_the_models_is_not_listed() -> None:
+def test_the_endpoints_names_are_looked_up_when_the_models_is_not_listed() -> None:
     """A model that LiteLLM does not list has the price of the name that all its endpoints use for it."""
 
     def model(*names: str) -> ModelSpec:
@@ -62,7 +62,7 @@ def test_the_endpoints_names_are_asked_when_the_models_is_not_listed() -> None:
 
 
 def test_look_up_never_guesses() -> None:
-    """A name is looked up itself, without its provider, and behind providers if these agree; else it is unknown."""
+    """A name is looked up as given, without its provider, and behind all providers if these agree; never otherwise."""
     prices = table(
         a=price("1", "2"),
         groq__b=price("1", "2"),
@@ -113,14 +113,14 @@ def test_a_count_that_costs_nothing_may_be_missing() -> None:
     assert price("0", "0").cost(None, None) == 0
 
 
-def test_longer_prompts_at_another_price_are_known_to_be_unknown() -> None:
+def test_a_price_ends_where_a_second_one_for_long_prompts_begins() -> None:
     """If LiteLLM lists a second price for long prompts, the first one ends where the second begins."""
     assert litellm_prices()["gemini-2.5-pro"].price.up_to == 200_000
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_image", "input_audio", "file", "document"])
 def test_what_is_no_text_has_no_bound(kind: str) -> None:
-    """A request with an image has no bound, since its address says nothing of its cost; a text about images has one."""
+    """A request with media has no bound, because a URL does not tell what it costs; a text that quotes it has one."""
     of = price("0.001", "0.01")
     part = {"type": kind, kind: {"url": "https://example.org/a.png"}}
     shown = orjson.dumps({"messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, part]}]})
@@ -130,7 +130,7 @@ def test_what_is_no_text_has_no_bound(kind: str) -> None:
 
 
 def test_the_bound_of_a_request() -> None:
-    """Each byte may be a token; without a limit on its answer only an embedding has a bound."""
+    """The bound counts each byte as a token; without a limit on the answer, only an embedding request has a bound."""
     of = price("0.001", "0.01")
     assert of.bound("/v1/chat/completions", b"{}", None) is None
     assert of.bound("/v1/chat/completions", b"{}", 5) == Decimal("0.052")

@@ -11,7 +11,7 @@ from batch.storage.atomic import is_temporary, leftovers, make_folder, replacing
 
 
 def test_the_content_appears_when_the_block_ends(tmp_path: Path) -> None:
-    """Until the block ends the old file is there; afterwards the new one, which is private, and no other."""
+    """Until the block ends, the path has its old content; then it has the new, in mode 0600, and no temporary file."""
     path = tmp_path / "deep" / "er" / "file.json"
     write_bytes(path, b"old")
     with replacing(path) as temp:
@@ -24,7 +24,7 @@ def test_the_content_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 
 def test_a_block_that_raises_changes_nothing(tmp_path: Path) -> None:
-    """An error between writing and renaming leaves the old file and no temporary one, and is raised unchanged."""
+    """An error inside the block keeps the old file, leaves no temporary one and is raised unchanged."""
     path = tmp_path / "file"
     write_bytes(path, b"old")
     with pytest.raises(ZeroDivisionError), replacing(path) as temp:
@@ -35,7 +35,7 @@ def test_a_block_that_raises_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failing", [1, 2])
 def test_a_failed_fsync_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
-    """If the disk refuses the content or the name, the error has the path and the system's reason."""
+    """If fsync of the file or of its folder fails, the StorageError has the path and the system's reason."""
     path = tmp_path / "file"
     write_bytes(path, b"old")
     calls = 0
@@ -54,7 +54,7 @@ def test_a_failed_fsync_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
-    """An OSError raised inside the block is reported the same way, and keeps its cause."""
+    """An OSError raised inside the block becomes a StorageError, which keeps it as its cause."""
     with pytest.raises(StorageError, match="No space left") as caught, replacing(tmp_path / "file"):
         raise OSError(28, os.strerror(28))
     assert isinstance(caught.value.__cause__, OSError)
@@ -62,14 +62,14 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
-    """A file where a folder should be is refused in one line."""
+    """A file where a folder should be raises a StorageError."""
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
         write_bytes(tmp_path / "file" / "below", b"")
 
 
 def test_what_a_killed_writer_left_is_found_beside_its_target(tmp_path: Path) -> None:
-    """Leftovers of one path are distinguished from those of another and from the user's files."""
+    """`leftovers` finds the temporary files of its path, not those of another path or the user's files."""
     mine, other, visible = tmp_path / ".a.json.x1.tmp", tmp_path / ".b.json.x1.tmp", tmp_path / "a.json.tmp"
     for path in (mine, other, visible):
         path.touch()
@@ -80,7 +80,7 @@ def test_what_a_killed_writer_left_is_found_beside_its_target(tmp_path: Path) ->
 
 
 def test_long_names_leave_room_for_the_temporary_one(tmp_path: Path) -> None:
-    """A name of the greatest length a file may have can be replaced."""
+    """A file whose name has the longest length allowed, 255 bytes, can be written."""
     path = tmp_path / ("x" * 255)
     write_bytes(path, b"1")
     assert path.read_bytes() == b"1"

@@ -21,7 +21,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_the_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
-    """Until the block ends the old folder is there, afterwards the new one, and nothing else."""
+    """Until the block ends, the path has the old folder; then it has the new one, and no temporary folder is left."""
     path = tmp_path / "deep" / "er" / "made"
     written(path, "old")
     with replacing_folder(path) as new:
@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_get_its_name_leaves_the_old_one(tmp_path: Path) ->
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    """After SIGKILL there is a hidden folder; clearing removes it and nothing else."""
+    """A writer killed by SIGKILL leaves a hidden folder; `clear_killed` removes it and nothing else."""
     path = tmp_path / "made"
     for other in (".other.x1.tmp", ".made", "made.tmp"):
         (tmp_path / other).mkdir()
@@ -78,7 +78,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == before
 
 
-def test_a_writer_who_lives_is_left_alone(tmp_path: Path) -> None:
+def test_the_folder_of_a_running_writer_is_left_alone(tmp_path: Path) -> None:
     """The hidden folder of a writer that still runs is not removed."""
     path = tmp_path / "made"
     with replacing_folder(path) as new:
@@ -99,8 +99,8 @@ def test_a_folder_that_was_moved_away_is_put_back(tmp_path: Path) -> None:
         (path / "file").write_text("new")
 
 
-def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:
-    """A folder that exists or can be made passes the check and is not changed; one below a file does not pass."""
+def test_a_folder_that_cannot_be_written_fails_the_check(tmp_path: Path) -> None:
+    """A folder that exists or can be made passes the check, which creates nothing; a folder below a file fails it."""
     check_folder_writable(tmp_path)
     check_folder_writable(tmp_path / "deep" / "er")
     assert names(tmp_path) == []

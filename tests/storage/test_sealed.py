@@ -27,7 +27,7 @@ def test_what_was_sealed_comes_back(tmp_path: Path) -> None:
 
 @given(st.integers(0, 10_000), st.integers(0, 7))
 def test_any_flipped_bit_is_noticed_or_makes_it_no_json(place: int, bit: int) -> None:
-    """A changed byte after the mark is damage; one in the mark leaves an unknown key, or no JSON."""
+    """A flipped bit is damage; in the mark `{"crc":"`, the file reads as one without a checksum, with other content."""
     data = bytearray(sealed("a.json", BODY))
     at = place % len(data)
     data[at] ^= 1 << bit
