@@ -30,7 +30,7 @@ def chat(*said: str, **more: object) -> dict[str, object]:
 
 
 def test_rows_that_begin_alike_share_a_key() -> None:
-    """The end of a long prompt and the parameters in front of it do not matter; its beginning does."""
+    """Rows whose long prompts begin alike share a key; the prompts' ends and the parameters do not matter."""
     document = "word " * PREFIX_BYTES
     one, other, cold, changed = prefix_keys(
         chat(f"{document} What?"),
@@ -43,7 +43,7 @@ def test_rows_that_begin_alike_share_a_key() -> None:
 
 
 def test_short_prompts_have_keys_of_their_own() -> None:
-    """A request that is shorter than the prefix counts as a whole; texts to embed also count by their beginning."""
+    """A request that is shorter than the prefix is hashed as a whole, for chats and for texts to embed."""
     bodies = [chat(f"q{i}") for i in range(100)] + [{"input": f"q{i}"} for i in range(100)]
     assert len(set(prefix_keys(*bodies))) == 200
 
@@ -55,7 +55,7 @@ def test_keys_are_the_same_in_every_process() -> None:
 
 @pytest.fixture(scope="module")
 def endpoints() -> Iterator[Served]:
-    """They answer with the prompt."""
+    """Endpoints that answer with the prompt."""
     with serve(*ENDPOINTS) as served:
         yield served
 
@@ -79,7 +79,7 @@ def sticking(there: JobFolder, hash_key: str) -> list[Request]:
 
 
 def test_a_column_makes_the_keys(there: JobFolder) -> None:
-    """Rows with the same value share a key, whichever model they go to; rows without the column go by their id."""
+    """Rows with the same value share a key, whichever model they go to; a row without the column has its id's key."""
     rows = sticking(there, "topic")
     assert [row.row for row in rows] == list(range(40))
     assert len({row.key for row in rows[:30]}) == 3
@@ -89,7 +89,7 @@ def test_a_column_makes_the_keys(there: JobFolder) -> None:
 
 
 def test_ids_make_the_keys(there: JobFolder) -> None:
-    """Ids make the keys under `id`, and if the named column is the one with the ids."""
+    """Ids make the keys if `hash_key` is `id` or names the id column."""
     by_id = [row.key for row in sticking(there, "id")]
     assert len(set(by_id)) == 40
     there.write({"ticket": f"r{i}", "prompt": f"p{i}"} for i in range(40))
@@ -104,7 +104,7 @@ def test_ids_make_the_keys(there: JobFolder) -> None:
         assert sorted(row.key for row in routed) == sorted(by_id)
 
 
-def test_parts_routed_without_keys_are_sent_all_the_same(there: JobFolder) -> None:
+def test_parts_routed_without_keys_are_sent_too(there: JobFolder) -> None:
     """Parts that were routed by another version, or for another balancer, give requests without a key."""
     there.run()
     job = there.job()
@@ -123,8 +123,8 @@ def test_a_run_resumes_under_another_key(there: JobFolder) -> None:
     assert len(there.served.posts) == sent
 
 
-def test_routed_parts_hold_keys_only_where_they_are_asked_for(there: JobFolder) -> None:
-    """Other balancers add no column of keys, nor does the prefix, which is in the request anyway."""
+def test_routed_parts_hold_keys_only_where_a_balancer_uses_them(there: JobFolder) -> None:
+    """Other balancers add no column of keys, nor does hashing by prefix, which is in the request anyway."""
     there.run(there.job(dispatch={"balancer": "consistent_hash"}))
     layout = Layout(there.run_dir)
     plain = ["row", "url", "body", "prompt_tokens", "max_tokens"]
@@ -134,7 +134,7 @@ def test_routed_parts_hold_keys_only_where_they_are_asked_for(there: JobFolder) 
 
 
 def test_a_column_that_no_row_has_is_refused_before_anything_is_sent(there: JobFolder) -> None:
-    """The refusal is one line that names the key, the column and the columns of the input; `check` says the same."""
+    """The error is one line that names the key, the column and the input's columns; `check` reports the same line."""
     job = there.job(dispatch={"balancer": "consistent_hash", "hash_key": "tpoic"})
     line = "dispatch.hash_key: no row has the column 'tpoic'; the first row has: id, prompt, topic"
     with pytest.raises(InputError) as refused:

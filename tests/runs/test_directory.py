@@ -23,15 +23,15 @@ def opened(path: Path, asked: Fingerprint = ASKED, *, fresh: bool = False) -> Ru
 
 
 def sent(path: Path) -> None:
-    """A run that has sent something, closed."""
+    """Make a run directory with a run that has sent a request, and close it."""
     with opened(path) as run:
         run.layout.journals.mkdir()
 
 
 def test_a_changed_job_begins_anew_where_nothing_was_sent(tmp_path: Path) -> None:
-    """A user who mends a refused job need not ask for --fresh: the old scores are removed, the folder is the new job's.
+    """Until the first request is sent, a changed job takes over the run directory without `--fresh`.
 
-    Embedding vectors, which were paid for, stay: each is stored under everything that it depends on.
+    Old scores are removed. Embedding vectors, which were paid for, stay: each is stored under everything it depends on.
     """
     other = Fingerprint({**ASKED.parts, "seed": 1})
     with opened(tmp_path / "r") as run:
@@ -62,7 +62,7 @@ def test_a_new_run_is_described_in_its_manifest(tmp_path: Path) -> None:
 
 
 def test_the_second_of_two_runs_is_refused(tmp_path: Path) -> None:
-    """While one process works on a run directory, another is refused with that one's id; afterwards it may open it."""
+    """While a process has a run directory open, another is refused with the first one's process id."""
     with opened(tmp_path / "r"), pytest.raises(RunLockedError, match=rf"process {os.getpid()} works on it"):
         opened(tmp_path / "r")
     with opened(tmp_path / "r"), pytest.raises(RunLockedError):
@@ -211,7 +211,7 @@ def test_a_damaged_plan_is_made_again(tmp_path: Path, content: bytes | None) -> 
 
 
 def test_a_file_is_mended_once(tmp_path: Path) -> None:
-    """A damaged file is removed and noted; a second time, or outside the run directory, it is an error."""
+    """A damaged file is removed and noted; the same file again, or one outside the run directory, is an error."""
     with opened(tmp_path / "r") as run:
         part = run.layout.scored(0)
         part.parent.mkdir()
@@ -229,7 +229,7 @@ def test_a_file_is_mended_once(tmp_path: Path) -> None:
 
 
 def test_openings_and_damage_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A run that begins, is resumed, replaced or moved aside says so, and so does a damaged file."""
+    """The log has a line for a run that begins, is resumed, replaced or moved aside, and for a damaged file."""
     path = tmp_path / "r"
     with caplog.at_level(logging.INFO, "batchrouter.runs"):
         opened(path).close()

@@ -78,7 +78,7 @@ def test_pace_money_and_places_do_not_make_another_run(changes: dict[str, Any]) 
         ({"output.carry": False}, ["output.carry"]),
     ],
 )
-def test_what_affects_answers_does(changes: dict[str, Any], keys: list[str] | None) -> None:
+def test_settings_that_change_answers_make_another_run(changes: dict[str, Any], keys: list[str] | None) -> None:
     """A setting that changes answers changes the hash, and is named as the job file spells it."""
     other = fingerprint(job(changes), INPUTS, "abc")
     assert other.hash != ORIGINAL.hash
@@ -93,7 +93,7 @@ def test_the_order_of_models_counts() -> None:
 
 
 def test_inputs_and_checkpoint_count() -> None:
-    """A touched input, a longer one or another checkpoint is another run; the same file elsewhere is not."""
+    """A touched input or another checkpoint is another run; the same file elsewhere is not."""
     touched = fingerprint(job({}), [{**INPUTS[0], "mtime_ns": 6}], "abc")
     assert changed(ORIGINAL.parts, touched.parts) == ["input.files"]
     assert changed(ORIGINAL.parts, fingerprint(job({}), INPUTS, "abd").parts) == ["router.checkpoint.files"]
@@ -101,7 +101,7 @@ def test_inputs_and_checkpoint_count() -> None:
     assert moved.hash == ORIGINAL.hash
 
 
-def test_a_changed_plan_is_told_apart() -> None:
+def test_a_changed_plan_is_found_without_the_hash() -> None:
     """The plan is not in the hash; its changes are found separately."""
     other = fingerprint(job({"plan.strong": 0.4}), INPUTS, "abc")
     assert other.hash == ORIGINAL.hash

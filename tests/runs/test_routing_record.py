@@ -21,7 +21,7 @@ STORED = (
 
 
 def test_the_stored_text_keeps_its_keys(tmp_path: Path) -> None:
-    """Run directories outlive names in the code: the file's path and keys are those of every release so far."""
+    """The file's path and keys are those of every release so far, because run directories outlive names in the code."""
     layout = Layout(tmp_path)
     write_routing_record(layout, 12, RECORD)
     stored = (tmp_path / "verdicts" / "00012.json").read_bytes()
@@ -31,7 +31,7 @@ def test_the_stored_text_keeps_its_keys(tmp_path: Path) -> None:
 
 
 def test_a_record_of_an_older_version_is_read(tmp_path: Path) -> None:
-    """It has no checksum, no checksums of parts and no shared ids."""
+    """A record of an older version has no checksum, no checksums of parts and no shared ids."""
     layout = Layout(tmp_path)
     layout.routing_record(0).parent.mkdir()
     layout.routing_record(0).write_bytes(b'{"routed":{"small":2},"same_as":[[1,0]],"repeated":[]}')

@@ -62,7 +62,7 @@ def score(layout: Layout, router: RouterSpec) -> None:
     ("router", "quality_models"), [(PAIR, ()), (EVERY_MODEL, [model.name for model in MODELS])], ids=["pair", "many"]
 )
 def test_scored_parts_have_the_scored_schema(layout: Layout, router: RouterSpec, quality_models: Sequence[str]) -> None:
-    """Names, types, nullability and order; a router of many models adds the quality of each."""
+    """Names, types, nullability and order match the schema; a router of many models adds the quality of each."""
     score(layout, router)
     stored = read_part(layout.scored(0)).schema.remove_metadata()
     assert stored == scored_schema(quality_models)
@@ -70,7 +70,7 @@ def test_scored_parts_have_the_scored_schema(layout: Layout, router: RouterSpec,
 
 @pytest.mark.parametrize("hash_key", [None, "id", "topic"])
 def test_routed_parts_have_the_routed_schema(layout: Layout, hash_key: str | None) -> None:
-    """The columns of a request, and a column of keys where the balancer goes by an id or an input column."""
+    """A routed part has a request's columns, and a column of keys if the balancer uses an id or an input column."""
     score(layout, PAIR)
     nothing = np.full(2, -1, np.int64)
     rows = RoutedRows(np.array([0, -1], np.int16), nothing, nothing)
@@ -79,7 +79,7 @@ def test_routed_parts_have_the_routed_schema(layout: Layout, hash_key: str | Non
 
 
 def test_readers_ask_only_for_columns_that_are_written() -> None:
-    """A misspelled column would silently be left out of what a reader gets."""
+    """Readers name only columns that are written, because a misspelled one would silently be left out."""
     readers = (
         REQUEST_COLUMNS,
         PLANNED_COLUMNS,

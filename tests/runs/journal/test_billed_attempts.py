@@ -73,7 +73,7 @@ def reported(ledger: Ledger) -> Report:
 
 
 def test_a_row_costs_what_all_its_attempts_cost(layout: Layout) -> None:
-    """A row costs what its attempts were billed, over all sittings; usage that is not stated counts at its bound."""
+    """A row costs what its attempts in all sittings were billed; an attempt without usage counts at its bound."""
     commit(layout, OUTPUT)
     first, second = results(layout)
     assert Decimal(str(first["cost_usd"])) == cost(10, 5) + cost(10, 50) + cost(40, 100)
@@ -82,7 +82,7 @@ def test_a_row_costs_what_all_its_attempts_cost(layout: Layout) -> None:
 
 
 def test_report_and_budget_count_the_same_dollars_as_the_rows(layout: Layout) -> None:
-    """Results, report and budget agree on the cost; the report says how much is in doubt, also from a stored record."""
+    """Results, report and budget agree on the cost; the report, from a stored ledger, states the amount in doubt."""
     committed = commit(layout, OUTPUT)
     total = sum((Decimal(str(r["cost_usd"])) for r in results(layout)), Decimal(0))
     report = reported(Ledger.from_json(committed.ledger, PRICES))
@@ -108,8 +108,8 @@ def test_an_outcome_that_a_later_one_replaces_still_costs(layout: Layout) -> Non
     assert spent(layout, PRICES) == sum((Decimal(str(r["cost_usd"])) for r in results(layout)), Decimal(0))
 
 
-def test_told_usage_of_a_failed_row_is_shown(tmp_path: Path) -> None:
-    """A blocked prompt fails and was paid for: its result has the tokens."""
+def test_reported_usage_of_a_failed_row_is_shown(tmp_path: Path) -> None:
+    """A failed row whose provider reported usage, such as a blocked prompt, has its tokens in the result."""
     layout = Layout(tmp_path / "run")
     write_shard(layout, [row(0)], {"weak": [0]})
     with OpenJournal(layout.journal(0, "weak")) as journal:
@@ -123,7 +123,7 @@ def test_told_usage_of_a_failed_row_is_shown(tmp_path: Path) -> None:
     assert Decimal(str(only["cost_usd"])) == cost(10, 50)
 
 
-def test_what_nothing_bounds_is_left_out_and_said(tmp_path: Path) -> None:
+def test_a_cost_without_a_bound_is_left_out_and_reported(tmp_path: Path) -> None:
     """Without `max_tokens` the cost of a timeout has no bound: no sum includes it, and the cost is incomplete."""
     layout = Layout(tmp_path / "run")
     write_shard(layout, [row(0)], {"weak": [0]})
@@ -140,8 +140,8 @@ def test_what_nothing_bounds_is_left_out_and_said(tmp_path: Path) -> None:
     assert "without max_tokens nothing bounds their cost" in report.notes[0]
 
 
-def test_old_journals_count_what_they_do_not_say_at_the_dearest_request(tmp_path: Path) -> None:
-    """The budget of a run that an older version began counts that version's timeouts as that version did."""
+def test_old_journals_count_unpriced_attempts_at_the_dearest_request(tmp_path: Path) -> None:
+    """Older journals do not hold what an attempt was billed, so the budget counts it at the shard's dearest request."""
     layout = Layout(tmp_path / "run")
     scored = pa.table(
         {"row": [0, 1], "url": ["/v1/chat/completions"] * 2, "body": [BODY, BODY + b" "], "max_tokens": [100, 100]}

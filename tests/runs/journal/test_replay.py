@@ -15,7 +15,7 @@ from schemas.results import ErrorInfo
 from tests.runs.journals import ANSWER, FAILURE, URLS, OpenJournal, answered, given_up
 
 
-def test_a_journal_that_is_not_there_says_nothing(tmp_path: Path) -> None:
+def test_a_missing_journal_reads_as_an_empty_one(tmp_path: Path) -> None:
     """A missing file reads as an empty journal; a folder in its place is an error."""
     assert replay(tmp_path / "j") == Replay(tmp_path / "j")
     with pytest.raises(StorageError, match="cannot read"):
@@ -143,7 +143,7 @@ def test_a_damaged_last_newline_costs_no_answer(tmp_path: Path) -> None:
 
 
 def test_lines_of_another_journal_are_left_out(tmp_path: Path) -> None:
-    """A journal that was copied over another says nothing about that one's rows; the note names its place."""
+    """Lines copied from another journal are ignored, and a note names the journal that they belong to."""
     mine, other = (tmp_path / name / "m.jsonl" for name in ("00000", "00001"))
     for path, row in ((mine, 1), (other, 9)):
         path.parent.mkdir()
@@ -157,7 +157,7 @@ def test_lines_of_another_journal_are_left_out(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_looks_like_a_journal_line_is_found_behind_a_damaged_newline(tmp_path: Path) -> None:
-    """The start of the line is the one whose checksum holds, not the last thing that looks like one."""
+    """Behind a damaged newline, a line starts where the checksum holds, not at the last text that looks so."""
     path = tmp_path / "j"
     with OpenJournal(path) as journal:
         answered(journal, 1)
@@ -244,7 +244,7 @@ def test_a_truncated_journal_loses_at_most_its_last_line(data: bytes, draw: st.D
 
 @given(journals(), st.data())
 def test_any_damaged_byte_is_noticed(data: bytes, draw: st.DataObject) -> None:
-    """Whichever byte changes to whatever, there is a note, nothing is invented, and one line at most is lost.
+    """If any byte changes, there is a note, no outcome is invented, and at most one line is lost.
 
     A damaged newline costs no line.
     """
@@ -262,8 +262,8 @@ def test_any_damaged_byte_is_noticed(data: bytes, draw: st.DataObject) -> None:
 
 
 @given(journals())
-def test_a_reopened_journal_says_the_same(data: bytes) -> None:
-    """Opening a damaged journal changes nothing that it says: outcomes, ambiguous and lost rows stay."""
+def test_reopening_a_journal_changes_no_outcome(data: bytes) -> None:
+    """Opening a journal for another sitting changes none of its outcomes, ambiguous rows and lost requests."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "j"
         path.write_bytes(data)

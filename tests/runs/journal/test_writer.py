@@ -17,7 +17,7 @@ from tests.runs.journals import FAILURE, URLS, OpenJournal, answered, given_up, 
 
 
 def test_every_line_is_json_with_a_checksum(tmp_path: Path) -> None:
-    """Each call adds one line, which is in the file once it is flushed; it has the provider's JSON as it came."""
+    """Each call adds one line, which is in the file after a flush and holds the provider's JSON byte for byte."""
     path = tmp_path / "journal" / "m.jsonl"
     with OpenJournal(path) as journal:
         journal.intent(7, 1, 0)
@@ -65,7 +65,7 @@ def test_what_is_flushed_together_is_one_write(tmp_path: Path, monkeypatch: pyte
 
 
 def test_many_answers_do_not_wait_to_be_flushed(tmp_path: Path) -> None:
-    """However many lines come before a flush, at most 16 KiB and a line are not yet written."""
+    """Without any flush, at most 16 KiB and one line are not yet written."""
     path = tmp_path / "j"
     with OpenJournal(path) as journal:
         told = 0
@@ -123,7 +123,7 @@ def test_a_last_line_that_lacks_only_its_newline_is_kept(tmp_path: Path) -> None
 
 
 def test_a_failed_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk is a StorageError that names file and reason, and nothing is appended after it."""
+    """A full disk raises a StorageError that names file and reason, and nothing is appended after it."""
     path = tmp_path / "j"
     with OpenJournal(path) as journal:
         with monkeypatch.context() as patch:
@@ -146,7 +146,7 @@ def test_a_failed_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_short_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a write that the disk took only in part, nothing is appended: the next sitting cuts the torn line off."""
+    """After a partial write nothing more is appended, and the next sitting cuts the torn line off."""
     path = tmp_path / "j"
     with OpenJournal(path) as journal:
         write = os.write
@@ -164,7 +164,7 @@ def test_a_short_write_ends_the_journal(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_closed_journal_takes_nothing(tmp_path: Path) -> None:
-    """A closed journal refuses lines, so that none gets into the file that has its descriptor next."""
+    """A closed journal refuses lines, so that none is written to the file that gets its descriptor number next."""
     with OpenJournal(tmp_path / "j") as journal:
         journal.close()
         journal.close()
@@ -183,7 +183,7 @@ def test_a_journal_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> N
 
 
 class CountingDisk:
-    """Stands for fdatasync: remembers each file's size when it was synced; fails at the n-th sync if asked to."""
+    """Replaces fdatasync: records each file's size when it is synced, and fails at sync number `fail_on`."""
 
     def __init__(self, fail_on: int | None = None) -> None:
         self.sizes: list[int] = []
@@ -200,7 +200,7 @@ class CountingDisk:
 
 
 def test_what_is_written_is_synced_within_a_window(tmp_path: Path) -> None:
-    """A journal that was written to is synced within a window, and one that was not is not."""
+    """Each line is synced within a window, and a journal without new lines is not synced again."""
     disk = CountingDisk()
     path = tmp_path / "j"
     with GroupSync(window_seconds=0.001, sync_file=disk) as group, Journal.open(path, URLS, group) as journal:
@@ -229,7 +229,7 @@ def test_many_lines_share_a_sync(tmp_path: Path) -> None:
 
 
 def test_a_failed_sync_ends_every_journal(tmp_path: Path) -> None:
-    """After a failed sync no journal takes a line, the sync is not tried again, and closing raises the error too."""
+    """After a failed sync every journal refuses lines, nothing is synced again, and closing raises the error too."""
     disk = CountingDisk(fail_on=1)
     group = GroupSync(window_seconds=0.001, sync_file=disk).start()
     one, other = (Journal.open(tmp_path / name, URLS, group) for name in "ab")
@@ -252,7 +252,7 @@ def wait_for_failure(group: GroupSync, journal: Journal) -> None:
 
 
 def test_a_failed_close_ends_every_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A close that reports lost data is a failure, and no descriptor is closed a second time."""
+    """If close(2) reports lost data, every journal fails, and no descriptor is closed a second time."""
     group = GroupSync(window_seconds=0.001).start()
     one, other = (Journal.open(tmp_path / name, URLS, group) for name in "ab")
     close, closed, failed = os.close, list[int](), Event()
@@ -266,7 +266,7 @@ def test_a_failed_close_ends_every_journal(tmp_path: Path, monkeypatch: pytest.M
 
     assert len(opened_in(tmp_path)) == 2
     with monkeypatch.context() as patch:
-        # A folder that is synced is closed as well.
+        # Syncing a folder closes a descriptor too, which must not be counted here.
         patch.setattr("batch.runs.journal.group_fsync.sync", lambda folder: None)
         patch.setattr(os, "close", failing)
         one.close()
@@ -289,8 +289,8 @@ def opened_in(folder: Path) -> list[str]:
     return [path for path in opened if path.startswith(f"{folder}/")]
 
 
-def test_a_round_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no thread can be started, that is a failure too, and each file is closed exactly once."""
+def test_a_round_of_syncs_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no thread can be started for a sync, every journal fails, and each file is closed exactly once."""
     begun, ready, refused = Event(), Event(), Event()
     started: list[Thread] = []
     closed: list[int] = []
@@ -316,7 +316,7 @@ def test_a_round_that_breaks_off_ends_every_journal(tmp_path: Path, monkeypatch:
 
     group = GroupSync(window_seconds=0.001, sync_file=slow).start()
     with monkeypatch.context() as patch:
-        # A folder that is synced is closed as well.
+        # Syncing a folder closes a descriptor too, which must not be counted here.
         patch.setattr("batch.runs.journal.group_fsync.sync", lambda folder: None)
         patch.setattr(Thread, "start", only_one)
         patch.setattr(os, "close", count)

@@ -132,7 +132,7 @@ def test_an_unknown_price_or_usage_is_null(layout: Layout) -> None:
 
 
 def test_a_row_that_fell_back_is_the_fallbacks(layout: Layout) -> None:
-    """A row has the model that answered, or of two that failed the last one; models outside the plan do not count."""
+    """A row's model is the one that answered, or the last that failed; a model that is no fallback does not count."""
     write_shard(layout, [row(n) for n in range(4)], {"strong": [0, 1, 2], "weak": [3]})
     with OpenJournal(layout.journal(0, "strong")) as journal:
         for number in range(3):
@@ -174,7 +174,7 @@ def test_a_shared_answer_costs_nothing(layout: Layout) -> None:
 
 
 def test_the_reason_of_an_unsent_row_is_the_journals_if_it_gives_one(layout: Layout) -> None:
-    """A row that a budget stopped says so; a row that no journal names was not sent before the run ended."""
+    """A row that the budget stopped has the error kind `budget`; a row that no journal names has `unsent`."""
     write_shard(layout, [row(0), row(1)], {"weak": [0, 1]})
     with OpenJournal(layout.journal(0, "weak")) as journal:
         error = ErrorInfo(kind="budget", message="spent")
@@ -184,7 +184,7 @@ def test_the_reason_of_an_unsent_row_is_the_journals_if_it_gives_one(layout: Lay
 
 
 def test_the_ledger_takes_every_attempt(layout: Layout) -> None:
-    """Each request is counted at its endpoint, however it ended; one that never connected was not sent."""
+    """Each request is counted at its endpoint, however it ended; an attempt that never connected is not counted."""
     write_shard(layout, [row(0), row(1, pinned="weak")], {"weak": [0, 1]})
     with OpenJournal(layout.journal(0, "weak")) as journal:
         for attempt, kind in enumerate(["rate_limited", "rate_limited", "server_error", "not_connected"], 1):

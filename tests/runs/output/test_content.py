@@ -24,5 +24,5 @@ from batch.runs.output.rows import content_of
     ],
 )
 def test_content_is_the_text_of_the_parts(content: Any, text: str | None) -> None:
-    """The content leaves out the thoughts in an answer of Mistral's reasoning models, which comes in parts."""
+    """The content joins the text parts of an answer and leaves out the reasoning parts of Mistral's models."""
     assert content_of({"choices": [{"message": {"role": "assistant", "content": content}}]}) == text

@@ -95,7 +95,7 @@ def test_an_unfinished_shard_stops_the_output(tmp_path: Path) -> None:
 
 
 def test_parquet_holds_what_json_lines_hold(tmp_path: Path) -> None:
-    """Parquet and JSON Lines say the same about every row; dollars are exact decimals, the response is JSON text."""
+    """Parquet and JSON Lines hold the same values; dollars are exact decimals, and the response is JSON text."""
     lines = OutputSpec(path=str(tmp_path / "a" / "results.jsonl"))
     table = OutputSpec(path=str(tmp_path / "b" / "results.parquet"), format="parquet")
     carried = [{"topic": f"t{n}", "level": n} for n in range(6)]
@@ -156,7 +156,7 @@ def test_carried_columns_have_one_schema_for_all_parts(tmp_path: Path, folder: b
 
 
 def test_keys_that_are_data_stay_one_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows whose keys are all different do not make a table with thousands of columns."""
+    """If the rows' keys are all different, they go into one column instead of a table with thousands of columns."""
     monkeypatch.setattr(parquet_results, "MOST_COLUMNS", 5)
     output = OutputSpec(path=str(tmp_path / "out.parquet"), format="parquet")
     write_local_output(run(tmp_path, output, [{f"key-{n}": n} for n in range(6)]), [0, 1], output)
@@ -189,7 +189,7 @@ def test_openai_batch_files_have_openais_shape(tmp_path: Path) -> None:
 
 
 def test_a_failure_shows_the_providers_own_body(tmp_path: Path) -> None:
-    """An error line has what the provider said was wrong; a broken answer has no response."""
+    """An error line holds the provider's error body; an answer that is not JSON is left out of it."""
     output = OutputSpec(path=str(tmp_path / "results.jsonl"), format="openai_batch")
     layout = Layout(tmp_path / "run")
     write_shard(layout, [row(0), row(1)], {"weak": [0, 1]})

@@ -27,7 +27,7 @@ Format = Literal["jsonl", "parquet", "openai_batch"]
 FORMATS: tuple[Format, ...] = ("jsonl", "parquet", "openai_batch")
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
 
-# More requests than any upload needs: the test stops at the first upload that needs no more.
+# More requests than any upload needs: the test stops once an upload ends before the request to be refused.
 MANY = 60
 
 
@@ -97,7 +97,7 @@ def test_a_folder_gets_parts_named_by_content_and_a_manifest(
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_a_file_is_one_object(store: ObjectStore, tmp_path: Path, format_: Format) -> None:
-    """An object is byte for byte what a local file would be; failures that the format keeps apart have their own."""
+    """An object equals the local file byte for byte; a format with an error file has a second object."""
     ending = "parquet" if format_ == "parquet" else "jsonl"
     output = OutputSpec(path=f"s3://{BUCKET}/deep/in/results.{ending}", format=format_)
     write_output(committed(tmp_path, output), [0, 1], output)
@@ -144,8 +144,8 @@ def test_a_request_refused_anywhere_is_made_up_for(store: ObjectStore, tmp_path:
     assert 3 < at < MANY - 1
 
 
-def test_what_is_there_is_not_uploaded_again(store: ObjectStore, tmp_path: Path) -> None:
-    """A second upload sends the manifest alone: one object is three requests."""
+def test_parts_that_are_there_are_not_uploaded_again(store: ObjectStore, tmp_path: Path) -> None:
+    """A second upload sends only the manifest; each object takes three requests."""
     output = OutputSpec(path=f"s3://{BUCKET}/out/")
     layout = committed(tmp_path, output)
     store.obey()
@@ -178,8 +178,8 @@ def _break_off(folder: Store, name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100, 12 << 20])
-def test_what_breaks_off_is_never_seen(store: ObjectStore, size: int) -> None:
-    """After an error, however many bytes were sent, the older object is still there, or none."""
+def test_an_upload_that_breaks_off_is_never_seen(store: ObjectStore, size: int) -> None:
+    """If an upload fails after any number of bytes, the older object stays; if there is none, no object appears."""
     folder, _ = open_store(f"s3://{BUCKET}/out/")
     with folder.writing("older") as file:
         file.write(b"whole")
@@ -213,7 +213,7 @@ def test_ctrl_c_at_any_request_leaves_no_half_object(store: ObjectStore, tmp_pat
 
 
 def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:
-    """A writer that is faster than the network has to wait every 16 MiB."""
+    """A writer that is faster than the network waits for it every 16 MiB, so its buffer stays bounded."""
     waited_at = []
 
     class Stream(BytesIO):
@@ -227,7 +227,7 @@ def test_memory_does_not_grow_with_a_file(tmp_path: Path) -> None:
 
 
 def test_where_files_are_seen_while_they_grow_they_are_renamed(tmp_path: Path) -> None:
-    """On a filesystem with renames a file also appears whole, and an older one stays until then."""
+    """On a filesystem with renames, an older file stays until the new one is whole."""
     folder = Store(pyarrow.fs.LocalFileSystem(), str(tmp_path), renames=True)
     (tmp_path / "a").write_bytes(b"older")
     with folder.writing("a") as file:
