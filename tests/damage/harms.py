@@ -13,7 +13,7 @@ Kind = Literal["truncate", "zero", "flip", "swap", "copy over", "double", "delet
 
 @dataclass(frozen=True)
 class Harm:
-    """One damage; places are shares of the number of files, or of a file's bytes."""
+    """One damage; `file` and `other` are fractions of the number of files, `at` and `length` of a file's bytes."""
 
     kind: Kind
     file: float
@@ -23,7 +23,7 @@ class Harm:
     bit: int
 
     def do(self, folder: Path) -> str:
-        """Damage a file of `folder`, and say what was done."""
+        """Damage a file of `folder`, and return a description of the damage."""
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         if not files:
             return "nothing left to damage"

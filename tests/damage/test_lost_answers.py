@@ -1,4 +1,4 @@
-"""Journals that lose answers or are in the wrong place: what is lost is named, and nothing else is sent again."""
+"""Journals that lose answers or are in the wrong place: the report names the rows, and no others are sent again."""
 
 import os
 from collections.abc import Callable
@@ -48,8 +48,8 @@ def answered_rows(served: Served) -> set[str]:
 
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_what_a_journal_lost_after_its_shard_was_committed_is_named(harm: Harm, tmp_path: Path) -> None:
-    """With the part gone too, lost answers are paid again, and the report names exactly the rows that were."""
+def test_answers_lost_after_their_shard_was_committed_are_named(harm: Harm, tmp_path: Path) -> None:
+    """If journal and part both lose answers, their rows are sent and paid again, and the report names exactly these."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(20)
@@ -72,7 +72,7 @@ def test_what_a_journal_lost_after_its_shard_was_committed_is_named(harm: Harm, 
 
 
 @pytest.mark.parametrize("on_ambiguous", ["retry", "fail"])
-def test_what_a_journal_lost_between_sittings_is_named(on_ambiguous: str, tmp_path: Path) -> None:
+def test_answers_lost_between_sittings_are_named(on_ambiguous: str, tmp_path: Path) -> None:
     """An interrupted run notices lost answers; `on_ambiguous` decides whether their rows are sent and paid again."""
     with serve(*SLOW) as served:
         there = JobFolder(tmp_path, served)
@@ -95,7 +95,7 @@ def test_what_a_journal_lost_between_sittings_is_named(on_ambiguous: str, tmp_pa
 
 @pytest.mark.parametrize("layouts", [("small", "large"), ("large", "small")])
 def test_swapped_journals_are_put_back(layouts: tuple[str, str], tmp_path: Path) -> None:
-    """After two journals are swapped nothing is sent again, and the results are the same."""
+    """After two journals are swapped, nothing is sent again, and the results are the same."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(20)
@@ -114,7 +114,7 @@ def test_swapped_journals_are_put_back(layouts: tuple[str, str], tmp_path: Path)
 
 
 def test_a_journal_that_was_copied_over_another_is_set_aside(tmp_path: Path) -> None:
-    """A journal that is copied over another answers none of that one's rows: these are named and sent again."""
+    """If a journal is copied over another, the rows of the overwritten one are named in the report and sent again."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(20)
@@ -146,10 +146,10 @@ def test_lost_answers_are_not_forgotten_by_the_budget(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_a_lost_answer_that_another_shard_shares_is_sent_for_again(counted: bool, tmp_path: Path) -> None:
-    """The shard whose answer it was is committed and sound; the one that shares it would wait for it forever.
+def test_a_lost_answer_that_another_shard_shares_is_requested_again(counted: bool, tmp_path: Path) -> None:
+    """The shard of the lost answer is committed, but the shard that shares the answer would wait for it forever.
 
-    Where the record of what the journal held is gone as well, nothing can name the rows, and they are sent again still.
+    If the record of what the journal held is gone too, the report cannot name the rows, but they are sent again.
     """
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)

@@ -90,8 +90,8 @@ HARMS: dict[str, Harm] = {
 
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
-def test_what_is_gone_is_made_again_and_nothing_is_sent(harm: Harm, tmp_path: Path) -> None:
-    """Every file that follows from the input and the journals may be lost: the next run makes the same results."""
+def test_lost_files_are_made_again_and_nothing_is_sent(harm: Harm, tmp_path: Path) -> None:
+    """Any file that follows from input and journals may be lost: the next run makes it again, with equal results."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(20)
@@ -124,7 +124,7 @@ def test_scores_that_are_gone_when_all_is_answered_are_waited_for(tmp_path: Path
 
 
 def test_a_shard_whose_scores_are_made_again_is_committed_after_that(tmp_path: Path) -> None:
-    """Its rows may all be answered before it is scored once more; the results wait for the scores."""
+    """The results wait for the scores, even if all rows of the shard are answered before it is scored again."""
     with serve(*ENDPOINTS) as served:
         there = JobFolder(tmp_path, served)
         there.write_prompts(20)

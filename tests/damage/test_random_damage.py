@@ -1,6 +1,6 @@
-"""Random damage to every file of a run directory, at rest and between sittings.
+"""Random damage to the files of a run directory, after a run has finished and between two sittings.
 
-BATCHROUTER_DAMAGES says how many damages are tried for each kind of run; 2,000 in all take some 20 minutes.
+BATCHROUTER_DAMAGES is the number of damages to try for each kind of run; 2,000 in all take some 20 minutes.
 """
 
 import gzip
@@ -37,13 +37,13 @@ SEEN = Counter[str]()
 
 
 class Base:
-    """A run directory before it is damaged, and what the run comes to undamaged.
+    """A run directory before it is damaged, and what its run gives without damage.
 
     Attributes:
-        results: the rows, without what differs where one was sent again.
-        prompts: what was sent.
-        ids: of the rows with each prompt.
-        sendable: how many requests the whole run takes.
+        results: the rows of the results, without the fields that differ if a row is sent again.
+        prompts: the prompts that were sent.
+        ids: the ids of the rows with each prompt.
+        sendable: the number of requests that the whole run sends.
     """
 
     # No dataclass: hypothesis would print all of it beside each failure.
@@ -80,7 +80,7 @@ def tell() -> Iterator[None]:
 
 
 def write_input(folder: Path) -> None:
-    """Three files and shards, two of them spooled; with a shared prompt, a repeated id and rows that are no rows."""
+    """Write three files, a shard each, two of them spooled; with a shared prompt, a repeated id and invalid rows."""
     folder.mkdir()
     rows = [{"id": f"a{i}", "prompt": f"pa{i}" + " word" * i, "topic": i} for i in range(9)]
     lines = [json.dumps(row) for row in [*rows, {"id": "a0", "prompt": "again"}, {"id": "s0", "prompt": "shared"}]]
@@ -93,7 +93,7 @@ def write_input(folder: Path) -> None:
 
 
 def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The results without the fields that differ if a row is sent again."""
+    """The results without the fields that may differ if a row is sent again."""
     return [{k: v for k, v in row.items() if k not in ("latency_seconds", "attempts", "endpoint")} for row in rows]
 
 
@@ -163,7 +163,7 @@ def held(run_dir: Path) -> set[tuple[str, int]]:
 
 
 def attempt(base: Base) -> tuple[Report | None, str]:
-    """Give the same command again: its report, or the one line that it ended with."""
+    """Run the same command again; return its report, or its error in one line."""
     try:
         return base.there.run(base.job()), ""
     except BatchRouterError as error:
@@ -171,7 +171,7 @@ def attempt(base: Base) -> tuple[Report | None, str]:
 
 
 def try_damage(base: Base, damages: list[Harm]) -> None:
-    """Damage a copy of the run, give the same command, and compare what it does with what it may do."""
+    """Damage a copy of the run, run the same command, and check its results, its requests and its report."""
     served = base.there.served
     with TemporaryDirectory() as place:
         folder = Path(place) / "run"
@@ -212,14 +212,14 @@ _SETTINGS = settings(
 @_SETTINGS
 @given(damages=st.lists(harms, min_size=1, max_size=1))
 def test_damage_at_rest(finished: Base, damages: list[Harm]) -> None:
-    """A finished run ends as before or in one line; no prompt is invented, and no answer is paid again silently."""
+    """A damaged finished run has the same results or ends in one line; the report names rows that are paid again."""
     try_damage(finished, damages)
 
 
 @_SETTINGS
 @given(damages=st.lists(harms, min_size=1, max_size=1))
 def test_damage_between_sittings(stopped: Base, damages: list[Harm]) -> None:
-    """A run that was interrupted goes on to the results of an undamaged one, or ends in one line."""
+    """A damaged interrupted run resumes and has the results of an undamaged one, or ends in one line."""
     try_damage(stopped, damages)
 
 
