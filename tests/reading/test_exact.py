@@ -1,4 +1,4 @@
-"""Numbers that orjson cannot hold, and rows that carry them."""
+"""Numbers that orjson cannot hold, and rows that have them."""
 
 import json
 from decimal import Decimal
@@ -45,7 +45,7 @@ def carry(row: Row) -> bytes:
     ],
 )
 def test_a_carried_value_keeps_its_digits(tmp_path: Path, written: str, kept: str) -> None:
-    """A column that only travels along never costs the row, and comes out as it was, or as text of it."""
+    """A carried column never makes its row invalid, and comes out as it was written, or as text of it."""
     rows = read_lines(tmp_path, [{"prompt": "a"}, f'{{"id":7,"prompt":"b","x":{written}}}'.encode(), {"prompt": "c"}])
     assert [row["error_kind"] for row in rows] == [None, None, None]
     assert rows[1]["id"] == "7"
@@ -53,7 +53,7 @@ def test_a_carried_value_keeps_its_digits(tmp_path: Path, written: str, kept: st
 
 
 def test_whole_numbers_beyond_64_bits_are_ids(tmp_path: Path) -> None:
-    """An id keeps every digit, asked for or found by itself."""
+    """An id keeps every digit, whether `id_column` names its column or it is found by default."""
     line = b'{"id":123456789012345678901234567890,"key":-98765432109876543210,"prompt":"a"}'
     (found,) = read_lines(tmp_path, [line])
     assert found["id"] == "123456789012345678901234567890"
@@ -63,7 +63,7 @@ def test_whole_numbers_beyond_64_bits_are_ids(tmp_path: Path) -> None:
 
 
 def test_a_template_shows_all_digits_and_takes_nan_for_null(tmp_path: Path) -> None:
-    """Numbers go into a prompt as the file has them; NaN is how pandas writes a cell that is not there."""
+    """Numbers go into a prompt as the file has them; NaN is how pandas writes a missing cell."""
     lines = [b'{"n":123456789012345678901234567890,"x":0.1234567890123456789}', b'{"n":NaN,"x":1,"y":NaN}']
     good, bad = read_lines(tmp_path, lines, prompt="{n} {x}")
     assert good["text"] == "123456789012345678901234567890 0.1234567890123456789"
@@ -73,7 +73,7 @@ def test_a_template_shows_all_digits_and_takes_nan_for_null(tmp_path: Path) -> N
 
 
 def test_a_request_keeps_its_digits_or_is_refused(tmp_path: Path) -> None:
-    """A long number in the request is sent as it is; a parameter that is NaN is left out; NaN within it is a fault."""
+    """A long number is sent as it is; a parameter that is NaN is left out; NaN inside a parameter is a fault."""
     rows = read_lines(
         tmp_path,
         [
@@ -90,7 +90,7 @@ def test_a_request_keeps_its_digits_or_is_refused(tmp_path: Path) -> None:
 
 
 def test_requests_with_what_json_lacks_are_refused() -> None:
-    """Bytes and numbers out of range make a request invalid, and never something else in their place."""
+    """Bytes, numbers out of range and lone surrogates make a request invalid; none is replaced."""
     for value in (b"\xff", Digits.of("1e999"), "\ud800"):
         with pytest.raises(InvalidRow):
             request_json({"messages": [{"content": value}]})
@@ -119,7 +119,7 @@ def written(value: Any) -> str:
 
 
 @given(st.dictionaries(st.text(max_size=5), values, max_size=4))
-def test_what_is_carried_is_what_was_written(columns: dict[str, Any]) -> None:
+def test_carried_values_are_those_that_were_written(columns: dict[str, Any]) -> None:
     """Parsed, carried and read back, every number is the same to its last digit."""
     text = written(columns)
     carried = carried_columns(carried_json(loads(text)))
@@ -130,7 +130,7 @@ def test_what_is_carried_is_what_was_written(columns: dict[str, Any]) -> None:
     st.lists(st.dictionaries(st.sampled_from("abc"), values, max_size=3), min_size=1, max_size=8), st.integers(0, 12)
 )
 def test_lines_that_orjson_would_change_are_found(rows: list[dict[str, Any]], padding: int) -> None:
-    """Wherever in a file it stands, no number is changed without its line being among those that are read exactly."""
+    """If orjson would change a number, its line is among those that are read exactly, wherever it is in the file."""
     lines = [" " * padding + written(row) for row in rows]
     data = "\n".join(lines).encode()
     found = long_number_lines(data)
@@ -141,7 +141,7 @@ def test_lines_that_orjson_would_change_are_found(rows: list[dict[str, Any]], pa
             exact = loads(line)
             assert not any(isinstance(value, ExactInt) for value in flat(exact)), line
             for mine, right in zip(flat(parsed), flat(exact), strict=True):
-                # Decimals of up to 17 digits are what floats are written with.
+                # Floats are written with up to 17 digits, so a decimal of that length may differ.
                 assert mine == right or len(str(right).strip("-0.").replace(".", "")) <= 17
                 assert isinstance(mine, float) == isinstance(right, float)
         start += len(line.encode()) + 1
@@ -156,7 +156,7 @@ def flat(value: Any) -> list[Any]:
 
 
 def test_lines_of_plain_floats_are_not_read_twice() -> None:
-    """Embeddings and log probabilities, written with as many digits as a float has, take the fast way."""
+    """Embeddings and log probabilities have as many digits as a float, so they take the fast way."""
     vectors = np.random.default_rng(0).normal(size=(20, 50)).tolist()
     data = b"\n".join(json.dumps({"id": 1234567890123456789, "vector": row}).encode() for row in vectors)
     assert long_number_lines(data) == frozenset()

@@ -1,4 +1,4 @@
-"""What a reader should know of an input, gathered while it is read."""
+"""Notes on an input, gathered while it is read."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_a_fact_is_counted_over_parts_and_keeps_its_first_example() -> None:
 
 
 def test_notes_survive_the_schema_of_a_table() -> None:
-    """What is stored is what comes back; a part without notes has none."""
+    """Notes stored in a schema are read back; a table without notes has none."""
     notes = (Note("x", "some “thing”", 3, "a.jsonl:1"), Note("y", "other", 1, "a.jsonl:2"))
     table = pa.table({"a": [1]}).replace_schema_metadata(notes_to_metadata(notes))
     assert notes_from_metadata(table.append_column("b", pa.array([2])).schema.metadata) == notes
@@ -46,7 +46,7 @@ def test_notes_survive_the_schema_of_a_table() -> None:
 
 
 def test_facts_without_end_are_bounded() -> None:
-    """An input whose every row gives another fact does not grow the notes with it."""
+    """An input with a different fact in each row has a bounded number of notes."""
     notes = Notes()
     for i in range(3 * MOST_NOTES):
         notes.add(Fact("x", f"column {i}"), f"a.jsonl:{i}")
@@ -62,13 +62,13 @@ def test_facts_without_end_are_bounded() -> None:
         ({"prompt": "hi"}, set()),
     ],
 )
-def test_what_was_found_by_itself_is_noted(tmp_path: Path, line: Row, expected: set[str]) -> None:
-    """A conversation that ends with the assistant, and a row that is taken for an embedding request, are noted."""
+def test_assumptions_about_a_row_are_noted(tmp_path: Path, line: Row, expected: set[str]) -> None:
+    """A conversation that ends with the assistant, and a row that is read as an embedding request, are noted."""
     assert set(notes_of(tmp_path, [line])) == expected
 
 
-def test_an_optional_column_that_is_nowhere_is_said(tmp_path: Path) -> None:
-    """A mistyped name would otherwise leave its place blank in every prompt without a word."""
+def test_an_optional_column_that_no_row_has_is_noted(tmp_path: Path) -> None:
+    """Without the note, a mistyped name would silently leave a blank in every prompt."""
     lines: list[Row] = [{"q": "a", "context": "x", "meta": {"t": None}}, {"q": "b", "context": None, "meta": None}]
     settings = {"prompt": "{q} {context?} {meta.t?} {contxt?} {contxt?}", "system": "{rules.first?}"}
     found = notes_of(tmp_path, lines, **settings)
@@ -91,7 +91,7 @@ def file_notes(spec: InputSpec, spool: Path) -> list[str]:
 
 
 def test_files_of_a_folder_that_look_like_data_and_are_not_read_are_named(tmp_path: Path) -> None:
-    """Rows that stay behind in other kinds of files are missed at once, and what only describes data is not."""
+    """Files of other kinds may hold rows, so a note names them; files that only describe data are not named."""
     folder = tmp_path / "data"
     (folder / "deep").mkdir(parents=True)
     for name in ("a.csv", "deep/train.json", "dataset_infos.json", "b.jsonl.xz", "c.TXT", "README.md", "_old.txt"):
@@ -107,8 +107,8 @@ def test_files_of_a_folder_that_look_like_data_and_are_not_read_are_named(tmp_pa
     assert file_notes(InputSpec(path=f"{folder}/a.csv"), tmp_path / "spool") == []
 
 
-def test_options_for_csv_without_a_csv_are_said(tmp_path: Path) -> None:
-    """An option that changes nothing is named, and one that is used is not."""
+def test_csv_options_without_a_csv_file_are_noted(tmp_path: Path) -> None:
+    """A note names an option without effect; an option that is used has no note."""
     (tmp_path / "a.jsonl").write_text('{"prompt":"a"}\n')
     (tmp_path / "b.csv").write_text("prompt;x\na;1\n")
     csv = CsvSpec(delimiter=";")

@@ -1,4 +1,4 @@
-"""Input that is poison by its size: what reading holds of it at a time."""
+"""Inputs of extreme size: very long rows and names."""
 
 import gzip
 import subprocess
@@ -14,7 +14,7 @@ from tests.reading.rows import read_all
 
 ROWS, ROW_BYTES = 200, 1_000_000
 
-# Arrow's memory is counted by a process that does nothing else.
+# Arrow's memory is measured in a separate process that does nothing else.
 READER = """
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ print(len(shards), rows, pa.default_memory_pool().max_memory())
 
 @pytest.mark.real
 def test_a_row_group_of_long_rows_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
-    """Of 200 MB in one row group the last shard takes its rows; the process never holds a third of the group."""
+    """The last shard reads its rows of a 200 MB row group, and the process never holds a third of the group."""
     table = pa.table({"prompt": pa.array(f"{row:06}".ljust(ROW_BYTES, "w") for row in range(ROWS))})
     path = tmp_path / "rows.parquet"
     pq.write_table(table, path, use_dictionary=False, compression="none", write_batch_size=4)

@@ -34,7 +34,7 @@ def test_ranges_hold_every_row_once_wherever_they_are_cut(
 
 @given(pieces, st.integers(1, 9))
 def test_a_tally_does_not_depend_on_where_chunks_end(parts: list[bytes], size: int) -> None:
-    """A stream tallies the same however it is cut into chunks."""
+    """A stream has the same tally however it is cut into chunks."""
     text = b"".join(parts)
     tally = LineTally()
     for start in range(0, len(text), size):

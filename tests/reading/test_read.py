@@ -67,7 +67,7 @@ def test_a_shard_becomes_a_table_of_the_schema(tmp_path: Path) -> None:
 
 
 def test_equal_requests_have_equal_hashes_whatever_the_order_of_their_keys(tmp_path: Path) -> None:
-    """The hash sees the request and the url, and neither key order nor id, model and other columns."""
+    """The hash covers the request and the url, but not key order, id, model or other columns."""
     rows = read_lines(
         tmp_path,
         [
@@ -178,8 +178,8 @@ def test_the_hand_written_valid_files_are_valid(tmp_path: Path) -> None:
         (b"null", "wrong_type"),
     ],
 )
-def test_a_hostile_line_is_that_rows_trouble_alone(tmp_path: Path, raw: bytes, kind: str) -> None:
-    """A line that cannot be taken is invalid, and its neighbours are good."""
+def test_a_hostile_line_makes_only_its_own_row_invalid(tmp_path: Path, raw: bytes, kind: str) -> None:
+    """A line that cannot be read is invalid, and its neighbours are good."""
     rows = read_lines(tmp_path, [{"prompt": "before"}, raw, {"prompt": "after"}])
     assert [row["error_kind"] for row in rows] == [None, kind, None]
     assert rows[1]["error_message"].isprintable()
@@ -194,7 +194,7 @@ def test_a_huge_prompt_and_odd_characters_are_good(tmp_path: Path) -> None:
 
 
 def test_ids_come_from_the_users_columns_or_are_made_up(tmp_path: Path) -> None:
-    """An id is custom_id, else id, else file and line; what is not used as id is carried."""
+    """An id is custom_id, else id, else file and line; columns that are not used as id are carried."""
     rows = read_lines(
         tmp_path,
         [
@@ -210,8 +210,8 @@ def test_ids_come_from_the_users_columns_or_are_made_up(tmp_path: Path) -> None:
     assert [carried(row) for row in rows] == [{"id": "i"}, None, {"id": None}, {"id": True}, {"id": ""}]
 
 
-def test_an_id_column_that_was_asked_for_must_hold_an_id(tmp_path: Path) -> None:
-    """With id_column, a row without it is invalid."""
+def test_a_named_id_column_must_hold_an_id(tmp_path: Path) -> None:
+    """If the job names an `id_column`, a row without an id in it is invalid."""
     records: list[Row] = [
         {"prompt": "a", "k": "x"},
         {"prompt": "a"},
@@ -228,7 +228,7 @@ def test_an_id_column_that_was_asked_for_must_hold_an_id(tmp_path: Path) -> None
 
 
 def test_other_columns_are_carried_by_good_and_invalid_rows(tmp_path: Path) -> None:
-    """What is neither id nor request is carried; a template carries all but the id."""
+    """Columns that are neither id nor request are carried; with a template, all columns but the id are."""
     records: list[Row] = [
         {"id": 1, "prompt": "a", "params": {"n": 1}, "x": {"y": [1, None]}},
         {"id": 2, "prompt": "", "params": {"n": 1}, "x": 2},

@@ -42,7 +42,7 @@ def test_a_template_is_a_prompt_over_all_columns_and_uses_none_up() -> None:
     assert (shaped.used, shaped.asked) == (frozenset(), None)
 
 
-def test_a_rows_own_parameters_win_over_the_jobs() -> None:
+def test_a_rows_own_parameters_replace_the_jobs() -> None:
     """`params` of a row, and request keys beside `messages`, replace the job's."""
     job = {"temperature": 0, "top_p": 0.5, "seed": 1}
     assert shape({"prompt": "a", "params": {"temperature": 1}}, params=job).body["temperature"] == 1
@@ -70,8 +70,8 @@ def test_a_rows_answer_limit_replaces_the_jobs_in_either_spelling(own: str, job:
         assert shaped.max_tokens == 21
 
 
-def test_the_job_and_its_system_message_stand_back_behind_a_batch_lines_body() -> None:
-    """A batch line keeps its own keys in its own order; the system message comes only where there is none."""
+def test_a_batch_lines_own_keys_replace_the_jobs() -> None:
+    """A batch line keeps its own keys in order; the job's system message is added only if the line has none."""
     own = {"response_format": {"z": 1, "a": 2}, "messages": HI, "model": "gpt-4", "temperature": 1}
     shaped = shape(batch_line(own), system="S", params={"temperature": 0, "seed": 4})
     assert list(shaped.body) == ["response_format", "messages", "temperature", "seed"]
@@ -85,7 +85,7 @@ def test_the_job_and_its_system_message_stand_back_behind_a_batch_lines_body() -
 
 
 def test_routers_see_user_messages_and_the_token_counter_all_of_them() -> None:
-    """Routing text is what users say; counted text is everything said."""
+    """Routers get the users' text; the token counter gets the text of all messages."""
     talk = [
         {"role": "system", "content": "S"},
         {"role": "user", "content": "one"},
@@ -99,13 +99,13 @@ def test_routers_see_user_messages_and_the_token_counter_all_of_them() -> None:
 
 
 def test_a_picture_alone_is_a_prompt() -> None:
-    """A user message without text but with another part can be answered."""
+    """A user message with a picture and no text can be answered, so it is sent."""
     content = [{"type": "image_url", "image_url": {"url": "data:,"}}]
     assert shape({"messages": [{"role": "user", "content": content}]}).text == ""
 
 
-def test_a_chat_without_a_user_is_routed_by_what_there_is() -> None:
-    """Where no user speaks, all messages are the routing text."""
+def test_a_chat_without_a_user_is_routed_by_all_messages() -> None:
+    """If no message is a user's, the text of all messages goes to the router."""
     assert shape({"messages": [{"role": "system", "content": "Tell a joke."}]}).text == "Tell a joke."
 
 
@@ -121,7 +121,7 @@ def test_embeddings_take_only_parameters_of_embeddings() -> None:
 
 
 def test_completions_keep_their_prompt() -> None:
-    """A completions line stays one; several prompts may each be answered up to the limit."""
+    """A completions line stays one; each of several prompts may be answered up to the limit."""
     shaped = shape(batch_line({"prompt": ["a", "b"], "max_tokens": 5, "n": 2}, url="/v1/completions"), system="S")
     assert shaped.body == {"prompt": ["a", "b"], "max_tokens": 5, "n": 2}
     assert (shaped.url, shaped.max_tokens) == ("/v1/completions", 20)
@@ -213,7 +213,7 @@ keys = st.sampled_from(
 
 
 @given(st.dictionaries(keys, json_values | st.dictionaries(keys, json_values, max_size=4)))
-def test_no_record_does_anything_but_become_a_request_or_an_invalid_row(record: dict[str, Any]) -> None:
+def test_every_record_becomes_a_request_or_an_invalid_row(record: dict[str, Any]) -> None:
     """Whatever a record holds, it is a request with a body, or an invalid row."""
     try:
         shaped = shape(record)

@@ -63,7 +63,7 @@ def test_rows_are_numbered_over_all_files_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_the_same_input_is_cut_the_same_way_and_shards_travel(tmp_path: Path) -> None:
+def test_the_same_input_is_cut_the_same_way_and_shards_can_be_stored(tmp_path: Path) -> None:
     """Shards are stable, small, and survive pickle and JSON."""
     (tmp_path / "a.jsonl").write_bytes(lines(50))
     spec = InputSpec(path=str(tmp_path / "a.jsonl"))
@@ -108,8 +108,8 @@ def test_a_limit_keeps_the_first_rows_of_the_input(tmp_path: Path, limit: int) -
     assert [row["text"] for row in rows] == [f"prompt {i}" for i in range(min(limit, 60))]
 
 
-def test_with_a_limit_no_more_is_counted_than_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit on a long input is found without reading to its end."""
+def test_with_a_limit_only_the_needed_ranges_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a limit, a long input is not read to its end."""
     monkeypatch.setattr(module, "MIN_SHARD_BYTES", 100)
     monkeypatch.setattr(module, "MAX_SHARD_BYTES", 100)
     (tmp_path / "a.jsonl").write_bytes(lines(1000))
@@ -153,7 +153,7 @@ def test_an_input_without_rows_is_refused(tmp_path: Path, name: str, content: by
 
 
 def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:
-    """A Parquet file without rows is empty input too, and does no harm beside others."""
+    """A Parquet file without rows is an empty input too; beside other files it is ignored."""
     pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="no rows"):
         find_shards(InputSpec(path=str(tmp_path)), tmp_path / "spool")
@@ -174,7 +174,7 @@ def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:
 def test_a_broken_file_is_refused_in_one_line_and_leaves_no_spooled_file(
     tmp_path: Path, name: str, content: bytes
 ) -> None:
-    """A file that cannot be decoded as what it says it is ends in one line with its name."""
+    """A file that cannot be decoded as its name says is refused in one line with its name."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"^{name}: [^\n]+(write it again|fetch it again)$"):
@@ -183,7 +183,7 @@ def test_a_broken_file_is_refused_in_one_line_and_leaves_no_spooled_file(
 
 
 def test_a_spooled_file_is_used_again_until_its_source_changes(tmp_path: Path) -> None:
-    """What was spooled once is not spooled again; a changed source is."""
+    """A spooled file is not written again; a changed source gets a new one."""
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(lines(3), mtime=0))
     spec = InputSpec(path=str(path))
@@ -198,7 +198,7 @@ def test_a_spooled_file_is_used_again_until_its_source_changes(tmp_path: Path) -
 
 
 def test_a_spool_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
-    """A spool that cannot be written stops the run, and is not blamed on the input."""
+    """A spool that cannot be written raises a StorageError, because the input is not at fault."""
     (tmp_path / "a.csv").write_text("prompt\nhi\n")
     (tmp_path / "spool").write_text("a file is in the way")
     with pytest.raises(StorageError):
@@ -221,7 +221,7 @@ def test_a_file_that_shrank_after_counting_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
 def test_a_file_that_was_edited_after_counting_is_refused(tmp_path: Path, name: str) -> None:
-    """As many rows as before, but not the same: no run has rows of both. What was spooled is as it was."""
+    """No run mixes rows of the old and the new file, even if their number is equal; a spooled file stays as it was."""
     path = tmp_path / name
 
     def write(prompt: str) -> None:
@@ -235,7 +235,7 @@ def test_a_file_that_was_edited_after_counting_is_refused(tmp_path: Path, name: 
     (shard,) = find_shards(spec, tmp_path / "spool")
     assert read_shard(shard, spec, count_words)["text"].to_pylist() == ["old"]
     write("new")
-    # However coarse the clock of the file system is.
+    # Sets a new time, because the file system's clock may be too coarse.
     os.utime(path, ns=(0, 1))
     if path.suffix == ".csv":
         assert read_shard(shard, spec, count_words)["text"].to_pylist() == ["old"]
@@ -280,7 +280,7 @@ def test_a_column_that_no_row_has_is_refused_up_front(
 
 @pytest.mark.usefixtures("small_shards")
 def test_a_column_that_only_a_late_row_has_passes(tmp_path: Path) -> None:
-    """A column that at least one row has is enough; the others are invalid rows."""
+    """It is enough that one row has the column; the other rows are invalid."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(lines(30) + b'{"question":"Why?"}\n')
     rows = read_all(InputSpec(path=str(path), prompt="{question}"), tmp_path / "spool")
@@ -288,7 +288,7 @@ def test_a_column_that_only_a_late_row_has_passes(tmp_path: Path) -> None:
 
 
 def test_an_input_in_no_known_shape_is_refused_with_its_columns(tmp_path: Path) -> None:
-    """Where no row has any known shape, the user is told which columns a template could take."""
+    """If no row has a known shape, the message lists the columns that a template could use."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"question":"Why?","answer":"So."}\n')
     with pytest.raises(InputError, match="give a template over its columns: question, answer"):
@@ -296,7 +296,7 @@ def test_an_input_in_no_known_shape_is_refused_with_its_columns(tmp_path: Path) 
 
 
 def test_an_input_of_broken_lines_alone_is_not_refused(tmp_path: Path) -> None:
-    """Where nothing can be parsed, every row says itself what is wrong."""
+    """If no line can be parsed, every row has its own error instead."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"{broken\n[1]\n")
     rows = read_all(InputSpec(path=str(path), prompt="{question}"), tmp_path / "spool")
@@ -359,7 +359,7 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(
 
 @pytest.mark.parametrize("name", ["QUESTION", " Question ", "ques_tion"])
 def test_a_column_that_is_spelled_otherwise_is_pointed_out(tmp_path: Path, name: str) -> None:
-    """Snowflake writes names in capitals and spreadsheets leave spaces, which are hard to see in a list."""
+    """Snowflake writes names in capitals and spreadsheets leave spaces, which are hard to see in a list of columns."""
     path = tmp_path / "a.csv"
     path.write_text(f"n,{name}\n1,a\n")
     with pytest.raises(InputError, match=rf"; {re.escape(repr(name))} is another name, since case and spaces count"):

@@ -45,19 +45,19 @@ def test_a_glob_gives_the_supported_files_that_it_names(tmp_path: Path, pattern:
 
 
 def test_a_list_keeps_its_order_and_reads_a_file_once(tmp_path: Path) -> None:
-    """A list is read in its order, a file in it twice is read once."""
+    """A list is read in its order; a file that is in it twice is read once."""
     touch(tmp_path, "a.jsonl", "b.jsonl", "c.jsonl")
     assert found(tmp_path, "c.jsonl", "*.jsonl", "a.jsonl") == ["c.jsonl", "a.jsonl", "b.jsonl"]
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_found(tmp_path: Path) -> None:
-    """A file that is there is meant, whatever characters its name has."""
+    """If a file with exactly this name exists, it is read, whatever characters its name has."""
     touch(tmp_path, "a[1]*.jsonl", "a1.jsonl")
     assert found(tmp_path, "a[1]*.jsonl") == ["a[1]*.jsonl"]
 
 
-def test_a_glob_below_a_folder_with_brackets_is_told_how_to_write_them(tmp_path: Path) -> None:
-    """Only where a name has these very characters; what the refusal says to write is then found."""
+def test_a_glob_below_a_folder_with_brackets_is_refused_with_how_to_write_them(tmp_path: Path) -> None:
+    """The hint appears only if a folder has exactly this name, and the glob that it proposes finds the file."""
     touch(tmp_path, "data [v1]/a.jsonl", "other/b.jsonl")
     with pytest.raises(InputError, match=r"write data \[\[\]v1\]; input.path takes"):
         found(tmp_path, "data [v1]/*.jsonl")
@@ -66,7 +66,7 @@ def test_a_glob_below_a_folder_with_brackets_is_told_how_to_write_them(tmp_path:
         found(tmp_path, "data [v2]/*.jsonl")
 
 
-def test_files_that_share_a_basename_are_told_apart(tmp_path: Path) -> None:
+def test_files_that_share_a_basename_have_different_names(tmp_path: Path) -> None:
     """Files that share a basename are named with as much of their folders as differs."""
     touch(tmp_path, "p/x/in.jsonl", "p/y/in.jsonl", "p/y/other.jsonl")
     names = [source.name for source in find_sources(InputSpec(path=str(tmp_path)))]
@@ -92,7 +92,7 @@ def test_a_file_uri_reads_like_a_path(tmp_path: Path) -> None:
         ("/data", "/data", "/data/c d.csv", "/data/c d.csv"),
     ],
 )
-def test_what_is_found_below_a_uri_has_an_address_of_its_own(asked: str, inner: str, child: str, expected: str) -> None:
+def test_a_file_below_a_uri_has_a_uri_of_its_own(asked: str, inner: str, child: str, expected: str) -> None:
     """A file found below a URI is addressed by a URI with the same host and query."""
     assert _location(asked, inner, child) == expected
 
@@ -147,8 +147,8 @@ def test_the_fingerprint_is_equal_until_a_file_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://example.org/a.jsonl", "HTTP://example.org/a.jsonl"])
-def test_a_web_address_is_refused_with_the_way_to_read_it(url: str) -> None:
-    """PyArrow would only say that it does not know such a filesystem."""
+def test_a_web_address_is_refused_with_a_remedy(url: str) -> None:
+    """PyArrow's own message would only be that it does not know such a filesystem."""
     with pytest.raises(
         InputError, match=r"takes no web addresses; download the file first, or pipe it into /dev/stdin$"
     ):

@@ -1,4 +1,4 @@
-"""Shards as a run directory stores them, and the checks that tell a damaged or changed file."""
+"""Shards as a run directory stores them, and the checks that detect a damaged or changed file."""
 
 import gzip
 import os
@@ -36,7 +36,7 @@ def stored_in(folder: Path) -> list[dict[str, object]]:
 
 
 def test_stored_shards_name_no_folder(tmp_path: Path) -> None:
-    """A folder that was moved with its input and spool is read where it is now, and nowhere else."""
+    """A folder that was moved with its input and spool is read at its new place."""
     stored = stored_in(tmp_path / "before")
     assert str(tmp_path) not in repr(stored)
     before = texts(tmp_path / "before", stored)
@@ -46,7 +46,7 @@ def test_stored_shards_name_no_folder(tmp_path: Path) -> None:
 
 
 def test_shards_of_an_older_version_move_too(tmp_path: Path) -> None:
-    """Where the absolute location was stored it is not used: neither of an input file nor of a spooled one."""
+    """Older versions stored absolute locations; these are not used, for input files or for spooled ones."""
     folder = tmp_path / "before"
     stored_in(folder)
     old = []
@@ -59,8 +59,8 @@ def test_shards_of_an_older_version_move_too(tmp_path: Path) -> None:
     assert len(texts(tmp_path / "after", old)) == 61
 
 
-def test_a_file_that_left_the_input_is_refused(tmp_path: Path) -> None:
-    """The message names the file and both ways out."""
+def test_a_file_that_is_gone_from_the_input_is_refused(tmp_path: Path) -> None:
+    """The message names the file and both remedies: put it back, or use `--fresh`."""
     stored = stored_in(tmp_path)
     (tmp_path / "in" / "b.jsonl.gz").unlink()
     with pytest.raises(InputError, match=r"b\.jsonl\.gz: no longer among the files .*; put it back, or --fresh"):
@@ -69,7 +69,7 @@ def test_a_file_that_left_the_input_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gone", ["removed", "flipped", "truncated", "empty"])
 def test_a_damaged_spool_is_noticed_and_filled_again(gone: str, tmp_path: Path) -> None:
-    """One wrong bit in a spooled file is an error that names the file; removed, it is made again, the same."""
+    """A damaged spooled file is an error that names it; if it is removed, the same file is made again."""
     stored = stored_in(tmp_path)
     spec, before = InputSpec(path=str(tmp_path / "in")), texts(tmp_path, stored)
     sources = find_sources(spec)
@@ -96,7 +96,7 @@ def test_a_damaged_spool_is_noticed_and_filled_again(gone: str, tmp_path: Path) 
 
 
 def test_changed_content_is_noticed_behind_an_old_date(tmp_path: Path) -> None:
-    """A line file edited in place, with its size and time put back, is not read as if it were the one that was cut."""
+    """A file edited in place is refused even if its size and time are those of the file that was cut."""
     path = tmp_path / "in" / "a.jsonl"
     stored = stored_in(tmp_path)
     before = path.stat()

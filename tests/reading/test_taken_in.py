@@ -1,4 +1,4 @@
-"""Which files an input would read, asked before they are there."""
+"""Which files an input would read, found out before the files exist."""
 
 from pathlib import Path
 
@@ -51,8 +51,8 @@ FILES = (
         "nowhere/*",
     ],
 )
-def test_exactly_what_is_read_is_taken_in(asked: str, tmp_path: Path) -> None:
-    """For every file of a tree, the answer is whether reading finds it."""
+def test_the_input_matches_exactly_the_files_that_are_read(asked: str, tmp_path: Path) -> None:
+    """`input_matching` says of every file in a tree whether reading would find it."""
     for name in FILES:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True, parents=True)
@@ -67,8 +67,8 @@ def test_exactly_what_is_read_is_taken_in(asked: str, tmp_path: Path) -> None:
     }
 
 
-def test_links_lead_to_what_they_lead_to(tmp_path: Path) -> None:
-    """Another spelling of a folder is the same folder."""
+def test_links_are_followed(tmp_path: Path) -> None:
+    """A link to a folder, or a file URI of it, is the same folder."""
     (tmp_path / "data").mkdir()
     (tmp_path / "link").symlink_to("data")
     spec = InputSpec(path=("s3://bucket/data", str(tmp_path / "link")))
@@ -95,6 +95,6 @@ def test_links_lead_to_what_they_lead_to(tmp_path: Path) -> None:
         ("file:///bucket/data", "/bucket/data/results.jsonl", True),
     ],
 )
-def test_stores_are_apart_and_their_folders_nested(asked: str, place: str, taken: bool) -> None:
-    """A file on a store is taken in by its name, its folder or a pattern there; the store is not asked."""
+def test_inputs_on_object_stores_are_matched_by_name(asked: str, place: str, taken: bool) -> None:
+    """A file on a store is matched by its name, its folder or a pattern, without a request to the store."""
     assert input_matching(InputSpec(path=asked), place) == (asked if taken else None)

@@ -32,7 +32,7 @@ def test_json_in_a_template_is_named_and_not_quoted_at_length(text: str) -> None
         PromptTemplate(text)
 
 
-def test_a_template_in_the_syntax_of_jinja_is_told_what_doubled_braces_are() -> None:
+def test_a_template_in_the_syntax_of_jinja_is_refused_with_a_hint() -> None:
     """`{{question}}` names no column; the message says what doubled braces stand for."""
     with pytest.raises(SpecError, match=r"names no column; .*doubled braces stand for braces"):
         PromptTemplate("Answer: {{question}}")
@@ -62,7 +62,7 @@ def test_a_template_in_the_syntax_of_jinja_is_told_what_doubled_braces_are() -> 
     ],
 )
 def test_templates_reach_into_lists_and_objects(text: str, value: object, rendered: str) -> None:
-    """Indexes and keys find a value inside, also in JSON text; a list becomes numbered lines."""
+    """Indexes and keys select a value inside lists, objects and JSON text; a list becomes numbered lines."""
     template = PromptTemplate(text)
     assert template.columns == {"a"}
     assert template.render({"a": value}) == rendered
@@ -70,14 +70,14 @@ def test_templates_reach_into_lists_and_objects(text: str, value: object, render
 
 @pytest.mark.parametrize("name", ["a.b", "score [0-1]", "What is your name?", "a[0]", "What's new", "Größe (µm)"])
 def test_a_column_with_signs_in_its_name_is_found_by_that_name(name: str) -> None:
-    """A column whose own name looks like a step or an optional one is taken before what it would mean otherwise."""
+    """A column is found by its exact name first, even if the name looks like a path into another one."""
     template = PromptTemplate(f"Q: {{{name}}}")
     assert template.render({name: "x", "a": {"b": "inside"}}) == "Q: x"
     assert not template.absent({name})
 
 
 def test_an_optional_column_is_blank_where_it_is_missing_or_null() -> None:
-    """`{context?}` takes null, a missing column and a missing key inside one for a blank; others stay what they are."""
+    """`{context?}` is blank if the column is null or missing or lacks the key; others keep their values."""
     template = PromptTemplate("{q}|{context?}|{meta.title?}|{turns[1]?}")
     assert template.columns == {"q"}
     assert template.render({"q": "Why?"}) == "Why?|||"
@@ -88,7 +88,7 @@ def test_an_optional_column_is_blank_where_it_is_missing_or_null() -> None:
 
 
 def test_a_template_that_may_be_plain_needs_no_column() -> None:
-    """Where a text without columns is allowed it is filled as it is; one whose columns are all blank is `None`."""
+    """A text without columns is filled as it is, if allowed; a template whose columns are all blank gives `None`."""
     assert PromptTemplate("Be {{brief}}.", "input.system", may_be_plain=True).fill({}) == "Be {brief}."
     optional = PromptTemplate("Act as {role?}", "input.system", may_be_plain=True)
     assert (optional.fill({"role": "clerk"}), optional.fill({})) == ("Act as clerk", None)
@@ -114,7 +114,7 @@ def test_a_template_that_may_be_plain_needs_no_column() -> None:
     ],
 )
 def test_a_row_that_cannot_fill_it_is_invalid(text: str, record: dict[str, object], kind: str, said: str) -> None:
-    """A row without a usable value for every column is invalid, says which and what to write, and so is a blank one."""
+    """A row without a usable value for a column, or with only blank ones, is invalid; the message has a remedy."""
     with pytest.raises(InvalidRow, match=said) as caught:
         PromptTemplate(f"Q: {text}").render(record)
     assert caught.value.kind == kind
@@ -128,7 +128,7 @@ def test_a_value_is_never_read_as_template(value: str, around: str) -> None:
 
 
 def test_nan_is_null(tmp_path: Path) -> None:
-    """NaN, which tables write for null, is blank where that is said, and else makes the row invalid."""
+    """NaN, which tables write for null, is blank for an optional column and makes the row invalid for another."""
     line = b'{"id": 1, "q": "Why?", "context": NaN, "meta": {"title": NaN}}'
     (row,) = read_lines(tmp_path, [line], prompt="{q}|{context?}|{meta.title?}")
     assert row["text"] == "Why?||"

@@ -55,7 +55,7 @@ def test_values_have_the_types_that_pyarrow_gives_them(tmp_path: Path, values: l
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
 def test_the_columns_are_those_of_every_row(tmp_path: Path, kind: str) -> None:
-    """Templates, ids and carried columns have them, whatever format the files are in."""
+    """Templates, ids and carried columns can use the folder's columns, whatever format the files are in."""
     write(tmp_path, f"data/lang=fi/year=2024/0.{kind}", "hei")
     write(tmp_path, f"data/lang=en/year=2023/0.{kind}", "hello")
     spec = InputSpec(path=str(tmp_path / "data"), prompt="In {lang}, {year}: {prompt}", id_column="lang")
@@ -67,7 +67,7 @@ def test_the_columns_are_those_of_every_row(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_rows_own_column_is_not_replaced(tmp_path: Path) -> None:
-    """What a file says about a row counts more than the folder that it lies in."""
+    """A row's own value takes precedence over that of its folder."""
     path = tmp_path / "data" / "lang=en" / "0.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text('{"prompt":"a","lang":"fi"}\n{"prompt":"b"}\n')
@@ -76,7 +76,7 @@ def test_a_rows_own_column_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_column_that_differs_from_the_folder_is_noted_once(tmp_path: Path) -> None:
-    """The note counts the rows that say something else; the same value as a text, and a column of its own, are none."""
+    """The note counts the rows whose own value differs; the same value as text, or no value, does not count."""
     path = tmp_path / "data" / "lang=en" / "year=2024" / "0.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text(
@@ -95,8 +95,8 @@ def test_a_column_that_differs_from_the_folder_is_noted_once(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "asked", ["data", "data/", "data/lang=en", "data/lang=*", "data/*/*.jsonl", "data/**", "data/lang=en/0.jsonl"]
 )
-def test_it_does_not_matter_how_the_files_are_asked_for(tmp_path: Path, asked: str) -> None:
-    """By folder, glob or name, a file has the same columns."""
+def test_folders_globs_and_names_give_the_same_columns(tmp_path: Path, asked: str) -> None:
+    """A file has the same columns, whether `input.path` has its folder, a glob or its name."""
     write(tmp_path, "data/lang=en/0.jsonl")
     if asked == "data/lang=*":
         asked += "/*.jsonl"
@@ -117,12 +117,12 @@ def test_it_does_not_matter_how_the_files_are_asked_for(tmp_path: Path, asked: s
 def test_folders_far_above_are_not_part_of_the_table(
     root: str, inner: str, expected: tuple[tuple[str, str | None], ...]
 ) -> None:
-    """Only folders below the named one, and an unbroken row of `key=value` folders that ends with it, are columns."""
+    """Columns come only from folders below the named one, and from `key=value` folders at the end of its path."""
     assert partition_of(root, inner) == expected
 
 
 def test_a_renamed_partition_is_another_input(tmp_path: Path) -> None:
-    """A run must not go on when the rows of its stored shards have other columns now."""
+    """The partition is in the fingerprint, so that a run does not resume if its stored rows would have others."""
     write(tmp_path, "data/lang=en/0.jsonl")
     spec = InputSpec(path=str(tmp_path / "data"))
     before = fingerprint_sources(find_sources(spec))[0]["partition"]
@@ -130,8 +130,8 @@ def test_a_renamed_partition_is_another_input(tmp_path: Path) -> None:
     assert (before, fingerprint_sources(find_sources(spec))[0]["partition"]) == ({"lang": "en"}, {"lang": "fi"})
 
 
-def test_what_lakes_write_beside_the_data_is_left_out(tmp_path: Path) -> None:
-    """Logs, markers and drafts whose names begin with `_` or `.` are no rows, unless they are asked for by name."""
+def test_files_that_lakes_write_beside_the_data_are_left_out(tmp_path: Path) -> None:
+    """Logs, markers and drafts whose names begin with `_` or `.` are not read, unless `input.path` names them."""
     write(tmp_path, "lake/_hour=1/0.jsonl")
     (only,) = find_sources(InputSpec(path=str(tmp_path / "lake")))
     assert only.partition == (("_hour", 1),)

@@ -44,7 +44,7 @@ def write_file(path: Path, what: Any, batch: int = 3, compression: str | None = 
 def test_rows_are_the_same_however_they_are_stored_and_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, most: int
 ) -> None:
-    """Streams, files, compressed ones and those of Polars give the rows that Parquet gives, in shards of any size."""
+    """Streams, files, compressed files and Polars' files give the rows that Parquet gives, in shards of any size."""
     monkeypatch.setattr(shards, "MAX_PARQUET_ROWS", most)
     path = tmp_path / "in.arrow"
     match how:
@@ -70,7 +70,7 @@ def test_rows_are_the_same_however_they_are_stored_and_cut(
 
 
 def test_messages_in_an_arrow_file_lose_the_fields_that_are_null(tmp_path: Path) -> None:
-    """A request is made from an Arrow file as from Parquet."""
+    """A message in an Arrow file loses its null fields, as a message in Parquet does."""
     write_stream(tmp_path / "in.arrow", pa.table({"messages": [[{"role": "user", "content": "a", "name": None}]]}))
     (row,) = read_all(InputSpec(path=str(tmp_path / "in.arrow")), tmp_path / "spool")
     assert body(row) == {"messages": [{"role": "user", "content": "a"}]}
@@ -78,7 +78,7 @@ def test_messages_in_an_arrow_file_lose_the_fields_that_are_null(tmp_path: Path)
 
 @pytest.mark.parametrize("content", [b"", b"ARROW1\0\0broken", b"\xff\xff\xff\xff\x10\0\0\0", b"plain text\n"])
 def test_a_broken_file_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
-    """What is no Arrow file is an error of the input."""
+    """A file that is not an Arrow file raises an InputError of one line."""
     (tmp_path / "in.arrow").write_bytes(content)
     with pytest.raises(InputError) as caught:
         find_shards(InputSpec(path=str(tmp_path / "in.arrow")), tmp_path / "spool")
@@ -86,7 +86,7 @@ def test_a_broken_file_is_refused_in_one_line(tmp_path: Path, content: bytes) ->
 
 
 def save(folder: Path, *files: Any) -> None:
-    """A dataset as `save_to_disk` writes it: the files in the order of `state.json`, which is not that of names."""
+    """Write a dataset as `save_to_disk` does: files in the order of `state.json`, which differs from that of names."""
     names = [f"data-{len(files) - 1 - at:05}-of-{len(files):05}.arrow" for at in range(len(files))]
     for name, what in zip(names, files, strict=True):
         write_stream(folder / name, what)
@@ -96,7 +96,7 @@ def save(folder: Path, *files: Any) -> None:
 
 
 def test_a_saved_dataset_is_its_own_files_in_its_own_order(tmp_path: Path) -> None:
-    """Caches and files of an earlier save lie in the same folder and are no rows; descriptions neither."""
+    """Caches, files of an earlier save and descriptions in the same folder are not read as rows."""
     save(tmp_path / "ds", table(2), table(2, first=2))
     write_stream(tmp_path / "ds" / "cache-0123456789abcdef.arrow", table(4, first=100))
     rows = read_all(InputSpec(path=str(tmp_path / "ds")), tmp_path / "spool")
@@ -107,7 +107,7 @@ def test_a_saved_dataset_is_its_own_files_in_its_own_order(tmp_path: Path) -> No
 
 
 def test_a_saved_dataset_dict_is_all_its_splits(tmp_path: Path) -> None:
-    """Splits come in the order of the dictionary, and one can be asked for by its folder."""
+    """Splits come in the dictionary's order, and `input.path` may name the folder of one."""
     save(tmp_path / "ds" / "train", table(2))
     save(tmp_path / "ds" / "test", table(2, first=2))
     (tmp_path / "ds" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
@@ -119,7 +119,7 @@ def test_a_saved_dataset_dict_is_all_its_splits(tmp_path: Path) -> None:
 
 
 def test_json_beside_other_files_describes_them(tmp_path: Path) -> None:
-    """A .json file is read alone, by its name, or among its like; beside rows in other files it is none of them."""
+    """A .json file is read if it is named or if all files are .json; beside other files it counts as metadata."""
     (tmp_path / "a.jsonl").write_text('{"prompt":"a"}\n')
     (tmp_path / "info.json").write_text('{"made_by":"a tool"}\n')
 

@@ -1,4 +1,4 @@
-"""Values of Arrow columns: exact, whatever Python and JSON have types for."""
+"""Values of Arrow columns are exact, also where Python or JSON has no type for them."""
 
 from decimal import Decimal
 from typing import Any
@@ -69,8 +69,8 @@ def test_values_keep_every_digit(array: Any, expected: list[bytes]) -> None:
         assert plain_values(array.slice(start))[0] == plain_values(array)[start] or "NaN" in str(expected)
 
 
-def test_values_without_odd_ones_are_what_arrow_says() -> None:
-    """Where Python has a type for every value, the values are those of Arrow's own conversion."""
+def test_plain_values_are_those_of_arrows_own_conversion() -> None:
+    """If Python has a type for every value, the values are those of Arrow's own conversion."""
     rows = [{"messages": [{"role": "user", "content": "a", "n": None}], "x": [1.5, None], "b": None}] * 3
     array = pa.array([*rows, None])
     assert plain_values(array) == array.to_pylist()

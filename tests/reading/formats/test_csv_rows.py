@@ -21,10 +21,10 @@ Rows = list[Any]
 
 
 def rows_of(content: bytes | str, *, tabs: bool = False, limit: int | None = None, **options: Any) -> Rows:
-    """What a file with this content is read as."""
+    """The rows that are read from a file with this content."""
     raw = content.encode() if isinstance(content, str) else content
     chunks = [raw[at : at + 7] for at in range(0, len(raw), 7)]
-    # The first chunk of a real file holds all that its encoding is told by.
+    # As in a real file, the first chunk has all bytes from which the encoding is detected.
     chunks = [b"".join(chunks[:600]), *chunks[600:]] if chunks else []
     return [orjson.loads(line) for line in csv_rows("in.csv", chunks, CsvSpec(**options), limit, tabs=tabs)]
 
@@ -70,7 +70,7 @@ def test_the_same_table_is_read_however_it_is_written(content: bytes | str, opti
 
 
 def test_excel_names_its_delimiter_in_a_line_of_its_own() -> None:
-    """`sep=;` says how the file is written and is no header; lines are counted with it."""
+    """A line `sep=;` sets the delimiter and is not the header; it counts as a line."""
     assert rows_of("sep=;\r\nid;question\r\n1;a,b\r\n") == [[3, {"id": "1", "question": "a,b"}]]
 
 
@@ -84,8 +84,8 @@ def test_a_file_without_a_header_gets_its_columns_from_the_job() -> None:
     assert "input.csv.columns" in message
 
 
-def test_columns_without_a_name_are_there_where_they_hold_something() -> None:
-    """pandas writes its index without a name, and spreadsheets empty columns, in the middle too."""
+def test_columns_without_a_name_are_kept_if_they_hold_something() -> None:
+    """pandas writes its index without a name, and spreadsheets write empty columns, also in the middle."""
     assert rows_of(",q,,r\n0,a,,b\n1,c,note,\n") == [
         [2, {"column_1": "0", "q": "a", "r": "b"}],
         [3, {"column_1": "1", "q": "c", "column_3": "note", "r": ""}],
@@ -93,7 +93,7 @@ def test_columns_without_a_name_are_there_where_they_hold_something() -> None:
 
 
 def test_records_that_do_not_fit_are_invalid_and_their_neighbours_good() -> None:
-    """Where a record ends is clear, so too many or too few fields cost that record only."""
+    """The end of such a record is known, so too many or too few fields make only that record invalid."""
     rows = rows_of('id,q\n1,a,b\n2\n"3\n",x,"y\nz"\n4,d\n')
     assert rows == [
         [2, None, "wrong_type", "3 fields where the header has 2"],
@@ -117,14 +117,14 @@ def test_records_that_do_not_fit_are_invalid_and_their_neighbours_good() -> None
     ],
 )
 def test_a_fault_in_quotes_refuses_the_file_by_the_line_where_the_quote_opened(content: str, line: int) -> None:
-    """After it nobody can say where the next record begins, so that no piece of a record may become a row."""
+    """After such a fault the next record's start is unknown, so no part of a record may become a row."""
     message = refusal(content)
     assert message.startswith(f"in.csv:{line}: ")
     assert "input.csv.quote" in message
 
 
 def test_a_quote_that_is_never_closed_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading stops at a bound, with and without an escape character."""
+    """Reading stops at a maximum field length, with and without an escape character."""
     monkeypatch.setattr(csv_records, "MAX_FIELD_CHARACTERS", 1000)
     content = 'id,q\n1,"open\n' + "2,x\n" * 10_000
     assert "longer than 1,000 characters" in refusal(content)
@@ -132,7 +132,7 @@ def test_a_quote_that_is_never_closed_does_not_fill_the_memory(monkeypatch: pyte
 
 
 def test_backslashes_escape_quotes_where_the_job_says_so() -> None:
-    """Spark's and MySQL's files: quotes, delimiters and line ends are escaped, other backslashes are themselves."""
+    """In Spark's and MySQL's files, quotes, delimiters and line ends are escaped; other backslashes are literal."""
     content = (
         "id,q\n"
         '1,"She asked \\"why?\\"\nThen she left, and said \\"ok\\""\n'
@@ -154,7 +154,7 @@ def test_backslashes_escape_quotes_where_the_job_says_so() -> None:
 
 
 def test_quotes_may_be_ordinary_characters() -> None:
-    """With `quote: ''` an inch sign at the beginning of a field is just that."""
+    """With `quote: ''`, a quotation mark at the beginning of a field, such as an inch sign, is literal."""
     assert rows_of('id,q\n1," is the inch sign\n2,"x"\n', quote="") == [
         [2, {"id": "1", "q": '" is the inch sign'}],
         [3, {"id": "2", "q": '"x"'}],
@@ -162,7 +162,7 @@ def test_quotes_may_be_ordinary_characters() -> None:
 
 
 def test_bytes_that_are_not_in_the_encoding_say_which_option_helps() -> None:
-    """A row of another encoding is invalid; a header is refused; named, the encoding is read."""
+    """A row in another encoding is invalid, and a header is refused; with the right `encoding` the row is read."""
     content = "id,q\n1,plain\n2,café\n".encode("cp1252")
     assert rows_of(content, encoding="cp1252")[1] == [3, {"id": "2", "q": "café"}]
     good, bad = rows_of(content)
@@ -182,8 +182,8 @@ def test_bytes_that_are_not_in_the_encoding_say_which_option_helps() -> None:
         ("# made by a tool\nid,q\n1,a\n", "begins with #"),
     ],
 )
-def test_a_header_that_says_too_little_is_refused(content: str, words: str) -> None:
-    """Where a delimiter or a header would be a guess, one line says what the job must name."""
+def test_an_ambiguous_header_is_refused(content: str, words: str) -> None:
+    """If the delimiter or the header would be a guess, one line names the option to set."""
     assert words in refusal(content)
 
 
@@ -200,7 +200,7 @@ def test_a_header_that_says_too_little_is_refused(content: str, words: str) -> N
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
-    """A wrong option is a fault of the job file, not of rows."""
+    """A wrong option is an error of the job file and makes no row invalid."""
     with pytest.raises(ValueError):  # noqa: PT011 - pydantic's own, whatever the field
         CsvSpec(**options)
 
@@ -213,7 +213,7 @@ tables = st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=5)
 
 @settings(max_examples=200)
 @given(tables, st.sampled_from([",", ";", "\t"]))
-def test_what_a_csv_writer_wrote_is_read_back(table: list[tuple[str, str, str]], delimiter: str) -> None:
+def test_a_csv_writers_output_is_read_back(table: list[tuple[str, str, str]], delimiter: str) -> None:
     """Any values come back from a file in which every value is quoted."""
     sink = io.StringIO(newline="")
     writer = csv.writer(sink, delimiter=delimiter, quoting=csv.QUOTE_ALL)
@@ -224,16 +224,16 @@ def test_what_a_csv_writer_wrote_is_read_back(table: list[tuple[str, str, str]],
 
 @settings(max_examples=200)
 @given(tables)
-def test_what_was_escaped_is_read_back(table: list[tuple[str, str, str]]) -> None:
-    """The same with a backslash before quotes and backslashes."""
+def test_escaped_values_are_read_back(table: list[tuple[str, str, str]]) -> None:
+    """Any values come back from a file that has a backslash before quotes and backslashes."""
     quoted = ('"' + cell.replace("\\", "\\\\").replace('"', '\\"') + '"' for row in table for cell in row)
     lines = [",".join(next(quoted) for _ in range(3)) for _ in table]
     read = rows_of("\n".join(["x,y,z", *lines]), delimiter=",", escape="\\")
     assert [tuple(row[1].values()) for row in read] == table
 
 
-def test_options_reach_the_file_and_its_rows_are_cut_as_ever(tmp_path: Path) -> None:
-    """A job's options make another spooled file than none do, and rows keep their lines."""
+def test_csv_options_apply_to_the_spooled_file_and_its_rows(tmp_path: Path) -> None:
+    """A job with CSV options has a spooled file of its own, and its rows keep their line numbers."""
     path = tmp_path / "in.tsv"
     path.write_text('1\t"a\n2\tb\n')
     rows = read_all(
@@ -248,7 +248,7 @@ def test_options_reach_the_file_and_its_rows_are_cut_as_ever(tmp_path: Path) -> 
 
 
 def test_a_first_row_that_was_taken_for_the_header_is_suspected(tmp_path: Path) -> None:
-    """Where a named column is nowhere in a CSV file, the message says that line 1 was taken for the header."""
+    """If a CSV file lacks a named column, the message says that line 1 was taken for the header."""
     path = tmp_path / "in.csv"
     path.write_text("What is 2+2?,4\nWhat is 3+3?,6\n")
     with pytest.raises(InputError, match=r"line 1 of a CSV file is taken for its header.*input\.csv\.columns"):
@@ -257,6 +257,6 @@ def test_a_first_row_that_was_taken_for_the_header_is_suspected(tmp_path: Path) 
 
 @pytest.mark.parametrize("quote", ["*", "\\", "^", "]", "|", "$", "'"])
 def test_any_character_may_be_the_quote(quote: str) -> None:
-    """Also one that means something in a regular expression; what it encloses does not count as a delimiter."""
+    """The quote may be special in a regular expression; a delimiter inside quotes does not separate fields."""
     content = f"id,{quote}the;prompt;of;it{quote}\n1,{quote}a,b{quote}\n"
     assert rows_of(content, quote=quote) == [[2, {"id": "1", "the;prompt;of;it": "a,b"}]]

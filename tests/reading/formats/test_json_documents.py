@@ -39,12 +39,12 @@ def rows_of(text: str, size: int = 5, limit: int | None = None) -> list[Any]:
 )
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_every_object_is_a_row_with_its_line_which_no_other_row_has(text: str, lines: list[int], size: int) -> None:
-    """Arrays and objects, over lines or in one, are read wherever the bytes are cut."""
+    """Arrays and objects, on one line or several, are read wherever the bytes are cut into chunks."""
     assert rows_of(text, size) == [[line, {"a": number}] for number, line in enumerate(lines, 1)]
 
 
 def test_values_that_are_no_objects_are_invalid_and_their_neighbours_good() -> None:
-    """In an array it is clear where each value ends."""
+    """In an array the end of each value is known, so a value that is not an object makes only itself invalid."""
     rows = rows_of('[12345, "x", {"a":1}, [2], null]')
     assert [row[1] for row in rows] == [None, None, {"a": 1}, None, None]
     assert rows[0] == [1, None, "wrong_type", "a row must be a JSON object, not a number"]
@@ -66,14 +66,14 @@ def test_values_that_are_no_objects_are_invalid_and_their_neighbours_good() -> N
     ],
 )
 def test_a_broken_value_refuses_the_file_by_its_line(text: str, line: int, words: str) -> None:
-    """After it nobody can say where the next row begins."""
+    """After a broken value the next row's start is unknown, so the file is refused."""
     with pytest.raises(InputError) as caught:
         rows_of(text, 100)
     assert str(caught.value).startswith(f"in.json:{line}: ")
     assert words in str(caught.value)
 
 
-def test_memory_is_bounded_where_the_file_is_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_if_the_file_is_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
     """An object that holds all rows is not read to its end."""
     monkeypatch.setattr(json_documents, "MAX_ROW_CHARACTERS", 1000)
     taken = []
@@ -90,7 +90,7 @@ def test_memory_is_bounded_where_the_file_is_one_object(monkeypatch: pytest.Monk
 
 
 def test_reading_stops_at_the_limit() -> None:
-    """What comes after the rows that are asked for is not looked at."""
+    """Text after the last row within the limit is not parsed."""
     assert len(rows_of('[{"a":1},{"a":2},broken', limit=2)) == 2
 
 
@@ -106,8 +106,8 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     st.sampled_from([None, 1]),
     st.integers(1, 50),
 )
-def test_what_json_dump_wrote_is_read_back(rows: list[dict[str, Any]], indent: int | None, size: int) -> None:
-    """Any objects come back from an array, compact or pretty-printed, in chunks of any size, digit by digit."""
+def test_the_output_of_json_dump_is_read_back(rows: list[dict[str, Any]], indent: int | None, size: int) -> None:
+    """Any objects come back from an array, compact or pretty-printed, in chunks of any size, with all their digits."""
     raw = json.dumps(rows, indent=indent, ensure_ascii=False).encode("utf-8", "surrogatepass")
     lines = list(json_rows("in.json", (raw[at : at + size] for at in range(0, len(raw), size)), None))
     assert all(line.count(b"\n") == 1 for line in lines)
@@ -125,7 +125,7 @@ def test_what_json_dump_wrote_is_read_back(rows: list[dict[str, Any]], indent: i
     ],
 )
 def test_a_json_file_is_an_array_or_objects_or_lines(tmp_path: Path, name: str, text: str) -> None:
-    """Whichever way its rows are written, they are the same rows with all their digits."""
+    """An array, objects over several lines and JSON Lines give the same rows with all their digits."""
     path = tmp_path / name
     path.write_bytes(gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text.encode())
     rows = read_all(InputSpec(path=str(path)), tmp_path / "spool")
@@ -135,14 +135,14 @@ def test_a_json_file_is_an_array_or_objects_or_lines(tmp_path: Path, name: str, 
 
 
 def test_a_broken_line_of_a_json_file_with_lines_is_invalid(tmp_path: Path) -> None:
-    """A .json file of lines is read as one that is called .jsonl."""
+    """A .json file of lines is read as a .jsonl file."""
     (tmp_path / "in.json").write_text('{"prompt":"a"}\n{broken\n{"prompt":"b"}\n')
     rows = read_all(InputSpec(path=str(tmp_path / "in.json")), tmp_path / "spool")
     assert [row["error_kind"] for row in rows] == [None, "invalid_json", None]
 
 
 def test_a_number_of_any_length_is_kept_as_it_is_written() -> None:
-    """Python refuses to make an int of more than 4,300 digits; as a row by itself it is a number like any other."""
+    """Python refuses ints of more than 4,300 digits; as a row of its own, such a number is invalid like any other."""
     digits = "9" * 5000
     raw = f'[{{"n": {digits}}}, -{digits}, {{"n": 1}}]'.encode()
     first, second, third = json_rows("in.json", [raw], None)

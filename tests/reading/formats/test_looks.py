@@ -1,4 +1,4 @@
-"""What files look like that are not what their name says."""
+"""Recognising, by their first bytes, files that are not what their names say."""
 
 import bz2
 import gzip
@@ -48,8 +48,8 @@ def arrow_stream() -> bytes:
         (b'{\n  "prompt": "a"\n}\n', "pretty-printed JSON, an object over several lines", False),
     ],
 )
-def test_a_file_is_told_by_its_first_bytes(content: bytes, what: str, sure: bool) -> None:
-    """Each kind of file that is no JSON Lines is named, and only what no line can be mistaken for is sure."""
+def test_a_file_is_recognised_by_its_first_bytes(content: bytes, what: str, sure: bool) -> None:
+    """Each kind of file other than JSON Lines is named; it is sure only if no line of data can look like it."""
     look = looks_like(content)
     assert look is not None
     assert (look.what, look.sure) == (what, sure)

@@ -19,7 +19,7 @@ def read_table(folder: Path, table: Any, **settings: Any) -> list[Row]:
 
 
 def test_columns_of_every_type_are_carried_as_json(tmp_path: Path) -> None:
-    """Times, decimals, bytes, nested values and NaN are carried in a form that JSON has."""
+    """Times, decimals, bytes, nested values and NaN are carried in a form that JSON supports."""
     at = dt.datetime(2024, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
     table = pa.table(
         {
@@ -58,7 +58,7 @@ def test_columns_of_every_type_are_carried_as_json(tmp_path: Path) -> None:
 
 
 def test_messages_in_structs_lose_the_fields_that_are_null(tmp_path: Path) -> None:
-    """A struct has every field in Parquet; a message is sent with those that it has."""
+    """In Parquet a struct has every field; a message is sent without those that are null."""
     table = pa.table(
         {
             "messages": [
@@ -87,7 +87,7 @@ def test_a_template_formats_numbers_and_times(tmp_path: Path) -> None:
 
 
 def test_one_bad_cell_spoils_one_row(tmp_path: Path) -> None:
-    """A prompt that is not UTF-8 makes its own row invalid, and a date beyond the calendar none."""
+    """A prompt that is not UTF-8 makes its own row invalid; a date beyond the calendar makes no row invalid."""
     text = pa.array([b"good", b"\xff", b"fine", b"late"], pa.binary()).view(pa.string())
     when = pa.array([0, 1, 2, 10**14], pa.int64()).cast(pa.timestamp("s"))
     rows = read_table(tmp_path, pa.table({"prompt": text, "when": when}))

@@ -1,4 +1,4 @@
-"""Standard input and named pipes: read once, kept for the next sitting."""
+"""Standard input and named pipes are read once, and their rows are kept for the next sitting."""
 
 import gzip
 import io
@@ -35,7 +35,7 @@ def pipe(tmp_path: Path) -> Path:
 
 @contextmanager
 def piped(path: Path, content: bytes) -> Iterator[None]:
-    """Somebody writes this to the pipe while the block runs."""
+    """While the block runs, a thread writes this content to the pipe."""
     writer = Thread(target=path.write_bytes, args=(content,))
     writer.start()
     yield
@@ -64,8 +64,8 @@ def parquet() -> bytes:
         parquet(),
     ],
 )
-def test_a_pipe_is_read_once_and_the_run_goes_on_without_it(tmp_path: Path, pipe: Path, content: bytes) -> None:
-    """Rows of any format are copied; later sittings read the copy, wherever the run directory is then."""
+def test_a_pipe_is_read_once_and_the_run_resumes_without_it(tmp_path: Path, pipe: Path, content: bytes) -> None:
+    """Rows of any format are copied; later sittings read the copy, also after the run directory was moved."""
     spec = InputSpec(path=str(pipe))
     fingerprint = fingerprint_sources(find_sources(spec))
     with piped(pipe, content):
@@ -79,8 +79,8 @@ def test_a_pipe_is_read_once_and_the_run_goes_on_without_it(tmp_path: Path, pipe
     assert fingerprint_sources(find_sources(spec)) == fingerprint
 
 
-def test_what_is_piped_into_a_run_that_goes_on_must_be_the_same(tmp_path: Path, pipe: Path) -> None:
-    """The same rows are fine, and others are refused before anything is sent."""
+def test_rows_piped_into_a_resumed_run_must_be_the_same(tmp_path: Path, pipe: Path) -> None:
+    """The same rows are accepted; other rows are refused before anything is sent."""
     spec = InputSpec(path=str(pipe))
     with piped(pipe, LINES):
         shards = find_shards(spec, tmp_path / "spool")
@@ -99,7 +99,7 @@ def test_what_is_piped_into_a_run_that_goes_on_must_be_the_same(tmp_path: Path, 
 
 @pytest.mark.parametrize("first", [b"prompt\na\nb\n", b'{"prompt":"a"}\n'])
 def test_before_any_shard_is_stored_the_newest_rows_count(tmp_path: Path, pipe: Path, first: bytes) -> None:
-    """A sitting that ended while it read its input leaves nothing that other rows of the same length would mix with."""
+    """A sitting that ended while it read its input leaves no rows that could mix with others of the same length."""
     spec = InputSpec(path=str(pipe), csv=CsvSpec(delimiter=","))
     with piped(pipe, first):
         find_shards(spec, tmp_path / "spool")
@@ -108,7 +108,7 @@ def test_before_any_shard_is_stored_the_newest_rows_count(tmp_path: Path, pipe: 
 
 
 def test_nothing_piped_in_is_refused(tmp_path: Path, pipe: Path) -> None:
-    """An empty pipe is a fault of the command, and leaves no copy behind that a later one would take for rows."""
+    """An empty pipe is refused, and leaves no copy behind that a later sitting would read as rows."""
     spec = InputSpec(path=str(pipe))
     with piped(pipe, b""), pytest.raises(InputError, match="nothing was piped in"):
         find_shards(spec, tmp_path / "spool")
@@ -120,7 +120,7 @@ def test_nothing_piped_in_is_refused(tmp_path: Path, pipe: Path) -> None:
 
 @pytest.mark.real
 def test_standard_input_is_read_by_its_number(tmp_path: Path) -> None:
-    """A pipe, a file and a closed pipe as standard input, one after the other, give the rows of the first."""
+    """A pipe with rows, then an empty one, then a file with the same rows: each time the first pipe's rows are read."""
     code = (
         "import sys; from pathlib import Path; from batch.reading.shards import find_shards; "
         "from schemas.job import InputSpec; "

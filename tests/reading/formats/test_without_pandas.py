@@ -1,4 +1,4 @@
-"""Arrow without pandas, in a process of its own: the process of the tests has imported pandas already."""
+"""Arrow without pandas, in a separate process because the tests' own process has already imported pandas."""
 
 import os
 import subprocess
@@ -40,13 +40,13 @@ assert pa.array(pandas.Series([1.0, np.nan])).null_count == 1
 
 
 def test_reading_and_scoring_do_not_import_pandas_and_to_pandas_does(tmp_path: Path) -> None:
-    """Tables are made of lists and arrays without it; `to_pandas` imports it, and from then on Arrow knows it."""
+    """Tables of lists and arrays need no pandas; `to_pandas` imports it, and then Arrow recognises its objects."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=60, cwd=tmp_path, env=environment)
 
 
-def test_importing_the_steps_of_a_run_leaves_the_import_system_alone() -> None:
-    """Only a process that is about to touch rows hides pandas from Arrow."""
+def test_importing_the_stages_of_a_run_leaves_the_import_system_alone() -> None:
+    """Only a process that is about to process rows hides pandas from Arrow."""
     script = "import sys; before = list(sys.meta_path); import batch.running.stages; assert sys.meta_path == before"
     script += "\nimport pyarrow, numpy; pyarrow.array([None]); assert 'pandas' in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

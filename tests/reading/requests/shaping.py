@@ -18,7 +18,7 @@ def shape(record: Record, **settings: Any) -> Shaped:
 
 
 def refused(record: Record, kind: str, said: str, **settings: Any) -> None:
-    """The record is no request; the fault has this kind, and one line that matches `said`."""
+    """Check that the record is refused with a fault of this kind, in one line that matches `said`."""
     with pytest.raises(InvalidRow, match=said) as caught:
         shape(record, **settings)
     assert caught.value.kind == kind

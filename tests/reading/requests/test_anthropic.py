@@ -31,7 +31,7 @@ def test_a_line_of_anthropics_batches_is_the_chat_request_it_asks_for() -> None:
 
 
 def test_blocks_of_text_and_images_become_parts() -> None:
-    """One block of text is a text; several, and images, are parts; hints for caches are left out."""
+    """One block of text becomes a string; several, and images, become parts; cache hints are left out."""
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
     linked = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
     text = {"type": "text", "text": "What is it?", "cache_control": {"type": "ephemeral"}}
@@ -68,12 +68,12 @@ def test_blocks_of_text_and_images_become_parts() -> None:
     ],
 )
 def test_the_same_request_under_other_names_is_the_same(record: dict[str, Any]) -> None:
-    """As the body of a batch line, by Anthropic's url or by its keys, and with what says nothing of the answer."""
+    """Anthropic's requests may be a batch line's body, known by url or keys; keys without effect are dropped."""
     assert shape(record).body == {"messages": [{"role": "system", "content": "S"}, HI], "max_tokens": 50}
 
 
 def test_the_jobs_parameters_stand_under_the_rows() -> None:
-    """As for any other row that has its request whole."""
+    """As for other rows with a whole request, the row's own parameters take precedence over the job's."""
     shaped = shape(line(), params={"max_tokens": 256, "seed": 1}, system="S")
     assert shaped.body == {"messages": [{"role": "system", "content": "S"}, HI], "max_tokens": 50, "seed": 1}
 
@@ -109,8 +109,8 @@ def test_the_jobs_parameters_stand_under_the_rows() -> None:
         ({"stream": True}, "streaming", "stream must be left out"),
     ],
 )
-def test_what_no_chat_request_can_say_is_refused(params: dict[str, Any], kind: str, said: str) -> None:
-    """Tools, thinking and other blocks are named with their place in the row."""
+def test_requests_that_no_chat_request_can_express_are_refused(params: dict[str, Any], kind: str, said: str) -> None:
+    """The message names tools, thinking and other blocks with their place in the row."""
     refused(line(**params), kind, said)
 
 
@@ -125,6 +125,6 @@ def test_what_no_chat_request_can_say_is_refused(params: dict[str, Any], kind: s
         ({"params": {"max_tokens": 5}}, "none of messages, prompt, input or body"),
     ],
 )
-def test_other_providers_lines_are_called_by_their_name(record: dict[str, Any], said: str) -> None:
-    """A shape that is known and not read says whose it is and what to do."""
+def test_other_providers_lines_are_recognised(record: dict[str, Any], said: str) -> None:
+    """For a known shape that is not supported, the message names the provider and says what to do."""
     refused(record, "missing_column", said)

@@ -65,7 +65,7 @@ _VALUES = st.recursive(
 
 
 @given(st.dictionaries(_KEYS, _VALUES, max_size=5))
-def test_any_record_is_a_request_or_says_why_not(record: dict[str, Any]) -> None:
+def test_any_record_becomes_a_request_or_an_invalid_row(record: dict[str, Any]) -> None:
     """Whatever a record holds, it becomes a request of a known API with counts that fit, or an invalid row."""
     try:
         before = orjson.dumps(record)

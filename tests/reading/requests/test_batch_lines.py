@@ -31,7 +31,7 @@ BODIES: dict[str, dict[str, Any]] = {
     ],
 )
 def test_a_url_is_known_by_its_end(api: str, written: str) -> None:
-    """With or without /v1, Azure's deployments and whole addresses: what the url ends in says which API is meant."""
+    """The end of the url decides the API, for paths with or without /v1, Azure's deployments and whole addresses."""
     url = written.format(path=api, short=api.removeprefix("/v1"))
     shaped = shape({"custom_id": "a", "method": "POST", "url": url, "body": BODIES[api]})
     assert (shaped.url, shaped.body) == (api, BODIES[api])
@@ -51,10 +51,10 @@ def test_a_url_is_known_by_its_end(api: str, written: str) -> None:
     ],
 )
 @pytest.mark.parametrize("left_out", [{}, {"method": None, "url": None}, {"method": "post"}, {"url": ""}])
-def test_without_a_url_the_keys_of_the_body_say_which_api_is_meant(
+def test_without_a_url_the_keys_of_the_body_decide_the_api(
     body: dict[str, Any], api: str, left_out: dict[str, Any]
 ) -> None:
-    """Mistral's and Together's lines have `custom_id` and `body` alone."""
+    """Mistral's and Together's lines have only `custom_id` and `body`."""
     shaped = shape({"custom_id": "a", "body": body, **left_out})
     assert (shaped.url, shaped.body) == (api, body)
 
@@ -109,5 +109,5 @@ def test_a_body_may_be_its_json_text() -> None:
 def test_a_line_that_is_no_request_says_what_is_missing_or_which_url_it_is_for(
     line: dict[str, Any], kind: str, said: str
 ) -> None:
-    """One line that names what to add or to rename."""
+    """The message is one line that names what to add or to rename."""
     refused({"custom_id": "a", **line}, kind, said)

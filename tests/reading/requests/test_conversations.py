@@ -30,7 +30,7 @@ COLUMNS = {key: [message[key] for message in TALK] for key in ("role", "content"
 @pytest.mark.parametrize("talk", [TALK, SHAREGPT])
 @pytest.mark.parametrize("as_text", [False, True])
 def test_a_conversation_is_one_wherever_it_stands(column: str, talk: list[dict[str, str]], as_text: bool) -> None:
-    """As a list or its JSON text, with OpenAI's keys or ShareGPT's, in any column that prompts are in."""
+    """A conversation is a list or its JSON text, with OpenAI's or ShareGPT's keys, in any column of prompts."""
     shaped = shape({column: orjson.dumps(talk).decode() if as_text else talk, "topic": "x"}, params={"max_tokens": 5})
     assert (shaped.url, shaped.body) == (CHAT_URL, {"messages": TALK, "max_tokens": 5})
     assert (shaped.text, shaped.counted) == ("one\nthree", "Be brief.\none\ntwo\nthree")
@@ -39,7 +39,7 @@ def test_a_conversation_is_one_wherever_it_stands(column: str, talk: list[dict[s
 
 
 def test_conversations_have_their_rows_parameters_and_system_message() -> None:
-    """What stands beside `messages` stands beside any other conversation."""
+    """A row's parameters, model and system message apply to any conversation as they do to `messages`."""
     row = {"prompt": TALK[1:], "max_tokens": 7, "model": "m", "system": "S"}
     shaped = shape(row)
     assert shaped.body["messages"][0] == {"role": "system", "content": "S"}
@@ -51,7 +51,7 @@ def test_conversations_have_their_rows_parameters_and_system_message() -> None:
     [("Human", "user"), ("chatgpt", "assistant"), ("bard", "assistant"), ("model", "assistant"), ("user", "user")],
 )
 def test_sharegpts_many_names_have_a_role(speaker: str, role: str) -> None:
-    """Files that follow ShareGPT's call the same speakers differently, also under OpenAI's keys."""
+    """Files in ShareGPT's format have several names for the same speaker, also under OpenAI's keys."""
     talk = [{"from": speaker, "value": "a"}, {"from": "human", "value": "b", "weight": 1}]
     assert shape({"conversations": talk}).body["messages"][0] == {"role": role, "content": "a"}
     renamed = [{"role": speaker.lower(), "content": "a"}, {"role": "human", "content": "b"}]
@@ -59,20 +59,20 @@ def test_sharegpts_many_names_have_a_role(speaker: str, role: str) -> None:
 
 
 def test_hugging_faces_sequence_of_messages_is_a_list_of_messages() -> None:
-    """Its data sets store a list of objects as an object of lists."""
+    """Hugging Face's data sets store a list of objects as an object of lists."""
     assert shape({"messages": COLUMNS}).body == {"messages": TALK}
     sharegpt = {key: [message[key] for message in SHAREGPT] for key in ("from", "value")}
     assert shape({"conversations": sharegpt}).body == {"messages": TALK}
 
 
 def test_a_prompt_that_begins_with_a_bracket_is_a_prompt() -> None:
-    """Only a list of messages is a conversation; other JSON, and what merely looks like it, is text."""
+    """Only a list of messages is a conversation; other JSON, and text that merely looks like it, is a prompt."""
     for prompt in ("[INST] Why? [/INST]", '["a", "b"]', '[{"name": "x"}]', "[]", "[1, 2]", '{"role": "user"}'):
         assert shape({"prompt": prompt}).body == {"messages": [{"role": "user", "content": prompt}]}
 
 
 def test_a_conversation_beside_another_prompt_is_data() -> None:
-    """`conversations` is taken only where there is no messages, prompt or input."""
+    """`conversations` is used only if the row has no messages, prompt or input."""
     shaped = shape({"prompt": "a", "conversations": SHAREGPT})
     assert shaped.text == "a"
     assert "conversations" not in shaped.used
@@ -103,13 +103,13 @@ def test_a_conversation_beside_another_prompt_is_data() -> None:
         ({"prompt": []}, "wrong_type", "prompt must be a string"),
     ],
 )
-def test_what_is_no_conversation_says_what_to_rename_or_write(record: dict[str, Any], kind: str, said: str) -> None:
-    """One line with the column's own name and the way out."""
+def test_a_wrong_conversation_is_refused_with_a_remedy(record: dict[str, Any], kind: str, said: str) -> None:
+    """The message is one line that names the column and the remedy."""
     refused(record, kind, said)
 
 
 def test_null_members_of_a_message_are_padding() -> None:
-    """Tables and their exports to JSON pad messages with nulls, which servers refuse; a null content is said."""
+    """Tables pad messages with nulls, which servers refuse, so nulls are left out, except a null content."""
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     padded: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "text", "text": "a", "image_url": None}], "name": None},
@@ -127,7 +127,7 @@ def test_null_members_of_a_message_are_padding() -> None:
 
 
 def test_structs_of_nulls_in_parquet_are_left_out(tmp_path: Path) -> None:
-    """A struct has every field that any row has; what is null in all its fields was never set."""
+    """A struct has every field that any row has; one whose fields are all null was never set."""
     rows = [
         {
             "messages": [{"role": "user", "content": "a", "audio": {"id": None}}],
@@ -148,7 +148,7 @@ def test_structs_of_nulls_in_parquet_are_left_out(tmp_path: Path) -> None:
 
 
 def test_chats_fit_into_a_csv(tmp_path: Path) -> None:
-    """A cell with the JSON of messages is a conversation, and `params` may stand beside it as JSON."""
+    """A cell with the JSON of messages is a conversation, and a `params` column may hold JSON too."""
     cell = orjson.dumps(TALK[1:2]).decode().replace('"', '""')
     path = tmp_path / "in.csv"
     path.write_text(f'id,messages,params\na,"{cell}","{{""max_tokens"": 5}}"\n')
@@ -157,7 +157,7 @@ def test_chats_fit_into_a_csv(tmp_path: Path) -> None:
 
 
 def test_a_column_that_is_nan_is_not_set(tmp_path: Path) -> None:
-    """Tables write NaN into the JSON of a row that has no such column."""
+    """Tables write NaN into the JSON of a row that lacks the column."""
     lines = [
         b'{"id": "a", "messages": NaN, "prompt": "one", "conversations": NaN}',
         b'{"id": "b", "messages": [{"role": "user", "content": "two"}], "prompt": NaN, "x": NaN}',
@@ -169,7 +169,7 @@ def test_a_column_that_is_nan_is_not_set(tmp_path: Path) -> None:
 
 
 def test_maps_in_parquet_are_objects(tmp_path: Path) -> None:
-    """Spark writes `params` as a map, whose numbers are all of one type; whole ones are sent as whole numbers."""
+    """Spark writes `params` as a map of one number type; whole numbers in it are sent as whole numbers."""
     params = pa.array([[("temperature", 0.5), ("max_tokens", 5.0)], None], pa.map_(pa.string(), pa.float64()))
     meta = pa.array([[("lang", "fr")], []], pa.map_(pa.string(), pa.string()))
     pq.write_table(pa.table({"prompt": ["a", "b"], "params": params, "meta": meta}), tmp_path / "in.parquet")

@@ -1,4 +1,4 @@
-"""What stands in a message beside its role and content."""
+"""Members of a message other than its role and content."""
 
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ def read(folder: Path, rows: list[dict[str, Any]]) -> tuple[list[Any], list[Note
 
 
 @pytest.mark.parametrize("column", ["messages", "prompt", "conversation"])
-def test_members_that_no_api_takes_are_sent_and_named_once(tmp_path: Path, column: str) -> None:
-    """Wherever the conversation stands; a null is not sent, so it is not named."""
+def test_members_that_no_api_knows_are_sent_and_named_once(tmp_path: Path, column: str) -> None:
+    """This holds for any column with a conversation; a null is not sent, so it is not named."""
     sent, notes = read(tmp_path, [{column: [WILDCHAT, {"role": "user", "content": "b", "weight": 1}]}] * 3)
     assert sent[0][0]["toxic"] is False
     told = [(note.text.split("`")[1], note.rows, note.example) for note in notes]
@@ -46,8 +46,8 @@ def test_members_that_no_api_takes_are_sent_and_named_once(tmp_path: Path, colum
         {"role": "user", "content": "a", "cache_control": {"type": "ephemeral"}},
     ],
 )
-def test_members_that_a_provider_takes_are_not_named(tmp_path: Path, message: dict[str, Any]) -> None:
-    """OpenAI's own and the extensions of others."""
+def test_members_that_a_provider_knows_are_not_named(tmp_path: Path, message: dict[str, Any]) -> None:
+    """These are OpenAI's own members and other providers' extensions."""
     sent, notes = read(tmp_path, [{"messages": [message, {"role": "user", "content": "go on"}]}])
     assert notes == []
     assert sent[0][0].keys() == {key for key, value in message.items() if value is not None or key == "content"}

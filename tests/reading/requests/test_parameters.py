@@ -30,7 +30,7 @@ def said(record: dict[str, Any], **settings: Any) -> list[str]:
 
 @pytest.mark.parametrize("prompt", SHAPES)
 def test_a_request_body_as_a_row_is_sent_as_it_is(prompt: dict[str, Any]) -> None:
-    """Beside `prompt` and beside `messages` alike, a row's own parameters win over the job's and are not carried."""
+    """Beside `prompt` and `messages`, a row's own parameters take precedence over the job's and are not carried."""
     row = {**prompt, "max_tokens": 5, "temperature": 0, "stop": ["\n"], "n": 2, "topic": "x"}
     shaped = shape(row, params={"max_tokens": 256, "temperature": 1, "top_p": 0.5})
     assert {k: v for k, v in shaped.body.items() if k != "messages"} == {
@@ -49,22 +49,22 @@ def test_a_request_body_as_a_row_is_sent_as_it_is(prompt: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("prompt", SHAPES)
 def test_extensions_of_servers_count_too(prompt: dict[str, Any]) -> None:
-    """vLLM's parameters are sent; what is in `extra_body` stands beside them, as OpenAI's client sends it."""
+    """vLLM's parameters are sent; members of `extra_body` are sent beside them, as OpenAI's client does."""
     own = {"top_k": 20, "min_p": 0.05, "chat_template_kwargs": {"enable_thinking": False}, "guided_choice": ["a", "b"]}
     row = {**prompt, **own, "extra_body": {"repetition_penalty": 1.1, "my_own": 1}}
     assert sent(row) == {**own, "repetition_penalty": 1.1, "my_own": 1}
 
 
-def test_extra_body_of_job_params_and_batch_line_stands_beside_the_others() -> None:
-    """Wherever it stands, `extra_body` itself is never sent."""
+def test_extra_body_is_merged_from_job_params_and_batch_lines() -> None:
+    """Its members become members of the request, and `extra_body` itself is never sent."""
     extra = {"extra_body": {"top_k": 3}, "seed": 1}
     line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": HI, **extra}}
     for body in (sent(line), sent({"prompt": "a"}, params=extra), sent({"prompt": "a", "params": extra})):
         assert body == {"top_k": 3, "seed": 1}
 
 
-def test_words_beside_a_bare_prompt_are_data_and_said() -> None:
-    """A column `n` that counts rows asks for no answers, until the row is a request's body for sure."""
+def test_ambiguous_columns_beside_a_bare_prompt_are_data_and_noted() -> None:
+    """A column `n` may just count rows, so it is a parameter only if the row is surely a request's body."""
     row = {"prompt": "a", "n": 60, "seed": 7}
     assert sent(row) == {}
     assert [text.split("`")[1] for text in said(row)] == ["n", "seed"]
@@ -74,8 +74,8 @@ def test_words_beside_a_bare_prompt_are_data_and_said() -> None:
     assert sent({"messages": HI, "n": 2}) == {"n": 2}
 
 
-def test_a_word_of_another_type_is_data_and_said() -> None:
-    """Texts in columns `prediction`, `reasoning` and `tools` are carried, whatever the shape."""
+def test_a_column_that_cannot_be_the_parameter_is_data_and_noted() -> None:
+    """Text in the columns `prediction`, `reasoning` and `tools` is carried, in any shape of row."""
     row = {"messages": HI, "prediction": "positive", "reasoning": "because", "tools": "hammer", "max_tokens": 5}
     shaped = shape(row)
     assert sent(row) == {"max_tokens": 5}
@@ -102,7 +102,7 @@ def test_a_word_of_another_type_is_data_and_said() -> None:
 )
 @pytest.mark.parametrize("prompt", SHAPES)
 def test_cells_are_read_as_what_the_parameter_is(prompt: dict[str, Any], column: str, cell: Any, value: Any) -> None:
-    """Text of a CSV becomes the number, truth value, list or object that is meant; blank and NaN mean not set."""
+    """Text in a CSV becomes the number, truth value, list or object that the parameter takes; blank means unset."""
     assert sent({**prompt, column: cell}, params={"seed": 1}) == {"seed": 1} | (
         {} if value is None else {column: value}
     )
@@ -124,7 +124,7 @@ def test_cells_are_read_as_what_the_parameter_is(prompt: dict[str, Any], column:
     ],
 )
 def test_a_plain_parameter_of_another_type_makes_the_row_invalid(column: str, cell: Any) -> None:
-    """It cannot be data, and leaving it out would send another request than the row asks for."""
+    """The column cannot be data, and leaving it out would send another request than the row has."""
     with pytest.raises(InvalidRow) as caught:
         shape({"prompt": "a", column: cell})
     assert caught.value.kind == "wrong_type"
@@ -139,8 +139,8 @@ def test_params_may_be_json_text() -> None:
         shape({"prompt": "a", "params": "{"})
 
 
-def test_beside_a_template_plain_parameters_count_and_are_said() -> None:
-    """They are sent unless the template uses the column; `ignore` carries all of them."""
+def test_beside_a_template_plain_parameters_are_sent_and_noted() -> None:
+    """A plain parameter is sent unless the template uses its column; `row_params: ignore` carries all of them."""
     row = {"q": "Why?", "max_tokens": "5", "temperature": 0}
     assert sent(row, prompt="{q}") == {"max_tokens": 5, "temperature": 0}
     assert all("is sent as a parameter" in text for text in said(row, prompt="{q}"))
@@ -149,8 +149,8 @@ def test_beside_a_template_plain_parameters_count_and_are_said() -> None:
     assert shape(row, prompt="{q}", row_params="ignore").used == frozenset()
 
 
-def test_beside_a_template_what_cannot_be_the_parameter_is_data() -> None:
-    """A table of the weather, of bus stops or of models loses no row; each such column is said once."""
+def test_beside_a_template_columns_that_cannot_be_parameters_are_data() -> None:
+    """No row of a table about weather, bus stops or models becomes invalid; each such column is noted once."""
     row = {"q": "Why?", "temperature": 23.5, "stop": "Main St", "n": 3, "model": "gpt-9", "top_p": "high"}
     shaped = shape(row, prompt="{q}")
     assert list(shaped.body) == ["messages"]
@@ -159,7 +159,7 @@ def test_beside_a_template_what_cannot_be_the_parameter_is_data() -> None:
 
 
 def test_honour_takes_everything_beside_a_template() -> None:
-    """With `row_params: honour` a templated row's words, params and model count as in the other shapes."""
+    """With `row_params: honour`, a templated row's parameters, `params` and model are used as in the other shapes."""
     row = {"q": "Why?", "n": 2, "params": {"my_own": 1}, "model": "m"}
     shaped = shape(row, prompt="{q}", row_params="honour")
     assert {k: v for k, v in shaped.body.items() if k != "messages"} == {"n": 2, "my_own": 1}
@@ -167,23 +167,23 @@ def test_honour_takes_everything_beside_a_template() -> None:
     assert shaped.used == {"n", "params", "model"}
 
 
-def test_user_and_metadata_are_data_beside_prompts_and_that_is_said() -> None:
-    """A provider has no business with them unless `params` has them."""
+def test_user_and_metadata_are_data_beside_prompts_and_noted() -> None:
+    """`user` and `metadata` are not sent to a provider unless `params` has them."""
     row = {"messages": HI, "user": "ann", "metadata": {"row": 1}}
     assert sent(row) == {}
     assert len(said(row)) == 2
     assert sent({"messages": HI, "params": {"user": "ann"}}) == {"user": "ann"}
 
 
-def test_parameters_beside_a_batch_lines_body_are_said_not_to_be_sent() -> None:
-    """A batch line's request is its body."""
+def test_parameters_beside_a_batch_lines_body_are_not_sent_and_noted() -> None:
+    """The request of a batch line is its body alone."""
     line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": HI}, "top_p": 1}
     assert sent(line) == {}
     assert len(said(line)) == 1
 
 
 def test_embedding_requests_take_their_own_parameters() -> None:
-    """Parameters of embeddings beside `input` are sent, those of chats are not, and that is said."""
+    """Beside `input`, parameters of embeddings are sent; those of chats are not sent but noted."""
     row = {"model": "m", "input": "lake", "dimensions": 256, "encoding_format": "float", "user": "u", "temperature": 0}
     shaped = shape({**row, "metadata": {"row": 1}}, params={"max_tokens": 5, "input_type": "query"})
     assert shaped.body == {
@@ -207,7 +207,7 @@ def test_embedding_requests_take_their_own_parameters() -> None:
     ],
 )
 def test_an_input_beside_other_text_is_not_taken_for_embeddings(row: dict[str, Any]) -> None:
-    """The message names the other columns and both keys that help; with `shape: embeddings` the row is embedded."""
+    """The message names the other columns and a key that helps; with `shape: embeddings` the row is embedded."""
     with pytest.raises(InvalidRow) as caught:
         shape(row)
     assert caught.value.kind == "ambiguous_shape"
@@ -219,7 +219,7 @@ def test_an_input_beside_other_text_is_not_taken_for_embeddings(row: dict[str, A
 
 
 def test_an_input_beside_ids_numbers_or_embedding_parameters_is_embedded() -> None:
-    """What is no text cannot be the other half of a prompt; `dimensions` asks for an embedding."""
+    """A column without text cannot be the other half of a prompt; `dimensions` exists only for embeddings."""
     for more in ({"id": "a"}, {"row": 5, "metadata": {"x": "y"}}, {"title": "x", "dimensions": 8}, {"key": "k"}):
         assert shape({"input": "lake", **more}, id_column="key").url == "/v1/embeddings"
 
@@ -230,8 +230,8 @@ def test_a_template_may_be_embedded() -> None:
     assert (shaped.url, shaped.body) == ("/v1/embeddings", {"input": "Lake: Deep."})
 
 
-def test_cells_of_a_csv_are_read_as_words_where_the_job_says_so() -> None:
-    """With `row_params: honour` text is read as what the word is; text that cannot be it stays data and is said."""
+def test_cells_of_a_csv_are_read_as_parameters_under_honour() -> None:
+    """Under `row_params: honour`, text becomes the parameter's type; text that cannot stays data and is noted."""
     row = {"q": "x", "n": "2", "seed": "7.0", "stop": '["a", "b"]', "reasoning": '{"effort": "low"}', "tools": "none"}
     expected = {"n": 2, "seed": 7, "stop": ["a", "b"], "reasoning": {"effort": "low"}}
     assert sent(row, prompt="{q}", row_params="honour") == expected
@@ -245,8 +245,8 @@ def test_cells_of_a_csv_are_read_as_words_where_the_job_says_so() -> None:
     ("prompt", "hint"),
     [(5, '"{prompt}" takes it as text'), (True, '"{prompt}" takes it as text'), ({"a": 1}, '"{prompt.name}" takes a')],
 )
-def test_a_prompt_of_another_type_is_told_the_template_that_takes_it(prompt: object, hint: str) -> None:
-    """A number has no parts that could be named; a template writes it as text."""
+def test_a_prompt_of_another_type_is_refused_with_a_template_for_it(prompt: object, hint: str) -> None:
+    """For a number the message has a template that writes it as text, for an object one that names a part."""
     with pytest.raises(InvalidRow) as caught:
         shape({"prompt": prompt})
     assert caught.value.message.find(hint) > 0
@@ -255,6 +255,6 @@ def test_a_prompt_of_another_type_is_told_the_template_that_takes_it(prompt: obj
 
 @pytest.mark.parametrize("prompt", SHAPES)
 def test_a_whole_number_that_no_float_holds_does_not_end_the_run(prompt: dict[str, Any]) -> None:
-    """It is a number, so the row is sent as it is, and the server may refuse it."""
+    """Such a number is sent as it is, and the server may refuse it."""
     huge = ExactInt(10**400)
     assert sent({**prompt, "temperature": huge})["temperature"] == huge

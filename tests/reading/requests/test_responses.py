@@ -11,7 +11,7 @@ def line(**body: Any) -> dict[str, Any]:
 
 
 def test_instructions_and_input_are_the_prompt() -> None:
-    """Routers see what the user says, tokens are counted of all, and `max_output_tokens` is the answer's limit."""
+    """Routers see the user's text, tokens are counted over all text, and `max_output_tokens` limits the answer."""
     body = {"instructions": "Tag it.", "input": "Where is it?", "max_output_tokens": 20, "temperature": 0}
     shaped = shape(line(model="gpt", **body))
     assert (shaped.url, shaped.body, shaped.asked) == (RESPONSES_URL, body, "gpt")
@@ -20,7 +20,7 @@ def test_instructions_and_input_are_the_prompt() -> None:
 
 
 def test_input_may_be_a_list_of_items() -> None:
-    """Messages, with texts or parts, and what tools were called with and said."""
+    """Items are messages, with strings or parts, and tool calls with their outputs."""
     items = [
         {"role": "developer", "content": "Be brief."},
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "one"}]},
@@ -45,13 +45,13 @@ def test_input_may_be_a_list_of_items() -> None:
         {"prompt": {"id": "pmpt_1", "variables": {"city": "Rome"}}},
     ],
 )
-def test_what_routers_cannot_read_is_a_prompt_all_the_same(body: dict[str, Any]) -> None:
-    """An image alone, or a prompt that is stored with the provider, can be answered."""
+def test_a_prompt_without_text_for_routers_is_sent(body: dict[str, Any]) -> None:
+    """A server can answer an image alone, or a prompt that is stored with the provider."""
     assert shape(line(**body)).text == ""
 
 
-def test_the_jobs_parameters_and_system_message_are_put_in_the_apis_own_words() -> None:
-    """Limits, effort and formats are renamed, what the API does not have is left out, and the row's own keys win."""
+def test_the_jobs_parameters_and_system_message_get_the_apis_names() -> None:
+    """Limits, effort and formats are renamed, unsupported parameters left out; the row's own keys take precedence."""
     schema = {"name": "s", "schema": {"type": "object"}, "strict": True}
     job = {
         "max_tokens": 256,

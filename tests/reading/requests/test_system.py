@@ -28,7 +28,7 @@ def system(record: dict[str, Any], **settings: Any) -> list[str]:
     "own", ["Answer in French.", [{"type": "text", "text": "Answer"}, {"type": "text", "text": "in French."}]]
 )
 def test_a_rows_system_column_is_its_system_message(prompt: dict[str, Any], own: Any) -> None:
-    """It goes first, wins over the job's, counts as prompt, and is not carried; Anthropic's list of blocks is text."""
+    """It goes first, replaces the job's, counts as prompt and is not carried; Anthropic's blocks become text."""
     shaped = shape({**prompt, "system": own}, system="Be brief.")
     text = own if isinstance(own, str) else "Answer\nin French."
     assert shaped.body["messages"][0] == {"role": "system", "content": text}
@@ -42,14 +42,14 @@ def test_a_rows_system_column_is_its_system_message(prompt: dict[str, Any], own:
 @pytest.mark.parametrize("prompt", SHAPES)
 @pytest.mark.parametrize("own", [None, "", "  ", []])
 def test_a_blank_system_column_leaves_the_jobs_message(prompt: dict[str, Any], own: Any) -> None:
-    """Rows without their own take `input.system`."""
+    """A row without its own system message gets `input.system`."""
     assert system({**prompt, "system": own}, system="Be brief.") == ["Be brief."]
     assert system({**prompt, "system": own}) == []
 
 
 @pytest.mark.parametrize("prompt", SHAPES)
 def test_the_jobs_system_message_is_a_template(prompt: dict[str, Any]) -> None:
-    """It is filled from each row's columns; where all of them are blank, nothing is sent; doubled braces are braces."""
+    """It is filled from each row's columns and not sent if all of them are blank; doubled braces become braces."""
     row = {**prompt, "system_prompt": "Be kind."}
     assert system(row, system="{system_prompt}") == ["Be kind."]
     assert system(row, system='{system_prompt} Answer as {{"a": 1}}.') == ['Be kind. Answer as {"a": 1}.']
@@ -61,7 +61,7 @@ def test_the_jobs_system_message_is_a_template(prompt: dict[str, Any]) -> None:
 
 
 def test_the_jobs_system_template_works_beside_a_prompt_template() -> None:
-    """Both are filled from the same row; a `system` column is data there, and said."""
+    """Both are filled from the same row; a `system` column is then data, and a note says so."""
     row = {"q": "Why?", "s": "Be kind.", "system": "linux"}
     shaped = shape(row, prompt="{q}", system="{s}")
     assert [m["content"] for m in shaped.body["messages"]] == ["Be kind.", "Why?"]
@@ -71,13 +71,13 @@ def test_the_jobs_system_template_works_beside_a_prompt_template() -> None:
 
 
 def test_braces_that_are_no_column_are_refused_with_what_to_write() -> None:
-    """JSON in a system message says how to write braces."""
+    """JSON in a system message is refused with how to write braces."""
     with pytest.raises(SpecError, match=r"input\.system: .*write \{\{ and \}\}"):
         Shaper(InputSpec(path="in.jsonl", system='Answer as {"a": 1}.'))
 
 
-def test_messages_keep_their_own_system_message_and_that_is_said() -> None:
-    """What the row says in its messages is nearer; the column is carried."""
+def test_messages_keep_their_own_system_message_and_a_note_says_so() -> None:
+    """A system message in `messages` takes precedence, and the `system` column is carried."""
     talk = [{"role": "developer", "content": "D"}, *HI]
     shaped = shape({"messages": talk, "system": "S"}, system="{missing}")
     assert shaped.body["messages"] == talk
@@ -86,12 +86,12 @@ def test_messages_keep_their_own_system_message_and_that_is_said() -> None:
 
 
 def test_columns_that_other_data_sets_call_a_system_message_are_named() -> None:
-    """`system_prompt` is not sent unasked; the note says how."""
+    """`system_prompt` is not sent by default; the note says how to send it."""
     (fact,) = shape({"prompt": "hi", "system_prompt": "S"}).notes
     assert 'input.system: "{system_prompt}"' in fact.text
 
 
-def test_a_system_column_that_is_no_text_is_data_and_said() -> None:
+def test_a_system_column_that_is_no_text_is_data_and_noted() -> None:
     """An object or a number cannot be a message."""
     for own in ({"os": "linux"}, 5, [1]):
         shaped = shape({"prompt": "hi", "system": own})
@@ -100,8 +100,8 @@ def test_a_system_column_that_is_no_text_is_data_and_said() -> None:
         assert "system" not in shaped.used
 
 
-def test_embeddings_have_no_system_message_and_that_is_said() -> None:
-    """`input.system` of a job whose rows are embeddings is not lost without a word."""
+def test_embeddings_have_no_system_message_and_a_note_says_so() -> None:
+    """If rows are embeddings, a note says that `input.system` is not sent."""
     shaped = shape({"input": "lake"}, system="S")
     assert shaped.body == {"input": "lake"}
     assert "system_not_sent" in [fact.code for fact in shaped.notes]

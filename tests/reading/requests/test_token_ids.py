@@ -22,7 +22,7 @@ def line(url: str, **body: Any) -> dict[str, Any]:
     ],
 )
 def test_token_ids_are_sent_as_they_are(value: list[Any], prompts: int, tokens: int, text: str) -> None:
-    """Routers see no text of them, each counts as one token, and each list is a prompt that may be answered."""
+    """Routers see no text for token ids; each id counts as one token, and each list as a prompt with its own answer."""
     completion = shape(line("/v1/completions", prompt=value, max_tokens=5))
     assert (completion.url, completion.body) == (COMPLETIONS_URL, {"prompt": value, "max_tokens": 5})
     assert (completion.text, completion.tokens, completion.max_tokens) == (text, tokens, 5 * prompts)
@@ -31,8 +31,8 @@ def test_token_ids_are_sent_as_they_are(value: list[Any], prompts: int, tokens: 
     assert [fact.code for fact in completion.notes] == ["token_ids"]
 
 
-def test_token_ids_beside_no_url_make_a_completion_or_embeddings() -> None:
-    """A `prompt` of token ids can only be a completion's; an `input` of them is embedded."""
+def test_token_ids_without_a_url_make_a_completion_or_embeddings() -> None:
+    """A `prompt` of token ids becomes a completion, and an `input` of them an embedding request."""
     completion = shape({"prompt": [1, 2, 3], "max_tokens": 4}, params={"temperature": 0})
     assert (completion.url, completion.body) == (
         COMPLETIONS_URL,
@@ -43,8 +43,8 @@ def test_token_ids_beside_no_url_make_a_completion_or_embeddings() -> None:
     assert (embedding.url, embedding.body) == (EMBEDDINGS_URL, {"input": [1, 2, 3], "dimensions": 4})
 
 
-def test_their_number_is_the_prompts_count_of_tokens(tmp_path: Path) -> None:
-    """The table's count is of the text and of the ids together."""
+def test_token_ids_count_towards_the_prompts_tokens(tmp_path: Path) -> None:
+    """The table's token count is that of the text and the ids together."""
     rows = read_lines(
         tmp_path,
         [
@@ -61,7 +61,7 @@ def test_their_number_is_the_prompts_count_of_tokens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [[1, "a"], [1, -1], [1.5], [True], [[1], 2], [[[1]]], [None]])
 def test_what_is_no_list_of_token_ids_is_refused(value: list[Any]) -> None:
-    """Whole numbers from 0 and nothing else, in one list or in a list of lists."""
+    """Only whole numbers from 0 are token ids, in one list or in a list of lists."""
     refused(
         line("/v1/completions", prompt=value), "wrong_type", "prompt must be a string, a list of token ids, or a list"
     )
@@ -70,5 +70,5 @@ def test_what_is_no_list_of_token_ids_is_refused(value: list[Any]) -> None:
 
 @pytest.mark.parametrize("value", [[], [[]], [[1], []], ["a", ""]])
 def test_an_empty_list_is_no_prompt(value: list[Any]) -> None:
-    """Neither is one with an empty item."""
+    """A list with an empty item is refused too."""
     refused(line("/v1/embeddings", input=value), "empty_prompt", "input is blank or has a blank item")

@@ -24,7 +24,7 @@ ROWS = [{"q": "a"}, {"q": "b"}]
     ],
 )
 def test_a_list_of_rows_is_told_by_its_place(record: dict[str, Any], filter_: str) -> None:
-    """The place is given as jq takes it."""
+    """The message names the list's place as a jq filter."""
     said = rows_inside(record)
     assert said is not None
     assert f"`jq -c '{filter_}'`" in said
@@ -38,8 +38,8 @@ def test_a_list_of_rows_is_told_by_its_place(record: dict[str, Any], filter_: st
         {"columns": ["q"], "index": [0, 1], "data": [["a"], ["b"]]},
     ],
 )
-def test_the_columns_of_a_table_are_told_how_pandas_writes_rows(record: dict[str, Any]) -> None:
-    """Each of the three ways in which pandas writes columns."""
+def test_the_columns_of_a_table_are_refused_with_pandas_option_for_rows(record: dict[str, Any]) -> None:
+    """All three ways in which pandas writes columns are recognised."""
     assert 'orient="records"' in (rows_inside(record) or "")
 
 
@@ -55,13 +55,13 @@ def test_the_columns_of_a_table_are_told_how_pandas_writes_rows(record: dict[str
     ],
 )
 def test_what_may_be_a_row_is_left_alone(record: dict[str, Any]) -> None:
-    """Texts, lists of texts, a conversation, and a name that cannot stand in a command."""
+    """No hint is given for texts, lists of texts, a conversation, or a name that cannot stand in a command."""
     assert rows_inside(record) is None
 
 
 @pytest.mark.parametrize("name", ["in.json", "in.jsonl"])
 def test_the_refusal_of_such_a_file_says_how_to_unpack_it(tmp_path: Path, name: str) -> None:
-    """In the one line that also shows its columns; a file with a second row is not called so."""
+    """The hint is in the line that shows the columns; a file with a second row gets no hint."""
     path = tmp_path / name
     path.write_text(json.dumps({"data": ROWS}) + "\n")
     spec = InputSpec(path=str(path))
