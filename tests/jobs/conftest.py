@@ -1,4 +1,4 @@
-"""A command and a job for it."""
+"""Fixtures: the command line, a job, and endpoints for it."""
 
 import sys
 from collections.abc import Iterator

@@ -20,7 +20,7 @@ HEAVY = ("ray", "torch", "pyarrow", "litellm", "pandas", "transformers", "numpy"
 
 
 def test_a_good_job_ends_with_0_and_again_with_0(command: Command, job: Job, tmp_path: Path, served: Served) -> None:
-    """The job that the others are spoilt from runs; run again it sends nothing and says the same."""
+    """The valid job of these tests runs; run again, it sends nothing and reports the same rows."""
     path = written(job, tmp_path)
     first = command("run", path, "--json")
     assert (first.status, first.faults) == (Exit.OK, [])
@@ -55,7 +55,7 @@ def test_a_wrong_command_ends_with_2(arguments: tuple[str, ...], command: Comman
 
 
 def test_some_rows_not_ok_ends_with_1(command: Command, job: Job, tmp_path: Path) -> None:
-    """A run that finished with an invalid row says so by its status."""
+    """A run that finished with an invalid row ends with status 1."""
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "good"}\n{"prompt": 7}\n')
     ended = command("run", written(job, tmp_path), "--json")
     assert ended.status == Exit.SOME_NOT_OK
@@ -70,7 +70,7 @@ def test_some_rows_not_ok_ends_with_1(command: Command, job: Job, tmp_path: Path
 
 
 def test_a_bug_ends_with_3(command: Command, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that nobody foresaw is shown whole, and its status promises no results, as Python's own would."""
+    """An unexpected error prints its traceback and ends with 3: Python's own status 1 would promise results."""
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("nobody foresaw this")
@@ -84,7 +84,7 @@ def test_a_bug_ends_with_3(command: Command, job: Job, tmp_path: Path, monkeypat
     assert ended.err.splitlines()[-1].startswith("batchrouter: ")
 
 
-def test_json_is_all_that_comes_on_stdout(command: Command, job: Job, tmp_path: Path, served: Served) -> None:
+def test_stdout_is_one_json_document(command: Command, job: Job, tmp_path: Path, served: Served) -> None:
     """run, report, status, estimate and check print one JSON document each; estimate and check send no prompt."""
     path = written(job, tmp_path)
     for looked in ("estimate", "check"):
@@ -98,8 +98,8 @@ def test_json_is_all_that_comes_on_stdout(command: Command, job: Job, tmp_path: 
     assert (standing["finished"], standing["statuses"]["ok"]) == (True, 3)
 
 
-def test_check_finds_the_same_faults_as_run(command: Command, job: Job, tmp_path: Path) -> None:
-    """What would stop a run is among the problems of a check, and its status is 2 as well."""
+def test_check_finds_faults_that_would_stop_a_run(command: Command, job: Job, tmp_path: Path) -> None:
+    """An output that replaces the input and an unreachable model are problems of a check, and its status is 2."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         job["models"][1]["endpoints"][0]["url"] = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
     job["output"] = {"path": "prompts.jsonl", "run_dir": "run"}
@@ -111,7 +111,7 @@ def test_check_finds_the_same_faults_as_run(command: Command, job: Job, tmp_path
 
 
 def test_check_reads_the_rows_whatever_the_router(command: Command, job: Job, tmp_path: Path) -> None:
-    """A checkpoint that is not there hides neither how many rows there are nor what is wrong with them."""
+    """If the checkpoint is missing, `check` still counts the rows and finds the invalid ones."""
     job["router"] = {"kind": "knn", "checkpoint": "nobody/nothing"}
     with (tmp_path / "prompts.jsonl").open("a") as prompts:
         prompts.write('{"prompt": 5}\n')
@@ -123,7 +123,7 @@ def test_check_reads_the_rows_whatever_the_router(command: Command, job: Job, tm
 
 
 def test_the_schema_describes_the_job_file(command: Command, job: Job) -> None:
-    """It is a JSON Schema whose references resolve, with every top-level key described and the needed ones named."""
+    """The schema's references resolve, every top-level key is described, and the required keys are listed."""
     ended = command("schema")
     schema = json.loads(ended.out)
     assert (ended.status, schema["type"], schema["additionalProperties"]) == (Exit.OK, "object", False)
@@ -137,7 +137,7 @@ def test_the_schema_describes_the_job_file(command: Command, job: Job) -> None:
     assert references <= set(schema["$defs"])
 
 
-# In a process of its own, to see what a command imports.
+# Run in a separate process, to see what a command imports.
 
 _SPY = """
 import sys
@@ -164,7 +164,7 @@ finally:
     ids=str,
 )
 def test_help_and_refusals_import_nothing_heavy(arguments: tuple[str, ...], status: int, tmp_path: Path) -> None:
-    """What they would be slow by; `benchmarks/start.py` has the seconds."""
+    """Heavy libraries would slow them down; `benchmarks/start.py` measures the seconds."""
     (tmp_path / "wrong.yaml").write_text("engin: ray\n")
     ended = subprocess.run(
         [sys.executable, "-c", _SPY.format(heavy=HEAVY), *arguments],
@@ -193,7 +193,7 @@ main()
 
 @pytest.mark.parametrize(("client", "torn_down"), [("pyreqwest", False), ("json", True)])
 def test_a_process_with_the_http_client_ends_before_python_is_torn_down(client: str, torn_down: bool) -> None:
-    """The client's threads would abort it then; everything that was printed is there, with the command's status."""
+    """The client's threads would abort Python's teardown, so it is skipped; output and status are complete."""
     ended = subprocess.run(
         [sys.executable, "-c", _ENDS.format(client=client)],
         cwd=Path(__file__).parents[2],

@@ -1,4 +1,4 @@
-"""What `docs/command-line.md` says of calls from Python."""
+"""Calls from Python behave as `docs/command-line.md` documents."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.rehearsed import Served
 
 
 def test_a_path_and_a_job_give_the_same_reports(job: Job, tmp_path: Path, served: Served) -> None:
-    """`estimate` sends nothing; `run` takes settings as `--set` does; both say what a run costs and how rows ended."""
+    """`estimate` sends nothing; `run` takes settings as `--set` does; a path and a loaded job give equal results."""
     path = written(job, tmp_path)
     expected = estimate(path).cost_usd
     assert expected.low <= expected.expected <= expected.high
@@ -28,7 +28,7 @@ def test_a_path_and_a_job_give_the_same_reports(job: Job, tmp_path: Path, served
 
 
 def test_a_stopped_run_is_finished_from_python_too(job: Job, tmp_path: Path) -> None:
-    """`finish=True` is `--finish`: there must be a run, and then it writes what is there."""
+    """`finish=True` works as `--finish` does: it needs a run directory, and writes the results that exist."""
     path = written(job, tmp_path)
     with pytest.raises(SpecError, match="there is none at"):
         run(path, finish=True)
@@ -36,7 +36,7 @@ def test_a_stopped_run_is_finished_from_python_too(job: Job, tmp_path: Path) -> 
     assert run(path, finish=True).rows.ok == 3
 
 
-def test_what_is_wrong_is_raised_and_not_printed(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_are_raised_and_not_printed(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A fault of the job is a SpecError with file and line, and so is a job file that is not there."""
     job["plan"] = {"strategy": "share", "strong": 2}
     with pytest.raises(SpecError, match=r"job\.yaml:\d+: plan"):
@@ -47,6 +47,6 @@ def test_what_is_wrong_is_raised_and_not_printed(job: Job, tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize("error", [SpecError, StorageError, StoppedError, EmbedderError])
-def test_what_may_be_raised_has_one_base(error: type[Exception]) -> None:
-    """Who catches `BatchRouterError` catches whatever ends a command with a status of its own."""
+def test_exceptions_have_one_base(error: type[Exception]) -> None:
+    """Catching `BatchRouterError` catches everything that ends a command with a status of its own."""
     assert issubclass(error, BatchRouterError)

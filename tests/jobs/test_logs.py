@@ -1,4 +1,4 @@
-"""`--verbose` and `--log-file`: which records go where, and what never does."""
+"""Where `--verbose` and `--log-file` send log records, and what no record contains."""
 
 import json
 import logging
@@ -45,7 +45,7 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def unchanged() -> Iterator[None]:
-    """A command leaves Python's logging as it was, but for a handler that discards."""
+    """Check that a command leaves Python's logging as it was, except for a handler that discards."""
     root = logging.getLogger("batchrouter")
     yield
     assert (root.level, root.propagate) == (logging.NOTSET, True)
@@ -54,7 +54,7 @@ def unchanged() -> Iterator[None]:
 
 @pytest.mark.usefixtures("talkative")
 def test_by_default_no_record_is_printed(command: Command, job: Job, tmp_path: Path) -> None:
-    """Not even a warning, which Python prints for loggers that nobody configured."""
+    """Not even a warning is printed, which Python does for loggers without a handler."""
     ended = command("run", written(job, tmp_path), "--json")
     assert ended.status == Exit.OK
     assert "level" not in ended.err
@@ -62,7 +62,7 @@ def test_by_default_no_record_is_printed(command: Command, job: Job, tmp_path: P
 
 @pytest.mark.usefixtures("talkative")
 def test_verbose_prints_records_from_info_on(command: Command, job: Job, tmp_path: Path) -> None:
-    """On standard error, between the progress lines; standard output stays one JSON document."""
+    """The records are on standard error, between the progress lines; standard output stays one JSON document."""
     ended = command("run", written(job, tmp_path), "--json", "--verbose")
     assert json.loads(ended.out)["rows"]["ok"] == 3
     records = [line for line in ended.err.splitlines() if LINE.fullmatch(line)]
@@ -76,7 +76,7 @@ def test_verbose_prints_records_from_info_on(command: Command, job: Job, tmp_pat
 
 @pytest.mark.usefixtures("talkative")
 def test_a_log_file_is_appended_to(command: Command, job: Job, tmp_path: Path) -> None:
-    """It has every record from DEBUG on, a line each with the time in UTC, and what an earlier command wrote."""
+    """The file keeps earlier lines and gets every record from DEBUG on, one line each with the time in UTC."""
     path, log = written(job, tmp_path), tmp_path / "run.log"
     log.write_text("an earlier line\n")
     for _ in range(2):
@@ -89,7 +89,6 @@ def test_a_log_file_is_appended_to(command: Command, job: Job, tmp_path: Path) -
 
 
 def test_every_command_has_both_options() -> None:
-    """Whatever is done, it can be followed."""
     from typer.main import get_command
 
     from jobs.cli import app
@@ -104,7 +103,7 @@ def test_every_command_has_both_options() -> None:
 def test_a_log_file_that_cannot_be_written_stops_the_command_before_anything_is_sent(
     place: str, command: Command, job: Job, tmp_path: Path, served: Served
 ) -> None:
-    """One clear line, and status 2."""
+    """The command ends with status 2 and one line, and makes no output."""
     log = tmp_path / place
     ended = command("run", written(job, tmp_path), "--log-file", log)
     assert (ended.status, ended.out, served.posts) == (Exit.WRONG, "", [])
@@ -114,7 +113,7 @@ def test_a_log_file_that_cannot_be_written_stops_the_command_before_anything_is_
 
 
 def test_a_log_file_on_a_full_disk_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """The command goes on without it."""
+    """After the first failed write, one line reports it, and the command continues without the log file."""
     with log_records("0.1.0", verbose=False, log_file=Path("/dev/full")):
         for _ in range(3):
             logger.info("one more line")
@@ -126,7 +125,7 @@ def test_a_log_file_on_a_full_disk_is_reported_once(capsys: pytest.CaptureFixtur
 
 
 def test_an_error_ends_the_log_file(command: Command, tmp_path: Path) -> None:
-    """What was printed is in the file too, and on standard error only once."""
+    """The error is the last line of the file, and is on standard error only once."""
     log = tmp_path / "run.log"
     ended = command("run", tmp_path / "none.yaml", "--log-file", log, "--verbose")
     assert ended.status == Exit.WRONG
@@ -138,7 +137,7 @@ def test_an_error_ends_the_log_file(command: Command, tmp_path: Path) -> None:
 def test_a_bug_is_named_in_the_log_file_without_its_message(
     command: Command, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exception that we do not know may quote a prompt, so only its class is written, by `logging.exception` too."""
+    """An unexpected exception may quote a prompt, so only its class is logged, by `logging.exception` too."""
 
     def broken(*_: object, **__: object) -> None:
         try:
@@ -158,7 +157,7 @@ def test_a_bug_is_named_in_the_log_file_without_its_message(
 
 
 def test_messages_cannot_forge_lines_or_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Line breaks and escape sequences of a server's words are escaped, so that a record stays one line."""
+    """Line breaks and escape sequences in a server's message are escaped, so that a record stays one line."""
     log = tmp_path / "run.log"
     with log_records("0.1.0", verbose=True, log_file=log):
         logger.info(
@@ -172,7 +171,7 @@ def test_messages_cannot_forge_lines_or_reach_the_terminal(tmp_path: Path, capsy
 
 
 def test_records_are_printed_above_the_live_display() -> None:
-    """On a terminal each record is a line of its own; the display is redrawn below it."""
+    """On a terminal each record is a line of its own, and the display is redrawn below it."""
     terminal = StringIO()
     console = Console(file=terminal, force_terminal=True, width=120)
     with ProgressDisplay(console) as progress, log_records("0.1.0", verbose=True, log_file=None):
@@ -183,7 +182,7 @@ def test_records_are_printed_above_the_live_display() -> None:
 
 
 def test_the_callers_own_handlers_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """From Python records go where Python's logging sends them."""
+    """In calls from Python, records go where the caller's logging sends them."""
     with caplog.at_level(logging.INFO, "batchrouter"), log_records("0.1.0", verbose=False, log_file=None):
         logger.info("seen by the caller")
     assert caplog.messages == ["seen by the caller"]
@@ -192,7 +191,7 @@ def test_the_callers_own_handlers_are_left_alone(caplog: pytest.LogCaptureFixtur
 def test_no_key_and_no_prompt_reaches_a_log_file(
     command: Command, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a whole run with keys, with refused and broken rows, sent to stand-ins: neither the file nor the terminal."""
+    """In a rehearsal with keys set and invalid rows, neither log file nor terminal has a key or a prompt."""
     monkeypatch.setenv("THE_KEY", KEY)
     rows = [PROMPT, 7, PROMPT * 2, ""]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows))
@@ -209,13 +208,13 @@ def test_no_key_and_no_prompt_reaches_a_log_file(
 
 
 def test_help_does_not_import_logging() -> None:
-    """Its start takes no longer than it did."""
+    """Importing the command line does not import logging, so that `--help` starts fast."""
     code = "import sys, jobs.cli; print('logging' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "False\n"
 
 
 def test_a_file_that_cannot_be_opened_raises_a_spec_error(tmp_path: Path) -> None:
-    """As everything that is wrong before a command has begun."""
+    """The error is a SpecError, like other faults found before a command begins."""
     with pytest.raises(SpecError, match="Is a directory"), log_records("0.1.0", verbose=False, log_file=tmp_path):
         pytest.fail("the block must not run")

@@ -1,4 +1,4 @@
-"""A job whose rows are piped in, from the command's point of view."""
+"""A command whose rows come from a pipe."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def command(folder: Path, name: str, rows: bytes) -> subprocess.CompletedProcess
 
 @pytest.mark.real
 def test_an_estimate_of_piped_rows_reads_them_all(tmp_path: Path) -> None:
-    """`estimate` takes the rows from the pipe, and says in one line when there are none."""
+    """`estimate` reads the rows from the pipe, and ends with one line if there are none."""
     write_job(tmp_path)
     good = command(tmp_path, "estimate", b'{"prompt":"a"}\n{"prompt":"b"}\n')
     assert good.returncode == 0, good.stderr

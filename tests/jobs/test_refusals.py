@@ -1,4 +1,4 @@
-"""Whatever is wrong with a job or its surroundings is said in one line before anything is sent."""
+"""Each fault of a job or its surroundings is one line before anything is sent."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from jobs.exit_status import Exit
 from tests.jobs.console_script import Command, Job, written
 from tests.rehearsed import Served
 
-# Each spoils the job or its surroundings.
+# Each function spoils the job or its surroundings.
 
 
 def key_is_not_set(job: Job, folder: Path) -> None:
@@ -208,7 +208,7 @@ SPOILT: dict[Callable[[Job, Path], None], tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("spoil", SPOILT, ids=lambda spoil: spoil.__name__)
-def test_what_is_wrong_is_one_line_and_nothing_is_sent(
+def test_each_fault_is_one_line_and_nothing_is_sent(
     spoil: Callable[[Job, Path], None],
     command: Command,
     job: Job,
@@ -216,7 +216,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_sent(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Status 2, one line for each fault on stderr, nothing on stdout, no traceback, and no request."""
+    """The command ends with status 2, one line for each fault on stderr, nothing on stdout, and no request."""
     for name in ("COMPLETION_BASE_URL", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "in"
@@ -238,7 +238,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_sent(
 def test_a_key_that_no_header_takes_is_not_repeated(
     key: str, command: Command, job: Job, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one from a file that ends in a line break: it is told by its variable's name, before anything is sent."""
+    """A key with a line break or an odd character is refused before anything is sent, by its variable's name."""
     monkeypatch.setenv("ODD_KEY", key)
     job["models"][0]["endpoints"][0]["api_key_env"] = "ODD_KEY"
     ended = command("run", written(job, tmp_path))
@@ -255,7 +255,7 @@ def test_a_key_that_no_header_takes_is_not_repeated(
 def test_a_wrong_url_of_the_environment_is_one_line(
     url: str, said: str, command: Command, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told by its variable's name."""
+    """The line names the environment variable and does not repeat a password."""
     monkeypatch.setenv("COMPLETION_BASE_URL", url)
     del job["models"][0]["endpoints"]
     ended = command("run", written(job, tmp_path))
@@ -267,7 +267,7 @@ def test_a_wrong_url_of_the_environment_is_one_line(
 
 
 def test_another_jobs_run_directory_is_refused(command: Command, job: Job, served: Served, tmp_path: Path) -> None:
-    """The line names the keys that differ, and nothing more is sent; --fresh keeps the old run beside the new one."""
+    """The line names the keys that differ, and nothing is sent; --fresh keeps the old run beside the new one."""
     path = written(job, tmp_path)
     assert command("run", path).status == Exit.OK
     served.forget()

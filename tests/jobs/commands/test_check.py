@@ -1,4 +1,4 @@
-"""`check` finds what would end a run: here, classes of the user's own that cannot be built."""
+"""`check` finds imported classes that cannot be built, which would end a run."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`batchrouter train`: what it prints, and what it refuses."""
+"""What `batchrouter train` prints, and what it refuses."""
 
 import json
 import re
@@ -104,8 +104,8 @@ def test_an_existing_checkpoint_is_kept(command: Command, spec: Spec, tmp_path: 
 
 @pytest.mark.real
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_as_ctrl_c_does(number: signal.Signals, spec: Spec, tmp_path: Path) -> None:
-    """Status 130, one line that says what is true of a fit, and no hidden folder left beside the output."""
+def test_a_signal_ends_training_as_ctrl_c_does(number: signal.Signals, spec: Spec, tmp_path: Path) -> None:
+    """The status is 130, the last line says how to start over, and no hidden folder is left beside the output."""
     rows = [{"prompt": f"{i} {'plus' if i % 2 else 'or'} {3 * i}", "s": i % 2, "l": 1} for i in range(20_000)]
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = written(spec, tmp_path)
@@ -130,8 +130,8 @@ def test_a_signal_ends_it_as_ctrl_c_does(number: signal.Signals, spec: Spec, tmp
     assert set(tmp_path.iterdir()) == before
 
 
-def test_what_a_killed_one_left_is_removed(command: Command, spec: Spec, tmp_path: Path) -> None:
-    """The next one for the same output sees to it, and puts a checkpoint back that was about to be replaced."""
+def test_folders_of_a_killed_training_are_removed(command: Command, spec: Spec, tmp_path: Path) -> None:
+    """The next training for the same output removes them, and puts back a checkpoint that was about to be replaced."""
     path = written(spec, tmp_path)
     assert command("train", path).status == 0
     left = tmp_path / ".made.x1.tmp"
@@ -143,8 +143,8 @@ def test_what_a_killed_one_left_is_removed(command: Command, spec: Spec, tmp_pat
     assert not left.exists()
 
 
-def test_an_output_that_cannot_be_written_is_known_first(command: Command, spec: Spec, tmp_path: Path) -> None:
-    """Before labels are read, and so before judges are asked: the labels here are not even there."""
+def test_an_output_that_cannot_be_written_is_refused_first(command: Command, spec: Spec, tmp_path: Path) -> None:
+    """The output is checked before labels are read and judges are paid: the labels here do not exist."""
     (tmp_path / "labels.jsonl").unlink()
     (tmp_path / "file").touch()
     ended = command("train", written(spec | {"output": "file/made"}, tmp_path))

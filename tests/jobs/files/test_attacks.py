@@ -1,4 +1,4 @@
-"""Job files that are valid YAML and hostile or odd: each ends in one line, or means what its author meant."""
+"""Job files that are valid YAML but hostile or odd: each is refused in one line, or read as its author meant."""
 
 import math
 from pathlib import Path
@@ -14,20 +14,20 @@ from tests.jobs.files.test_yaml_specs import JOB, faults, written
 
 @pytest.mark.parametrize("key", ["rpm", "tpm", "input_tpm", "output_tpm", "max_in_flight"])
 def test_infinity_as_a_limit_means_that_there_is_none(tmp_path: Path, key: str) -> None:
-    """`.inf` is what people write where nothing is limited."""
+    """Users write `.inf` if nothing is limited."""
     job = load_job(written(tmp_path), [f"models.0.endpoints.0.limits.{key}=.inf"])
     assert getattr(job.models[0].endpoints[0].limits, key) is None
 
 
 def test_an_infinite_budget_and_number_of_rows_mean_none(tmp_path: Path) -> None:
-    """So do they of other bounds that may be left out."""
+    """`.inf` also means none for other bounds that may be left out."""
     job = load_job(written(tmp_path), ["dispatch.budget_usd=.inf", "input.limit=.inf"])
     assert job.dispatch.budget_usd is None
     assert job.input.limit is None
 
 
 def test_an_infinite_timeout_is_the_longest_that_timers_take(tmp_path: Path) -> None:
-    """A week; a longer one is refused, since HTTP clients cannot hold it."""
+    """It is a week; a longer timeout is refused, because HTTP clients cannot hold it."""
     job = load_job(written(tmp_path), ["dispatch.timeout_seconds=.inf"])
     assert job.dispatch.timeout_seconds == LONGEST_TIMEOUT_SECONDS < math.inf
     (line,) = faults(written(tmp_path), ["dispatch.timeout_seconds=1e300"])
@@ -36,7 +36,7 @@ def test_an_infinite_timeout_is_the_longest_that_timers_take(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("value", ["-.inf", ".nan", "0"])
 def test_other_odd_numbers_are_refused(tmp_path: Path, value: str) -> None:
-    """Only plus infinity has a meaning."""
+    """Only plus infinity is accepted as a limit."""
     (line,) = faults(written(tmp_path), [f"models.0.endpoints.0.limits.rpm={value}"])
     assert "models.0.endpoints.0.limits.rpm" in line
 
@@ -58,7 +58,7 @@ output: {path: out/results.jsonl}
 
 
 def test_anchors_merge_keys_and_their_places_work(tmp_path: Path) -> None:
-    """A mapping is written once, merged where it is needed, and a key of its own wins over a merged one."""
+    """A mapping is written once and merged several times; a mapping's own key takes precedence over a merged one."""
     small, large = load_job(written(tmp_path, ANCHORED)).models
     assert small.price == large.price
     assert small.price is not None
@@ -74,7 +74,7 @@ def test_a_fault_in_a_merged_mapping_names_the_line_where_it_stands(tmp_path: Pa
 
 
 def test_a_key_twice_beside_a_merge_is_still_refused(tmp_path: Path) -> None:
-    """Merging does not hide it, nor does it count as writing a key twice."""
+    """A merge does not hide a key that is there twice, and does not itself count as a second one."""
     (line,) = faults(written(tmp_path, ANCHORED.replace("name: small", "name: small\n    name: other")))
     assert ":9: not valid YAML: the key 'name' is there twice" in line
 
@@ -107,7 +107,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_is_one_line_with_its_place(tmp_path: Path, name: str) -> None:
-    """No trace, no gigabytes: file, line and what is wrong."""
+    """The refusal is one line with file, line and fault, without a traceback or gigabytes of memory."""
     text, expected = ATTACKS[name]
     with pytest.raises(SpecError, match=expected) as caught:
         load_job(written(tmp_path, text))
@@ -115,7 +115,7 @@ def test_an_attack_is_one_line_with_its_place(tmp_path: Path, name: str) -> None
 
 
 def test_a_setting_is_checked_as_the_file_is(tmp_path: Path) -> None:
-    """`--set` values are YAML too."""
+    """Values of `--set` are YAML too, and are checked in the same way."""
     (line,) = faults(written(tmp_path), [r'input.path="a\0b"'])
     assert line.startswith("--set input.path: ")
     assert "'\\x00'" in line
@@ -123,7 +123,7 @@ def test_a_setting_is_checked_as_the_file_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", [".small.tmp", ".tmp", "..tmp", "....tmp"])
 def test_a_model_called_like_a_temporary_file_keeps_its_files(model: str) -> None:
-    """What killed writers left is swept by its name, `.*.tmp`; a model's folder must not have such a name."""
+    """Files of killed writers are removed by their name, `.*.tmp`; a model's folder must not have such a name."""
     folder = Layout(Path("run")).routed(model, 0).parent.name
     assert not (folder.startswith(".") and folder.endswith(".tmp"))
     assert len({file_name(model), file_name("small"), file_name("tmp")}) == 3

@@ -1,4 +1,4 @@
-"""What is wrong with a job file is said in one line per fault: file, line, key, what to do."""
+"""Each fault of a job file is one line: file, line, key, what to do."""
 
 import re
 from collections.abc import Sequence
@@ -45,14 +45,14 @@ def faults(path: Path, settings: Sequence[str] = ()) -> list[str]:
 
 
 def test_the_job_that_the_others_are_spoilt_from_is_good(tmp_path: Path) -> None:
-    """It loads, and its paths are relative to its own folder."""
+    """The job loads, and its paths are relative to its own folder."""
     job = load_job(written(tmp_path))
     assert job.input.path == str(tmp_path / "prompts.jsonl")
     assert job.output.path == str(tmp_path / "out/results.jsonl")
 
 
 def test_a_hub_id_stays_what_it_is(tmp_path: Path) -> None:
-    """A checkpoint is a path of the job's folder where something is there, or where it begins with a dot or a tilde."""
+    """A checkpoint is a path of the job's folder if it exists there, or if it begins with a dot or a tilde."""
     (tmp_path / "mine").mkdir()
     for given, meant in (
         ("routellm/mf_gpt4_augmented", "routellm/mf_gpt4_augmented"),
@@ -130,7 +130,7 @@ def test_each_fault_is_one_line_with_file_and_line(spoilt: str, tmp_path: Path) 
     assert re.search(said, lines[0]), lines[0]
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     """Two faults are two lines, each with its own line number."""
     lines = faults(written(tmp_path, JOB.replace("engine: inline", "engin: ray").replace("strong: 0.5", "strong: 2")))
     assert {re.search(r":(\d+): ", line)[1] for line in lines} == {"2", "11"}  # type: ignore[index]
@@ -147,8 +147,8 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         (b"name: !!python/object/apply:os.getcwd []\n", "not valid YAML: "),
     ],
 )
-def test_a_file_that_is_no_job_at_all(content: bytes, said: str, tmp_path: Path) -> None:
-    """Whatever bytes it holds, the answer is one line."""
+def test_a_file_that_is_no_job_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    """Whatever bytes the file holds, the refusal is one line."""
     path = tmp_path / "job.yaml"
     path.write_bytes(content)
     (line,) = faults(path)
@@ -156,8 +156,8 @@ def test_a_file_that_is_no_job_at_all(content: bytes, said: str, tmp_path: Path)
     assert said in line
 
 
-def test_a_job_file_that_is_not_there(tmp_path: Path) -> None:
-    """The file with the nearest name is proposed; a folder is said to be one."""
+def test_a_missing_job_file_is_refused(tmp_path: Path) -> None:
+    """The file with the most similar name is proposed; a folder cannot be read."""
     written(tmp_path)
     (line,) = faults(tmp_path / "jbo.yaml")
     assert line.endswith(f"no such file; did you mean {tmp_path / 'job.yaml'}?")
@@ -165,8 +165,8 @@ def test_a_job_file_that_is_not_there(tmp_path: Path) -> None:
     assert "cannot be read" in line
 
 
-def test_settings_go_over_the_file(tmp_path: Path) -> None:
-    """Dotted keys step into mappings and lists, and a section that is not there is made."""
+def test_settings_replace_values_of_the_file(tmp_path: Path) -> None:
+    """Dotted keys lead into mappings and lists, and a missing section is made."""
     job = load_job(
         written(tmp_path), ["plan.strong=0.3", "models.1.price.input=1", "models.1.price.output=2", "seed=7"]
     )
@@ -193,14 +193,14 @@ def test_settings_go_over_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_setting_is_one_line(setting: str, said: str, tmp_path: Path) -> None:
-    """It names the setting or the key that it spoilt."""
+    """The line names the setting, or the key that it made wrong."""
     (line,) = faults(written(tmp_path), [setting])
     assert re.search(said, line), line
 
 
 @pytest.mark.parametrize("word", ["on", "off", "auto"])
 def test_dedup_takes_words_that_yaml_has_a_meaning_for(tmp_path: Path, word: str) -> None:
-    """A bare `on` or `off`, which YAML reads as a truth value, means what it says."""
+    """A bare `on` or `off`, which YAML reads as a truth value, is taken as the word."""
     text = JOB.replace("  balancer: least_connections\n", f"  dedup: {word}\n")
     assert load_job(written(tmp_path, text)).dispatch.dedup == word
 
@@ -218,7 +218,7 @@ def test_dedup_takes_words_that_yaml_has_a_meaning_for(tmp_path: Path, word: str
     ],
 )
 def test_a_wait_is_written_with_a_unit_or_in_seconds(written: str | int, seconds: float | None) -> None:
-    """Whatever else stands there is refused, with what to write."""
+    """Anything else is refused, with what to write."""
     if seconds is not None:
         assert DispatchSpec.model_validate({"longest_wait": written}).longest_wait == seconds
     else:

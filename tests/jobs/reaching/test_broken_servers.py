@@ -1,4 +1,4 @@
-"""Whatever a server does, `check` ends soon, with one line about it."""
+"""Whatever a server answers, `check` ends soon, with one line about it."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from jobs.commands.reachability import models_listed, unreachable
 from schemas.endpoints import EndpointSpec, ModelSpec
 from tests.jobs.console_script import Command, Job, written
 
-# In place of ten seconds.
+# The time limit of these tests, instead of ten seconds.
 SECONDS = 1.0
 
 Send = Callable[[bytes], None]
@@ -95,7 +95,7 @@ BROKEN: dict[str, tuple[bytes | Callable[[Send], None], bool, str]] = {
 
 @contextmanager
 def broken(answer: bytes | Callable[[Send], None]) -> Iterator[str]:
-    """A server that answers so; it stops when the client is gone."""
+    """A server that gives this answer; it stops when the client disconnects."""
 
     class Answer(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -119,7 +119,7 @@ def broken(answer: bytes | Callable[[Send], None]) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_server_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what it is, soon, whatever it sends; and the look before a run is content with a connection."""
+    """`check` soon has one line about the server, whatever it sends; the check before a run only needs a connection."""
     monkeypatch.setattr(reachability, "_ANSWER_SECONDS", SECONDS)
     answer, usable, said = BROKEN[name]
     with broken(answer) as url:
@@ -132,8 +132,8 @@ def test_a_broken_server_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch)
         assert unreachable([ModelSpec(name="m", endpoints=(endpoint,))]) == {}
 
 
-def test_what_a_broken_server_says_is_a_line_of_the_check(job: Job, command: Command, tmp_path: Path) -> None:
-    """The command ends in good order, with what it found; in a process that has an event loop already, too."""
+def test_check_reports_broken_servers(job: Job, command: Command, tmp_path: Path) -> None:
+    """`check` ends without a traceback and with its findings, also inside a running event loop."""
     with broken(BROKEN["an id that is a number"][0]) as odd, broken(b"garbage\r\n\r\n") as garbage:
         job["models"][0]["endpoints"] = [{"url": odd}, {"url": garbage}]
         ended = command("check", written(job, tmp_path), "--json")
@@ -151,7 +151,7 @@ def test_what_a_broken_server_says_is_a_line_of_the_check(job: Job, command: Com
 def test_check_sends_what_a_run_sends(
     job: Job, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key, headers, query and the proxy are those of the requests that come later."""
+    """`check` sends the key, headers and query of the job, through the proxy of the environment, as a run does."""
     heads: list[bytes] = []
 
     class Proxy(socketserver.BaseRequestHandler):
@@ -187,7 +187,7 @@ def test_check_sends_what_a_run_sends(
 
 
 def test_an_azure_deployment_without_a_version_is_a_warning(job: Job, command: Command, tmp_path: Path) -> None:
-    """Azure answers it with 404; a gateway may add the version itself, so it is not refused."""
+    """Azure answers such a request with 404, but a gateway may add the version, so `check` only warns."""
     azure = {"url": "http://127.0.0.1:9/openai/deployments/d", "provider": "azure"}
     job["models"][0]["endpoints"] = [azure, {**azure, "api_version": "2024-06-01"}]
     ended = command("check", written(job, tmp_path), "--json")

@@ -19,7 +19,7 @@ SECRET = "key-0123456789-abcdef"
 
 
 def faults(**endpoint: Any) -> list[str]:
-    """What a run would be refused for."""
+    """The faults for which a run with this endpoint would be refused."""
     spec = {
         "input": {"path": "x.jsonl"},
         "models": [{"name": "m", "endpoints": [{"url": "http://127.0.0.1:9/v1", **endpoint}]}],
@@ -34,7 +34,7 @@ def python(code: str) -> list[str]:
 
 
 def test_a_key_comes_from_a_file_or_a_command(tmp_path: Path) -> None:
-    """Line breaks at its end are no part of it; a word of the command that a shell would run is a word."""
+    """Line breaks at the end of the key are removed; the command's words are not interpreted by a shell."""
     (tmp_path / "key").write_text(f"{SECRET}\n\n")
     assert key(f"file:{tmp_path / 'key'}") == SECRET
     assert faults(api_key_file=str(tmp_path / "key")) == []
@@ -63,10 +63,10 @@ def test_a_key_comes_from_a_file_or_a_command(tmp_path: Path) -> None:
         ({"ca_file": "/nowhere/ca.pem"}, "ca_file /nowhere/ca.pem cannot be used: No such file or directory"),
     ],
 )
-def test_what_is_not_there_is_one_line_before_anything_is_sent(
+def test_a_key_or_file_that_is_not_there_is_one_line(
     endpoint: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the endpoint's place in the file, and nothing of what the file held or the command printed."""
+    """The line has the endpoint's place in the job, and nothing that the file held or the command printed."""
     seconds = 0.5 if "sleep" in str(endpoint) else 30.0
     monkeypatch.setattr(key_sources, "COMMAND_SECONDS", seconds)
     (line,) = faults(**endpoint)
@@ -76,7 +76,7 @@ def test_what_is_not_there_is_one_line_before_anything_is_sent(
 
 
 def test_paths_of_endpoints_are_relative_to_the_job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files, sockets and programs; `~` is the home, and a program without a slash is looked for on the PATH."""
+    """This holds for files, sockets and programs; `~` is the home, and a program without a slash is on the PATH."""
     monkeypatch.setenv("HOME", "/home/nobody-here")
     path = tmp_path / "job.yaml"
     path.write_text(
@@ -108,7 +108,7 @@ output: {path: out.jsonl}
 def test_two_keys_for_one_url_are_two_lines_of_the_report(
     job: Job, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has limits and figures of its own; no key is in anything that the run wrote."""
+    """Each key has its own limits and figures, and no file of the run has a key."""
     monkeypatch.setenv("KEY_A", f"{SECRET}-a")
     monkeypatch.setenv("KEY_B", f"{SECRET}-b")
     url = job["models"][0]["endpoints"][0]["url"]
@@ -134,7 +134,7 @@ def test_two_keys_for_one_url_are_two_lines_of_the_report(
 
 
 def test_a_key_of_the_environment_goes_only_with_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the url is the environment's, its key serves, unless the endpoint brings one in another way."""
+    """If the url comes from the environment, so does the key, unless the endpoint has one of its own."""
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
 
@@ -164,7 +164,7 @@ def test_a_key_of_the_environment_goes_only_with_its_url(monkeypatch: pytest.Mon
     ],
 )
 def test_a_secret_in_the_wrong_place_is_not_repeated(line: str, tmp_path: Path) -> None:
-    """The line says where it is, and not what it is."""
+    """The message has the place of the secret, but not the secret."""
     path = tmp_path / "job.yaml"
     path.write_text(
         f"input: {{path: x.jsonl}}\nmodels:\n  - name: m\n    endpoints:\n      - {line}\noutput: {{path: out.jsonl}}\n"

@@ -1,4 +1,4 @@
-"""A server that repeats all it is sent, in every spelling, gets no secret into a file or onto the terminal."""
+"""If a server repeats the secrets it gets, in any spelling, none reaches a file or the terminal."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ SECRETS = (KEY, TENANT, SIGNATURE)
 
 
 def spellings(secret: str) -> list[str]:
-    """As servers and their frameworks write it into JSON."""
+    """The secret as servers and their frameworks write it into JSON."""
     return [
         json.dumps(secret)[1:-1],
         json.dumps(secret)[1:-1].replace("/", "\\/"),
@@ -34,7 +34,7 @@ def spellings(secret: str) -> list[str]:
 
 
 class Echo(BaseHTTPRequestHandler):
-    """Rows whose prompt names a status get it; their body repeats the secrets in all spellings."""
+    """Answers with the status that the prompt names; the body repeats the secrets in all spellings."""
 
     protocol_version = "HTTP/1.1"
 
@@ -68,7 +68,7 @@ class Echo(BaseHTTPRequestHandler):
         self.wfile.write(raw)
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002  the name is the base class's
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -83,9 +83,9 @@ def echo() -> Iterator[str]:
 
 
 def traces(text: str) -> list[str]:
-    """What of the secrets can be made out in a text, decoded once more or not."""
+    """The secrets, or parts of them, that a text contains in any spelling."""
     found = [spelt for secret in SECRETS for spelt in (secret, *spellings(secret)) if spelt in text]
-    # A part of a secret is as bad; these are in no other text.
+    # A part of a secret must not appear either; these parts are in no other text.
     return found + [
         part for part in ("0123+456789", "456789=abc", "98765/sec", "98765\\/sec", "4711/with") if part in text
     ]
@@ -95,7 +95,7 @@ def traces(text: str) -> list[str]:
 def test_no_secret_reaches_a_file_or_the_terminal(
     output: str, echo: str, job: Job, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither by answers nor refusals of a run, nor by its report, its status, or a check."""
+    """No answer or refusal of a run brings a secret into the results, report, status, log or a check."""
     for name, value in zip(("THE_KEY", "TENANT", "SIG"), SECRETS, strict=True):
         monkeypatch.setenv(name, value)
     (tmp_path / "prompts.jsonl").write_text(

@@ -161,7 +161,7 @@ def test_recorded_replies_are_found_by_prompt_or_hash(tmp_path: Path) -> None:
     capacity=st.integers(1, 50),
     gaps=st.lists(st.floats(0, 2), min_size=1, max_size=80),
 )
-def test_a_bucket_never_lets_more_through_than_it_says(per_minute: float, capacity: int, gaps: list[float]) -> None:
+def test_a_bucket_never_admits_more_than_its_limit(per_minute: float, capacity: int, gaps: list[float]) -> None:
     """In any window, at most the capacity plus the refill is taken, however the arrivals are spread."""
     clock = HandClock()
     bucket = TokenBucket(per_minute, capacity, clock)
@@ -178,8 +178,8 @@ def test_a_bucket_never_lets_more_through_than_it_says(per_minute: float, capaci
 
 
 @given(per_minute=st.floats(0.5, 60_000), capacity=st.integers(1, 100), cost=st.integers(1, 100))
-def test_whoever_waits_as_told_is_admitted(per_minute: float, capacity: int, cost: int) -> None:
-    """After exactly the wait, the tokens are there; a cost beyond the capacity is told to wait for ever."""
+def test_a_request_that_waits_as_long_as_asked_is_admitted(per_minute: float, capacity: int, cost: int) -> None:
+    """After exactly the wait, the tokens are there; for a cost beyond the capacity, the wait is infinite."""
     clock = HandClock()
     bucket = TokenBucket(per_minute, capacity, clock)
     bucket.take(capacity)
@@ -192,8 +192,8 @@ def test_whoever_waits_as_told_is_admitted(per_minute: float, capacity: int, cos
     assert bucket.wait(cost) == 0.0
 
 
-def test_beyond_the_limit_comes_429_and_retry_after_is_honest() -> None:
-    """A burst of 5 at 60 rpm admits 5; the sixth is told when to come back, and then is admitted."""
+def test_beyond_the_limit_comes_429_with_an_exact_retry_after() -> None:
+    """A burst of 5 at 60 rpm admits 5; the sixth request gets a `retry-after`, and is admitted after that time."""
 
     async def main() -> None:
         served = endpoint(limits={"rpm": 60, "burst": 5})
@@ -236,8 +236,8 @@ def test_unused_tokens_go_back_to_the_bucket() -> None:
     run_in_virtual_time(main())
 
 
-def test_requests_under_way_are_limited_and_counted() -> None:
-    """With max_in_flight 2 a third request is refused; a cancelled one frees its place at once."""
+def test_requests_in_flight_are_limited_and_counted() -> None:
+    """With max_in_flight 2, a third request is refused; a cancelled one frees its place at once."""
 
     async def main() -> None:
         served = endpoint(limits={"max_in_flight": 2}, latency={"median_seconds": 5})
@@ -271,8 +271,8 @@ def test_latency_grows_with_the_answer() -> None:
     run_in_virtual_time(main())
 
 
-def test_faults_come_in_the_shares_asked_for() -> None:
-    """Of 5,000 requests about a tenth fail in each of two ways, and the counters say so."""
+def test_faults_come_in_the_configured_shares() -> None:
+    """Of 5,000 requests about a tenth fail in each of two ways, and the counters agree."""
 
     async def main() -> None:
         served = endpoint(faults={"error_500": 0.1, "bad_json": 0.1})
@@ -286,8 +286,8 @@ def test_faults_come_in_the_shares_asked_for() -> None:
     asyncio.run(main())
 
 
-def test_a_rehearsed_timeout_holds_its_place_until_the_client_leaves() -> None:
-    """The answer never comes, and giving up frees what the request held."""
+def test_a_rehearsed_timeout_holds_its_place_until_the_client_gives_up() -> None:
+    """The answer never comes, and a client that gives up frees the place of its request."""
 
     async def main() -> None:
         served = endpoint(faults={"timeout": 1.0}, limits={"max_in_flight": 1})
@@ -337,7 +337,7 @@ def test_a_request_that_cannot_be_served_is_refused(request_: HttpRequest, statu
     asyncio.run(main())
 
 
-def test_a_key_is_asked_for_only_where_one_is_configured() -> None:
+def test_a_configured_key_is_required() -> None:
     """With a key, a request without it gets 401; with it, an answer."""
 
     async def main() -> None:
@@ -369,8 +369,8 @@ def test_responses_are_rehearsed_too() -> None:
     asyncio.run(main())
 
 
-def test_token_ids_are_rehearsed_as_many_tokens() -> None:
-    """A list of token ids is one prompt of so many tokens, for completions and embeddings."""
+def test_each_token_id_counts_as_a_token() -> None:
+    """A list of token ids is one prompt, and each id counts as a token, for completions and embeddings."""
 
     async def main() -> None:
         rehearsed = endpoint(answers="echo")

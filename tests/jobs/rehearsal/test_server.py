@@ -32,7 +32,7 @@ def spec_of(*endpoints: dict[str, Any]) -> RehearsalSpec:
 
 
 def test_one_process_serves_every_endpoint() -> None:
-    """Each endpoint has its own URL and model, health answers, and /stats on any of them counts all."""
+    """Each endpoint has its own URL and model and answers /health, and /stats on any of them covers all."""
 
     async def main() -> None:
         async with (
@@ -56,8 +56,8 @@ def test_one_process_serves_every_endpoint() -> None:
 
 
 @pytest.mark.parametrize("fault", ["drop", "timeout"])
-def test_broken_connections_look_broken_to_a_client(fault: str) -> None:
-    """A dropped answer ends the connection early; a timed-out one leaves the client waiting, and ends with it."""
+def test_rehearsed_drops_and_timeouts_fail_at_the_client(fault: str) -> None:
+    """A dropped answer ends the connection early; a timed-out one never comes, so the client times out."""
 
     async def main() -> None:
         async with (
@@ -123,7 +123,7 @@ def test_requests_survive_being_cut_into_bytes_or_glued_together() -> None:
     ],
 )
 def test_a_malformed_request_is_answered_and_the_connection_closed(sent: bytes, status: bytes) -> None:
-    """Whatever cannot be read is answered with its status, and then the connection ends."""
+    """A request that cannot be read gets its status, and then the server closes the connection."""
 
     async def main() -> None:
         async with Rehearsal(spec_of({"model": "m"})) as rehearsal:
@@ -151,7 +151,7 @@ def test_a_taken_port_is_named() -> None:
 
 
 def test_a_missing_key_is_named_by_its_variable() -> None:
-    """A spec that wants a key which the environment lacks does not start."""
+    """A spec that names a key's variable which the environment lacks does not start."""
 
     async def main() -> None:
         with pytest.raises(SpecError, match="REHEARSAL_KEY is not set"):
@@ -182,8 +182,8 @@ def test_a_bad_line_of_a_reply_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_process_says_where_it_listens_and_ends_when_told(tmp_path: Path, number: signal.Signals) -> None:
-    """One line per endpoint once they answer; SIGTERM or SIGINT ends it with status 0 and nothing on stderr."""
+def test_the_process_prints_its_urls_and_ends_at_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    """It prints one line per endpoint once they listen; SIGTERM or SIGINT ends it with 0 and nothing on stderr."""
     path = tmp_path / "endpoints.yaml"
     path.write_text("endpoints: [{model: small}, {model: large}]\n")
     code = "import sys, pathlib, jobs.rehearsal.server as r; r.run_rehearsal(pathlib.Path(sys.argv[1]))"

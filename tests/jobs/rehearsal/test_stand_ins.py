@@ -1,4 +1,4 @@
-"""`run --rehearse`: the whole job against stand-ins."""
+"""`run --rehearse` runs the whole job against stand-in endpoints."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.rehearsed import Served
 def test_a_rehearsal_needs_no_key_and_touches_nothing_real(
     command: Command, job: Job, tmp_path: Path, served: Served, missing: dict[str, object]
 ) -> None:
-    """Its results lie beside the real ones, the report says what they would have cost, and no endpoint is asked."""
+    """Its results are beside the real ones, its report has what they would cost; real endpoints get no request."""
     for model in job["models"]:
         model["endpoints"][0] |= missing
     path = written(job, tmp_path)
@@ -47,14 +47,14 @@ def test_a_rehearsal_needs_no_key_and_touches_nothing_real(
     ],
 )
 def test_results_of_a_rehearsal_lie_beside_the_real_ones(job: Job, output: dict[str, str], path: str) -> None:
-    """A file, a folder of parts, and an object store, which a rehearsal leaves alone; no run directory is shared."""
+    """This holds for a file and a folder; results for an object store stay local. No run directory is shared."""
     spec = JobSpec.model_validate(job | {"output": output})
     with rehearsed(spec) as rehearsal:
         assert (rehearsal.output.path, rehearsal.output.run_dir) == (path, None)
 
 
 def test_stand_ins_have_the_limits_of_the_real_ones(job: Job) -> None:
-    """Weights and limits stay; url, key and headers do not."""
+    """A stand-in has the real endpoint's weight and limits, but not its url or key."""
     job["models"][0]["endpoints"][0] |= {"weight": 3, "limits": {"rpm": 600, "tpm": 9000}, "api_key_env": "NO_SUCH_KEY"}
     spec = JobSpec.model_validate(job)
     with rehearsed(spec) as rehearsal:

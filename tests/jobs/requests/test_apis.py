@@ -1,4 +1,4 @@
-"""Rows for every API through a whole run: sent to its path, answered, priced and written in every format."""
+"""Rows for every API in a whole run are sent to its path, answered, priced and written in every format."""
 
 import json
 from decimal import Decimal
@@ -37,21 +37,21 @@ CONTENTS = ["Where is my parcel?", "And my other parcel?", "First railway?", "On
 
 
 def run(tmp_path: Path, form: str) -> Path:
-    """The output of a job over LINES; every row is answered and priced."""
+    """Run a job over LINES, check that every row is answered and priced, and return the output."""
     with serve(*ENDPOINTS) as served:
         folder = JobFolder(tmp_path, served)
         folder.write(LINES)
         output = tmp_path / f"results.{'parquet' if form == 'parquet' else 'jsonl'}"
         report = folder.run(folder.job(output={"path": str(output), "format": form}))
     assert (report.rows.ok, report.cost_is_complete) == (len(LINES), True)
-    # Half of the rows go to each model, by the length that routers see.
+    # The rows are split between the models by the length of the text that routers get.
     assert {name: model.rows for name, model in report.models.items()} == {"small": 3, "large": 2}
     return output
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_rows_of_every_api_are_answered_and_priced(tmp_path: Path, form: str) -> None:
-    """A response's text is the content, and its input and output tokens are what it cost."""
+    """The content is the response's text, and the cost follows from its input and output tokens."""
     output = run(tmp_path, form)
     rows = (
         pq.read_table(output).to_pylist()
@@ -67,7 +67,7 @@ def test_rows_of_every_api_are_answered_and_priced(tmp_path: Path, form: str) ->
 
 
 def test_openais_batch_format_has_the_response_whole(tmp_path: Path) -> None:
-    """The answer's body is the server's, whatever the API."""
+    """The body in the output is the server's answer, whatever the API."""
     lines = [json.loads(line) for line in run(tmp_path, "openai_batch").read_text().splitlines()]
     objects = [line["response"]["body"]["object"] for line in lines]
     assert objects == ["response", "response", "chat.completion", "text_completion", "list"]

@@ -35,8 +35,8 @@ def printed_status(status: RunStatus) -> list[str]:
     return [" ".join(line.split()) for line in file.getvalue().splitlines()]
 
 
-def test_a_check_says_what_each_endpoint_said_once() -> None:
-    """A silent endpoint is told in its place; a problem follows only if a model has no other."""
+def test_a_check_prints_each_endpoints_finding_once() -> None:
+    """An unreachable endpoint is shown in its place; it is a problem only if its model has no other."""
     endpoints = (
         EndpointCheck(model="small", url="http://a/v1", usable=True, said="serves small"),
         EndpointCheck(model="small", url="http://b/v1", usable=False, said="no connection: connection refused"),
@@ -51,8 +51,8 @@ def test_a_check_says_what_each_endpoint_said_once() -> None:
     )
 
 
-def test_a_run_under_way_has_rows_in_flight() -> None:
-    """While a run is at work its open requests are nothing to worry about, and no sitting has a time yet."""
+def test_a_running_run_has_rows_in_flight() -> None:
+    """While a run works, its open requests are shown as in flight, and no sitting has a time yet."""
     assert printed_status(STATUS) == [
         "gsm8k running out/results.jsonl.run",
         "rows 1,000 in 2 shards",
@@ -64,8 +64,8 @@ def test_a_run_under_way_has_rows_in_flight() -> None:
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_run_that_stopped_can_go_on(finished: bool) -> None:
-    """After a kill the same requests are ambiguous, and unless there is a report the same command resumes."""
+def test_a_stopped_run_can_be_resumed(finished: bool) -> None:
+    """After a kill these requests are ambiguous; without a report, the status says to rerun the command."""
     lines = printed_status(
         STATUS.model_copy(update={"running": False, "finished": finished, "sittings": 2, "wall_seconds": 75.0})
     )
@@ -75,8 +75,8 @@ def test_a_run_that_stopped_can_go_on(finished: bool) -> None:
 
 
 @pytest.mark.parametrize(("running", "unsent"), [(False, 3), (False, 0), (True, 3)])
-def test_a_finished_run_with_unsent_rows_says_how_they_are_sent(running: bool, unsent: int) -> None:
-    """As `--finish` leaves a run, or endpoints that refused; a run under way needs no such advice."""
+def test_a_finished_run_with_unsent_rows_has_advice(running: bool, unsent: int) -> None:
+    """`--finish` or refusing endpoints leave unsent rows; the status says how to send them, except during a run."""
     statuses = {"ok": 997, "unsent": unsent}
     lines = printed_status(
         STATUS.model_copy(update={"running": running, "finished": True, "statuses": statuses, "ambiguous": 0})

@@ -1,4 +1,4 @@
-"""Nothing that strangers wrote reaches a terminal as anything but characters to be seen."""
+"""Text from files and servers reaches a terminal only as visible characters."""
 
 import io
 import json
@@ -44,25 +44,25 @@ HOSTILE = {
     "tags": "\U000e0041",
 }
 
-# What Rich itself writes on a terminal: colours, and movements of the cursor.
+# The sequences that Rich itself writes on a terminal: colours and cursor movements.
 OURS = re.compile(r"\x1b\[[\d;]*m|\x1b\[\d*[AK]|\x1b\[\?25[lh]|\r")
 
 
 class Terminal(io.StringIO):
-    """A text in memory that is asked for colours."""
+    """A text in memory that counts as a terminal, so that Rich writes colours."""
 
     def isatty(self) -> bool:
         return True
 
 
 def harmless(text: str) -> bool:
-    """Whether it has only characters that are seen, spaces of any width, line breaks and tabs."""
+    """Whether the text has only visible characters, spaces of any width, line breaks and tabs."""
     return all(char.isprintable() or char in "\n\t" or category(char) == "Zs" for char in text)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_cannot_be_seen_is_escaped(name: str) -> None:
-    """As JSON escapes it, so that nothing is lost and JSON stays what it is."""
+def test_invisible_characters_are_escaped(name: str) -> None:
+    """They are escaped as in JSON, so that no information is lost and JSON keeps its meaning."""
     text = printable(HOSTILE[name])
     assert harmless(text)
     assert json.loads(f'"{text}"') == HOSTILE[name]
@@ -70,7 +70,7 @@ def test_what_cannot_be_seen_is_escaped(name: str) -> None:
 
 @given(st.text())
 def test_json_stays_the_same_json(text: str) -> None:
-    """Whatever is in its texts; without the escapes it was written with none or all of them."""
+    """JSON with any text has the same value after escaping, whether or not it was written in ASCII."""
     for ascii_only in (False, True):
         shown = printable(json.dumps({"a": text}, ensure_ascii=ascii_only, indent=2))
         assert harmless(shown)
@@ -84,8 +84,8 @@ def test_the_languages_of_the_world_are_left_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_streams_and_tables_let_nothing_through(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text that is written, text in a table, and text whose author forgot: only Rich's own colours pass."""
+def test_streams_and_tables_escape_control_sequences(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written text, text in a table and text printed as it is are escaped; only Rich's own colours pass."""
     hostile = HOSTILE[name]
     written = Terminal()
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -108,13 +108,13 @@ def test_streams_and_tables_let_nothing_through(name: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_page_holds_nothing_that_cannot_be_seen(name: str) -> None:
+def test_a_page_has_no_invisible_characters(name: str) -> None:
     """Direction overrides would reverse the figures beside a name."""
     assert harmless(render_html(report(HOSTILE[name])))
 
 
 def on_a_terminal(*arguments: str, folder: Path) -> tuple[int, str]:
-    """Run the command with a terminal for its output and errors; its status, and all that it wrote."""
+    """Run the command with a terminal for its output and errors; return its status, and all that it wrote."""
     parent, child = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "jobs.cli", *arguments],
@@ -139,7 +139,7 @@ def on_a_terminal(*arguments: str, folder: Path) -> tuple[int, str]:
 
 
 def hostile_job(job: Job, folder: Path) -> dict[str, Any]:
-    """A job that runs, in which everything that has a name has a hostile one."""
+    """A job that runs and whose name, ids, columns, file and aliases are hostile."""
     name = f"{TITLE}{HOSTILE['C1']}"
     rows = [{"id": f"r{number}{name}", "prompt": "hi", f"column{name}": 1} for number in range(3)]
     rows.append({"id": f"bad{name}", "prompt": 5, f"column{name}": 1})
@@ -153,8 +153,8 @@ def hostile_job(job: Job, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.real
-def test_a_terminal_is_not_driven_by_what_a_job_holds(job: Job, tmp_path: Path) -> None:
-    """Through `check`, `run`, `status`, and refusals of what is wrong; colours and cursor are Rich's own."""
+def test_a_job_cannot_control_the_terminal(job: Job, tmp_path: Path) -> None:
+    """This holds for `check`, `run`, `status` and refusals; only Rich writes colours and moves the cursor."""
     good = hostile_job(job, tmp_path)
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(good))
     wrong = json.loads(json.dumps(good)) | {f"key{TITLE}": 1}

@@ -46,13 +46,13 @@ def drawn(view: View, width: int = 80) -> str:
     return file.getvalue()
 
 
-def test_a_snapshot_travels() -> None:
-    """Snapshots pass between processes."""
+def test_snapshots_can_be_pickled() -> None:
+    """Snapshots are passed between processes."""
     assert pickle.loads(pickle.dumps(dispatching(3))) == dispatching(3)
 
 
 def test_the_pace_is_that_of_the_last_half_minute() -> None:
-    """Rows per second follow a change, and leave out what an earlier sitting had done."""
+    """Rows per second follow a change, and leave out the rows of an earlier sitting."""
     pace, once = Pace(), Pace()
     once.see(0, 1000)
     assert once.rate is None
@@ -67,7 +67,7 @@ def test_the_pace_is_that_of_the_last_half_minute() -> None:
 
 
 def test_lines_come_at_each_stage_and_every_ten_seconds() -> None:
-    """Where there is no terminal, a log gets a line a stage, one every ten seconds, and the last state."""
+    """Without a terminal there is a line for each stage, one every ten seconds, and one for the last state."""
     now = Hand()
     progress, file = plain(now)
     with progress:
@@ -88,7 +88,7 @@ def test_lines_come_at_each_stage_and_every_ten_seconds() -> None:
     )
 
 
-def test_nothing_is_claimed_before_it_is_known() -> None:
+def test_totals_are_shown_only_once_they_are_final() -> None:
     """While rows are still being counted, scored and routed, there is no total, no percentage and no time left."""
     now = Hand()
     progress, file = plain(now)
@@ -101,8 +101,8 @@ def test_nothing_is_claimed_before_it_is_known() -> None:
     assert "left" not in text
 
 
-def test_the_end_is_the_slowest_lanes() -> None:
-    """The time left is that of the lane which needs longest, and unknown while one lane's is."""
+def test_the_time_left_is_that_of_the_slowest_lane() -> None:
+    """The time left is that of the lane which needs longest, and is unknown while that of any lane is."""
     now = Hand()
     progress, file = plain(now)
     fast, slow = lane("fast", 100, 0), lane("slow", 100, 0)
@@ -118,8 +118,8 @@ def test_the_end_is_the_slowest_lanes() -> None:
     assert "left" not in file.getvalue()
 
 
-def test_unknown_cost_is_said() -> None:
-    """A lane without a price makes the sum a part."""
+def test_an_unknown_cost_is_shown_as_unknown() -> None:
+    """If a lane has no price, the display says that part of the cost is unknown."""
     now = Hand()
     progress, file = plain(now)
     snapshot = ProgressSnapshot("dispatch", 2, 2, (lane(done=1), lane("own", done=1, cost=None)), totals_final=True)
@@ -162,7 +162,7 @@ def test_the_live_block_fits(width: int, final: bool) -> None:
 
 
 def test_a_stage_is_shown_before_there_are_rows() -> None:
-    """Opening a run directory or starting a cluster has a name on the display, once."""
+    """A stage without rows, such as starting Ray, is shown once."""
     progress, file = plain(Hand())
     with progress:
         progress.stage("starting Ray")
@@ -171,7 +171,7 @@ def test_a_stage_is_shown_before_there_are_rows() -> None:
 
 
 def test_a_run_that_is_stopped_has_no_time_left() -> None:
-    """While the requests in flight come back, the display says so and promises no end of the rest."""
+    """While a stopped run waits for its requests in flight, the display says so and shows no time left."""
     progress, file = plain(now := Hand())
     for second, stage in ((0, "dispatch"), (10, "draining")):
         now.at = float(second)
@@ -182,7 +182,7 @@ def test_a_run_that_is_stopped_has_no_time_left() -> None:
 
 
 def test_an_error_leaves_the_last_state_on_the_terminal() -> None:
-    """The live block is gone at the end; what it said last stays if the run did not come to its report."""
+    """The live block is removed at the end; if the run fails, its last line stays."""
     file = StringIO()
     console = Console(file=file, width=80, force_terminal=True, color_system=None)
 
@@ -197,7 +197,7 @@ def test_an_error_leaves_the_last_state_on_the_terminal() -> None:
 
 
 def test_the_time_left_counts_the_wait_and_the_rows_after_it() -> None:
-    """While a server asks to be left alone nothing is done: the rows that follow go at the last pace that was seen."""
+    """During a wait no row ends: the time left is the wait plus the remaining rows at the last known pace."""
     progress, _ = plain(now := Hand())
     for second in range(0, 100, 5):
         now.at = float(second)

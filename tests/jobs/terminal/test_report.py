@@ -85,7 +85,7 @@ def on_console(shown: Report | Estimate, width: int) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_console_report_fits_and_says_the_main_things(width: int) -> None:
+def test_the_console_report_fits_and_has_the_main_figures(width: int) -> None:
     """Rows, dollars, savings, models, endpoints, errors, plan and output are there, no line too long, no name cut."""
     lines = on_console(full_report(), width)
     text = "\n".join(lines)
@@ -106,7 +106,7 @@ def test_the_console_report_fits_and_says_the_main_things(width: int) -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_console_estimate_fits(width: int) -> None:
-    """Dollars are a range around the expected ones, and every assumption is said."""
+    """The estimate has rows, models and assumptions, and no line is too long."""
     lines = on_console(estimate_of(), width)
     text = " ".join(" ".join(lines).split())
     assert max(map(len, lines)) <= width
@@ -115,8 +115,8 @@ def test_the_console_estimate_fits(width: int) -> None:
     assert "19 rows give no max_tokens" in text
 
 
-def test_unknown_is_never_shown_as_nothing() -> None:
-    """Where a price is unknown, the console and the page say so in words."""
+def test_an_unknown_cost_is_never_shown_as_zero() -> None:
+    """If a price is unknown, the console and the page say so in words."""
     ledger = Ledger({"own": None})
     ledger.add_row("ok", "own", "http://a/v1", 10, 10, 0.1, None, False)
     nothing = report_of(ledger)
@@ -134,7 +134,7 @@ def test_unknown_is_never_shown_as_nothing() -> None:
 
 
 def test_long_lists_are_cut() -> None:
-    """A thousand ambiguous rows do not fill the terminal; the rest is counted."""
+    """Of a thousand ambiguous rows the first are listed, and the others are counted."""
     lines = on_console(full_report(ambiguous=1000), 80)
     assert sum("gsm8k-" in line for line in lines) == MOST_AMBIGUOUS
     assert any("990 more in report.json" in line for line in lines)
@@ -142,7 +142,7 @@ def test_long_lists_are_cut() -> None:
 
 
 def test_each_kind_of_error_is_shown_with_an_example() -> None:
-    """The first row of each kind and the server's words: on the console, on the page, and from stored ledgers."""
+    """Console and page show the first row of each kind with the server's message, also from stored ledgers."""
     ledger = Ledger({"own": CHEAP})
     said = "HTTP 400: unsupported_parameter (max_tokens): Use 'max_completion_tokens' instead."
     for row in (7, 3, 9):
@@ -158,8 +158,8 @@ def test_each_kind_of_error_is_shown_with_an_example() -> None:
     assert f"r3: {said}" in " ".join(Page(render_html(report)).texts)
 
 
-def test_the_place_of_a_row_without_an_id_is_said_once() -> None:
-    """Such a row is called by its file and line, with which the message of an invalid row begins."""
+def test_the_place_of_a_row_without_an_id_is_shown_once() -> None:
+    """Such a row's id is its file and line, and the message of an invalid row begins with the same."""
     ledger = Ledger({"own": CHEAP})
     ledger.add_row("invalid", None, None, None, None, None, "invalid_json", False)
     ledger.add_example("invalid_json", 60, "in.jsonl:61", None, "in.jsonl:61: not JSON")
@@ -168,8 +168,8 @@ def test_the_place_of_a_row_without_an_id_is_said_once() -> None:
     assert " ".join(Page(render_html(report)).texts).count("in.jsonl:61") == 1
 
 
-def test_what_is_to_be_typed_is_set_as_code_on_the_page() -> None:
-    """Between two backticks, and still as text; a single backtick is one."""
+def test_text_in_backticks_is_set_as_code_on_the_page() -> None:
+    """Text between two backticks is escaped and set as code; a single backtick stays."""
     notes = ('`input.system: "{<b>}"` sends it', "a ` alone")
     page = render_html(full_report().model_copy(update={"notes": notes}))
     assert "<li><code>input.system: &quot;{&lt;b&gt;}&quot;</code> sends it</li>" in page
@@ -177,7 +177,7 @@ def test_what_is_to_be_typed_is_set_as_code_on_the_page() -> None:
 
 
 def test_an_empty_run_has_a_report() -> None:
-    """A run without a single routed row divides by nothing."""
+    """The report of a run without a routed row does not divide by zero."""
     assert on_console(empty_report(), 80)
     assert "0 rows" in " ".join(on_console(empty_report(), 80))
     assert "gsm8k" in render_html(empty_report())
@@ -225,7 +225,7 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("report", [full_report(), full_report(NASTY, 200), empty_report()], ids=lambda r: r.name[:5])
 def test_the_page_stands_alone(report: Report) -> None:
-    """The page is well formed, loads nothing, forbids itself to, and has no unfilled place."""
+    """The page is well formed, loads nothing, has a policy that forbids loading, and no unfilled placeholder."""
     text = render_html(report)
     page = Page(text)
     assert page.open == []

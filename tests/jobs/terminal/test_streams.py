@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or read by nobody: what is done is done all the same."""
+"""Standard streams that are closed, full or have no reader: a failing stdout or stderr must not stop a run."""
 
 import json
 import os
@@ -36,10 +36,10 @@ def _read_by_nobody() -> None:
 
 @pytest.mark.parametrize("before", [_without_streams, _read_by_nobody])
 @pytest.mark.parametrize("more", [(), ("--json",)], ids=["table", "json"])
-def test_a_run_that_nobody_listens_to_ends_well(
+def test_a_run_without_readers_of_its_output_ends_well(
     before: Callable[[], None], more: tuple[str, ...], job: Job, tmp_path: Path
 ) -> None:
-    """Started without its streams, or into pipes that nobody reads, it answers every row and ends with 0."""
+    """Without standard streams, or with pipes that have no reader, a run answers every row and ends with 0."""
     ended = subprocess.run(
         [*BATCHROUTER, "run", str(written(job, tmp_path)), *more],
         cwd=ROOT,
@@ -52,8 +52,8 @@ def test_a_run_that_nobody_listens_to_ends_well(
     assert [row["status"] for row in rows] == ["ok"] * 3
 
 
-def test_what_could_not_be_printed_is_said() -> None:
-    """Where standard output is a file on a full disk, the status is not 0 and standard error says why."""
+def test_a_failed_print_is_reported() -> None:
+    """If standard output is on a full disk, the status is not 0 and standard error has the reason."""
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             [*BATCHROUTER, "schema"],
@@ -72,8 +72,8 @@ def test_what_could_not_be_printed_is_said() -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)], ids=["table", "json"])
-def test_what_an_encoding_lacks_is_escaped(more: tuple[str, ...], job: Job, tmp_path: Path) -> None:
-    """Where standard output takes ASCII only, a name that is not in it is escaped, and JSON is JSON all the same."""
+def test_characters_outside_the_encoding_are_escaped(more: tuple[str, ...], job: Job, tmp_path: Path) -> None:
+    """If standard output is ASCII only, other characters are escaped, and JSON stays valid."""
     job["name"] = "Größe 🤖"
     ended = subprocess.run(
         [*BATCHROUTER, "run", str(written(job, tmp_path)), *more],
@@ -93,9 +93,9 @@ def test_what_an_encoding_lacks_is_escaped(more: tuple[str, ...], job: Job, tmp_
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_drains_once(number: signal.Signals) -> None:
-    """Ctrl-C, SIGTERM and a terminal that is closed ask for a good end; who asks twice does not wait for it."""
+    """The first Ctrl-C, SIGTERM or SIGHUP asks the run to drain; the second interrupts it at once."""
     asked: list[str] = []
-    # Under nohup the tests would not hear the end of the terminal.
+    # Under nohup SIGHUP is ignored, so the test sets a handler first.
     before = signal.signal(number, signal.default_int_handler)
     try:
         with interrupts(lambda: asked.append("drain")):
@@ -108,8 +108,8 @@ def test_a_signal_drains_once(number: signal.Signals) -> None:
         signal.signal(number, before)
 
 
-def test_under_nohup_a_closed_terminal_is_nothing() -> None:
-    """Who ignores SIGHUP wants the run to go on."""
+def test_under_nohup_a_closed_terminal_is_ignored() -> None:
+    """If SIGHUP is ignored, as under nohup, the run continues."""
     asked: list[str] = []
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -1,4 +1,4 @@
-"""Ids over the whole input: what repeats, what is made up, and who says so."""
+"""Ids over the whole input: which repeat, which are made up, and which commands report it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,8 +43,8 @@ def notes_on_ids(notes: tuple[str, ...] | list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("plan", [FLOWS, {"strategy": "share", "strong": 0.5}])
-def test_an_id_that_nobody_asked_for_and_that_repeats_is_a_column(there: JobFolder, plan: dict[str, Any]) -> None:
-    """One repeat in the last of many shards: every row is sent under a made-up id and carries its column, said once."""
+def test_a_default_id_column_with_a_repeat_is_data(there: JobFolder, plan: dict[str, Any]) -> None:
+    """After one repeat in the last shard, every row has a made-up id and carries its column; one note says so."""
     there.write({"id": min(i, 38), "prompt": f"p{i}"} for i in range(40))
     job = there.job(plan=plan)
     estimate, found, report = estimate_job(job), check_job(job), there.run(job)
@@ -64,7 +64,7 @@ def test_an_id_that_nobody_asked_for_and_that_repeats_is_a_column(there: JobFold
 
 
 def test_the_column_is_carried_as_it_was(there: JobFolder) -> None:
-    """Numbers stay numbers and texts texts, before the other columns; rows without an id have none."""
+    """Numbers stay numbers and strings stay strings, before the other columns; rows without an id have none."""
     there.write(
         [
             {"id": 7, "prompt": "a", "x": 12345678901234567890},
@@ -87,7 +87,7 @@ def test_the_column_is_carried_as_it_was(there: JobFolder) -> None:
 
 
 def test_ids_that_differ_stay_ids(there: JobFolder) -> None:
-    """Without a repeat nothing is made up and nothing is said; 1.0, as pandas writes it, is the number 1."""
+    """Without a repeat, ids are kept; 1.0, as pandas writes it, is the number 1."""
     there.write([{"id": 1.0, "prompt": "a"}, {"id": 2.0, "prompt": "b"}, {"id": None, "prompt": "c"}])
     rows = rows_of(there)
     assert [row["id"] for row in rows] == ["1", "2", "prompts.jsonl:3"]
@@ -96,7 +96,7 @@ def test_ids_that_differ_stay_ids(there: JobFolder) -> None:
 def test_a_run_that_stops_before_the_repeat_is_known_ends_like_an_unbroken_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shards that were committed under their own ids are committed again; nothing is sent twice."""
+    """Shards that were committed with their own ids are committed again with made-up ones; nothing is sent twice."""
     monkeypatch.setattr(shards, "MIN_SHARD_BYTES", 100)
     monkeypatch.setattr(shards, "MAX_SHARD_BYTES", 200)
     with serve(*SLOW) as served:
@@ -116,8 +116,8 @@ def test_a_run_that_stops_before_the_repeat_is_known_ends_like_an_unbroken_one(
         assert len(notes_on_ids(report.notes)) == 1
 
 
-def test_a_column_that_was_asked_for_must_differ(there: JobFolder) -> None:
-    """The message names the column, both places and what to do; `check`, `estimate` and the results have the same."""
+def test_ids_of_a_named_column_must_differ(there: JobFolder) -> None:
+    """The message names column, both places and remedy, and is the same in `check`, `estimate` and the results."""
     there.write({"key": f"k{i % 38}", "prompt": f"p{i}"} for i in range(40))
     job = there.job(input={"path": str(there.folder / "prompts.jsonl"), "id_column": "key"}, plan=FLOWS)
     found, estimate, report = check_job(job), estimate_job(job), there.run(job)
@@ -128,8 +128,8 @@ def test_a_column_that_was_asked_for_must_differ(there: JobFolder) -> None:
     assert "input.id_column: none" in messages[0]
 
 
-def test_no_column_may_be_asked_for(there: JobFolder) -> None:
-    """With `id_column: none` all ids are made up and every column is carried, `custom_id` of a batch line too."""
+def test_ids_may_come_from_no_column(there: JobFolder) -> None:
+    """With `id_column: none` all ids are made up and every column is carried, also `custom_id` of a batch line."""
     body = {"messages": [{"role": "user", "content": "b"}]}
     there.write(
         [
@@ -144,7 +144,7 @@ def test_no_column_may_be_asked_for(there: JobFolder) -> None:
 
 @pytest.mark.parametrize("column", [None, "id"])
 def test_ids_may_differ_within_each_file_only(there: JobFolder, column: str | None) -> None:
-    """Part files that each count from task-0 come out as `<file>:<id>`; within a file an id may not repeat."""
+    """Ids of part files that each count from task-0 become `<file>:<id>`."""
     for name in ("a.jsonl", "b.jsonl"):
         there.write(({"id": f"task-{i}", "prompt": f"{name} {i}"} for i in range(2)), name)
     settings: dict[str, Any] = {"path": str(there.folder / "?.jsonl"), "id_scope": "file", "id_column": column}
@@ -158,7 +158,7 @@ def test_ids_may_differ_within_each_file_only(there: JobFolder, column: str | No
 
 
 def test_custom_ids_of_batch_lines_stay_strict(there: JobFolder) -> None:
-    """OpenAI's rule: a repeated `custom_id` is invalid, while other rows' unasked ids never are."""
+    """As with OpenAI, a batch line with a repeated `custom_id` is invalid; repeats in other rows are not."""
     body = {"messages": [{"role": "user", "content": "b"}]}
     line = {"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": body}
     there.write([{"custom_id": "c", "prompt": "first"}, line, line, {"id": "z", "prompt": "last"}])
@@ -183,7 +183,7 @@ def test_made_up_ids_reach_parquet_too(there: JobFolder) -> None:
 @pytest.mark.parametrize("column", ["id", "custom_id"])
 @pytest.mark.parametrize("beside", ["1", "0.12345678901234567891", "NaN", None])
 def test_ids_that_repeat_are_carried_with_all_their_digits(there: JobFolder, column: str, beside: str | None) -> None:
-    """As data they are like any other column: a number beyond 64 bits stays what it is, and so do its neighbours."""
+    """They are carried like any other column: numbers beyond 64 bits keep their digits, and so do other columns."""
     more = "" if beside is None else f', "x": {beside}'
     ids = ["123456789012345678901", "123456789012345678901", "-9223372036854775809", "7"]
     lines = [f'{{"{column}": {one}, "prompt": "p{i}"{more}}}\n' for i, one in enumerate(ids)]

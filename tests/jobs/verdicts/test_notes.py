@@ -1,4 +1,4 @@
-"""What a reader should know of the rows is said alike by `check`, `estimate` and `run`."""
+"""`check`, `estimate` and `run` have the same notes on the rows."""
 
 import json
 from pathlib import Path
@@ -17,8 +17,8 @@ NOTE = (
 )
 
 
-def test_check_estimate_and_report_say_the_same(command: Command, job: Job, tmp_path: Path) -> None:
-    """The sentence, the number of rows and the example are equal in the JSON of all three."""
+def test_check_estimate_and_report_have_the_same_notes(command: Command, job: Job, tmp_path: Path) -> None:
+    """The note, its number of rows and its example are equal in the JSON of all three."""
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     path = written(job, tmp_path)
     for name in ("check", "estimate", "run"):
@@ -28,8 +28,8 @@ def test_check_estimate_and_report_say_the_same(command: Command, job: Job, tmp_
 
 
 @pytest.mark.parametrize("name", ["check", "estimate", "run"])
-def test_the_console_says_it_once(command: Command, job: Job, tmp_path: Path, name: str) -> None:
-    """One fact of many rows is one line, and the HTML page has it too."""
+def test_the_console_shows_a_note_once(command: Command, job: Job, tmp_path: Path, name: str) -> None:
+    """A note on many rows is shown once, on the console and on the HTML page."""
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     ended = command(name, written(job, tmp_path))
     assert " ".join((ended.out + ended.err).split()).count("ends with an assistant") == 1

@@ -1,4 +1,4 @@
-"""`check`, `estimate` and `run` say the same of every row and of every file, since the same code does."""
+"""`check`, `estimate` and `run` judge every row and file alike, because they use the same code."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -63,8 +63,8 @@ ROWS: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("plan", [{"strategy": "cutoff", "cutoff": 0.5}, {"strategy": "share", "strong": 0.5}])
-def test_all_three_say_the_same_of_every_row(there: JobFolder, name: str, plan: dict[str, Any]) -> None:
-    """The counts, and the first messages in their order, are those of the results."""
+def test_all_three_commands_judge_every_row_alike(there: JobFolder, name: str, plan: dict[str, Any]) -> None:
+    """`check` and `estimate` have the counts of the results, and the first messages in the same order."""
     there.write(ROWS[name])
     spec = {"path": str(there.folder / "prompts.jsonl")} | ({"id_column": "key"} if "key" in str(ROWS[name]) else {})
     job = there.job(input=spec, plan=plan)
@@ -117,7 +117,7 @@ UNUSABLE: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
 def test_a_file_of_which_no_row_can_be_sent_is_one_refusal(
     command: Command, job: Job, served: Served, tmp_path: Path, name: str, beside: bool
 ) -> None:
-    """All three commands end with 2 and one line that names the file and says what it is; nothing is sent."""
+    """All three commands end with 2 and the same line about the file and its fault; nothing is sent."""
     content, said = UNUSABLE[name]
     folder = tmp_path / "in"
     folder.mkdir()
@@ -147,8 +147,8 @@ def test_a_file_of_which_no_row_can_be_sent_is_one_refusal(
 
 
 @pytest.mark.parametrize("verb", ["check", "estimate", "run"])
-def test_a_shape_that_nobody_knows_is_one_refusal(command: Command, job: Job, tmp_path: Path, verb: str) -> None:
-    """The columns are shown, and the key that helps; beside a good file the refusal names the file that is meant."""
+def test_rows_of_an_unknown_shape_are_one_refusal(command: Command, job: Job, tmp_path: Path, verb: str) -> None:
+    """The refusal has the columns and the key that helps; beside a good file, it names the bad one."""
     (tmp_path / "prompts.jsonl").write_bytes(lines({"question": "a", "answer": "b"}, {"question": "c", "answer": "d"}))
     ended = command(verb, written(job, tmp_path))
     assert ended.status == 2
@@ -162,14 +162,14 @@ def test_a_shape_that_nobody_knows_is_one_refusal(command: Command, job: Job, tm
 
 
 def test_one_good_row_far_behind_is_enough(there: JobFolder) -> None:
-    """A file whose first rows are all bad is read until a good one comes; its bad rows are recorded."""
+    """A file whose first rows are all invalid is read until a good one comes; its invalid rows are recorded."""
     there.write([*({"prompt": "", "x": "y" * 1000} for _ in range(200)), GOOD])
     report = there.run()
     assert (report.rows.ok, report.rows.invalid) == (1, 200)
 
 
 def test_a_refused_file_can_be_mended_in_its_place(there: JobFolder) -> None:
-    """After the refusal the same command reads the mended file; no new run is asked for."""
+    """After the refusal, the same command reads the corrected file, without `--fresh`."""
     there.write([{"prompt": ""}])
     with pytest.raises(Exception, match="its only row cannot be sent"):
         there.run()
@@ -179,15 +179,15 @@ def test_a_refused_file_can_be_mended_in_its_place(there: JobFolder) -> None:
 
 @pytest.mark.parametrize("verb", ["check", "estimate", "run"])
 def test_a_hash_key_that_no_row_has_is_one_refusal(command: Command, job: Job, tmp_path: Path, verb: str) -> None:
-    """`dispatch.hash_key` is looked for by all three."""
+    """All three commands look for the column of `dispatch.hash_key`."""
     job["dispatch"] = {"balancer": "consistent_hash", "hash_key": "customer"}
     ended = command(verb, written(job, tmp_path))
     assert ended.status == 2
     assert "dispatch.hash_key: no row has the column 'customer'" in ended.out + ended.err
 
 
-def test_invalid_rows_are_status_1_of_all_three(command: Command, job: Job, tmp_path: Path) -> None:
-    """A script need not read the output to see that not every row can be sent."""
+def test_invalid_rows_give_status_1_in_all_three_commands(command: Command, job: Job, tmp_path: Path) -> None:
+    """The status tells a script that not every row can be sent."""
     (tmp_path / "prompts.jsonl").write_bytes(lines(GOOD, {"prompt": ""}))
     path = written(job, tmp_path)
     assert [command(verb, path).status for verb in ("check", "estimate", "run")] == [1, 1, 1]
