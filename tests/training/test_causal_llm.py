@@ -40,6 +40,7 @@ def scores(folder: Path) -> list[float]:
     return [float(rate) for rate in rates[:, 0]]
 
 
+@pytest.mark.real
 def test_a_plain_llama_learns_to_grade(tmp_path: Path) -> None:
     """A base without grades and prompt files becomes a router that separates hard prompts from easy ones."""
     base = build_tiny_causal(tmp_path / "base", bare=True)

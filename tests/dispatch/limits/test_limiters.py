@@ -71,7 +71,7 @@ def test_a_stated_burst_goes_out_at_once_and_then_the_pace_holds(burst: int, rpm
     assert 60 / rpm < pace.delay(ONE) <= 60 / rpm * 1.01 + 0.01
 
 
-@pytest.mark.parametrize("rate", [60, 30, 20, 10, 6, 1])
+@pytest.mark.parametrize("rate", [60, 20, 6])
 @pytest.mark.parametrize("burst", [2, 5, 20, 100])
 def test_a_bucket_of_the_same_burst_refuses_one_request_in_a_thousand_at_most(burst: int, rate: int) -> None:
     """Timers are late by 0.5 ms on average and ways differ by 1 ms; the bucket lets through 99 % of what it can."""
